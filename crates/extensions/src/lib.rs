@@ -1,0 +1,21 @@
+//! What the MLS gateway knows, as pure functions and values: who may publish ([`admit`]), what an event changes, who may
+//! read ([`gate`]). No I/O, no clock.
+//!
+//! An event climbs a ladder: `Event -> Verified -> Admitted -> (store) -> Sealed -> Released`. [`admit::admit`] is the
+//! only way to [`Admitted`], which is all that a store takes; [`Gate::release`] is the only way from [`Sealed`], which is
+//! all that a store gives back, to [`Released`], which is all that a frame is made of.
+#![forbid(unsafe_code)]
+
+pub mod admit;
+pub mod audience;
+pub mod gate;
+pub mod mls_gateway;
+pub mod policy;
+pub mod query;
+
+pub use admit::{Admitted, Effect, Keep, Writer};
+pub use audience::Audience;
+pub use gate::{Asker, Gate, Reader, Released, Sealed, Stamp};
+pub use mls_gateway::group::{GroupRecord, GroupState, GroupStatus, GroupView, NostrGroupId, Role, Source};
+pub use policy::Policy;
+pub use query::{Query, Scope};

@@ -1,0 +1,474 @@
+//! A group's membership, as a state machine without I/O: the one place that decides what a roster, a gift wrap or a
+//! vanishing key does to a group. Every store applies it inside the transaction that stores the event.
+//!
+//! Source: MLS Gateway specification, "Group Membership Management"; decisions, "Groups".
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use nostr_protocol::{PublicKey, Rejection, UnixSecs};
+use serde::{Deserialize, Serialize};
+
+/// Most members of a group.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Most `p` tags of one roster event.
+pub const ROSTER_KEYS_MAX: usize = 2_000;
+/// How far above the last `seq` a group admin may go in one step.
+pub const SEQ_STEP_MAX: u64 = 1_000;
+/// Largest `seq`: the largest whole number that a JavaScript client can hold.
+pub const SEQ_MAX: u64 = (1 << 53) - 1;
+/// Most groups that gift wraps of one key found in 24 hours.
+pub const GROUPS_FOUNDED_PER_DAY_MAX: u32 = 20;
+
+/// The `h` of a group: its routing id on Nostr, never the MLS group id. 1 to 128 characters of `A-Z a-z 0-9 _ . : -`, the
+/// first a letter or digit; compared byte for byte.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NostrGroupId(Arc<str>);
+
+impl NostrGroupId {
+    /// Reads an `h`; `None` if it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b':' | b'-');
+        let first = text.bytes().next()?;
+        (text.len() <= 128 && first.is_ascii_alphanumeric() && text.bytes().all(allowed)).then(|| Self(text.into()))
+    }
+
+    /// As it stands in the tag.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it has the form of an unlisted group's id, its own capability: 64 lower-case hex digits.
+    #[must_use]
+    pub fn is_capability(&self) -> bool {
+        self.0.len() == 64 && self.0.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    }
+}
+
+impl fmt::Debug for NostrGroupId {
+    /// Shows the length alone: an unlisted group's id is a capability.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NostrGroupId({} bytes)", self.0.len())
+    }
+}
+
+/// Where a group's membership comes from, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Gift wraps (1059) that name the group.
+    GiftWrap,
+    /// Rosters (450).
+    Roster,
+    /// The operator's HTTP service.
+    Acl,
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads and writes.
+    Member,
+    /// Changes the roster too.
+    Admin,
+}
+
+impl Role {
+    /// Reads a `role` tag.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "member" => Some(Self::Member),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// What is kept about a managed group beside its members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The source that decides.
+    pub source: Source,
+    /// The last roster's `seq`; 0 before the first.
+    pub seq: u64,
+    /// When the record was made.
+    pub created_at: UnixSecs,
+    /// The name from the roster with the highest `seq` that had one, and that `seq`.
+    pub display_name: Option<(u64, String)>,
+    /// The highest MLS epoch seen.
+    pub last_epoch: Option<u64>,
+}
+
+/// A managed group as of some commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Everything but the members.
+    pub record: GroupRecord,
+    /// Who is in, and as what.
+    pub members: HashMap<PublicKey, Role>,
+}
+
+/// What is known of an `h`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupStatus {
+    /// Never had a record, never carried a message.
+    Unknown,
+    /// Never had a record, and has carried unlisted messages.
+    Unlisted,
+    /// Has, or ever had, a record.
+    Managed(Arc<GroupView>),
+}
+
+/// An `h` with what is known of it: what the gate asks for.
+#[derive(Clone, Debug)]
+pub struct GroupState {
+    /// Which group.
+    pub id: NostrGroupId,
+    /// What is known.
+    pub status: GroupStatus,
+}
+
+impl GroupState {
+    /// Whether one of `keys` is a member now.
+    #[must_use]
+    pub fn has_member(&self, keys: &[PublicKey]) -> bool {
+        match &self.status {
+            GroupStatus::Managed(view) => keys.iter().any(|key| view.members.contains_key(key)),
+            _ => false,
+        }
+    }
+
+    /// Whether it is managed.
+    #[must_use]
+    pub const fn is_managed(&self) -> bool {
+        matches!(self.status, GroupStatus::Managed(_))
+    }
+}
+
+/// What a roster does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RosterOp {
+    /// Founds a group.
+    Bootstrap,
+    /// Takes keys in.
+    Add,
+    /// Takes keys out.
+    Remove,
+    /// Makes members admins.
+    Promote,
+    /// Makes admins members.
+    Demote,
+    /// Sets the list.
+    Replace,
+}
+
+/// A roster as admitted: its form is right, and its signer is who published it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RosterChange {
+    /// The group.
+    pub group: NostrGroupId,
+    /// The sequence number, 1 to [`SEQ_MAX`].
+    pub seq: u64,
+    /// What to do.
+    pub op: RosterOp,
+    /// The keys it is done to, without repeats, not empty.
+    pub keys: Vec<PublicKey>,
+    /// The role that new members take.
+    pub role: Role,
+    /// The name for people, where given.
+    pub name: Option<String>,
+    /// Who signed.
+    pub signer: PublicKey,
+    /// Whether the signer is one of `admin_pubkeys`.
+    pub by_admin_key: bool,
+    /// Whether anyone who may write may found a group.
+    pub open_bootstrap: bool,
+    /// `["force","true"]`.
+    pub force: bool,
+}
+
+/// A gift wrap that names a group, published by an authenticated reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrapChange {
+    /// The group.
+    pub group: NostrGroupId,
+    /// The keys of the reader that published it.
+    pub publishers: Vec<PublicKey>,
+    /// The key that becomes group admin if the wrap founds the group; `None` where it may not.
+    pub founder: Option<PublicKey>,
+    /// Who it is for.
+    pub recipient: PublicKey,
+}
+
+/// Why the committing transaction refuses an event that admission let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The signer is no admin of this group.
+    NotAdmin,
+    /// The reader is no member now.
+    NotMember,
+    /// `seq` is not above the group's last.
+    StaleSeq {
+        /// What the roster carried.
+        given: u64,
+        /// The group's last.
+        current: u64,
+    },
+    /// `seq` is more than [`SEQ_STEP_MAX`] above the group's last.
+    SeqTooFar {
+        /// The group's last.
+        current: u64,
+    },
+    /// `bootstrap` on a group that has a record.
+    GroupExists,
+    /// An operation on a group that has no record.
+    NoGroup,
+    /// The group carries unlisted messages and `force` was not given.
+    Unlisted,
+    /// `promote` or `demote` of a key that is no member.
+    NoSuchMember(PublicKey),
+    /// The group would be left without an admin, or the signer without the role.
+    LastAdmin,
+    /// More than [`GROUP_MEMBERS_MAX`] members.
+    GroupFull,
+    /// The founder has founded [`GROUPS_FOUNDED_PER_DAY_MAX`] groups in the last 24 hours.
+    TooManyGroups,
+    /// The reference of a KeyPackage names other bytes of the same owner.
+    ReferenceTaken,
+    /// A deletion names a group message or a roster.
+    Undeletable,
+}
+
+/// The words for a reader who may not publish in a group, the same whatever the group is (decisions, "Groups" 6).
+pub const NOT_A_MEMBER: &str = "only members of this group may publish to it; authenticate with a member's key";
+/// The words for a refused roster, the same whatever the group, `seq` or `p`.
+pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotAdmin => Self::restricted(NOT_AN_ADMIN),
+            Refusal::NotMember => Self::restricted(NOT_A_MEMBER),
+            Refusal::StaleSeq { given, current } => Self::invalid(format!("roster seq {given} is not above {current}")),
+            Refusal::SeqTooFar { current } => {
+                Self::invalid(format!("roster seq is more than {SEQ_STEP_MAX} above {current}; use a smaller step"))
+            }
+            Refusal::GroupExists => Self::invalid("the group has a roster already; use add, remove or replace"),
+            Refusal::NoGroup => Self::invalid("the group has no roster yet; found it with op bootstrap"),
+            Refusal::Unlisted => Self::invalid(
+                "the group carries unlisted messages; an admin key makes it managed with [\"force\",\"true\"]",
+            ),
+            Refusal::NoSuchMember(key) => Self::invalid(format!("{key} is not a member of the group; add it first")),
+            Refusal::LastAdmin => Self::invalid(
+                "the group would lose its signer as admin; let another admin do this, or promote one first",
+            ),
+            Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
+            Refusal::TooManyGroups => Self::rate_limited(format!(
+                "a key founds at most {GROUPS_FOUNDED_PER_DAY_MAX} groups a day by gift wraps, retry in 86400 s"
+            )),
+            Refusal::ReferenceTaken => {
+                Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
+            }
+            Refusal::Undeletable => Self::blocked("kinds 445 and 450 cannot be deleted; remove them from the request"),
+        }
+    }
+}
+
+/// A group after a change, and which keys' membership differs from before (`None`: no longer a member).
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The group now.
+    pub view: GroupView,
+    /// Each key whose membership or role changed.
+    pub delta: Vec<(PublicKey, Option<Role>)>,
+    /// The key that founded the group by a gift wrap, to be counted.
+    pub founder: Option<PublicKey>,
+}
+
+/// Applies a roster.
+///
+/// # Errors
+/// A [`Refusal`]; to a signer who is no admin of the group always [`Refusal::NotAdmin`], whatever else is wrong.
+pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) -> Result<Changed, Refusal> {
+    let view = match status {
+        GroupStatus::Managed(view) => view,
+        _ => return found_by_roster(matches!(status, GroupStatus::Unlisted), change, now),
+    };
+    let signer_role = view.members.get(&change.signer).copied();
+    let by_group_admin = signer_role == Some(Role::Admin);
+    let leaves = change.op == RosterOp::Remove && change.keys == [change.signer] && signer_role.is_some();
+    if !change.by_admin_key && !by_group_admin && !leaves {
+        return Err(Refusal::NotAdmin);
+    }
+    check_seq(view.record.seq, change)?;
+    let mut next = GroupView { record: view.record.clone(), members: view.members.clone() };
+    match change.op {
+        RosterOp::Bootstrap => {
+            if !(change.by_admin_key && view.record.source == Source::GiftWrap) {
+                return Err(Refusal::GroupExists);
+            }
+            next.members = change.keys.iter().map(|key| (*key, change.role)).collect();
+        }
+        RosterOp::Add => {
+            for key in &change.keys {
+                next.members.entry(*key).or_insert(change.role);
+            }
+        }
+        RosterOp::Remove => {
+            for key in &change.keys {
+                next.members.remove(key);
+            }
+        }
+        RosterOp::Promote | RosterOp::Demote => {
+            let role = if change.op == RosterOp::Promote { Role::Admin } else { Role::Member };
+            for key in &change.keys {
+                *next.members.get_mut(key).ok_or(Refusal::NoSuchMember(*key))? = role;
+            }
+        }
+        RosterOp::Replace => {
+            let keep = |key: &PublicKey| (*key, view.members.get(key).copied().unwrap_or(change.role));
+            next.members = change.keys.iter().map(keep).collect();
+        }
+    }
+    if next.members.len() > GROUP_MEMBERS_MAX {
+        return Err(Refusal::GroupFull);
+    }
+    if !change.by_admin_key && by_group_admin && next.members.get(&change.signer) != Some(&Role::Admin) {
+        return Err(Refusal::LastAdmin);
+    }
+    next.record.source = Source::Roster.max(view.record.source);
+    next.record.seq = change.seq;
+    rename(&mut next.record, change);
+    let delta = delta(&view.members, &next.members);
+    Ok(Changed { view: next, delta, founder: None })
+}
+
+fn check_seq(current: u64, change: &RosterChange) -> Result<(), Refusal> {
+    if change.by_admin_key && change.force && change.op == RosterOp::Replace {
+        return Ok(());
+    }
+    if change.seq <= current {
+        return Err(Refusal::StaleSeq { given: change.seq, current });
+    }
+    if !change.by_admin_key && change.seq - current > SEQ_STEP_MAX {
+        return Err(Refusal::SeqTooFar { current });
+    }
+    Ok(())
+}
+
+fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs) -> Result<Changed, Refusal> {
+    if !change.by_admin_key && !(change.open_bootstrap && change.op == RosterOp::Bootstrap) {
+        return Err(Refusal::NotAdmin);
+    }
+    let founds = change.op == RosterOp::Bootstrap || (change.op == RosterOp::Replace && change.force);
+    if !founds {
+        return Err(Refusal::NoGroup);
+    }
+    if carried_unlisted && !(change.by_admin_key && change.force) {
+        return Err(if change.by_admin_key { Refusal::Unlisted } else { Refusal::NotAdmin });
+    }
+    check_seq(0, change)?;
+    let mut members: HashMap<_, _> = change.keys.iter().map(|key| (*key, change.role)).collect();
+    if !change.by_admin_key {
+        members.insert(change.signer, Role::Admin);
+    }
+    let mut record =
+        GroupRecord { source: Source::Roster, seq: change.seq, created_at: now, display_name: None, last_epoch: None };
+    rename(&mut record, change);
+    let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
+    Ok(Changed { view: GroupView { record, members }, delta, founder: None })
+}
+
+fn rename(record: &mut GroupRecord, change: &RosterChange) {
+    let newest = record.display_name.as_ref().is_none_or(|(seq, _)| change.seq >= *seq);
+    if let (Some(name), true) = (&change.name, newest) {
+        record.display_name = Some((change.seq, name.clone()));
+    }
+}
+
+/// Applies a gift wrap. `founded_today` is how many groups the founder founded in the last 24 hours.
+///
+/// `Ok(None)` where the wrap changes nothing: it is stored and delivered all the same.
+///
+/// # Errors
+/// [`Refusal::GroupFull`] and [`Refusal::TooManyGroups`].
+pub fn apply_wrap(
+    status: &GroupStatus,
+    change: &WrapChange,
+    founded_today: u32,
+    now: UnixSecs,
+) -> Result<Option<Changed>, Refusal> {
+    match status {
+        GroupStatus::Unlisted => Ok(None),
+        GroupStatus::Unknown => {
+            let Some(founder) = change.founder.filter(|founder| *founder != change.recipient) else { return Ok(None) };
+            if founded_today >= GROUPS_FOUNDED_PER_DAY_MAX {
+                return Err(Refusal::TooManyGroups);
+            }
+            let members = HashMap::from([(founder, Role::Admin), (change.recipient, Role::Member)]);
+            let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
+            let record =
+                GroupRecord { source: Source::GiftWrap, seq: 0, created_at: now, display_name: None, last_epoch: None };
+            Ok(Some(Changed { view: GroupView { record, members }, delta, founder: Some(founder) }))
+        }
+        GroupStatus::Managed(view) => {
+            let by_member = change.publishers.iter().any(|key| view.members.contains_key(key));
+            let known = view.members.contains_key(&change.recipient);
+            if view.record.source != Source::GiftWrap || !by_member || known {
+                return Ok(None);
+            }
+            if view.members.len() >= GROUP_MEMBERS_MAX {
+                return Err(Refusal::GroupFull);
+            }
+            let mut next = GroupView::clone(view);
+            next.members.insert(change.recipient, Role::Member);
+            Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], founder: None }))
+        }
+    }
+}
+
+/// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin or as no member.
+#[must_use]
+pub fn apply_vanish(view: &GroupView, key: &PublicKey) -> Option<Changed> {
+    let role = view.members.get(key)?;
+    let admins = view.members.values().filter(|role| **role == Role::Admin).count();
+    if *role == Role::Admin && admins == 1 {
+        return None;
+    }
+    let mut next = view.clone();
+    next.members.remove(key);
+    Some(Changed { view: next, delta: vec![(*key, None)], founder: None })
+}
+
+/// The epoch that a group's registry shows after a message: the header's where it is readable, else a `k` that is at
+/// most 1,000 above the one before (decisions, "Groups" 7).
+#[must_use]
+pub fn next_epoch(last: Option<u64>, seen: SeenEpoch) -> Option<u64> {
+    let floor = last.unwrap_or(0);
+    match seen {
+        SeenEpoch::Header(epoch) => Some(floor.max(epoch)),
+        SeenEpoch::Tag(epoch) if epoch <= floor.saturating_add(1_000) => Some(floor.max(epoch)),
+        _ => last,
+    }
+}
+
+/// Where a message's epoch was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeenEpoch {
+    /// In the MLS header.
+    Header(u64),
+    /// In the `k` tag, as the sender says.
+    Tag(u64),
+    /// Nowhere.
+    Nowhere,
+}
+
+fn delta(before: &HashMap<PublicKey, Role>, after: &HashMap<PublicKey, Role>) -> Vec<(PublicKey, Option<Role>)> {
+    let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (*key, None));
+    let changed =
+        after.iter().filter(|(key, role)| before.get(key) != Some(role)).map(|(key, role)| (*key, Some(*role)));
+    gone.chain(changed).collect()
+}

@@ -1,0 +1,109 @@
+//! Kind 450, Roster/Policy Control: an admin states who is in a group.
+//!
+//! Source: MLS Gateway specification, "Roster/Policy Control (Kind 450)"; decisions, "Groups" 4. `h` is the group's
+//! routing id on Nostr, never the MLS group id. What it does to the group is in [`super::group::apply_roster`].
+
+use nostr_protocol::{Event, PublicKey, Rejection, tag::name};
+
+use super::group::{GroupStatus, NOT_AN_ADMIN, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX, Source};
+use crate::admit::{Context, Effect, Verdict, decimal, exactly_one, one_group};
+
+/// The signer publishes it, on a connection that has authenticated that key, and is an admin key or an admin of the
+/// group; a member may take itself out.
+///
+/// The form is checked after the signer, so that a stranger learns nothing from what is wrong with it.
+pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+    cx.require_author_here(event)?;
+    let signer = event.pubkey();
+    let by_admin_key = cx.policy.is_admin(&signer);
+    let group = one_group(event)?;
+    let state = cx.group.filter(|state| state.id == group).map(|state| &state.status);
+    let may_try = by_admin_key
+        || match state {
+            Some(GroupStatus::Managed(view)) => view.members.contains_key(&signer),
+            Some(_) => cx.policy.open_bootstrap,
+            None => false,
+        };
+    if !may_try {
+        return Err(Rejection::restricted(NOT_AN_ADMIN));
+    }
+    if !cx.policy.sources.contains(&Source::Roster) {
+        return Err(Rejection::blocked("this relay takes no rosters (membership_sources)"));
+    }
+    let plain_member = !by_admin_key
+        && matches!(state, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Member));
+    let change = read(event, group, by_admin_key, cx).map_err(|rejection| {
+        // A member that is no admin is told nothing but that.
+        if plain_member { Rejection::restricted(NOT_AN_ADMIN) } else { rejection }
+    })?;
+    Ok(Verdict::stored(cx.now.saturating_add(cx.policy.roster_ttl_secs), Effect::Roster(change)))
+}
+
+fn read(
+    event: &Event,
+    group: super::group::NostrGroupId,
+    by_admin_key: bool,
+    cx: &Context<'_>,
+) -> Result<RosterChange, Rejection> {
+    let seq = exactly_one(event, name::SEQ)?;
+    let seq = decimal(seq)
+        .filter(|number| (1..=SEQ_MAX).contains(number) && !seq.starts_with('0'))
+        .ok_or_else(|| Rejection::invalid("seq is decimal, 1 to 9007199254740991, without leading zero"))?;
+    let op = match exactly_one(event, name::OP)? {
+        "bootstrap" => RosterOp::Bootstrap,
+        "add" => RosterOp::Add,
+        "remove" => RosterOp::Remove,
+        "promote" => RosterOp::Promote,
+        "demote" => RosterOp::Demote,
+        "replace" => RosterOp::Replace,
+        _ => return Err(Rejection::invalid("op is one of bootstrap, add, remove, promote, demote, replace")),
+    };
+    let role = match event.tags().named(name::ROLE).next() {
+        None => Role::Member,
+        Some(tag) => {
+            tag.value().and_then(Role::parse).ok_or_else(|| Rejection::invalid("role is \"member\" or \"admin\""))?
+        }
+    };
+    let name = event.tags().value(name::NAME).filter(|name| !name.is_empty());
+    if name.is_some_and(|name| name.len() > GROUP_NAME_BYTES_MAX) {
+        return Err(Rejection::invalid(format!("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")));
+    }
+    Ok(RosterChange {
+        group,
+        seq,
+        op,
+        keys: keys(event)?,
+        role,
+        name: name.map(str::to_owned),
+        signer: event.pubkey(),
+        by_admin_key,
+        open_bootstrap: cx.policy.open_bootstrap,
+        force: event.tags().value(name::FORCE) == Some("true"),
+    })
+}
+
+/// Most bytes of a group's name.
+const GROUP_NAME_BYTES_MAX: usize = 256;
+
+/// The `p` values without repeats, in their order.
+fn keys(event: &Event) -> Result<Vec<PublicKey>, Rejection> {
+    let tags = event.tags();
+    if tags.named(name::PUBLIC_KEY).count() > ROSTER_KEYS_MAX {
+        return Err(Rejection::invalid(format!("a roster has at most {ROSTER_KEYS_MAX} p tags; send several")));
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut keys = Vec::new();
+    for tag in tags.named(name::PUBLIC_KEY) {
+        let key = tag
+            .value()
+            .and_then(PublicKey::from_hex)
+            .ok_or_else(|| Rejection::invalid("a p tag is not a public key of 64 lower-case hex digits"))?;
+        if seen.insert(key) {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Err(Rejection::invalid("a roster names at least one key in a p tag"));
+    }
+    Ok(keys)
+}

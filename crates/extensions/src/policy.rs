@@ -1,0 +1,112 @@
+//! The operator's choices, as data. Every rule that depends on a choice reads it here.
+
+use std::collections::HashSet;
+
+use nostr_protocol::{PublicKey, auth::RelayNames};
+
+use crate::mls_gateway::group::Source;
+
+/// How a KeyPackage's bytes are held against its tags (decisions, "KeyPackages" 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyKeyPackages {
+    /// Not at all.
+    Off,
+    /// Checked, and a failure is logged.
+    Log,
+    /// Checked, and a failure refuses the event.
+    Enforce,
+}
+
+/// Whether reading a KeyPackage uses it up (decisions, "KeyPackages" 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPackageConsumption {
+    /// A plain REQ never consumes.
+    Never,
+    /// A REQ with `authors` consumes what it is served.
+    OnRead,
+}
+
+/// The operator's choices.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// `[auth] enabled`: nothing but AUTH is answered before AUTH.
+    pub auth_required: bool,
+    /// `[auth] pubkey_whitelist` with the admin keys and the system key; `None` where there is no list.
+    pub residents: Option<HashSet<PublicKey>>,
+    /// `admin_pubkeys`.
+    pub admin_keys: HashSet<PublicKey>,
+    /// `system_pubkey`.
+    pub system_key: Option<PublicKey>,
+    /// `membership_sources`.
+    pub sources: HashSet<Source>,
+    /// `unlisted_groups`.
+    pub unlisted_groups: bool,
+    /// `open_bootstrap`.
+    pub open_bootstrap: bool,
+    /// `message_archive_ttl_days` in seconds; `None` when the archive is off.
+    pub archive_secs: Option<u64>,
+    /// `welcome_ttl`: what a gift wrap is kept for when the archive is off.
+    pub welcome_ttl_secs: u64,
+    /// `keypackage_ttl`: where a KeyPackage gives no end itself.
+    pub keypackage_ttl_secs: u64,
+    /// `keypackage_max_lifetime`.
+    pub keypackage_max_lifetime_secs: u64,
+    /// `keypackage_request_ttl`, at most 7 days.
+    pub keypackage_request_ttl_secs: u64,
+    /// `roster_policy_ttl_days` in seconds.
+    pub roster_ttl_secs: u64,
+    /// `verify_keypackages`.
+    pub verify_keypackages: VerifyKeyPackages,
+    /// `keypackage_consumption`.
+    pub keypackage_consumption: KeyPackageConsumption,
+    /// Most bytes of an event's JSON.
+    pub event_bytes_max: usize,
+    /// Most tags of an event.
+    pub event_tags_max: usize,
+    /// Most seconds that `created_at` may lie ahead of now.
+    pub created_at_ahead_secs_max: u64,
+}
+
+impl Policy {
+    /// Whether `key` is a resident: on the list, or there is no list.
+    #[must_use]
+    pub fn is_resident(&self, key: &PublicKey) -> bool {
+        self.residents.as_ref().is_none_or(|residents| residents.contains(key))
+    }
+
+    /// Whether `key` is one of `admin_pubkeys`.
+    #[must_use]
+    pub fn is_admin(&self, key: &PublicKey) -> bool {
+        self.admin_keys.contains(key)
+    }
+}
+
+impl Default for Policy {
+    /// The defaults of a relay that is started without a configuration.
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            auth_required: false,
+            residents: None,
+            admin_keys: HashSet::new(),
+            system_key: None,
+            sources: HashSet::from([Source::Roster, Source::GiftWrap]),
+            unlisted_groups: true,
+            open_bootstrap: false,
+            archive_secs: Some(30 * DAY),
+            welcome_ttl_secs: 3_600,
+            keypackage_ttl_secs: DAY,
+            keypackage_max_lifetime_secs: 90 * DAY,
+            keypackage_request_ttl_secs: 7 * DAY,
+            roster_ttl_secs: 365 * DAY,
+            verify_keypackages: VerifyKeyPackages::Log,
+            keypackage_consumption: KeyPackageConsumption::Never,
+            event_bytes_max: 256 * 1024,
+            event_tags_max: 2_500,
+            created_at_ahead_secs_max: 900,
+        }
+    }
+}
+
+/// What the rules of one connection need beside the policy: how it may name this relay.
+pub type Names = RelayNames;

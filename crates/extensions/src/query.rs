@@ -1,0 +1,51 @@
+//! What a store is asked for: a filter, and the audiences that the reader holds.
+//!
+//! A store may give back too much, never too little: the gate has the last word.
+
+use nostr_protocol::{EventId, Filter, PublicKey, UnixSecs};
+
+use crate::mls_gateway::group::NostrGroupId;
+
+/// The audiences that a query is planned over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Events for everyone.
+    pub everyone: bool,
+    /// Events for these keys.
+    pub keys: Vec<PublicKey>,
+    /// Events of these groups.
+    pub groups: Vec<NostrGroupId>,
+    /// Rosters of all groups.
+    pub all_rosters: bool,
+}
+
+/// A filter over a scope. With `ids` in the filter the scope does not narrow: the gate decides event by event.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What is asked for; `limit` is the caller's business.
+    pub filter: Filter,
+    /// Where to look.
+    pub scope: Scope,
+}
+
+/// A place in the order of NIP-01: `created_at` falling, then id rising.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// `created_at` of the event.
+    pub created_at: UnixSecs,
+    /// Its id.
+    pub id: EventId,
+}
+
+impl Ord for Position {
+    /// Earlier in the order is less: newer first, then the lower id.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.created_at.cmp(&self.created_at).then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,105 @@
+//! Who a connection speaks for (NIP-42), and which relay is meant by a `relay` or `u` tag (decisions, "Identity" 3).
+
+use std::net::IpAddr;
+
+use crate::{event::Verified, key::PublicKey, kind::Kind, rejection::Rejection, tag::name};
+
+/// Most seconds between an authentication event's `created_at` and now, either way.
+pub const AUTH_AGE_SECS_MAX: u64 = 600;
+
+/// What may name this relay for one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayNames {
+    /// `[server] public_url` and its aliases: authority and path of each.
+    Configured(Vec<RelayAddress>),
+    /// Nothing configured, and the peer is on this machine: any loopback host.
+    Loopback,
+    /// Nothing configured, on Cloud Run: the host of the request, because the front end routed by it.
+    Host(RelayAddress),
+    /// Nothing configured, and the peer is elsewhere: nothing can be proven.
+    Unknown,
+}
+
+/// Host, port and path of a relay's URL, in one spelling: lower-case host, default port left out, no slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RelayAddress {
+    authority: String,
+    path: String,
+}
+
+impl RelayAddress {
+    /// Reads `ws`, `wss`, `http` or `https` URLs; `None` for anything else.
+    ///
+    /// The scheme does not count beyond its default port: a relay behind a TLS proxy sees `ws` where its clients wrote
+    /// `wss`.
+    #[must_use]
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.trim().split_once("://")?;
+        let default_port = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => ":80",
+            "wss" | "https" => ":443",
+            _ => return None,
+        };
+        let rest = rest.split(['?', '#']).next().unwrap_or(rest);
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        let authority = authority.to_ascii_lowercase();
+        let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
+        if authority.is_empty() || authority.contains('@') {
+            return None;
+        }
+        Some(Self { authority: authority.to_owned(), path: path.trim_end_matches('/').to_owned() })
+    }
+
+    fn is_loopback(&self) -> bool {
+        let host = match self.authority.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or(v6),
+            None => self.authority.split(':').next().unwrap_or(&self.authority),
+        };
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl RelayNames {
+    /// Whether `url` names this relay.
+    ///
+    /// # Errors
+    /// `error:` when this relay does not know its own name, `invalid:` when the URL names another.
+    pub fn check(&self, url: &str) -> Result<(), Rejection> {
+        let address = RelayAddress::parse(url);
+        let named = match (self, &address) {
+            (Self::Unknown, _) => return Err(Rejection::error("this relay needs [server] public_url to be set")),
+            (_, None) => false,
+            (Self::Configured(names), Some(address)) => names.contains(address),
+            (Self::Loopback, Some(address)) => address.is_loopback(),
+            (Self::Host(host), Some(address)) => host.authority == address.authority,
+        };
+        if named { Ok(()) } else { Err(Rejection::invalid("the relay tag names another relay; use this relay's URL")) }
+    }
+}
+
+/// Checks an authentication event (kind 22242) and says which key it proves.
+///
+/// # Errors
+/// `invalid:` with the check that failed, or `error:` from [`RelayNames::check`].
+pub fn authenticate(
+    event: &Verified,
+    challenge: &str,
+    names: &RelayNames,
+    now_secs: u64,
+) -> Result<PublicKey, Rejection> {
+    let event = event.event();
+    if event.kind() != Kind::AUTH {
+        return Err(Rejection::invalid("AUTH takes an event of kind 22242"));
+    }
+    if event.created_at().abs_diff(now_secs) > AUTH_AGE_SECS_MAX {
+        return Err(Rejection::invalid(format!(
+            "created_at is more than {AUTH_AGE_SECS_MAX} s from this relay's time; set the clock and sign anew"
+        )));
+    }
+    if event.tags().value(name::CHALLENGE) != Some(challenge) {
+        return Err(Rejection::invalid("the challenge tag is not the challenge of this connection; sign the last one"));
+    }
+    let relay = event.tags().value(name::RELAY).ok_or_else(|| Rejection::invalid("the relay tag is missing"))?;
+    names.check(relay)?;
+    Ok(event.pubkey())
+}

@@ -1,0 +1,187 @@
+//! A filter of a subscription: what a client asks for (NIP-01, "Communication between clients and relays").
+//!
+//! Values are kept sorted, so that a filter of a thousand values is matched by binary search. A key that this relay does
+//! not know is refused and not passed over: an ignored condition would answer more than was asked.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed as _, MapAccess, Visitor},
+};
+
+use crate::{
+    event::EventRef,
+    hex,
+    key::{EventId, PublicKey},
+    kind::Kind,
+    parse::Number,
+};
+
+/// One filter. A condition that is `None` or absent asks nothing; one with an empty list matches nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Event ids, sorted.
+    pub ids: Option<Vec<EventId>>,
+    /// Authors, sorted.
+    pub authors: Option<Vec<PublicKey>>,
+    /// Kinds, sorted.
+    pub kinds: Option<Vec<Kind>>,
+    /// For each tag letter the values of which one must stand in the event; sorted.
+    pub tags: BTreeMap<u8, Vec<Box<str>>>,
+    /// Smallest `created_at`, inclusive.
+    pub since: Option<u64>,
+    /// Largest `created_at`, inclusive.
+    pub until: Option<u64>,
+    /// At most this many stored events; says nothing about live ones.
+    pub limit: Option<u64>,
+}
+
+impl Filter {
+    /// Whether the event fits every condition but `limit`.
+    #[must_use]
+    pub fn matches(&self, event: EventRef<'_>) -> bool {
+        self.since.is_none_or(|since| event.created_at() >= since)
+            && self.until.is_none_or(|until| event.created_at() <= until)
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.binary_search(&event.kind()).is_ok())
+            && self.ids.as_ref().is_none_or(|ids| ids.binary_search(&event.id()).is_ok())
+            && self.authors.as_ref().is_none_or(|authors| authors.binary_search(&event.pubkey()).is_ok())
+            && self.tags.iter().all(|(letter, values)| {
+                event.tags().indexed().any(|(name, value)| {
+                    name == *letter && values.binary_search_by(|candidate| (**candidate).cmp(value)).is_ok()
+                })
+            })
+    }
+
+    /// Whether some condition can match no event at all, as an empty list or `since` past `until`.
+    #[must_use]
+    pub fn is_impossible(&self) -> bool {
+        self.ids.as_ref().is_some_and(Vec::is_empty)
+            || self.authors.as_ref().is_some_and(Vec::is_empty)
+            || self.kinds.as_ref().is_some_and(Vec::is_empty)
+            || self.tags.values().any(Vec::is_empty)
+            || matches!((self.since, self.until), (Some(since), Some(until)) if since > until)
+    }
+
+    /// Whether the filter names `kind`, or no kinds and so any.
+    #[must_use]
+    pub fn asks_kind(&self, kind: Kind) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.binary_search(&kind).is_ok())
+    }
+
+    /// The values asked for tag `letter`; empty where the filter does not name the tag.
+    #[must_use]
+    pub fn tag_values(&self, letter: u8) -> &[Box<str>] {
+        self.tags.get(&letter).map_or(&[], Vec::as_slice)
+    }
+
+    /// The longest list of values in the filter, to be held against a limit.
+    #[must_use]
+    pub fn longest_list(&self) -> usize {
+        let lists = [
+            self.ids.as_ref().map_or(0, Vec::len),
+            self.authors.as_ref().map_or(0, Vec::len),
+            self.kinds.as_ref().map_or(0, Vec::len),
+        ];
+        lists.into_iter().chain(self.tags.values().map(Vec::len)).max().unwrap_or(0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FilterVisitor)
+    }
+}
+
+struct FilterVisitor;
+
+impl<'de> Visitor<'de> for FilterVisitor {
+    type Value = Filter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a filter object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Filter, A::Error> {
+        let mut filter = Filter::default();
+        while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match &*name {
+                "ids" => once(&mut filter.ids, &name, hex_list(&mut map, "ids", EventId::from_hex)?)?,
+                "authors" => once(&mut filter.authors, &name, hex_list(&mut map, "authors", PublicKey::from_hex)?)?,
+                "kinds" => once(&mut filter.kinds, &name, kind_list(&mut map)?)?,
+                "since" => once(&mut filter.since, &name, map.next_value_seed(Number("since"))?)?,
+                "until" => once(&mut filter.until, &name, map.next_value_seed(Number("until"))?)?,
+                "limit" => once(&mut filter.limit, &name, map.next_value_seed(Number("limit"))?)?,
+                _ => {
+                    let Some(letter) = tag_letter(&name) else {
+                        return Err(de::Error::custom(format_args!(
+                            "filter key \"{}\" is not supported; use ids, authors, kinds, #<letter>, since, until, limit",
+                            name.chars().take(32).collect::<String>()
+                        )));
+                    };
+                    let values = tag_values(&mut map, letter)?;
+                    if filter.tags.insert(letter, values).is_some() {
+                        return Err(de::Error::custom(format_args!("{name} is given twice")));
+                    }
+                }
+            }
+        }
+        Ok(filter)
+    }
+}
+
+fn once<T, E: de::Error>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), E> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(E::custom(format_args!("{name} is given twice"))),
+    }
+}
+
+fn tag_letter(name: &str) -> Option<u8> {
+    match name.as_bytes() {
+        [b'#', letter] if letter.is_ascii_alphabetic() => Some(*letter),
+        _ => None,
+    }
+}
+
+fn hex_list<'de, A: MapAccess<'de>, T: Ord>(
+    map: &mut A,
+    name: &'static str,
+    read: fn(&str) -> Option<T>,
+) -> Result<Vec<T>, A::Error> {
+    let wrong = || de::Error::custom(format_args!("{name} holds a value that is not 64 lower-case hex digits"));
+    let texts: Vec<String> = map.next_value()?;
+    let list: Result<Vec<T>, A::Error> = texts.iter().map(|text| read(text).ok_or_else(wrong)).collect();
+    Ok(sorted(list?))
+}
+
+/// NIP-01: the values of `#e` and `#p` are 64 lower-case hex digits.
+fn tag_values<'de, A: MapAccess<'de>>(map: &mut A, letter: u8) -> Result<Vec<Box<str>>, A::Error> {
+    let values: Vec<Box<str>> = map.next_value()?;
+    let is_hex = |value: &str| hex::parse_lower::<32>(value.as_bytes()).is_some();
+    if matches!(letter, b'e' | b'p') && !values.iter().all(|value| is_hex(value)) {
+        return Err(de::Error::custom(format_args!(
+            "#{} holds a value that is not 64 lower-case hex digits",
+            char::from(letter)
+        )));
+    }
+    Ok(sorted(values))
+}
+
+fn kind_list<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Vec<Kind>, A::Error> {
+    struct One(Kind);
+    impl<'de> Deserialize<'de> for One {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            let number = Number("a kind").deserialize(d)?;
+            u16::try_from(number).map(|n| Self(Kind(n))).map_err(|_| de::Error::custom("a kind is over 65535"))
+        }
+    }
+    let kinds: Vec<One> = map.next_value()?;
+    Ok(sorted(kinds.into_iter().map(|one| one.0).collect()))
+}
+
+fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
+    list.sort_unstable();
+    list.dedup();
+    list
+}

@@ -1,0 +1,23 @@
+//! Nostr as bytes and values: events, filters, messages and authentication. No I/O, no clock, no async.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod event;
+pub mod filter;
+pub mod hex;
+pub mod key;
+pub mod kind;
+pub mod message;
+mod parse;
+pub mod rejection;
+pub mod tag;
+
+pub use event::{Event, EventError, EventRef, Unverified, Verified};
+pub use filter::Filter;
+pub use key::{EventId, PublicKey};
+pub use kind::{Kind, Lifetime};
+pub use rejection::{Rejection, Word};
+pub use tag::{Tag, Tags};
+
+/// Unix time in whole seconds.
+pub type UnixSecs = u64;

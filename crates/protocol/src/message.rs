@@ -1,0 +1,235 @@
+//! Frames: what clients send (NIP-01, 42, 45, 77) and what the relay answers.
+//!
+//! A frame is read once: the event of an `EVENT` is handed on as the bytes that stood in the frame, and its own reader
+//! (see [`crate::event`]) goes over them. Answers are written straight into a string; the frame that carries an event is
+//! put together by the gate's crate, which alone can reach an event that may be sent.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{filter::Filter, key::EventId, parse::without_position, rejection::Rejection};
+
+/// What a client sends.
+#[derive(Debug)]
+pub enum ClientMessage<'a> {
+    /// `["EVENT", event]`: the JSON of the event, unread.
+    Event(&'a RawValue),
+    /// `["AUTH", event]` (NIP-42): likewise.
+    Auth(&'a RawValue),
+    /// `["REQ", id, filter…]`
+    Req(Cow<'a, str>, Vec<Filter>),
+    /// `["COUNT", id, filter…]` (NIP-45)
+    Count(Cow<'a, str>, Vec<Filter>),
+    /// `["CLOSE", id]`
+    Close(Cow<'a, str>),
+    /// `["NEG-OPEN", id, filter, message in hex]` (NIP-77)
+    NegOpen(Cow<'a, str>, Box<Filter>, Cow<'a, str>),
+    /// `["NEG-MSG", id, message in hex]` (NIP-77)
+    NegMsg(Cow<'a, str>, Cow<'a, str>),
+    /// `["NEG-CLOSE", id]` (NIP-77)
+    NegClose(Cow<'a, str>),
+}
+
+/// Why a frame is no message, and to which subscription that can be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageError {
+    /// The kind of message, where it was one.
+    pub verb: Option<Verb>,
+    /// The subscription id of a `REQ`, `COUNT` or `NEG-OPEN` whose rest is wrong.
+    pub subscription: Option<String>,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// The first element of a message.
+#[allow(missing_docs, reason = "each is the protocol's own word")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Event,
+    Auth,
+    Req,
+    Count,
+    Close,
+    NegOpen,
+    NegMsg,
+    NegClose,
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads a text frame.
+    ///
+    /// `filters_max` bounds the filters of one request; a longer list is an error and not cut.
+    ///
+    /// # Errors
+    /// [`MessageError`], whose text says what to change.
+    pub fn parse(frame: &'a str, filters_max: usize) -> Result<Self, MessageError> {
+        let mut seen = Seen { verb: None, subscription: None };
+        let mut de = serde_json::Deserializer::from_str(frame);
+        let read = de
+            .deserialize_seq(MessageVisitor { seen: &mut seen, filters_max })
+            .and_then(|message| de.end().map(|()| message));
+        read.map_err(|error| MessageError {
+            verb: seen.verb,
+            subscription: seen.subscription,
+            text: without_position(&error),
+        })
+    }
+}
+
+struct Seen {
+    verb: Option<Verb>,
+    subscription: Option<String>,
+}
+
+struct MessageVisitor<'s> {
+    seen: &'s mut Seen,
+    filters_max: usize,
+}
+
+impl<'de> Visitor<'de> for MessageVisitor<'_> {
+    type Value = ClientMessage<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON array such as [\"REQ\", \"id\", {}]")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ClientMessage<'de>, A::Error> {
+        let verb: Text<'de> = next(&mut seq, "the message's name")?;
+        let verb = match &*verb.0 {
+            "EVENT" => Verb::Event,
+            "AUTH" => Verb::Auth,
+            "REQ" => Verb::Req,
+            "COUNT" => Verb::Count,
+            "CLOSE" => Verb::Close,
+            "NEG-OPEN" => Verb::NegOpen,
+            "NEG-MSG" => Verb::NegMsg,
+            "NEG-CLOSE" => Verb::NegClose,
+            other => {
+                return Err(de::Error::custom(format_args!(
+                    "unknown message \"{}\"; use EVENT, REQ, CLOSE, COUNT, AUTH, NEG-OPEN, NEG-MSG or NEG-CLOSE",
+                    other.chars().take(16).collect::<String>()
+                )));
+            }
+        };
+        self.seen.verb = Some(verb);
+        if let Verb::Event | Verb::Auth = verb {
+            let event: &'de RawValue = next(&mut seq, "an event")?;
+            end(&mut seq)?;
+            return Ok(if verb == Verb::Event { ClientMessage::Event(event) } else { ClientMessage::Auth(event) });
+        }
+        let id = next::<Text<'de>, A>(&mut seq, "a subscription id")?.0;
+        self.seen.subscription = Some(id.chars().take(64).collect());
+        match verb {
+            Verb::Req | Verb::Count => {
+                let mut filters = Vec::new();
+                while let Some(filter) = seq.next_element::<Filter>()? {
+                    if filters.len() == self.filters_max {
+                        return Err(de::Error::custom(format_args!(
+                            "more than {} filters; send the rest in another request",
+                            self.filters_max
+                        )));
+                    }
+                    filters.push(filter);
+                }
+                if filters.is_empty() {
+                    return Err(de::Error::custom("a filter is missing; {} asks for everything"));
+                }
+                Ok(if verb == Verb::Req { ClientMessage::Req(id, filters) } else { ClientMessage::Count(id, filters) })
+            }
+            Verb::NegOpen => {
+                let filter = next::<Filter, A>(&mut seq, "a filter")?;
+                let message = next::<Text<'de>, A>(&mut seq, "a message in hex")?.0;
+                end(&mut seq)?;
+                Ok(ClientMessage::NegOpen(id, Box::new(filter), message))
+            }
+            Verb::NegMsg => {
+                let message = next::<Text<'de>, A>(&mut seq, "a message in hex")?.0;
+                end(&mut seq)?;
+                Ok(ClientMessage::NegMsg(id, message))
+            }
+            _ => {
+                end(&mut seq)?;
+                Ok(if verb == Verb::Close { ClientMessage::Close(id) } else { ClientMessage::NegClose(id) })
+            }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn next<'de, T: serde::Deserialize<'de>, A: SeqAccess<'de>>(seq: &mut A, what: &str) -> Result<T, A::Error> {
+    seq.next_element()?.ok_or_else(|| de::Error::custom(format_args!("{what} is missing")))
+}
+
+fn end<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
+    match seq.next_element::<de::IgnoredAny>()? {
+        None => Ok(()),
+        Some(_) => Err(de::Error::custom("the message goes on after its last element")),
+    }
+}
+
+/// `["OK", id, accepted, reason]`
+#[must_use]
+pub fn ok_frame(id: &EventId, accepted: bool, reason: &str) -> String {
+    format!("[\"OK\",\"{id}\",{accepted},{}]", json_str(reason))
+}
+
+/// `["OK", id, false, reason]` for a refused event.
+#[must_use]
+pub fn refused_frame(id: &EventId, rejection: &Rejection) -> String {
+    ok_frame(id, false, &rejection.to_string())
+}
+
+/// `["EOSE", subscription]`
+#[must_use]
+pub fn eose_frame(subscription: &str) -> String {
+    format!("[\"EOSE\",{}]", json_str(subscription))
+}
+
+/// `["CLOSED", subscription, reason]`
+#[must_use]
+pub fn closed_frame(subscription: &str, rejection: &Rejection) -> String {
+    format!("[\"CLOSED\",{},{}]", json_str(subscription), json_str(&rejection.to_string()))
+}
+
+/// `["NOTICE", text]`
+#[must_use]
+pub fn notice_frame(text: &str) -> String {
+    format!("[\"NOTICE\",{}]", json_str(text))
+}
+
+/// `["AUTH", challenge]` (NIP-42)
+#[must_use]
+pub fn auth_frame(challenge: &str) -> String {
+    format!("[\"AUTH\",{}]", json_str(challenge))
+}
+
+/// `["COUNT", subscription, {"count": n}]` (NIP-45)
+#[must_use]
+pub fn count_frame(subscription: &str, count: u64) -> String {
+    format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription))
+}
+
+/// `["NEG-MSG", subscription, message in hex]` (NIP-77)
+#[must_use]
+pub fn neg_msg_frame(subscription: &str, message_hex: &str) -> String {
+    format!("[\"NEG-MSG\",{},\"{message_hex}\"]", json_str(subscription))
+}
+
+/// `["NEG-ERR", subscription, reason]` (NIP-77)
+#[must_use]
+pub fn neg_err_frame(subscription: &str, reason: &str) -> String {
+    format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason))
+}
+
+/// `text` as a JSON string.
+#[must_use]
+pub fn json_str(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

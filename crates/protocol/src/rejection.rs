@@ -1,0 +1,85 @@
+//! What a client is told when it does not get what it asked: one of the words of NIP-01 and NIP-42, and one sentence.
+
+use std::{borrow::Cow, fmt};
+
+/// The machine-readable word in front of a reason (NIP-01, NIP-42).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// The relay has the event already; said with `OK true`.
+    Duplicate,
+    /// The event or the request breaks a rule of its form.
+    Invalid,
+    /// Nobody may do this here.
+    Blocked,
+    /// This reader may not do this.
+    Restricted,
+    /// The reader must authenticate first.
+    AuthRequired,
+    /// Too much in too short a time.
+    RateLimited,
+    /// The relay failed, not the client.
+    Error,
+}
+
+impl Word {
+    /// As it stands on the wire, without the colon.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Invalid => "invalid",
+            Self::Blocked => "blocked",
+            Self::Restricted => "restricted",
+            Self::AuthRequired => "auth-required",
+            Self::RateLimited => "rate-limited",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A refusal, ready to be sent as the reason of `OK false` or `CLOSED`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The word.
+    pub word: Word,
+    /// The sentence: what is wrong, and what to change.
+    pub text: Cow<'static, str>,
+}
+
+impl Rejection {
+    /// `invalid:`
+    pub fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Invalid, text: text.into() }
+    }
+
+    /// `blocked:`
+    pub fn blocked(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Blocked, text: text.into() }
+    }
+
+    /// `restricted:`
+    pub fn restricted(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Restricted, text: text.into() }
+    }
+
+    /// `auth-required:`
+    pub fn auth_required(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::AuthRequired, text: text.into() }
+    }
+
+    /// `rate-limited:`
+    pub fn rate_limited(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::RateLimited, text: text.into() }
+    }
+
+    /// `error:`
+    pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Error, text: text.into() }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word.as_str(), self.text)
+    }
+}

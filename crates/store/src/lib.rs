@@ -1,0 +1,144 @@
+//! The store: a log of events with the effects of each, and indexes by audience over it.
+//!
+//! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
+//! environment, [`memory::Memory`] is the oracle that the conformance suite ([`suite`]) holds every store against.
+
+pub mod embedded;
+pub mod memory;
+pub mod suite;
+
+use futures_util::future::BoxFuture;
+use nostr_extensions::{
+    Admitted, GroupState, NostrGroupId, Query, Sealed, gate::Touches, mls_gateway::group::Refusal, query::Position,
+};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+
+/// A place in the log: every committed event has one, greater than all before it.
+pub type Cursor = u64;
+
+/// What became of one event of a batch.
+#[derive(Clone, Debug)]
+pub enum Saved {
+    /// It is durable with its effects. The event's place in the log is in it.
+    New(Sealed),
+    /// The store has it, whether or not this event is the one that brought it.
+    Duplicate,
+    /// A newer event of its address is stored.
+    Superseded,
+    /// Its author or recipient deleted it, or vanished after it was made, or it was claimed.
+    Deleted,
+    /// What admission found no longer holds.
+    Refused(Refusal),
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Passing: the same call may go through later.
+    #[error("storage unavailable, try again: {0}")]
+    Unavailable(String),
+    /// No room; reading goes on.
+    #[error("storage is full: {0}")]
+    Full(String),
+    /// This one event cannot be stored.
+    #[error("this event cannot be stored: {0}")]
+    Event(String),
+}
+
+/// Why a store does not open; the text is for the operator.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// How far one call of [`Store::scan`] goes before it gives back what it has.
+#[derive(Clone, Copy, Debug)]
+pub struct PageBounds {
+    /// Most events in the page.
+    pub events_max: usize,
+    /// The page ends with the event that reaches this many bytes.
+    pub bytes_max: usize,
+    /// Most index entries looked at, found or not.
+    pub entries_max: usize,
+}
+
+/// A part of an answer, in the order of NIP-01.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Events that fit the filter and the scope, not expired, each at most once.
+    pub events: Vec<Sealed>,
+    /// Where to go on, exclusive; `None` when there is no more.
+    pub next: Option<Position>,
+}
+
+/// An event in the log, with the cached group states that it makes stale.
+#[derive(Clone, Debug)]
+pub struct LogEntry {
+    /// The event.
+    pub sealed: Sealed,
+    /// Which groups it changed, or may have.
+    pub touches: Touches,
+}
+
+/// What is stored, to be shown and measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events in the store.
+    pub events: u64,
+    /// Managed groups.
+    pub groups: u64,
+    /// Bytes in use on disk; 0 where that means nothing.
+    pub bytes_used: u64,
+    /// Bytes that the store may use; 0 for no bound.
+    pub bytes_max: u64,
+}
+
+/// A store. Reading never waits for writing.
+pub trait Store: Send + Sync + 'static {
+    /// Stores a batch in its order, in one transaction where no event of it fails; each event with all its effects or
+    /// not at all, durable when the answer is there. The answers are in the batch's order, the cursors of `New` rise.
+    ///
+    /// Events of one batch see each other's effects. An event that cannot be stored harms no other.
+    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>>;
+
+    /// Events that fit `query`, from behind `from` on, none committed after `up_to`, none expired at `now`.
+    fn scan<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Page, StoreError>>;
+
+    /// The log behind `cursor` in commit order, at most `entries_max` entries: whatever was committed, ephemeral events
+    /// aside that another process wrote. Nothing at or before a cursor that it gave becomes visible later.
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>>;
+
+    /// The cursor of the last commit.
+    fn head(&self) -> Cursor;
+
+    /// Whether the event is stored, found by queries or not.
+    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// A group's state, and the cursor up to which it is true.
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>>;
+
+    /// The managed groups of which one of these keys is a member, each once.
+    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>>;
+
+    /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction, twins counted once, the
+    /// oldest first. What is taken is gone for good with its twins, but for those of last resort and for the last one
+    /// left, which are given and stay (decisions, "KeyPackages" 4).
+    fn claim_key_packages<'a>(
+        &'a self,
+        owner: &'a PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+
+    /// Removes what has expired and what vanished keys left, at most `events_max` events; says how many.
+    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// What is stored.
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+}

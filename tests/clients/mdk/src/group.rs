@@ -1,0 +1,291 @@
+//! A person in a group: founding, joining, speaking, changing it, and reading what the relay delivers.
+//!
+//! Everyone, its sender too, applies a commit when the relay delivers it, never before. Then all see the commits of one epoch
+//! in a state from which MDK can still go back to the better one, the earliest by `created_at` and then by id (Marmot's
+//! MIP-03).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use mdk_core::groups::RatchetTreeInfo;
+use mdk_core::prelude::*;
+use mdk_memory_storage::MdkMemoryStorage;
+use nostr::event::{Event, EventBuilder, EventId, Kind, UnsignedEvent};
+use nostr::nips::nip59::UnwrappedGift;
+use nostr::{Alphabet, Filter, PublicKey, SingleLetterTag, SubscriptionId, Timestamp};
+use tokio::time::sleep;
+
+use crate::connection::Connection;
+use crate::person::Person;
+
+/// A chat message inside MLS.
+const CHAT: Kind = Kind::Custom(9);
+
+/// The one group that a person of these tests is in.
+#[derive(Debug)]
+pub struct Membership {
+    id: GroupId,
+    subscription: Option<SubscriptionId>,
+    processed: HashSet<EventId>,
+    newest: Timestamp,
+    heard: Vec<Heard>,
+}
+
+/// What MDK made of a group message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A chat message.
+    Said {
+        /// The MLS sender.
+        by: PublicKey,
+        /// The words.
+        text: String,
+    },
+    /// A commit that is now in force.
+    Committed,
+    /// Nothing: not for this member, of a lost race, or not decryptable.
+    Unreadable,
+}
+
+/// A Welcome out of its gift wrap.
+#[derive(Debug)]
+pub struct Invitation {
+    wrap: EventId,
+    welcome: UnsignedEvent,
+}
+
+/// Alice founds a group with the others through the relay, and everyone listens.
+///
+/// All have introduced themselves. `admins` may change the group.
+pub async fn found_together(alice: &mut Person, others: &mut [&mut Person], admins: &[PublicKey]) {
+    let mut invited = Vec::new();
+    for other in others.iter() {
+        invited.push(alice.key_package_of(other.public_key()).await);
+    }
+    let welcomes = alice.found_group(&invited, admins);
+    alice.invite(&invited, welcomes).await;
+    alice.listen().await;
+    for other in others {
+        let invitation = other.invitation(&other.connection).await;
+        other.join(invitation);
+        other.listen().await;
+    }
+}
+
+/// Waits until the clock shows a later second than the event has.
+///
+/// Stored events are ordered by second and then by id, which is chance. MDK gives up for good on a message that it meets
+/// before the commit that the message needs, so of the same second only luck would bring both.
+pub async fn later_second_than(event: &Event) {
+    while Timestamp::now() <= event.created_at {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Person {
+    /// Founds a group in MDK alone. The Welcomes are in the order of the KeyPackages.
+    pub fn found_group(&mut self, invited: &[Event], admins: &[PublicKey]) -> Vec<UnsignedEvent> {
+        let config = NostrGroupConfigData::new(
+            "friends".to_owned(),
+            String::new(),
+            None,
+            None,
+            None,
+            vec![self.relay_url.clone()],
+            admins.to_vec(),
+        );
+        let founded = self
+            .mdk
+            .create_group(&self.public_key(), invited.to_vec(), config)
+            .expect("MDK founds a group with the relay's KeyPackages");
+        self.membership = Some(Membership::new(founded.group.mls_group_id));
+        founded.welcome_rumors
+    }
+
+    /// Sends each Welcome to the owner of its KeyPackage, gift wrapped.
+    pub async fn invite(&self, invited: &[Event], welcomes: Vec<UnsignedEvent>) {
+        assert_eq!(invited.len(), welcomes.len());
+        for (key_package, welcome) in invited.iter().zip(welcomes) {
+            let wrap = EventBuilder::gift_wrap(&self.keys, &key_package.pubkey, welcome, [])
+                .await
+                .expect("a Welcome can be wrapped");
+            self.connection.publish(&wrap).await;
+        }
+    }
+
+    /// This person's one Welcome, fetched on a connection that has the key: gift wraps are for their recipient only.
+    pub async fn invitation(&self, inbox: &Connection) -> Invitation {
+        let filter = Filter::new().kind(Kind::GiftWrap).pubkey(self.public_key());
+        let wraps = inbox.fetch_authenticating(filter).await;
+        let [wrap] = wraps.as_slice() else {
+            panic!("{} has {} gift wraps, not one", self.name, wraps.len());
+        };
+        let gift = UnwrappedGift::from_gift_wrap(&self.keys, wrap).await.expect("the wrap is for this person");
+        Invitation { wrap: wrap.id, welcome: gift.rumor }
+    }
+
+    /// Joins the group of a Welcome.
+    pub fn join(&mut self, invitation: Invitation) {
+        let welcome = self.mdk.process_welcome(&invitation.wrap, &invitation.welcome).expect("MDK reads the Welcome");
+        self.mdk.accept_welcome(&welcome).expect("MDK joins by the Welcome");
+        self.membership = Some(Membership::new(welcome.mls_group_id));
+    }
+
+    /// Subscribes to the group's messages, stored and live.
+    pub async fn listen(&mut self) {
+        let filter = self.messages_filter();
+        let subscription = self.connection.subscribe(filter).await;
+        self.membership_mut().subscription = Some(subscription);
+    }
+
+    /// Says something to the group, signed by a key for this message alone.
+    pub async fn say(&mut self, text: &str) -> Event {
+        let event = self.message(text);
+        self.connection.publish(&event).await;
+        event
+    }
+
+    /// A message to the group, not yet sent.
+    pub fn message(&self, text: &str) -> Event {
+        let rumor = EventBuilder::new(CHAT, text).build(self.public_key());
+        let event = self.mdk.create_message(self.group_id(), rumor, None).expect("MDK encrypts to the group");
+        assert_ne!(event.pubkey, self.public_key());
+        event
+    }
+
+    /// Reads until someone has said this.
+    pub async fn hear(&mut self, by: &Person, text: &str) {
+        let wanted = Heard::Said { by: by.public_key(), text: text.to_owned() };
+        while !self.membership().heard.contains(&wanted) {
+            self.read_next(&format!("{:?} from {}", text, by.name)).await;
+        }
+    }
+
+    /// Publishes a commit and waits for it to come back from the relay and be in force here.
+    pub async fn commit(&mut self, change: UpdateGroupResult) -> Event {
+        let event = change.evolution_event;
+        self.connection.publish(&event).await;
+        self.read_until_delivered(&[event.id]).await;
+        event
+    }
+
+    /// Reads until all of these have been delivered, and gives what MDK made of everything read.
+    pub async fn read_until_delivered(&mut self, ids: &[EventId]) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while !ids.iter().all(|id| self.membership().processed.contains(id)) {
+            heard.push(self.read_next("group messages to be delivered").await);
+        }
+        heard
+    }
+
+    /// Fetches what was sent since the newest message known, and reads it in the order of Marmot: `created_at`, then id.
+    ///
+    /// What MDK could not read is tried again as long as that helps: after a better commit it takes such messages back.
+    pub async fn catch_up(&mut self) {
+        let since = self.messages_filter().since(self.membership().newest);
+        let mut missed = self.connection.fetch(since).await;
+        missed.retain(|event| !self.membership().processed.contains(&event.id));
+        missed.sort_by_key(|event| (event.created_at, event.id));
+        loop {
+            let before = missed.len();
+            missed.retain(|event| self.read(event) == Heard::Unreadable);
+            if missed.is_empty() || missed.len() == before {
+                break;
+            }
+        }
+    }
+
+    /// Everything heard that has words, in the order of reading.
+    pub fn words(&self) -> Vec<&str> {
+        let said = |heard| match heard {
+            &Heard::Said { ref text, .. } => Some(text.as_str()),
+            _ => None,
+        };
+        self.membership().heard.iter().filter_map(said).collect()
+    }
+
+    /// The MLS group.
+    pub fn group_id(&self) -> &GroupId {
+        &self.membership().id
+    }
+
+    /// The group's value of `h` on Nostr: 64 lower-case hex.
+    pub fn nostr_group_id(&self) -> String {
+        let id = self.group().nostr_group_id;
+        id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The filter of the group's messages.
+    pub fn messages_filter(&self) -> Filter {
+        Filter::new()
+            .kind(Kind::MlsGroupMessage)
+            .custom_tag(SingleLetterTag::lowercase(Alphabet::H), self.nostr_group_id())
+    }
+
+    /// MDK's record of the group.
+    pub fn group(&self) -> group_types::Group {
+        self.mdk.get_group(self.group_id()).expect("MDK reads its store").expect("MDK knows the group")
+    }
+
+    /// What members must agree on: the epoch, the name and the tree.
+    pub fn state(&self) -> (u64, String, String) {
+        let group = self.group();
+        let RatchetTreeInfo { tree_hash, .. } =
+            self.mdk.get_ratchet_tree_info(self.group_id()).expect("MDK has the group's tree");
+        (group.epoch, group.name, tree_hash)
+    }
+
+    /// How many group messages have come that were not read.
+    pub fn unread(&mut self) -> usize {
+        let subscription = self.subscription();
+        self.connection.waiting_events(&subscription)
+    }
+
+    async fn read_next(&mut self, what: &str) -> Heard {
+        let subscription = self.subscription();
+        let what = format!("{}, for {}", what, self.name);
+        let event = self.connection.next_event(&subscription, &what).await;
+        self.read(&event)
+    }
+
+    fn read(&mut self, event: &Event) -> Heard {
+        let heard = process(&self.mdk, event);
+        let membership = self.membership_mut();
+        membership.processed.insert(event.id);
+        membership.newest = membership.newest.max(event.created_at);
+        membership.heard.push(heard.clone());
+        heard
+    }
+
+    fn subscription(&self) -> SubscriptionId {
+        let subscription = &self.membership().subscription;
+        subscription.clone().expect("this person listens")
+    }
+
+    fn membership(&self) -> &Membership {
+        self.membership.as_ref().expect("this person is in a group")
+    }
+
+    fn membership_mut(&mut self) -> &mut Membership {
+        self.membership.as_mut().expect("this person is in a group")
+    }
+}
+
+impl Membership {
+    fn new(id: GroupId) -> Self {
+        Self { id, subscription: None, processed: HashSet::new(), newest: Timestamp::zero(), heard: Vec::new() }
+    }
+}
+
+fn process(mdk: &MDK<MdkMemoryStorage>, event: &Event) -> Heard {
+    match mdk.process_message(event) {
+        Ok(MessageProcessingResult::ApplicationMessage(message)) => {
+            Heard::Said { by: message.pubkey, text: message.content }
+        }
+        Ok(MessageProcessingResult::Commit { .. }) => Heard::Committed,
+        Ok(MessageProcessingResult::Unprocessable { .. } | MessageProcessingResult::PreviouslyFailed) | Err(_) => {
+            Heard::Unreadable
+        }
+        Ok(other) => panic!("no one here sends proposals: {other:?}"),
+    }
+}

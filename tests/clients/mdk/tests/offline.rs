@@ -1,0 +1,52 @@
+//! A member who was away.
+
+use mdk_clients::group::{found_together, later_second_than};
+use mdk_clients::person::Person;
+use mdk_clients::relay::{Relay, Settings};
+use mdk_core::prelude::NostrGroupDataUpdate;
+
+/// What was sent while a member was offline, messages and commits alike, is there on return, whole and in an order that
+/// can be read.
+///
+/// Without the commit the later messages cannot be decrypted, ever: a relay that forgets one event has put the member out of
+/// the group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returning_member_catches_up() {
+    let relay = Relay::start(Settings::default()).await;
+    let mut alice = Person::with_signer("Alice", &relay).await;
+    let mut bob = Person::with_signer("Bob", &relay).await;
+    let mut carol = Person::with_signer("Carol", &relay).await;
+    for person in [&alice, &bob, &carol] {
+        person.introduce().await;
+    }
+    let admins = [alice.public_key()];
+    found_together(&mut alice, &mut [&mut bob, &mut carol], &admins).await;
+    alice.say("while all are here").await;
+    bob.hear(&alice, "while all are here").await;
+
+    bob.disconnect().await;
+    alice.say("before the commit").await;
+    let update = NostrGroupDataUpdate::new().name("Renamed");
+    let renaming = alice.mdk.update_group_data(alice.group_id(), update).expect("an admin renames the group");
+    let renaming = alice.commit(renaming).await;
+    carol.read_until_delivered(&[renaming.id]).await;
+    later_second_than(&renaming).await;
+    alice.say("after the commit").await;
+    carol.hear(&alice, "after the commit").await;
+    carol.say("he will read this").await;
+    alice.hear(&carol, "he will read this").await;
+
+    bob.reconnect().await;
+    bob.catch_up().await;
+    assert_eq!(bob.state(), alice.state());
+    let mut words = bob.words();
+    words.sort_unstable();
+    let mut sent = alice.words();
+    sent.sort_unstable();
+    assert_eq!(words, sent);
+
+    bob.listen().await;
+    bob.say("here again").await;
+    alice.hear(&bob, "here again").await;
+    carol.hear(&bob, "here again").await;
+}

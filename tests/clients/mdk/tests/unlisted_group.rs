@@ -1,0 +1,54 @@
+//! The everyday life of a Marmot group on a relay that knows nothing about it.
+
+use mdk_clients::group::found_together;
+use mdk_clients::person::Person;
+use mdk_clients::relay::{Relay, Settings};
+use mdk_core::prelude::group_types::GroupState;
+
+/// A relay with `[auth]` off and unlisted groups on carries a group from the KeyPackages to the removal of a member, with
+/// no one having announced the group to it.
+///
+/// This is what every Marmot client takes for granted. The removed member still gets the ciphertexts, because the group's
+/// id is the only key to an unlisted group; that they are of no use is for MLS to see to, and is checked here too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_people_talk_in_an_unlisted_group() {
+    let relay = Relay::start(Settings::default()).await;
+    let mut alice = Person::with_signer("Alice", &relay).await;
+    let mut bob = Person::with_signer("Bob", &relay).await;
+    let mut carol = Person::with_signer("Carol", &relay).await;
+    for person in [&alice, &bob, &carol] {
+        person.introduce().await;
+    }
+    let admins = [alice.public_key()];
+    found_together(&mut alice, &mut [&mut bob, &mut carol], &admins).await;
+
+    alice.say("welcome, both").await;
+    bob.hear(&alice, "welcome, both").await;
+    carol.hear(&alice, "welcome, both").await;
+    bob.say("good to be here").await;
+    alice.hear(&bob, "good to be here").await;
+    carol.hear(&bob, "good to be here").await;
+    carol.say("so it is").await;
+    alice.hear(&carol, "so it is").await;
+    bob.hear(&carol, "so it is").await;
+
+    let removal = alice.mdk.remove_members(alice.group_id(), &[carol.public_key()]).expect("an admin removes a member");
+    let removal = alice.commit(removal).await.id;
+    bob.read_until_delivered(&[removal]).await;
+    carol.read_until_delivered(&[removal]).await;
+    assert_eq!(carol.group().state, GroupState::Inactive);
+    assert_eq!(alice.state(), bob.state());
+
+    let from_alice = alice.say("now we are two").await.id;
+    bob.hear(&alice, "now we are two").await;
+    let from_bob = bob.say("we are").await.id;
+    alice.hear(&bob, "we are").await;
+    bob.read_until_delivered(&[from_bob]).await;
+    carol.read_until_delivered(&[from_alice, from_bob]).await;
+
+    let before = ["welcome, both", "good to be here", "so it is"];
+    let all = [&before[..], &["now we are two", "we are"]].concat();
+    assert_eq!(alice.words(), all);
+    assert_eq!(bob.words(), all);
+    assert_eq!(carol.words(), before);
+}

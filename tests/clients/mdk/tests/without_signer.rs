@@ -1,0 +1,57 @@
+//! A client that cannot authenticate where groups are spoken.
+
+use mdk_clients::connection::Connection;
+use mdk_clients::person::{ADDRESSABLE_KEY_PACKAGE, Person};
+use mdk_clients::relay::{Relay, Settings};
+use nostr::event::{EventBuilder, Kind};
+use nostr::nips::nip09::EventDeletionRequest;
+use nostr::{Filter, PublicKey};
+
+/// With `[auth]` off, everything that needs no reader works without NIP-42: KeyPackages, their deletion, and unlisted groups.
+///
+/// White Noise speaks to a group's relays on connections that have no signer, and publishes KeyPackages on such ones too: a
+/// relay that asks them to authenticate has lost them. Gift wraps remain their recipient's: Bob has a second connection, with
+/// his key, for those alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_without_signer() {
+    let relay = Relay::start(Settings::default()).await;
+    let mut alice = Person::with_signer("Alice", &relay).await;
+    let mut bob = Person::without_signer("Bob", &relay).await;
+
+    let packages = bob.introduce().await;
+    let invited = [alice.key_package_of(bob.public_key()).await];
+    let admins = [alice.public_key()];
+    let welcomes = alice.found_group(&invited, &admins);
+    alice.invite(&invited, welcomes).await;
+    alice.listen().await;
+    let inbox = Connection::open(&relay.url(), Some(&bob.keys)).await;
+    let invitation = bob.invitation(&inbox).await;
+    inbox.close().await;
+    bob.join(invitation);
+
+    let deletion = EventDeletionRequest::new().id(packages.legacy.id);
+    let deletion = bob.sign(EventBuilder::delete(deletion));
+    bob.connection.publish(&deletion).await;
+    let left = key_packages(&relay, bob.public_key()).await;
+    assert_eq!(left, [ADDRESSABLE_KEY_PACKAGE]);
+
+    bob.listen().await;
+    bob.say("no key on this line").await;
+    alice.hear(&bob, "no key on this line").await;
+    alice.say("none needed").await;
+    bob.hear(&alice, "none needed").await;
+    assert_eq!(bob.words(), ["no key on this line", "none needed"]);
+
+    let gift_wraps = Filter::new().kind(Kind::GiftWrap).pubkey(bob.public_key());
+    let reason = bob.connection.refused(gift_wraps).await;
+    assert!(reason.starts_with("auth-required:"), "{reason}");
+    assert!(!bob.connection.has_authenticated());
+}
+
+/// The kinds of someone's KeyPackages, as a stranger without a key gets them.
+async fn key_packages(relay: &Relay, owner: PublicKey) -> Vec<Kind> {
+    let mut stranger = Connection::open(&relay.url(), None).await;
+    let filter = Filter::new().author(owner).kinds([ADDRESSABLE_KEY_PACKAGE, Kind::MlsKeyPackage]);
+    let packages = stranger.fetch(filter).await;
+    packages.iter().map(|event| event.kind).collect()
+}
