@@ -1,1 +1,17 @@
-fn main() {}
+//! `rnostr`: a Nostr relay that is also the delivery service for MLS groups and Noise direct messages.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -120,6 +120,15 @@ impl Admitted {
     pub const fn effect(&self) -> &Effect {
         &self.effect
     }
+
+    /// What is wrong with it and was let pass (`verify_keypackages = "log"`), to be logged.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        match &self.effect {
+            Effect::KeyPackage { entry, .. } => entry.warning.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What a kind's own rules say of an event.
@@ -300,13 +309,17 @@ fn expiration(event: &Event) -> Result<Option<UnixSecs>, Rejection> {
 /// `invalid:` for what is no whole number, and for milliseconds.
 pub(crate) fn tag_secs(event: &Event, tag: &'static str) -> Result<Option<UnixSecs>, Rejection> {
     let Some(found) = event.tags().named(tag).next() else { return Ok(None) };
-    let secs = found.value().and_then(decimal).ok_or_else(|| {
-        Rejection::invalid(format!("the {tag} tag is no whole number of Unix seconds; write decimal digits"))
-    })?;
-    if secs > TAG_SECS_MAX {
-        return Err(Rejection::invalid(format!("the {tag} tag is in milliseconds; write Unix seconds")));
+    let text = found.value().unwrap_or("");
+    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(Rejection::invalid(format!(
+            "the {tag} tag is no whole number of Unix seconds; write decimal digits"
+        )));
     }
-    Ok(Some(secs))
+    // A number that does not fit 64 bits is over the bound too.
+    match decimal(text).filter(|secs| *secs <= TAG_SECS_MAX) {
+        Some(secs) => Ok(Some(secs)),
+        None => Err(Rejection::invalid(format!("the {tag} tag is in milliseconds; write Unix seconds"))),
+    }
 }
 
 /// A decimal number of digits alone.

@@ -279,7 +279,7 @@ impl Gate {
                     .any(|h| NostrGroupId::parse(h).is_some_and(|group| group.is_capability()))
             };
             kinds.iter().any(|kind| match *kind {
-                Kind::GROUP_MESSAGE => !names_capability() && filter.ids.is_none(),
+                Kind::GROUP_MESSAGE => !names_capability(),
                 kind if kind.is_key_package() => self.policy.keypackage_consumption == KeyPackageConsumption::OnRead,
                 kind => is_for_recipients(kind),
             })
@@ -292,18 +292,18 @@ impl Gate {
 
     /// Whether the reader may see anything of `kind` in a group, asked with `filter` or, for `event`, by its id.
     fn opens(&self, group: &GroupState, asker: Asker<'_>, kind: Kind, id: Option<EventId>) -> bool {
+        if kind == Kind::ROSTER && asker.reader.keys().iter().any(|key| self.policy.is_admin(key)) {
+            return true;
+        }
         match &group.status {
-            GroupStatus::Managed(_) => {
-                group.has_member(asker.reader.keys())
-                    || (kind == Kind::ROSTER && asker.reader.keys().iter().any(|key| self.policy.is_admin(key)))
-            }
+            GroupStatus::Managed(_) => group.has_member(asker.reader.keys()),
             GroupStatus::Unknown | GroupStatus::Unlisted => {
-                let names = |text: &Box<str>| **text == *group.id.as_str();
+                let names = || asker.filter.tag_values(b'h').iter().any(|text| **text == *group.id.as_str());
                 let names_id = |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.contains(&id));
                 kind == Kind::GROUP_MESSAGE
                     && self.policy.unlisted_groups
                     && group.id.is_capability()
-                    && (asker.filter.tag_values(b'h').iter().any(names) || id.is_some_and(names_id))
+                    && (names() || id.is_some_and(names_id))
             }
         }
     }
@@ -365,7 +365,7 @@ impl Gate {
         self.policy.keypackage_consumption == KeyPackageConsumption::Never
             || !event.kind().is_key_package()
             || asker.reader.has(&event.pubkey())
-            || asker.claimed.contains(&event.id())
+            || (!asker.reader.is_anonymous() && asker.claimed.contains(&event.id()))
     }
 }
 

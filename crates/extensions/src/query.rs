@@ -28,6 +28,19 @@ pub struct Query {
     pub scope: Scope,
 }
 
+impl Query {
+    /// Whether there is anywhere to look at all.
+    #[must_use]
+    pub fn finds_something(&self) -> bool {
+        let scope = &self.scope;
+        self.filter.ids.is_some()
+            || scope.everyone
+            || scope.all_rosters
+            || !scope.keys.is_empty()
+            || !scope.groups.is_empty()
+    }
+}
+
 /// A place in the order of NIP-01: `created_at` falling, then id rising.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bech32::{Bech32, Hrp};
+use bech32::{Bech32, Hrp, primitives::decode::CheckedHrpstring};
 
 use crate::hex;
 
@@ -85,9 +85,13 @@ impl PublicKey {
         if text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(KeyError::UpperCase);
         }
-        match bech32::decode(text) {
-            Ok((hrp, data)) if hrp.as_str() == "npub" => data.try_into().map(Self).map_err(|_| KeyError::Malformed),
-            Ok((hrp, _)) if hrp.as_str() == "nsec" => Err(KeyError::Secret),
+        let decoded = CheckedHrpstring::new::<Bech32>(text).map_err(|_| KeyError::Malformed)?;
+        match decoded.hrp().as_str() {
+            "npub" => {
+                let bytes: Vec<u8> = decoded.byte_iter().collect();
+                bytes.try_into().map(Self).map_err(|_| KeyError::Malformed)
+            }
+            "nsec" => Err(KeyError::Secret),
             _ => Err(KeyError::Malformed),
         }
     }

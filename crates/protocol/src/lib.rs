@@ -11,6 +11,8 @@ pub mod message;
 mod parse;
 pub mod rejection;
 pub mod tag;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use event::{Event, EventError, EventRef, Unverified, Verified};
 pub use filter::Filter;

@@ -85,12 +85,16 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// serde_json's message without " at line 1 column 2", which says nothing inside a frame.
+/// Most characters of an error's text: serde_json's repeats the value that it did not expect, however long.
+const ERROR_CHARS_MAX: usize = 200;
+
+/// serde_json's message without " at line 1 column 2", which says nothing inside a frame, and cut to a sentence's length.
 pub(crate) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
+    let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
+    match text.char_indices().nth(ERROR_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
 }
 

@@ -12,6 +12,8 @@ pub mod name {
     pub const ADDRESS: &str = "a";
     /// Ciphersuite of a KeyPackage, in the gateway's spelling.
     pub const CIPHERSUITE: &str = "cs";
+    /// Ciphersuite of a KeyPackage, written out.
+    pub const CIPHERSUITE_LONG: &str = "ciphersuite";
     /// Challenge of NIP-42.
     pub const CHALLENGE: &str = "challenge";
     /// Identifier of an addressable event (NIP-01).
@@ -34,6 +36,8 @@ pub mod name {
     pub const KEY_PACKAGE_REFERENCE: &str = "kpr";
     /// Reference of a KeyPackage, in Marmot's spelling.
     pub const MARMOT_REFERENCE: &str = "i";
+    /// Ciphersuite of a KeyPackage, in Marmot's spelling.
+    pub const MARMOT_CIPHERSUITE: &str = "mls_ciphersuite";
     /// HTTP method (NIP-98).
     pub const METHOD: &str = "method";
     /// A group's name for people.

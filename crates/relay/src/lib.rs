@@ -1,1 +1,22 @@
-//! Under construction.
+//! The server: connections, subscriptions, and HTTP on the same port.
+
+pub mod app;
+pub mod archive;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod expiry;
+pub mod groups;
+pub mod handlers;
+pub mod info;
+pub mod live;
+pub mod metrics;
+pub mod outbox;
+pub mod random;
+pub mod rate_limit;
+pub mod server;
+pub mod start;
+pub mod telemetry;
+pub mod writer;
+
+pub use start::{Relay, StartError, run};

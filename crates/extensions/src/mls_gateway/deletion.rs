@@ -21,11 +21,11 @@ pub struct Deletion {
 }
 
 /// Whether `key` may take back an event: its author, or the recipient of a 446, 447 or 1059. A group message and a
-/// roster are taken back by nobody.
+/// roster are taken back by nobody, nor is what takes back: a deletion (NIP-09) or a request to vanish (NIP-62).
 #[must_use]
 pub fn may_delete(event: nostr_protocol::EventRef<'_>, key: &PublicKey) -> bool {
     match event.kind() {
-        Kind::GROUP_MESSAGE | Kind::ROSTER => false,
+        Kind::GROUP_MESSAGE | Kind::ROSTER | Kind::DELETION | Kind::VANISH => false,
         Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP => {
             event.pubkey() == *key || crate::audience::recipients(event).contains(key)
         }
@@ -33,11 +33,12 @@ pub fn may_delete(event: nostr_protocol::EventRef<'_>, key: &PublicKey) -> bool 
     }
 }
 
-/// Whether a key that vanished at `at` takes `event` along: its own, and the 446, 447 and 1059 to it, never a roster.
+/// Whether a key that vanished at `at` takes `event` along: its own, and the 446, 447 and 1059 to it, never a roster, and
+/// not the request to vanish.
 #[must_use]
 pub fn vanishes(event: nostr_protocol::EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
     event.created_at() <= at
-        && event.kind() != Kind::ROSTER
+        && !matches!(event.kind(), Kind::ROSTER | Kind::VANISH)
         && (event.pubkey() == *key
             || (matches!(event.kind(), Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP)
                 && crate::audience::recipients(event).contains(key)))
@@ -75,6 +76,9 @@ fn own_address(text: &str, author: &PublicKey) -> Result<Option<(Kind, Box<str>)
     let wrong = || Rejection::invalid("an a tag is not <kind>:<pubkey>:<d>");
     let mut parts = text.splitn(3, ':');
     let kind = parts.next().and_then(decimal).and_then(|kind| u16::try_from(kind).ok()).map(Kind).ok_or_else(wrong)?;
+    if matches!(kind, Kind::GROUP_MESSAGE | Kind::ROSTER) {
+        return Err(super::group::Refusal::Undeletable.into());
+    }
     let key = parts.next().and_then(PublicKey::from_hex).ok_or_else(wrong)?;
     let identifier = parts.next().unwrap_or("");
     let identifier = match kind.lifetime() {

@@ -262,9 +262,9 @@ impl From<Refusal> for Rejection {
                 "the group carries unlisted messages; an admin key makes it managed with [\"force\",\"true\"]",
             ),
             Refusal::NoSuchMember(key) => Self::invalid(format!("{key} is not a member of the group; add it first")),
-            Refusal::LastAdmin => Self::invalid(
-                "the group would lose its signer as admin; let another admin do this, or promote one first",
-            ),
+            Refusal::LastAdmin => {
+                Self::invalid("the group would lose its signer as admin; let another admin of the group do this")
+            }
             Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
             Refusal::TooManyGroups => Self::rate_limited(format!(
                 "a key founds at most {GROUPS_FOUNDED_PER_DAY_MAX} groups a day by gift wraps, retry in 86400 s"
@@ -360,7 +360,8 @@ fn check_seq(current: u64, change: &RosterChange) -> Result<(), Refusal> {
 }
 
 fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs) -> Result<Changed, Refusal> {
-    if !change.by_admin_key && !(change.open_bootstrap && change.op == RosterOp::Bootstrap) {
+    let open = change.open_bootstrap && change.op == RosterOp::Bootstrap;
+    if !change.by_admin_key && !open {
         return Err(Refusal::NotAdmin);
     }
     let founds = change.op == RosterOp::Bootstrap || (change.op == RosterOp::Replace && change.force);

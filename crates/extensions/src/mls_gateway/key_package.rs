@@ -3,9 +3,17 @@
 //! Source: MLS Gateway specification, "KeyPackage Validation (Kind 443)"; RFC 9420, section 10; decisions,
 //! "KeyPackages". The event is never rewritten: clients get it as its owner signed it.
 
-use nostr_protocol::{Event, PublicKey, Rejection};
+use std::borrow::Cow;
 
-use crate::admit::{Context, Verdict};
+use base64::Engine as _;
+use nostr_protocol::{Event, Kind, PublicKey, Rejection, UnixSecs, hex, tag::name};
+use sha2::{Digest as _, Sha256};
+
+use super::mls::{BASE64, KEY_PACKAGE_BYTES_MAX, KeyPackage, Signatures};
+use crate::{
+    admit::{Context, Effect, Verdict, decimal, identifier, tag_secs},
+    policy::VerifyKeyPackages,
+};
 
 /// What the directory knows about a KeyPackage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +27,158 @@ pub struct Entry {
     pub content_hash: [u8; 32],
     /// Whether it is marked as one of last resort (RFC 9420, section 16.8), and so never used up.
     pub last_resort: bool,
+    /// Which check failed or could not be made, to be logged; names no key and no id. Not part of the directory.
+    pub warning: Option<Cow<'static, str>>,
 }
 
-/// Its author publishes it.
-pub(crate) fn admit(_event: &Event, _cx: &Context<'_>) -> Result<Verdict, Rejection> {
-    Err(Rejection::error("under construction"))
+/// Its author publishes it; each `p` tag, if there are any, names the author.
+///
+/// It is kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
+pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+    cx.require_owner(event)?;
+    let owner = event.pubkey();
+    let names_owner = |value: Option<&str>| value.and_then(PublicKey::from_hex) == Some(owner);
+    if !event.tags().named(name::PUBLIC_KEY).all(|tag| names_owner(tag.value())) {
+        return Err(Rejection::invalid("the p tag of a KeyPackage is its author; remove it or sign with its key"));
+    }
+    let content = event.content();
+    let bytes = decode(&content, event.tags().value(name::ENCODING) == Some("base64"));
+    let package = bytes.as_deref().and_then(KeyPackage::read);
+    let expires_at = expires_at(event, package.as_ref(), cx)?;
+
+    let mut warning = None;
+    if cx.policy.verify_keypackages != VerifyKeyPackages::Off {
+        warning = match check(event, package.as_ref(), cx) {
+            Ok(()) => None,
+            Err(Fault::NotCheckable(what)) => Some(what.into()),
+            Err(Fault::Wrong(what)) if cx.policy.verify_keypackages == VerifyKeyPackages::Enforce => {
+                return Err(Rejection::invalid(what));
+            }
+            Err(Fault::Wrong(what)) => Some(what),
+        };
+    }
+    let hashed = package.as_ref().map_or(content.as_bytes(), |package| package.bytes);
+    let entry = Entry {
+        owner,
+        reference: reference(event).map(|(_, value)| value.into()),
+        content_hash: Sha256::digest(hashed).into(),
+        last_resort: package.is_some_and(|package| package.last_resort),
+        warning,
+    };
+    let identifier = (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event));
+    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry, identifier }))
+}
+
+/// The bytes of a content that reads as a KeyPackage: base64, or hex where no tag says base64.
+///
+/// Hex goes first: its digits are base64 too, and of something else.
+fn decode(content: &str, says_base64: bool) -> Option<Vec<u8>> {
+    // Hex is the longer spelling, and an MLSMessage has four bytes in front.
+    if content.len() > (KEY_PACKAGE_BYTES_MAX + 4) * 2 {
+        return None;
+    }
+    let readable = |bytes: &Vec<u8>| KeyPackage::read(bytes).is_some();
+    let from_hex = || hex::parse_any(content.as_bytes()).filter(readable);
+    let from_base64 = || BASE64.decode(content).ok().filter(readable);
+    if says_base64 { from_base64() } else { from_hex().or_else(from_base64) }
+}
+
+/// `kpr` or else `i`, and which of them it was.
+fn reference(event: &Event) -> Option<(&'static str, &str)> {
+    references(event).next()
+}
+
+fn references(event: &Event) -> impl Iterator<Item = (&'static str, &str)> {
+    let of = |tag: &'static str| Some((tag, event.tags().value(tag)?));
+    [of(name::KEY_PACKAGE_REFERENCE), of(name::MARMOT_REFERENCE)]
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !value.is_empty())
+}
+
+/// The first end that is given, or `keypackage_ttl` from now; never past `keypackage_max_lifetime`.
+fn expires_at(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> Result<UnixSecs, Rejection> {
+    let policy = cx.policy;
+    let given = [
+        (name::EXP, tag_secs(event, name::EXP)?),
+        (name::EXPIRATION, tag_secs(event, name::EXPIRATION)?),
+        ("not_after of the leaf", package.map(|package| package.not_after)),
+    ];
+    let first = given.into_iter().filter_map(|(what, end)| Some((end?, what))).min();
+    if let Some((_, what)) = first.filter(|(end, _)| *end <= cx.now) {
+        return Err(Rejection::invalid(format!("the KeyPackage has expired ({what}); publish a fresh one")));
+    }
+    let end = first.map_or(cx.now.saturating_add(policy.keypackage_ttl_secs), |(end, _)| end);
+    Ok(end.min(cx.now.saturating_add(policy.keypackage_max_lifetime_secs)))
+}
+
+/// What a check found.
+enum Fault {
+    Wrong(Cow<'static, str>),
+    NotCheckable(&'static str),
+}
+
+/// Holds the bytes against the event and the clock; the first check that fails, the costly ones last.
+fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> Result<(), Fault> {
+    let Some(package) = package else {
+        return Err(Fault::Wrong(
+            "content is no KeyPackage; write the base64 of a KeyPackage or of an MLSMessage that holds one".into(),
+        ));
+    };
+    if !package.identity.is_some_and(|identity| is_key(identity, &event.pubkey())) {
+        return Err(Fault::Wrong(
+            "the credential's identity is not the author; it is the author's key in 32 bytes or 64 hex digits".into(),
+        ));
+    }
+    // A leaf that ends is refused whatever the mode; one that has not begun may be due to a clock.
+    if package.not_before > cx.now.saturating_add(cx.policy.created_at_ahead_secs_max) {
+        return Err(Fault::Wrong("the leaf's lifetime has not begun; its not_before is in Unix seconds".into()));
+    }
+    for tag in [name::CIPHERSUITE, name::CIPHERSUITE_LONG, name::MARMOT_CIPHERSUITE] {
+        if event.tags().value(tag).is_some_and(|text| ciphersuite(text) != Some(package.ciphersuite)) {
+            let number = package.ciphersuite;
+            return Err(Fault::Wrong(
+                format!("the {tag} tag is not the KeyPackage's ciphersuite; write 0x{number:04x}").into(),
+            ));
+        }
+    }
+    let expected = package.reference();
+    for (tag, value) in references(event) {
+        if expected.is_some() && hex::parse_any(value.as_bytes()) != expected {
+            return Err(Fault::Wrong(
+                format!("the {tag} tag is not the KeyPackage's reference; write the hex of its KeyPackageRef").into(),
+            ));
+        }
+    }
+    match package.check_signatures() {
+        Signatures::Hold => Ok(()),
+        Signatures::Wrong(why) => Err(Fault::Wrong(format!("the KeyPackage does not verify: {why}").into())),
+        Signatures::NotCheckable => {
+            Err(Fault::NotCheckable("the KeyPackage's ciphersuite is none that this relay can check"))
+        }
+    }
+}
+
+/// Whether an identity is `key`: its 32 bytes, or their hex.
+fn is_key(identity: &[u8], key: &PublicKey) -> bool {
+    identity == key.as_bytes() || hex::parse_lower::<32>(identity).as_ref() == Some(key.as_bytes())
+}
+
+/// A ciphersuite by its name in RFC 9420, or by its number as `0x0001` or `1`.
+fn ciphersuite(text: &str) -> Option<u16> {
+    const NAMES: [&str; 7] = [
+        "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
+        "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
+        "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
+        "MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448",
+        "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
+        "MLS_256_DHKEMX448_CHACHA20POLY1305_SHA512_Ed448",
+        "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
+    ];
+    if let Some(digits) = text.strip_prefix("0x") {
+        let is_number = digits.bytes().all(|c| c.is_ascii_hexdigit());
+        return is_number.then(|| u16::from_str_radix(digits, 16).ok()).flatten();
+    }
+    let by_name = (1..).zip(NAMES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
+    by_name.or_else(|| decimal(text).and_then(|number| u16::try_from(number).ok()))
 }

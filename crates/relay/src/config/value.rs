@@ -5,6 +5,8 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use nostr_protocol::PublicKey;
 use toml::de::DeValue;
 
+use super::server::Secret;
+
 /// A value before anyone asked what it should be.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
@@ -141,6 +143,11 @@ impl Value {
 /// Any text.
 pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
+}
+
+/// Any text, never shown again.
+pub(super) fn secret(text: &str) -> Result<Secret, String> {
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// An IP address, not a name: a name may mean several addresses, or another one tomorrow.

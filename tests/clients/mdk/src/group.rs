@@ -31,17 +31,19 @@ pub struct Membership {
     heard: Vec<Heard>,
 }
 
+/// A chat message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    by: PublicKey,
+    text: String,
+}
+
 /// What MDK made of a group message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// A chat message.
-    Said {
-        /// The MLS sender.
-        by: PublicKey,
-        /// The words.
-        text: String,
-    },
-    /// A commit that is now in force.
+enum Heard {
+    /// A chat message of the MLS sender.
+    Said(Words),
+    /// A commit that was in force then.
     Committed,
     /// Nothing: not for this member, of a lost race, or not decryptable.
     Unreadable,
@@ -58,12 +60,23 @@ pub struct Invitation {
 ///
 /// All have introduced themselves. `admins` may change the group.
 pub async fn found_together(alice: &mut Person, others: &mut [&mut Person], admins: &[PublicKey]) {
-    let mut invited = Vec::new();
-    for other in others.iter() {
-        invited.push(alice.key_package_of(other.public_key()).await);
-    }
+    let invited = key_packages_of(alice, others).await;
     let welcomes = alice.found_group(&invited, admins);
-    alice.invite(&invited, welcomes).await;
+    bring_in(alice, others, &invited, welcomes).await;
+}
+
+/// The others' KeyPackages, as Alice gets them from the relay.
+pub async fn key_packages_of(alice: &mut Person, others: &[&mut Person]) -> Vec<Event> {
+    let mut packages = Vec::new();
+    for other in others {
+        packages.push(alice.key_package_of(other.public_key()).await);
+    }
+    packages
+}
+
+/// Alice sends the Welcomes, the others join by them, and everyone listens.
+pub async fn bring_in(alice: &mut Person, others: &mut [&mut Person], invited: &[Event], welcomes: Vec<UnsignedEvent>) {
+    alice.invite(invited, welcomes).await;
     alice.listen().await;
     for other in others {
         let invitation = other.invitation(&other.connection).await;
@@ -139,10 +152,10 @@ impl Person {
     }
 
     /// Says something to the group, signed by a key for this message alone.
-    pub async fn say(&mut self, text: &str) -> Event {
+    pub async fn say(&self, text: &str) -> Words {
         let event = self.message(text);
         self.connection.publish(&event).await;
-        event
+        Words { by: self.public_key(), text: text.to_owned() }
     }
 
     /// A message to the group, not yet sent.
@@ -153,29 +166,29 @@ impl Person {
         event
     }
 
-    /// Reads until someone has said this.
-    pub async fn hear(&mut self, by: &Person, text: &str) {
-        let wanted = Heard::Said { by: by.public_key(), text: text.to_owned() };
+    /// Reads until these words have been read, be they one's own.
+    pub async fn hear(&mut self, words: &Words) {
+        let wanted = Heard::Said(words.clone());
         while !self.membership().heard.contains(&wanted) {
-            self.read_next(&format!("{:?} from {}", text, by.name)).await;
+            self.read_next(&format!("{:?}", words.text)).await;
         }
     }
 
     /// Publishes a commit and waits for it to come back from the relay and be in force here.
     pub async fn commit(&mut self, change: UpdateGroupResult) -> Event {
+        let epoch = self.group().epoch;
         let event = change.evolution_event;
         self.connection.publish(&event).await;
         self.read_until_delivered(&[event.id]).await;
+        assert_eq!(self.group().epoch, epoch + 1);
         event
     }
 
-    /// Reads until all of these have been delivered, and gives what MDK made of everything read.
-    pub async fn read_until_delivered(&mut self, ids: &[EventId]) -> Vec<Heard> {
-        let mut heard = Vec::new();
+    /// Reads until all of these have been delivered, whatever MDK makes of them.
+    pub async fn read_until_delivered(&mut self, ids: &[EventId]) {
         while !ids.iter().all(|id| self.membership().processed.contains(id)) {
-            heard.push(self.read_next("group messages to be delivered").await);
+            self.read_next("group messages to be delivered").await;
         }
-        heard
     }
 
     /// Fetches what was sent since the newest message known, and reads it in the order of Marmot: `created_at`, then id.
@@ -195,13 +208,15 @@ impl Person {
         }
     }
 
-    /// Everything heard that has words, in the order of reading.
+    /// Every chat message read, in the order of reading.
     pub fn words(&self) -> Vec<&str> {
-        let said = |heard| match heard {
-            &Heard::Said { ref text, .. } => Some(text.as_str()),
-            _ => None,
-        };
-        self.membership().heard.iter().filter_map(said).collect()
+        let heard = self.membership().heard.iter();
+        heard
+            .filter_map(|heard| match heard {
+                Heard::Said(words) => Some(words.text.as_str()),
+                Heard::Committed | Heard::Unreadable => None,
+            })
+            .collect()
     }
 
     /// The MLS group.
@@ -241,11 +256,11 @@ impl Person {
         self.connection.waiting_events(&subscription)
     }
 
-    async fn read_next(&mut self, what: &str) -> Heard {
+    async fn read_next(&mut self, what: &str) {
         let subscription = self.subscription();
-        let what = format!("{}, for {}", what, self.name);
+        let what = format!("{what}, for {}", self.name);
         let event = self.connection.next_event(&subscription, &what).await;
-        self.read(&event)
+        self.read(&event);
     }
 
     fn read(&mut self, event: &Event) -> Heard {
@@ -280,7 +295,7 @@ impl Membership {
 fn process(mdk: &MDK<MdkMemoryStorage>, event: &Event) -> Heard {
     match mdk.process_message(event) {
         Ok(MessageProcessingResult::ApplicationMessage(message)) => {
-            Heard::Said { by: message.pubkey, text: message.content }
+            Heard::Said(Words { by: message.pubkey, text: message.content })
         }
         Ok(MessageProcessingResult::Commit { .. }) => Heard::Committed,
         Ok(MessageProcessingResult::Unprocessable { .. } | MessageProcessingResult::PreviouslyFailed) | Err(_) => {

@@ -24,20 +24,25 @@ async fn two_commits_race() {
     found_together(&mut alice, &mut [&mut bob, &mut carol], &admins).await;
     let mut people = [alice, bob, carol];
 
-    let of_one_moment = [rename(&people[0], "1 A"), rename(&people[1], "1 B")];
+    let of_one_moment = [rename(&people[0], "1 of Alice"), rename(&people[1], "1 of Bob")];
     race(&mut people, of_one_moment, Arrival::WorseFirst).await;
     talk(&mut people, "after the first race").await;
 
-    let of_one_moment = [rename(&people[0], "2 A"), rename(&people[1], "2 B")];
+    let of_one_moment = [rename(&people[0], "2 of Alice"), rename(&people[1], "2 of Bob")];
     race(&mut people, of_one_moment, Arrival::BetterFirst).await;
     talk(&mut people, "after the second race").await;
 
-    let earlier = rename(&people[1], "3 B");
-    later_second_than(&earlier).await;
-    let later = rename(&people[0], "3 A");
+    let earlier = rename(&people[1], "3 of Bob");
+    later_second_than(&earlier.commit).await;
+    let later = rename(&people[0], "3 of Alice");
     race(&mut people, [earlier, later], Arrival::WorseFirst).await;
-    assert_eq!(people[0].group().name, "3 B");
     talk(&mut people, "after the third race").await;
+}
+
+/// A commit that gives the group a name, made but neither published nor applied.
+struct Rename {
+    name: &'static str,
+    commit: Event,
 }
 
 /// The order in which the relay gets two commits, as Marmot ranks them.
@@ -46,45 +51,44 @@ enum Arrival {
     BetterFirst,
 }
 
-async fn race(people: &mut [Person; 3], mut commits: [Event; 2], arrival: Arrival) {
-    let (epoch, ..) = people[0].state();
-    commits.sort_by_key(|commit| (commit.created_at, commit.id));
-    let better = commits[0].id;
+fn rename(person: &Person, name: &'static str) -> Rename {
+    let change = person
+        .mdk
+        .update_group_data(person.group_id(), NostrGroupDataUpdate::new().name(name))
+        .expect("an admin renames the group");
+    Rename { name, commit: change.evolution_event }
+}
+
+async fn race(people: &mut [Person; 3], mut renames: [Rename; 2], arrival: Arrival) {
+    let epoch = people[0].group().epoch;
+    renames.sort_by_key(|rename| (rename.commit.created_at, rename.commit.id));
+    let better = renames[0].name;
     if let Arrival::WorseFirst = arrival {
-        commits.reverse();
+        renames.reverse();
     }
-    for commit in &commits {
-        people[0].connection.publish(commit).await;
+    for rename in &renames {
+        people[0].connection.publish(&rename.commit).await;
     }
+    let ids = renames.map(|rename| rename.commit.id);
     for person in people.iter_mut() {
-        person
-            .read_until_delivered(&commits.each_ref().map(|commit| commit.id))
-            .await;
-        assert_eq!(person.last_commit(), Some(better), "{}", person.name);
-        assert_eq!(person.state().0, epoch + 1, "{}", person.name);
+        person.read_until_delivered(&ids).await;
+        let group = person.group();
+        assert_eq!(group.name, better, "for {}", person.name);
+        assert_eq!(group.epoch, epoch + 1, "for {}", person.name);
     }
     assert_eq!(people[0].state(), people[1].state());
     assert_eq!(people[0].state(), people[2].state());
 }
 
-/// A commit that is published and applied later.
-fn rename(person: &Person, name: &str) -> Event {
-    person
-        .mdk
-        .update_group_data(person.group_id(), NostrGroupDataUpdate::new().name(name))
-        .expect("an admin renames the group")
-        .evolution_event
-}
-
 /// Everyone says something and everyone hears it.
-async fn talk(people: &mut [Person; 3], occasion: &str) {
-    let [alice, bob, carol] = people;
-    alice.say(&format!("Alice {occasion}")).await;
-    bob.say(&format!("Bob {occasion}")).await;
-    carol.say(&format!("Carol {occasion}")).await;
-    for listener in [&mut *alice, &mut *bob, &mut *carol] {
-        for speaker in ["Alice", "Bob", "Carol"] {
-            listener.hear(&format!("{speaker} {occasion}")).await;
+async fn talk(people: &mut [Person; 3], text: &str) {
+    let mut said = Vec::new();
+    for person in people.iter_mut() {
+        said.push(person.say(text).await);
+    }
+    for person in people {
+        for words in &said {
+            person.hear(words).await;
         }
     }
 }

@@ -1,10 +1,14 @@
 //! A group that the relay keeps a roster of.
 
 use mdk_clients::connection::Connection;
+use mdk_clients::group::{bring_in, key_packages_of};
 use mdk_clients::person::Person;
 use mdk_clients::relay::{Relay, Settings};
-use nostr::event::{Event, EventBuilder, Kind, Tag, TagKind};
-use nostr::{Keys, PublicKey};
+use nostr::event::{EventBuilder, Kind, Tag, TagKind};
+use nostr::{Filter, Keys, PublicKey};
+
+/// Kind 450: who is in a group, by an admin's word.
+const ROSTER: Kind = Kind::Custom(450);
 
 /// The relay's admin, who states who is in the group.
 struct Admin {
@@ -33,20 +37,46 @@ async fn managed_group_with_auth() {
         person.connection.authenticated().await;
     }
     found_by_roster(&admin, &mut alice, &mut [&mut bob, &mut carol]).await;
-    let group = alice.nostr_group_id();
-    let messages = alice.messages_filter();
-    let peephole = dave.connection.subscribe(messages.clone()).await;
+    let peephole = dave.connection.subscribe(alice.messages_filter()).await;
 
-    alice.say("members only").await;
-    bob.hear(&alice, "members only").await;
-    carol.hear(&alice, "members only").await;
-    carol.say("understood").await;
-    bob.hear(&carol, "understood").await;
-    alice.hear(&carol, "understood").await;
-    let intrusion = outsiders_message(&bob);
-    let refusal = dave.connection.try_publish(&intrusion).await;
-    assert_restricted(refusal);
+    let words = alice.say("members only").await;
+    bob.hear(&words).await;
+    carol.hear(&words).await;
+    let words = carol.say("understood").await;
+    bob.hear(&words).await;
+    alice.hear(&words).await;
 
+    remove(&admin, &mut alice, &mut bob, &mut carol).await;
+    let words = alice.say("she is gone").await;
+    bob.hear(&words).await;
+    let words = bob.say("so she is").await;
+    alice.hear(&words).await;
+    assert_eq!(alice.state(), bob.state());
+
+    carol.connection.level_with(&admin.connection).await;
+    assert_eq!(carol.unread(), 0, "on the old subscription");
+    assert_eq!(carol.words(), ["members only", "understood"]);
+    dave.connection.level_with(&admin.connection).await;
+    assert_eq!(dave.connection.waiting_events(&peephole), 0);
+    for outsider in [&mut carol, &mut dave] {
+        assert_shut_out(outsider, &bob).await;
+    }
+    let rosters = Filter::new().kind(ROSTER);
+    assert_eq!(bob.connection.fetch(rosters).await.len(), 2);
+}
+
+/// The roster stands before the first group message: an `h` that was ever used without one stays unlisted.
+async fn found_by_roster(admin: &Admin, alice: &mut Person, others: &mut [&mut Person]) {
+    let invited = key_packages_of(alice, others).await;
+    let welcomes = alice.found_group(&invited, &[alice.public_key()]);
+    let mut members = vec![alice.public_key()];
+    members.extend(others.iter().map(|other| other.public_key()));
+    admin.states(&alice.nostr_group_id(), 1, "bootstrap", &members).await;
+    bring_in(alice, others, &invited, welcomes).await;
+}
+
+/// Carol leaves twice: by a commit, which she still gets, and off the roster.
+async fn remove(admin: &Admin, alice: &mut Person, bob: &mut Person, carol: &mut Person) {
     let removal = alice
         .mdk
         .remove_members(alice.group_id(), &[carol.public_key()])
@@ -54,52 +84,19 @@ async fn managed_group_with_auth() {
     let removal = alice.commit(removal).await.id;
     bob.read_until_delivered(&[removal]).await;
     carol.read_until_delivered(&[removal]).await;
-    admin.states(&group, 2, "remove", &[carol.public_key()]).await;
-
-    alice.say("she is gone").await;
-    bob.hear(&alice, "she is gone").await;
-    bob.say("so she is").await;
-    alice.hear(&bob, "so she is").await;
-    assert_eq!(alice.state(), bob.state());
-
-    carol.connection.level_with(&admin.connection).await;
-    assert_eq!(carol.unread(), 0, "on the old subscription");
-    assert_eq!(carol.connection.fetch(messages.clone()).await, []);
-    assert_restricted(carol.connection.try_publish(&outsiders_message(&bob)).await);
-    assert_eq!(carol.words(), ["members only", "understood"]);
-
-    dave.connection.level_with(&admin.connection).await;
-    assert_eq!(dave.connection.waiting_events(&peephole), 0);
-    assert_eq!(dave.connection.fetch(messages).await, []);
+    admin.states(&alice.nostr_group_id(), 2, "remove", &[carol.public_key()]).await;
 }
 
-/// The roster stands before the first group message: an `h` that was ever used without one stays unlisted.
-async fn found_by_roster(admin: &Admin, alice: &mut Person, others: &mut [&mut Person]) {
-    let mut invited = Vec::new();
-    for other in others.iter() {
-        invited.push(alice.key_package_of(other.public_key()).await);
-    }
-    let welcomes = alice.found_group(&invited, &[alice.public_key()]);
-    let mut members = vec![alice.public_key()];
-    members.extend(others.iter().map(|other| other.public_key()));
-    admin.states(&alice.nostr_group_id(), 1, "bootstrap", &members).await;
-    alice.invite(&invited, welcomes).await;
-    alice.listen().await;
-    for other in others {
-        let invitation = other.invitation(&other.connection).await;
-        other.join(invitation);
-        other.listen().await;
-    }
-}
-
-/// A group message that would be valid, had it come from a member's connection.
-fn outsiders_message(member: &Person) -> Event {
-    member.message("carried in by someone else")
-}
-
-fn assert_restricted(refusal: Result<(), String>) {
-    let reason = refusal.expect_err("only members publish to a managed group");
-    assert!(reason.contains("restricted:"), "{reason}");
+/// Neither the messages nor the rosters are there for them, nor can they carry in a message, though a member encrypted it.
+async fn assert_shut_out(outsider: &mut Person, member: &Person) {
+    let connection = &mut outsider.connection;
+    assert_eq!(connection.fetch(member.messages_filter()).await, []);
+    assert_eq!(connection.fetch(Filter::new().kind(ROSTER)).await, []);
+    let others_wraps = Filter::new().kind(Kind::GiftWrap).pubkey(member.public_key());
+    assert_eq!(connection.fetch(others_wraps).await, []);
+    let carried = member.message("carried in by someone else");
+    let reason = connection.try_publish(&carried).await.expect_err("only members publish");
+    assert!(reason.starts_with("restricted:"), "{reason}");
 }
 
 impl Admin {
@@ -111,7 +108,7 @@ impl Admin {
     /// Publishes a roster event.
     async fn states(&self, group: &str, seq: u32, operation: &str, members: &[PublicKey]) {
         let tag = |name: &'static str, value: String| Tag::custom(TagKind::custom(name), [value]);
-        let roster = EventBuilder::new(Kind::Custom(450), "")
+        let roster = EventBuilder::new(ROSTER, "")
             .tag(tag("h", group.to_owned()))
             .tag(tag("seq", seq.to_string()))
             .tag(tag("op", operation.to_owned()))

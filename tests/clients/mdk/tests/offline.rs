@@ -21,8 +21,8 @@ async fn returning_member_catches_up() {
     }
     let admins = [alice.public_key()];
     found_together(&mut alice, &mut [&mut bob, &mut carol], &admins).await;
-    alice.say("while all are here").await;
-    bob.hear(&alice, "while all are here").await;
+    let words = alice.say("while all are here").await;
+    bob.hear(&words).await;
 
     bob.disconnect().await;
     alice.say("before the commit").await;
@@ -31,10 +31,10 @@ async fn returning_member_catches_up() {
     let renaming = alice.commit(renaming).await;
     carol.read_until_delivered(&[renaming.id]).await;
     later_second_than(&renaming).await;
-    alice.say("after the commit").await;
-    carol.hear(&alice, "after the commit").await;
-    carol.say("he will read this").await;
-    alice.hear(&carol, "he will read this").await;
+    let words = alice.say("after the commit").await;
+    carol.hear(&words).await;
+    let words = carol.say("he will read this").await;
+    alice.hear(&words).await;
 
     bob.reconnect().await;
     bob.catch_up().await;
@@ -46,7 +46,7 @@ async fn returning_member_catches_up() {
     assert_eq!(words, sent);
 
     bob.listen().await;
-    bob.say("here again").await;
-    alice.hear(&bob, "here again").await;
-    carol.hear(&bob, "here again").await;
+    let words = bob.say("here again").await;
+    alice.hear(&words).await;
+    carol.hear(&words).await;
 }

@@ -22,15 +22,15 @@ async fn three_people_talk_in_an_unlisted_group() {
     let admins = [alice.public_key()];
     found_together(&mut alice, &mut [&mut bob, &mut carol], &admins).await;
 
-    alice.say("welcome, both").await;
-    bob.hear(&alice, "welcome, both").await;
-    carol.hear(&alice, "welcome, both").await;
-    bob.say("good to be here").await;
-    alice.hear(&bob, "good to be here").await;
-    carol.hear(&bob, "good to be here").await;
-    carol.say("so it is").await;
-    alice.hear(&carol, "so it is").await;
-    bob.hear(&carol, "so it is").await;
+    let words = alice.say("welcome, both").await;
+    bob.hear(&words).await;
+    carol.hear(&words).await;
+    let words = bob.say("good to be here").await;
+    alice.hear(&words).await;
+    carol.hear(&words).await;
+    let words = carol.say("so it is").await;
+    alice.hear(&words).await;
+    bob.hear(&words).await;
 
     let removal = alice.mdk.remove_members(alice.group_id(), &[carol.public_key()]).expect("an admin removes a member");
     let removal = alice.commit(removal).await.id;
@@ -39,12 +39,16 @@ async fn three_people_talk_in_an_unlisted_group() {
     assert_eq!(carol.group().state, GroupState::Inactive);
     assert_eq!(alice.state(), bob.state());
 
-    let from_alice = alice.say("now we are two").await.id;
-    bob.hear(&alice, "now we are two").await;
-    let from_bob = bob.say("we are").await.id;
-    alice.hear(&bob, "we are").await;
-    bob.read_until_delivered(&[from_bob]).await;
-    carol.read_until_delivered(&[from_alice, from_bob]).await;
+    let words = alice.message("now we are two");
+    alice.connection.publish(&words).await;
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.read_until_delivered(&[words.id]).await;
+    }
+    let words = bob.message("we are");
+    bob.connection.publish(&words).await;
+    for person in [&mut alice, &mut bob, &mut carol] {
+        person.read_until_delivered(&[words.id]).await;
+    }
 
     let before = ["welcome, both", "good to be here", "so it is"];
     let all = [&before[..], &["now we are two", "we are"]].concat();

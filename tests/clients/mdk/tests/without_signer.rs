@@ -36,10 +36,10 @@ async fn client_without_signer() {
     assert_eq!(left, [ADDRESSABLE_KEY_PACKAGE]);
 
     bob.listen().await;
-    bob.say("no key on this line").await;
-    alice.hear(&bob, "no key on this line").await;
-    alice.say("none needed").await;
-    bob.hear(&alice, "none needed").await;
+    let words = bob.say("no key on this line").await;
+    alice.hear(&words).await;
+    let words = alice.say("none needed").await;
+    bob.hear(&words).await;
     assert_eq!(bob.words(), ["no key on this line", "none needed"]);
 
     let gift_wraps = Filter::new().kind(Kind::GiftWrap).pubkey(bob.public_key());

@@ -3,8 +3,7 @@
 use super::{
     super::{
         gateway::{KeyPackageConsumption, MembershipSource, StorageBackend, VerifyKeyPackages},
-        server::Secret,
-        value::{api_prefix, http_url, one_of, public_key, text},
+        value::{api_prefix, http_url, one_of, public_key, secret, text},
     },
     Key, key, put,
 };
@@ -14,10 +13,6 @@ const TTL_SECS_MAX: u64 = 3_650 * 86_400;
 const TTL_DAYS_MAX: u64 = 3_650;
 /// decisions.md, 2: a KeyPackage request lives at most 7 days.
 const REQUEST_TTL_SECS_MAX: u64 = 7 * 86_400;
-
-fn secret(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text.to_owned()))
-}
 
 fn storage_backend(text: &str) -> Result<StorageBackend, String> {
     match text {

@@ -129,9 +129,8 @@ pub fn markdown() -> String {
         );
         for key in section.keys {
             let path = format!("{}.{}", section.path, key.name);
-            let own = env::variable(section.path, key.name);
-            let variables: Vec<String> =
-                std::iter::once(own.as_str()).chain(env::specified(&path)).map(|name| format!("`{name}`")).collect();
+            let mut variables = vec![format!("`{}`", env::variable(section.path, key.name))];
+            variables.extend(env::specified(&path).map(|name| format!("`{name}`")));
             let default = match key.default {
                 "" => "-".to_owned(),
                 words if words.starts_with('(') => words.trim_matches(['(', ')']).to_owned(),

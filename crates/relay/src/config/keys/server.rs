@@ -5,18 +5,14 @@ use std::path::PathBuf;
 use super::{
     super::{
         network::{Cidr, Origins, RelayUrl, origin},
-        server::{Durability, LogFormat, Secret},
-        value::{Problem, address, log_filter, one_of, public_key},
+        server::{Durability, LogFormat},
+        value::{Problem, address, log_filter, one_of, public_key, secret},
     },
     Key, key, put,
 };
 
 fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
-}
-
-fn secret(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text.to_owned()))
 }
 
 fn range(text: &str) -> Result<Cidr, String> {

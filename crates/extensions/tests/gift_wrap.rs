@@ -1,0 +1,200 @@
+//! Decisions, "Groups" 3 and 7, and NIP-62: what gift wraps, vanishing keys and messages do to a group.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::{CAPABILITY, group_id, keys, managed, members, policy, send, state, view, wrap};
+use nostr_extensions::{
+    Effect, GroupState, GroupStatus, Policy,
+    Role::{Admin, Member},
+    Source,
+    mls_gateway::group::{
+        Changed, GROUP_MEMBERS_MAX, GROUPS_FOUNDED_PER_DAY_MAX, Refusal, SeenEpoch, WrapChange, apply_vanish,
+        apply_wrap, next_epoch,
+    },
+};
+use nostr_protocol::{
+    PublicKey,
+    testing::{EventBuilder, key},
+};
+
+fn wrapped() -> GroupStatus {
+    managed(Source::GiftWrap, 0, &[("ada", Admin), ("alice", Member)])
+}
+
+fn apply(status: &GroupStatus, change: &WrapChange) -> Option<Changed> {
+    apply_wrap(status, change, 0, 100).unwrap()
+}
+
+/// The change that a wrap to `recipient` asks for, as admitted.
+fn admitted(readers: &[&str], author: &str, h: &str, policy: &Policy) -> Option<WrapChange> {
+    let event = EventBuilder::new(1059).tag(&["p", &key("bob").to_hex()]).tag(&["h", h]);
+    match send(readers, author, event, policy, &[]).unwrap().effect() {
+        Effect::Wrap(change) => Some(change.clone()),
+        Effect::None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_wrap_by_a_member_adds_its_recipient_as_a_member() {
+    for publisher in ["ada", "alice"] {
+        let changed = apply(&wrapped(), &wrap(&[publisher], "bob")).unwrap();
+        assert_eq!(changed.view.members, members(&[("ada", Admin), ("alice", Member), ("bob", Member)]));
+        assert_eq!(changed.delta, [(key("bob"), Some(Member))]);
+        assert_eq!(changed.founder, None);
+    }
+    assert!(apply(&wrapped(), &wrap(&["carol", "alice"], "bob")).is_some(), "any key of the reader");
+}
+
+#[test]
+fn a_wrap_by_anyone_else_adds_nobody() {
+    assert!(apply(&wrapped(), &wrap(&["carol"], "bob")).is_none());
+    assert!(apply(&wrapped(), &wrap(&["carol"], "carol")).is_none(), "nobody joins by wrapping to themselves");
+    assert!(apply(&wrapped(), &wrap(&[], "bob")).is_none());
+}
+
+#[test]
+fn a_wrap_to_a_present_member_changes_no_role() {
+    assert!(apply(&wrapped(), &wrap(&["alice"], "ada")).is_none());
+    assert!(apply(&wrapped(), &wrap(&["ada"], "alice")).is_none());
+}
+
+#[test]
+fn a_group_with_a_roster_or_an_acl_is_not_changed_by_wraps() {
+    for source in [Source::Roster, Source::Acl] {
+        assert!(apply(&managed(source, 1, &[("ada", Admin)]), &wrap(&["ada"], "bob")).is_none());
+    }
+}
+
+#[test]
+fn a_wrap_founds_a_named_group_with_publisher_and_recipient() {
+    let changed = apply(&GroupStatus::Unknown, &wrap(&["ada"], "bob")).unwrap();
+    assert_eq!(changed.view.members, members(&[("ada", Admin), ("bob", Member)]));
+    assert_eq!((changed.view.record.source, changed.view.record.seq), (Source::GiftWrap, 0));
+    assert_eq!((changed.view.record.created_at, changed.founder), (100, Some(key("ada"))));
+    assert_eq!(changed.delta.len(), 2);
+    assert!(apply(&GroupStatus::Unknown, &wrap(&["ada"], "ada")).is_none(), "not by wrapping to oneself");
+}
+
+#[test]
+fn a_group_that_lost_its_members_is_not_founded_anew() {
+    assert!(apply(&managed(Source::GiftWrap, 0, &[]), &wrap(&["carol"], "bob")).is_none());
+}
+
+#[test]
+fn the_founder_is_the_primary_key_or_the_author_where_it_is_authenticated() {
+    let policy = policy();
+    let founder = |readers: &[&str], author| admitted(readers, author, "grp", &policy).unwrap().founder;
+    assert_eq!(founder(&["ada", "carol"], "throw-away"), Some(key("ada")));
+    assert_eq!(founder(&["ada", "carol"], "carol"), Some(key("carol")));
+}
+
+#[test]
+fn where_a_whitelist_is_set_the_founder_is_a_resident() {
+    let policy = Policy { residents: Some(keys(&["carol", "bob"]).into_iter().collect()), ..policy() };
+    assert_eq!(admitted(&["ada"], "throw-away", "grp", &policy).unwrap().founder, None);
+    assert_eq!(admitted(&["carol"], "throw-away", "grp", &policy).unwrap().founder, Some(key("carol")));
+}
+
+#[test]
+fn an_anonymous_publisher_founds_nothing_and_adds_nobody() {
+    assert!(admitted(&[], "ada", "grp", &policy()).is_none());
+}
+
+#[test]
+fn a_capability_is_never_founded_while_unlisted_groups_are_on() {
+    let on = policy();
+    assert_eq!(admitted(&["ada"], "ada", CAPABILITY, &on).unwrap().founder, None);
+    let off = Policy { unlisted_groups: false, ..policy() };
+    assert_eq!(admitted(&["ada"], "ada", CAPABILITY, &off).unwrap().founder, Some(key("ada")));
+    assert!(apply(&GroupStatus::Unlisted, &wrap(&["ada"], "bob")).is_none(), "nor ever once it carried messages");
+}
+
+#[test]
+fn a_key_founds_at_most_20_groups_a_day() {
+    assert_eq!(GROUPS_FOUNDED_PER_DAY_MAX, 20);
+    let change = wrap(&["ada"], "bob");
+    assert!(apply_wrap(&GroupStatus::Unknown, &change, 19, 100).unwrap().is_some());
+    assert_eq!(apply_wrap(&GroupStatus::Unknown, &change, 20, 100).unwrap_err(), Refusal::TooManyGroups);
+    assert!(apply_wrap(&wrapped(), &change, 20, 100).unwrap().is_some(), "adding to a group founds none");
+}
+
+#[test]
+fn a_full_group_takes_nobody_in() {
+    let mut full = view(Source::GiftWrap, 0, &[("ada", Admin)]);
+    for n in 1..GROUP_MEMBERS_MAX as u64 {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        full.members.insert(PublicKey::from_bytes(bytes), Member);
+    }
+    let status = GroupStatus::Managed(full.into());
+    assert_eq!(apply_wrap(&status, &wrap(&["ada"], "bob"), 0, 100).unwrap_err(), Refusal::GroupFull);
+    assert!(apply_wrap(&status, &wrap(&["carol"], "bob"), 0, 100).unwrap().is_none(), "a stranger is not told");
+}
+
+#[test]
+fn wraps_do_nothing_where_giftwrap_is_no_source() {
+    let policy = Policy { sources: [Source::Roster].into(), ..policy() };
+    assert!(admitted(&["ada"], "ada", "grp", &policy).is_none());
+}
+
+#[test]
+fn an_ephemeral_wrap_has_no_effect_on_groups() {
+    let event = EventBuilder::new(21059).tag(&["p", &key("bob").to_hex()]).tag(&["h", "grp"]);
+    let admitted = send(&["ada"], "ada", event, &policy(), &[]).unwrap();
+    assert!(matches!(admitted.effect(), Effect::None));
+}
+
+#[test]
+fn a_vanishing_key_leaves_its_groups_but_the_last_admin_stays() {
+    let group = view(Source::Roster, 5, &[("ada", Admin), ("alice", Member)]);
+    let changed = apply_vanish(&group, &key("alice")).unwrap();
+    assert_eq!(changed.view.members, members(&[("ada", Admin)]));
+    assert_eq!(changed.delta, [(key("alice"), None)]);
+    assert_eq!(changed.view.record, group.record, "the group's state is not touched");
+    assert!(apply_vanish(&group, &key("ada")).is_none());
+    assert!(apply_vanish(&group, &key("carol")).is_none());
+    let two = view(Source::Roster, 5, &[("ada", Admin), ("eve", Admin)]);
+    assert_eq!(apply_vanish(&two, &key("ada")).unwrap().view.members, members(&[("eve", Admin)]));
+}
+
+#[test]
+fn the_epoch_is_the_headers_or_else_the_highest_k_at_most_1000_above_the_one_before() {
+    assert_eq!(next_epoch(None, SeenEpoch::Nowhere), None);
+    assert_eq!(next_epoch(Some(7), SeenEpoch::Nowhere), Some(7));
+    assert_eq!(next_epoch(None, SeenEpoch::Header(90_000)), Some(90_000));
+    assert_eq!(next_epoch(Some(7), SeenEpoch::Header(3)), Some(7), "a late message does not set it back");
+    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(1_007)), Some(1_007));
+    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(1_008)), Some(7));
+    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(3)), Some(7));
+    assert_eq!(next_epoch(None, SeenEpoch::Tag(1_001)), None);
+    assert_eq!(next_epoch(Some(u64::MAX), SeenEpoch::Tag(u64::MAX)), Some(u64::MAX));
+}
+
+#[test]
+fn a_group_id_is_1_to_128_of_its_characters_the_first_a_letter_or_digit() {
+    use nostr_extensions::NostrGroupId as Id;
+    let longest = "a".repeat(128);
+    for good in ["a", "0", "grp_abc123", "A.b:c-d_e", CAPABILITY, &longest] {
+        assert_eq!(Id::parse(good).unwrap().as_str(), good);
+    }
+    for bad in ["", "_a", "-a", ".a", ":a", "a b", "a/b", "ä", "aä", "a\0", "a%20", &"a".repeat(129)] {
+        assert!(Id::parse(bad).is_none(), "{bad}");
+    }
+    assert_ne!(group_id("GRP"), group_id("grp"), "compared byte for byte");
+}
+
+#[test]
+fn a_capability_is_64_lower_case_hex_digits() {
+    assert!(group_id(CAPABILITY).is_capability());
+    for other in [&CAPABILITY[1..], &CAPABILITY.to_uppercase(), &CAPABILITY.replace('d', "g"), "grp"] {
+        assert!(!group_id(other).is_capability(), "{other}");
+    }
+}
+
+#[test]
+fn debug_output_of_a_group_does_not_show_its_id() {
+    let state: GroupState = state(CAPABILITY, GroupStatus::Unlisted);
+    assert!(!format!("{state:?}").contains(&CAPABILITY[..8]));
+}

@@ -1,0 +1,44 @@
+//! What every part of the server is handed: no global state, one value passed down.
+
+use std::{sync::Arc, time::Instant};
+
+use nostr_extensions::{Gate, Policy};
+use nostr_store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock, config::Config, groups::Groups, live::Live, metrics::Metrics, rate_limit::RateLimits,
+    telemetry::OwnerTags, writer::Writer,
+};
+
+/// The relay's parts.
+pub struct App {
+    /// The operator's choices.
+    pub config: Arc<Config>,
+    /// Those of them that the rules read.
+    pub policy: Arc<Policy>,
+    /// The read decision.
+    pub gate: Gate,
+    /// Events and groups.
+    pub store: Arc<dyn Store>,
+    /// Cached states of groups.
+    pub groups: Arc<Groups>,
+    /// Open subscriptions.
+    pub live: Arc<Live>,
+    /// The way into the store.
+    pub writer: Writer,
+    /// Who may do how much.
+    pub limits: RateLimits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Names owners in logs.
+    pub owner_tags: OwnerTags,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// When the process started.
+    pub started: Instant,
+    /// Set when the relay stops.
+    pub stopping: CancellationToken,
+    /// The open connections.
+    pub connections: TaskTracker,
+}

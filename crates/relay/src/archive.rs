@@ -1,0 +1,177 @@
+//! Reading the archive for one reader: what REQ, COUNT, NIP-77 and REST are folds over.
+//!
+//! A filter is planned over the audiences that the reader holds, the store's pages are released event by event by the
+//! gate, by each group's state at that moment.
+
+use std::{collections::HashSet, sync::Arc};
+
+use nostr_extensions::{Asker, GroupState, NostrGroupId, Query, Reader, Released, Scope, query::Position};
+use nostr_protocol::{EventId, Filter, Rejection};
+use nostr_store::{Cursor, PageBounds, StoreError};
+
+use crate::app::App;
+
+/// Most events of one page.
+const PAGE_EVENTS_MAX: usize = 256;
+/// A page ends with the event that reaches this many bytes.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Most index entries that one page looks at, so that no read holds its thread for long.
+const PAGE_ENTRIES_MAX: usize = 10_000;
+/// Most pages of one request.
+const REQUEST_PAGES_MAX: usize = 2_000;
+
+/// A read of the archive under way: several filters, one after the other, each event once.
+pub struct Read<'a> {
+    app: &'a App,
+    reader: &'a Reader,
+    filters: &'a [Filter],
+    up_to: Cursor,
+    /// Most events for a filter that gives no `limit`, and the most it may give.
+    limits: Limits,
+    at: usize,
+    current: Option<Current>,
+    /// Ids given so far, kept only where a second filter could give them again.
+    seen: HashSet<EventId>,
+    pages: usize,
+}
+
+/// How a filter's `limit` is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a filter that gives none.
+    pub default: u64,
+    /// The most.
+    pub max: u64,
+}
+
+struct Current {
+    query: Query,
+    from: Option<Position>,
+    left: u64,
+    group: Option<Arc<GroupState>>,
+}
+
+/// Why a read ends early.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The store's failure.
+    Store(StoreError),
+    /// It looked at too much.
+    TooLarge,
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ReadError> for Rejection {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => {
+                tracing::warn!(%error, "reading failed");
+                Self::error("storage unavailable, try again")
+            }
+            ReadError::TooLarge => Self::error("the request reads too much; narrow it by kinds, tags, since or until"),
+        }
+    }
+}
+
+impl<'a> Read<'a> {
+    /// A read of what was committed up to `up_to`.
+    pub fn new(app: &'a App, reader: &'a Reader, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
+        Self { app, reader, filters, up_to, limits, at: 0, current: None, seen: HashSet::new(), pages: 0 }
+    }
+
+    /// The next events, or `None` at the end. A page may be empty where much was looked at and nothing found.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
+        loop {
+            let Some(filter) = self.filters.get(self.at) else { return Ok(None) };
+            let current = match self.current.take() {
+                Some(current) => current,
+                None => {
+                    let left = filter.limit.unwrap_or(self.limits.default).min(self.limits.max);
+                    let query = plan(self.app, self.reader, filter).await?;
+                    Current { query, from: None, left, group: None }
+                }
+            };
+            let searches = current.left > 0 && !filter.is_impossible() && current.query.finds_something();
+            if !searches {
+                self.at += 1;
+                continue;
+            }
+            self.pages += 1;
+            if self.pages > REQUEST_PAGES_MAX {
+                return Err(ReadError::TooLarge);
+            }
+            return self.page(filter, current).await.map(Some);
+        }
+    }
+
+    async fn page(&mut self, filter: &Filter, mut current: Current) -> Result<Vec<Released>, ReadError> {
+        let now = self.app.clock.now();
+        let bounds = PageBounds {
+            events_max: PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX)),
+            bytes_max: PAGE_BYTES_MAX,
+            entries_max: PAGE_ENTRIES_MAX,
+        };
+        let started = std::time::Instant::now();
+        let page = self.app.store.scan(&current.query, current.from, self.up_to, bounds, now).await?;
+        self.app.metrics.db_operation("scan", started.elapsed());
+        let asker = Asker::new(self.reader, filter);
+        let mut released = Vec::with_capacity(page.events.len());
+        for sealed in &page.events {
+            if let Some(id) = sealed.group()
+                && current.group.as_ref().is_none_or(|group| group.id != *id)
+            {
+                current.group = Some(self.app.groups.get(id).await?);
+            }
+            let Some(event) = self.app.gate.release(sealed, asker, current.group.as_deref(), now) else { continue };
+            if self.filters.len() > 1 && !self.seen.insert(event.id()) {
+                continue;
+            }
+            current.left -= 1;
+            released.push(event);
+            if current.left == 0 {
+                break;
+            }
+        }
+        // The next page asks for the groups' states anew: one may have changed in between.
+        current.group = None;
+        if page.next.is_some() && current.left > 0 {
+            current.from = page.next;
+            self.current = Some(current);
+        } else {
+            self.at += 1;
+        }
+        Ok(released)
+    }
+}
+
+/// Plans a filter over the audiences that the reader holds.
+///
+/// # Errors
+/// Those of the store.
+pub async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, StoreError> {
+    let asker = Asker::new(reader, filter);
+    let scans = app.gate.scans(asker);
+    let mut groups = Vec::new();
+    if scans.groups && filter.ids.is_none() {
+        if filter.tags.contains_key(&b'h') {
+            for id in filter.tag_values(b'h').iter().filter_map(|h| NostrGroupId::parse(h)) {
+                if app.gate.may_scan(&*app.groups.get(&id).await?, asker) {
+                    groups.push(id);
+                }
+            }
+        } else if !reader.is_anonymous() {
+            groups = app.store.groups_of(reader.keys()).await?;
+        }
+    }
+    let keys = if scans.keys { reader.keys().to_vec() } else { Vec::new() };
+    let scope = Scope { everyone: scans.everyone, keys, groups, all_rosters: scans.all_rosters };
+    Ok(Query { filter: filter.clone(), scope })
+}

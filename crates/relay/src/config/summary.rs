@@ -1,0 +1,109 @@
+//! What a configuration means, in sentences: for the start, for `check-config` and for the page at `/`.
+
+use super::{Config, Durability, KeyPackageConsumption, Origins, VerifyKeyPackages};
+
+impl Config {
+    /// What clients meet here; nothing in it is the operator's alone.
+    #[must_use]
+    pub fn policies(&self) -> Vec<String> {
+        let gateway = &self.mls_gateway;
+        let mut lines = vec![
+            if self.auth.enabled {
+                "Authentication (NIP-42) is required for everything.".to_owned()
+            } else {
+                "Authentication (NIP-42) is required for reading direct messages and for managed groups.".to_owned()
+            },
+            match (self.has_whitelist(), self.auth.enabled) {
+                (false, _) => "Anyone may write.".to_owned(),
+                (true, true) => "Only keys that the operator has listed may use the relay.".to_owned(),
+                (true, false) => "Writing is for keys that the operator has listed, and for messages to them.".to_owned(),
+            },
+            format!("Group members are made by: {}.", self.membership_sources()),
+            if gateway.unlisted_groups {
+                "Unlisted groups are on: whoever knows a group's 64-hex id may write to it and read it.".to_owned()
+            } else {
+                "Unlisted groups are off.".to_owned()
+            },
+            if gateway.enable_message_archive {
+                format!("Messages are kept {} days for those who are away.", gateway.message_archive_ttl_days)
+            } else {
+                "Messages are passed on and not kept.".to_owned()
+            },
+        ];
+        if gateway.keypackage_consumption == KeyPackageConsumption::OnRead {
+            lines.push("A KeyPackage is served once; the last one of an owner is always served.".to_owned());
+        }
+        lines
+    }
+
+    /// What the operator should see at the start: where, and what is enforced. Never a secret.
+    #[must_use]
+    pub fn summary(&self) -> Vec<String> {
+        let gateway = &self.mls_gateway;
+        let scheme = if self.server.tls_cert.is_some() { "wss" } else { "ws" };
+        let durability = match self.data.durability {
+            Durability::Commit => "on disk before OK".to_owned(),
+            Durability::Interval => format!("on disk within {} ms, OK before", self.data.sync_interval_ms),
+        };
+        let verify = match gateway.verify_keypackages {
+            VerifyKeyPackages::Log => "verified, failures logged",
+            VerifyKeyPackages::Enforce => "verified, failures refused",
+            VerifyKeyPackages::Off => "not verified",
+        };
+        let rates = &gateway.rate_limits;
+        let rate = |number: u32, unit: &str| match number {
+            0 => format!("any number of {unit}"),
+            number => format!("{number} {unit}"),
+        };
+        let mut lines = vec![
+            format!("listen: {scheme}://{}", self.server.socket_address()),
+            format!("data: {} (embedded store, {durability})", self.data.path.display()),
+        ];
+        lines.extend(self.policies().into_iter().map(|line| format!("policy: {line}")));
+        lines.push(format!(
+            "keys: {} admins, {} residents listed, {} system key",
+            gateway.admin_pubkeys.len(),
+            self.auth.pubkey_whitelist.len(),
+            if gateway.system_pubkey.is_some() { "a" } else { "no" },
+        ));
+        lines.push(format!("key packages: {verify}"));
+        lines.push(format!(
+            "rate limits: {}, {}, {}",
+            rate(rates.max_events_per_minute, "events a minute"),
+            rate(rates.max_keypackages_per_hour, "KeyPackages an hour"),
+            rate(rates.max_group_messages_per_minute, "group messages a minute"),
+        ));
+        if let Origins::Only(origins) = &self.server.allowed_origins {
+            let origins = if origins.is_empty() { "none".to_owned() } else { origins.join(", ") };
+            lines.push(format!("web pages: {origins}"));
+        }
+        lines
+    }
+
+    /// What will not work as it stands, and is no error.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let gateway = &self.mls_gateway;
+        let mut lines = Vec::new();
+        if self.server.relay_addresses().is_empty() && !self.on_cloud_run {
+            lines.push(
+                "[server] public_url is not set: AUTH is refused to every client that is not on this machine".to_owned(),
+            );
+        }
+        if gateway.database_url.is_some() {
+            lines.push("database_url is set, and the embedded store does not use it".to_owned());
+        }
+        if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
+            lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());
+        }
+        if gateway.membership_sources.is_empty() && !gateway.unlisted_groups {
+            lines.push("membership_sources is empty and unlisted_groups is off: no group can be used".to_owned());
+        }
+        lines
+    }
+
+    fn membership_sources(&self) -> String {
+        let sources: Vec<&str> = self.mls_gateway.membership_sources.iter().map(|source| source.as_str()).collect();
+        if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") }
+    }
+}

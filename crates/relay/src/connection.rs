@@ -1,0 +1,270 @@
+//! One client: a WebSocket, its subscriptions, and what it has authenticated.
+//!
+//! One task reads, answers and sends. It reads nothing while an answer is being written, so a client that does not read
+//! is not read either, and nothing of it grows but the outbox, which is bounded.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use futures_util::SinkExt as _;
+use nostr_extensions::{Reader, gate::READER_KEYS_MAX};
+use nostr_protocol::{
+    Filter, PublicKey,
+    auth::RelayNames,
+    message::{ClientMessage, auth_frame, closed_frame, notice_frame},
+    Rejection,
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use yawc::{Frame, HttpWebSocket, OpCode, WebSocketError, close::CloseCode};
+
+use crate::{
+    app::App,
+    handlers,
+    live::ConnectionId,
+    outbox::{Outbox, Outgoing},
+    rate_limit::Class,
+    writer::{IN_FLIGHT_MAX, Publisher},
+};
+
+/// Longest wait for a client to take what is written to it.
+const WRITE_SECS_MAX: u64 = 30;
+/// Most frames that are put together before they are written.
+const FRAMES_PER_FLUSH_MAX: usize = 128;
+/// Longest wait at the end for events that are under way.
+const SETTLE_SECS_MAX: u64 = 5;
+
+/// What is known of a client before its first message.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address, as far as it can be trusted.
+    pub address: IpAddr,
+    /// How it may name this relay.
+    pub names: Arc<RelayNames>,
+}
+
+/// The state of one connection.
+pub struct Session {
+    pub(crate) app: Arc<App>,
+    pub(crate) peer: Peer,
+    pub(crate) challenge: String,
+    pub(crate) reader: Reader,
+    pub(crate) id: ConnectionId,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) neg: handlers::neg::Sessions,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client left, or the network failed.
+    Gone,
+    /// The relay closes it, with this code and reason.
+    Close(CloseCode, &'static str),
+}
+
+/// Sends frames to the client, with back-pressure.
+pub(crate) struct Wire {
+    socket: HttpWebSocket,
+}
+
+impl Wire {
+    /// Queues a frame into the socket's buffer.
+    pub(crate) async fn feed(&mut self, frame: Outgoing) -> Result<(), End> {
+        let bytes = frame.into_bytes();
+        self.within(async |socket| socket.feed(Frame::text(bytes)).await).await
+    }
+
+    /// Writes what was fed.
+    pub(crate) async fn flush(&mut self) -> Result<(), End> {
+        self.within(async |socket| socket.flush().await).await
+    }
+
+    async fn within(
+        &mut self,
+        write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
+    ) -> Result<(), End> {
+        match timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    /// Sends one text frame at once.
+    pub(crate) async fn send(&mut self, text: String) -> Result<(), End> {
+        self.feed(Outgoing::Text(text)).await?;
+        self.flush().await
+    }
+}
+
+/// Serves one client until it leaves or the relay stops.
+pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
+    let outbox = Arc::new(Outbox::default());
+    let id = app.live.connect(Arc::clone(&outbox));
+    app.metrics.connection_opened();
+    let mut session = Session {
+        challenge: crate::random::challenge(),
+        reader: Reader::default(),
+        publisher: Arc::new(Publisher::new(Arc::clone(&outbox))),
+        neg: handlers::neg::Sessions::default(),
+        id,
+        peer,
+        app: Arc::clone(&app),
+    };
+    let mut wire = Wire { socket };
+    let end = match run(&mut session, &mut wire, &outbox).await {
+        Ok(()) => End::Close(CloseCode::Away, "this relay is stopping"),
+        Err(end) => end,
+    };
+    app.live.disconnect(id);
+    if let End::Close(code, reason) = end {
+        // What was accepted is answered before the connection closes.
+        let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.publisher.settled()).await;
+        let _ = drain(&mut wire, &outbox).await;
+        let close = Frame::close(code, reason);
+        let _ = wire.within(async |socket| socket.send(close).await).await;
+        let _ = timeout(Duration::from_secs(1), wire.socket.close()).await;
+    }
+    outbox.close();
+    app.metrics.connection_closed();
+}
+
+async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<(), End> {
+    let app = Arc::clone(&session.app);
+    wire.send(auth_frame(&session.challenge)).await?;
+    let idle = Duration::from_secs(app.config.server.ping_interval_secs);
+    let mut heard = Instant::now();
+    let mut pinged = false;
+    loop {
+        let room = session.publisher.in_flight() < IN_FLIGHT_MAX;
+        tokio::select! {
+            biased;
+            () = app.stopping.cancelled() => return Ok(()),
+            () = outbox.filled() => drain(wire, outbox).await?,
+            frame = timeout_at(heard + idle, wire.socket.next_frame()), if room => match frame {
+                Ok(frame) => {
+                    let frame = frame.map_err(|error| close_for(&error))?;
+                    heard = Instant::now();
+                    pinged = false;
+                    receive(session, wire, frame).await?;
+                }
+                Err(_) if pinged => return Err(End::Close(CloseCode::Policy, "no answer to a ping")),
+                Err(_) => {
+                    pinged = true;
+                    heard = Instant::now();
+                    wire.within(async |socket| socket.send(Frame::ping("")).await).await?;
+                }
+            },
+        }
+    }
+}
+
+/// The close code that fits what was wrong with a frame.
+fn close_for(error: &WebSocketError) -> End {
+    match error {
+        WebSocketError::FrameTooLarge => End::Close(CloseCode::Size, "message too large"),
+        WebSocketError::InvalidUTF8 => End::Close(CloseCode::Invalid, "text is not UTF-8"),
+        error if error.is_protocol_error() => End::Close(CloseCode::Protocol, "not WebSocket (RFC 6455)"),
+        _ => End::Gone,
+    }
+}
+
+async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<(), End> {
+    let mut fed = 0;
+    while let Some(frame) = outbox.pop() {
+        wire.feed(frame).await?;
+        fed += 1;
+        if fed % FRAMES_PER_FLUSH_MAX == 0 {
+            wire.flush().await?;
+        }
+    }
+    if fed > 0 { wire.flush().await } else { Ok(()) }
+}
+
+async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), End> {
+    match frame.opcode() {
+        OpCode::Text => {}
+        OpCode::Close => return Err(End::Gone),
+        OpCode::Binary => return Err(End::Close(CloseCode::Unsupported, "messages are text")),
+        _ => return Ok(()),
+    }
+    let payload = frame.into_payload();
+    let Ok(text) = std::str::from_utf8(&payload) else {
+        return Err(End::Close(CloseCode::Invalid, "text is not UTF-8"));
+    };
+    let filters_max = session.app.config.limitation.max_filters;
+    match ClientMessage::parse(text, filters_max) {
+        Ok(ClientMessage::Event(json)) => handlers::event::handle(session, json.get()).await,
+        Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,
+        Err(error) => {
+            session.app.metrics.error("message");
+            let frame = match error.subscription {
+                Some(id) => closed_frame(&id, &Rejection::invalid(error.text)),
+                None => notice_frame(&format!("invalid: {}", error.text)),
+            };
+            wire.send(frame).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Session {
+    /// Adds a key that the client has proven.
+    ///
+    /// # Errors
+    /// `restricted:` at the bound of [`READER_KEYS_MAX`].
+    pub(crate) fn add_key(&mut self, key: PublicKey) -> Result<(), Rejection> {
+        if self.reader.has(&key) {
+            return Ok(());
+        }
+        if self.reader.keys().len() >= READER_KEYS_MAX {
+            return Err(Rejection::restricted(format!(
+                "a connection authenticates at most {READER_KEYS_MAX} keys; open another one"
+            )));
+        }
+        let mut keys = self.reader.keys().to_vec();
+        keys.push(key);
+        self.reader = Reader::new(&keys);
+        self.app.live.set_reader(self.id, self.reader.clone());
+        Ok(())
+    }
+
+    /// An event or a proof came in: the address pays, unless a resident speaks.
+    ///
+    /// # Errors
+    /// `rate-limited:`
+    pub(crate) fn pay_address(&self, class: Class) -> Result<(), Rejection> {
+        if self.is_resident() {
+            return Ok(());
+        }
+        self.app.limits.address(self.peer.address, class, self.app.clock.now_ms()).map_err(Rejection::from)
+    }
+
+    /// What came in was no event, or not signed by whom it says: the address pays once more.
+    pub(crate) fn penalise_address(&self) {
+        self.app.limits.invalid(self.peer.address, self.app.clock.now_ms());
+    }
+
+    /// Whether a key of the operator's list has authenticated.
+    fn is_resident(&self) -> bool {
+        self.app.policy.residents.as_ref().is_some_and(|residents| {
+            self.reader.keys().iter().any(|key| residents.contains(key))
+        })
+    }
+
+    /// Checks what holds for every request: the id's length, the lists' lengths, and who may ask at all.
+    pub(crate) fn check_request(&self, id: &str, filters: &[Filter]) -> Result<(), Rejection> {
+        let limitation = &self.app.config.limitation;
+        if id.is_empty() || id.chars().count() > limitation.max_subid_length {
+            return Err(Rejection::invalid(format!(
+                "a subscription id has 1 to {} characters",
+                limitation.max_subid_length
+            )));
+        }
+        if filters.iter().any(|filter| filter.longest_list() > limitation.max_tag_values) {
+            return Err(Rejection::invalid(format!(
+                "a list in a filter has at most {} values; send several filters",
+                limitation.max_tag_values
+            )));
+        }
+        self.app.gate.admit_request(&self.reader, filters)
+    }
+}

@@ -1,0 +1,36 @@
+//! The sweeper: removes what has expired. Nothing depends on it but space: what has expired is served to nobody, swept or
+//! not.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::app::App;
+
+/// Time between two sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Most events that one transaction of a sweep removes, so that writers do not wait long behind it.
+const SWEEP_EVENTS_MAX: usize = 500;
+
+/// Sweeps until the relay stops.
+pub async fn run(app: Arc<App>) {
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        app.limits.sweep(app.clock.now_ms());
+        while !app.stopping.is_cancelled() {
+            let started = std::time::Instant::now();
+            match app.store.sweep(app.clock.now(), SWEEP_EVENTS_MAX).await {
+                Ok(0) => break,
+                Ok(events) => {
+                    app.metrics.db_operation("sweep", started.elapsed());
+                    app.metrics.expired(events);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "sweeping failed; it goes on in {} s", SWEEP_INTERVAL.as_secs());
+                    break;
+                }
+            }
+        }
+    }
+}

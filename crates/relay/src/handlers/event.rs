@@ -1,0 +1,138 @@
+//! `EVENT`: the way in. Parsed, paid for, looked up, verified, admitted, handed to the writer; the writer answers.
+//!
+//! A signature is checked here, on the connection's task: the runtime's workers are the pool, the order within a
+//! connection is kept, and between two events other connections get their turn.
+
+use nostr_extensions::{Admitted, Writer, admit, audience};
+use nostr_protocol::{
+    Event, EventError, EventId, Kind, Rejection, Unverified,
+    message::{notice_frame, ok_frame, refused_frame},
+};
+use nostr_store::StoreError;
+
+use crate::{
+    connection::Session,
+    rate_limit::{Class, Sender},
+    writer::DUPLICATE,
+};
+
+/// Takes an event in. Every answer goes through the publisher's outbox.
+pub(crate) async fn handle(session: &mut Session, json: &str) {
+    let parsed = Unverified::parse(json.as_bytes());
+    let class = match &parsed {
+        Ok(event) if event.event().kind().is_key_package() => Class::KeyPackage,
+        _ => Class::Event,
+    };
+    let paid = session.pay_address(class);
+    let event = match (parsed, paid) {
+        (Ok(event), Ok(())) => event,
+        (Ok(event), Err(rejection)) => {
+            session.app.metrics.rejected(&rejection);
+            return session.publisher.outbox.push(refused_frame(&event.event().id(), &rejection));
+        }
+        (Err(error), _) => {
+            session.app.metrics.error("event");
+            session.penalise_address();
+            return session.publisher.outbox.push(frame_for_bad_event(json, &error));
+        }
+    };
+    let id = event.event().id();
+    match take(session, event).await {
+        Ok(Taken::New(admitted)) => session.app.writer.save(*admitted, &session.publisher).await,
+        Ok(Taken::Known) => session.publisher.outbox.push(ok_frame(&id, true, DUPLICATE)),
+        Err(rejection) => {
+            session.app.metrics.rejected(&rejection);
+            session.publisher.outbox.push(refused_frame(&id, &rejection));
+        }
+    }
+    tokio::task::consume_budget().await;
+}
+
+enum Taken {
+    New(Box<Admitted>),
+    Known,
+}
+
+async fn take(session: &Session, event: Unverified) -> Result<Taken, Rejection> {
+    let app = &session.app;
+    let now = app.clock.now();
+    let writer = Writer { reader: &session.reader, names: &session.peer.names };
+    admit::precheck(event.event(), writer, &app.policy, now)?;
+    let id = event.event().id();
+    let known = app.store.holds(&id).await.map_err(unavailable)?;
+    // What is stored was verified then, and the id covers what it says; the rules are asked all the same, so that
+    // only who may publish an event learns that it is here.
+    let verified = if known { event.same_as(&id).ok_or(EventError::BadSignature) } else { event.verify() };
+    let verified = verified.map_err(|error| {
+        session.penalise_address();
+        Rejection::invalid(error.to_string())
+    })?;
+    let group = match admit::group_of(verified.event()) {
+        Some(group) => {
+            session.publisher.groups_settled().await;
+            Some(app.groups.get(&group).await.map_err(unavailable)?)
+        }
+        None => None,
+    };
+    let admitted = admit::admit(verified, writer, &app.policy, group.as_deref(), now)?;
+    if known {
+        return Ok(Taken::Known);
+    }
+    pay_sender(session, admitted.event())?;
+    if let Some(warning) = admitted.warning() {
+        tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
+    }
+    Ok(Taken::New(Box::new(admitted)))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unavailable(error: StoreError) -> Rejection {
+    tracing::warn!(%error, "reading failed");
+    Rejection::error("storage unavailable, try again")
+}
+
+/// After admission: the key that sends, and for a message the group or inbox it goes to (decisions, "Rate limits").
+fn pay_sender(session: &Session, event: &Event) -> Result<(), Rejection> {
+    let limits = &session.app.limits;
+    let now_ms = session.app.clock.now_ms();
+    let author = event.pubkey();
+    let key = if session.reader.has(&author) { Some(author) } else { session.reader.primary() };
+    if let Some(key) = key {
+        let class = if event.kind().is_key_package() { Class::KeyPackage } else { Class::Event };
+        limits.sender(&key, class, now_ms)?;
+    }
+    let sender = key.map_or(Sender::Address(session.peer.address), Sender::Key);
+    match event.kind() {
+        Kind::GROUP_MESSAGE => {
+            if let Some(group) = admit::group_of(event) {
+                limits.group_message(sender, group.as_str(), now_ms)?;
+            }
+        }
+        Kind::GIFT_WRAP | Kind::EPHEMERAL_GIFT_WRAP => {
+            for recipient in audience::recipients(event.view()) {
+                limits.gift_wrap(sender, &recipient, now_ms)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The answer to what is no event: `OK false` where it names an id, as NIP-01 has it, else a `NOTICE`.
+pub(crate) fn frame_for_bad_event(json: &str, error: &EventError) -> String {
+    let rejection = Rejection::invalid(error.to_string());
+    let id = match error {
+        EventError::WrongId { claimed } => Some(*claimed),
+        _ => claimed_id(json),
+    };
+    match id {
+        Some(id) => refused_frame(&id, &rejection),
+        None => notice_frame(&rejection.to_string()),
+    }
+}
+
+/// The id that malformed JSON claims, where it can be made out.
+fn claimed_id(json: &str) -> Option<EventId> {
+    let after = json.split_once("\"id\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    EventId::from_hex(after.get(..64)?)
+}

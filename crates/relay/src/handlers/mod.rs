@@ -1,0 +1,43 @@
+//! What the relay does with each message of a client, one file a message.
+
+pub mod auth;
+pub mod count;
+pub mod event;
+pub mod neg;
+pub mod req;
+
+use nostr_protocol::message::{ClientMessage, closed_frame};
+
+use crate::connection::{End, Session, Wire};
+
+/// Every message but `EVENT`, which has a road of its own.
+pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, message: ClientMessage<'_>) -> Result<(), End> {
+    match message {
+        ClientMessage::Event(json) => event::handle(session, json.get()).await,
+        ClientMessage::Auth(json) => wire.send(auth::handle(session, json.get())).await?,
+        ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
+            Ok(()) => {}
+            Err(req::Stop::Refused(rejection)) => {
+                session.app.live.unsubscribe(session.id, &id);
+                wire.send(closed_frame(&id, &rejection)).await?;
+            }
+            Err(req::Stop::End(end)) => return Err(end),
+        },
+        ClientMessage::Count(id, filters) => {
+            let frame = match count::handle(session, &id, &filters).await {
+                Ok(frame) => frame,
+                Err(rejection) => closed_frame(&id, &rejection),
+            };
+            wire.send(frame).await?;
+        }
+        ClientMessage::Close(id) => {
+            session.app.live.unsubscribe(session.id, &id);
+        }
+        ClientMessage::NegOpen(id, filter, message) => {
+            wire.send(neg::open(session, &id, *filter, &message).await).await?;
+        }
+        ClientMessage::NegMsg(id, message) => wire.send(neg::message(session, &id, &message).await).await?,
+        ClientMessage::NegClose(id) => session.neg.close(&id),
+    }
+    Ok(())
+}

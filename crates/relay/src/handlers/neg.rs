@@ -1,0 +1,120 @@
+//! `NEG-OPEN`, `NEG-MSG`, `NEG-CLOSE` (NIP-77): set reconciliation over what the reader may see.
+
+use std::collections::HashMap;
+
+use negentropy::{Id, Negentropy, NegentropyStorageVector};
+use nostr_extensions::{Asker, NostrGroupId};
+use nostr_protocol::{
+    Filter, Rejection, hex,
+    message::{neg_err_frame, neg_msg_frame},
+};
+
+use crate::{
+    archive::{Limits, Read, plan},
+    connection::Session,
+};
+
+/// Most sessions of one connection.
+const SESSIONS_MAX: usize = 8;
+/// Most events that one session reconciles.
+const SESSION_EVENTS_MAX: usize = 250_000;
+/// Most bytes of an answer, before it is written as hex.
+const ANSWER_BYTES_MAX: u64 = 60_000;
+
+/// The sessions of one connection.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    open: HashMap<String, Open>,
+}
+
+struct Open {
+    negentropy: Negentropy<'static, NegentropyStorageVector>,
+    filter: Filter,
+    /// The groups whose events are in it: where one is shut now, the session ends.
+    groups: Vec<NostrGroupId>,
+}
+
+impl Sessions {
+    /// Ends a session.
+    pub(crate) fn close(&mut self, id: &str) {
+        self.open.remove(id);
+    }
+}
+
+/// Opens a session, in the place of one of the same id, and answers its first message.
+pub(crate) async fn open(session: &mut Session, id: &str, filter: Filter, message: &str) -> String {
+    session.neg.close(id);
+    match try_open(session, id, filter).await {
+        Ok(open) => {
+            session.neg.open.insert(id.to_owned(), open);
+            self::message(session, id, message).await
+        }
+        Err(rejection) => neg_err_frame(id, &rejection.to_string()),
+    }
+}
+
+async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, Rejection> {
+    session.check_request(id, std::slice::from_ref(&filter))?;
+    if session.neg.open.len() >= SESSIONS_MAX {
+        return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
+    }
+    session.publisher.settled().await;
+    let app = &session.app;
+    let query = plan(app, &session.reader, &filter).await.map_err(|error| {
+        Rejection::from(crate::archive::ReadError::from(error))
+    })?;
+    let mut storage = NegentropyStorageVector::new();
+    let mut events = 0;
+    let limits = Limits { default: u64::MAX, max: u64::MAX };
+    let mut read = Read::new(app, &session.reader, std::slice::from_ref(&filter), app.live.cursor(), limits);
+    while let Some(page) = read.next_page().await? {
+        events += page.len();
+        if events > SESSION_EVENTS_MAX {
+            return Err(Rejection::blocked(format!(
+                "the filter fits over {SESSION_EVENTS_MAX} events; narrow it by kinds, tags, since or until"
+            )));
+        }
+        for event in page {
+            let id = Id::from_byte_array(*event.id().as_bytes());
+            storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
+        }
+        tokio::task::yield_now().await;
+    }
+    storage.seal().map_err(|_| Rejection::error("the session cannot be opened"))?;
+    let negentropy = Negentropy::owned(storage, ANSWER_BYTES_MAX)
+        .map_err(|_| Rejection::error("the session cannot be opened"))?;
+    app.metrics.request("neg");
+    Ok(Open { negentropy, filter, groups: query.scope.groups })
+}
+
+/// Answers a message of an open session.
+pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> String {
+    if !still_open(session, id).await {
+        session.neg.close(id);
+        return neg_err_frame(id, "closed: the session is not open; NEG-OPEN it anew");
+    }
+    let Some(open) = session.neg.open.get_mut(id) else {
+        return neg_err_frame(id, "closed: the session is not open; NEG-OPEN it anew");
+    };
+    let answer = hex::parse_any(message.as_bytes()).and_then(|query| open.negentropy.reconcile(&query).ok());
+    match answer {
+        Some(answer) => neg_msg_frame(id, &hex::to_hex(&answer)),
+        None => {
+            session.neg.close(id);
+            neg_err_frame(id, "invalid: the message is no negentropy message of version 1 in hex")
+        }
+    }
+}
+
+/// Whether every group that had a part in the session is still open to its reader.
+async fn still_open(session: &Session, id: &str) -> bool {
+    let Some(open) = session.neg.open.get(id) else { return false };
+    let asker = Asker::new(&session.reader, &open.filter);
+    for group in &open.groups {
+        match session.app.groups.get(group).await {
+            Ok(state) if session.app.gate.may_scan(&state, asker) => {}
+            _ => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,294 @@
+//! What the relay says about itself: NIP-11's document, the page for people at `/`, and the health check.
+//!
+//! Source: NIP-11; MLS Gateway specification, "Health Check".
+
+use std::fmt::Write as _;
+
+use nostr_protocol::{Kind, PublicKey};
+use serde::Serialize;
+
+use crate::config::{Config, Information, Limitation};
+
+/// The NIPs that this relay keeps. A NIP that is listed works.
+pub const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77];
+
+/// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
+pub const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
+
+/// The kinds with rules of their own here, as far as anyone may publish them.
+pub const GATEWAY_KINDS: [Kind; 7] = [
+    Kind::KEY_PACKAGE,
+    Kind::GROUP_MESSAGE,
+    Kind::NOISE_DM,
+    Kind::KEY_PACKAGE_REQUEST,
+    Kind::ROSTER,
+    Kind::GIFT_WRAP,
+    Kind::ADDRESSABLE_KEY_PACKAGE,
+];
+
+/// The software's name.
+pub const SOFTWARE: &str = "rnostr";
+/// The software's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// NIP-11's relay information document.
+#[derive(Debug, Serialize)]
+pub struct InformationDocument<'a> {
+    name: &'a str,
+    description: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pubkey: Option<String>,
+    #[serde(rename = "self", skip_serializing_if = "Option::is_none")]
+    self_pubkey: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    contact: Option<&'a str>,
+    supported_nips: &'static [u16],
+    software: &'static str,
+    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    banner: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    privacy_policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms_of_service: Option<&'a str>,
+    limitation: LimitationDocument,
+    mls_gateway: GatewayDocument<'a>,
+}
+
+/// `limitation`. The last three fields are not NIP-11's; clients pass over what they do not know.
+#[derive(Debug, Serialize)]
+struct LimitationDocument {
+    max_message_length: usize,
+    max_subscriptions: usize,
+    max_limit: usize,
+    default_limit: usize,
+    max_subid_length: usize,
+    max_event_tags: usize,
+    min_pow_difficulty: u8,
+    auth_required: bool,
+    payment_required: bool,
+    restricted_writes: bool,
+    created_at_upper_limit: u64,
+    max_event_length: usize,
+    max_filters: usize,
+    max_tag_values: usize,
+}
+
+/// `mls_gateway`: what an MLS client must know before it uses the relay.
+#[derive(Debug, Serialize)]
+struct GatewayDocument<'a> {
+    kinds: Vec<u16>,
+    membership_sources: Vec<&'static str>,
+    supported_mips: &'static [u8],
+    unlisted_groups: bool,
+    open_bootstrap: bool,
+    verify_keypackages: &'static str,
+    keypackage_consumption: &'static str,
+    /// 0: messages are passed on and not kept.
+    message_archive_ttl_days: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_pubkey: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_prefix: Option<&'a str>,
+}
+
+/// The document of a relay that runs with `config`.
+#[must_use]
+pub fn document(config: &Config) -> InformationDocument<'_> {
+    let Information { name, description, pubkey, self_pubkey, contact, icon, banner, privacy_policy, terms_of_service } =
+        &config.information;
+    InformationDocument {
+        name,
+        description,
+        pubkey: pubkey.as_ref().map(PublicKey::to_hex),
+        self_pubkey: self_pubkey.as_ref().map(PublicKey::to_hex),
+        contact: contact.as_deref(),
+        supported_nips: &SUPPORTED_NIPS,
+        software: SOFTWARE,
+        version: VERSION,
+        icon: icon.as_deref(),
+        banner: banner.as_deref(),
+        privacy_policy: privacy_policy.as_deref(),
+        terms_of_service: terms_of_service.as_deref(),
+        limitation: limitation(config),
+        mls_gateway: gateway(config),
+    }
+}
+
+fn limitation(config: &Config) -> LimitationDocument {
+    let Limitation {
+        max_message_length,
+        max_event_length,
+        max_subscriptions,
+        max_filters,
+        max_limit,
+        default_limit,
+        max_subid_length,
+        max_event_tags,
+        max_tag_values,
+        created_at_upper_limit_secs: created_at_upper_limit,
+    } = config.limitation;
+    LimitationDocument {
+        max_message_length,
+        max_subscriptions,
+        max_limit,
+        default_limit,
+        max_subid_length,
+        max_event_tags,
+        min_pow_difficulty: 0,
+        auth_required: config.auth.enabled,
+        payment_required: false,
+        restricted_writes: config.has_whitelist(),
+        created_at_upper_limit,
+        max_event_length,
+        max_filters,
+        max_tag_values,
+    }
+}
+
+fn gateway(config: &Config) -> GatewayDocument<'_> {
+    let gateway = &config.mls_gateway;
+    GatewayDocument {
+        kinds: GATEWAY_KINDS.iter().map(|kind| kind.0).collect(),
+        membership_sources: gateway.membership_sources.iter().map(|source| source.as_str()).collect(),
+        supported_mips: &SUPPORTED_MIPS,
+        unlisted_groups: gateway.unlisted_groups,
+        open_bootstrap: gateway.open_bootstrap,
+        verify_keypackages: gateway.verify_keypackages.as_str(),
+        keypackage_consumption: gateway.keypackage_consumption.as_str(),
+        message_archive_ttl_days: if gateway.enable_message_archive { gateway.message_archive_ttl_days } else { 0 },
+        system_pubkey: gateway.system_pubkey.as_ref().map(PublicKey::to_hex),
+        api_prefix: gateway.enable_api.then_some(gateway.api_prefix.as_str()),
+    }
+}
+
+/// The answer to `GET /health`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Health {
+    status: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+}
+
+impl Health {
+    /// A relay that has run for `uptime_secs`.
+    #[must_use]
+    pub const fn healthy(uptime_secs: u64) -> Self {
+        Self { status: "healthy", version: VERSION, uptime_seconds: uptime_secs }
+    }
+}
+
+/// The page's own style, the only one that [`LANDING_PAGE_CSP`] lets in.
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
+                     color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
+                     footer{margin-top:3rem;color:#666}@media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
+                     code{background:#333}footer{color:#999}}";
+
+/// `Content-Security-Policy` of the page: nothing but its own style, and no frame around it.
+pub const LANDING_PAGE_CSP: &str = "default-src 'none'; \
+                                    style-src 'sha256-17CV9o6c1E/XkOFcyfoBMF9ZM/9nHo6oW/3Bvbrx+zw='; \
+                                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// A page that tells a person what they found. `url` is this relay's WebSocket URL; every value is escaped.
+#[must_use]
+pub fn landing_page(config: &Config, url: &str) -> String {
+    let information = &config.information;
+    let (name, description, url) = (escape(&information.name), escape(&information.description), escape(url));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
+         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n<p>{description}</p>\n\
+         <p>This is a Nostr relay. Add it to your Nostr client: <code>{url}</code></p>\n<ul>\n"
+    );
+    // Writing to a string cannot fail.
+    for policy in config.policies() {
+        let _ = writeln!(page, "<li>{}</li>", escape(&policy));
+    }
+    page.push_str("</ul>\n");
+    if let Some(key) = &information.pubkey {
+        let _ = writeln!(page, "<p>Operator: <code>{}</code></p>", key.to_npub());
+    }
+    if let Some(contact) = &information.contact {
+        let _ = writeln!(page, "<p>Contact: {}</p>", escape(contact));
+    }
+    for (label, link) in
+        [("Privacy policy", &information.privacy_policy), ("Terms of service", &information.terms_of_service)]
+    {
+        if let Some(link) = link {
+            let _ = writeln!(page, "<p>{label}: {}</p>", escape(link));
+        }
+    }
+    let nips = SUPPORTED_NIPS.map(|nip| format!("{nip:02}")).join(", ");
+    let _ = write!(page, "<footer>{SOFTWARE} {VERSION} · NIPs {nips}</footer>\n</body>\n</html>\n");
+    page
+}
+
+/// `text` as HTML shows it, in an element or in a quoted attribute.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use serde_json::json;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_document_says_what_the_configuration_enforces() {
+        let mut config = Config::default();
+        config.auth.enabled = true;
+        config.auth.pubkey_whitelist = vec![PublicKey::from_bytes([1; 32])];
+        config.information.self_pubkey = Some(PublicKey::from_bytes([2; 32]));
+        let document = serde_json::to_value(document(&config)).expect("JSON");
+        assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]));
+        assert_eq!(document["limitation"]["auth_required"], true);
+        assert_eq!(document["limitation"]["restricted_writes"], true);
+        assert_eq!(document["limitation"]["max_message_length"], 524_288);
+        assert_eq!(document["limitation"]["created_at_upper_limit"], 900);
+        assert_eq!(document["mls_gateway"]["kinds"], json!([443, 445, 446, 447, 450, 1059, 30443]));
+        assert_eq!(document["mls_gateway"]["membership_sources"], json!(["roster", "giftwrap"]));
+        assert_eq!(document["mls_gateway"]["supported_mips"], json!([0, 1, 2, 3]));
+        assert_eq!(document["self"], "02".repeat(32));
+        assert_eq!(document.get("pubkey"), None);
+        assert!(!document.to_string().contains(&"01".repeat(32)), "the list of residents is not told");
+    }
+
+    #[test]
+    fn health_is_exactly_as_specified() {
+        let body = serde_json::to_string(&Health::healthy(3600)).expect("JSON");
+        assert_eq!(body, format!(r#"{{"status":"healthy","version":"{VERSION}","uptime_seconds":3600}}"#));
+    }
+
+    #[test]
+    fn the_page_escapes_what_it_shows() {
+        let mut config = Config::default();
+        config.information.name = "<script>alert(1)</script>".to_owned();
+        config.information.contact = Some("\" onload='x' &".to_owned());
+        let page = landing_page(&config, "wss://r.example/<b>");
+        assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("onload='"));
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("wss://r.example/&lt;b&gt;"));
+        assert!(!page.contains("src=") && !page.contains("href="), "no resource, no link");
+    }
+
+    #[test]
+    fn the_policy_lets_the_pages_own_style_in() {
+        let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+        assert!(LANDING_PAGE_CSP.contains(&format!("'sha256-{hash}'")), "sha256-{hash}");
+    }
+}

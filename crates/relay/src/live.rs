@@ -1,0 +1,118 @@
+//! Live delivery: follows the log in commit order, finds the subscriptions that may ask for an event, and sends what the
+//! gate releases.
+//!
+//! A subscription stands in an index under a few routes: the most selective condition of each of its filters. An event
+//! is looked up under the routes it has, so that it wakes the connections it concerns and no other. What is for named
+//! keys or for members is routed by the reader's keys, so that a filter such as `{"kinds":[445]}` costs nothing for the
+//! messages of groups that its reader is not in.
+
+mod index;
+
+use std::sync::Arc;
+
+use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Sealed};
+use nostr_protocol::{Filter, Rejection, UnixSecs, message::closed_frame};
+use nostr_store::Cursor;
+use parking_lot::Mutex;
+
+pub use self::index::ConnectionId;
+use self::index::Index;
+use crate::outbox::{Outbox, Outgoing, SubName};
+
+/// The open subscriptions of all connections.
+pub struct Live {
+    gate: Gate,
+    index: Mutex<Index>,
+}
+
+impl Live {
+    /// No subscriptions, nothing delivered up to `cursor`.
+    pub fn new(gate: Gate, cursor: Cursor) -> Self {
+        Self { gate, index: Mutex::new(Index::new(cursor)) }
+    }
+
+    /// Takes in a connection without keys.
+    pub fn connect(&self, outbox: Arc<Outbox>) -> ConnectionId {
+        self.index.lock().connect(outbox)
+    }
+
+    /// Forgets a connection with its subscriptions.
+    pub fn disconnect(&self, connection: ConnectionId) {
+        self.index.lock().disconnect(connection);
+    }
+
+    /// The reader of a connection is now another one, in all its subscriptions.
+    pub fn set_reader(&self, connection: ConnectionId, reader: Reader) {
+        self.index.lock().set_reader(connection, reader, self.gate.policy());
+    }
+
+    /// Opens a subscription, in the place of one of the same id. Gives the cursor up to which the archive is to be read:
+    /// what was committed later is delivered from here.
+    ///
+    /// # Errors
+    /// `error:` when the connection has too many subscriptions or conditions open.
+    pub fn subscribe(
+        &self,
+        connection: ConnectionId,
+        id: &str,
+        filters: Arc<[Filter]>,
+        subscriptions_max: usize,
+    ) -> Result<Cursor, Rejection> {
+        self.index.lock().subscribe(connection, id, filters, subscriptions_max, self.gate.policy())
+    }
+
+    /// Ends a subscription; says whether it was open.
+    pub fn unsubscribe(&self, connection: ConnectionId, id: &str) -> bool {
+        self.index.lock().unsubscribe(connection, id)
+    }
+
+    /// How many subscriptions are open.
+    pub fn subscriptions(&self) -> usize {
+        self.index.lock().len()
+    }
+
+    /// The cursor up to which everything has been delivered.
+    pub fn cursor(&self) -> Cursor {
+        self.index.lock().cursor()
+    }
+
+    /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of now; without it
+    /// an event of a group is delivered to nobody.
+    pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
+        let mut index = self.index.lock();
+        let mut delivered = 0;
+        let members = group.and_then(|group| match &group.status {
+            GroupStatus::Managed(view) => Some(&view.members),
+            _ => None,
+        });
+        let mut slow = Vec::new();
+        index.candidates(sealed, members, |subscription, reader, outbox| {
+            let released = subscription
+                .filters
+                .iter()
+                .find_map(|filter| self.gate.release(sealed, Asker::new(reader, filter), group, now));
+            let Some(released) = released else { return };
+            match outbox.push_event(Outgoing::event(&subscription.name, &released)) {
+                Ok(()) => delivered += 1,
+                Err(_) => {
+                    let reason = Rejection::error("too slow: events came faster than they were read; subscribe again");
+                    outbox.push(closed_frame(&subscription.id, &reason));
+                    slow.push((subscription.connection, Arc::clone(&subscription.id)));
+                }
+            }
+        });
+        for (connection, id) in slow {
+            index.unsubscribe(connection, &id);
+        }
+        index.advance(sealed.cursor());
+        delivered
+    }
+}
+
+/// One open subscription.
+pub(crate) struct Subscription {
+    pub(crate) connection: ConnectionId,
+    pub(crate) id: Arc<str>,
+    pub(crate) name: SubName,
+    pub(crate) filters: Arc<[Filter]>,
+}

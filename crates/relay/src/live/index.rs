@@ -1,0 +1,284 @@
+//! The index of subscriptions by route.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher, Hash, RandomState},
+    sync::Arc,
+};
+
+use nostr_extensions::{
+    Audience, Policy, Reader, Role, Sealed,
+    audience::{is_for_group, may_be_for_keys, may_be_public},
+    gate::Route,
+};
+use nostr_protocol::{EventId, Filter, Kind, PublicKey, Rejection};
+use nostr_store::Cursor;
+
+use super::Subscription;
+use crate::outbox::{Outbox, SubName};
+
+/// Most routes that the subscriptions of one connection stand under.
+const CONNECTION_ROUTES_MAX: usize = 20_000;
+
+/// Names a connection for as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(u64);
+
+type SubscriptionId = u64;
+
+/// What a subscription is found by. Hashed under a key of this process, so that nobody can choose what collides; a
+/// collision costs a match that fails.
+#[derive(Hash)]
+enum Key<'a> {
+    Id(EventId),
+    Author(PublicKey),
+    Tag(u8, &'a str),
+    /// Public events of a kind.
+    Kind(Kind),
+    /// All public events.
+    Everything,
+    /// Events for a key.
+    Inbox(PublicKey),
+    /// Events of the managed groups that a key is a member of.
+    Member(PublicKey),
+    /// Rosters of all groups.
+    Rosters,
+}
+
+pub(super) struct Index {
+    cursor: Cursor,
+    next_id: u64,
+    hasher: RandomState,
+    connections: HashMap<ConnectionId, Connection>,
+    subscriptions: HashMap<SubscriptionId, Entry>,
+    routes: BTreeSet<(u64, SubscriptionId)>,
+    /// How many subscriptions stand under `Member` of a key.
+    member_routes: usize,
+}
+
+struct Connection {
+    reader: Reader,
+    outbox: Arc<Outbox>,
+    subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
+    routes: usize,
+}
+
+struct Entry {
+    subscription: Subscription,
+    routes: Box<[u64]>,
+    /// Routes under `Member` among them.
+    member_routes: usize,
+    /// The last event it was a candidate for, so that two routes to it count once.
+    seen: Cursor,
+    /// Nothing at or before this is delivered.
+    from: Cursor,
+}
+
+impl Index {
+    pub(super) fn new(cursor: Cursor) -> Self {
+        Self {
+            cursor,
+            next_id: 0,
+            hasher: RandomState::new(),
+            connections: HashMap::new(),
+            subscriptions: HashMap::new(),
+            routes: BTreeSet::new(),
+            member_routes: 0,
+        }
+    }
+
+    pub(super) const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    pub(super) fn advance(&mut self, cursor: Cursor) {
+        self.cursor = self.cursor.max(cursor);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    pub(super) fn connect(&mut self, outbox: Arc<Outbox>) -> ConnectionId {
+        self.next_id += 1;
+        let id = ConnectionId(self.next_id);
+        let connection =
+            Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0 };
+        self.connections.insert(id, connection);
+        id
+    }
+
+    pub(super) fn disconnect(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        for subscription in connection.subscriptions.into_values() {
+            self.forget(subscription);
+        }
+    }
+
+    pub(super) fn set_reader(&mut self, id: ConnectionId, reader: Reader, policy: &Policy) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.reader = reader.clone();
+        connection.routes = 0;
+        let open: Vec<SubscriptionId> = connection.subscriptions.values().copied().collect();
+        let mut total = 0;
+        for id in open {
+            if let Some(entry) = self.subscriptions.get_mut(&id) {
+                let (routes, member_routes) = routes(&self.hasher, &entry.subscription.filters, &reader, policy);
+                for route in &entry.routes {
+                    self.routes.remove(&(*route, id));
+                }
+                self.routes.extend(routes.iter().map(|route| (*route, id)));
+                self.member_routes = self.member_routes - entry.member_routes + member_routes;
+                total += routes.len();
+                entry.routes = routes;
+                entry.member_routes = member_routes;
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.routes = total;
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        connection_id: ConnectionId,
+        id: &str,
+        filters: Arc<[Filter]>,
+        subscriptions_max: usize,
+        policy: &Policy,
+    ) -> Result<Cursor, Rejection> {
+        self.unsubscribe(connection_id, id);
+        let Some(connection) = self.connections.get_mut(&connection_id) else { return Ok(self.cursor) };
+        if connection.subscriptions.len() >= subscriptions_max {
+            return Err(Rejection::error(format!(
+                "this connection has {subscriptions_max} subscriptions open; CLOSE one first"
+            )));
+        }
+        let (routes, member_routes) = routes(&self.hasher, &filters, &connection.reader, policy);
+        if connection.routes + routes.len() > CONNECTION_ROUTES_MAX {
+            return Err(Rejection::error(format!(
+                "the subscriptions of this connection name over {CONNECTION_ROUTES_MAX} values; CLOSE some first"
+            )));
+        }
+        self.next_id += 1;
+        let key = self.next_id;
+        let id: Arc<str> = id.into();
+        connection.routes += routes.len();
+        connection.subscriptions.insert(Arc::clone(&id), key);
+        self.routes.extend(routes.iter().map(|route| (*route, key)));
+        self.member_routes += member_routes;
+        let subscription = Subscription { connection: connection_id, name: SubName::new(&id), id, filters };
+        let entry = Entry { subscription, routes, member_routes, seen: 0, from: self.cursor };
+        self.subscriptions.insert(key, entry);
+        Ok(self.cursor)
+    }
+
+    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) -> bool {
+        let Some(connection) = self.connections.get_mut(&connection) else { return false };
+        let Some(key) = connection.subscriptions.remove(id) else { return false };
+        connection.routes -= self.subscriptions.get(&key).map_or(0, |entry| entry.routes.len());
+        self.forget(key);
+        true
+    }
+
+    fn forget(&mut self, key: SubscriptionId) {
+        if let Some(entry) = self.subscriptions.remove(&key) {
+            for route in &entry.routes {
+                self.routes.remove(&(*route, key));
+            }
+            self.member_routes -= entry.member_routes;
+        }
+    }
+
+    /// Calls `visit` once with each subscription that one of the event's routes leads to.
+    pub(super) fn candidates(
+        &mut self,
+        sealed: &Sealed,
+        members: Option<&HashMap<PublicKey, Role>>,
+        mut visit: impl FnMut(&Subscription, &Reader, &Outbox),
+    ) {
+        let mut keys = Vec::with_capacity(16);
+        let hasher = &self.hasher;
+        let public = *sealed.audience() == Audience::Everyone;
+        sealed.routes(|route| match route {
+            Route::Id(id) => keys.push(hasher.hash_one(Key::Id(id))),
+            Route::Author(author) => keys.push(hasher.hash_one(Key::Author(author))),
+            Route::Tag(letter, value) => keys.push(hasher.hash_one(Key::Tag(letter, value))),
+            Route::Kind(kind) if public => keys.push(hasher.hash_one(Key::Kind(kind))),
+            Route::Kind(Kind::ROSTER) => keys.push(hasher.hash_one(Key::Rosters)),
+            Route::Kind(_) => {}
+        });
+        match sealed.audience() {
+            Audience::Everyone => keys.push(hasher.hash_one(Key::Everything)),
+            Audience::Keys(to) => keys.extend(to.iter().map(|key| hasher.hash_one(Key::Inbox(*key)))),
+            Audience::Group(_) if self.member_routes > 0 => {
+                keys.extend(members.into_iter().flatten().map(|(key, _)| hasher.hash_one(Key::Member(*key))));
+            }
+            Audience::Group(_) | Audience::Nobody => {}
+        }
+        let cursor = sealed.cursor();
+        for key in keys {
+            for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
+                let Some(entry) = self.subscriptions.get_mut(id) else { continue };
+                if entry.seen == cursor || entry.from >= cursor {
+                    continue;
+                }
+                entry.seen = cursor;
+                if let Some(connection) = self.connections.get(&entry.subscription.connection) {
+                    visit(&entry.subscription, &connection.reader, &connection.outbox);
+                }
+            }
+        }
+    }
+}
+
+/// The routes of a subscription, and how many of them are `Member` routes.
+fn routes(hasher: &RandomState, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
+    let mut routes = BTreeSet::new();
+    let mut member_routes = BTreeSet::new();
+    for filter in filters.iter().filter(|filter| !filter.is_impossible()) {
+        let add = |routes: &mut BTreeSet<u64>, key: Key<'_>| routes.insert(hasher.hash_one(key));
+        let tag = filter.tags.iter().min_by_key(|(_, values)| values.len());
+        if let Some(ids) = &filter.ids {
+            for id in ids {
+                add(&mut routes, Key::Id(*id));
+            }
+        } else if let Some((letter, values)) = tag {
+            for value in values {
+                add(&mut routes, Key::Tag(*letter, value));
+            }
+        } else if let Some(authors) = &filter.authors {
+            for author in authors {
+                add(&mut routes, Key::Author(*author));
+            }
+        } else {
+            let any = |test: fn(Kind) -> bool| {
+                filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)))
+            };
+            match &filter.kinds {
+                Some(kinds) => {
+                    for kind in kinds.iter().filter(|kind| may_be_public(**kind)) {
+                        add(&mut routes, Key::Kind(*kind));
+                    }
+                }
+                None => {
+                    add(&mut routes, Key::Everything);
+                }
+            }
+            for key in reader.keys() {
+                if any(may_be_for_keys) {
+                    add(&mut routes, Key::Inbox(*key));
+                }
+                if any(is_for_group) {
+                    add(&mut member_routes, Key::Member(*key));
+                }
+            }
+            if filter.asks_kind(Kind::ROSTER) && reader.keys().iter().any(|key| policy.is_admin(key)) {
+                add(&mut routes, Key::Rosters);
+            }
+        }
+    }
+    let members = member_routes.len();
+    routes.append(&mut member_routes);
+    (routes.into_iter().collect(), members)
+}

@@ -1,0 +1,157 @@
+//! What the relay counts, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
+//!
+//! Labels are kinds, operations and words: never a key, an id, a group or an address.
+
+use std::{collections::HashMap, time::Duration};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use nostr_protocol::{Kind, Rejection, Word};
+use nostr_store::{Saved, StoreError};
+
+/// Upper bounds of the histogram of store operations, in seconds; the specification's 0.1 and 0.5 among them.
+const DB_BUCKETS_SECS: [f64; 13] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// Kinds that are counted by number; all others are "other".
+const KINDS: [u16; 11] = [4, 5, 62, 443, 445, 446, 447, 450, 1059, 21059, 30443];
+
+/// The counters, made once.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    processed: HashMap<u16, Counter>,
+    processed_other: Counter,
+    groups_updated: Counter,
+    key_packages_stored: Counter,
+    membership_updates: Counter,
+    db_save: Histogram,
+    db_scan: Histogram,
+    db_sweep: Histogram,
+    expired: Counter,
+    delivered: Counter,
+    connections: Gauge,
+    subscriptions: Gauge,
+    log_cursor: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        #[allow(clippy::expect_used, reason = "the buckets are a literal that is not empty")]
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&DB_BUCKETS_SECS)
+            .expect("buckets are given")
+            .build_recorder();
+        let counter = |name: &'static str, labels: Vec<Label>| {
+            recorder.register_counter(&Key::from_parts(name, labels), &META)
+        };
+        let processed = |kind: String| {
+            counter("mls_gateway_events_processed_total", vec![Label::new("kind", kind)])
+        };
+        let duration = |operation: &'static str| {
+            let key = Key::from_parts("mls_gateway_db_operation_duration_seconds", vec![Label::new("operation", operation)]);
+            recorder.register_histogram(&key, &META)
+        };
+        let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &META);
+        Self {
+            processed: KINDS.into_iter().map(|kind| (kind, processed(kind.to_string()))).collect(),
+            processed_other: processed("other".to_owned()),
+            groups_updated: counter("mls_gateway_groups_updated_total", vec![]),
+            key_packages_stored: counter("mls_gateway_keypackages_stored_total", vec![]),
+            membership_updates: counter("mls_gateway_membership_updates_total", vec![]),
+            db_save: duration("save"),
+            db_scan: duration("scan"),
+            db_sweep: duration("sweep"),
+            expired: counter("mls_gateway_events_expired_total", vec![]),
+            delivered: counter("mls_gateway_events_delivered_total", vec![]),
+            connections: gauge("mls_gateway_connections"),
+            subscriptions: gauge("mls_gateway_subscriptions"),
+            log_cursor: gauge("mls_gateway_log_cursor"),
+            handle: recorder.handle(),
+            recorder,
+        }
+    }
+}
+
+static META: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+impl Metrics {
+    /// The text that Prometheus reads.
+    pub fn render(&self, subscriptions: usize, cursor: u64) -> String {
+        self.subscriptions.set(subscriptions as f64);
+        self.log_cursor.set(cursor as f64);
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    /// What the store did with an event.
+    pub fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
+        match saved {
+            Ok(Saved::New(_)) => {
+                self.processed.get(&kind.0).unwrap_or(&self.processed_other).increment(1);
+                match kind {
+                    Kind::KEY_PACKAGE | Kind::ADDRESSABLE_KEY_PACKAGE => self.key_packages_stored.increment(1),
+                    Kind::GROUP_MESSAGE => self.groups_updated.increment(1),
+                    Kind::ROSTER => {
+                        self.groups_updated.increment(1);
+                        self.membership_updates.increment(1);
+                    }
+                    _ => {}
+                }
+            }
+            Ok(Saved::Duplicate | Saved::Superseded) => {}
+            Ok(Saved::Deleted) => self.error("deleted"),
+            Ok(Saved::Refused(_)) => self.error("refused"),
+            Err(_) => self.error("storage"),
+        }
+    }
+
+    /// A refusal.
+    pub fn rejected(&self, rejection: &Rejection) {
+        if rejection.word != Word::Duplicate {
+            self.error(rejection.word.as_str());
+        }
+    }
+
+    /// Something that went wrong, under the name of what it was.
+    pub fn error(&self, reason: &'static str) {
+        let key = Key::from_parts("mls_gateway_errors_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// A request that was answered.
+    pub fn request(&self, door: &'static str) {
+        let key = Key::from_parts("mls_gateway_requests_total", vec![Label::new("door", door)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// A call of the store.
+    pub fn db_operation(&self, operation: &'static str, took: Duration) {
+        let histogram = match operation {
+            "save" => &self.db_save,
+            "scan" => &self.db_scan,
+            _ => &self.db_sweep,
+        };
+        histogram.record(took.as_secs_f64());
+    }
+
+    /// Events that the sweeper removed.
+    pub fn expired(&self, events: usize) {
+        self.expired.increment(events as u64);
+    }
+
+    /// Live deliveries of one event.
+    pub fn delivered(&self, times: usize) {
+        self.delivered.increment(times as u64);
+    }
+
+    /// One more client.
+    pub fn connection_opened(&self) {
+        self.connections.increment(1.0);
+    }
+
+    /// One client less.
+    pub fn connection_closed(&self) {
+        self.connections.decrement(1.0);
+    }
+}

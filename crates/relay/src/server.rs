@@ -1,0 +1,105 @@
+//! One listener for everything: WebSocket, NIP-11, the page for people, health, metrics.
+
+mod http;
+mod tls;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    time::timeout,
+};
+
+use tower::ServiceExt as _;
+
+use crate::app::App;
+
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Wait after the system refuses a new connection, as when it has no descriptors left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Accepts connections until the relay stops.
+///
+/// # Errors
+/// When the certificate or the key cannot be read.
+pub async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
+    let acceptor = app.config.server.tls().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
+    let router = http::router(Arc::clone(&app));
+    let room = Arc::new(Semaphore::new(app.config.server.connections_max));
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = app.stopping.cancelled() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            app.metrics.error("connections_max");
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+        let (app, router, acceptor) = (Arc::clone(&app), router.clone(), acceptor.clone());
+        let tracker = app.connections.clone();
+        tracker.spawn(async move {
+            let place = http::Place::new(place);
+            let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
+            match acceptor {
+                None => serve(app, router, stream, peer, place, handshake).await,
+                Some(acceptor) => {
+                    if let Ok(Ok(stream)) = timeout(handshake, acceptor.accept(stream)).await {
+                        serve(app, router, stream, peer, place, handshake).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn serve(
+    app: Arc<App>,
+    router: axum::Router,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: SocketAddr,
+    place: http::Place,
+    handshake: Duration,
+) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(http::PeerAddr(peer));
+        request.extensions_mut().insert(place.clone());
+        router.clone().oneshot(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(handshake)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = app.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// Those of the system.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

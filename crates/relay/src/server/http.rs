@@ -1,0 +1,194 @@
+//! The routes: `/` (WebSocket, NIP-11, the page for people), `/health`, `/metrics`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Extension, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use nostr_protocol::auth::{RelayAddress, RelayNames};
+use tokio::sync::OwnedSemaphorePermit;
+use tower_http::cors::{Any, CorsLayer};
+use yawc::{DeflatePool, Options, WebSocket};
+
+use crate::{
+    app::App,
+    config::Origins,
+    connection::{self, Peer},
+    info, rate_limit,
+};
+
+/// The address of the peer at the other end of the TCP connection.
+#[derive(Clone, Copy)]
+pub(super) struct PeerAddr(pub(super) SocketAddr);
+
+/// A place among `connections_max`, given back when the connection is gone, upgraded or not.
+#[derive(Clone)]
+pub(super) struct Place(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+
+impl Place {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(permit))
+    }
+}
+
+/// Compressors and decompressors that wait for work; as many as can be at work at one time are enough.
+const DEFLATE_IDLE_MAX: usize = 16;
+/// Messages below this many bytes are sent as they are.
+const DEFLATE_BYTES_MIN: usize = 512;
+/// First size of a socket's read and write buffer; they grow with a message and shrink after it.
+const SOCKET_BUFFER_BYTES: usize = 1 << 10;
+
+#[derive(Clone)]
+struct Shared {
+    app: Arc<App>,
+    options: Options,
+}
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    let message_bytes_max = app.config.limitation.max_message_length + 1;
+    let options = Options::default()
+        .with_limits(message_bytes_max, message_bytes_max)
+        .with_low_latency_compression()
+        .server_no_context_takeover()
+        .client_no_context_takeover()
+        .with_deflate_pool(DeflatePool::new(DEFLATE_IDLE_MAX))
+        .with_compression_threshold(DEFLATE_BYTES_MIN)
+        .with_read_buffer_capacity(SOCKET_BUFFER_BYTES)
+        .with_write_buffer_capacity(SOCKET_BUFFER_BYTES)
+        .with_utf8();
+    let cors = match &app.config.server.allowed_origins {
+        Origins::Any => CorsLayer::new().allow_origin(Any),
+        Origins::Only(origins) => {
+            let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+            CorsLayer::new().allow_origin(origins.collect::<Vec<_>>())
+        }
+    };
+    let cors = cors.allow_headers(Any).allow_methods(Any);
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(root)
+        .layer(cors)
+        .with_state(Shared { app, options })
+}
+
+async fn health(State(shared): State<Shared>) -> Response {
+    let health = info::Health::healthy(shared.app.started.elapsed().as_secs());
+    ([(header::CACHE_CONTROL, "no-store")], axum::Json(health)).into_response()
+}
+
+/// Counts of hidden messages are not for strangers: a peer on this machine, or the bearer token.
+async fn metrics(
+    State(shared): State<Shared>,
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let app = &shared.app;
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let direct_loopback = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
+    let open = match &app.config.metrics.auth {
+        Some(secret) if bearer.is_some() => bearer.is_some_and(|token| secret.matches(token)),
+        _ => direct_loopback,
+    };
+    if !open {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n").into_response();
+    }
+    let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn root(
+    State(shared): State<Shared>,
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    Extension(place): Extension<Place>,
+    mut request: Request,
+) -> Response {
+    let headers = request.headers();
+    let asks_upgrade = headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if asks_upgrade {
+        return upgrade(&shared, peer, place, &mut request);
+    }
+    if request.uri().path() != "/" {
+        return (StatusCode::NOT_FOUND, "nothing is here\n").into_response();
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if accept.contains("application/nostr+json") {
+        let document = axum::Json(info::document(&shared.app.config));
+        return ([(header::CONTENT_TYPE, "application/nostr+json")], document).into_response();
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, info::LANDING_PAGE_CSP),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let url = page_url(&shared.app, request.headers());
+    (headers, info::landing_page(&shared.app.config, &url)).into_response()
+}
+
+/// The WebSocket URL that the page shows: what is configured, else what the visitor came by. Shown and never trusted.
+fn page_url(app: &App, headers: &HeaderMap) -> String {
+    if let Some(url) = &app.config.server.public_url {
+        return url.to_string();
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let scheme = if app.config.server.tls().is_some() || app.config.on_cloud_run { "wss" } else { "ws" };
+    format!("{scheme}://{host}")
+}
+
+fn upgrade(shared: &Shared, peer: SocketAddr, place: Place, request: &mut Request) -> Response {
+    let app = &shared.app;
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let allowed = origin.to_str().is_ok_and(|origin| app.config.server.allowed_origins.allows(origin));
+        if !allowed {
+            return (StatusCode::FORBIDDEN, "this origin is not in server.allowed_origins\n").into_response();
+        }
+    }
+    let peer = Peer {
+        address: rate_limit::client_address(
+            peer.ip(),
+            request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()),
+            &app.config.server.trusted_proxies,
+            app.config.on_cloud_run,
+        ),
+        names: Arc::new(names(app, peer, request.headers())),
+    };
+    let (response, upgraded) = match WebSocket::upgrade_with_options(&mut *request, shared.options.clone()) {
+        Ok(parts) => parts,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("no WebSocket handshake: {error}\n")).into_response(),
+    };
+    let app = Arc::clone(app);
+    let tracker = app.connections.clone();
+    tracker.spawn(async move {
+        let _place = place;
+        if let Ok(socket) = upgraded.await {
+            connection::serve(app, peer, socket).await;
+        }
+    });
+    response.map(axum::body::Body::new)
+}
+
+/// How this connection may name the relay (decisions, "Identity" 3).
+fn names(app: &App, peer: SocketAddr, headers: &HeaderMap) -> RelayNames {
+    let configured = app.config.server.relay_addresses();
+    if !configured.is_empty() {
+        return RelayNames::Configured(configured);
+    }
+    if app.config.on_cloud_run {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        return host
+            .and_then(|host| RelayAddress::parse(&format!("wss://{host}")))
+            .map_or(RelayNames::Unknown, RelayNames::Host);
+    }
+    let behind_proxy = headers.contains_key("x-forwarded-for");
+    if peer.ip().to_canonical().is_loopback() && !behind_proxy { RelayNames::Loopback } else { RelayNames::Unknown }
+}

@@ -1,0 +1,267 @@
+//! Starting and stopping: the parts put together, and taken down in order.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nostr_extensions::{Gate, Policy, Sealed};
+use nostr_store::{
+    Store,
+    embedded::{Durability, Embedded, Options},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::App,
+    clock::{Clock, SystemClock},
+    config::{self, Config},
+    expiry,
+    groups::Groups,
+    live::Live,
+    metrics::Metrics,
+    random,
+    rate_limit::RateLimits,
+    server,
+    telemetry::{self, OwnerTags},
+    writer::Writer,
+};
+
+/// Why the relay did not start; the text is for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+/// A relay that listens.
+pub struct Relay {
+    /// Where it listens.
+    pub address: SocketAddr,
+    app: Arc<App>,
+    tasks: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    live: JoinHandle<()>,
+}
+
+/// Runs a relay until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// [`StartError`], in words for the operator.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    telemetry::init(&config.log);
+    let store = open_store(&config)?;
+    let config = Arc::new(config);
+    let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
+    announce(&config, relay.address);
+    stop_signal().await;
+    tracing::info!("stopping: no new connections, what was accepted is finished");
+    relay.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let durability = match config.data.durability {
+        config::Durability::Commit => Durability::Commit,
+        config::Durability::Interval => Durability::Interval { ms: config.data.sync_interval_ms },
+    };
+    let options = Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
+    let store = Embedded::open(&config.data.path, options).map_err(|error| StartError(error.to_string()))?;
+    Ok(Arc::new(store))
+}
+
+impl Relay {
+    /// Starts a relay over `store` and binds its port.
+    ///
+    /// # Errors
+    /// [`StartError`], in words for the operator.
+    pub async fn start(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let wanted = config.server.socket_address();
+        let listener = server::bind(wanted)
+            .await
+            .map_err(|error| StartError(format!("server.host and server.port: cannot listen on {wanted}: {error}")))?;
+        let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
+        let policy = Arc::new(config.policy());
+        let gate = Gate::new(Arc::clone(&policy));
+        let groups = Arc::new(Groups::new(Arc::clone(&store)));
+        let metrics = Arc::new(Metrics::default());
+        let live = Arc::new(Live::new(gate.clone(), store.head()));
+        let (writer, committed, writer_task) =
+            Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics));
+        let app = Arc::new(App {
+            limits: RateLimits::new(&config.mls_gateway.rate_limits),
+            owner_tags: OwnerTags::new(random::bytes32()),
+            policy,
+            gate,
+            store,
+            groups,
+            live,
+            writer,
+            metrics,
+            clock,
+            started: Instant::now(),
+            stopping: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            config,
+        });
+        let live = tokio::spawn(follow(committed, Parts::of(&app)));
+        let serving = Arc::clone(&app);
+        let listening = tokio::spawn(async move {
+            if let Err(error) = server::run(serving, listener).await {
+                tracing::error!("{error}");
+            }
+        });
+        let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
+        Ok(Self { address, app, tasks: vec![listening, sweeping], writer: writer_task, live })
+    }
+
+    /// The relay's parts.
+    #[must_use]
+    pub const fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Takes no new connections, finishes what was accepted, closes each socket with 1001; at most
+    /// `shutdown_timeout_secs`.
+    pub async fn stop(self) {
+        let limit = Duration::from_secs(self.app.config.server.shutdown_timeout_secs);
+        self.app.stopping.cancel();
+        self.app.connections.close();
+        let finished = tokio::time::timeout(limit, async {
+            for task in self.tasks {
+                let _ = task.await;
+            }
+            self.app.connections.wait().await;
+            // The last handle to the writer goes with the last handle to the parts.
+            drop(self.app);
+            let _ = self.writer.await;
+            let _ = self.live.await;
+        });
+        if finished.await.is_err() {
+            tracing::warn!("not everything was finished in {} s", limit.as_secs());
+        }
+    }
+}
+
+/// What live delivery needs, without the writer, so that the writer can end before it.
+struct Parts {
+    live: Arc<Live>,
+    groups: Arc<Groups>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Parts {
+    fn of(app: &App) -> Self {
+        Self {
+            live: Arc::clone(&app.live),
+            groups: Arc::clone(&app.groups),
+            metrics: Arc::clone(&app.metrics),
+            clock: Arc::clone(&app.clock),
+        }
+    }
+}
+
+/// Delivers what was committed, in commit order, until the writer has ended.
+async fn follow(mut committed: mpsc::Receiver<Vec<Sealed>>, parts: Parts) {
+    while let Some(batch) = committed.recv().await {
+        for sealed in batch {
+            let group = match sealed.group() {
+                // A group whose state is not known is shut.
+                Some(id) => parts.groups.get(id).await.ok(),
+                None => None,
+            };
+            let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());
+            parts.metrics.delivered(delivered);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn announce(config: &Config, address: SocketAddr) {
+    let scheme = if config.server.tls().is_some() { "wss" } else { "ws" };
+    tracing::info!("listening on {scheme}://{address}");
+    for line in config.summary() {
+        tracing::info!("{line}");
+    }
+    for line in config.warnings() {
+        tracing::warn!("{line}");
+    }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// The policy that a configuration makes.
+impl Config {
+    /// The choices that the rules read.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        use nostr_extensions::{
+            Source,
+            policy::{KeyPackageConsumption, VerifyKeyPackages},
+        };
+        const DAY: u64 = 86_400;
+        let gateway = &self.mls_gateway;
+        let residents = (!self.auth.pubkey_whitelist.is_empty()).then(|| {
+            self.auth
+                .pubkey_whitelist
+                .iter()
+                .chain(&gateway.admin_pubkeys)
+                .chain(&gateway.system_pubkey)
+                .copied()
+                .collect()
+        });
+        Policy {
+            auth_required: self.auth.enabled,
+            residents,
+            admin_keys: gateway.admin_pubkeys.iter().copied().collect(),
+            system_key: gateway.system_pubkey,
+            sources: gateway
+                .membership_sources
+                .iter()
+                .map(|source| match source {
+                    config::MembershipSource::Roster => Source::Roster,
+                    config::MembershipSource::GiftWrap => Source::GiftWrap,
+                })
+                .collect(),
+            unlisted_groups: gateway.unlisted_groups,
+            open_bootstrap: gateway.open_bootstrap,
+            archive_secs: gateway.enable_message_archive.then_some(gateway.message_archive_ttl_days * DAY),
+            welcome_ttl_secs: gateway.welcome_ttl_secs,
+            keypackage_ttl_secs: gateway.keypackage_ttl_secs,
+            keypackage_max_lifetime_secs: gateway.keypackage_max_lifetime_secs,
+            keypackage_request_ttl_secs: gateway.keypackage_request_ttl_secs,
+            roster_ttl_secs: gateway.roster_policy_ttl_days * DAY,
+            verify_keypackages: match gateway.verify_keypackages {
+                config::VerifyKeyPackages::Off => VerifyKeyPackages::Off,
+                config::VerifyKeyPackages::Log => VerifyKeyPackages::Log,
+                config::VerifyKeyPackages::Enforce => VerifyKeyPackages::Enforce,
+            },
+            keypackage_consumption: match gateway.keypackage_consumption {
+                config::KeyPackageConsumption::Never => KeyPackageConsumption::Never,
+                config::KeyPackageConsumption::OnRead => KeyPackageConsumption::OnRead,
+            },
+            event_bytes_max: self.limitation.max_event_length,
+            event_tags_max: self.limitation.max_event_tags,
+            created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The writer: gathers admitted events of all connections into batches for the store, and answers each after its commit.
+//!
+//! While one batch is made durable the next one gathers, so that one fsync serves all who wait. What was committed goes
+//! on in commit order: first the cached states of groups that it changed are forgotten, then the publishers hear `OK`,
+//! then live delivery gets it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use nostr_extensions::{Admitted, Sealed, mls_gateway::group::Refusal};
+use nostr_protocol::{
+    EventId, Kind, Rejection,
+    message::{ok_frame, refused_frame},
+};
+use nostr_store::{Saved, Store, StoreError};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{groups::Groups, metrics::Metrics, outbox::Outbox};
+
+/// Most events of one batch.
+pub const BATCH_EVENTS_MAX: usize = 1_024;
+/// Most events that wait for a batch; then publishers wait.
+pub const WAITING_EVENTS_MAX: usize = 4_096;
+/// Most events of one connection that are under way.
+pub const IN_FLIGHT_MAX: usize = 256;
+/// Most committed batches that wait for live delivery; then the writer waits.
+const LIVE_BATCHES_MAX: usize = 16;
+
+/// Who is told what became of an event.
+#[derive(Default)]
+pub struct Publisher {
+    /// Where answers go.
+    pub outbox: Arc<Outbox>,
+    in_flight: AtomicUsize,
+    /// Events under way that change who is in a group.
+    changes_in_flight: AtomicUsize,
+    settled: Notify,
+}
+
+impl Publisher {
+    /// A publisher with nothing under way.
+    #[must_use]
+    pub fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, ..Self::default() }
+    }
+
+    /// How many events are under way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Waits until no event is under way that changes who is in a group, so that what this connection published before
+    /// counts for what it publishes now.
+    pub async fn groups_settled(&self) {
+        self.until(|| self.changes_in_flight.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Waits until nothing is under way.
+    pub async fn settled(&self) {
+        self.until(|| self.in_flight.load(Ordering::Acquire) == 0).await;
+    }
+
+    async fn until(&self, done: impl Fn() -> bool) {
+        while !done() {
+            let changed = self.settled.notified();
+            if done() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn begin(&self, changes_group: bool) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        if changes_group {
+            self.changes_in_flight.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn end(&self, changes_group: bool, frame: String) {
+        self.outbox.push(frame);
+        if changes_group {
+            self.changes_in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.settled.notify_one();
+    }
+}
+
+struct Job {
+    admitted: Admitted,
+    id: EventId,
+    kind: Kind,
+    publisher: Arc<Publisher>,
+}
+
+impl Job {
+    fn changes_group(&self) -> bool {
+        changes_group(self.kind)
+    }
+}
+
+/// Whether events of this kind may change who is in a group.
+#[must_use]
+pub const fn changes_group(kind: Kind) -> bool {
+    matches!(kind, Kind::ROSTER | Kind::GIFT_WRAP | Kind::VANISH)
+}
+
+/// The writer's front: where connections hand events in.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the writer. It ends when every [`Writer`] is dropped and what was handed in is done; committed events come
+    /// out of the receiver in commit order.
+    pub fn start(
+        store: Arc<dyn Store>,
+        groups: Arc<Groups>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, mpsc::Receiver<Vec<Sealed>>, tokio::task::JoinHandle<()>) {
+        let (jobs, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
+        let (committed, live) = mpsc::channel(LIVE_BATCHES_MAX);
+        let task = tokio::spawn(run(waiting, store, groups, metrics, committed));
+        (Self { jobs }, live, task)
+    }
+
+    /// Hands an event in; the answer goes to the publisher's outbox. Waits while too many wait.
+    pub async fn save(&self, admitted: Admitted, publisher: &Arc<Publisher>) {
+        let (id, kind) = (admitted.event().id(), admitted.event().kind());
+        let job = Job { admitted, id, kind, publisher: Arc::clone(publisher) };
+        publisher.begin(changes_group(kind));
+        if let Err(gone) = self.jobs.send(job).await {
+            let job = gone.0;
+            let reason = Rejection::error("this relay is stopping; publish again when it is back");
+            job.publisher.end(job.changes_group(), refused_frame(&job.id, &reason));
+        }
+    }
+}
+
+async fn run(
+    mut waiting: mpsc::Receiver<Job>,
+    store: Arc<dyn Store>,
+    groups: Arc<Groups>,
+    metrics: Arc<Metrics>,
+    committed: mpsc::Sender<Vec<Sealed>>,
+) {
+    let mut jobs = Vec::with_capacity(BATCH_EVENTS_MAX);
+    while waiting.recv_many(&mut jobs, BATCH_EVENTS_MAX).await > 0 {
+        let mut batch = Vec::with_capacity(jobs.len());
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            answers.push((job.id, job.kind, job.publisher));
+            batch.push(job.admitted);
+        }
+        let started = std::time::Instant::now();
+        let saved = store.save(batch).await;
+        metrics.db_operation("save", started.elapsed());
+        let mut log = Vec::with_capacity(saved.len());
+        // Before anyone hears of it, what was changed is forgotten.
+        for saved in &saved {
+            if let Ok(Saved::New(sealed)) = saved {
+                groups.changed(&sealed.touches(), sealed.cursor());
+            }
+        }
+        for ((id, kind, publisher), saved) in answers.into_iter().zip(saved) {
+            metrics.saved(kind, &saved);
+            let frame = answer(&id, &saved);
+            if let Ok(Saved::New(sealed)) = saved {
+                log.push(sealed);
+            }
+            publisher.end(changes_group(kind), frame);
+        }
+        if !log.is_empty() && committed.send(log).await.is_err() {
+            tracing::error!("live delivery has ended while events were being stored");
+        }
+    }
+}
+
+fn answer(id: &EventId, saved: &Result<Saved, StoreError>) -> String {
+    match saved {
+        Ok(Saved::New(_)) => ok_frame(id, true, ""),
+        Ok(Saved::Duplicate) => ok_frame(id, true, DUPLICATE),
+        Ok(Saved::Superseded) => ok_frame(id, true, "duplicate: a newer event of this address is stored"),
+        Ok(Saved::Deleted) => {
+            refused_frame(id, &Rejection::blocked("this event was deleted; what was deleted does not come back"))
+        }
+        Ok(Saved::Refused(refusal)) => refused_frame(id, &Rejection::from(Refusal::clone(refusal))),
+        Err(StoreError::Event(why)) => {
+            tracing::debug!(why, "an event cannot be stored");
+            refused_frame(id, &Rejection::error("this event cannot be stored"))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "writing failed");
+            refused_frame(id, &Rejection::error("storage unavailable, try again"))
+        }
+    }
+}
+
+/// The reason of `OK true` for an event that is stored already.
+pub const DUPLICATE: &str = "duplicate: this event is stored already";

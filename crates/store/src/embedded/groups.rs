@@ -1,0 +1,210 @@
+//! Groups: their records and members, and the epochs that their messages show.
+//!
+//! What a roster, a wrap or a vanishing key does is decided by [`nostr_extensions::mls_gateway::group`]; here it is read
+//! and written.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use heed::{RoTxn, RwTxn};
+use nostr_extensions::{
+    GroupRecord, GroupStatus, GroupView, NostrGroupId, Role,
+    mls_gateway::group::{Changed, SeenEpoch, next_epoch},
+};
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use super::{fail::Fail, keys::Key, tables::Tables};
+use crate::Cursor;
+
+const DAY_SECS: u64 = 86_400;
+/// Most groups whose last epoch is kept in memory.
+const EPOCHS_MAX: usize = 65_536;
+
+fn members_prefix(group: &NostrGroupId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(group.as_str().len() + 33);
+    key.extend_from_slice(group.as_str().as_bytes());
+    key.push(0);
+    key
+}
+
+fn member(group: &NostrGroupId, key: &PublicKey) -> Vec<u8> {
+    let mut out = members_prefix(group);
+    out.extend_from_slice(key.as_bytes());
+    out
+}
+
+fn membership(key: &PublicKey, group: &NostrGroupId) -> Vec<u8> {
+    [key.as_bytes(), group.as_str().as_bytes()].concat()
+}
+
+fn role_from(byte: Option<&u8>) -> Result<Role, Fail> {
+    match byte {
+        Some(0) => Ok(Role::Member),
+        Some(1) => Ok(Role::Admin),
+        _ => Err(Fail::Corrupt("a member has no role")),
+    }
+}
+
+impl Tables {
+    pub(super) fn group_record(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<Option<GroupRecord>, Fail> {
+        let Some(json) = self.groups.get(txn, group.as_str().as_bytes())? else { return Ok(None) };
+        serde_json::from_slice(json).map(Some).map_err(|_| Fail::Corrupt("a group's record does not read"))
+    }
+
+    pub(super) fn put_group_record(
+        &self,
+        txn: &mut RwTxn<'_>,
+        group: &NostrGroupId,
+        record: &GroupRecord,
+    ) -> Result<(), Fail> {
+        let json = serde_json::to_vec(record).map_err(|_| Fail::Corrupt("a group's record does not write"))?;
+        Ok(self.groups.put(txn, group.as_str().as_bytes(), &json)?)
+    }
+
+    pub(super) fn is_managed(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<bool, Fail> {
+        Ok(self.groups.get(txn, group.as_str().as_bytes())?.is_some())
+    }
+
+    pub(super) fn is_unlisted(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<bool, Fail> {
+        Ok(self.unlisted.get(txn, group.as_str().as_bytes())?.is_some())
+    }
+
+    pub(super) fn is_member(&self, txn: &RoTxn<'_>, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Fail> {
+        Ok(self.members.get(txn, &member(group, key))?.is_some())
+    }
+
+    /// All that is known of a group, its members too.
+    pub(super) fn group_status(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<GroupStatus, Fail> {
+        let Some(record) = self.group_record(txn, group)? else {
+            let unlisted = self.is_unlisted(txn, group)?;
+            return Ok(if unlisted { GroupStatus::Unlisted } else { GroupStatus::Unknown });
+        };
+        let prefix = members_prefix(group);
+        let mut members = HashMap::new();
+        for entry in self.members.prefix_iter(txn, &prefix)? {
+            let (key, role) = entry?;
+            let key = key[prefix.len()..].try_into().map_err(|_| Fail::Corrupt("a member has no key"))?;
+            members.insert(PublicKey::from_bytes(key), role_from(role.first())?);
+        }
+        Ok(GroupStatus::Managed(Arc::new(GroupView { record, members })))
+    }
+
+    pub(super) fn groups_of(&self, txn: &RoTxn<'_>, keys: &[PublicKey]) -> Result<BTreeSet<NostrGroupId>, Fail> {
+        let mut groups = BTreeSet::new();
+        for key in keys {
+            for entry in self.memberships.prefix_iter(txn, key.as_bytes())? {
+                let id = std::str::from_utf8(&entry?.0[32..]).ok().and_then(NostrGroupId::parse);
+                groups.insert(id.ok_or(Fail::Corrupt("a membership has no group"))?);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// How many groups `founder` founded by wraps in the 24 hours before `now`.
+    pub(super) fn founded_today(
+        &self,
+        txn: &RoTxn<'_>,
+        founder: &PublicKey,
+        now: UnixSecs,
+    ) -> Result<u32, Fail> {
+        let tails = Self::tails(self.founded, txn, founder.as_bytes())?;
+        let recent = tails.iter().filter(|tail| founded_at(tail).saturating_add(DAY_SECS) > now);
+        Ok(u32::try_from(recent.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Writes what a change did to a group, and counts its founding.
+    pub(super) fn put_change(
+        &self,
+        txn: &mut RwTxn<'_>,
+        group: &NostrGroupId,
+        changed: &Changed,
+        cursor: Cursor,
+        now: UnixSecs,
+    ) -> Result<(), Fail> {
+        self.put_group_record(txn, group, &changed.view.record)?;
+        for (key, role) in &changed.delta {
+            match role {
+                Some(role) => {
+                    self.members.put(txn, &member(group, key), &[u8::from(*role == Role::Admin)])?;
+                    self.memberships.put(txn, &membership(key, group), &[])?;
+                }
+                None => {
+                    self.members.delete(txn, &member(group, key))?;
+                    self.memberships.delete(txn, &membership(key, group))?;
+                }
+            }
+        }
+        if let Some(founder) = changed.founder {
+            for tail in Self::tails(self.founded, txn, founder.as_bytes())? {
+                if founded_at(&tail).saturating_add(DAY_SECS) <= now {
+                    self.founded.delete(txn, &Key::new().with(founder.as_bytes()).with(&tail))?;
+                }
+            }
+            let key = Key::new().with(founder.as_bytes()).with(&now.to_be_bytes()).with(&cursor.to_be_bytes());
+            self.founded.put(txn, &key, &[])?;
+        }
+        Ok(())
+    }
+}
+
+fn founded_at(tail: &[u8]) -> UnixSecs {
+    tail.first_chunk().map_or(0, |bytes| UnixSecs::from_be_bytes(*bytes))
+}
+
+/// The last epochs of groups, which messages raise far more often than they are worth a write: they are written once a
+/// second a group and on close, and a crash loses what was not. Only the registry shows them.
+#[derive(Debug, Default)]
+pub(super) struct Epochs {
+    known: HashMap<NostrGroupId, Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    last: Option<u64>,
+    written: bool,
+}
+
+impl Epochs {
+    /// The last epoch, where it is not to be read from the group's record.
+    pub(super) fn last(&self, group: &NostrGroupId) -> Option<Option<u64>> {
+        self.known.get(group).map(|known| known.last)
+    }
+
+    /// Takes over what a committed transaction saw.
+    pub(super) fn learn(&mut self, seen: HashMap<NostrGroupId, Option<u64>>) {
+        for (group, last) in seen {
+            let written = self.known.get(&group).is_some_and(|known| known.written && known.last == last);
+            self.known.insert(group, Known { last, written });
+        }
+    }
+
+    /// Whether so many are known that they are better written and forgotten.
+    pub(super) fn is_full(&self) -> bool {
+        self.known.len() > EPOCHS_MAX
+    }
+
+    pub(super) fn unwritten(&self) -> Vec<(NostrGroupId, Option<u64>)> {
+        let unwritten = self.known.iter().filter(|(_, known)| !known.written);
+        unwritten.map(|(group, known)| (group.clone(), known.last)).collect()
+    }
+
+    /// Notes that these were written.
+    pub(super) fn written(&mut self, groups: &[(NostrGroupId, Option<u64>)]) {
+        for (group, last) in groups {
+            if let Some(known) = self.known.get_mut(group) {
+                known.written |= known.last == *last;
+            }
+        }
+        if self.is_full() {
+            self.known.retain(|_, known| !known.written);
+        }
+    }
+}
+
+/// The epoch after a message, where it differs.
+pub(super) fn raised(last: Option<u64>, seen: SeenEpoch) -> Option<Option<u64>> {
+    let next = next_epoch(last, seen);
+    (next != last).then_some(next)
+}

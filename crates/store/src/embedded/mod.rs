@@ -1,0 +1,309 @@
+//! The embedded store: everything in one LMDB environment (<http://www.lmdb.tech/doc/>), in one process.
+//!
+//! Events lie in the order of their commits, as they were received; a short index by audience leads to them. One thread
+//! writes ([`writer`]); readers read in place, each in a snapshot of its own, without a lock. What is written costs
+//! what its index entries cost, so a group message has one, beside its id.
+
+mod delete;
+mod env;
+mod fail;
+mod groups;
+mod keys;
+mod log;
+mod packages;
+mod plan;
+mod queue;
+mod scan;
+mod sweep;
+mod tables;
+mod write;
+mod writer;
+
+use std::{
+    fs::File,
+    ops::Bound,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use heed::{Env, RoTxn, WithTls};
+use nostr_extensions::{
+    Admitted, GroupState, GroupStatus, NostrGroupId, Query, Sealed, gate::Touches, query::Position,
+};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use parking_lot::Mutex;
+
+use self::{
+    fail::Fail,
+    groups::Epochs,
+    keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
+    log::{Vanishing, seal},
+    queue::{Call, Queue},
+    scan::Scan,
+    tables::{NEXT_CURSOR, Tables},
+    writer::Writer,
+};
+use crate::{Cursor, LogEntry, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+
+/// Most transactions of one call of [`Store::sweep`]; other writes go in between.
+const SWEEP_ROUNDS_MAX: usize = 50;
+
+/// When an answer says that something is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on disk: each transaction ends with an fsync, which all who wait share.
+    Commit,
+    /// When the operating system has it; it is on disk at most this much later.
+    ///
+    /// A crash of this process loses nothing. When the machine loses power, what was acknowledged in the last interval
+    /// is lost, and as LMDB then reuses pages before their successors are on disk, the store itself may be beyond
+    /// repair: keep backups.
+    Interval {
+        /// Most milliseconds between two syncs while anything is written.
+        ms: u64,
+    },
+}
+
+/// How the store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// When an answer says that something is stored.
+    pub durability: Durability,
+    /// Largest size of the store in bytes. So much address space is set aside at once; memory and disk are used as the
+    /// store grows. Of this, up to 64 MiB (of a small store an eighth) is kept for taking out what has expired.
+    pub map_bytes_max: u64,
+}
+
+impl Default for Options {
+    /// Durable at commit, at most 64 GiB.
+    fn default() -> Self {
+        Self { durability: Durability::Commit, map_bytes_max: 64 << 30 }
+    }
+}
+
+/// What the writer tells readers outside the environment.
+struct Shared {
+    head: AtomicU64,
+    vanishing: ArcSwap<Vanishing>,
+    epochs: Mutex<Epochs>,
+}
+
+/// The store in a directory of its own. Dropping it writes what waits and closes it.
+pub struct Embedded {
+    env: Env<WithTls>,
+    tables: Tables,
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+    map_bytes_max: u64,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("env", &self.env).finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// Opens the store in `directory`, which is created where it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`], in words for the operator: the directory cannot be written, is in use by another rnostr, holds no
+    /// store, or one that a newer version made.
+    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let directory = directory.as_ref();
+        let lock = env::lock(directory)?;
+        let env = env::open_env(directory, &options)?;
+        let tables = Tables::open(&env)?;
+        let damaged = |fail: Fail| OpenError(format!("{}: {}", directory.display(), fail.to_store_error()));
+        let shared = Arc::new(known(&env, &tables).map_err(damaged)?);
+        let queue = Arc::new(Queue::new());
+        let writer =
+            Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), options.durability);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| OpenError(format!("the store's writer does not start: {error}")))?;
+        Ok(Self {
+            env,
+            tables,
+            shared,
+            queue,
+            writer: Some(writer),
+            map_bytes_max: options.map_bytes_max,
+            _lock: lock,
+        })
+    }
+
+    /// Reads in one snapshot.
+    fn read<T>(&self, read: impl FnOnce(&RoTxn<'_>) -> Result<T, Fail>) -> Result<T, StoreError> {
+        let in_snapshot = || read(&*self.env.read_txn()?);
+        in_snapshot().map_err(|fail: Fail| fail.to_store_error())
+    }
+
+    fn log_behind(&self, cursor: Cursor, entries_max: usize) -> Result<Vec<LogEntry>, StoreError> {
+        let vanishing = self.shared.vanishing.load();
+        self.read(|txn| {
+            let from = cursor_bytes(cursor.min(keys::CURSOR_MAX));
+            let range = (Bound::Excluded(&from[..]), Bound::Unbounded);
+            let mut entries = Vec::new();
+            for found in self.tables.events.range(txn, &range)? {
+                if entries.len() >= entries_max {
+                    break;
+                }
+                let (key, value) = found?;
+                let stored = Stored::read(value)?;
+                if vanishing.hides(stored.event) {
+                    continue;
+                }
+                let sealed = seal(stored, number_from(key))?;
+                let touches = if stored.has(TOUCHES_GROUPS) { Touches::EveryGroup } else { sealed.touches() };
+                entries.push(LogEntry { sealed, touches });
+            }
+            Ok(entries)
+        })
+    }
+
+    fn group_now(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), StoreError> {
+        // What was committed before is in the snapshot; what the snapshot holds beyond is found in its log.
+        let head = self.head();
+        let epoch = self.shared.epochs.lock().last(id);
+        self.read(|txn| {
+            let mut status = self.tables.group_status(txn, id)?;
+            if let (GroupStatus::Managed(view), Some(last_epoch)) = (&mut status, epoch) {
+                Arc::make_mut(view).record.last_epoch = last_epoch;
+            }
+            let cursor = head.max(self.tables.last_cursor(txn)?);
+            Ok((GroupState { id: id.clone(), status }, cursor))
+        })
+    }
+}
+
+/// What a process has to know before its first transaction.
+fn known(env: &Env<WithTls>, tables: &Tables) -> Result<Shared, Fail> {
+    let txn = env.read_txn()?;
+    let next = tables.meta.get(&txn, NEXT_CURSOR)?.map_or(1, number_from);
+    let head = tables.last_cursor(&txn)?.max(next.saturating_sub(1));
+    let mut vanishing = Vanishing::default();
+    for entry in tables.vanished.iter(&txn)? {
+        let (key, value) = entry?;
+        let vanished = delete::Vanished::read(value)?;
+        if vanished.is_pending() {
+            let key = key.try_into().map_err(|_| Fail::Corrupt("a vanished key is cut short"))?;
+            vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);
+        }
+    }
+    Ok(Shared {
+        head: AtomicU64::new(head),
+        vanishing: ArcSwap::from_pointee(vanishing),
+        epochs: Mutex::default(),
+    })
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // It answers with nothing, and a panic in it has been reported.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Store for Embedded {
+    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
+        Box::pin(async move {
+            let count = batch.len();
+            if count == 0 {
+                return Vec::new();
+            }
+            match self.queue.call(|answer| Call::Save { batch, answer }).await {
+                Ok(saved) => saved,
+                Err(error) => vec![Err(error); count],
+            }
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let vanishing = self.shared.vanishing.load();
+            let scan = Scan { tables: &self.tables, vanishing: &vanishing, query, from, up_to, bounds, now };
+            self.read(|txn| scan.run(txn))
+        })
+    }
+
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>> {
+        Box::pin(async move { self.log_behind(cursor, entries_max) })
+    }
+
+    fn head(&self) -> Cursor {
+        self.shared.head.load(Ordering::Acquire)
+    }
+
+    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let vanishing = self.shared.vanishing.load();
+            self.read(|txn| Ok(self.tables.find(txn, id)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event))))
+        })
+    }
+
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+        Box::pin(async move { self.group_now(id) })
+    }
+
+    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
+        Box::pin(async move { self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect())) })
+    }
+
+    fn claim_key_packages<'a>(
+        &'a self,
+        owner: &'a PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        let owner = *owner;
+        Box::pin(async move { self.queue.call(|answer| Call::Claim { owner, packages_max, now, answer }).await? })
+    }
+
+    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move {
+            let mut removed = 0;
+            for _ in 0..SWEEP_ROUNDS_MAX {
+                let events_max = events_max.saturating_sub(removed);
+                let swept = self.queue.call(|answer| Call::Sweep { now, events_max, answer }).await??;
+                removed += swept.removed;
+                if !swept.more || swept.removed >= events_max {
+                    break;
+                }
+            }
+            Ok(removed)
+        })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        Box::pin(async move {
+            self.read(|txn| {
+                Ok(Stats {
+                    events: self.tables.events.len(txn)?,
+                    groups: self.tables.groups.len(txn)?,
+                    bytes_used: writer::bytes_used(&self.tables, txn)?,
+                    bytes_max: self.map_bytes_max,
+                })
+            })
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! What waits for the writer: bounded in events, so that callers wait and memory does not grow.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nostr_extensions::{Admitted, Sealed};
+use nostr_protocol::{PublicKey, UnixSecs};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::sweep::Swept;
+use crate::{Saved, StoreError};
+
+/// Most events that wait or are being written.
+const WAITING_EVENTS_MAX: usize = 16_384;
+/// Most events of one transaction; a call that brings more by itself is not divided.
+const TXN_EVENTS_MAX: usize = 4_096;
+/// The transaction is closed by the call that reaches this many bytes of events.
+const TXN_BYTES_MAX: usize = 16 << 20;
+
+/// Where an answer goes.
+pub(super) type Answer<T> = oneshot::Sender<T>;
+
+/// One call.
+pub(super) enum Call {
+    Save { batch: Vec<Admitted>, answer: Answer<Vec<Result<Saved, StoreError>>> },
+    Claim { owner: PublicKey, packages_max: usize, now: UnixSecs, answer: Answer<Result<Vec<Sealed>, StoreError>> },
+    Sweep { now: UnixSecs, events_max: usize, answer: Answer<Result<Swept, StoreError>> },
+}
+
+impl Call {
+    fn events(&self) -> usize {
+        match self {
+            Self::Save { batch, .. } => batch.len(),
+            Self::Claim { .. } | Self::Sweep { .. } => 1,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Save { batch, .. } => batch.iter().map(|admitted| admitted.event().record().len()).sum(),
+            Self::Claim { .. } | Self::Sweep { .. } => 0,
+        }
+    }
+}
+
+/// A call that waits, and its share of the queue, which is free again when it is dropped.
+pub(super) struct Waiting {
+    call: Call,
+    share: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    pub(super) fn split(self) -> (Call, OwnedSemaphorePermit) {
+        (self.call, self.share)
+    }
+}
+
+/// What the writer woke up for.
+pub(super) enum Taken {
+    /// These calls, or none when the time was up.
+    Calls(Vec<Waiting>),
+    /// Nothing waits and nothing will come.
+    Closed,
+}
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            room: Arc::new(Semaphore::new(WAITING_EVENTS_MAX)),
+        }
+    }
+
+    /// Hands a call to the writer and waits for its answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the writer has ended.
+    pub(super) async fn call<T>(&self, call: impl FnOnce(Answer<T>) -> Call) -> Result<T, StoreError> {
+        let ended = || StoreError::Unavailable("the store is closed".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let call = call(answer);
+        let share = u32::try_from(call.events().min(WAITING_EVENTS_MAX)).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| ended())?;
+        {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(ended());
+            }
+            state.waiting.push_back(Waiting { call, share });
+        }
+        self.changed.notify_one();
+        answered.await.map_err(|_| ended())
+    }
+
+    /// Waits for calls, at most `patience`, and takes as many as fit into one transaction.
+    pub(super) fn take(&self, patience: Option<Duration>) -> Taken {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return Taken::Closed;
+            }
+            match until {
+                None => self.changed.wait(&mut state),
+                Some(until) => {
+                    if self.changed.wait_until(&mut state, until).timed_out() && state.waiting.is_empty() {
+                        return Taken::Calls(Vec::new());
+                    }
+                }
+            }
+        }
+        let (mut events, mut bytes) = (0, 0);
+        let mut taken = Vec::new();
+        while let Some(next) = state.waiting.front() {
+            events += next.call.events();
+            bytes += next.call.bytes();
+            if !taken.is_empty() && (events > TXN_EVENTS_MAX || bytes > TXN_BYTES_MAX) {
+                break;
+            }
+            taken.extend(state.waiting.pop_front());
+        }
+        Taken::Calls(taken)
+    }
+
+    /// Lets nothing more in; what waits is still done.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Lets nothing more in and forgets what waits, so that nobody waits for a writer that is gone.
+    pub(super) fn abandon(&self) {
+        let forgotten = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(forgotten);
+        self.room.close();
+    }
+}

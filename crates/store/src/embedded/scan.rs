@@ -1,0 +1,212 @@
+//! Answering queries: the ranges of a plan are read backwards and merged, newest first, until the page is full.
+//!
+//! Source: NIP-01 for the order. Events are matched where they lie in the map, and only what fits is copied.
+
+use std::{cmp::Ordering, collections::BinaryHeap, collections::binary_heap::PeekMut, ops::Bound};
+
+use heed::{RoRevRange, RoTxn, types::Bytes};
+use nostr_extensions::{Query, query::Position};
+use nostr_protocol::{EventId, UnixSecs};
+
+use super::{
+    fail::Fail,
+    keys::{Key, LOG_ONLY, ORDER_BYTES, SUFFIX_BYTES, Stored, TIME_MAX, number_from, order, time_bytes},
+    log::{Vanishing, seal},
+    plan::plan,
+    tables::Tables,
+};
+use crate::{Cursor, Page, PageBounds};
+
+/// What a page is made under.
+pub(super) struct Scan<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) vanishing: &'a Vanishing,
+    pub(super) query: &'a Query,
+    pub(super) from: Option<Position>,
+    pub(super) up_to: Cursor,
+    pub(super) bounds: PageBounds,
+    pub(super) now: UnixSecs,
+}
+
+/// A range of the index on its way, at one entry.
+struct Range<'t> {
+    entries: RoRevRange<'t, Bytes, Bytes>,
+    prefix_len: usize,
+    at: [u8; SUFFIX_BYTES],
+}
+
+impl<'t> Range<'t> {
+    /// On its first entry; `None` where it has none.
+    fn open(scan: &Scan<'_>, txn: &'t RoTxn<'_>, prefix: Key) -> Result<Option<Self>, Fail> {
+        let filter = &scan.query.filter;
+        let until = filter.until.unwrap_or(TIME_MAX);
+        let lower = prefix.with(&time_bytes(filter.since.unwrap_or(0)));
+        let upper = match scan.from {
+            Some(from) if from.created_at <= until => {
+                prefix.with(&order(from.created_at, from.id.as_bytes())).with(&[0xff; SUFFIX_BYTES - ORDER_BYTES])
+            }
+            _ => prefix.with(&time_bytes(until)).with(&[0xff; SUFFIX_BYTES - 5]),
+        };
+        let range = (Bound::Included(&lower[..]), Bound::Included(&upper[..]));
+        let entries = scan.tables.index.rev_range(txn, &range)?;
+        let mut opened = Self { entries, prefix_len: prefix.len(), at: [0; SUFFIX_BYTES] };
+        Ok(opened.advance()?.then_some(opened))
+    }
+
+    /// Goes to the next entry; `false` where there is none.
+    fn advance(&mut self) -> Result<bool, Fail> {
+        let Some(entry) = self.entries.next().transpose()? else { return Ok(false) };
+        self.at = *entry
+            .0
+            .get(self.prefix_len..)
+            .and_then(|suffix| suffix.first_chunk())
+            .ok_or(Fail::Corrupt("an entry of the index is cut short"))?;
+        Ok(true)
+    }
+}
+
+impl Ord for Range<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl PartialOrd for Range<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Range<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Range<'_> {}
+
+/// A page on its way.
+#[derive(Default)]
+struct Filling {
+    page: Page,
+    bytes: usize,
+    entries: usize,
+    last: Option<Position>,
+}
+
+impl Scan<'_> {
+    /// The page.
+    pub(super) fn run(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
+        match &self.query.filter.ids {
+            Some(ids) => self.by_ids(txn, ids),
+            None => self.by_ranges(txn),
+        }
+    }
+
+    fn shows(&self, cursor: Cursor, stored: &Stored<'_>) -> bool {
+        cursor <= self.up_to
+            && stored.expires_at > self.now
+            && !stored.has(LOG_ONLY)
+            && !self.vanishing.hides(stored.event)
+            && self.query.filter.matches(stored.event)
+    }
+
+    fn is_behind_from(&self, position: Position) -> bool {
+        self.from.is_none_or(|from| position > from)
+    }
+
+    fn is_full(&self, filling: &Filling) -> bool {
+        filling.page.events.len() >= self.bounds.events_max.max(1)
+            || filling.bytes >= self.bounds.bytes_max.max(1)
+            || filling.entries >= self.bounds.entries_max.max(1)
+    }
+
+    /// Each id is looked up; there are no more of them than a filter may name.
+    fn by_ids(&self, txn: &RoTxn<'_>, ids: &[EventId]) -> Result<Page, Fail> {
+        let mut found = Vec::new();
+        for id in ids {
+            let Some((cursor, stored)) = self.tables.find(txn, id)? else { continue };
+            let position = position(&stored);
+            if self.is_behind_from(position) && self.shows(cursor, &stored) {
+                found.push((position, cursor, stored));
+            }
+        }
+        found.sort_unstable_by_key(|(position, ..)| *position);
+        let mut filling = Filling::default();
+        for (position, cursor, stored) in found {
+            if self.is_full(&filling) {
+                filling.page.next = filling.last;
+                break;
+            }
+            self.take(&mut filling, cursor, stored)?;
+            filling.last = Some(position);
+        }
+        Ok(filling.page)
+    }
+
+    fn by_ranges(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
+        let mut ranges = BinaryHeap::new();
+        for prefix in plan(self.tables, txn, self.query)? {
+            ranges.extend(Range::open(self, txn, prefix)?);
+        }
+        let mut filling = Filling::default();
+        let mut tied = Vec::new();
+        while pop_tied(&mut ranges, &mut tied)? {
+            // One event may stand in several ranges, and several events may share all that the index orders by.
+            filling.entries += tied.len();
+            tied.sort_unstable();
+            tied.dedup();
+            let mut events = Vec::with_capacity(tied.len());
+            for cursor in tied.drain(..) {
+                let stored = self.tables.event(txn, cursor)?.ok_or(Fail::Corrupt("the index leads to no event"))?;
+                events.push((position(&stored), cursor, stored));
+            }
+            events.sort_unstable_by_key(|(position, ..)| *position);
+            let mut events = events.into_iter().peekable();
+            while let Some((position, cursor, stored)) = events.next() {
+                if !self.is_behind_from(position) {
+                    // Seen on the page before: looking at it again must not keep this one from going on.
+                    filling.entries = filling.entries.saturating_sub(1);
+                    continue;
+                }
+                if self.shows(cursor, &stored) {
+                    self.take(&mut filling, cursor, stored)?;
+                }
+                filling.last = Some(position);
+                if self.is_full(&filling) && (events.peek().is_some() || !ranges.is_empty()) {
+                    filling.page.next = filling.last;
+                    return Ok(filling.page);
+                }
+            }
+        }
+        Ok(filling.page)
+    }
+
+    fn take(&self, filling: &mut Filling, cursor: Cursor, stored: Stored<'_>) -> Result<(), Fail> {
+        let sealed = seal(stored, cursor)?;
+        filling.bytes += sealed.byte_len();
+        filling.page.events.push(sealed);
+        Ok(())
+    }
+}
+
+fn position(stored: &Stored<'_>) -> Position {
+    Position { created_at: stored.event.created_at(), id: stored.event.id() }
+}
+
+/// Moves the cursors of all entries that stand first into `tied`; `false` where there are none.
+fn pop_tied(ranges: &mut BinaryHeap<Range<'_>>, tied: &mut Vec<Cursor>) -> Result<bool, Fail> {
+    tied.clear();
+    let Some(first) = ranges.peek() else { return Ok(false) };
+    let first: [u8; SUFFIX_BYTES] = first.at;
+    while let Some(mut range) = ranges.peek_mut() {
+        if range.at[..ORDER_BYTES] != first[..ORDER_BYTES] {
+            break;
+        }
+        tied.push(number_from(&range.at[ORDER_BYTES..]));
+        if !range.advance()? {
+            PeekMut::pop(range);
+        }
+    }
+    Ok(true)
+}

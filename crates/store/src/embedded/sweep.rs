@@ -1,0 +1,119 @@
+//! Taking out what has expired and what vanished keys left, some at a time.
+//!
+//! What a vanished key left is found by going through the log up to the request: a wrap or a group message that it wrote
+//! is indexed under those it was for and not under its author.
+
+use std::{ops::Bound, sync::Arc};
+
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use super::{
+    delete::Vanished,
+    fail::Fail,
+    keys::{Stored, TIME_MAX, cursor_bytes, cursors_from, number_from, time_bytes},
+    log::vanished_at,
+    write::Tx,
+};
+use crate::Cursor;
+
+/// Most events of the log that one transaction searches for those of vanished keys.
+const SEARCHED_MAX: usize = 20_000;
+/// Most lists of `expiry` that one transaction goes through.
+const LISTS_MAX: usize = 20_000;
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Swept {
+    pub(super) removed: usize,
+    /// Whether there is more to do that it did not get to.
+    pub(super) more: bool,
+}
+
+impl Tx<'_> {
+    /// Removes at most `events_max` events.
+    pub(super) fn sweep(&mut self, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
+        self.flush_expiry()?;
+        let mut swept = self.sweep_expired(now, events_max)?;
+        if !self.vanishing.0.is_empty() && swept.removed < events_max {
+            let vanished = self.sweep_vanished(events_max - swept.removed)?;
+            swept.removed += vanished.removed;
+            swept.more |= vanished.more;
+        }
+        Ok(swept)
+    }
+
+    fn sweep_expired(&mut self, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
+        let mut lists = Vec::new();
+        let mut events = 0;
+        let until = time_bytes(now.saturating_add(1).min(TIME_MAX));
+        for list in self.tables.expiry.range(&self.txn, &(Bound::Unbounded, Bound::Excluded(&until[..])))? {
+            let (key, cursors) = list?;
+            lists.push((key.to_vec(), cursors.to_vec()));
+            events += cursors.len() / 6;
+            if events >= events_max || lists.len() >= LISTS_MAX {
+                break;
+            }
+        }
+        let mut swept = Swept { removed: 0, more: events >= events_max || lists.len() >= LISTS_MAX };
+        for (key, cursors) in lists {
+            let mut left = &cursors[..];
+            while let (Some(cursor), true) = (cursors_from(left).next(), swept.removed < events_max) {
+                swept.removed += usize::from(self.tables.remove_event(&mut self.txn, cursor)?);
+                left = &left[6..];
+            }
+            if left.len() < cursors.len() {
+                self.tables.expiry.delete(&mut self.txn, &key)?;
+            }
+            if !left.is_empty() {
+                self.tables.expiry.put(&mut self.txn, &[&key[..5], &left[..6]].concat(), left)?;
+                break;
+            }
+        }
+        Ok(swept)
+    }
+
+    fn sweep_vanished(&mut self, events_max: usize) -> Result<Swept, Fail> {
+        let mut pending: Vec<(PublicKey, Vanished)> = Vec::new();
+        for key in self.vanishing.0.keys() {
+            if let Some(value) = self.tables.vanished.get(&self.txn, key.as_bytes())? {
+                pending.push((*key, Vanished::read(value)?));
+            }
+        }
+        let from = pending.iter().map(|(_, vanished)| vanished.searched).min().unwrap_or(0);
+        let until = pending.iter().map(|(_, vanished)| vanished.until).max().unwrap_or(0);
+        let (found, searched) = self.search(from, until, events_max)?;
+        for cursor in &found {
+            self.tables.remove_event(&mut self.txn, *cursor)?;
+        }
+        let mut more = false;
+        for (key, mut vanished) in pending {
+            vanished.searched = vanished.searched.max(searched);
+            self.tables.vanished.put(&mut self.txn, key.as_bytes(), &vanished.bytes())?;
+            if vanished.is_pending() {
+                more = true;
+            } else {
+                Arc::make_mut(&mut self.vanishing).0.remove(&key);
+            }
+        }
+        Ok(Swept { removed: found.len(), more })
+    }
+
+    /// Cursors of events that are hidden, from `from` on, and how far the search came.
+    fn search(&self, from: Cursor, until: Cursor, events_max: usize) -> Result<(Vec<Cursor>, Cursor), Fail> {
+        let (lower, upper) = (cursor_bytes(from), cursor_bytes(until));
+        let range = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
+        let mut found = Vec::new();
+        for (count, entry) in self.tables.events.range(&self.txn, &range)?.enumerate() {
+            let (key, value) = entry?;
+            let cursor = number_from(key);
+            if count >= SEARCHED_MAX || found.len() >= events_max {
+                return Ok((found, cursor));
+            }
+            let vanished = |key: &PublicKey| self.vanishing.0.get(key).copied();
+            if vanished_at(Stored::read(value)?.event, vanished).is_some() {
+                found.push(cursor);
+            }
+        }
+        Ok((found, until))
+    }
+}

@@ -1,0 +1,188 @@
+//! The tables of the environment, and the version of their layout.
+
+use heed::{CommitOrAbort, Database, Env, RwTxn, WithTls, types::Bytes};
+
+use super::fail::Fail;
+use crate::{OpenError, StoreError};
+
+/// Byte strings to byte strings; [`super::keys`] knows their forms.
+pub(super) type Table = Database<'static, Bytes, Bytes>;
+
+/// The version of the layout that this build writes.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+const SCHEMA: &[u8] = b"schema";
+/// In `meta`: a cursor that no event has reached; the next process starts here.
+pub(super) const NEXT_CURSOR: &[u8] = b"next-cursor";
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
+        /// Every table.
+        #[derive(Clone, Copy)]
+        pub(super) struct Tables {
+            $($(#[$doc])* pub(super) $field: Table,)*
+        }
+
+        const NAMES: &[&str] = &[$($name),*];
+
+        impl Tables {
+            fn from_opened(opened: &[Table]) -> Option<Self> {
+                let mut opened = opened.iter().copied();
+                Some(Self { $($field: opened.next()?,)* })
+            }
+
+            /// Each table, to be measured.
+            pub(super) fn all(&self) -> impl Iterator<Item = Table> {
+                [$(self.$field),*].into_iter()
+            }
+        }
+    };
+}
+
+tables! {
+    /// Names to numbers.
+    meta = "meta";
+    /// cursor (6) -> header and record, see [`super::keys::Stored`]; only ever appended to.
+    events = "events";
+    /// id (first 8) -> cursors (6 each) of the events whose ids begin so.
+    ids = "ids";
+    /// See [`super::keys::index_keys`].
+    index = "index";
+    /// expires_at (5), first cursor (6) -> cursors (6 each) of what one transaction stored with that expiry.
+    expiry = "expiry";
+    /// target id (first 16), deleter (first 16) -> whether the target was public (1).
+    tombstones = "tombstones";
+    /// address -> `created_at` (8) of the newest deletion.
+    address_tombstones = "address-tombstones";
+    /// address -> cursor (6) of the newest event.
+    addresses = "addresses";
+    /// owner (32), cursor (6) -> reference hash (16), content hash (32), last resort (1).
+    packages = "key-packages";
+    /// owner (32), reference hash (16), cursor (6) -> content hash (32).
+    references = "key-package-references";
+    /// owner (first 16), content hash (first 16): KeyPackages that a claim took.
+    claimed = "claimed";
+    /// group id -> [`nostr_extensions::GroupRecord`] as JSON.
+    groups = "groups";
+    /// group id: has carried unlisted messages.
+    unlisted = "unlisted";
+    /// group id, 0, key (32) -> role (1).
+    members = "members";
+    /// key (32), group id: the other direction of `members`.
+    memberships = "memberships";
+    /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
+    founded = "founded";
+    /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).
+    vanished = "vanished";
+}
+
+/// A step from one version of the layout to the next.
+type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
+
+/// The ladder: the step at `n` leads from version `n + 1` to `n + 2`.
+const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [];
+
+impl Tables {
+    /// How many tables there are.
+    pub(super) const COUNT: u32 = NAMES.len() as u32;
+
+    /// Opens all tables, creating what is missing, and brings an older layout up to this build's in one transaction.
+    ///
+    /// # Errors
+    /// [`OpenError`] for a newer layout, and for an environment that is no store.
+    pub(super) fn open(env: &Env<WithTls>) -> Result<Self, OpenError> {
+        let failed = |error: heed::Error| OpenError(format!("the store does not open: {error}"));
+        let txn = env.write_txn().map_err(failed)?;
+        let opened = env
+            .create_databases_and_commit(txn, |opener, txn| {
+                let open = |name: &&str| opener.create_database::<Bytes, Bytes>(txn, Some(name));
+                let opened: Result<Vec<_>, heed::Error> = NAMES.iter().map(open).collect();
+                opened.map(Opened).map(CommitOrAbort::<_, ()>::Commit)
+            })
+            .map_err(failed)?;
+        let CommitOrAbort::Commit(opened) = opened else {
+            return Err(OpenError("the store does not open".to_owned()));
+        };
+        let tables = Self::from_opened(&opened).ok_or_else(|| OpenError("a table is missing".to_owned()))?;
+        tables.climb(env, &MIGRATIONS)?;
+        Ok(tables)
+    }
+
+    fn climb(&self, env: &Env<WithTls>, steps: &[Step]) -> Result<(), OpenError> {
+        let newest = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let unreadable = |fail: Fail| match fail.to_store_error() {
+            StoreError::Unavailable(text) | StoreError::Full(text) | StoreError::Event(text) => {
+                OpenError(format!("the store cannot be brought up to schema {newest}: {text}"))
+            }
+        };
+        let climb = || -> Result<Result<(), OpenError>, Fail> {
+            let mut txn = env.write_txn()?;
+            let found = match self.meta.get(&txn, SCHEMA)? {
+                Some(bytes) => {
+                    u32::from_be_bytes(bytes.try_into().map_err(|_| Fail::Corrupt("its schema has no version"))?)
+                }
+                None if self.events.is_empty(&txn)? => newest,
+                None => return Err(Fail::Corrupt("it holds events and no schema")),
+            };
+            if found > newest || found == 0 {
+                return Ok(Err(OpenError(format!(
+                    "the store was made by a newer rnostr (schema {found}, this build knows {newest}); \
+                     run that version, or another data directory"
+                ))));
+            }
+            for (step, from) in steps.iter().zip(1..).skip(found as usize - 1) {
+                tracing::info!(from, to = from + 1, "migrating the store");
+                step(&mut txn, self)?;
+            }
+            self.meta.put(&mut txn, SCHEMA, &newest.to_be_bytes())?;
+            txn.commit()?;
+            Ok(Ok(()))
+        };
+        climb().map_err(unreadable)?
+    }
+}
+
+struct Opened<'t>(Vec<Database<'t, Bytes, Bytes>>);
+
+impl heed::OnCommit for Opened<'_> {
+    type Committed = Vec<Table>;
+
+    fn on_commit(self, token: &heed::CommitToken) -> Vec<Table> {
+        self.0.into_iter().map(|table| table.on_commit(token)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::env::open_env;
+
+    fn mark(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
+        let marks = tables.meta.get(txn, b"marks")?.map_or(0, |bytes| bytes[0]);
+        tables.meta.put(txn, b"marks", &[marks + 1])?;
+        Ok(())
+    }
+
+    fn fail(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
+        mark(txn, tables)?;
+        Err(Fail::Corrupt("made up"))
+    }
+
+    fn marks(env: &Env<WithTls>, tables: &Tables) -> u8 {
+        let txn = env.read_txn().expect("a reader");
+        tables.meta.get(&txn, b"marks").expect("a table").map_or(0, |bytes| bytes[0])
+    }
+
+    #[test]
+    fn older_layouts_climb_each_step_once_and_newer_ones_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store of version 1");
+        assert!(tables.climb(&env, &[mark, fail]).is_err());
+        assert_eq!(marks(&env, &tables), 0, "a step that fails takes those before it along");
+        tables.climb(&env, &[mark, mark]).expect("two steps");
+        tables.climb(&env, &[mark, mark]).expect("nothing left to do");
+        assert_eq!(marks(&env, &tables), 2);
+        let refused = tables.climb(&env, &[]).expect_err("a newer store");
+        assert!(refused.0.contains("made by a newer rnostr (schema 3, this build knows 1)"), "{refused}");
+    }
+}

@@ -1,0 +1,365 @@
+//! The one thread that writes: it takes all that waits into one transaction, so that one fsync serves all who wait.
+//!
+//! A transaction that fails is given up and divided, down to the one event that does not go in, which alone gets the
+//! error. Everything it keeps in memory is learnt from committed transactions alone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use heed::{Env, RoTxn, WithTls};
+use nostr_extensions::{Admitted, Sealed};
+use nostr_protocol::{Kind, PublicKey, UnixSecs};
+
+use super::{
+    Durability, Shared,
+    fail::Fail,
+    queue::{Call, Queue, Taken, Waiting},
+    sweep::Swept,
+    tables::{NEXT_CURSOR, Tables},
+    write::{Standings, Tx},
+};
+use crate::{Cursor, Saved, StoreError};
+
+/// Least time between two writes of the epochs that messages raised.
+const EPOCHS_PERIOD: Duration = Duration::from_secs(1);
+/// Cursors that are set aside in one write, so that an ephemeral event needs none.
+const CURSORS_AHEAD: Cursor = 65_536;
+/// Most bytes of the map that are kept for taking out and for copies of pages on the way; of a small map, an eighth.
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
+
+/// More than one transaction adds to the map.
+const TXN_GROWTH_BYTES_MAX: u64 = 128 << 20;
+
+/// Something to be done in a transaction.
+enum Work {
+    Save(Admitted),
+    Claim { owner: PublicKey, packages_max: usize, now: UnixSecs },
+    Sweep { now: UnixSecs, events_max: usize },
+}
+
+enum Outcome {
+    Saved(Saved),
+    Claimed(Vec<Sealed>),
+    Swept(Swept),
+}
+
+type Outcomes = Vec<Result<Outcome, StoreError>>;
+
+/// What still fits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    Nothing,
+    /// What takes out more than it brings.
+    Removals,
+    Everything,
+}
+
+pub(super) struct Writer {
+    pub(super) env: Env<WithTls>,
+    pub(super) tables: Tables,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: Arc<Queue>,
+    durability: Durability,
+    standings: Standings,
+    next: Cursor,
+    /// The next process starts here, or above.
+    set_aside: Cursor,
+    epochs_written: Instant,
+    synced: Instant,
+    unsynced: bool,
+}
+
+/// Closes the queue when the writer ends, by whatever way.
+struct Ending(Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        env: Env<WithTls>,
+        tables: Tables,
+        shared: Arc<Shared>,
+        queue: Arc<Queue>,
+        durability: Durability,
+    ) -> Self {
+        let next = shared.head.load(Ordering::Acquire) + 1;
+        let now = Instant::now();
+        Self {
+            env,
+            tables,
+            shared,
+            queue,
+            durability,
+            standings: HashMap::new(),
+            next,
+            set_aside: next,
+            epochs_written: now,
+            synced: now,
+            unsynced: false,
+        }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.queue));
+        loop {
+            match self.queue.take(self.patience()) {
+                Taken::Closed => break,
+                Taken::Calls(calls) => self.serve(calls),
+            }
+            self.sync_if_due();
+        }
+        if let Err(fail) = self.attempt(&[], true) {
+            tracing::warn!(error = %fail.to_store_error(), "the last write of the store failed");
+        }
+        if self.unsynced && let Err(error) = self.env.force_sync() {
+            tracing::warn!(%error, "the last sync of the store failed");
+        }
+    }
+
+    /// How long nothing need be done.
+    fn patience(&self) -> Option<Duration> {
+        let epochs = (!self.shared.epochs.lock().unwritten().is_empty())
+            .then(|| EPOCHS_PERIOD.saturating_sub(self.epochs_written.elapsed()));
+        let sync = match self.durability {
+            Durability::Interval { ms } if self.unsynced => {
+                Some(Duration::from_millis(ms).saturating_sub(self.synced.elapsed()))
+            }
+            _ => None,
+        };
+        epochs.into_iter().chain(sync).min()
+    }
+
+    fn sync_if_due(&mut self) {
+        let Durability::Interval { ms } = self.durability else { return };
+        if self.unsynced && self.synced.elapsed() >= Duration::from_millis(ms) {
+            match self.env.force_sync() {
+                Ok(()) => self.unsynced = false,
+                Err(error) => tracing::error!(%error, "what was stored is not on disk yet"),
+            }
+            self.synced = Instant::now();
+        }
+    }
+
+    fn serve(&mut self, calls: Vec<Waiting>) {
+        let mut works = Vec::new();
+        let mut replies = Vec::new();
+        let mut shares = Vec::new();
+        for waiting in calls {
+            let (call, share) = waiting.split();
+            shares.push(share);
+            let reply = match call {
+                Call::Save { batch, answer } => {
+                    let count = batch.len();
+                    works.extend(batch.into_iter().map(Work::Save));
+                    Reply::Save(count, answer)
+                }
+                Call::Claim { owner, packages_max, now, answer } => {
+                    works.push(Work::Claim { owner, packages_max, now });
+                    Reply::Claim(answer)
+                }
+                Call::Sweep { now, events_max, answer } => {
+                    works.push(Work::Sweep { now, events_max });
+                    Reply::Sweep(answer)
+                }
+            };
+            replies.push(reply);
+        }
+        let mut outcomes = Vec::with_capacity(works.len());
+        self.write(&works, &mut outcomes);
+        let mut outcomes = outcomes.into_iter();
+        for reply in replies {
+            reply.send(&mut outcomes);
+        }
+    }
+
+    /// Does the works in one transaction, or where that fails in several.
+    fn write(&mut self, works: &[Work], outcomes: &mut Outcomes) {
+        match self.attempt(works, false) {
+            Ok(done) => outcomes.extend(done),
+            Err(fail) if works.len() <= 1 => {
+                let error = fail.to_store_error();
+                tracing::warn!(%error, "a write failed");
+                outcomes.extend(works.iter().map(|_| Err(error.clone())));
+            }
+            Err(_) => {
+                let (first, second) = works.split_at(works.len() / 2);
+                self.write(first, outcomes);
+                self.write(second, outcomes);
+            }
+        }
+    }
+
+    fn attempt(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
+        let done = self.transact(works, closing);
+        if done.is_err() {
+            // It may remember what the transaction that was given up had written.
+            self.standings.clear();
+        }
+        done
+    }
+
+    fn transact(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
+        let before = self.shared.vanishing.load_full();
+        let mut tx = Tx {
+            txn: self.env.write_txn()?,
+            tables: &self.tables,
+            shared: &self.shared,
+            standings: &mut self.standings,
+            next: self.next,
+            vanishing: Arc::clone(&before),
+            epochs: HashMap::new(),
+            expiring: BTreeMap::new(),
+            scratch: Vec::new(),
+        };
+        let unwritten = if closing || self.epochs_written.elapsed() >= EPOCHS_PERIOD {
+            self.shared.epochs.lock().unwritten()
+        } else {
+            Vec::new()
+        };
+        for (group, last) in &unwritten {
+            if let Some(mut record) = self.tables.group_record(&tx.txn, group)? {
+                record.last_epoch = *last;
+                self.tables.put_group_record(&mut tx.txn, group, &record)?;
+            }
+        }
+        let free = room(&self.env, &self.tables, &tx.txn, Spare::Before)?;
+        let mut outcomes = Vec::with_capacity(works.len());
+        let mut brings = false;
+        for work in works {
+            outcomes.push(match work {
+                Work::Save(admitted) if free < needed(admitted) => Err(Fail::Full.to_store_error()),
+                Work::Save(admitted) => {
+                    brings |= needed(admitted) == Room::Everything;
+                    Ok(Outcome::Saved(tx.save(admitted)?))
+                }
+                Work::Claim { owner, packages_max, now } => {
+                    Ok(Outcome::Claimed(tx.tables.claim(&mut tx.txn, owner, *packages_max, &tx.vanishing, *now)?))
+                }
+                Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
+            });
+        }
+        tx.flush_expiry()?;
+        let set_aside = if closing {
+            Some(tx.next)
+        } else {
+            (tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD)
+        };
+        if let Some(cursor) = set_aside {
+            self.tables.meta.put(&mut tx.txn, NEXT_CURSOR, &cursor.to_be_bytes())?;
+        }
+        if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
+            return Err(Fail::Full);
+        }
+        let Tx { txn, next, vanishing, epochs, .. } = tx;
+        txn.commit()?;
+
+        self.next = next;
+        self.set_aside = set_aside.unwrap_or(self.set_aside);
+        self.unsynced = matches!(self.durability, Durability::Interval { .. });
+        if !Arc::ptr_eq(&before, &vanishing) {
+            self.shared.vanishing.store(vanishing);
+        }
+        if !epochs.is_empty() || !unwritten.is_empty() {
+            let mut known = self.shared.epochs.lock();
+            known.written(&unwritten);
+            known.learn(epochs);
+        }
+        if !unwritten.is_empty() {
+            self.epochs_written = Instant::now();
+        }
+        self.shared.head.store(next - 1, Ordering::Release);
+        Ok(outcomes)
+    }
+}
+
+enum Reply {
+    Save(usize, super::queue::Answer<Vec<Result<Saved, StoreError>>>),
+    Claim(super::queue::Answer<Result<Vec<Sealed>, StoreError>>),
+    Sweep(super::queue::Answer<Result<Swept, StoreError>>),
+}
+
+impl Reply {
+    /// Answers out of the outcomes, which are in the order of the calls. A caller that is gone needs no answer.
+    fn send(self, outcomes: &mut impl Iterator<Item = Result<Outcome, StoreError>>) {
+        let lost = || StoreError::Unavailable("the writer lost an answer".to_owned());
+        match self {
+            Self::Save(count, answer) => {
+                let saved = |outcome| match outcome {
+                    Ok(Outcome::Saved(saved)) => Ok(saved),
+                    Ok(_) => Err(lost()),
+                    Err(error) => Err(error),
+                };
+                let _ = answer.send(outcomes.take(count).map(saved).collect());
+            }
+            Self::Claim(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Claimed(given))) => Ok(given),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::Sweep(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Swept(swept))) => Ok(swept),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+        }
+    }
+}
+
+/// What must be free for an event.
+fn needed(admitted: &Admitted) -> Room {
+    match admitted.event().kind() {
+        Kind::DELETION | Kind::VANISH => Room::Removals,
+        _ => Room::Everything,
+    }
+}
+
+/// How much of the reserve must be left: all of it before a transaction, half of it behind one.
+#[derive(Clone, Copy)]
+enum Spare {
+    Before,
+    After,
+}
+
+/// What still fits, by the pages that the tables use. Most of the time the map has not been written to its end, and
+/// that is all there is to look at.
+fn room(env: &Env<WithTls>, tables: &Tables, txn: &RoTxn<'_>, spare: Spare) -> Result<Room, Fail> {
+    let info = env.info();
+    let map = info.map_size as u64;
+    let reserve = (map / 8).min(RESERVE_BYTES_MAX);
+    let page = u64::from(tables.meta.stat(txn)?.page_size);
+    if (info.last_page_number as u64 + 1) * page + 2 * reserve + TXN_GROWTH_BYTES_MAX < map {
+        return Ok(Room::Everything);
+    }
+    let used = bytes_used(tables, txn)?;
+    let (full, spent) = match spare {
+        Spare::Before => (map - reserve, map - reserve / 4),
+        Spare::After => (map - reserve / 2, map),
+    };
+    Ok(match used {
+        used if used <= full => Room::Everything,
+        used if used <= spent => Room::Removals,
+        _ => Room::Nothing,
+    })
+}
+
+/// Bytes of the pages that hold something.
+pub(super) fn bytes_used(tables: &Tables, txn: &RoTxn<'_>) -> Result<u64, Fail> {
+    let mut bytes = 0;
+    for table in tables.all() {
+        let stat = table.stat(txn)?;
+        bytes += (stat.branch_pages + stat.leaf_pages + stat.overflow_pages) as u64 * u64::from(stat.page_size);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,36 @@
+//! `rnostr check-config`: reads a configuration as `relay` would, and says what it means.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use nostr_relay::config::{self, Config};
+
+/// Read a configuration and the environment, and say what the relay would enforce
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckConfig {
+    /// The configuration; without it, the built-in defaults are checked with the environment over them
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// List every key with its default, unit and variable, as Markdown, and check nothing
+    #[arg(long, conflicts_with = "config")]
+    keys: bool,
+}
+
+impl CheckConfig {
+    pub(super) fn run(self) -> Result<(), String> {
+        let text = if self.keys { config::markdown() } else { self.check()? };
+        // A reader that has seen enough (`| head`) is no failure.
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+        Ok(())
+    }
+
+    fn check(&self) -> Result<String, String> {
+        let config = Config::load(self.config.as_deref(), config::process_environment())
+            .map_err(|error| error.to_string())?;
+        let warnings = config.warnings().into_iter().map(|line| format!("warning: {line}"));
+        let lines = std::iter::once("ok".to_owned()).chain(config.summary()).chain(warnings);
+        Ok(lines.map(|line| line + "\n").collect())
+    }
+}

@@ -1,0 +1,32 @@
+//! The command line. Each subcommand is a file; what it returns as an error is one line for the person who typed it.
+
+mod check_config;
+mod keygen;
+mod relay;
+
+use clap::{Parser, Subcommand};
+
+/// A Nostr relay that is also the delivery service for MLS groups and Noise direct messages.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Relay(relay::Relay),
+    CheckConfig(check_config::CheckConfig),
+    Keygen(keygen::Keygen),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<(), String> {
+        match self.command {
+            Command::Relay(command) => command.run(),
+            Command::CheckConfig(command) => command.run(),
+            Command::Keygen(command) => command.run(),
+        }
+    }
+}

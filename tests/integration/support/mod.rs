@@ -1,0 +1,1 @@
+//! A relay and clients for tests.
