@@ -27,8 +27,8 @@ impl CheckConfig {
     }
 
     fn check(&self) -> Result<String, String> {
-        let config = Config::load(self.config.as_deref(), config::process_environment())
-            .map_err(|error| error.to_string())?;
+        let config =
+            Config::load(self.config.as_deref(), config::process_environment()).map_err(|error| error.to_string())?;
         let warnings = config.warnings().into_iter().map(|line| format!("warning: {line}"));
         let lines = std::iter::once("ok".to_owned()).chain(config.summary()).chain(warnings);
         Ok(lines.map(|line| line + "\n").collect())

@@ -17,8 +17,8 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn run(self) -> Result<(), String> {
-        let config = Config::load(self.config.as_deref(), config::process_environment())
-            .map_err(|error| error.to_string())?;
+        let config =
+            Config::load(self.config.as_deref(), config::process_environment()).map_err(|error| error.to_string())?;
         telemetry::init(&config.log);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.server.workers)

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in [("", "", 0), ("port", "port", 0), ("prot", "port", 1), ("prt", "port", 1), ("", "ab", 2)] {
+        for (a, b, edits) in [("", "", 0), ("port", "port", 0), ("prot", "port", 1), ("prt", "port", 1), ("", "ab", 2)]
+        {
             assert_eq!(distance(a, b), edits, "{a} {b}");
             assert_eq!(distance(b, a), edits, "{b} {a}");
         }

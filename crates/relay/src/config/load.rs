@@ -57,10 +57,7 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong: a file that cannot be read or is no TOML, an unknown key or variable, a value that
     /// its key does not take, or a backend or source that this build does not have.
-    pub fn load(
-        file: Option<&Path>,
-        env: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let Some(path) = file else {
             return Self::from_entries(Vec::new(), env::read(env)?);
         };
@@ -177,7 +174,8 @@ fn read_file(text: &str, path: &Path) -> Result<Vec<Entry>, ConfigError> {
 /// Collects the keys of `table`, which stands at `section`, and what is wrong with their names.
 fn walk(file: &File<'_>, table: &DeTable<'_>, section: &str, entries: &mut Vec<Entry>, errors: &mut Vec<ConfigError>) {
     for (name, value) in table {
-        let path = if section.is_empty() { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
+        let path =
+            if section.is_empty() { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
         let offset = name.span().start;
         match (value.get_ref(), keys::find(&path)) {
             (value, Some(found)) => {
@@ -187,7 +185,11 @@ fn walk(file: &File<'_>, table: &DeTable<'_>, section: &str, entries: &mut Vec<E
             }
             (DeValue::Table(table), None) if keys::is_section(&path) => walk(file, table, &path, entries, errors),
             (_, None) if keys::is_section(&path) => {
-                errors.push(file.error(offset, &path, format!("this is a section; write [{path}] on a line of its own")));
+                errors.push(file.error(
+                    offset,
+                    &path,
+                    format!("this is a section; write [{path}] on a line of its own"),
+                ));
             }
             (DeValue::Table(_), None) => errors.push(file.error(offset, &path, unknown_section(&path))),
             (_, None) => errors.push(file.error(offset, &path, unknown_key(section, name.get_ref()))),

@@ -28,9 +28,7 @@ pub use gateway::{
 };
 pub use keys::{KEYS, Key, Section, markdown};
 pub use network::{Cidr, Origins, RelayUrl};
-pub use server::{
-    Auth, Data, Durability, Information, Limitation, Log, LogFormat, Metrics, Outbound, Secret, Server,
-};
+pub use server::{Auth, Data, Durability, Information, Limitation, Log, LogFormat, Metrics, Outbound, Secret, Server};
 
 /// Everything that an operator can choose.
 ///

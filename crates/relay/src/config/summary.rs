@@ -16,7 +16,9 @@ impl Config {
             match (self.has_whitelist(), self.auth.enabled) {
                 (false, _) => "Anyone may write.".to_owned(),
                 (true, true) => "Only keys that the operator has listed may use the relay.".to_owned(),
-                (true, false) => "Writing is for keys that the operator has listed, and for messages to them.".to_owned(),
+                (true, false) => {
+                    "Writing is for keys that the operator has listed, and for messages to them.".to_owned()
+                }
             },
             format!("Group members are made by: {}.", self.membership_sources()),
             if gateway.unlisted_groups {
@@ -87,7 +89,8 @@ impl Config {
         let mut lines = Vec::new();
         if self.server.relay_addresses().is_empty() && !self.on_cloud_run {
             lines.push(
-                "[server] public_url is not set: AUTH is refused to every client that is not on this machine".to_owned(),
+                "[server] public_url is not set: AUTH is refused to every client that is not on this machine"
+                    .to_owned(),
             );
         }
         if gateway.database_url.is_some() {

@@ -50,32 +50,89 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ("[server]\n\nprot = 1", "relay.toml:3: server.prot: unknown key; did you mean port?"),
         ("log_format = 'json'", "relay.toml:1: log_format: not a key of this section; write log_format in [server]"),
         ("[auth]\nport = 1", "relay.toml:2: auth.port: not a key of this section; write port in [server]"),
-        ("[auth]\ncolour = 1", "relay.toml:2: auth.colour: unknown key; the keys of [auth] are enabled, pubkey_whitelist"),
+        (
+            "[auth]\ncolour = 1",
+            "relay.toml:2: auth.colour: unknown key; the keys of [auth] are enabled, pubkey_whitelist",
+        ),
         ("\n[sever]\nport = 1", "relay.toml:2: sever: unknown section; did you mean [server]?"),
-        ("[extensions.mls_gatway]\n", "relay.toml:1: extensions.mls_gatway: unknown section; did you mean [extensions.mls_gateway]?"),
+        (
+            "[extensions.mls_gatway]\n",
+            "relay.toml:1: extensions.mls_gatway: unknown section; did you mean [extensions.mls_gateway]?",
+        ),
         ("server = 1", "relay.toml:1: server: this is a section; write [server] on a line of its own"),
-        ("[server]\nport = \"8080\"", "relay.toml:2: server.port: this is text; write a whole number from 0 to 65535, without quotes"),
+        (
+            "[server]\nport = \"8080\"",
+            "relay.toml:2: server.port: this is text; write a whole number from 0 to 65535, without quotes",
+        ),
         ("[server]\nport = 65536", "relay.toml:2: server.port: out of range; write a whole number from 0 to 65535"),
         ("[server]\nport = -1", "relay.toml:2: server.port: out of range; write a whole number from 0 to 65535"),
-        ("[server]\nport = 99999999999999999999999999999999999999999", "relay.toml:2: server.port: this is a huge number; write a whole number from 0 to 65535"),
-        ("[server]\nport = 1.5", "relay.toml:2: server.port: this is a number with a fraction; write a whole number from 0 to 65535"),
-        ("[server]\nhost = 'localhost'", "relay.toml:2: server.host: not an IP address; write 127.0.0.1, 0.0.0.0, ::1 or ::"),
+        (
+            "[server]\nport = 99999999999999999999999999999999999999999",
+            "relay.toml:2: server.port: this is a huge number; write a whole number from 0 to 65535",
+        ),
+        (
+            "[server]\nport = 1.5",
+            "relay.toml:2: server.port: this is a number with a fraction; write a whole number from 0 to 65535",
+        ),
+        (
+            "[server]\nhost = 'localhost'",
+            "relay.toml:2: server.host: not an IP address; write 127.0.0.1, 0.0.0.0, ::1 or ::",
+        ),
         ("[server]\nhost = ''", "relay.toml:2: server.host: empty; write a value"),
         ("[auth]\nenabled = 'yes'", "relay.toml:2: auth.enabled: this is text; write true or false, without quotes"),
-        ("[auth]\npubkey_whitelist = 'x'", "relay.toml:2: auth.pubkey_whitelist: this is text; write a list in brackets: [\"…\", \"…\"]"),
-        ("[auth]\npubkey_whitelist = [1]", "relay.toml:2: auth.pubkey_whitelist[0]: this is a number; write text in quotes"),
-        ("[data]\ndurability = 'never'", "relay.toml:2: data.durability: unknown value; write \"commit\" or \"interval\""),
-        ("[server]\npublic_url = 'https://r.example'", "relay.toml:2: server.public_url: not a relay's URL; write it as clients do: wss://relay.example.com"),
-        ("[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']", "relay.toml:2: server.trusted_proxies[1]: not a range of addresses; write 10.0.0.0/8, fd00::/8 or one address"),
-        ("[server]\nlog_level = 'inof'", "relay.toml:2: server.log_level: not a log level; write error, warn, info, debug or trace, or module=level,…"),
+        (
+            "[auth]\npubkey_whitelist = 'x'",
+            "relay.toml:2: auth.pubkey_whitelist: this is text; write a list in brackets: [\"…\", \"…\"]",
+        ),
+        (
+            "[auth]\npubkey_whitelist = [1]",
+            "relay.toml:2: auth.pubkey_whitelist[0]: this is a number; write text in quotes",
+        ),
+        (
+            "[data]\ndurability = 'never'",
+            "relay.toml:2: data.durability: unknown value; write \"commit\" or \"interval\"",
+        ),
+        (
+            "[server]\npublic_url = 'https://r.example'",
+            "relay.toml:2: server.public_url: not a relay's URL; write it as clients do: wss://relay.example.com",
+        ),
+        (
+            "[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']",
+            "relay.toml:2: server.trusted_proxies[1]: not a range of addresses; write 10.0.0.0/8, fd00::/8 or one address",
+        ),
+        (
+            "[server]\nlog_level = 'inof'",
+            "relay.toml:2: server.log_level: not a log level; write error, warn, info, debug or trace, or module=level,…",
+        ),
         ("[server]\ntls_cert = 'a.pem'", "relay.toml:2: server.tls_cert: set tls_key as well"),
-        ("[limitation]\nmax_limit = 100\ndefault_limit = 200", "relay.toml:3: limitation.default_limit: write at most max_limit"),
-        ("[limitation]\nmax_event_length = 1_000_000", "relay.toml:2: limitation.max_event_length: write at most max_message_length"),
-        ("[outbound]\nenabled = true", "relay.toml:2: outbound.enabled: sending to other relays is not in this build; write false"),
-        ("[extensions.mls_gateway]\napi_prefix = 'api/'", "relay.toml:2: extensions.mls_gateway.api_prefix: not a path; write it with a slash in front and none at the end: /api/v1/mls"),
-        ("[extensions.mls_gateway]\nkeypackage_request_ttl = 604801", "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 to 604800"),
-        ("[extensions.mls_gateway]\nstorage_backend = 'firestore'", "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this build; use \"embedded\""),
-        ("[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]", "relay.toml:4: extensions.mls_gateway.membership_sources[1]: membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\""),
+        (
+            "[limitation]\nmax_limit = 100\ndefault_limit = 200",
+            "relay.toml:3: limitation.default_limit: write at most max_limit",
+        ),
+        (
+            "[limitation]\nmax_event_length = 1_000_000",
+            "relay.toml:2: limitation.max_event_length: write at most max_message_length",
+        ),
+        (
+            "[outbound]\nenabled = true",
+            "relay.toml:2: outbound.enabled: sending to other relays is not in this build; write false",
+        ),
+        (
+            "[extensions.mls_gateway]\napi_prefix = 'api/'",
+            "relay.toml:2: extensions.mls_gateway.api_prefix: not a path; write it with a slash in front and none at the end: /api/v1/mls",
+        ),
+        (
+            "[extensions.mls_gateway]\nkeypackage_request_ttl = 604801",
+            "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 to 604800",
+        ),
+        (
+            "[extensions.mls_gateway]\nstorage_backend = 'firestore'",
+            "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this build; use \"embedded\"",
+        ),
+        (
+            "[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]",
+            "relay.toml:4: extensions.mls_gateway.membership_sources[1]: membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\"",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(error(text), expected, "{text}");
@@ -160,8 +217,25 @@ fn every_key_has_a_place_of_its_own() {
     let mut seen: Vec<(String, Config)> = Vec::new();
     for found in keys::all().filter(|found| found.section.path != "outbound") {
         let name = env::variable(found.section.path, found.key.name);
-        let candidates = ["70000", "7777", "77", "true", "false", HEX, "wss://r.example", "https://a.example", "10.1.1.1", "json",
-            "trace", "roster", "enforce", "on_read", "interval", "/other", "embedded"];
+        let candidates = [
+            "70000",
+            "7777",
+            "77",
+            "true",
+            "false",
+            HEX,
+            "wss://r.example",
+            "https://a.example",
+            "10.1.1.1",
+            "json",
+            "trace",
+            "roster",
+            "enforce",
+            "on_read",
+            "interval",
+            "/other",
+            "embedded",
+        ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];
             // A pair is set together.
@@ -219,7 +293,10 @@ fn a_wrong_variable_is_named() {
             "RNOSTR_WHATEVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as RNOSTR_SERVER__PORT",
         ),
         (("PORT", "http"), "PORT: server.port: out of range; write a whole number from 0 to 65535"),
-        (("RNOSTR_SERVER__PORT", ""), "RNOSTR_SERVER__PORT: server.port: out of range; write a whole number from 0 to 65535"),
+        (
+            ("RNOSTR_SERVER__PORT", ""),
+            "RNOSTR_SERVER__PORT: server.port: out of range; write a whole number from 0 to 65535",
+        ),
         (("NOSTR_AUTH_REQUIRED", "maybe"), "NOSTR_AUTH_REQUIRED: auth.enabled: not true or false; write true or false"),
         (
             ("RNOSTR_AUTH__PUBKEY_WHITELIST", "nsec1xyz"),
@@ -263,7 +340,9 @@ fn residents_are_the_listed_the_admins_and_the_system_key() {
     let key = |digit: &str| PublicKey::from_hex(&digit.repeat(64)).expect("hex");
     let text = format!(
         "[auth]\npubkey_whitelist = ['{}']\n[extensions.mls_gateway]\nadmin_pubkeys = ['{}']\nsystem_pubkey = '{}'",
-        key("1"), key("2"), key("3"),
+        key("1"),
+        key("2"),
+        key("3"),
     );
     let config = parse(&text).expect("keys");
     assert!(config.has_whitelist() && ["1", "2", "3"].iter().all(|digit| config.is_resident(&key(digit))));

@@ -37,9 +37,13 @@ pub(super) const LIMITATION: &[Key] = &[
         "In one list of a filter: a tag's, or `ids`, `authors`, `kinds`.",
         |c, v| put(&mut c.limitation.max_tag_values, v.integer(1..=100_000)),
     ),
-    key("created_at_upper_limit", "900", "s", "How far `created_at` may lie ahead; any age behind is taken.", |c, v| {
-        put(&mut c.limitation.created_at_upper_limit_secs, v.integer(0..=31_536_000))
-    }),
+    key(
+        "created_at_upper_limit",
+        "900",
+        "s",
+        "How far `created_at` may lie ahead; any age behind is taken.",
+        |c, v| put(&mut c.limitation.created_at_upper_limit_secs, v.integer(0..=31_536_000)),
+    ),
 ];
 
 pub(super) const INFORMATION: &[Key] = &[

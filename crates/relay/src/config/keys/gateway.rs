@@ -158,11 +158,7 @@ pub(super) const RATE_LIMITS: &[Key] = &[
         "443 and 30443, of one address and of one sender.",
         |c, v| put(&mut c.mls_gateway.rate_limits.max_keypackages_per_hour, v.integer(0..=RATE_MAX)),
     ),
-    key(
-        "max_group_messages_per_minute",
-        "50",
-        "events a minute",
-        "445s of one sender to one group.",
-        |c, v| put(&mut c.mls_gateway.rate_limits.max_group_messages_per_minute, v.integer(0..=RATE_MAX)),
-    ),
+    key("max_group_messages_per_minute", "50", "events a minute", "445s of one sender to one group.", |c, v| {
+        put(&mut c.mls_gateway.rate_limits.max_group_messages_per_minute, v.integer(0..=RATE_MAX))
+    }),
 ];

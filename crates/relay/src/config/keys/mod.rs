@@ -59,13 +59,7 @@ pub struct Key {
 /// Reads a value and puts it into its place.
 type Set = fn(&mut Config, &Value) -> Result<(), Problem>;
 
-const fn key(
-    name: &'static str,
-    default: &'static str,
-    unit: &'static str,
-    help: &'static str,
-    set: Set,
-) -> Key {
+const fn key(name: &'static str, default: &'static str, unit: &'static str, help: &'static str, set: Set) -> Key {
     Key { name, default, unit, help, set }
 }
 
@@ -111,9 +105,8 @@ pub(super) fn find(path: &str) -> Option<Found> {
 
 /// Whether `path` is a section, or holds one.
 pub(super) fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|section| {
-        section.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    KEYS.iter()
+        .any(|section| section.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// Every key as the README's tables: default, unit, variables, meaning.

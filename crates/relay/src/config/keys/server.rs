@@ -144,13 +144,10 @@ pub(super) const DATA: &[Key] = &[
     ),
 ];
 
-pub(super) const METRICS: &[Key] = &[key(
-    "auth",
-    "",
-    "",
-    "Bearer token that opens `/metrics` to other machines; this machine needs none.",
-    |c, v| put(&mut c.metrics.auth, v.optional(secret)),
-)];
+pub(super) const METRICS: &[Key] =
+    &[key("auth", "", "", "Bearer token that opens `/metrics` to other machines; this machine needs none.", |c, v| {
+        put(&mut c.metrics.auth, v.optional(secret))
+    })];
 
 pub(super) const OUTBOUND: &[Key] = &[key(
     "enabled",

@@ -1,9 +1,5 @@
 //! Decisions, "Groups" 3 and 7, and NIP-62: what gift wraps, vanishing keys and messages do to a group.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
-use common::{CAPABILITY, group_id, keys, managed, members, policy, send, state, view, wrap};
+use crate::common::{CAPABILITY, group_id, keys, managed, members, policy, send, state, view, wrap};
 use nostr_extensions::{
     Effect, GroupState, GroupStatus, Policy,
     Role::{Admin, Member},

@@ -1,5 +1,4 @@
 //! What the suites of this crate share: a policy, people with keys, groups, and the answers in one letter.
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,9 +1,5 @@
 //! Decisions, "Groups" 4 and 5, sentence by sentence: what a roster does to a group.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
-use common::{managed, members, roster, view};
+use crate::common::{managed, members, roster, view};
 use nostr_extensions::{
     GroupStatus, GroupView, Role, Source,
     Role::{Admin, Member},
