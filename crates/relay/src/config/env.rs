@@ -64,6 +64,9 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
     };
     let mut over_file: Vec<Entry> = OVER_FILE.iter().filter_map(entry).collect();
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        if !name.contains("__") && !is_misspelt(name) {
+            continue;
+        }
         let place = Place::Variable(name.clone());
         let found = find(name).ok_or_else(|| ConfigError::keyless(place.clone(), unknown(name)))?;
         over_file.push(Entry::new(found, Value::Variable(value.trim().to_owned()), place));
@@ -77,6 +80,12 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
 
 fn find(name: &str) -> Option<Found> {
     keys::all().find(|found| variable(found.section.path, found.key.name) == name)
+}
+
+/// Whether a variable without `__` is a key's name with a single underscore between section and key. Others are not
+/// ours: Kubernetes sets `RNOSTR_SERVICE_HOST` and its like for a service of the relay's name.
+fn is_misspelt(name: &str) -> bool {
+    keys::all().any(|found| variable(found.section.path, found.key.name).replace("__", "_") == name)
 }
 
 fn unknown(name: &str) -> String {

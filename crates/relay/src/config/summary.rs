@@ -14,7 +14,8 @@ impl Config {
                 "Authentication (NIP-42) is required for reading direct messages and for managed groups.".to_owned()
             },
             match (self.has_whitelist(), self.auth.enabled) {
-                (false, _) => "Anyone may write.".to_owned(),
+                (false, false) => "Anyone may write.".to_owned(),
+                (false, true) => "Any key that authenticates may write.".to_owned(),
                 (true, true) => "Only keys that the operator has listed may use the relay.".to_owned(),
                 (true, false) => {
                     "Writing is for keys that the operator has listed, and for messages to them.".to_owned()

@@ -289,8 +289,8 @@ fn a_wrong_variable_is_named() {
     let cases = [
         (("RNOSTR_SERVER_PORT", "1"), "RNOSTR_SERVER_PORT: unknown variable; did you mean RNOSTR_SERVER__PORT?"),
         (
-            ("RNOSTR_WHATEVER", "1"),
-            "RNOSTR_WHATEVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as RNOSTR_SERVER__PORT",
+            ("RNOSTR_WHAT__EVER", "1"),
+            "RNOSTR_WHAT__EVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as RNOSTR_SERVER__PORT",
         ),
         (("PORT", "http"), "PORT: server.port: out of range; write a whole number from 0 to 65535"),
         (

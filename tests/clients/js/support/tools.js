@@ -1,0 +1,18 @@
+// What the suites and test-websocket.js take from the packages, from one place. Node 20 has no WebSocket client of its
+// own, so nostr-tools is handed the one of `ws`.
+
+import { SimplePool, useWebSocketImplementation as useInPool } from 'nostr-tools/pool'
+import { Relay, useWebSocketImplementation as useInRelay } from 'nostr-tools/relay'
+import { WebSocket } from 'ws'
+
+useInPool(WebSocket)
+useInRelay(WebSocket)
+
+export * as nip11 from 'nostr-tools/nip11'
+export * as nip17 from 'nostr-tools/nip17'
+export * as nip19 from 'nostr-tools/nip19'
+export * as nip42 from 'nostr-tools/nip42'
+export * as nip59 from 'nostr-tools/nip59'
+export * as nip77 from 'nostr-tools/nip77'
+export { finalizeEvent, generateSecretKey, getPublicKey, verifyEvent } from 'nostr-tools/pure'
+export { Relay, SimplePool, WebSocket }

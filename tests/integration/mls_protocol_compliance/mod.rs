@@ -1,0 +1,1 @@
+//! What the specification and the decisions promise, a test for each promise.

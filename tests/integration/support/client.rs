@@ -1,0 +1,328 @@
+//! A client over `tokio-tungstenite`, which shares no code with the server's side.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use negentropy::{Negentropy, NegentropyStorageVector};
+use nostr_protocol::hex::{parse_lower_vec, to_hex};
+use nostr_relay::app::App;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest as _, handshake::client::Request, http::HeaderValue},
+};
+
+use super::{
+    event::{Event, Keys},
+    relay::{TestRelay, WAIT, caught_up},
+};
+
+/// The relay's answer to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The third element of `OK`.
+    pub accepted: bool,
+    /// The fourth.
+    pub reason: String,
+}
+
+impl Answer {
+    /// Panics unless the event was taken.
+    #[track_caller]
+    pub fn ok(&self) {
+        assert!(self.accepted, "refused: {}", self.reason);
+    }
+
+    /// Panics unless the event was refused with this word; gives the reason.
+    #[track_caller]
+    pub fn refused(&self, word: &str) -> &str {
+        assert!(!self.accepted, "taken, and not refused as {word}");
+        assert!(self.reason.starts_with(&format!("{word}: ")), "{word} expected: {}", self.reason);
+        &self.reason
+    }
+}
+
+/// One connection.
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The challenge that the relay sent at the start.
+    pub challenge: String,
+    url: String,
+    app: Weak<App>,
+    /// Frames that came while something else was waited for.
+    waiting: VecDeque<Value>,
+    sentinels: u64,
+}
+
+impl Client {
+    /// Connects, and takes the challenge.
+    pub async fn connect(relay: &TestRelay) -> Self {
+        Self::connect_with(relay, &[]).await
+    }
+
+    /// Connects with further headers.
+    pub async fn connect_with(relay: &TestRelay, headers: &[(&'static str, &str)]) -> Self {
+        let mut client = Self::open(&relay.url, headers).await.expect("the relay upgrades the connection");
+        client.app = Arc::downgrade(relay.app());
+        client
+    }
+
+    /// Connects to a relay that need not be in this process.
+    ///
+    /// # Errors
+    /// When the relay does not upgrade the connection.
+    pub async fn open(url: &str, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
+        let (socket, _) = connect_async(request(url, headers)).await?;
+        let mut client = Self {
+            socket,
+            challenge: String::new(),
+            url: url.to_owned(),
+            app: Weak::new(),
+            waiting: VecDeque::new(),
+            sentinels: 0,
+        };
+        let first = client.recv().await;
+        assert_eq!(first[0], "AUTH", "a challenge comes first: {first}");
+        client.challenge = first[1].as_str().expect("a challenge is a string").to_owned();
+        Ok(client)
+    }
+
+    /// Connects and authenticates these keys.
+    pub async fn of(relay: &TestRelay, keys: &[&Keys]) -> Self {
+        let mut client = Self::connect(relay).await;
+        for keys in keys {
+            client.auth(keys).await.ok();
+        }
+        client
+    }
+
+    /// The event that proves `keys` to this connection.
+    pub fn auth_event(&self, keys: &Keys) -> Event {
+        keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]).sign()
+    }
+
+    /// Authenticates.
+    pub async fn auth(&mut self, keys: &Keys) -> Answer {
+        let event = self.auth_event(keys);
+        self.send_auth(&event).await
+    }
+
+    /// Sends an event as `AUTH`.
+    pub async fn send_auth(&mut self, event: &Event) -> Answer {
+        self.send(&json!(["AUTH", event.0])).await;
+        self.answer(event.id()).await
+    }
+
+    /// Publishes an event.
+    pub async fn publish(&mut self, event: &Event) -> Answer {
+        self.send(&json!(["EVENT", event.0])).await;
+        self.answer(event.id()).await
+    }
+
+    /// Publishes events without waiting in between; the answers are in their order.
+    pub async fn publish_all(&mut self, events: &[Event]) -> Vec<Answer> {
+        for event in events {
+            self.socket.feed(Message::text(json!(["EVENT", event.0]).to_string())).await.expect("a message is sent");
+        }
+        self.socket.flush().await.expect("messages are sent");
+        let mut answers = Vec::with_capacity(events.len());
+        for event in events {
+            answers.push(self.answer(event.id()).await);
+        }
+        answers
+    }
+
+    /// Waits for the `OK` of an event that was sent.
+    pub async fn answer(&mut self, id: &str) -> Answer {
+        let frame = self.find(|frame| frame[0] == "OK" && frame[1] == id).await;
+        Answer {
+            accepted: frame[2].as_bool().expect("OK says true or false"),
+            reason: frame[3].as_str().expect("OK has a reason").to_owned(),
+        }
+    }
+
+    /// Subscribes; what is stored, in the order in which it came, or the reason of `CLOSED`. Everything committed before
+    /// is in it.
+    pub async fn req(&mut self, sub: &str, filters: &[Value]) -> Result<Vec<Event>, String> {
+        self.caught_up().await;
+        let mut message = vec![json!("REQ"), json!(sub)];
+        message.extend_from_slice(filters);
+        self.send(&Value::Array(message)).await;
+        let mut events = Vec::new();
+        loop {
+            let frame =
+                self.find(|frame| frame[1] == sub && ["EVENT", "EOSE", "CLOSED"].iter().any(|verb| frame[0] == *verb)).await;
+            match frame[0].as_str() {
+                Some("EVENT") => events.push(Event(frame[2].clone())),
+                Some("EOSE") => return Ok(events),
+                _ => return Err(frame[2].as_str().unwrap_or_default().to_owned()),
+            }
+        }
+    }
+
+    /// Subscribes, keeps the ids of what is stored, and ends the subscription.
+    pub async fn ids(&mut self, filter: Value) -> Result<Vec<String>, String> {
+        let found = self.req("ids", &[filter]).await;
+        if found.is_ok() {
+            self.close("ids").await;
+        }
+        found.map(|events| events.iter().map(|event| event.id().to_owned()).collect())
+    }
+
+    /// How many events `COUNT` says there are, or the reason of `CLOSED`.
+    pub async fn count(&mut self, filters: &[Value]) -> Result<u64, String> {
+        self.caught_up().await;
+        self.count_now("count", filters).await
+    }
+
+    async fn count_now(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
+        let mut message = vec![json!("COUNT"), json!(id)];
+        message.extend_from_slice(filters);
+        self.send(&Value::Array(message)).await;
+        let frame = self.find(|frame| frame[1] == id && (frame[0] == "COUNT" || frame[0] == "CLOSED")).await;
+        match frame[2]["count"].as_u64() {
+            Some(count) => Ok(count),
+            None => Err(frame[2].as_str().unwrap_or_default().to_owned()),
+        }
+    }
+
+    /// The ids that the relay has by NIP-77, reconciled from an empty set and sorted, or the reason of `NEG-ERR`.
+    pub async fn neg_ids(&mut self, filter: Value) -> Result<Vec<String>, String> {
+        self.caught_up().await;
+        let mut storage = NegentropyStorageVector::new();
+        storage.seal().expect("an empty set");
+        let mut ours = Negentropy::owned(storage, 0).expect("a session");
+        let first = ours.initiate().expect("a first message");
+        self.send(&json!(["NEG-OPEN", "neg", filter, to_hex(&first)])).await;
+        let (mut have, mut need) = (Vec::new(), Vec::new());
+        loop {
+            let frame = self.find(|frame| frame[1] == "neg" && (frame[0] == "NEG-MSG" || frame[0] == "NEG-ERR")).await;
+            let text = frame[2].as_str().unwrap_or_default();
+            if frame[0] == "NEG-ERR" {
+                return Err(text.to_owned());
+            }
+            let message = parse_lower_vec(text);
+            match ours.reconcile_with_ids(&message, &mut have, &mut need).expect("a negentropy message") {
+                Some(next) => self.send(&json!(["NEG-MSG", "neg", to_hex(&next)])).await,
+                None => break,
+            }
+        }
+        self.send(&json!(["NEG-CLOSE", "neg"])).await;
+        let mut ids: Vec<String> = need.iter().map(|id| to_hex(id.as_bytes())).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The next event that comes in under a subscription.
+    pub async fn next_event(&mut self, sub: &str) -> Event {
+        let frame = self.find(|frame| frame[0] == "EVENT" && frame[1] == sub).await;
+        Event(frame[2].clone())
+    }
+
+    /// The next `n` events that come in under a subscription.
+    pub async fn live(&mut self, sub: &str, n: usize) -> Vec<Event> {
+        let mut events = Vec::with_capacity(n);
+        for _ in 0..n {
+            events.push(self.next_event(sub).await);
+        }
+        events
+    }
+
+    /// All that came in under a subscription, and would have by now.
+    pub async fn received(&mut self, sub: &str) -> Vec<Event> {
+        self.settle().await;
+        let is_event = |frame: &Value| frame[0] == "EVENT" && frame[1] == sub;
+        let events = self.waiting.iter().filter(|frame| is_event(frame)).map(|frame| Event(frame[2].clone())).collect();
+        self.waiting.retain(|frame| !is_event(frame));
+        events
+    }
+
+    /// Panics if anything came in that nothing waited for.
+    #[track_caller]
+    pub fn expect_nothing(&mut self) -> impl Future<Output = ()> {
+        let at = std::panic::Location::caller();
+        async move {
+            self.settle().await;
+            assert!(self.waiting.is_empty(), "{at}: nothing was to come, and there came {:?}", self.waiting);
+        }
+    }
+
+    /// Everything committed so far is delivered, and what of it was for this client is here: the answer to a request that
+    /// was sent after it has come.
+    pub async fn settle(&mut self) {
+        self.caught_up().await;
+        self.sentinels += 1;
+        let id = format!("sentinel-{}", self.sentinels);
+        let _ = self.count_now(&id, &[json!({"ids": ["00".repeat(32)]})]).await;
+    }
+
+    /// Ends a subscription, and drops what came for it.
+    pub async fn close(&mut self, sub: &str) {
+        self.send(&json!(["CLOSE", sub])).await;
+        self.settle().await;
+        self.waiting.retain(|frame| frame[1] != sub);
+    }
+
+    async fn caught_up(&self) {
+        if let Some(app) = self.app.upgrade() {
+            caught_up(&app).await;
+        }
+    }
+
+    /// Sends a message.
+    pub async fn send(&mut self, message: &Value) {
+        self.send_raw(Message::text(message.to_string())).await;
+    }
+
+    /// Sends a WebSocket message as it is.
+    pub async fn send_raw(&mut self, message: Message) {
+        self.socket.send(message).await.expect("a message is sent");
+    }
+
+    /// The next WebSocket message that is no ping or pong; `None` at the end of the connection.
+    pub async fn recv_raw(&mut self) -> Option<Message> {
+        loop {
+            let message = timeout(WAIT, self.socket.next()).await.expect("the relay answers in time")?;
+            match message {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(message) => return Some(message),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next frame from the network.
+    pub async fn recv(&mut self) -> Value {
+        match self.recv_raw().await {
+            Some(Message::Text(text)) => serde_json::from_str(&text).expect("a frame is JSON"),
+            other => panic!("a frame was to come, and there came {other:?}"),
+        }
+    }
+
+    /// The first frame, of those that wait or come, that `fits`; the others stay in their order.
+    pub async fn find(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+        if let Some(at) = self.waiting.iter().position(&fits) {
+            return self.waiting.remove(at).expect("it was found there");
+        }
+        loop {
+            let frame = self.recv().await;
+            if fits(&frame) {
+                return frame;
+            }
+            self.waiting.push_back(frame);
+        }
+    }
+}
+
+fn request(url: &str, headers: &[(&'static str, &str)]) -> Request {
+    let mut request = url.into_client_request().expect("a URL");
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_str(value).expect("a header"));
+    }
+    request
+}

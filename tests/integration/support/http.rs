@@ -1,0 +1,59 @@
+//! HTTP by hand: what is asked is what stands on the wire.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::relay::WAIT;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// Header lines in lower case.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Response {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")))
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("the body is JSON")
+    }
+}
+
+/// Asks `METHOD path` with these headers.
+pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Response {
+    let mut head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.expect("the relay listens");
+        stream.write_all(head.as_bytes()).await.expect("the request is sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("the answer is read");
+        answer
+    };
+    parse(&timeout(WAIT, exchange).await.expect("the relay answers in time"))
+}
+
+/// Reads an answer with a body of known length.
+pub fn parse(answer: &[u8]) -> Response {
+    let answer = String::from_utf8(answer.to_vec()).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
