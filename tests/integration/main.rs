@@ -1,5 +1,7 @@
 //! The suites that start a relay of their own and talk to it over WebSocket and HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "what the suites share is public to them")]
 
+mod durability;
 mod mls_protocol_compliance;
 mod support;

@@ -102,7 +102,8 @@ fn path_and_port_are_part_of_the_name() {
     for same in ["ws://10.0.0.1:8080/nostr", "ws://10.0.0.1:8080/nostr/", "wss://alias.example"] {
         assert!(names.check(same).is_ok(), "{same}");
     }
-    for other in ["ws://10.0.0.1:8080", "ws://10.0.0.1/nostr", "ws://10.0.0.1:8080/Nostr", "wss://alias.example/nostr"] {
+    for other in ["ws://10.0.0.1:8080", "ws://10.0.0.1/nostr", "ws://10.0.0.1:8080/Nostr", "wss://alias.example/nostr"]
+    {
         assert!(names.check(other).is_err(), "{other}");
     }
 }

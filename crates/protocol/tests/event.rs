@@ -84,7 +84,8 @@ fn an_id_that_is_not_the_hash_is_refused_and_named() {
 
 #[test]
 fn the_escapes_of_nip_01_hash_to_the_same_id() {
-    let content = "quote \" backslash \\ newline \n return \r tab \t backspace \u{8} feed \u{c} slash / umlaut ü \u{2028} 🦀";
+    let content =
+        "quote \" backslash \\ newline \n return \r tab \t backspace \u{8} feed \u{c} slash / umlaut ü \u{2028} 🦀";
     let event = EventBuilder::new(1).tag(&["t", content]).content(content).event(&keypair("alice"));
     assert_eq!(event.content(), content);
     assert_eq!(event.tags().value("t"), Some(content));

@@ -38,8 +38,7 @@ fn event_strategy() -> impl Strategy<Value = Value> {
 /// A filter out of the same small world, so that about half of them match; `id` is the event's.
 fn filter_strategy(id: String) -> impl Strategy<Value = Value> {
     let ids = prop::collection::vec(prop::sample::select(vec![id, "00".repeat(32)]), 0..3);
-    let authors =
-        prop::collection::vec(prop::sample::select(vec![key("alice").to_hex(), key("bob").to_hex()]), 0..3);
+    let authors = prop::collection::vec(prop::sample::select(vec![key("alice").to_hex(), key("bob").to_hex()]), 0..3);
     let values = || prop::collection::vec(prop::sample::select(vec!["a", "b", "", "a\0", "zz"]), 0..3);
     let list = |name: &'static str| move |list: Vec<String>| (name, json!(list));
     let tag = |name: &'static str| values().prop_map(move |values| (name, json!(values)));

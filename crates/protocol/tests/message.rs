@@ -137,10 +137,7 @@ fn reasons_start_with_the_protocols_words() {
     .iter()
     .map(ToString::to_string)
     .collect();
-    assert_eq!(
-        said,
-        ["invalid: x", "blocked: x", "restricted: x", "auth-required: x", "rate-limited: x", "error: x"]
-    );
+    assert_eq!(said, ["invalid: x", "blocked: x", "restricted: x", "auth-required: x", "rate-limited: x", "error: x"]);
     assert_eq!(nostr_protocol::Word::Duplicate.as_str(), "duplicate");
 }
 

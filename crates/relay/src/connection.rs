@@ -250,6 +250,13 @@ impl Session {
         })
     }
 
+    /// Before an archive is read: what this client published has been answered, and whatever anyone has had an `OK` for is
+    /// within the read.
+    pub(crate) async fn settle(&self) {
+        self.publisher.settled().await;
+        self.app.live.reached(self.app.store.head()).await;
+    }
+
     /// Checks what holds for every request: the id's length, the lists' lengths, and who may ask at all.
     pub(crate) fn check_request(&self, id: &str, filters: &[Filter]) -> Result<(), Rejection> {
         let limitation = &self.app.config.limitation;

@@ -14,6 +14,7 @@ use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Sealed};
 use nostr_protocol::{Filter, Rejection, UnixSecs, message::closed_frame};
 use nostr_store::Cursor;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 pub use self::index::ConnectionId;
 use self::index::Index;
@@ -23,12 +24,14 @@ use crate::outbox::{Outbox, Outgoing, SubName};
 pub struct Live {
     gate: Gate,
     index: Mutex<Index>,
+    /// Woken after each event.
+    advanced: Notify,
 }
 
 impl Live {
     /// No subscriptions, nothing delivered up to `cursor`.
     pub fn new(gate: Gate, cursor: Cursor) -> Self {
-        Self { gate, index: Mutex::new(Index::new(cursor)) }
+        Self { gate, index: Mutex::new(Index::new(cursor)), advanced: Notify::new() }
     }
 
     /// Takes in a connection without keys.
@@ -76,6 +79,19 @@ impl Live {
         self.index.lock().cursor()
     }
 
+    /// Waits until everything up to `cursor` has been delivered. An archive is read up to [`Self::cursor`] and no further,
+    /// so that whoever asks after an `OK` finds the event waits for this first.
+    pub async fn reached(&self, cursor: Cursor) {
+        loop {
+            // Made before the look at the cursor: it hears of what comes between the two.
+            let advanced = self.advanced.notified();
+            if self.cursor() >= cursor {
+                return;
+            }
+            advanced.await;
+        }
+    }
+
     /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of now; without it
     /// an event of a group is delivered to nobody.
     pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
@@ -105,6 +121,8 @@ impl Live {
             index.unsubscribe(connection, &id);
         }
         index.advance(sealed.cursor());
+        drop(index);
+        self.advanced.notify_waiters();
         delivered
     }
 }

@@ -50,6 +50,7 @@ pub struct Relay {
 /// [`StartError`], in words for the operator.
 pub async fn run(config: Config) -> Result<(), StartError> {
     telemetry::init(&config.log);
+    raise_descriptor_limit(config.server.connections_max);
     let store = open_store(&config)?;
     let config = Arc::new(config);
     let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
@@ -59,6 +60,19 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     relay.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Each connection takes a descriptor, and systems start processes with few: what may be raised is raised.
+fn raise_descriptor_limit(connections_max: usize) {
+    const OTHER_DESCRIPTORS: u64 = 256;
+    let wanted = connections_max as u64 + OTHER_DESCRIPTORS;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => {
+            tracing::warn!("the system allows {limit} open files, too few for server.connections_max = {connections_max}");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on open files was not raised"),
+    }
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {

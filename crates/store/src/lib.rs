@@ -1,10 +1,11 @@
 //! The store: a log of events with the effects of each, and indexes by audience over it.
 //!
 //! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
-//! environment, [`memory::Memory`] is the oracle that the conformance suite ([`suite`]) holds every store against.
+//! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
 
 pub mod embedded;
 pub mod memory;
+#[cfg(feature = "testing")]
 pub mod suite;
 
 use futures_util::future::BoxFuture;

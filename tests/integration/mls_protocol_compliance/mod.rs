@@ -1,1 +1,128 @@
 //! What the specification and the decisions promise, a test for each promise.
+//!
+//! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; decisions, sections 1 to 7.
+
+mod kinds;
+mod requests_447;
+mod rosters_450;
+mod routing;
+
+use std::collections::BTreeMap;
+
+use nostr_extensions::{
+    GroupState, GroupStatus, NostrGroupId,
+    mls_gateway::group::{GroupRecord, Role},
+};
+use nostr_relay::config::Config;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Event, Keys, TestRelay, gateway::roster};
+
+/// A relay with one admin key.
+struct World {
+    relay: TestRelay,
+    admin: Keys,
+}
+
+impl World {
+    /// With the built-in configuration.
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With a changed one.
+    async fn with(configure: impl FnOnce(&mut Config)) -> Self {
+        let admin = Keys::random();
+        let relay = TestRelay::start(|config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+            configure(config);
+        });
+        Self { relay: relay.await, admin }
+    }
+
+    /// With AUTH asked of everyone, and unlisted groups off, as it comes with that.
+    async fn closed() -> Self {
+        Self::with(|config| {
+            config.auth.enabled = true;
+            config.mls_gateway.unlisted_groups = false;
+        })
+        .await
+    }
+
+    /// A connection that has authenticated these keys.
+    async fn client(&self, keys: &[&Keys]) -> Client {
+        Client::of(&self.relay, keys).await
+    }
+
+    /// A connection that has authenticated the admin key.
+    async fn admin(&self) -> Client {
+        self.client(&[&self.admin]).await
+    }
+
+    /// Founds a group with these members.
+    async fn group(&self, group: &str, members: &[&Keys]) {
+        let event = roster(&self.admin, group, 1, "bootstrap", members).sign();
+        self.admin().await.publish(&event).await.ok();
+    }
+
+    /// Does `op` to a group as its next roster.
+    async fn change(&self, group: &str, seq: u64, op: &str, keys: &[&Keys]) {
+        let event = roster(&self.admin, group, seq, op, keys).sign();
+        self.admin().await.publish(&event).await.ok();
+    }
+
+    /// What the store knows of a group.
+    async fn state(&self, group: &str) -> GroupState {
+        let id = NostrGroupId::parse(group).expect("a group id");
+        self.relay.app().store.group(&id).await.expect("the store answers").0
+    }
+
+    /// Who is in a managed group, and as what.
+    async fn roles(&self, group: &str) -> BTreeMap<String, Role> {
+        match self.state(group).await.status {
+            GroupStatus::Managed(view) => view.members.iter().map(|(key, role)| (key.to_hex(), *role)).collect(),
+            other => panic!("{group} is not managed: {other:?}"),
+        }
+    }
+
+    /// What is kept of a managed group beside its members.
+    async fn record(&self, group: &str) -> GroupRecord {
+        match self.state(group).await.status {
+            GroupStatus::Managed(view) => view.record.clone(),
+            other => panic!("{group} is not managed: {other:?}"),
+        }
+    }
+
+    /// Removes what has expired by the relay's clock; says how many events.
+    async fn sweep(&self) -> usize {
+        self.relay.app().store.sweep(self.relay.now(), 10_000).await.expect("the store sweeps")
+    }
+}
+
+/// What the client is shown by a filter: the same by REQ, COUNT and NIP-77, or this fails. Sorted ids, or the reason of
+/// the refusal.
+async fn shown(client: &mut Client, filter: Value) -> Result<Vec<String>, String> {
+    let stored = client.ids(filter.clone()).await.map(sorted);
+    let counted = client.count(&[filter.clone()]).await;
+    let synced = client.neg_ids(filter.clone()).await;
+    assert_eq!(stored.clone().map(|ids| ids.len() as u64), counted, "REQ and COUNT differ on {filter}");
+    assert_eq!(stored, synced, "REQ and NEG-OPEN differ on {filter}");
+    stored
+}
+
+/// Whether the client is shown `event` when it asks for its id, and by its kind, which agree or this fails.
+async fn sees(client: &mut Client, event: &Event) -> bool {
+    let by_id = shown(client, json!({"ids": [event.id()]})).await.is_ok_and(|ids| ids == [event.id()]);
+    let by_kind = shown(client, json!({"kinds": [event.kind()]})).await.is_ok_and(|ids| ids.iter().any(|id| id == event.id()));
+    assert_eq!(by_id, by_kind, "an id and a kind show the same of kind {}", event.kind());
+    by_id
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort_unstable();
+    ids
+}
+
+fn ids(events: &[&Event]) -> Vec<String> {
+    sorted(events.iter().map(|event| event.id().to_owned()).collect())
+}

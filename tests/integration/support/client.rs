@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use negentropy::{Negentropy, NegentropyStorageVector};
-use nostr_protocol::hex::{parse_lower_vec, to_hex};
+use nostr_protocol::hex::{parse_any, to_hex};
 use nostr_relay::app::App;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
@@ -205,7 +205,7 @@ impl Client {
             if frame[0] == "NEG-ERR" {
                 return Err(text.to_owned());
             }
-            let message = parse_lower_vec(text);
+            let message = parse_any(text.as_bytes()).expect("a message in hex");
             match ours.reconcile_with_ids(&message, &mut have, &mut need).expect("a negentropy message") {
                 Some(next) => self.send(&json!(["NEG-MSG", "neg", to_hex(&next)])).await,
                 None => break,

@@ -6,6 +6,7 @@ use nostr_relay::{Relay, app::App, clock::SetClock, config::Config};
 use nostr_store::{
     Store,
     embedded::{Embedded, Options},
+    memory::Memory,
 };
 use tempfile::TempDir;
 
@@ -45,6 +46,11 @@ impl TestRelay {
         let options = Options { map_bytes_max: MAP_BYTES_MAX, ..Options::default() };
         let store = Embedded::open(directory, options).expect("the store opens");
         Self::start_over(Arc::new(store), configure).await
+    }
+
+    /// A relay over the store in memory.
+    pub async fn with_memory(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_over(Arc::new(Memory::default()), configure).await
     }
 
     /// A relay over `store`.

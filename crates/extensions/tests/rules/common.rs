@@ -27,7 +27,11 @@ pub fn reader(names: &[&str]) -> Reader {
 
 /// The default policy, with `operator` as an admin key and `system` as the system key.
 pub fn policy() -> Policy {
-    Policy { admin_keys: keys(&["operator"]).into_iter().collect(), system_key: Some(key("system")), ..Policy::default() }
+    Policy {
+        admin_keys: keys(&["operator"]).into_iter().collect(),
+        system_key: Some(key("system")),
+        ..Policy::default()
+    }
 }
 
 pub fn group_id(text: &str) -> NostrGroupId {

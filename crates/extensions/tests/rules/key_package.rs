@@ -153,7 +153,10 @@ fn a_ciphersuite_tag_names_that_of_the_bytes_in_any_spelling() {
             "65537",
             "",
         ] {
-            assert_fault(event(&good()).tag(&[tag, wrong]), &format!("the {tag} tag is not the KeyPackage's ciphersuite"));
+            assert_fault(
+                event(&good()).tag(&[tag, wrong]),
+                &format!("the {tag} tag is not the KeyPackage's ciphersuite"),
+            );
         }
     }
 }
@@ -211,7 +214,8 @@ fn a_signature_that_does_not_hold_is_a_fault() {
 #[test]
 fn a_leaf_that_has_not_begun_is_a_fault_and_a_clock_ahead_is_not() {
     let from = |not_before| {
-        let recipe = Recipe { identity: key("alice").as_bytes(), not_before, not_after: NOW + DAY, ..Recipe::default() };
+        let identity = *key("alice").as_bytes();
+        let recipe = Recipe { identity: &identity, not_before, not_after: NOW + DAY, ..Recipe::default() };
         event(&bytes(&recipe))
     };
     assert_holds(from(NOW + 900));
@@ -295,12 +299,9 @@ fn last_resort_is_read_in_every_mode() {
 
 #[test]
 fn a_30443_replaces_by_its_d_and_a_443_replaces_nothing() {
-    for (kind, d, expected) in [
-        (30443, Some("slot"), Some("slot")),
-        (30443, None, Some("")),
-        (443, Some("slot"), None),
-        (443, None, None),
-    ] {
+    for (kind, d, expected) in
+        [(30443, Some("slot"), Some("slot")), (30443, None, Some("")), (443, Some("slot"), None), (443, None, None)]
+    {
         let mut builder = event(&good());
         builder.kind = kind;
         let builder = d.map_or_else(|| builder.clone(), |d| builder.clone().tag(&["d", d]));

@@ -1,8 +1,9 @@
 //! Decisions, "Groups" 4 and 5, sentence by sentence: what a roster does to a group.
 use crate::common::{managed, members, roster, view};
 use nostr_extensions::{
-    GroupStatus, GroupView, Role, Source,
+    GroupStatus, GroupView, Role,
     Role::{Admin, Member},
+    Source,
     mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Refusal, RosterChange, RosterOp, SEQ_MAX, apply_roster},
 };
 use nostr_protocol::{PublicKey, Rejection, testing::key};

@@ -79,7 +79,8 @@ fn all_38_pass_admission_from_their_authors() {
     assert_eq!(vectors.len(), 38);
     for vector in &vectors {
         let reader = Reader::new(&[writer(), vector.event.event().pubkey()]);
-        let admitted = admit(vector, &reader, &strict()).unwrap_or_else(|refused| panic!("{}: {refused}", vector.label));
+        let admitted =
+            admit(vector, &reader, &strict()).unwrap_or_else(|refused| panic!("{}: {refused}", vector.label));
         assert_eq!(admitted.received_at(), NOW);
         assert!(admitted.expires_at() > NOW);
     }

@@ -10,7 +10,7 @@ use crate::{
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<String, Rejection> {
     session.check_request(id, filters)?;
-    session.publisher.settled().await;
+    session.settle().await;
     let app = &session.app;
     let limits = Limits { default: u64::MAX, max: u64::MAX };
     let mut read = Read::new(app, &session.reader, filters, app.live.cursor(), limits);

@@ -58,7 +58,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     if session.neg.open.len() >= SESSIONS_MAX {
         return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
     }
-    session.publisher.settled().await;
+    session.settle().await;
     let app = &session.app;
     let query = plan(app, &session.reader, &filter).await.map_err(|error| {
         Rejection::from(crate::archive::ReadError::from(error))

@@ -43,8 +43,7 @@ pub(crate) async fn handle(
     filters: Vec<Filter>,
 ) -> Result<(), Stop> {
     session.check_request(id, &filters)?;
-    // What this client published before counts for what it asks now.
-    session.publisher.settled().await;
+    session.settle().await;
     let app = &session.app;
     let limitation = &app.config.limitation;
     let filters: std::sync::Arc<[Filter]> = filters.into();

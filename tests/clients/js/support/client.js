@@ -1,6 +1,7 @@
 // People with keys, and what the suites do with nostr-tools' Relay again and again.
 
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 
 import { Relay, finalizeEvent, generateSecretKey, getPublicKey } from './tools.js'
 import { Inbox, WAIT_MS, within } from './wait.js'
@@ -17,6 +18,17 @@ export class Person {
 
   sign(kind, { content = '', tags = [], at = nowSecs() } = {}) {
     return finalizeEvent({ kind, content, tags, created_at: at }, this.secret)
+  }
+
+  /** A kind 443 in the specification's shape; the content is filler, which a relay that only logs takes. */
+  keyPackage({ endsAt = nowSecs() + 86_400, reference = randomBytes(32).toString('hex') } = {}) {
+    const tags = [
+      ['p', this.key],
+      ['cs', 'MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519'],
+      ['kpr', reference],
+      ['exp', `${endsAt}`],
+    ]
+    return this.sign(443, { content: randomBytes(200).toString('base64'), tags })
   }
 
   /** Signs what nostr-tools hands out, an AUTH event for one. */

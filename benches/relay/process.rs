@@ -1,0 +1,83 @@
+//! A relay of this build, on a core of its own, over a store of its own.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A running relay; it is ended with the value.
+pub struct RelayProcess {
+    pub port: u16,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl RelayProcess {
+    /// Over an empty store.
+    pub fn start() -> Self {
+        Self::over(TempDir::new_in(scratch()).unwrap())
+    }
+
+    /// Over the store in `dir`/data.
+    pub fn over(dir: TempDir) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = dir.path().join("rnostr.toml");
+        let text = format!(
+            "[server]\nport = {port}\nworkers = 1\n[data]\npath = {:?}\n[extensions.mls_gateway.rate_limits]\n\
+             max_events_per_minute = 0\nmax_keypackages_per_hour = 0\nmax_group_messages_per_minute = 0\n",
+            dir.path().join("data")
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("taskset")
+            .args(["-c", "0", env!("CARGO_BIN_EXE_rnostr"), "relay", "-c"])
+            .arg(&config)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("taskset (util-linux) is installed");
+        let relay = Self { port, child, _dir: dir };
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the relay did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        relay
+    }
+
+    /// CPU time that it has used so far, user and system.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // Linux counts in hundredths of a second whatever the kernel's own tick is.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where stores are made: on a disk, and not in memory.
+pub fn scratch() -> PathBuf {
+    let dir = std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_rnostr")).parent().unwrap().join("bench"),
+        PathBuf::from,
+    );
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}

@@ -1,0 +1,36 @@
+//! The relay as a process of its own on one core, the load on another: what a client sees, and what it costs the relay.
+//!
+//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|idle …]`; without a name all but `idle` run. Rates
+//! on a busy machine say little, so each line gives the relay's CPU time for one event, query or delivery as well, and the
+//! physical limits of the same run stand beside: one signature check, one fsync.
+//!
+//! Sizes are set by environment: `BENCH_EVENTS` (events to ingest, 40000), `BENCH_STORED` (events of other groups, 1000000),
+//! `BENCH_QUERIES` (20000), `BENCH_CONNECTIONS` (idle connections, 10000).
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, reason = "a benchmark fails by panicking")]
+
+mod relay;
+
+use relay::{load, process::RelayProcess, report, scenario};
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let asked = |name: &str| wanted.iter().any(|arg| arg == name) || (wanted.is_empty() && name != "idle");
+    load::pin_to_core(1);
+    report::limits();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if asked("ingest") {
+        runtime.block_on(scenario::ingest(&RelayProcess::start()));
+    }
+    if asked("query") {
+        runtime.block_on(scenario::query());
+    }
+    if asked("member") {
+        runtime.block_on(scenario::member());
+    }
+    if asked("fanout") {
+        runtime.block_on(scenario::fanout(&RelayProcess::start()));
+    }
+    if asked("idle") {
+        runtime.block_on(scenario::idle(&RelayProcess::start()));
+    }
+}

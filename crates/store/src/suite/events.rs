@@ -1,0 +1,163 @@
+//! Storing, the log, expiry, and what takes the place of what.
+
+use nostr_extensions::gate::Touches;
+use nostr_protocol::testing::keypair;
+
+use super::world::{
+    START, World, capability, deletion, event, everyone, for_keys, id_of, message, new, roster, wrap,
+};
+use crate::Saved;
+
+pub async fn what_is_stored_is_found_and_held(w: &World) {
+    let sealed = new(w.publish(&event(1, "hello"), "alice").await);
+    let id = id_of(&sealed);
+    assert!(w.holds(id).await);
+    assert_eq!(w.find(r#"{"kinds":[1]}"#, everyone()).await, [id]);
+    assert_eq!(w.store.head(), sealed.cursor());
+    assert_eq!(w.store.stats().await.expect("stats").events, 1);
+    assert!(w.store.save(Vec::new()).await.is_empty());
+}
+
+pub async fn an_event_is_stored_once_in_one_batch_and_later(w: &World) {
+    let hello = w.admitted(&event(1, "hello"), "alice").await;
+    let saved = w.save(vec![hello.clone(), hello.clone()]).await;
+    assert!(matches!(saved[..], [Saved::New(_), Saved::Duplicate]), "{saved:?}");
+    assert!(matches!(w.save(vec![hello]).await[..], [Saved::Duplicate]));
+    assert_eq!(w.find("{}", everyone()).await.len(), 1);
+}
+
+pub async fn cursors_rise_in_the_order_of_the_batch(w: &World) {
+    let mut batch = Vec::new();
+    for n in 0..20 {
+        batch.push(w.admitted(&event(1, &n.to_string()).at(START - n), "alice").await);
+    }
+    let before = w.store.head();
+    let cursors: Vec<_> = w.save(batch).await.into_iter().map(|saved| new(saved).cursor()).collect();
+    assert!(cursors.is_sorted_by(|a, b| a < b) && cursors[0] > before, "{cursors:?}");
+    let log = w.store.after(before, 100).await.expect("the log");
+    assert_eq!(log.iter().map(|entry| entry.sealed.cursor()).collect::<Vec<_>>(), cursors);
+    let part = w.store.after(cursors[4], 3).await.expect("the log");
+    assert_eq!(part.iter().map(|entry| entry.sealed.cursor()).collect::<Vec<_>>(), cursors[5..8]);
+    assert!(w.store.after(w.store.head(), 10).await.expect("the log").is_empty());
+}
+
+pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {
+    let first = new(w.publish(&event(1, "kept"), "alice").await);
+    let passing = new(w.publish(&event(20_001, "passing"), "alice").await);
+    assert!(passing.cursor() > first.cursor());
+    assert_eq!(w.store.head(), passing.cursor());
+    assert!(!w.holds(id_of(&passing)).await);
+    assert!(w.store.after(first.cursor(), 10).await.expect("the log").is_empty());
+    assert!(new(w.publish(&event(1, "after"), "alice").await).cursor() > passing.cursor());
+}
+
+pub async fn what_is_for_the_log_alone_is_found_by_no_query_and_known_as_a_duplicate(w: &mut World) {
+    w.policy.archive_secs = None;
+    let h = capability("room");
+    let sent = w.send(&message(&h, "hi"), "throw-away", "alice").await;
+    let scope = super::world::for_groups(&[&h]);
+    assert!(w.find(&format!(r##"{{"#h":["{h}"]}}"##), scope.clone()).await.is_empty());
+    assert!(w.find(&format!(r#"{{"ids":["{sent}"]}}"#), scope).await.is_empty());
+    assert!(w.holds(sent).await);
+    assert_eq!(w.store.after(0, 10).await.expect("the log").len(), 1);
+    let again = w.try_admit(message(&h, "hi").sign(&keypair("throw-away")), &["alice"], START).await;
+    assert!(matches!(w.save(vec![again.expect("admitted")]).await[..], [Saved::Duplicate]));
+    assert_eq!(w.sweep(START + 3_600).await, 1, "the log is short-lived");
+    assert!(!w.holds(sent).await);
+}
+
+pub async fn what_has_expired_is_not_found_and_then_swept(w: &World) {
+    let expiration = (START + 100).to_string();
+    let soon = id_of(&new(w.publish(&event(1, "soon").tag(&["expiration", &expiration]), "alice").await));
+    let kept = id_of(&new(w.publish(&event(1, "kept"), "alice").await));
+    let by_id = format!(r#"{{"ids":["{soon}"]}}"#);
+    assert_eq!(w.find_at(START + 99, &by_id, everyone()).await, [soon]);
+    assert_eq!(w.sweep(START + 99).await, 0);
+    assert!(w.find_at(START + 100, &by_id, everyone()).await.is_empty());
+    assert_eq!(w.find_at(START + 100, r#"{"kinds":[1]}"#, everyone()).await, [kept]);
+    assert_eq!(w.sweep(START + 100).await, 1);
+    assert!(!w.holds(soon).await && w.holds(kept).await);
+    assert_eq!(w.store.stats().await.expect("stats").events, 1);
+}
+
+pub async fn a_sweep_removes_no_more_than_asked_for(w: &World) {
+    let expiration = (START + 10).to_string();
+    let mut batch = Vec::new();
+    for n in 0..25 {
+        batch.push(w.admitted(&event(1, &n.to_string()).tag(&["expiration", &expiration]), "alice").await);
+    }
+    w.save(batch).await;
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 10);
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 10);
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 5);
+    assert_eq!(w.store.stats().await.expect("stats").events, 0);
+}
+
+pub async fn of_an_address_the_newest_stays(w: &World) {
+    let profile = |content: &str, at| event(0, content).at(at);
+    let first = id_of(&new(w.publish(&profile("first", START - 10), "alice").await));
+    let second = id_of(&new(w.publish(&profile("second", START), "alice").await));
+    assert!(!w.holds(first).await);
+    assert!(matches!(w.publish(&profile("old", START - 5), "alice").await, Saved::Superseded));
+    let bobs = id_of(&new(w.publish(&profile("bob", START - 20), "bob").await));
+    assert_eq!(w.find(r#"{"kinds":[0]}"#, everyone()).await, [second, bobs]);
+}
+
+pub async fn of_one_second_the_lowest_id_stays(w: &World) {
+    let mut versions: Vec<_> = (0..5).map(|n| event(10_002, &n.to_string())).collect();
+    versions.sort_by_key(|version| version.event(&keypair("alice")).id());
+    new(w.publish(&versions[2], "alice").await);
+    assert!(matches!(w.publish(&versions[3], "alice").await, Saved::Superseded));
+    let lowest = id_of(&new(w.publish(&versions[0], "alice").await));
+    assert!(matches!(w.publish(&versions[1], "alice").await, Saved::Superseded));
+    assert_eq!(w.find(r#"{"kinds":[10002]}"#, everyone()).await, [lowest]);
+}
+
+pub async fn identifiers_tell_addresses_apart(w: &World) {
+    let article = |d: &str, content: &str, at| event(30_023, content).at(at).tag(&["d", d]);
+    let batch = [article("a", "1", START - 3), article("b", "1", START - 2), article("a", "2", START - 1)];
+    let mut admitted = Vec::new();
+    for event in &batch {
+        admitted.push(w.admitted(event, "alice").await);
+    }
+    let ids: Vec<_> = w.save(admitted).await.into_iter().map(|saved| id_of(&new(saved))).collect();
+    assert_eq!(w.find(r#"{"kinds":[30023]}"#, everyone()).await, [ids[2], ids[1]]);
+}
+
+pub async fn an_expired_version_holds_no_address(w: &World) {
+    let expiration = (START + 10).to_string();
+    new(w.publish(&event(0, "short").tag(&["expiration", &expiration]), "alice").await);
+    let older = event(0, "older").at(START - 5);
+    assert!(matches!(w.publish(&older, "alice").await, Saved::Superseded));
+    let older = id_of(&new(w.publish_at(START + 10, &older, "alice").await));
+    assert_eq!(w.find_at(START + 10, r#"{"kinds":[0]}"#, everyone()).await, [older]);
+}
+
+pub async fn the_log_says_which_groups_an_event_touches(w: &World) {
+    new(w.publish(&roster("grp", 1, "bootstrap", &["alice"]), "admin").await);
+    new(w.publish(&event(1, "note"), "alice").await);
+    let invited = new(w.publish(&wrap("bob", "welcome").tag(&["h", "grp"]), "alice").await);
+    let before = w.store.head();
+    let touches = |log: Vec<crate::LogEntry>| log.into_iter().map(|entry| entry.touches).collect::<Vec<_>>();
+    let group = || Touches::Group(super::world::group("grp"));
+    let log = w.store.after(0, 10).await.expect("the log");
+    assert_eq!(touches(log), [group(), Touches::Nothing, group()]);
+    // Who follows the log from before the wrap must hear of its effect though the wrap is gone.
+    new(w.publish(&deletion(&[id_of(&invited)]), "bob").await);
+    let log = w.store.after(before, 10).await.expect("the log");
+    assert_eq!(touches(log), [Touches::EveryGroup]);
+    assert!(w.find("{}", for_keys(&["bob"])).await.len() == 1, "the deletion of a wrap is its author's alone");
+    assert_eq!(w.find("{}", for_keys(&["alice"])).await, []);
+}
+
+pub async fn odd_tag_values_harm_nobody(w: &World) {
+    let long = "x".repeat(200_000);
+    let odd = event(1, "odd").tag(&["t", "nul\u{0}inside"]).tag(&["t", &long]).tag(&["t", ""]).tag(&["t"]);
+    let odd = w.admitted(&odd, "alice").await;
+    let plain = w.admitted(&event(1, "plain").at(START - 1), "bob").await;
+    let ids: Vec<_> = w.save(vec![odd, plain]).await.into_iter().map(|saved| id_of(&new(saved))).collect();
+    assert_eq!(w.find(r##"{"#t":["nul\u0000inside"]}"##, everyone()).await, ids[..1]);
+    assert_eq!(w.find(&format!(r##"{{"#t":["{long}"]}}"##), everyone()).await, ids[..1]);
+    assert_eq!(w.find(r##"{"#t":["", "no such"]}"##, everyone()).await, ids[..1]);
+    assert_eq!(w.find("{}", everyone()).await, ids);
+}

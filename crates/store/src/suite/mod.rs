@@ -1,0 +1,87 @@
+//! One suite for every store: each test is named for the promise that it checks.
+//!
+//! [`crate::conformance`] makes `#[tokio::test]`s of it for a store; [`random`] runs random calls against two stores and
+//! compares what they answer. For tests alone (feature `testing`).
+#![allow(missing_docs, reason = "the names of the tests say what they promise")]
+#![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "tests panic where a promise is broken")]
+
+pub mod events;
+pub mod groups;
+pub mod queries;
+pub mod random;
+pub mod removals;
+pub mod world;
+
+/// Runs the whole suite against the stores that `$make`, a function that gives a [`world::Subject`], opens.
+#[macro_export]
+macro_rules! conformance {
+    ($make:expr) => {
+        $crate::conformance! { $make;
+            events: [
+                what_is_stored_is_found_and_held
+                an_event_is_stored_once_in_one_batch_and_later
+                cursors_rise_in_the_order_of_the_batch
+                an_ephemeral_event_gets_a_cursor_and_is_not_kept
+                what_is_for_the_log_alone_is_found_by_no_query_and_known_as_a_duplicate
+                what_has_expired_is_not_found_and_then_swept
+                a_sweep_removes_no_more_than_asked_for
+                of_an_address_the_newest_stays
+                of_one_second_the_lowest_id_stays
+                identifiers_tell_addresses_apart
+                an_expired_version_holds_no_address
+                the_log_says_which_groups_an_event_touches
+                odd_tag_values_harm_nobody
+            ]
+            queries: [
+                answers_come_newest_first_then_by_lowest_id
+                an_event_comes_once_though_several_ranges_hold_it
+                pages_of_any_size_add_up_to_the_whole
+                a_page_stays_within_its_bounds
+                nothing_committed_after_the_given_cursor_is_found
+                since_and_until_are_inclusive
+                authors_are_found_with_and_without_kinds
+                every_condition_of_a_filter_counts
+                private_events_are_found_under_their_audience_alone
+                all_rosters_are_found_without_naming_groups
+                a_reader_of_many_groups_finds_them_merged
+            ]
+            groups: [
+                a_roster_changes_its_group_as_it_is_stored
+                of_rosters_with_one_seq_one_wins
+                a_repeated_roster_is_a_duplicate_and_not_stale
+                events_of_a_batch_see_each_other
+                a_message_needs_a_member_when_it_is_committed
+                an_unlisted_message_is_refused_once_the_group_is_managed
+                a_group_that_carried_unlisted_messages_is_marked_for_ever
+                a_wrap_founds_a_group_and_invites
+                of_two_founders_in_a_race_the_first_wins
+                a_key_founds_twenty_groups_in_a_day
+                the_last_epoch_is_that_of_the_messages
+                a_refused_event_leaves_nothing_behind
+            ]
+            removals: [
+                a_deletion_removes_its_authors_events_for_good
+                a_deletion_that_comes_first_holds
+                a_recipient_deletes_what_was_sent_to_it
+                group_messages_and_rosters_are_deleted_by_nobody
+                a_deletion_is_not_deleted
+                a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors
+                an_address_is_deleted_up_to_the_deletions_time
+                a_key_that_vanishes_takes_its_events_at_once_and_for_good
+                a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
+                a_reference_names_one_key_package
+                deleting_a_key_package_leaves_its_twin
+                a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last
+            ]
+        }
+    };
+    ($make:expr; $($module:ident: [$($promise:ident)*])*) => {
+        $($(
+            #[tokio::test]
+            async fn $promise() {
+                let mut world = $crate::suite::world::World::new($make());
+                $crate::suite::$module::$promise(&mut world).await;
+            }
+        )*)*
+    };
+}

@@ -1,0 +1,171 @@
+//! Queries: order, pages, scope and the ways through the index.
+
+use nostr_extensions::{Query, Scope};
+use nostr_protocol::EventId;
+
+use super::world::{
+    START, WIDE, World, capability, event, everyone, filter, for_groups, for_keys, group, id_of, key, message, new,
+    roster, wrap,
+};
+use crate::{Cursor, PageBounds};
+
+async fn many(w: &World, count: u64) -> Vec<EventId> {
+    let mut batch = Vec::new();
+    for n in 0..count {
+        let by = ["alice", "bob", "carol"][n as usize % 3];
+        let kind = [1, 7, 30_023][n as usize % 3];
+        // Three events to a second, so that ids decide; the tags make one event stand in several ranges.
+        let event = event(kind, &n.to_string()).at(START - n / 3).tag(&["d", &n.to_string()]);
+        batch.push(w.admitted(&event.tag(&["t", "all"]).tag(&["t", &format!("t{}", n % 4)]), by).await);
+    }
+    let mut sealed: Vec<_> = w.save(batch).await.into_iter().map(new).collect();
+    sealed.sort_by_key(nostr_extensions::Sealed::position);
+    sealed.iter().map(id_of).collect()
+}
+
+pub async fn answers_come_newest_first_then_by_lowest_id(w: &World) {
+    let all = many(w, 40).await;
+    for query in ["{}", r##"{"#t":["all"]}"##, r#"{"kinds":[1,7,30023]}"#, r#"{"since":0}"#] {
+        assert_eq!(w.find(query, everyone()).await, all, "{query}");
+    }
+    let by_ids = serde_json::json!({ "ids": all.iter().map(EventId::to_hex).collect::<Vec<_>>() }).to_string();
+    assert_eq!(w.find(&by_ids, Scope::default()).await, all);
+}
+
+pub async fn an_event_comes_once_though_several_ranges_hold_it(w: &World) {
+    let all = many(w, 40).await;
+    assert_eq!(w.find(r##"{"#t":["all","t0","t1","t2","t3"]}"##, everyone()).await, all);
+}
+
+pub async fn pages_of_any_size_add_up_to_the_whole(w: &World) {
+    let all = many(w, 40).await;
+    let narrow = r##"{"#t":["t1"],"#d":["1","5","9","13","17","39"]}"##;
+    let some = w.find(narrow, everyone()).await;
+    assert!(some.len() == 5, "{}", some.len());
+    for (events_max, bytes_max, entries_max) in
+        [(1, WIDE.bytes_max, 1), (3, 1_000, 7), (7, 1, 1_000), (100, WIDE.bytes_max, 2), (100, 2_000, 1)]
+    {
+        let bounds = PageBounds { events_max, bytes_max, entries_max };
+        for (query, whole) in [("{}", &all), (r##"{"#t":["all","t0"]}"##, &all), (narrow, &some)] {
+            let query = Query { filter: filter(query), scope: everyone() };
+            assert_eq!(w.pages(&query, bounds, START).await, *whole, "{bounds:?}");
+        }
+        let ids = serde_json::json!({ "ids": all.iter().map(EventId::to_hex).collect::<Vec<_>>() }).to_string();
+        let query = Query { filter: filter(&ids), scope: everyone() };
+        assert_eq!(w.pages(&query, bounds, START).await, all, "{bounds:?}");
+    }
+}
+
+pub async fn a_page_stays_within_its_bounds(w: &World) {
+    let all = many(w, 12).await;
+    let query = Query { filter: filter("{}"), scope: everyone() };
+    let (events, next) = w.page(&query, None, Cursor::MAX, PageBounds { events_max: 5, ..WIDE }, START).await;
+    assert_eq!(events, all[..5]);
+    assert_eq!(next.map(|next| next.id), Some(all[4]));
+    let (events, _) = w.page(&query, next, Cursor::MAX, PageBounds { bytes_max: 1, ..WIDE }, START).await;
+    assert_eq!(events, all[5..6], "the event that reaches the bound is the last");
+    let (events, next) = w.page(&query, None, Cursor::MAX, WIDE, START).await;
+    assert_eq!((events.len(), next), (12, None));
+}
+
+pub async fn nothing_committed_after_the_given_cursor_is_found(w: &World) {
+    let first = new(w.publish(&event(1, "one"), "alice").await);
+    let second = new(w.publish(&event(1, "two").at(START - 1), "alice").await);
+    for json in ["{}".to_owned(), format!(r#"{{"ids":["{}","{}"]}}"#, id_of(&first), id_of(&second))] {
+        let query = Query { filter: filter(&json), scope: everyone() };
+        let (events, _) = w.page(&query, None, first.cursor(), WIDE, START).await;
+        assert_eq!(events, [id_of(&first)]);
+        let (events, _) = w.page(&query, None, first.cursor() - 1, WIDE, START).await;
+        assert_eq!(events, []);
+    }
+}
+
+pub async fn since_and_until_are_inclusive(w: &World) {
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(id_of(&new(w.publish(&event(1, &n.to_string()).at(START - n), "alice").await)));
+    }
+    let query = format!(r#"{{"since":{},"until":{}}}"#, START - 3, START - 1);
+    assert_eq!(w.find(&query, everyone()).await, ids[1..4]);
+    assert_eq!(w.find(&query.replace('{', r#"{"kinds":[1],"#), everyone()).await, ids[1..4]);
+    let author = key("alice");
+    let query = query.replace('{', &format!(r#"{{"authors":["{author}"],"#));
+    assert_eq!(w.find(&query, everyone()).await, ids[1..4]);
+    assert_eq!(w.find(&format!(r#"{{"since":{START},"until":0}}"#), everyone()).await, []);
+}
+
+pub async fn authors_are_found_with_and_without_kinds(w: &World) {
+    let mut by_alice = Vec::new();
+    for (n, kind) in [1, 6, 7, 1_984, 0, 30_023, 40_000, 1].into_iter().enumerate() {
+        let at = START - n as u64;
+        by_alice.push(id_of(&new(w.publish(&event(kind, &n.to_string()).at(at), "alice").await)));
+        new(w.publish(&event(kind, &n.to_string()).at(at), "bob").await);
+    }
+    let alice = key("alice");
+    assert_eq!(w.find(&format!(r#"{{"authors":["{alice}"]}}"#), everyone()).await, by_alice);
+    let ones = w.find(&format!(r#"{{"authors":["{alice}"],"kinds":[1]}}"#), everyone()).await;
+    assert_eq!(ones, [by_alice[0], by_alice[7]]);
+    let both = format!(r#"{{"authors":["{alice}","{}"],"kinds":[7]}}"#, key("bob"));
+    assert_eq!(w.find(&both, everyone()).await.len(), 2);
+    assert_eq!(w.find(r#"{"authors":[]}"#, everyone()).await, []);
+}
+
+pub async fn every_condition_of_a_filter_counts(w: &World) {
+    let target = key("bob").to_hex();
+    let both = event(1, "both").tag(&["p", &target]).tag(&["t", "x"]);
+    let both = id_of(&new(w.publish(&both, "alice").await));
+    new(w.publish(&event(1, "p alone").tag(&["p", &target]), "alice").await);
+    new(w.publish(&event(1, "t alone").tag(&["t", "x"]), "alice").await);
+    assert_eq!(w.find(&format!(r##"{{"#p":["{target}"],"#t":["x","y"]}}"##), everyone()).await, [both]);
+    assert_eq!(w.find(&format!(r##"{{"#p":["{target}"],"#T":["x"]}}"##), everyone()).await, []);
+}
+
+pub async fn private_events_are_found_under_their_audience_alone(w: &World) {
+    let to_bob = w.send(&wrap("bob", "secret"), "throw-away", "alice").await;
+    let dm = event(4, "dm").tag(&["p", &key("bob").to_hex()]).at(START - 1);
+    let dm = id_of(&new(w.publish(&dm, "alice").await));
+    new(w.publish(&roster("grp", 1, "bootstrap", &["alice"]), "admin").await);
+    let talk = w.send(&message("grp", "talk").at(START - 2), "throw-away", "alice").await;
+    assert_eq!(w.find("{}", everyone()).await, []);
+    assert_eq!(w.find(&format!(r##"{{"#p":["{}"]}}"##, key("bob")), everyone()).await, []);
+    assert_eq!(w.find("{}", for_keys(&["bob"])).await, [to_bob, dm]);
+    assert_eq!(w.find("{}", for_keys(&["alice"])).await, [dm], "a kind 4 is its author's as well");
+    assert_eq!(w.find(r#"{"kinds":[445]}"#, for_groups(&["grp"])).await, [talk]);
+    assert_eq!(w.find(r#"{"kinds":[445]}"#, for_groups(&["other"])).await, []);
+    let whole = Scope { everyone: true, keys: vec![key("bob")], groups: vec![group("grp")], all_rosters: false };
+    assert_eq!(w.find("{}", whole).await.len(), 4);
+    assert_eq!(w.find(&format!(r#"{{"ids":["{talk}"]}}"#), Scope::default()).await, [talk], "an id needs no scope");
+}
+
+pub async fn all_rosters_are_found_without_naming_groups(w: &World) {
+    let one = id_of(&new(w.publish(&roster("one", 1, "bootstrap", &["alice"]), "admin").await));
+    let two = id_of(&new(w.publish(&roster("two", 1, "bootstrap", &["alice"]).at(START - 1), "admin").await));
+    w.send(&message("one", "talk"), "throw-away", "alice").await;
+    let scope = Scope { all_rosters: true, ..Scope::default() };
+    assert_eq!(w.find("{}", scope.clone()).await, [one, two]);
+    assert_eq!(w.find(r#"{"kinds":[450]}"#, scope.clone()).await, [one, two]);
+    assert_eq!(w.find(r##"{"#h":["two"]}"##, scope.clone()).await, [two]);
+    assert_eq!(w.find(r#"{"kinds":[445]}"#, scope.clone()).await, []);
+    let admin_and_member = Scope { groups: vec![group("one")], ..scope };
+    assert_eq!(w.find(r#"{"kinds":[450]}"#, admin_and_member.clone()).await, [one, two]);
+    assert_eq!(w.find("{}", admin_and_member).await.len(), 3);
+}
+
+pub async fn a_reader_of_many_groups_finds_them_merged(w: &World) {
+    let mut batch = Vec::new();
+    let ids: Vec<String> = (0..200).map(|n| capability(&format!("room {n}"))).collect();
+    for (n, id) in ids.iter().enumerate() {
+        for at in [n, 500 - n] {
+            let event = message(id, &at.to_string()).at(START - at as u64);
+            batch.push(w.admitted(&event, "alice").await);
+        }
+    }
+    let mut sealed: Vec<_> = w.save(batch).await.into_iter().map(new).collect();
+    sealed.sort_by_key(nostr_extensions::Sealed::position);
+    let all: Vec<EventId> = sealed.iter().map(id_of).collect();
+    let groups: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let query = Query { filter: filter(r#"{"kinds":[445]}"#), scope: for_groups(&groups) };
+    assert_eq!(w.pages(&query, PageBounds { events_max: 70, ..WIDE }, START).await, all);
+    let named = Query { filter: filter(&format!(r##"{{"#h":["{}"]}}"##, ids[7])), scope: for_groups(&groups) };
+    assert_eq!(w.pages(&named, WIDE, START).await.len(), 2);
+}

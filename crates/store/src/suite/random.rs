@@ -1,0 +1,334 @@
+//! Random calls against two stores, whose answers must be the same.
+//!
+//! The steps are data ([`Step`]), so that a test that fails shrinks to the few that matter. Sets of keys, groups and kinds
+//! are masks over short lists, so that events meet each other often.
+
+use std::sync::Arc;
+
+use nostr_extensions::{
+    Admitted, GroupStatus, NostrGroupId, Query, Reader, Scope, Writer,
+    admit::{admit, group_of},
+};
+use nostr_protocol::{
+    EventId, Filter, Kind, PublicKey, UnixSecs,
+    auth::RelayNames,
+    testing::{EventBuilder, keypair},
+};
+
+use super::world::{START, WIDE, capability, deletion, event, group, id_of, key, message, vanish, wrap};
+use crate::{Cursor, PageBounds, Saved, Store};
+
+/// The keys that act.
+const NAMES: [&str; 4] = ["alice", "bob", "carol", "admin"];
+/// The kinds that queries name.
+const KINDS: [u16; 12] = [0, 1, 4, 5, 62, 443, 445, 446, 450, 1059, 30_023, 30_443];
+
+/// One event, in numbers small enough that drafts often speak of the same things.
+#[derive(Clone, Debug)]
+pub enum Draft {
+    Note { by: u8, text: u8, ago: u8, lives: Option<u8> },
+    Versioned { by: u8, kind: u8, d: u8, text: u8, ago: u8, lives: Option<u8> },
+    Direct { by: u8, to: u8, noise: bool, ago: u8 },
+    Ephemeral { by: u8 },
+    Message { by: u8, reader: u8, group: u8, text: u8, epoch: u8 },
+    Wrap { by: u8, to: u8, group: Option<u8>, text: u8 },
+    Roster { by: u8, group: u8, seq: u8, op: u8, members: u8, admins: bool, force: bool },
+    KeyPackage { by: u8, text: u8, reference: Option<u8>, d: Option<u8>, ago: u8, lives: Option<u8> },
+    Delete { by: u8, targets: Vec<u8>, ago: u8 },
+    DeleteAddress { by: u8, kind: u8, d: u8, ago: u8 },
+    Vanish { by: u8, ago: u8 },
+    /// Something again that was published before.
+    Again(u8),
+}
+
+/// A query.
+#[derive(Clone, Debug)]
+pub struct Search {
+    pub kinds: Option<u16>,
+    pub authors: Option<u8>,
+    pub topics: Option<u8>,
+    pub groups_named: Option<u8>,
+    pub ids: Option<Vec<u8>>,
+    pub since: Option<u8>,
+    pub until: Option<u8>,
+    pub everyone: bool,
+    pub keys: u8,
+    pub groups: u8,
+    pub all_rosters: bool,
+    pub up_to: Option<u8>,
+    pub events_max: u8,
+    pub entries_max: u8,
+}
+
+/// One call, or one thing that happens.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Save(Vec<Draft>),
+    Search(Search),
+    Claim { owner: u8, most: u8 },
+    Sweep,
+    Wait { secs: u8 },
+    Reopen,
+}
+
+fn groups() -> [NostrGroupId; 4] {
+    [group("one"), group("two"), group(&capability("three")), group(&capability("four"))]
+}
+
+fn name(n: u8) -> &'static str {
+    NAMES[usize::from(n) % NAMES.len()]
+}
+
+fn group_id(n: u8) -> NostrGroupId {
+    groups()[usize::from(n) % 4].clone()
+}
+
+fn chosen<T: Clone>(list: &[T], mask: u16) -> Vec<T> {
+    list.iter().enumerate().filter(|(n, _)| mask & 1 << n != 0).map(|(_, item)| item.clone()).collect()
+}
+
+/// Two stores side by side; `b` is opened anew in between.
+pub struct Pair<F> {
+    a: Arc<dyn Store>,
+    b: Option<Arc<dyn Store>>,
+    open_b: F,
+    now: UnixSecs,
+    policy: nostr_extensions::Policy,
+    published: Vec<Admitted>,
+    ids: Vec<EventId>,
+}
+
+impl<F: FnMut() -> Arc<dyn Store>> Pair<F> {
+    /// Two empty stores: the oracle, and one that `open_b` opens, each time with what it held before.
+    pub fn new(a: Arc<dyn Store>, mut open_b: F) -> Self {
+        let b = Some(open_b());
+        let policy =
+            nostr_extensions::Policy { admin_keys: [key("admin")].into(), open_bootstrap: true, ..Default::default() };
+        Self { a, b, open_b, now: START, policy, published: Vec::new(), ids: Vec::new() }
+    }
+
+    fn b(&self) -> &Arc<dyn Store> {
+        self.b.as_ref().expect("it is open")
+    }
+
+    /// Takes the steps, and compares after each.
+    pub async fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Save(drafts) => self.save(drafts).await,
+                Step::Search(search) => self.search(search).await,
+                Step::Claim { owner, most } => {
+                    let owner = key(name(*owner));
+                    let most = usize::from(*most % 4);
+                    let claims = [&self.a, self.b()].map(|it| it.claim_key_packages(&owner, most, self.now));
+                    let [a, b] = futures_util::future::join_all(claims).await.try_into().expect("two");
+                    let ids = |it: Vec<nostr_extensions::Sealed>| it.iter().map(id_of).collect::<Vec<_>>();
+                    assert_eq!(ids(a.expect("a claim")), ids(b.expect("a claim")));
+                }
+                Step::Sweep => {
+                    for store in [&self.a, self.b()] {
+                        store.sweep(self.now, 10_000).await.expect("a sweep");
+                    }
+                    let [a, b] = [self.a.stats().await, self.b().stats().await].map(|it| it.expect("stats"));
+                    assert_eq!((a.events, a.groups), (b.events, b.groups));
+                }
+                Step::Wait { secs } => self.now += u64::from(*secs),
+                Step::Reopen => {
+                    self.b = None;
+                    self.b = Some((self.open_b)());
+                }
+            }
+            self.compare().await;
+        }
+    }
+
+    async fn save(&mut self, drafts: &[Draft]) {
+        let mut batch = Vec::new();
+        for draft in drafts {
+            batch.extend(self.admitted(draft).await);
+        }
+        let [a, b] = [self.a.save(batch.clone()).await, self.b().save(batch.clone()).await];
+        assert_eq!(a.len(), batch.len());
+        for ((a, b), admitted) in a.into_iter().zip(b).zip(&batch) {
+            let show = |saved: Saved| match saved {
+                Saved::New(sealed) => format!("New({}, {:?})", sealed.cursor(), sealed.audience()),
+                other => format!("{other:?}"),
+            };
+            let (a, b) = (show(a.expect("a save")), show(b.expect("a save")));
+            assert_eq!(a, b, "kind {}", admitted.event().kind());
+        }
+        self.ids.extend(batch.iter().map(|admitted| admitted.event().id()));
+        self.published.extend(batch);
+    }
+
+    /// What admission makes of a draft by the oracle's groups; nothing where it refuses.
+    async fn admitted(&self, draft: &Draft) -> Option<Admitted> {
+        if let Draft::Again(n) = draft {
+            return self.published.get(usize::from(*n) % self.published.len().max(1)).cloned();
+        }
+        let (event, by, reader) = self.built(draft);
+        let event = event.sign(&keypair(by));
+        let state = match group_of(event.event()) {
+            Some(id) => Some(self.a.group(&id).await.expect("a state").0),
+            None => None,
+        };
+        let reader = Reader::new(&[key(reader)]);
+        let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+        admit(event, writer, &self.policy, state.as_ref(), self.now).ok()
+    }
+
+    fn ago(&self, ago: u8) -> UnixSecs {
+        self.now - u64::from(ago % 16)
+    }
+
+    fn expiring(&self, event: EventBuilder, lives: Option<u8>) -> EventBuilder {
+        match lives {
+            Some(secs) => event.tag(&["expiration", &(self.now + 1 + u64::from(secs % 64)).to_string()]),
+            None => event,
+        }
+    }
+
+    fn id(&self, n: u8) -> EventId {
+        self.ids.get(usize::from(n) % (self.ids.len() + 1)).copied().unwrap_or(EventId::from_bytes([n; 32]))
+    }
+
+    /// The event of a draft, its signer, and the reader that publishes it.
+    fn built(&self, draft: &Draft) -> (EventBuilder, &'static str, &'static str) {
+        let own = |event: EventBuilder, by: &u8| (event, name(*by), name(*by));
+        match draft {
+            Draft::Note { by, text, ago, lives } => {
+                let note = event(1, &format!("{text}")).at(self.ago(*ago)).tag(&["t", &format!("t{}", text % 4)]);
+                own(self.expiring(note.tag(&["t", "all"]), *lives), by)
+            }
+            Draft::Versioned { by, kind, d, text, ago, lives } => {
+                let kind = [0, 10_002, 30_023][usize::from(kind % 3)];
+                let version = event(kind, &text.to_string()).at(self.ago(*ago)).tag(&["d", &format!("d{}", d % 2)]);
+                own(self.expiring(version, *lives), by)
+            }
+            Draft::Direct { by, to, noise, ago } => {
+                let direct = event(if *noise { 446 } else { 4 }, "psst").at(self.ago(*ago)).tag(&["v", "noise.1"]);
+                own(direct.tag(&["p", &key(name(*to)).to_hex()]), by)
+            }
+            Draft::Ephemeral { by } => own(event(20_001, "now"), by),
+            Draft::Message { by, reader, group, text, epoch } => {
+                let said = message(group_id(*group).as_str(), &text.to_string()).at(self.ago(*text));
+                (said.tag(&["k", &epoch.to_string()]), name(*by), name(*reader))
+            }
+            Draft::Wrap { by, to, group, text } => {
+                let wrapped = wrap(name(*to), &text.to_string()).at(self.ago(*text));
+                own(group.map_or(wrapped.clone(), |it| wrapped.tag(&["h", group_id(it).as_str()])), by)
+            }
+            Draft::Roster { by, group, seq, op, members, admins, force } => {
+                let op = ["bootstrap", "add", "remove", "promote", "demote", "replace"][usize::from(op % 6)];
+                let names = chosen(&NAMES, u16::from(*members));
+                let roster = super::world::roster(group_id(*group).as_str(), u64::from(seq % 32) + 1, op, &names);
+                let roster = roster.tag(&["role", if *admins { "admin" } else { "member" }]);
+                own(if *force { roster.tag(&["force", "true"]) } else { roster }, by)
+            }
+            Draft::KeyPackage { by, text, reference, d, ago, lives } => {
+                let package = event(if d.is_some() { 30_443 } else { 443 }, &format!("package {}", text % 4));
+                let package = self.expiring(package.at(self.ago(*ago)), *lives);
+                let package = reference.map_or(package.clone(), |it| package.tag(&["i", &format!("ref{}", it % 4)]));
+                own(d.map_or(package.clone(), |d| package.tag(&["d", &format!("d{}", d % 2)])), by)
+            }
+            Draft::Delete { by, targets, ago } => {
+                let ids: Vec<EventId> = targets.iter().map(|n| self.id(*n)).collect();
+                own(deletion(&ids).at(self.ago(*ago)), by)
+            }
+            Draft::DeleteAddress { by, kind, d, ago } => {
+                let kind = [0, 10_002, 30_023, 30_443][usize::from(kind % 4)];
+                let address = format!("{kind}:{}:d{}", key(name(*by)), d % 2);
+                own(event(5, "").at(self.ago(*ago)).tag(&["a", &address]), by)
+            }
+            Draft::Vanish { by, ago } => own(vanish(self.ago(*ago)), by),
+            Draft::Again(_) => own(event(1, "again"), &0),
+        }
+    }
+
+    async fn search(&self, search: &Search) {
+        let hex = |keys: Vec<&str>| keys.into_iter().map(key).collect::<Vec<PublicKey>>();
+        let sorted = |mut keys: Vec<PublicKey>| {
+            keys.sort_unstable();
+            keys
+        };
+        let mut filter = Filter {
+            kinds: search.kinds.map(|mask| chosen(&KINDS.map(Kind), mask)),
+            authors: search.authors.map(|mask| sorted(hex(chosen(&NAMES, mask.into())))),
+            ids: search.ids.as_ref().map(|ids| {
+                let mut ids: Vec<EventId> = ids.iter().map(|n| self.id(*n)).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                ids
+            }),
+            since: search.since.map(|ago| self.ago(ago)),
+            until: search.until.map(|ago| self.ago(ago)),
+            ..Filter::default()
+        };
+        if let Some(mask) = search.topics {
+            let topics = ["all", "t0", "t1", "t2", "t3"].map(Box::from);
+            filter.tags.insert(b't', chosen(&topics, mask.into()));
+        }
+        if let Some(mask) = search.groups_named {
+            let mut named = chosen(&groups().map(|id| Box::from(id.as_str())), mask.into());
+            named.sort_unstable();
+            filter.tags.insert(b'h', named);
+        }
+        let scope = Scope {
+            everyone: search.everyone,
+            keys: hex(chosen(&NAMES, search.keys.into())),
+            groups: chosen(&groups(), search.groups.into()),
+            all_rosters: search.all_rosters,
+        };
+        let query = Query { filter, scope };
+        let up_to = search.up_to.map_or(Cursor::MAX, |n| u64::from(n) % (self.a.head() + 1));
+        let whole = self.a.scan(&query, None, up_to, WIDE, self.now).await.expect("a page");
+        let whole: Vec<EventId> = whole.events.iter().map(id_of).collect();
+        let bounds = PageBounds {
+            events_max: usize::from(search.events_max),
+            entries_max: usize::from(search.entries_max),
+            ..WIDE
+        };
+        for store in [&self.a, self.b()] {
+            let (mut found, mut from) = (Vec::new(), None);
+            loop {
+                let page = store.scan(&query, from, up_to, bounds, self.now).await.expect("a page");
+                assert!(page.events.len() <= bounds.events_max.max(1));
+                found.extend(page.events.iter().map(id_of));
+                assert!(page.next.is_none() || page.next != from);
+                from = page.next;
+                if from.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, whole, "{query:?}");
+        }
+    }
+
+    /// Everything that can be asked without a query.
+    async fn compare(&self) {
+        let (a, b) = (&self.a, self.b());
+        assert_eq!(a.head(), b.head());
+        let log = async |store: &Arc<dyn Store>| {
+            let log = store.after(0, 10_000).await.expect("the log");
+            log.iter().map(|entry| (entry.sealed.cursor(), id_of(&entry.sealed), entry.touches.clone())).collect()
+        };
+        let (log_a, log_b): (Vec<_>, Vec<_>) = (log(a).await, log(b).await);
+        assert_eq!(log_a, log_b);
+        for id in groups() {
+            let [a, b] = [a.group(&id).await, b.group(&id).await].map(|it| it.expect("a state").0.status);
+            match (a, b) {
+                (GroupStatus::Managed(a), GroupStatus::Managed(b)) => assert_eq!(a, b),
+                (a, b) => assert_eq!(a, b),
+            }
+        }
+        for name in NAMES {
+            let keys = [key(name)];
+            let [a, b] = [a.groups_of(&keys).await, b.groups_of(&keys).await].map(|it| it.expect("groups"));
+            assert_eq!(a, b);
+        }
+        for id in &self.ids {
+            let [a, b] = [a.holds(id).await, b.holds(id).await].map(|it| it.expect("an answer"));
+            assert_eq!(a, b);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Deletions, vanishing and claims.
+
+use nostr_extensions::{Role, Scope, mls_gateway::group::Refusal};
+use nostr_protocol::{EventId, testing::keypair};
+
+use super::world::{
+    START, World, capability, deletion, event, everyone, for_groups, for_keys, id_of, key, key_package, message, new,
+    roster, vanish, wrap,
+};
+use crate::Saved;
+
+async fn stored(w: &World, event: &nostr_protocol::testing::EventBuilder, by: &str) -> EventId {
+    id_of(&new(w.publish(event, by).await))
+}
+
+pub async fn a_deletion_removes_its_authors_events_for_good(w: &World) {
+    let note = event(1, "note");
+    let mine = stored(w, &note, "alice").await;
+    let others = stored(w, &note, "bob").await;
+    new(w.publish(&deletion(&[mine, others]), "alice").await);
+    assert!(!w.holds(mine).await && w.holds(others).await);
+    assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
+    assert_eq!(w.find(r#"{"kinds":[1]}"#, everyone()).await, [others]);
+}
+
+pub async fn a_deletion_that_comes_first_holds(w: &World) {
+    let note = event(1, "note");
+    let id = note.event(&keypair("alice")).id();
+    new(w.publish(&deletion(&[id]), "mallory").await);
+    stored(w, &note, "alice").await;
+    let other = event(1, "other");
+    new(w.publish(&deletion(&[other.event(&keypair("alice")).id()]), "alice").await);
+    assert!(matches!(w.publish(&other, "alice").await, Saved::Deleted));
+}
+
+pub async fn a_recipient_deletes_what_was_sent_to_it(w: &World) {
+    let noise = event(446, "noise").tag(&["p", &key("bob").to_hex()]).tag(&["v", "noise.1"]);
+    let kept = w.send(&wrap("carol", "hers"), "throw-away", "alice").await;
+    let wrapped = w.send(&wrap("bob", "his"), "throw-away", "alice").await;
+    let noise = w.send(&noise, "throw-away", "alice").await;
+    new(w.publish(&deletion(&[kept, wrapped, noise]), "bob").await);
+    assert!(w.holds(kept).await && !w.holds(wrapped).await && !w.holds(noise).await);
+    let again = w.try_admit(wrap("bob", "his").sign(&keypair("throw-away")), &["alice"], START).await;
+    assert!(matches!(w.save(vec![again.expect("admitted")]).await[..], [Saved::Deleted]));
+    let later = wrap("bob", "later");
+    new(w.publish(&deletion(&[later.event(&keypair("throw-away")).id()]), "bob").await);
+    let later = w.try_admit(later.sign(&keypair("throw-away")), &["alice"], START).await;
+    assert!(matches!(w.save(vec![later.expect("admitted")]).await[..], [Saved::Deleted]));
+}
+
+pub async fn group_messages_and_rosters_are_deleted_by_nobody(w: &World) {
+    let h = capability("room");
+    let said = w.send(&message(&h, "commit"), "throw-away", "alice").await;
+    let roster = stored(w, &roster("grp", 1, "bootstrap", &["alice"]), "admin").await;
+    let note = stored(w, &event(1, "note"), "throw-away").await;
+    for (ids, by) in [(vec![note, said], "throw-away"), (vec![roster], "admin")] {
+        let saved = w.publish(&deletion(&ids), by).await;
+        assert!(matches!(saved, Saved::Refused(Refusal::Undeletable)), "{saved:?}");
+    }
+    assert!(w.holds(said).await && w.holds(roster).await && w.holds(note).await, "nothing of a refused one is done");
+    // Named before it came, or by another key, it is not touched either.
+    let next = message(&h, "next");
+    new(w.publish(&deletion(&[next.event(&keypair("throw-away")).id()]), "throw-away").await);
+    w.send(&next, "throw-away", "alice").await;
+    new(w.publish(&deletion(&[said]), "alice").await);
+    assert!(w.holds(said).await);
+}
+
+pub async fn a_deletion_is_not_deleted(w: &World) {
+    let note = event(1, "note");
+    let note_id = stored(w, &note, "alice").await;
+    let first = stored(w, &deletion(&[note_id]), "alice").await;
+    new(w.publish(&deletion(&[first]).content("undo"), "alice").await);
+    assert!(w.holds(first).await);
+    assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
+    let second = deletion(&[note_id]).content("again");
+    new(w.publish(&deletion(&[second.event(&keypair("alice")).id()]).content("beforehand"), "alice").await);
+    stored(w, &second, "alice").await;
+}
+
+pub async fn a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors(w: &World) {
+    let note = stored(w, &event(1, "note"), "alice").await;
+    let wrapped = w.send(&wrap("alice", "secret"), "throw-away", "bob").await;
+    let unknown = event(1, "never sent").event(&keypair("alice")).id();
+    let public = stored(w, &deletion(&[note]), "alice").await;
+    let public_again = stored(w, &deletion(&[note]).content("again").at(START - 1), "alice").await;
+    let of_wrap = stored(w, &deletion(&[wrapped]).at(START - 2), "alice").await;
+    let of_unknown = stored(w, &deletion(&[unknown]).at(START - 3), "alice").await;
+    let of_both = stored(w, &deletion(&[note, wrapped]).at(START - 4), "alice").await;
+    let of_others = event(5, "").at(START - 5).tag(&["a", &format!("30023:{}:x", key("bob"))]);
+    let of_others = stored(w, &of_others, "alice").await;
+    assert_eq!(w.find(r#"{"kinds":[5]}"#, everyone()).await, [public, public_again]);
+    let alices = w.find(r#"{"kinds":[5]}"#, for_keys(&["alice"])).await;
+    assert_eq!(alices, [of_wrap, of_unknown, of_both, of_others]);
+    assert_eq!(w.find("{}", for_keys(&["bob"])).await, []);
+}
+
+pub async fn an_address_is_deleted_up_to_the_deletions_time(w: &World) {
+    let article = |content: &str, at| event(30_023, content).at(at).tag(&["d", "x"]);
+    let address = format!("30023:{}:x", key("alice"));
+    let delete = |at: u64| event(5, &at.to_string()).at(at).tag(&["a", &address]);
+    let first = stored(w, &article("1", START - 10), "alice").await;
+    new(w.publish(&delete(START - 20), "alice").await);
+    assert!(w.holds(first).await, "it is newer than the deletion");
+    let public = stored(w, &delete(START - 5), "alice").await;
+    assert!(!w.holds(first).await);
+    assert!(matches!(w.publish(&article("1", START - 10), "alice").await, Saved::Deleted));
+    assert!(matches!(w.publish(&article("2", START - 5), "alice").await, Saved::Deleted));
+    let after = stored(w, &article("3", START - 4), "alice").await;
+    new(w.publish(&delete(START - 8), "alice").await);
+    assert!(matches!(w.publish(&article("4", START - 5), "alice").await, Saved::Deleted), "the latest deletion counts");
+    assert_eq!(w.find(r#"{"kinds":[30023]}"#, everyone()).await, [after]);
+    let untouched = event(30_023, "bob").at(START - 30).tag(&["d", "x"]);
+    stored(w, &untouched, "bob").await;
+    assert!(w.find(r#"{"kinds":[5]}"#, everyone()).await.contains(&public));
+}
+
+pub async fn a_key_that_vanishes_takes_its_events_at_once_and_for_good(w: &World) {
+    let note = event(1, "note").at(START - 10);
+    let gone = [
+        stored(w, &note, "alice").await,
+        stored(w, &event(0, "profile").at(START - 9), "alice").await,
+        w.send(&wrap("alice", "to her"), "throw-away", "bob").await,
+        w.send(&wrap("bob", "from her").at(START - 1), "alice", "alice").await,
+        w.send(&message(&capability("room"), "hers"), "alice", "alice").await,
+    ];
+    let later = stored(w, &event(1, "later").at(START + 5), "alice").await;
+    let others = stored(w, &event(1, "bob's"), "bob").await;
+    let request = stored(w, &vanish(START), "alice").await;
+    for id in gone {
+        assert!(!w.holds(id).await);
+        assert!(w.find(&format!(r#"{{"ids":["{id}"]}}"#), everyone()).await.is_empty());
+    }
+    let scope = Scope { everyone: true, ..for_keys(&["alice", "bob"]) };
+    let left = [later, others, request];
+    let found = w.find("{}", scope.clone()).await;
+    assert!(found.len() == 3 && left.iter().all(|id| found.contains(id)), "{found:?}");
+    assert_eq!(w.store.after(0, 100).await.expect("the log").len(), 3);
+    assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
+    let to_her = w.try_admit(wrap("alice", "again").sign(&keypair("throw-away")), &["bob"], START).await;
+    assert!(matches!(w.save(vec![to_her.expect("admitted")]).await[..], [Saved::Deleted]));
+    w.sweep(START).await;
+    assert_eq!(w.store.stats().await.expect("stats").events, 3);
+    assert_eq!(w.find("{}", scope).await, found);
+    assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
+    stored(w, &event(1, "back").at(START + 6), "alice").await;
+}
+
+pub async fn a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin(w: &World) {
+    let roster_id = stored(w, &roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await;
+    new(w.publish(&wrap("bob", "1").tag(&["h", "hers"]), "alice").await);
+    new(w.publish(&vanish(START), "alice").await);
+    assert_eq!(w.members("grp").await, Some(vec![(key("bob"), Role::Member)]));
+    assert_eq!(w.members("hers").await.map(|members| members.len()), Some(2), "she was its only admin");
+    new(w.publish(&vanish(START), "admin").await);
+    assert!(w.holds(roster_id).await, "the audit stays");
+    assert_eq!(w.find("{}", for_groups(&["grp"])).await, [roster_id]);
+}
+
+pub async fn a_reference_names_one_key_package(w: &World) {
+    new(w.publish(&key_package("one", "ref"), "alice").await);
+    let twin = key_package("one", "ref").at(START - 1);
+    new(w.publish(&twin, "alice").await);
+    let other = w.publish(&key_package("two", "ref"), "alice").await;
+    assert!(matches!(other, Saved::Refused(Refusal::ReferenceTaken)), "{other:?}");
+    new(w.publish(&key_package("two", "ref"), "bob").await);
+    new(w.publish(&key_package("two", "ref 2"), "alice").await);
+    // What has expired names nothing.
+    let brief = key_package("brief", "ref 3").tag(&["exp", &(START + 10).to_string()]);
+    new(w.publish(&brief, "alice").await);
+    assert!(matches!(w.publish(&key_package("long", "ref 3"), "alice").await, Saved::Refused(_)));
+    new(w.publish_at(START + 10, &key_package("long", "ref 3"), "alice").await);
+}
+
+pub async fn deleting_a_key_package_leaves_its_twin(w: &World) {
+    let one = stored(w, &key_package("one", "ref"), "alice").await;
+    let twin = event(30_443, "one").tag(&["i", "ref"]).tag(&["d", "slot"]);
+    let twin = stored(w, &twin, "alice").await;
+    new(w.publish(&deletion(&[one]), "alice").await);
+    assert!(!w.holds(one).await && w.holds(twin).await);
+    let next = event(30_443, "next").tag(&["i", "ref 2"]).tag(&["d", "slot"]).at(START + 1);
+    new(w.publish(&next, "alice").await);
+    assert!(!w.holds(twin).await, "a 30443 replaces by d");
+    new(w.publish(&key_package("new", "ref"), "alice").await);
+}
+
+pub async fn a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last(w: &World) {
+    let first = stored(w, &key_package("one", "1"), "alice").await;
+    let second = stored(w, &key_package("two", "2"), "alice").await;
+    let twin = stored(w, &event(30_443, "one").tag(&["i", "1"]).tag(&["d", "slot"]), "alice").await;
+    let third = stored(w, &key_package("three", "3"), "alice").await;
+    stored(w, &key_package("bob's", "1"), "bob").await;
+    let claim = async |owner: &str, most: usize| -> Vec<EventId> {
+        let claimed = w.store.claim_key_packages(&key(owner), most, START).await.expect("a claim");
+        claimed.iter().map(id_of).collect()
+    };
+    assert_eq!(claim("nobody", 5).await, []);
+    assert_eq!(claim("alice", 1).await, [first]);
+    assert!(!w.holds(first).await && !w.holds(twin).await);
+    assert_eq!(claim("alice", 2).await, [second, third]);
+    assert!(!w.holds(second).await && w.holds(third).await, "the last one is given and stays");
+    assert_eq!(claim("alice", 2).await, [third]);
+    for again in [key_package("one", "1"), key_package("two", "other").at(START + 1)] {
+        assert!(matches!(w.publish(&again, "alice").await, Saved::Deleted), "what was claimed never comes back");
+    }
+    assert_eq!(w.find_at(START, r#"{"kinds":[443,30443]}"#, everyone()).await.len(), 2);
+    assert!(w.store.claim_key_packages(&key("alice"), 2, START + 100 * 86_400).await.expect("a claim").is_empty());
+}

@@ -1,0 +1,315 @@
+//! A store under test with everything that publishing to it and asking it needs.
+
+use std::{any::Any, sync::Arc};
+
+use nostr_extensions::{
+    Admitted, GroupState, NostrGroupId, Policy, Query, Reader, Scope, Sealed, Writer,
+    admit::{admit, group_of},
+    query::Position,
+};
+use nostr_protocol::{
+    EventId, Filter, PublicKey, Rejection, UnixSecs, Verified,
+    auth::RelayNames,
+    testing::{EventBuilder, keypair, public_key},
+};
+
+use crate::{Cursor, PageBounds, Saved, Store};
+
+/// The time at which the tests begin, in Unix seconds.
+pub const START: UnixSecs = 1_795_370_771;
+/// Bounds that no test's answer reaches.
+pub const WIDE: PageBounds = PageBounds { events_max: 10_000, bytes_max: 64 << 20, entries_max: 1_000_000 };
+
+/// A store, and whatever must live as long as it does.
+pub struct Subject {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// A directory, for instance.
+    pub keep: Box<dyn Any + Send>,
+}
+
+/// A store under test. Keys are named: the same name is the same key.
+pub struct World {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The operator's choices; "admin" is an admin key.
+    pub policy: Policy,
+    _keep: Box<dyn Any + Send>,
+}
+
+/// The public key of a name.
+#[must_use]
+pub fn key(name: &str) -> PublicKey {
+    public_key(&keypair(name))
+}
+
+/// A group id.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+#[allow(clippy::expect_used, reason = "for tests alone")]
+pub fn group(id: &str) -> NostrGroupId {
+    NostrGroupId::parse(id).expect("a group id")
+}
+
+/// The id of an unlisted group, the same for the same name.
+#[must_use]
+pub fn capability(name: &str) -> String {
+    key(name).to_hex()
+}
+
+/// A filter as a client writes it.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+#[allow(clippy::expect_used, reason = "for tests alone")]
+pub fn filter(json: &str) -> Filter {
+    serde_json::from_str(json).expect("a filter")
+}
+
+impl World {
+    /// Around a store, with the defaults of a relay and "admin" as an admin key.
+    #[must_use]
+    pub fn new(subject: Subject) -> Self {
+        let policy = Policy { admin_keys: [key("admin")].into(), ..Policy::default() };
+        Self { store: subject.store, policy, _keep: subject.keep }
+    }
+
+    /// What a store knows of a group.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn group(&self, id: &str) -> GroupState {
+        self.store.group(&group(id)).await.expect("a group's state").0
+    }
+
+    /// The members of a managed group with their roles, by name of the key; `None` for a group that is not managed.
+    pub async fn members(&self, id: &str) -> Option<Vec<(PublicKey, nostr_extensions::Role)>> {
+        match self.group(id).await.status {
+            nostr_extensions::GroupStatus::Managed(view) => {
+                let mut members: Vec<_> = view.members.iter().map(|(key, role)| (*key, *role)).collect();
+                members.sort_unstable_by_key(|(key, _)| *key);
+                Some(members)
+            }
+            _ => None,
+        }
+    }
+
+    /// Admits an event that a connection with these keys publishes at `now`, by the store's state of its group.
+    ///
+    /// # Errors
+    /// What the client would hear.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn try_admit(&self, event: Verified, readers: &[&str], now: UnixSecs) -> Result<Admitted, Rejection> {
+        let state = match group_of(event.event()) {
+            Some(id) => Some(self.store.group(&id).await.expect("a group's state").0),
+            None => None,
+        };
+        let keys: Vec<PublicKey> = readers.iter().map(|name| key(name)).collect();
+        let reader = Reader::new(&keys);
+        let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+        admit(event, writer, &self.policy, state.as_ref(), now)
+    }
+
+    /// The event of `by`, admitted at `now` from a connection with the key of `by`.
+    ///
+    /// # Panics
+    /// When it is not admitted.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn admitted_at(&self, now: UnixSecs, event: &EventBuilder, by: &str) -> Admitted {
+        self.try_admit(event.sign(&keypair(by)), &[by], now).await.expect("an event that is admitted")
+    }
+
+    /// See [`World::admitted_at`], at [`START`].
+    pub async fn admitted(&self, event: &EventBuilder, by: &str) -> Admitted {
+        self.admitted_at(START, event, by).await
+    }
+
+    /// Saves a batch.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn save(&self, batch: Vec<Admitted>) -> Vec<Saved> {
+        self.store.save(batch).await.into_iter().map(|saved| saved.expect("a store that works")).collect()
+    }
+
+    /// Saves one event of `by` at `now`.
+    pub async fn publish_at(&self, now: UnixSecs, event: &EventBuilder, by: &str) -> Saved {
+        let admitted = self.admitted_at(now, event, by).await;
+        self.save(vec![admitted]).await.remove(0)
+    }
+
+    /// Saves one event of `by` at [`START`].
+    pub async fn publish(&self, event: &EventBuilder, by: &str) -> Saved {
+        self.publish_at(START, event, by).await
+    }
+
+    /// Saves one event by a throw-away key, from a connection with the key of `sender`, and gives its id.
+    ///
+    /// # Panics
+    /// When it is not stored.
+    pub async fn send(&self, event: &EventBuilder, signer: &str, sender: &str) -> EventId {
+        let admitted = self.try_admit(event.sign(&keypair(signer)), &[sender], START).await;
+        #[allow(clippy::expect_used, reason = "for tests alone")]
+        let saved = self.save(vec![admitted.expect("an event that is admitted")]).await.remove(0);
+        id_of(&new(saved))
+    }
+
+    /// One page.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn page(
+        &self,
+        query: &Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> (Vec<EventId>, Option<Position>) {
+        let page = self.store.scan(query, from, up_to, bounds, now).await.expect("a page");
+        (page.events.iter().map(id_of).collect(), page.next)
+    }
+
+    /// All that fits, in pages under `bounds`.
+    ///
+    /// # Panics
+    /// When the store fails, or gives the same place twice.
+    pub async fn pages(&self, query: &Query, bounds: PageBounds, now: UnixSecs) -> Vec<EventId> {
+        let mut all = Vec::new();
+        let mut from = None;
+        loop {
+            let (events, next) = self.page(query, from, Cursor::MAX, bounds, now).await;
+            all.extend(events);
+            assert!(next.is_none() || next != from, "a page that goes on from where it began");
+            from = next;
+            if from.is_none() {
+                return all;
+            }
+        }
+    }
+
+    /// Ids of what fits `filter` within `scope` at `now`.
+    pub async fn find_at(&self, now: UnixSecs, filter: &str, scope: Scope) -> Vec<EventId> {
+        let query = Query { filter: self::filter(filter), scope };
+        self.pages(&query, WIDE, now).await
+    }
+
+    /// See [`World::find_at`], at [`START`].
+    pub async fn find(&self, filter: &str, scope: Scope) -> Vec<EventId> {
+        self.find_at(START, filter, scope).await
+    }
+
+    /// Whether the store holds an event.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn holds(&self, id: EventId) -> bool {
+        self.store.holds(&id).await.expect("an answer")
+    }
+
+    /// Sweeps until nothing is left to be swept at `now`; how many events went.
+    ///
+    /// # Panics
+    /// When the store fails.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    pub async fn sweep(&self, now: UnixSecs) -> usize {
+        let mut all = 0;
+        loop {
+            let removed = self.store.sweep(now, 1_000).await.expect("a sweep");
+            all += removed;
+            if removed == 0 {
+                return all;
+            }
+        }
+    }
+}
+
+/// Everything that is public.
+#[must_use]
+pub fn everyone() -> Scope {
+    Scope { everyone: true, ..Scope::default() }
+}
+
+/// What is for these keys, by name.
+#[must_use]
+pub fn for_keys(names: &[&str]) -> Scope {
+    Scope { keys: names.iter().map(|name| key(name)).collect(), ..Scope::default() }
+}
+
+/// What is for these groups.
+#[must_use]
+pub fn for_groups(ids: &[&str]) -> Scope {
+    Scope { groups: ids.iter().map(|id| group(id)).collect(), ..Scope::default() }
+}
+
+/// The id of a sealed event.
+#[must_use]
+pub fn id_of(sealed: &Sealed) -> EventId {
+    sealed.position().id
+}
+
+/// The event that was stored.
+///
+/// # Panics
+/// When it was not.
+#[track_caller]
+#[allow(clippy::must_use_candidate, reason = "most tests only want it stored")]
+pub fn new(saved: Saved) -> Sealed {
+    match saved {
+        Saved::New(sealed) => sealed,
+        other => panic!("not stored: {other:?}"),
+    }
+}
+
+/// An event of a kind, told apart from others by its content.
+#[must_use]
+pub fn event(kind: u16, content: &str) -> EventBuilder {
+    EventBuilder::new(kind).at(START).content(content)
+}
+
+/// A group message.
+#[must_use]
+pub fn message(group: &str, content: &str) -> EventBuilder {
+    event(445, content).tag(&["h", group])
+}
+
+/// A gift wrap.
+#[must_use]
+pub fn wrap(recipient: &str, content: &str) -> EventBuilder {
+    event(1059, content).tag(&["p", &key(recipient).to_hex()])
+}
+
+/// A roster.
+#[must_use]
+pub fn roster(group: &str, seq: u64, op: &str, names: &[&str]) -> EventBuilder {
+    let start = event(450, "").tag(&["h", group]).tag(&["seq", &seq.to_string()]).tag(&["op", op]);
+    names.iter().fold(start, |event, name| event.tag(&["p", &key(name).to_hex()]))
+}
+
+/// A deletion of these ids.
+#[must_use]
+pub fn deletion(ids: &[EventId]) -> EventBuilder {
+    ids.iter().fold(event(5, ""), |event, id| event.tag(&["e", &id.to_hex()]))
+}
+
+/// A request to vanish, of this time.
+#[must_use]
+pub fn vanish(at: UnixSecs) -> EventBuilder {
+    event(62, "").at(at).tag(&["relay", "ALL_RELAYS"])
+}
+
+/// A KeyPackage that this relay cannot read, which is one all the same.
+#[must_use]
+pub fn key_package(content: &str, reference: &str) -> EventBuilder {
+    event(443, content).tag(&["kpr", reference])
+}

@@ -1,0 +1,28 @@
+//! Every store keeps every promise of the suite.
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use nostr_store::{
+    embedded::{Embedded, Options},
+    memory::Memory,
+    suite::world::Subject,
+};
+
+fn memory_subject() -> Subject {
+    Subject { store: Arc::new(Memory::new()), keep: Box::new(()) }
+}
+
+fn embedded_subject() -> Subject {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open(directory.path(), Options::default()).expect("a store");
+    Subject { store: Arc::new(store), keep: Box::new(directory) }
+}
+
+mod memory {
+    nostr_store::conformance!(super::memory_subject);
+}
+
+mod embedded {
+    nostr_store::conformance!(super::embedded_subject);
+}

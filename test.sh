@@ -1,0 +1,275 @@
+#!/usr/bin/env bash
+# Everything that must hold: format, lints, tests, documentation, dependencies, and real clients against a real relay.
+#
+#   ./test.sh
+#
+# Needs Rust and a C compiler. What else is missing it installs by package name, and says so: Node and npm by apt-get
+# (as root or by sudo), cargo-deny by cargo, the clients' packages by cargo and npm. What is compiled lies in
+# CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and is used again.
+#
+# A part that fails does not keep the later ones from running. The last line counts, and the exit code is 0 when nothing
+# failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/rnostr/target}"
+mkdir -p "$CARGO_TARGET_DIR"
+CARGO_TARGET_DIR="$(cd "$CARGO_TARGET_DIR" && pwd)"
+export CARGO_NET_RETRY="${CARGO_NET_RETRY:-5}"
+readonly TOOLS="$CARGO_TARGET_DIR/tools"
+readonly MDK_TARGET_DIR="$CARGO_TARGET_DIR/mdk-target"
+readonly CARGO_DENY_VERSION=0.20.2
+# nostr-tools' cryptography asks for it.
+readonly NODE_MAJOR_MIN=20
+export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
+export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
+
+SCRATCH="$(mktemp -d)"
+trap 'rm -rf "$SCRATCH"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf '\n== %s\n' "$*"; }
+warn() { printf '!! %s\n' "$*" >&2; }
+
+# Runs a command for at most so many seconds, where the system has `timeout`.
+limit() {
+    if command -v timeout >/dev/null; then timeout --kill-after=20 "$@"; else shift && "$@"; fi
+}
+
+# Tries a command that downloads three times: registries have their moments.
+retry() {
+    local attempt
+    for attempt in 1 2 3; do
+        if "$@"; then return 0; fi
+        if [ "$attempt" -lt 3 ]; then
+            warn "failed, trying again in $((attempt * 5)) s: $*"
+            sleep $((attempt * 5))
+        fi
+    done
+    warn "failed three times: $*"
+    return 1
+}
+
+# --- what is needed -------------------------------------------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -n "$@"
+    else
+        warn "this needs root or sudo: $*"
+        return 1
+    fi
+}
+
+apt_install() {
+    command -v apt-get >/dev/null || { warn "no apt-get here; install by hand: $*"; return 1; }
+    say "installing with apt-get: $*"
+    retry as_root apt-get update -q && retry as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$@"
+}
+
+node_major() { node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p'; }
+
+install_node() {
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        apt_install nodejs npm
+    fi
+    if [ "$(node_major)" -lt "$NODE_MAJOR_MIN" ]; then
+        say "node is older than $NODE_MAJOR_MIN; installing the npm package node@22 into $TOOLS"
+        retry npm install --no-audit --no-fund --prefix "$TOOLS" node@22
+        hash -r
+    fi
+}
+
+install_cargo_deny() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        say "installing with cargo into $TOOLS: cargo-deny $CARGO_DENY_VERSION"
+        CARGO_TARGET_DIR="$TOOLS/build" retry \
+            cargo install --debug --locked --root "$TOOLS" "cargo-deny@$CARGO_DENY_VERSION"
+    fi
+}
+
+check_rust() {
+    command -v cargo >/dev/null || { warn "cargo is missing: install Rust"; return 1; }
+    command -v cc >/dev/null || { warn "cc is missing: install a C compiler"; return 1; }
+    if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+        say "installing with rustup: rustfmt, clippy"
+        retry rustup component add rustfmt clippy
+    fi
+    cargo --version
+}
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+part_format() { cargo fmt --all -- --check -l || { warn "these files are not formatted: run cargo fmt --all"; return 1; }; }
+
+part_fetch() {
+    retry cargo fetch --locked --quiet
+    retry cargo fetch --locked --quiet --manifest-path tests/clients/mdk/Cargo.toml
+    echo "the crates are here"
+}
+
+part_lints() { limit 1800 cargo clippy --locked --workspace --all-targets --features integration -- -D warnings; }
+
+part_tests() { limit 2700 cargo test --locked --workspace --features integration --no-fail-fast; }
+
+part_docs() { RUSTDOCFLAGS="-D warnings" limit 1200 cargo doc --locked --workspace --no-deps; }
+
+part_dependencies() {
+    install_cargo_deny
+    cargo deny --locked check licenses bans sources
+}
+
+part_advisories() {
+    if ! limit 90 cargo deny fetch db; then
+        warn "THE ADVISORY DATABASE CANNOT BE FETCHED: known vulnerabilities were NOT looked for"
+        return "$SKIPPED"
+    fi
+    cargo deny --locked check --disable-fetch advisories
+}
+
+part_mdk() {
+    needs_relay
+    cd tests/clients/mdk
+    CARGO_TARGET_DIR="$MDK_TARGET_DIR" limit 2700 cargo test --locked --no-fail-fast
+}
+
+part_nostr_tools() {
+    needs_relay
+    install_node
+    cd tests/clients/js
+    retry npm ci --no-audit --no-fund
+    limit 900 npm test
+}
+
+part_websocket() {
+    needs_relay
+    needs_packages
+    start_relay
+    limit 120 node test-websocket.js "$RELAY_URL"
+    stop_relay
+}
+
+# The README's first conversation, as it stands there.
+part_readme() {
+    needs_relay
+    needs_packages
+    "$RNOSTR_BIN" keygen >"$SCRATCH/admin.key"
+    ADMIN_SECRET="$(sed -n 's/^secret_key *//p' "$SCRATCH/admin.key")"
+    start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$(sed -n 's/^public_key *//p' "$SCRATCH/admin.key")"
+    sed -n '/^<!-- conversation: begin -->$/,/^<!-- conversation: end -->$/p' README.md |
+        sed -n '/^```sh$/,/^```$/p' | sed '/^```/d' >"$SCRATCH/conversation.sh"
+    ADMIN_SECRET="$ADMIN_SECRET" RELAY_URL="$RELAY_URL" limit 120 bash -euo pipefail "$SCRATCH/conversation.sh"
+    stop_relay
+}
+
+needs_relay() {
+    [ -x "$RNOSTR_BIN" ] || { warn "there is no $RNOSTR_BIN: it did not compile"; return 1; }
+}
+
+needs_packages() {
+    [ -d tests/clients/js/node_modules ] || { warn "the clients' npm packages are not installed"; return 1; }
+}
+
+# A relay on a free port over an empty directory; variables of its environment as arguments. Sets RELAY_URL.
+start_relay() {
+    local data
+    data="$(mktemp -d "$SCRATCH/relay.XXXXXX")"
+    env -i RNOSTR_SERVER__PORT=0 RNOSTR_DATA__PATH="$data/data" "$@" "$RNOSTR_BIN" relay >"$data/log" 2>&1 &
+    RELAY_PID=$!
+    # A part runs in a shell of its own, which must not leave the relay behind when it fails.
+    trap 'if [ -n "$RELAY_PID" ]; then kill -KILL "$RELAY_PID"; fi' EXIT
+    RELAY_URL=
+    for _ in $(seq 100); do
+        RELAY_URL="$(sed -n 's/.*listening on \(ws:[^ ]*\).*/\1/p' "$data/log" | head -n 1)"
+        if [ -n "$RELAY_URL" ]; then break; fi
+        if ! kill -0 "$RELAY_PID" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    if [ -z "$RELAY_URL" ]; then
+        warn "the relay does not start:"
+        cat "$data/log" >&2
+        return 1
+    fi
+    export RELAY_URL
+}
+
+# Asks the relay to stop, and expects that it does so in order.
+stop_relay() {
+    local pid=$RELAY_PID
+    RELAY_PID=
+    kill -TERM "$pid"
+    wait "$pid"
+}
+
+# --- running and counting -------------------------------------------------------------------------------------------
+
+readonly SKIPPED=77
+PASSED_ALL=0
+FAILED_ALL=0
+SKIPPED_ALL=0
+SUMMARY=()
+
+# Adds up what test runners say at their ends: cargo test, Node's runner, test-websocket.js.
+count() {
+    sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
+        /^test result: /                  { passed += $4; failed += $6; skipped += $8 }
+        /^(#|ℹ) pass [0-9]+$/             { passed += $3 }
+        /^(#|ℹ) (fail|cancelled) [0-9]+$/ { failed += $3 }
+        /^(#|ℹ) (skipped|todo) [0-9]+$/   { skipped += $3 }
+        /^[0-9]+ passed, [0-9]+ failed$/  { passed += $1; failed += $3 }
+        END { print passed + 0, failed + 0, skipped + 0 }'
+}
+
+# part NAME check|tests FUNCTION: runs it in a shell of its own, shows and keeps what it prints, counts.
+part() {
+    local name=$1 sort=$2 function=$3
+    local log="$SCRATCH/$function.log" started=$SECONDS status passed=0 failed=0 skipped=0 result=ok
+    say "$name"
+    set +e
+    (set -e; "$function") 2>&1 </dev/null | tee "$log"
+    status=${PIPESTATUS[0]}
+    set -e
+    if [ "$sort" = tests ]; then read -r passed failed skipped < <(count "$log"); fi
+    if [ "$status" = "$SKIPPED" ]; then
+        skipped=1 result=SKIPPED
+    elif [ "$status" != 0 ]; then
+        # One that ends before it counts, as one that does not compile, has failed once.
+        if [ "$failed" = 0 ]; then failed=1; fi
+        result=FAILED
+    elif [ "$sort" = check ]; then
+        passed=1
+    elif [ "$passed" = 0 ] || [ "$failed" != 0 ]; then
+        warn "$name ended well with $passed passed and $failed failed: that is a failure too"
+        if [ "$failed" = 0 ]; then failed=1; fi
+        result=FAILED
+    fi
+    PASSED_ALL=$((PASSED_ALL + passed))
+    FAILED_ALL=$((FAILED_ALL + failed))
+    SKIPPED_ALL=$((SKIPPED_ALL + skipped))
+    SUMMARY+=("$(printf '%-34s %-8s %6d %6d %7d %7d s' "$name" "$result" "$passed" "$failed" "$skipped" $((SECONDS - started)))")
+}
+
+say "Rust"
+check_rust
+echo "compiled files: $CARGO_TARGET_DIR"
+
+part "format" check part_format
+part "crates" check part_fetch
+part "lints" check part_lints
+part "tests" tests part_tests
+part "documentation" check part_docs
+part "dependencies" check part_dependencies
+part "advisories" check part_advisories
+part "clients: MDK and nostr-sdk" tests part_mdk
+part "clients: nostr-tools" tests part_nostr_tools
+part "clients: test-websocket.js" tests part_websocket
+part "the README's conversation" check part_readme
+
+say "Summary"
+printf '%-34s %-8s %6s %6s %7s %9s\n' part result passed failed skipped time
+printf '%s\n' "${SUMMARY[@]}"
+printf '\n%d passed, %d failed, %d skipped\n' "$PASSED_ALL" "$FAILED_ALL" "$SKIPPED_ALL"
+[ "$FAILED_ALL" = 0 ]

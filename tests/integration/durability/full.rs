@@ -1,0 +1,186 @@
+//! No room: in the map, and on the disk.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use nostr_extensions::{GroupStatus, NostrGroupId};
+use nostr_store::embedded::{Embedded, Options};
+use serde_json::json;
+
+use super::load::found;
+use crate::support::{Client, Event, Keys, TestRelay, gateway, now, process::Process, wire::Wire};
+
+const CONTENT_BYTES: usize = 8_000;
+/// Far more than fits.
+const EVENTS_MAX: usize = 4_000;
+
+async fn small(directory: &Path) -> TestRelay {
+    let options = Options { map_bytes_max: 4 << 20, ..Options::default() };
+    let store = Embedded::open(directory, options).expect("the store opens");
+    TestRelay::start_over(Arc::new(store), |_| {}).await
+}
+
+fn note(keys: &Keys, n: usize) -> crate::support::Draft {
+    keys.event(1).content(format!("{n} {}", "x".repeat(CONTENT_BYTES)))
+}
+
+/// Publishes until the relay says that there is no room; what was taken.
+async fn fill(client: &mut Client, mut next: impl FnMut(usize) -> Event) -> Vec<Event> {
+    let mut taken = Vec::new();
+    for n in 0..EVENTS_MAX {
+        let event = next(n);
+        let answer = client.publish(&event).await;
+        if !answer.accepted {
+            answer.refused("error");
+            return taken;
+        }
+        taken.push(event);
+    }
+    panic!("the store does not fill up");
+}
+
+async fn all_there(client: &mut Client, events: &[Event]) {
+    let ids: Vec<&str> = events.iter().map(Event::id).collect();
+    for ids in ids.chunks(500) {
+        assert_eq!(client.ids(json!({"ids": ids})).await.expect("reading goes on").len(), ids.len());
+    }
+}
+
+/// A full map refuses writing with `error:`, goes on reading, and has lost nothing that it acknowledged; what authors
+/// delete makes room again.
+#[tokio::test]
+async fn a_full_map_refuses_writes_and_deletions_make_room() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let relay = small(directory.path()).await;
+    let keys = Keys::random();
+    let mut client = Client::connect(&relay).await;
+    let taken = fill(&mut client, |n| note(&keys, n).sign()).await;
+    assert!(taken.len() > 100, "{}", taken.len());
+    all_there(&mut client, &taken).await;
+    client.publish(&note(&keys, EVENTS_MAX).sign()).await.refused("error");
+
+    let (gone, kept) = taken.split_at(taken.len() / 2);
+    for gone in gone.chunks(50) {
+        let gone: Vec<&Event> = gone.iter().collect();
+        client.publish(&gateway::deletion(&keys, &gone).sign()).await.ok();
+    }
+    let again = fill(&mut client, |n| note(&keys, EVENTS_MAX + n).sign()).await;
+    assert!(again.len() > gone.len() / 2, "{} of {}", again.len(), gone.len());
+    all_there(&mut client, kept).await;
+    all_there(&mut client, &again).await;
+    relay.stop().await;
+
+    let relay = small(directory.path()).await;
+    let mut client = Client::connect(&relay).await;
+    all_there(&mut client, kept).await;
+    all_there(&mut client, &again).await;
+    relay.stop().await;
+}
+
+/// In a full map what expires is swept, and makes room again.
+#[tokio::test]
+async fn a_full_map_has_room_again_when_events_expire() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let relay = small(directory.path()).await;
+    let keys = Keys::random();
+    let mut client = Client::connect(&relay).await;
+    let expiration = (now() + 1_000).to_string();
+    let passing = fill(&mut client, |n| note(&keys, n).tag(["expiration", &expiration]).sign()).await;
+    relay.advance(2_000);
+    let removed = relay.app().store.sweep(relay.now(), EVENTS_MAX).await.expect("sweeping needs no room");
+    assert_eq!(removed, passing.len());
+    let again = fill(&mut client, |n| note(&keys, EVENTS_MAX + n).sign()).await;
+    assert!(again.len() > passing.len() / 2, "{} of {}", again.len(), passing.len());
+    relay.stop().await;
+}
+
+/// In a full map a group's state is still changed or refused as a whole, and its last `seq` stays.
+#[tokio::test]
+async fn a_full_map_forgets_no_seq() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (admin, keys) = (Keys::random(), Keys::random());
+    let options = Options { map_bytes_max: 4 << 20, ..Options::default() };
+    let store = Embedded::open(directory.path(), options).expect("the store opens");
+    let relay = TestRelay::start_over(Arc::new(store), |config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    })
+    .await;
+    let mut client = Client::of(&relay, &[&admin]).await;
+    client.publish(&gateway::roster(&admin, "grp_full", 7, "bootstrap", &[&admin]).sign()).await.ok();
+    fill(&mut client, |n| note(&keys, n).sign()).await;
+    let next = gateway::roster(&admin, "grp_full", 8, "add", &[&keys]).sign();
+    client.publish(&next).await.refused("error");
+    let stale = gateway::roster(&admin, "grp_full", 7, "add", &[&keys]).sign();
+    let answer = client.publish(&stale).await;
+    assert!(!answer.accepted, "{answer:?}");
+    let group = NostrGroupId::parse("grp_full").expect("a group id");
+    let (state, _) = relay.app().store.group(&group).await.expect("reading goes on");
+    let GroupStatus::Managed(view) = &state.status else { panic!("the group is managed: {state:?}") };
+    assert_eq!((view.record.seq, view.members.len()), (7, 1));
+    relay.stop().await;
+}
+
+/// Publishes to a process until it says that there is no room; the ids that were taken.
+async fn fill_process(wire: &mut Wire, keys: &Keys) -> BTreeSet<String> {
+    let mut taken = BTreeSet::new();
+    for n in 0..EVENTS_MAX {
+        let event = note(keys, n).sign();
+        let answer = wire.publish(&event).await;
+        if answer[2] == false {
+            let reason = answer[3].as_str().unwrap_or_default();
+            assert!(reason.starts_with("error: "), "{answer}");
+            return taken;
+        }
+        taken.insert(event.id().to_owned());
+    }
+    panic!("the disk does not fill up");
+}
+
+/// A file that may not grow (EFBIG): `error:`, reading goes on, and with the bound gone everything is there and writing
+/// goes on too.
+#[tokio::test]
+async fn a_file_that_cannot_grow_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bounded = ["bash", "-c", "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\""];
+    let process = Process::start_by(&bounded, directory.path(), &[]);
+    let keys = Keys::random();
+    let mut wire = Wire::connect(process.address).await;
+    let taken = fill_process(&mut wire, &keys).await;
+    assert!(taken.len() > 100, "{}", taken.len());
+    assert_eq!(found(&mut wire, &taken).await, taken, "reading goes on");
+    process.kill();
+
+    let process = Process::start(directory.path(), &[]);
+    let mut wire = Wire::connect(process.address).await;
+    assert_eq!(found(&mut wire, &taken).await, taken, "nothing acknowledged is lost");
+    assert_eq!(wire.publish(&note(&keys, EVENTS_MAX).sign()).await[2], true);
+}
+
+/// A full disk (ENOSPC): `error:`, reading goes on, and when the disk has room again writing goes on in the same process.
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_writing_goes_on_when_it_has_room() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).expect("a directory");
+    let may_mount = std::process::Command::new("unshare").args(["-m", "true"]).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        eprintln!("this needs the right to mount a small disk; the bounded file above stands for it");
+        return;
+    }
+    // A disk of 8 MiB of its own, of which something else takes 4; it goes with the process.
+    let script = format!(
+        "mount -t tmpfs -o size=8m tmpfs {0} && head -c 4194304 /dev/zero > {0}/ballast && exec \"$0\" \"$@\"",
+        data.display()
+    );
+    let process = Process::start_by(&["unshare", "-m", "sh", "-c", &script], directory.path(), &[]);
+    let keys = Keys::random();
+    let mut wire = Wire::connect(process.address).await;
+    let taken = fill_process(&mut wire, &keys).await;
+    assert!(taken.len() > 100, "{}", taken.len());
+    assert_eq!(found(&mut wire, &taken).await, taken, "reading goes on");
+
+    let ballast = format!("/proc/{}/root{}/ballast", process.pid(), data.display());
+    std::fs::remove_file(ballast).expect("the disk has room again");
+    let more = note(&keys, EVENTS_MAX).sign();
+    assert_eq!(wire.publish(&more).await[2], true);
+    assert_eq!(found(&mut wire, &taken).await, taken, "nothing acknowledged is lost");
+}
