@@ -88,6 +88,7 @@ install_cargo_deny() {
         say "installing with cargo into $TOOLS: cargo-deny $CARGO_DENY_VERSION"
         CARGO_TARGET_DIR="$TOOLS/build" retry \
             cargo install --debug --locked --root "$TOOLS" "cargo-deny@$CARGO_DENY_VERSION"
+        rm -rf "$TOOLS/build"
     fi
 }
 

@@ -3,5 +3,8 @@
 #![allow(unreachable_pub, reason = "what the suites share is public to them")]
 
 mod durability;
+mod hidden;
 mod mls_protocol_compliance;
+mod noise_client;
+mod openmls_client;
 mod support;

@@ -47,8 +47,8 @@ impl Filter {
             && self.ids.as_ref().is_none_or(|ids| ids.binary_search(&event.id()).is_ok())
             && self.authors.as_ref().is_none_or(|authors| authors.binary_search(&event.pubkey()).is_ok())
             && self.tags.iter().all(|(letter, values)| {
-                event.tags().indexed().any(|(name, value)| {
-                    name == *letter && values.binary_search_by(|candidate| (**candidate).cmp(value)).is_ok()
+                event.tags().indexed_bytes().any(|(name, value)| {
+                    name == *letter && values.binary_search_by(|candidate| candidate.as_bytes().cmp(value)).is_ok()
                 })
             })
     }

@@ -118,9 +118,17 @@ impl<'a> Tags<'a> {
     /// The (letter, value) pairs that NIP-01 lets a filter ask for: first and second string of each tag whose name is
     /// one ASCII letter.
     pub fn indexed(self) -> impl Iterator<Item = (u8, &'a str)> {
-        self.iter().filter_map(|tag| match tag.name().as_bytes() {
-            [letter] if letter.is_ascii_alphabetic() => Some((*letter, tag.value()?)),
-            _ => None,
+        self.indexed_bytes().map(|(letter, value)| (letter, std::str::from_utf8(value).unwrap_or("")))
+    }
+
+    /// As [`Tags::indexed`], the values as bytes: a match needs no second proof that they are UTF-8.
+    pub(crate) fn indexed_bytes(self) -> impl Iterator<Item = (u8, &'a [u8])> {
+        self.iter().filter_map(|tag| {
+            let mut rest = tag.packed;
+            match (tag.count >= 2).then(|| take_bytes(&mut rest))? {
+                [letter] if letter.is_ascii_alphabetic() => Some((*letter, take_bytes(&mut rest))),
+                _ => None,
+            }
         })
     }
 }
@@ -236,11 +244,15 @@ fn take_number(rest: &mut &[u8]) -> usize {
     number
 }
 
-fn take_str<'a>(rest: &mut &'a [u8]) -> &'a str {
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let length = take_number(rest);
     let (head, tail) = rest.split_at_checked(length).unwrap_or((&[], &[]));
     *rest = tail;
-    std::str::from_utf8(head).unwrap_or("")
+    head
+}
+
+fn take_str<'a>(rest: &mut &'a [u8]) -> &'a str {
+    std::str::from_utf8(take_bytes(rest)).unwrap_or("")
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 //! One task reads, answers and sends. It reads nothing while an answer is being written, so a client that does not read
 //! is not read either, and nothing of it grows but the outbox, which is bounded.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::SinkExt as _;
+use futures_util::{FutureExt as _, SinkExt as _};
 use nostr_extensions::{Reader, gate::READER_KEYS_MAX};
 use nostr_protocol::{
     Filter, PublicKey,
     auth::RelayNames,
-    message::{ClientMessage, auth_frame, closed_frame, notice_frame},
+    message::{ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_err_frame, notice_frame},
     Rejection,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use yawc::{Frame, HttpWebSocket, OpCode, WebSocketError, close::CloseCode};
 
 use crate::{
@@ -27,8 +28,12 @@ use crate::{
 
 /// Longest wait for a client to take what is written to it.
 const WRITE_SECS_MAX: u64 = 30;
+/// The same, once the relay is stopping.
+const STOPPING_WRITE_SECS_MAX: u64 = 2;
 /// Most frames that are put together before they are written.
 const FRAMES_PER_FLUSH_MAX: usize = 128;
+/// Longest wait for the client to close its side.
+const CLOSE_SECS_MAX: u64 = 2;
 /// Longest wait at the end for events that are under way.
 const SETTLE_SECS_MAX: u64 = 5;
 
@@ -57,6 +62,8 @@ pub struct Session {
 pub(crate) enum End {
     /// The client left, or the network failed.
     Gone,
+    /// Close frames were exchanged, or the answer to one waits to be sent: nothing else may follow.
+    Left,
     /// The relay closes it, with this code and reason.
     Close(CloseCode, &'static str),
 }
@@ -64,6 +71,7 @@ pub(crate) enum End {
 /// Sends frames to the client, with back-pressure.
 pub(crate) struct Wire {
     socket: HttpWebSocket,
+    stopping: CancellationToken,
 }
 
 impl Wire {
@@ -71,6 +79,17 @@ impl Wire {
     pub(crate) async fn feed(&mut self, frame: Outgoing) -> Result<(), End> {
         let bytes = frame.into_bytes();
         self.within(async |socket| socket.feed(Frame::text(bytes)).await).await
+    }
+
+    /// Queues frames into the socket's buffer.
+    pub(crate) async fn feed_all(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), End> {
+        self.within(async |socket| {
+            for frame in frames {
+                socket.feed(Frame::text(frame.into_bytes())).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Writes what was fed.
@@ -82,9 +101,33 @@ impl Wire {
         &mut self,
         write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
     ) -> Result<(), End> {
-        match timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        let patience = async {
+            self.stopping.cancelled().await;
+            sleep(Duration::from_secs(STOPPING_WRITE_SECS_MAX)).await;
+        };
+        tokio::select! {
+            biased;
+            written = timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)) => match written {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(End::Gone),
+            },
+            () = patience => Err(End::Gone),
+        }
+    }
+
+    /// Sends what the library answers by itself: a pong, or the close frame that ends the connection. It would do so when
+    /// there is nothing to read; a client that never lets it come to that would have it queue answers without end.
+    async fn send_own(&mut self) -> Result<(), End> {
+        self.within(async |socket| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
+    }
+
+    /// What a failed read means. To what it cannot read as a frame the library answers with a close frame of its own, and
+    /// reads no further.
+    fn end_of(&mut self, error: &WebSocketError) -> End {
+        let next = if error.is_closed() { None } else { self.socket.next_frame().now_or_never() };
+        match next {
+            Some(Err(next)) if next.is_closed() => End::Left,
+            _ => close_for(error),
         }
     }
 
@@ -109,7 +152,7 @@ pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
         peer,
         app: Arc::clone(&app),
     };
-    let mut wire = Wire { socket };
+    let mut wire = Wire { socket, stopping: app.stopping.clone() };
     let end = match run(&mut session, &mut wire, &outbox).await {
         Ok(()) => End::Close(CloseCode::Away, "this relay is stopping"),
         Err(end) => end,
@@ -121,7 +164,10 @@ pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
         let _ = drain(&mut wire, &outbox).await;
         let close = Frame::close(code, reason);
         let _ = wire.within(async |socket| socket.send(close).await).await;
-        let _ = timeout(Duration::from_secs(1), wire.socket.close()).await;
+    }
+    if let End::Close(..) | End::Left = end {
+        let _ = wire.send_own().await;
+        let _ = timeout(Duration::from_secs(CLOSE_SECS_MAX), wire.socket.close()).await;
     }
     outbox.close();
     app.metrics.connection_closed();
@@ -141,7 +187,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             () = outbox.filled() => drain(wire, outbox).await?,
             frame = timeout_at(heard + idle, wire.socket.next_frame()), if room => match frame {
                 Ok(frame) => {
-                    let frame = frame.map_err(|error| close_for(&error))?;
+                    let frame = frame.map_err(|error| wire.end_of(&error))?;
                     heard = Instant::now();
                     pinged = false;
                     receive(session, wire, frame).await?;
@@ -168,21 +214,26 @@ fn close_for(error: &WebSocketError) -> End {
 }
 
 async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<(), End> {
-    let mut fed = 0;
-    while let Some(frame) = outbox.pop() {
-        wire.feed(frame).await?;
-        fed += 1;
-        if fed % FRAMES_PER_FLUSH_MAX == 0 {
-            wire.flush().await?;
+    loop {
+        let mut fed = 0;
+        let waiting = std::iter::from_fn(|| {
+            let frame = outbox.pop();
+            fed += usize::from(frame.is_some());
+            frame
+        });
+        wire.feed_all(waiting.take(FRAMES_PER_FLUSH_MAX)).await?;
+        if fed == 0 {
+            return Ok(());
         }
+        wire.flush().await?;
     }
-    if fed > 0 { wire.flush().await } else { Ok(()) }
 }
 
 async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), End> {
     match frame.opcode() {
         OpCode::Text => {}
-        OpCode::Close => return Err(End::Gone),
+        OpCode::Ping => return wire.send_own().await,
+        OpCode::Close => return Err(End::Left),
         OpCode::Binary => return Err(End::Close(CloseCode::Unsupported, "messages are text")),
         _ => return Ok(()),
     }
@@ -196,14 +247,25 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
         Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,
         Err(error) => {
             session.app.metrics.error("message");
-            let frame = match error.subscription {
-                Some(id) => closed_frame(&id, &Rejection::invalid(error.text)),
-                None => notice_frame(&format!("invalid: {}", error.text)),
-            };
+            let frame = answer_to(session, error);
             wire.send(frame).await?;
         }
     }
     Ok(())
+}
+
+/// The answer to what is no message: where a request can be told apart by its id, that request has ended.
+fn answer_to(session: &Session, error: MessageError) -> String {
+    let rejection = Rejection::invalid(error.text);
+    match (error.verb, error.subscription) {
+        (Some(Verb::Req), Some(id)) => {
+            session.app.live.unsubscribe(session.id, &id);
+            closed_frame(&id, &rejection)
+        }
+        (Some(Verb::Count), Some(id)) => closed_frame(&id, &rejection),
+        (Some(Verb::NegOpen | Verb::NegMsg), Some(id)) => neg_err_frame(&id, &rejection.to_string()),
+        _ => notice_frame(&rejection.to_string()),
+    }
 }
 
 impl Session {

@@ -1,6 +1,7 @@
 //! One listener for everything: WebSocket, NIP-11, the page for people, health, metrics.
 
 mod http;
+mod linger;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,6 +22,8 @@ use crate::app::App;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Wait after the system refuses a new connection, as when it has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait at the end for a request that is under way, or that has begun and may never come.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the relay stops.
 ///
@@ -57,7 +60,11 @@ pub async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
             match acceptor {
                 None => serve(app, router, stream, peer, place, handshake).await,
                 Some(acceptor) => {
-                    if let Ok(Ok(stream)) = timeout(handshake, acceptor.accept(stream)).await {
+                    let accepted = tokio::select! {
+                        accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
+                        () = app.stopping.cancelled() => return,
+                    };
+                    if let Ok(Ok(stream)) = accepted {
                         serve(app, router, stream, peer, place, handshake).await;
                     }
                 }
@@ -84,14 +91,14 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(handshake)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(linger::Linger::new(stream)), service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => {}
         () = app.stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            let _ = timeout(SETTLE_MAX, connection).await;
         }
     }
 }

@@ -51,11 +51,13 @@ pub struct Relay {
 pub async fn run(config: Config) -> Result<(), StartError> {
     telemetry::init(&config.log);
     raise_descriptor_limit(config.server.connections_max);
+    // From here on, so that a signal that comes while the relay starts stops it in order too.
+    let stop_signal = stop_signal()?;
     let store = open_store(&config)?;
     let config = Arc::new(config);
     let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
     announce(&config, relay.address);
-    stop_signal().await;
+    stop_signal.await;
     tracing::info!("stopping: no new connections, what was accepted is finished");
     relay.stop().await;
     tracing::info!("stopped");
@@ -208,19 +210,17 @@ fn announce(config: &Config, address: SocketAddr) {
     }
 }
 
-async fn stop_signal() {
+/// Resolves at the first SIGTERM or Ctrl-C since the call; further ones change nothing.
+fn stop_signal() -> Result<impl Future<Output = ()>, StartError> {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
+    let listen = |kind| signal(kind).map_err(|error| StartError(format!("signals cannot be listened to: {error}")));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
+    })
 }
 
 /// The policy that a configuration makes.

@@ -15,6 +15,11 @@ fn small() -> impl Strategy<Value = u8> {
     0..16_u8
 }
 
+/// One value as often as all others together.
+fn mostly(value: u8, others: std::ops::Range<u8>) -> impl Strategy<Value = u8> {
+    prop_oneof![Just(value), others]
+}
+
 fn draft() -> impl Strategy<Value = Draft> {
     let lives = || option::weighted(0.3, any::<u8>());
     let key = || 0..4_u8;
@@ -29,7 +34,7 @@ fn draft() -> impl Strategy<Value = Draft> {
             .prop_map(|(by, reader, group, text, epoch)| Draft::Message { by, reader, group, text, epoch }),
         3 => (key(), key(), option::of(0..4_u8), small())
             .prop_map(|(by, to, group, text)| Draft::Wrap { by, to, group, text }),
-        5 => (key(), 0..4_u8, any::<u8>(), 0..6_u8, 1..16_u8, any::<bool>(), any::<bool>()).prop_map(
+        5 => (mostly(3, 0..4), 0..4_u8, any::<u8>(), mostly(0, 0..6), 1..16_u8, any::<bool>(), any::<bool>()).prop_map(
             |(by, group, seq, op, members, admins, force)| Draft::Roster { by, group, seq, op, members, admins, force }
         ),
         4 => (key(), 0..4_u8, option::of(0..4_u8), option::of(0..2_u8), small(), lives()).prop_map(

@@ -2,10 +2,21 @@
 //!
 //! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; decisions, sections 1 to 7.
 
+mod archive;
+mod auth_required;
+mod deletions;
+mod identity;
+mod key_packages;
 mod kinds;
+mod not_visible;
 mod requests_447;
+mod residents;
+mod roster_ops;
 mod rosters_450;
 mod routing;
+mod shapes;
+mod unlisted_groups;
+mod wrapped_groups;
 
 use std::collections::BTreeMap;
 

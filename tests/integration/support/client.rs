@@ -12,7 +12,7 @@ use nostr_relay::app::App;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
     tungstenite::{Error, Message, client::IntoClientRequest as _, handshake::client::Request, http::HeaderValue},
 };
 
@@ -76,7 +76,8 @@ impl Client {
     /// # Errors
     /// When the relay does not upgrade the connection.
     pub async fn open(url: &str, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
-        let (socket, _) = connect_async(request(url, headers)).await?;
+        // Without Nagle: two small messages in a row would wait for the first one's acknowledgement.
+        let (socket, _) = connect_async_with_config(request(url, headers), None, true).await?;
         let mut client = Self {
             socket,
             challenge: String::new(),
@@ -102,7 +103,11 @@ impl Client {
 
     /// The event that proves `keys` to this connection.
     pub fn auth_event(&self, keys: &Keys) -> Event {
-        keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]).sign()
+        let draft = keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]);
+        match self.app.upgrade() {
+            Some(app) => draft.created_at(app.clock.now()).sign(),
+            None => draft.sign(),
+        }
     }
 
     /// Authenticates.

@@ -221,6 +221,18 @@ fn what_is_no_key_package_or_more_than_one_is_none() {
 }
 
 #[test]
+fn a_leaf_that_was_not_made_for_a_key_package_is_none() {
+    let recipe = Recipe::default();
+    let mut bytes = bytes(&recipe);
+    let lifetime = [recipe.not_before.to_be_bytes(), recipe.not_after.to_be_bytes()].concat();
+    let at = bytes.windows(16).position(|window| window == lifetime).unwrap();
+    for (source, read) in [(0, false), (1, true), (2, false), (3, false)] {
+        bytes[at - 1] = source;
+        assert_eq!(KeyPackage::read(&bytes).is_some(), read, "source {source}");
+    }
+}
+
+#[test]
 fn a_key_package_over_the_bound_is_not_read() {
     let of_length = |identity: usize| bytes(&Recipe { identity: &vec![b'x'; identity], ..Recipe::default() });
     let around = of_length(20_000).len() - 20_000;

@@ -52,17 +52,11 @@ pub(crate) async fn handle(
     let claimed = claim(session, &filters).await?;
     let limits = Limits { default: limitation.default_limit as u64, max: limitation.max_limit as u64 };
     let name = SubName::new(id);
-    for event in &claimed {
-        wire.feed(Outgoing::event(&name, event)).await?;
-    }
+    wire.feed_all(claimed.iter().map(|event| Outgoing::event(&name, event))).await?;
     let mut read = Read::new(app, &session.reader, &filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
-        for event in &page {
-            wire.feed(Outgoing::event(&name, event)).await?;
-        }
-        if !page.is_empty() {
-            wire.flush().await?;
-        }
+        // What is fed is written when the socket's buffer is full, or with the EOSE.
+        wire.feed_all(page.iter().map(|event| Outgoing::event(&name, event))).await?;
         tokio::task::consume_budget().await;
     }
     app.metrics.request("req");

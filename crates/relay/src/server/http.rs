@@ -42,6 +42,9 @@ const DEFLATE_BYTES_MIN: usize = 512;
 /// First size of a socket's read and write buffer; they grow with a message and shrink after it.
 const SOCKET_BUFFER_BYTES: usize = 1 << 10;
 
+/// A write to the socket takes up to about this many bytes: one system call for many frames.
+const WRITE_BYTES: usize = 64 << 10;
+
 #[derive(Clone)]
 struct Shared {
     app: Arc<App>,
@@ -59,6 +62,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_compression_threshold(DEFLATE_BYTES_MIN)
         .with_read_buffer_capacity(SOCKET_BUFFER_BYTES)
         .with_write_buffer_capacity(SOCKET_BUFFER_BYTES)
+        .with_backpressure_boundary(WRITE_BYTES)
         .with_utf8();
     let cors = match &app.config.server.allowed_origins {
         Origins::Any => CorsLayer::new().allow_origin(Any),

@@ -161,3 +161,82 @@ pub(super) fn vanished_at(
 pub(super) fn tombstone(target: &EventId, deleter: &PublicKey) -> Key {
     Key::new().with(&target.as_bytes()[..16]).with(&deleter.as_bytes()[..16])
 }
+
+#[cfg(test)]
+mod tests {
+    use heed::{Env, WithTls};
+    use nostr_extensions::{Query, Scope, admit::NEVER, query::Position};
+    use nostr_protocol::{Filter, testing::EventBuilder, testing::keypair};
+
+    use super::*;
+    use crate::{
+        PageBounds,
+        embedded::{Options, env::open_env, scan::Scan},
+    };
+
+    const IDS: [u8; 3] = [9, 1, 5];
+
+    /// An event with a made-up id, of which only the last byte is its own.
+    fn twin(last: u8) -> Event {
+        let mut record = EventBuilder::new(1).event(&keypair("alice")).record().to_vec();
+        record[..32].copy_from_slice(&[7; 32]);
+        record[31] = last;
+        Event::from_record(record.into()).expect("a record")
+    }
+
+    /// A store of events whose ids differ in their last byte alone, as an attacker can grind them for eight bytes.
+    fn store_of_twins() -> (tempfile::TempDir, Env<WithTls>, Tables) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let env = open_env(directory.path(), &Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store");
+        let mut txn = env.write_txn().expect("a writer");
+        for (cursor, last) in (1..).zip(IDS) {
+            let stamp = Stamp { cursor, received_at: 1, expires_at: NEVER, author_only: false };
+            tables.put_event(&mut txn, &twin(last), stamp, 0, &mut Vec::new()).expect("it is put");
+        }
+        txn.commit().expect("a commit");
+        (directory, env, tables)
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_told_apart() {
+        let (_directory, env, tables) = store_of_twins();
+        let find = |last: u8| {
+            let txn = env.read_txn().expect("a reader");
+            tables.find(&txn, &twin(last).id()).expect("an answer").map(|(cursor, _)| cursor)
+        };
+        assert_eq!([find(9), find(1), find(5), find(2)], [Some(1), Some(2), Some(3), None]);
+        for (removed, left) in [(2, [Some(1), None, Some(3)]), (1, [None, None, Some(3)]), (3, [None; 3])] {
+            let mut txn = env.write_txn().expect("a writer");
+            assert!(tables.remove_event(&mut txn, removed).expect("it is removed"));
+            assert!(!tables.remove_event(&mut txn, removed).expect("it is gone"));
+            txn.commit().expect("a commit");
+            assert_eq!([find(9), find(1), find(5)], left);
+        }
+        let txn = env.read_txn().expect("a reader");
+        for table in [tables.events, tables.ids, tables.index] {
+            assert!(table.is_empty(&txn).expect("an answer"), "nothing is left of what was removed");
+        }
+    }
+
+    #[test]
+    fn pages_go_on_between_ids_that_begin_alike() {
+        let (_directory, env, tables) = store_of_twins();
+        let query = Query { filter: Filter::default(), scope: Scope { everyone: true, ..Scope::default() } };
+        let mut from: Option<Position> = None;
+        let mut found = Vec::new();
+        loop {
+            let bounds = PageBounds { events_max: 1, bytes_max: 1, entries_max: 1 };
+            let vanishing = Vanishing::default();
+            let scan =
+                Scan { tables: &tables, vanishing: &vanishing, query: &query, from, up_to: 3, bounds, now: 1 };
+            let page = scan.run(&env.read_txn().expect("a reader")).expect("a page");
+            found.extend(page.events.iter().map(|sealed| sealed.position().id.as_bytes()[31]));
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, [1, 5, 9]);
+    }
+}

@@ -25,7 +25,7 @@ pub struct Subject {
     /// The store.
     pub store: Arc<dyn Store>,
     /// A directory, for instance.
-    pub keep: Box<dyn Any + Send>,
+    pub keep: Box<dyn Any + Send + Sync>,
 }
 
 /// A store under test. Keys are named: the same name is the same key.
@@ -34,7 +34,7 @@ pub struct World {
     pub store: Arc<dyn Store>,
     /// The operator's choices; "admin" is an admin key.
     pub policy: Policy,
-    _keep: Box<dyn Any + Send>,
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 /// The public key of a name.

@@ -1,0 +1,242 @@
+//! What the stores cost: events taken in, a group's messages found among those of others, rosters.
+//!
+//! `cargo bench --bench storage_benchmark`. `RNOSTR_BENCH_MESSAGES` is how many messages of other groups lie in the store
+//! that is queried (100,000 where it is not set; the growth target is measured with 1,000,000 and more). Criterion times
+//! the wall, fsync included; the CPU time of an event is printed before, as the budget of one event is in CPU time.
+#![allow(missing_docs, reason = "criterion_main! writes no docs")]
+#![allow(clippy::expect_used, reason = "a benchmark ends where its store fails")]
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use nostr_extensions::{
+    Admitted, GroupState, GroupStatus, NostrGroupId, Policy, Query, Reader, Scope, Writer,
+    admit::{admit, group_of},
+};
+use nostr_protocol::{Filter, PublicKey, Unverified, Verified, auth::RelayNames, hex};
+use nostr_store::{
+    PageBounds, Saved, Store,
+    embedded::{Durability, Embedded, Options},
+    memory::Memory,
+};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+
+const NOW: u64 = 1_795_370_771;
+/// Groups that the messages of others are spread over.
+const OTHER_GROUPS: u64 = 10_000;
+const BATCHES: [usize; 4] = [1, 100, 500, 1_000];
+const BOUNDS: PageBounds = PageBounds { events_max: 500, bytes_max: 8 << 20, entries_max: 100_000 };
+
+fn main_key() -> PublicKey {
+    PublicKey::from_bytes([7; 32])
+}
+
+/// An event as if it had been verified: its signature is no signature, which no store looks at.
+fn event(kind: u16, tags: &Value, content: &str, created_at: u64, author: &PublicKey) -> Verified {
+    let canonical = json!([0, author.to_hex(), created_at, kind, tags, content]).to_string();
+    let id = hex::to_hex(&Sha256::digest(canonical));
+    let event = json!({
+        "id": id, "pubkey": author.to_hex(), "created_at": created_at, "kind": kind, "tags": tags,
+        "content": content, "sig": "5".repeat(128),
+    });
+    let event = Unverified::parse(event.to_string().as_bytes()).expect("an event");
+    let id = event.event().id();
+    event.same_as(&id).expect("its own id")
+}
+
+fn group(n: u64) -> NostrGroupId {
+    NostrGroupId::parse(&hex::to_hex(&Sha256::digest(n.to_be_bytes()))).expect("a group id")
+}
+
+fn admitted(event: Verified, status: GroupStatus) -> Admitted {
+    let reader = Reader::new(&[main_key()]);
+    let policy = Policy { admin_keys: [main_key()].into(), ..Policy::default() };
+    let state = group_of(event.event()).map(|id| GroupState { id, status });
+    let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+    admit(event, writer, &policy, state.as_ref(), NOW).expect("an event that is admitted")
+}
+
+/// A group message of about 480 bytes, by a key of its own.
+fn message(n: u64, of: u64) -> Admitted {
+    let author = PublicKey::from_bytes(Sha256::digest(n.to_be_bytes()).into());
+    let tags = json!([["h", group(of).as_str()]]);
+    let content = format!("{n:0>120}");
+    admitted(event(445, &tags, &content, NOW - 10_000_000 + n, &author), GroupStatus::Unknown)
+}
+
+fn messages(from: u64, count: usize) -> Vec<Admitted> {
+    // Spread so that neighbours in time are of different groups.
+    (from..from + count as u64).map(|n| message(n, n.wrapping_mul(7_919) % OTHER_GROUPS)).collect()
+}
+
+/// The stores, each with what it is called and what must outlive it.
+fn stores() -> Vec<(&'static str, Arc<dyn Store>, Option<tempfile::TempDir>)> {
+    let open = |durability| {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let options = Options { durability, ..Options::default() };
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(directory.path(), options).expect("a store"));
+        (store, Some(directory))
+    };
+    let (commit, commit_directory) = open(Durability::Commit);
+    let (interval, interval_directory) = open(Durability::Interval { ms: 200 });
+    vec![
+        ("embedded", commit, commit_directory),
+        ("embedded, interval", interval, interval_directory),
+        ("memory", Arc::new(Memory::new()), None),
+    ]
+}
+
+async fn save(store: &dyn Store, batch: Vec<Admitted>) {
+    for saved in store.save(batch).await {
+        assert!(matches!(saved, Ok(Saved::New(_))), "{saved:?}");
+    }
+}
+
+async fn fill(store: &dyn Store, from: u64, count: u64) {
+    let mut next = from;
+    while next < from + count {
+        let batch = messages(next, (from + count - next).min(1_000) as usize);
+        next += batch.len() as u64;
+        save(store, batch).await;
+    }
+}
+
+/// CPU time of this process in clock ticks of 10 ms; 0 where there is no /proc.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<u64>().ok()).sum()
+}
+
+/// Prints the CPU time of an event at each batch size, made beforehand.
+fn ingest_cpu(runtime: &Runtime) {
+    for (name, store, _directory) in stores() {
+        let mut next = 0;
+        runtime.block_on(fill(&*store, next, 100_000));
+        next += 100_000;
+        for size in BATCHES {
+            let count = if size == 1 { 5_000 } else { 100_000 };
+            let batches: Vec<_> = (0..count / size).map(|n| messages(next + (n * size) as u64, size)).collect();
+            next += count as u64;
+            let (ticks, began) = (cpu_ticks(), Instant::now());
+            runtime.block_on(async {
+                for batch in batches {
+                    save(&*store, batch).await;
+                }
+            });
+            let (ticks, wall) = (cpu_ticks() - ticks, began.elapsed());
+            println!(
+                "ingest, {name}, batches of {size}: {:.1} us CPU an event, {:.0} events/s",
+                ticks as f64 * 10_000.0 / count as f64,
+                count as f64 / wall.as_secs_f64()
+            );
+        }
+        let stats = runtime.block_on(store.stats()).expect("stats");
+        println!("ingest, {name}: {} bytes an event on disk", stats.bytes_used / stats.events.max(1));
+    }
+}
+
+fn ingest(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    ingest_cpu(&runtime);
+    let mut bench = c.benchmark_group("ingest");
+    bench.sample_size(10).measurement_time(Duration::from_secs(3));
+    for (name, store, _directory) in stores() {
+        let mut next = 0;
+        for size in BATCHES {
+            bench.throughput(Throughput::Elements(size as u64));
+            bench.bench_function(BenchmarkId::new(name, size), |b| {
+                b.iter_custom(|rounds| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..rounds {
+                        let batch = messages(next, size);
+                        next += size as u64;
+                        let began = Instant::now();
+                        runtime.block_on(save(&*store, batch));
+                        spent += began.elapsed();
+                    }
+                    spent
+                });
+            });
+        }
+    }
+    bench.finish();
+}
+
+fn queries(c: &mut Criterion) {
+    let others: u64 =
+        std::env::var("RNOSTR_BENCH_MESSAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(100_000);
+    let runtime = Runtime::new().expect("a runtime");
+    let mut bench = c.benchmark_group(format!("group query beside {others} messages of others"));
+    bench.sample_size(20).measurement_time(Duration::from_secs(2));
+    for (name, store, _directory) in stores().into_iter().filter(|(name, ..)| !name.contains("interval")) {
+        runtime.block_on(fill(&*store, 0, others));
+        let small = OTHER_GROUPS + 1;
+        let large = OTHER_GROUPS + 2;
+        let ours = (0..20).map(|n| message(others + n, small)).chain((20..120).map(|n| message(others + n, large)));
+        runtime.block_on(save(&*store, ours.collect()));
+        let all: Vec<NostrGroupId> = (0..OTHER_GROUPS).map(group).collect();
+        for (what, groups, named, limit) in [
+            ("20 of a group, by kind", vec![group(small)], None, 20),
+            ("100 of a group, by h", vec![group(large)], Some(group(large)), 100),
+            ("20 of a reader of 100 groups", all[..100].to_vec(), None, 20),
+            ("20 of a reader of 10000 groups", all, None, 20),
+        ] {
+            let mut filter: Filter = serde_json::from_str(r#"{"kinds":[445]}"#).expect("a filter");
+            if let Some(named) = named {
+                filter.tags.insert(b'h', vec![named.as_str().into()]);
+            }
+            let query = Query { filter, scope: Scope { groups, ..Scope::default() } };
+            let bounds = PageBounds { events_max: limit, ..BOUNDS };
+            bench.bench_function(BenchmarkId::new(name, what), |b| {
+                b.iter(|| {
+                    let page = runtime.block_on(store.scan(&query, None, u64::MAX, bounds, NOW)).expect("a page");
+                    assert_eq!(black_box(page).events.len(), limit);
+                });
+            });
+        }
+    }
+    bench.finish();
+}
+
+fn rosters(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut bench = c.benchmark_group("roster");
+    bench.sample_size(20).measurement_time(Duration::from_secs(3));
+    for (name, store, _directory) in stores() {
+        for members in [20_u64, 1_000] {
+            let id = format!("grp{members}");
+            let key = |n: u64| PublicKey::from_bytes(Sha256::digest(n.to_be_bytes()).into());
+            let roster = |seq: u64, op: &str, keys: Vec<PublicKey>| {
+                let mut tags = vec![json!(["h", id]), json!(["seq", seq.to_string()]), json!(["op", op])];
+                tags.extend(keys.into_iter().map(|key| json!(["p", key.to_hex()])));
+                admitted(event(450, &Value::Array(tags), "", NOW, &main_key()), GroupStatus::Unknown)
+            };
+            runtime.block_on(save(&*store, vec![roster(1, "bootstrap", (0..members).map(key).collect())]));
+            let mut seq = 1;
+            bench.bench_function(BenchmarkId::new(name, format!("a change of a group of {members}")), |b| {
+                b.iter_custom(|rounds| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..rounds {
+                        seq += 1;
+                        let change = roster(seq, if seq % 2 == 0 { "add" } else { "remove" }, vec![key(members)]);
+                        let began = Instant::now();
+                        runtime.block_on(save(&*store, vec![change]));
+                        spent += began.elapsed();
+                    }
+                    spent
+                });
+            });
+        }
+    }
+    bench.finish();
+}
+
+criterion_group!(benches, ingest, queries, rosters);
+criterion_main!(benches);

@@ -1,0 +1,82 @@
+//! A stream that goes on reading for a moment after its last word.
+//!
+//! A socket that is closed while bytes of the peer wait unread is reset by the system, and a reset takes back what the peer
+//! has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering close").
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// Longest wait for the peer to close its side.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Linger<S> {
+    stream: S,
+    /// Set once our side is closed.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Linger<S> {
+    pub(super) const fn new(stream: S) -> Self {
+        Self { stream, until: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Linger<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Closes our side, then reads and drops what comes until the peer has closed its own, at most [`LINGER_MAX`].
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, until } = &mut *self;
+        let until = match until {
+            Some(until) => until,
+            None => {
+                ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+                until.insert(Box::pin(sleep(LINGER_MAX)))
+            }
+        };
+        let mut dropped = [0; 4096];
+        while until.as_mut().poll(cx).is_pending() {
+            let mut into = ReadBuf::new(&mut dropped);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut into)) {
+                Ok(()) if !into.filled().is_empty() => {}
+                // The end, or a peer that is gone: both close.
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,205 @@
+//! What only the embedded store promises: that it is on disk, alone in its directory, and of bounded size.
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::{path::Path, sync::Arc};
+
+use nostr_extensions::{GroupStatus, Role};
+use nostr_protocol::EventId;
+use nostr_store::{
+    Saved, StoreError,
+    embedded::{Durability, Embedded, Options},
+    suite::world::{
+        START, Subject, World, capability, deletion, event, everyone, id_of, key, key_package, message, new, roster,
+        vanish, wrap,
+    },
+};
+
+fn open(directory: &Path, options: Options) -> World {
+    let store = Embedded::open(directory, options).expect("a store");
+    World::new(Subject { store: Arc::new(store), keep: Box::new(()) })
+}
+
+fn at(directory: &Path) -> World {
+    open(directory, Options::default())
+}
+
+#[test]
+fn a_directory_belongs_to_one_store_at_a_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("made/on/the/way");
+    let store = Embedded::open(&path, Options::default()).expect("a store");
+    let second = Embedded::open(&path, Options::default()).expect_err("it is in use").to_string();
+    assert!(second.contains("is in use by another rnostr") && second.contains("made/on/the/way"), "{second}");
+    drop(store);
+    Embedded::open(&path, Options::default()).expect("it is free again");
+}
+
+#[test]
+fn what_is_no_directory_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let refused = Embedded::open(file.path(), Options::default()).expect_err("a file").to_string();
+    assert!(refused.contains("cannot be created"), "{refused}");
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = at(directory.path());
+    let h = capability("room");
+    let note = event(1, "note");
+    let deleted = id_of(&new(w.publish(&note, "alice").await));
+    new(w.publish(&deletion(&[deleted]), "alice").await);
+    let kept = id_of(&new(w.publish(&event(1, "kept"), "alice").await));
+    new(w.publish(&roster("grp", 7, "bootstrap", &["alice", "bob"]), "admin").await);
+    w.send(&message("grp", "hi").tag(&["k", "12"]), "throw-away", "alice").await;
+    w.send(&message(&h, "hi"), "throw-away", "alice").await;
+    for text in ["one", "two"] {
+        new(w.publish(&key_package(text, text), "alice").await);
+    }
+    w.store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
+    new(w.publish(&vanish(START), "bob").await);
+    let last = new(w.publish(&event(20_001, "passing"), "alice").await).cursor();
+    drop(w);
+
+    let w = at(directory.path());
+    assert!(w.holds(kept).await);
+    assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
+    assert!(matches!(w.publish(&key_package("one", "one"), "alice").await, Saved::Deleted));
+    assert!(matches!(w.publish(&event(1, "bob's").at(START - 1), "bob").await, Saved::Deleted));
+    assert_eq!(w.members("grp").await, Some(vec![(key("alice"), Role::Member)]));
+    let GroupStatus::Managed(view) = w.group("grp").await.status else { panic!("not managed") };
+    assert_eq!((view.record.seq, view.record.last_epoch), (7, Some(12)));
+    assert_eq!(w.group(&h).await.status, GroupStatus::Unlisted);
+    assert!(w.store.head() >= last);
+    assert!(new(w.publish(&event(1, "next"), "alice").await).cursor() > last);
+}
+
+#[tokio::test]
+async fn what_a_vanished_key_left_stays_hidden_and_goes_after_reopening() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = at(directory.path());
+    let note = id_of(&new(w.publish(&event(1, "note"), "alice").await));
+    let wrapped = w.send(&wrap("alice", "to her"), "throw-away", "bob").await;
+    new(w.publish(&vanish(START), "alice").await);
+    drop(w);
+    let w = at(directory.path());
+    assert!(!w.holds(note).await && !w.holds(wrapped).await);
+    assert_eq!(w.store.stats().await.expect("stats").events, 3, "they are on disk until the sweep");
+    assert_eq!(w.sweep(START).await, 2);
+    drop(w);
+    let w = at(directory.path());
+    assert_eq!(w.store.stats().await.expect("stats").events, 1);
+    assert_eq!(w.find("{}", everyone()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_cursor_is_never_used_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = at(directory.path());
+    let expiration = (START + 10).to_string();
+    let last = new(w.publish(&event(1, "brief").tag(&["expiration", &expiration]), "alice").await).cursor();
+    assert_eq!(w.sweep(START + 10).await, 1);
+    drop(w);
+    let w = at(directory.path());
+    assert!(w.store.head() >= last);
+    assert!(new(w.publish(&event(1, "next"), "alice").await).cursor() > last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_that_write_together_each_get_their_own_answers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = Arc::new(at(directory.path()));
+    let mut tasks = Vec::new();
+    for n in 0..64 {
+        let w = Arc::clone(&w);
+        tasks.push(tokio::spawn(async move {
+            let mut ids = Vec::new();
+            for m in 0..8 {
+                let note = w.admitted(&event(1, &format!("{n} {m}")), "alice").await;
+                let id = note.event().id();
+                let saved = w.save(vec![note.clone(), note]).await;
+                assert!(matches!(&saved[..], [Saved::New(sealed), Saved::Duplicate] if id_of(sealed) == id));
+                ids.push(id);
+            }
+            ids
+        }));
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.expect("a task"));
+    }
+    for id in &all {
+        assert!(w.holds(*id).await);
+    }
+    assert_eq!(w.store.stats().await.expect("stats").events, 512);
+}
+
+#[tokio::test]
+async fn with_an_interval_it_is_on_disk_when_closed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options { durability: Durability::Interval { ms: 60_000 }, ..Options::default() };
+    let w = open(directory.path(), options);
+    let id = id_of(&new(w.publish(&event(1, "note"), "alice").await));
+    drop(w);
+    assert!(at(directory.path()).holds(id).await);
+}
+
+fn padded(n: u64, bytes: usize) -> nostr_protocol::testing::EventBuilder {
+    event(1, &format!("{n} {}", "x".repeat(bytes))).tag(&["expiration", &(START + 10 + n).to_string()])
+}
+
+#[tokio::test]
+async fn a_full_store_reads_deletes_and_sweeps_and_then_takes_events_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = open(directory.path(), Options { map_bytes_max: 4 << 20, ..Options::default() });
+    let mut stored: Vec<EventId> = Vec::new();
+    let full = loop {
+        let mut batch = Vec::new();
+        for n in 0..16 {
+            batch.push(w.admitted(&padded(stored.len() as u64 + n, 8_000), "alice").await);
+        }
+        let ids: Vec<EventId> = batch.iter().map(|admitted| admitted.event().id()).collect();
+        let answers = w.store.save(batch).await;
+        for (id, answer) in ids.iter().zip(&answers) {
+            assert_eq!(w.holds(*id).await, answer.is_ok(), "what is acknowledged is there, and nothing else");
+        }
+        stored.extend(ids.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(id, _)| *id));
+        if let Some(error) = answers.into_iter().find_map(Result::err) {
+            break error;
+        }
+        assert!(stored.len() < 1_000, "it never fills");
+    };
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    assert!(stored.len() > 200, "{} events of 8 KB in 4 MiB", stored.len());
+    assert_eq!(w.find("{}", everyone()).await.len(), stored.len());
+
+    for targets in stored[..10].chunks(5) {
+        new(w.publish(&deletion(targets), "alice").await);
+    }
+    assert_eq!(w.sweep(START + 100).await, 81);
+    new(w.publish_at(START + 100, &padded(5_000, 8_000), "alice").await);
+    assert_eq!(w.sweep(START + 10_000).await, stored.len() - 90);
+    for n in 0..200 {
+        new(w.publish_at(START, &padded(6_000 + n, 8_000), "alice").await);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_fit_harms_no_other_of_its_batch() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let w = open(directory.path(), Options { map_bytes_max: 2 << 20, ..Options::default() });
+    let mut w = w;
+    w.policy.event_bytes_max = 8 << 20;
+    let mut batch = Vec::new();
+    for n in 0..21 {
+        batch.push(w.admitted(&padded(n, if n == 13 { 4 << 20 } else { 100 }), "alice").await);
+    }
+    for (n, answer) in w.store.save(batch).await.into_iter().enumerate() {
+        match answer {
+            Ok(Saved::New(_)) => assert_ne!(n, 13),
+            Err(StoreError::Full(_)) => assert_eq!(n, 13),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    assert_eq!(w.find("{}", everyone()).await.len(), 20);
+}

@@ -1,0 +1,125 @@
+//! Too much of what is right: subscriptions, names, values, filters, tags.
+
+use serde_json::{Value, json};
+
+use super::served_beside;
+use crate::support::{Keys, TestRelay, wire::Wire};
+
+/// Of 3,000 subscriptions 300 are open, the others are refused by name; one that is closed makes room.
+#[tokio::test]
+async fn of_3000_subscriptions_300_are_opened() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let attack = async {
+        let mut wire = Wire::connect(relay.address).await;
+        for n in 0..3_000 {
+            let answer = wire.ask(&format!("[\"REQ\",\"sub{n}\",{{\"kinds\":[{n}]}}]")).await;
+            assert_eq!(answer[0], if n < 300 { "EOSE" } else { "CLOSED" }, "{answer}");
+            assert_eq!(answer[1], format!("sub{n}"));
+            if n >= 300 {
+                assert!(answer[2].as_str().unwrap_or_default().starts_with("error: "), "{answer}");
+            }
+        }
+        assert_eq!(wire.ask(r#"["REQ","sub7",{"kinds":[7]}]"#).await[0], "EOSE", "an open one may be replaced");
+        wire.writer.text(r#"["CLOSE","sub8"]"#).await.expect("a message is sent");
+        assert_eq!(wire.ask(r#"["REQ","sub3000",{"kinds":[1]}]"#).await[0], "EOSE", "a closed one makes room");
+        wire
+    };
+    let wire = served_beside(relay.address, attack).await;
+    drop(wire);
+    relay.stop().await;
+}
+
+/// A subscription's id has 1 to 64 characters, of any script.
+#[tokio::test]
+async fn subscription_ids_are_bounded() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let mut wire = Wire::connect(relay.address).await;
+    let ids = [(String::new(), false), ("x".repeat(64), true), ("é".repeat(64), true), ("x".repeat(65), false), ("é".repeat(65), false)];
+    for (id, taken) in ids {
+        for verb in ["REQ", "COUNT"] {
+            let answer = wire.ask(&json!([verb, id, {"kinds": [1]}]).to_string()).await;
+            assert_eq!(answer[0] != "CLOSED", taken, "{answer}");
+            assert_eq!(answer[1], id);
+        }
+    }
+    for id in ["\0", "\"]", "\\", "\u{7f}\n"] {
+        assert_eq!(wire.ask(&json!(["COUNT", id, {"ids": []}]).to_string()).await[1], id, "an id comes back as it was");
+    }
+    assert!(wire.ask(&json!(["REQ", "x".repeat(400_000), {}]).to_string()).await[0] == "CLOSED");
+    relay.stop().await;
+}
+
+/// A filter with 10,000 values is refused with the bound, in REQ, COUNT and NEG-OPEN.
+#[tokio::test]
+async fn filters_of_10000_values_are_refused() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let attack = async {
+        let mut wire = Wire::connect(relay.address).await;
+        let keys = |n: usize| -> Vec<String> { (0..n).map(|n| format!("{n:064x}")).collect() };
+        let values: Vec<String> = (0..10_000).map(|n| format!("v{n}")).collect();
+        let kinds: Vec<u16> = (0..10_000).collect();
+        let filters = [
+            json!({"kinds": kinds}), json!({"#t": values}), json!({"ids": keys(7_000)}), json!({"authors": keys(1_001)}),
+            json!({"#p": keys(7_000)}), json!({"kinds": [1], "#t": values}),
+        ];
+        for filter in filters {
+            for message in [json!(["REQ", "a", filter]), json!(["COUNT", "a", filter]), json!(["NEG-OPEN", "a", filter, "61"])] {
+                let answer = wire.ask(&message.to_string()).await;
+                let expected = if message[0] == "NEG-OPEN" { "NEG-ERR" } else { "CLOSED" };
+                assert_eq!((&answer[0], &answer[1]), (&json!(expected), &json!("a")), "{answer}");
+                assert!(answer[2].as_str().unwrap_or_default().contains("1000"), "the bound is named: {answer}");
+            }
+        }
+        let just_right = json!(["REQ", "a", {"#p": keys(1_000), "kinds": [1]}]);
+        assert_eq!(wire.ask(&just_right.to_string()).await[0], "EOSE");
+    };
+    served_beside(relay.address, attack).await;
+    relay.stop().await;
+}
+
+/// At most 100 filters a request, and many large ones together cost no other reader anything.
+#[tokio::test]
+async fn too_many_filters_are_refused() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let attack = async {
+        let mut wire = Wire::connect(relay.address).await;
+        let request = |verb: &str, n: usize| {
+            let filters = (0..n).map(|n| json!({"kinds": [n]}));
+            Value::from_iter([json!(verb), json!("a")].into_iter().chain(filters)).to_string()
+        };
+        assert_eq!(wire.ask(&request("REQ", 100)).await[0], "EOSE");
+        for verb in ["REQ", "COUNT"] {
+            for n in [101, 10_000] {
+                let answer = wire.ask(&request(verb, n)).await;
+                assert_eq!((&answer[0], &answer[1]), (&json!("CLOSED"), &json!("a")), "{answer}");
+            }
+        }
+        // Every list at its bound, in as many filters as a message holds, under as many names as there may be.
+        let tags: Vec<String> = (0..1_000).map(|n| format!("{n}")).collect();
+        let filters = (0..60).map(|n| json!({"kinds": [n], "#t": tags, "limit": 500}));
+        for sub in 0..40 {
+            let message = [json!("REQ"), json!(format!("s{sub}"))].into_iter().chain(filters.clone());
+            let answer = wire.ask(&Value::from_iter(message).to_string()).await;
+            assert!(answer[0] == "EOSE" || answer[0] == "CLOSED", "{answer}");
+        }
+    };
+    served_beside(relay.address, attack).await;
+    relay.stop().await;
+}
+
+/// An event has at most 2,500 tags and 256 KiB.
+#[tokio::test]
+async fn events_are_bounded() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let mut wire = Wire::connect(relay.address).await;
+    let tags = |n: usize| Keys::random().event(1).tags("t", (0..n).map(|n| n.to_string())).sign();
+    assert_eq!(wire.publish(&tags(2_500)).await[2], true);
+    let text = |n: usize| Keys::random().event(1).content("x".repeat(n)).sign();
+    assert_eq!(wire.publish(&text(261_000)).await[2], true);
+    for event in [tags(2_501), text(262_144)] {
+        let answer = wire.publish(&event).await;
+        assert_eq!((&answer[1], &answer[2]), (&event.0["id"], &json!(false)));
+        assert!(answer[3].as_str().unwrap_or_default().starts_with("invalid: "), "{answer}");
+    }
+    relay.stop().await;
+}

@@ -1,0 +1,59 @@
+//! Clients that mean harm, or are broken: each is told what is wrong or is cut off, memory stays bounded, and everyone else
+//! is served as before.
+
+mod connections;
+mod filters;
+mod frames;
+mod messages;
+mod slow;
+mod values;
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::support::{Keys, process::Process, wire::Wire};
+
+/// Longest time for another client to publish and read back, on a busy machine.
+const SERVED_MAX: Duration = Duration::from_secs(3);
+
+/// Runs an attack while another client publishes and reads, again and again; what the attack saw.
+async fn served_beside<T>(address: SocketAddr, attack: impl Future<Output = T>) -> T {
+    let mut attack = pin!(attack);
+    let mut other = Wire::connect(address).await;
+    loop {
+        tokio::select! {
+            seen = &mut attack => {
+                serve(&mut Wire::connect(address).await).await;
+                return seen;
+            }
+            () = serve(&mut other) => {}
+        }
+    }
+}
+
+/// Publishes, reads back, and ends the subscription.
+async fn serve(wire: &mut Wire) {
+    let started = Instant::now();
+    let event = Keys::random().event(1).content("from someone else").sign();
+    let answer = wire.publish(&event).await;
+    assert_eq!(answer[2], true, "{answer}");
+    wire.writer.message(&json!(["REQ", "mine", {"ids": [event.id()]}])).await.expect("a message is sent");
+    let found = wire.reader.message().await.expect("the relay answers");
+    assert_eq!(found[2], event.0);
+    let eose = wire.reader.message().await.expect("the relay answers");
+    assert_eq!(eose, json!(["EOSE", "mine"]));
+    wire.writer.message(&json!(["CLOSE", "mine"])).await.expect("a message is sent");
+    assert!(started.elapsed() < SERVED_MAX, "others wait {:?}", started.elapsed());
+}
+
+/// The process's memory has grown by less than this many MiB since `before_kib`.
+#[track_caller]
+fn bounded(process: &Process, before_kib: u64, mib_max: u64) {
+    let now = process.memory_kib();
+    assert!(now < before_kib + mib_max * 1024, "memory was {before_kib} KiB and is {now} KiB");
+}
