@@ -3,8 +3,10 @@
 #![allow(unreachable_pub, reason = "what the suites share is public to them")]
 
 mod durability;
+mod every_path_agrees;
 mod hidden;
 mod mls_protocol_compliance;
 mod noise_client;
 mod openmls_client;
 mod support;
+mod table;

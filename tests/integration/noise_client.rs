@@ -87,7 +87,10 @@ async fn two_people_talk_and_nobody_else_sees_it(protocol: &str, auth: bool) {
 /// A connection of `person` that is subscribed to what is for it from now on.
 async fn online(relay: &TestRelay, person: &Person) -> Client {
     let mut client = Client::of(relay, &[&person.keys]).await;
-    client.req("446", &[json!({"kinds": [446], "#p": [person.keys.hex()], "limit": 0})]).await.expect("a reader may ask");
+    client
+        .req("446", &[json!({"kinds": [446], "#p": [person.keys.hex()], "limit": 0})])
+        .await
+        .expect("a reader may ask");
     client
 }
 
@@ -107,7 +110,10 @@ enum Session {
     None,
     Handshake(Box<HandshakeState>),
     /// Messages carry their number: a relay keeps no order within a second.
-    Open { state: Box<StatelessTransportState>, sent: u64 },
+    Open {
+        state: Box<StatelessTransportState>,
+        sent: u64,
+    },
 }
 
 impl Person {

@@ -301,7 +301,10 @@ impl Outside {
     async fn arrive(scene: &Scene) -> Self {
         let mut stranger = Client::of(&scene.relay, &[&Keys::random()]).await;
         stranger.req("all", &[json!({})]).await.expect("a reader may ask");
-        stranger.req("group", &[json!({"kinds": [445, 450, 1059]}), json!({"#h": [scene.group]})]).await.expect("and this");
+        stranger
+            .req("group", &[json!({"kinds": [445, 450, 1059]}), json!({"#h": [scene.group]})])
+            .await
+            .expect("and this");
         let mut anonymous = Client::connect(&scene.relay).await;
         // With AUTH on this is CLOSED; without, it stays open for what is public.
         let _ = anonymous.req("all", &[json!({}), json!({"#h": [scene.group]})]).await;

@@ -122,6 +122,7 @@ fn without_a_name_a_peer_on_this_machine_may_name_any_loopback_host() {
         "ws://[::2]",
         "ws://0.0.0.0",
         "ws://localhost@evil.example",
+        "ws://localhost:1@evil.example",
     ] {
         assert!(names.check(host).is_err(), "{host}");
     }

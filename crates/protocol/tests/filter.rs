@@ -144,6 +144,16 @@ fn ten_thousand_values_are_counted_so_that_a_limit_can_refuse_them() {
 }
 
 #[test]
+fn a_tag_is_asked_for_by_its_one_letter_and_its_first_value() {
+    let filter: Filter = serde_json::from_value(json!({"#t": ["a"]})).unwrap();
+    let matches = |tag: &[&str]| filter.matches(EventBuilder::new(1).tag(tag).event(&keypair("alice")).view());
+    assert!(matches(&["t", "a"]) && matches(&["t", "a", "b"]));
+    for other in [&["tt", "a"][..], &["T", "a"], &["t", "b", "a"], &["t"], &["t", "A"], &["", "a"], &["t", "a "]] {
+        assert!(!matches(other), "{other:?}");
+    }
+}
+
+#[test]
 fn an_empty_list_matches_nothing() {
     for name in ["ids", "authors", "kinds", "#t"] {
         let filter: Filter = serde_json::from_value(json!({name: []})).unwrap();

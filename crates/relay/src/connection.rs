@@ -8,10 +8,9 @@ use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 use futures_util::{FutureExt as _, SinkExt as _};
 use nostr_extensions::{Reader, gate::READER_KEYS_MAX};
 use nostr_protocol::{
-    Filter, PublicKey,
+    Filter, PublicKey, Rejection,
     auth::RelayNames,
     message::{ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_err_frame, notice_frame},
-    Rejection,
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -140,7 +139,7 @@ impl Wire {
 
 /// Serves one client until it leaves or the relay stops.
 pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max));
     let id = app.live.connect(Arc::clone(&outbox));
     app.metrics.connection_opened();
     let mut session = Session {
@@ -307,9 +306,11 @@ impl Session {
 
     /// Whether a key of the operator's list has authenticated.
     fn is_resident(&self) -> bool {
-        self.app.policy.residents.as_ref().is_some_and(|residents| {
-            self.reader.keys().iter().any(|key| residents.contains(key))
-        })
+        self.app
+            .policy
+            .residents
+            .as_ref()
+            .is_some_and(|residents| self.reader.keys().iter().any(|key| residents.contains(key)))
     }
 
     /// Before an archive is read: what this client published has been answered, and whatever anyone has had an `OK` for is

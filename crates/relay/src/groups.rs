@@ -3,7 +3,10 @@
 //! Whoever has committed a change forgets the group here before anything that depends on it goes out: the answer to the
 //! change, and every event behind it in the log. A state that was loaded before such a change is not kept, and not used.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, gate::Touches};
 use nostr_store::{Cursor, Store, StoreError};
@@ -21,6 +24,7 @@ const LOADS_MAX: usize = 16;
 pub struct Groups {
     store: Arc<dyn Store>,
     inner: Mutex<Inner>,
+    applied: AtomicU64,
 }
 
 struct Inner {
@@ -45,8 +49,9 @@ impl Weighter<NostrGroupId, Arc<GroupState>> for Bytes {
 impl Groups {
     /// An empty cache over `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
+        let applied = AtomicU64::new(store.head());
         let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, Bytes);
-        Self { store, inner: Mutex::new(Inner { cache, changed_at: 0 }) }
+        Self { store, inner: Mutex::new(Inner { cache, changed_at: 0 }), applied }
     }
 
     /// The state of a group, no older than the last change that was [noted](Self::changed).
@@ -80,5 +85,16 @@ impl Groups {
             Touches::EveryGroup => inner.cache.clear(),
         }
         inner.changed_at = inner.changed_at.max(cursor);
+    }
+
+    /// Notes that every change up to `cursor` is known here. Called before the first answer to what was committed.
+    pub fn applied_up_to(&self, cursor: Cursor) {
+        self.applied.fetch_max(cursor, Ordering::AcqRel);
+    }
+
+    /// The cursor up to which the archive may be read: what was committed later may depend on a change of a group that
+    /// is not known here yet.
+    pub fn applied(&self) -> Cursor {
+        self.applied.load(Ordering::Acquire)
     }
 }

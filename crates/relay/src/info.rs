@@ -54,7 +54,7 @@ pub struct InformationDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     terms_of_service: Option<&'a str>,
     limitation: LimitationDocument,
-    mls_gateway: GatewayDocument<'a>,
+    mls_gateway: GatewayDocument,
 }
 
 /// `limitation`. The last three fields are not NIP-11's; clients pass over what they do not know.
@@ -78,7 +78,7 @@ struct LimitationDocument {
 
 /// `mls_gateway`: what an MLS client must know before it uses the relay.
 #[derive(Debug, Serialize)]
-struct GatewayDocument<'a> {
+struct GatewayDocument {
     kinds: Vec<u16>,
     membership_sources: Vec<&'static str>,
     supported_mips: &'static [u8],
@@ -90,8 +90,6 @@ struct GatewayDocument<'a> {
     message_archive_ttl_days: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     system_pubkey: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_prefix: Option<&'a str>,
 }
 
 /// The document of a relay that runs with `config`.
@@ -148,7 +146,7 @@ fn limitation(config: &Config) -> LimitationDocument {
     }
 }
 
-fn gateway(config: &Config) -> GatewayDocument<'_> {
+fn gateway(config: &Config) -> GatewayDocument {
     let gateway = &config.mls_gateway;
     GatewayDocument {
         kinds: GATEWAY_KINDS.iter().map(|kind| kind.0).collect(),
@@ -160,7 +158,6 @@ fn gateway(config: &Config) -> GatewayDocument<'_> {
         keypackage_consumption: gateway.keypackage_consumption.as_str(),
         message_archive_ttl_days: if gateway.enable_message_archive { gateway.message_archive_ttl_days } else { 0 },
         system_pubkey: gateway.system_pubkey.as_ref().map(PublicKey::to_hex),
-        api_prefix: gateway.enable_api.then_some(gateway.api_prefix.as_str()),
     }
 }
 

@@ -18,20 +18,25 @@ use tokio::sync::Notify;
 
 pub use self::index::ConnectionId;
 use self::index::Index;
-use crate::outbox::{Outbox, Outgoing, SubName};
+use crate::{
+    groups::Groups,
+    outbox::{Outbox, Outgoing, SubName},
+};
 
 /// The open subscriptions of all connections.
 pub struct Live {
     gate: Gate,
+    groups: Arc<Groups>,
     index: Mutex<Index>,
     /// Woken after each event.
     advanced: Notify,
 }
 
 impl Live {
-    /// No subscriptions, nothing delivered up to `cursor`.
-    pub fn new(gate: Gate, cursor: Cursor) -> Self {
-        Self { gate, index: Mutex::new(Index::new(cursor)), advanced: Notify::new() }
+    /// No subscriptions; what was committed so far is delivered to nobody.
+    pub fn new(gate: Gate, groups: Arc<Groups>) -> Self {
+        let index = Mutex::new(Index::new(groups.applied()));
+        Self { gate, groups, index, advanced: Notify::new() }
     }
 
     /// Takes in a connection without keys.
@@ -52,6 +57,10 @@ impl Live {
     /// Opens a subscription, in the place of one of the same id. Gives the cursor up to which the archive is to be read:
     /// what was committed later is delivered from here.
     ///
+    /// The cursor is read while delivery stands still. An event is handed to delivery only after the cursor has passed
+    /// it, so whatever has been delivered lies at or before it, and an event that was acknowledged before the request
+    /// came is in the archive's part of the answer.
+    ///
     /// # Errors
     /// `error:` when the connection has too many subscriptions or conditions open.
     pub fn subscribe(
@@ -61,7 +70,10 @@ impl Live {
         filters: Arc<[Filter]>,
         subscriptions_max: usize,
     ) -> Result<Cursor, Rejection> {
-        self.index.lock().subscribe(connection, id, filters, subscriptions_max, self.gate.policy())
+        let mut index = self.index.lock();
+        let from = self.groups.applied();
+        index.subscribe(connection, id, filters, subscriptions_max, self.gate.policy(), from)?;
+        Ok(from)
     }
 
     /// Ends a subscription; says whether it was open.

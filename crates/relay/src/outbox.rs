@@ -10,7 +10,7 @@ use nostr_protocol::message::json_str;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Most bytes of live events that wait for one client.
+/// Most bytes of live events that wait for one client, where the operator says nothing else.
 pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Most live events that wait for one client.
 pub const OUTBOX_EVENTS_MAX: usize = 16_384;
@@ -68,10 +68,16 @@ impl Outgoing {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
+    event_bytes_max: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new(OUTBOX_BYTES_MAX)
+    }
 }
 
 #[derive(Default)]
@@ -87,6 +93,12 @@ struct Queue {
 pub struct TooSlow;
 
 impl Outbox {
+    /// An empty one, for at most `event_bytes_max` bytes of live events.
+    #[must_use]
+    pub fn new(event_bytes_max: usize) -> Self {
+        Self { queue: Mutex::default(), filled: Notify::new(), event_bytes_max }
+    }
+
     /// Queues an answer. Answers are bounded by what the client may have under way, so they always find room.
     pub fn push(&self, text: String) {
         let mut queue = self.queue.lock();
@@ -106,7 +118,7 @@ impl Outbox {
         if queue.closed {
             return Ok(());
         }
-        if queue.events >= OUTBOX_EVENTS_MAX || queue.event_bytes + event.bytes() > OUTBOX_BYTES_MAX {
+        if queue.events >= OUTBOX_EVENTS_MAX || queue.event_bytes + event.bytes() > self.event_bytes_max {
             return Err(TooSlow);
         }
         queue.events += 1;

@@ -6,6 +6,7 @@ mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,6 +23,8 @@ use crate::app::App;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Wait after the system refuses a new connection, as when it has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Longest life of a connection that does not become a WebSocket, so that a client that does not read its answers goes.
+const HTTP_MAX: Duration = Duration::from_secs(300);
 /// Longest wait at the end for a request that is under way, or that has begun and may never come.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
@@ -94,9 +97,10 @@ async fn serve(
         .serve_connection(TokioIo::new(linger::Linger::new(stream)), service)
         .with_upgrades();
     tokio::pin!(connection);
+    let over = timeout(HTTP_MAX, app.stopping.cancelled()).map(drop);
     tokio::select! {
         _ = connection.as_mut() => {}
-        () = app.stopping.cancelled() => {
+        () = over => {
             connection.as_mut().graceful_shutdown();
             let _ = timeout(SETTLE_MAX, connection).await;
         }

@@ -8,7 +8,7 @@ use std::{
 
 use nostr_extensions::{Gate, Policy, Sealed};
 use nostr_store::{
-    Store,
+    Store, StoreError,
     embedded::{Durability, Embedded, Options},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -106,7 +106,7 @@ impl Relay {
         let gate = Gate::new(Arc::clone(&policy));
         let groups = Arc::new(Groups::new(Arc::clone(&store)));
         let metrics = Arc::new(Metrics::default());
-        let live = Arc::new(Live::new(gate.clone(), store.head()));
+        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups)));
         let (writer, committed, writer_task) =
             Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics));
         let app = Arc::new(App {
@@ -189,7 +189,7 @@ async fn follow(mut committed: mpsc::Receiver<Vec<Sealed>>, parts: Parts) {
         for sealed in batch {
             let group = match sealed.group() {
                 // A group whose state is not known is shut.
-                Some(id) => parts.groups.get(id).await.ok(),
+                Some(id) => parts.groups.get(id).await.inspect_err(|error| log_shut(error)).ok(),
                 None => None,
             };
             let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());
@@ -197,6 +197,10 @@ async fn follow(mut committed: mpsc::Receiver<Vec<Sealed>>, parts: Parts) {
         }
         tokio::task::yield_now().await;
     }
+}
+
+fn log_shut(error: &StoreError) {
+    tracing::error!(%error, "the state of a group cannot be read: a message was delivered to nobody, and is in the archive");
 }
 
 fn announce(config: &Config, address: SocketAddr) {

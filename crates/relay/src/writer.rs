@@ -166,6 +166,11 @@ async fn run(
                 groups.changed(&sealed.touches(), sealed.cursor());
             }
         }
+        let last = saved.iter().filter_map(|saved| match saved {
+            Ok(Saved::New(sealed)) => Some(sealed.cursor()),
+            _ => None,
+        });
+        groups.applied_up_to(last.max().unwrap_or(0));
         for ((id, kind, publisher), saved) in answers.into_iter().zip(saved) {
             metrics.saved(kind, &saved);
             let frame = answer(&id, &saved);

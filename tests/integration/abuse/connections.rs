@@ -13,7 +13,7 @@ use super::{bounded, served_beside};
 use crate::support::{
     Keys, TestRelay, http,
     process::Process,
-    wire::{CLOSE, FIN, TEXT, Wire, frame, head},
+    wire::{CLOSE, FIN, PING, PONG, TEXT, Wire, frame, head},
 };
 
 /// Reads until the relay ends the connection; how long that took.
@@ -87,20 +87,20 @@ async fn a_head_without_end_is_refused() {
 /// A client that answers no ping is closed with 1008; one that answers stays.
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_closed() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let process = Process::start(directory.path(), &[("server", "ping_interval_secs = 1")]);
-    let mut silent = Wire::connect(process.address).await;
-    let mut polite = Wire::connect(process.address).await;
+    let relay = TestRelay::with_memory(|config| config.server.ping_interval_secs = 1).await;
+    let mut silent = Wire::connect(relay.address).await;
+    let mut polite = Wire::connect(relay.address).await;
     let answering = async {
         for _ in 0..3 {
             let ping = polite.reader.frame().await.expect("a ping");
-            assert_eq!(ping.opcode, crate::support::wire::PING);
-            polite.writer.raw(&frame(FIN | crate::support::wire::PONG, &ping.payload)).await.expect("a pong is sent");
+            assert_eq!(ping.opcode, PING);
+            polite.writer.raw(&frame(FIN | PONG, &ping.payload)).await.expect("a pong is sent");
         }
     };
     let (code, ()) = tokio::join!(silent.reader.close_code(), answering);
     assert_eq!(code, Some(1008));
     assert_eq!(polite.ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT");
+    relay.stop().await;
 }
 
 /// Connections over the bound are closed at once, and there is room again when others leave.

@@ -2,31 +2,32 @@
 
 use serde_json::{Value, json};
 
-use super::served_beside;
-use crate::support::{Keys, TestRelay, wire::Wire};
+use super::{bounded, served_beside};
+use crate::support::{Keys, TestRelay, process::Process, wire::Wire};
 
 /// Of 3,000 subscriptions 300 are open, the others are refused by name; one that is closed makes room.
 #[tokio::test]
 async fn of_3000_subscriptions_300_are_opened() {
-    let relay = TestRelay::with_memory(|_| {}).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    let before = process.memory_kib();
     let attack = async {
-        let mut wire = Wire::connect(relay.address).await;
+        let mut wire = Wire::connect(process.address).await;
         for n in 0..3_000 {
-            let answer = wire.ask(&format!("[\"REQ\",\"sub{n}\",{{\"kinds\":[{n}]}}]")).await;
+            let answer = wire.ask(&format!("[\"REQ\",\"sub{n}\",{{\"kinds\":[{}]}}]", 5_000 + n)).await;
             assert_eq!(answer[0], if n < 300 { "EOSE" } else { "CLOSED" }, "{answer}");
             assert_eq!(answer[1], format!("sub{n}"));
             if n >= 300 {
                 assert!(answer[2].as_str().unwrap_or_default().starts_with("error: "), "{answer}");
             }
         }
-        assert_eq!(wire.ask(r#"["REQ","sub7",{"kinds":[7]}]"#).await[0], "EOSE", "an open one may be replaced");
+        assert_eq!(wire.ask(r#"["REQ","sub7",{"kinds":[5007]}]"#).await[0], "EOSE", "an open one may be replaced");
         wire.writer.text(r#"["CLOSE","sub8"]"#).await.expect("a message is sent");
-        assert_eq!(wire.ask(r#"["REQ","sub3000",{"kinds":[1]}]"#).await[0], "EOSE", "a closed one makes room");
+        assert_eq!(wire.ask(r#"["REQ","sub3000",{"kinds":[8000]}]"#).await[0], "EOSE", "a closed one makes room");
         wire
     };
-    let wire = served_beside(relay.address, attack).await;
-    drop(wire);
-    relay.stop().await;
+    let _wire = served_beside(process.address, attack).await;
+    bounded(&process, before, 8);
 }
 
 /// A subscription's id has 1 to 64 characters, of any script.
@@ -52,9 +53,11 @@ async fn subscription_ids_are_bounded() {
 /// A filter with 10,000 values is refused with the bound, in REQ, COUNT and NEG-OPEN.
 #[tokio::test]
 async fn filters_of_10000_values_are_refused() {
-    let relay = TestRelay::with_memory(|_| {}).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    let before = process.memory_kib();
     let attack = async {
-        let mut wire = Wire::connect(relay.address).await;
+        let mut wire = Wire::connect(process.address).await;
         let keys = |n: usize| -> Vec<String> { (0..n).map(|n| format!("{n:064x}")).collect() };
         let values: Vec<String> = (0..10_000).map(|n| format!("v{n}")).collect();
         let kinds: Vec<u16> = (0..10_000).collect();
@@ -72,19 +75,22 @@ async fn filters_of_10000_values_are_refused() {
         }
         let just_right = json!(["REQ", "a", {"#p": keys(1_000), "kinds": [1]}]);
         assert_eq!(wire.ask(&just_right.to_string()).await[0], "EOSE");
+        wire
     };
-    served_beside(relay.address, attack).await;
-    relay.stop().await;
+    let _wire = served_beside(process.address, attack).await;
+    bounded(&process, before, 24);
 }
 
 /// At most 100 filters a request, and many large ones together cost no other reader anything.
 #[tokio::test]
 async fn too_many_filters_are_refused() {
-    let relay = TestRelay::with_memory(|_| {}).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    let before = process.memory_kib();
     let attack = async {
-        let mut wire = Wire::connect(relay.address).await;
+        let mut wire = Wire::connect(process.address).await;
         let request = |verb: &str, n: usize| {
-            let filters = (0..n).map(|n| json!({"kinds": [n]}));
+            let filters = (0..n).map(|n| json!({"kinds": [5_000 + n]}));
             Value::from_iter([json!(verb), json!("a")].into_iter().chain(filters)).to_string()
         };
         assert_eq!(wire.ask(&request("REQ", 100)).await[0], "EOSE");
@@ -96,15 +102,16 @@ async fn too_many_filters_are_refused() {
         }
         // Every list at its bound, in as many filters as a message holds, under as many names as there may be.
         let tags: Vec<String> = (0..1_000).map(|n| format!("{n}")).collect();
-        let filters = (0..60).map(|n| json!({"kinds": [n], "#t": tags, "limit": 500}));
+        let filters = (0..60).map(|n| json!({"kinds": [5_000 + n], "#t": tags, "limit": 500}));
         for sub in 0..40 {
             let message = [json!("REQ"), json!(format!("s{sub}"))].into_iter().chain(filters.clone());
             let answer = wire.ask(&Value::from_iter(message).to_string()).await;
             assert!(answer[0] == "EOSE" || answer[0] == "CLOSED", "{answer}");
         }
+        wire
     };
-    served_beside(relay.address, attack).await;
-    relay.stop().await;
+    let _wire = served_beside(process.address, attack).await;
+    bounded(&process, before, 64);
 }
 
 /// An event has at most 2,500 tags and 256 KiB.

@@ -1,6 +1,8 @@
 //! Below the messages: frames that are too large, broken, or too many.
 
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{bounded, served_beside};
@@ -234,10 +236,12 @@ async fn a_close_frame_is_answered() {
     wire.writer.message(&json!(["EVENT", event.0])).await.expect("a message is sent");
     wire.writer.raw(&frame(FIN | CLOSE, &1000_u16.to_be_bytes())).await.expect("bytes are sent");
     assert_eq!(wire.reader.close_code().await, Some(1000));
-    let mut wire = Wire::connect(process.address).await;
-    let found = |frame: &Value| frame[0] == "EVENT";
-    let filter = json!(["REQ", "r", {"ids": [event.id()]}]);
-    assert!(found(&wire.ask(&filter.to_string()).await));
+    let stored = async {
+        let filter = json!(["COUNT", "c", {"ids": [event.id()]}]).to_string();
+        let mut wire = Wire::connect(process.address).await;
+        while wire.ask(&filter).await[2]["count"] != 1 {}
+    };
+    tokio::time::timeout(Duration::from_secs(5), stored).await.expect("the event is stored");
 }
 
 /// Each ping is answered with its payload, in the middle of a fragmented message as well.
@@ -266,7 +270,7 @@ async fn pongs_that_nobody_reads_do_not_pile_up() {
         let pings = frame(FIN | PING, &[7; 125]).repeat(1_000);
         for _ in 0..400 {
             // 50 MB, or as much as is taken.
-            let sent = tokio::time::timeout(std::time::Duration::from_millis(500), wire.writer.raw(&pings)).await;
+            let sent = tokio::time::timeout(Duration::from_millis(500), wire.writer.raw(&pings)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 break;
             }

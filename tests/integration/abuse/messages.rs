@@ -1,9 +1,11 @@
 //! Text that is no message, and events that are none.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
-use super::served_beside;
-use crate::support::{Event, Keys, TestRelay, now, wire::Wire};
+use super::{bounded, served_beside};
+use crate::support::{Event, Keys, TestRelay, now, process::Process, wire::Wire};
 
 const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
@@ -22,8 +24,8 @@ enum Says {
 use Says::{Closed, NegErr, Notice, OkFalse};
 
 /// Sends each text on one connection, which stays open; each answer fits, begins with `invalid:` and says more.
-async fn answers(relay: &TestRelay, cases: impl IntoIterator<Item = (String, Says)>) {
-    let mut wire = Wire::connect(relay.address).await;
+async fn answers(address: SocketAddr, cases: impl IntoIterator<Item = (String, Says)>) {
+    let mut wire = Wire::connect(address).await;
     for (text, says) in cases {
         let shown: String = text.chars().take(120).collect();
         let answer = wire.ask(&text).await;
@@ -56,7 +58,7 @@ async fn malformed_json_gets_a_notice() {
         "\u{feff}[\"CLOSE\",\"a\"]", "[\"CLOSE\",\"a\"", "[\"CLOSE\",\"\\ud800\"]", "[\"CLOSE\",\"\n\"]", "[\"CLOSE\",\"a\"]]",
         "[\"CLOSE\",\"a\",1]", "['CLOSE','a']", "hello",
     ];
-    answers(&relay, each(Notice, &texts)).await;
+    answers(relay.address, each(Notice, &texts)).await;
     relay.stop().await;
 }
 
@@ -72,9 +74,9 @@ async fn malformed_requests_get_closed() {
         "[\"REQ\",\"a\",{\"since\":\"1\"}]", "[\"REQ\",\"a\",{\"limit\":null}]", "[\"REQ\",\"a\",{\"limit\":1,\"limit\":2}]", "[\"REQ\",\"a\",{}",
         "[\"COUNT\",\"a\"]", "[\"COUNT\",\"a\",1]", "[\"COUNT\",\"a\",{\"kinds\":1}]",
     ];
-    answers(&relay, each(Closed, &closed)).await;
+    answers(relay.address, each(Closed, &closed)).await;
     let sync = ["[\"NEG-OPEN\",\"a\"]", "[\"NEG-OPEN\",\"a\",1,\"\"]", "[\"NEG-OPEN\",\"a\",{}]", "[\"NEG-MSG\",\"a\"]", "[\"NEG-MSG\",\"a\",1]"];
-    answers(&relay, each(NegErr, &sync)).await;
+    answers(relay.address, each(NegErr, &sync)).await;
     relay.stop().await;
 }
 
@@ -92,7 +94,9 @@ async fn a_malformed_request_closes_the_subscription_of_its_id() {
 /// 20,000 brackets, wherever they stand, are refused without a deeper stack.
 #[tokio::test]
 async fn deep_nesting_is_refused() {
-    let relay = TestRelay::with_memory(|_| {}).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    let before = process.memory_kib();
     let open = "[".repeat(20_000);
     let deep = format!("{open}{}", "]".repeat(20_000));
     let objects = format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
@@ -117,8 +121,8 @@ async fn deep_nesting_is_refused() {
             (format!("[\"CLOSE\",\"a\",{deep}]"), Notice),
         ]);
     }
-    served_beside(relay.address, answers(&relay, cases)).await;
-    relay.stop().await;
+    served_beside(process.address, answers(process.address, cases)).await;
+    bounded(&process, before, 8);
 }
 
 /// An event of another content, author, time, id or signature than was signed is refused.
@@ -191,7 +195,7 @@ async fn upper_case_hex_is_refused() {
     }
     let upper = Keys::random().hex().to_ascii_uppercase();
     let cases = ["ids", "authors", "#e", "#p"].map(|name| (json!(["REQ", "a", {name: [upper]}]).to_string(), Closed));
-    answers(&relay, cases).await;
+    answers(relay.address, cases).await;
     relay.stop().await;
 }
 
@@ -214,7 +218,7 @@ async fn numbers_out_of_range_are_refused() {
     cases.push(("[\"REQ\",\"a\",{\"kinds\":[65536]}]".to_owned(), Closed));
     // JSON that is none ends the frame before its id can matter.
     cases.retain(|(text, _)| !(text.starts_with("[\"EVENT") && text.contains("NaN")));
-    answers(&relay, cases).await;
+    answers(relay.address, cases).await;
 
     let mut wire = Wire::connect(relay.address).await;
     for filter in [

@@ -2,19 +2,23 @@
 //!
 //! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; decisions, sections 1 to 7.
 
+mod answers;
 mod archive;
 mod auth_required;
 mod deletions;
+mod http;
 mod identity;
 mod key_packages;
 mod kinds;
 mod not_visible;
+mod rate_limits;
 mod requests_447;
 mod residents;
 mod roster_ops;
 mod rosters_450;
 mod routing;
 mod shapes;
+mod tls;
 mod unlisted_groups;
 mod wrapped_groups;
 

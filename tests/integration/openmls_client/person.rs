@@ -94,8 +94,7 @@ impl Person {
 
     /// Founds an MLS group of one, which has the `h` `id` on Nostr.
     pub fn found(&mut self, id: &str) {
-        let config =
-            MlsGroupCreateConfig::builder().ciphersuite(CIPHERSUITE).use_ratchet_tree_extension(true).build();
+        let config = MlsGroupCreateConfig::builder().ciphersuite(CIPHERSUITE).use_ratchet_tree_extension(true).build();
         let mls = MlsGroup::new(&self.provider, &self.signer, &config, self.credential()).expect("a group");
         self.group = Some(Group { id: id.to_owned(), mls });
     }
@@ -104,8 +103,7 @@ impl Person {
     pub fn invite(&mut self, packages: &[Event]) -> Invitation {
         let wanted: Vec<KeyPackage> = packages.iter().map(|event| self.read_key_package(event)).collect();
         let group = self.group.as_mut().expect("a member of a group");
-        let (commit, welcome, _) =
-            group.mls.add_members(&self.provider, &self.signer, &wanted).expect("a commit");
+        let (commit, welcome, _) = group.mls.add_members(&self.provider, &self.signer, &wanted).expect("a commit");
         let welcomes = packages.iter().map(|event| self.wrap(&welcome, event)).collect();
         Invitation { commit: self.group_message(&commit), welcomes }
     }
@@ -153,8 +151,7 @@ impl Person {
         let group = self.group.as_mut().expect("a member of a group");
         assert_eq!(tag(event, "h").as_deref(), Some(group.id.as_str()), "a message of another group");
         let message = read_message(event.content()).try_into_protocol_message().map_err(|error| error.to_string())?;
-        let processed =
-            group.mls.process_message(&self.provider, message).map_err(|error| error.to_string())?;
+        let processed = group.mls.process_message(&self.provider, message).map_err(|error| error.to_string())?;
         let by = BasicCredential::try_from(processed.credential().clone()).map_err(|error| error.to_string())?;
         match processed.into_content() {
             ProcessedMessageContent::ApplicationMessage(words) => {

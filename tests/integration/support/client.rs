@@ -101,6 +101,11 @@ impl Client {
         client
     }
 
+    /// Calls the relay by this URL from now on, as clients behind a proxy do.
+    pub fn name_relay(&mut self, url: &str) {
+        url.clone_into(&mut self.url);
+    }
+
     /// The event that proves `keys` to this connection.
     pub fn auth_event(&self, keys: &Keys) -> Event {
         let draft = keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]);

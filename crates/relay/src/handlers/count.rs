@@ -13,7 +13,7 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
     session.settle().await;
     let app = &session.app;
     let limits = Limits { default: u64::MAX, max: u64::MAX };
-    let mut read = Read::new(app, &session.reader, filters, app.live.cursor(), limits);
+    let mut read = Read::new(app, &session.reader, filters, app.groups.applied(), limits);
     let mut count = 0;
     while let Some(page) = read.next_page().await? {
         count += page.len() as u64;

@@ -66,7 +66,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     let mut storage = NegentropyStorageVector::new();
     let mut events = 0;
     let limits = Limits { default: u64::MAX, max: u64::MAX };
-    let mut read = Read::new(app, &session.reader, std::slice::from_ref(&filter), app.live.cursor(), limits);
+    let mut read = Read::new(app, &session.reader, std::slice::from_ref(&filter), app.groups.applied(), limits);
     while let Some(page) = read.next_page().await? {
         events += page.len();
         if events > SESSION_EVENTS_MAX {

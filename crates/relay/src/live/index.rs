@@ -102,8 +102,7 @@ impl Index {
     pub(super) fn connect(&mut self, outbox: Arc<Outbox>) -> ConnectionId {
         self.next_id += 1;
         let id = ConnectionId(self.next_id);
-        let connection =
-            Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0 };
+        let connection = Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0 };
         self.connections.insert(id, connection);
         id
     }
@@ -146,9 +145,10 @@ impl Index {
         filters: Arc<[Filter]>,
         subscriptions_max: usize,
         policy: &Policy,
-    ) -> Result<Cursor, Rejection> {
+        from: Cursor,
+    ) -> Result<(), Rejection> {
         self.unsubscribe(connection_id, id);
-        let Some(connection) = self.connections.get_mut(&connection_id) else { return Ok(self.cursor) };
+        let Some(connection) = self.connections.get_mut(&connection_id) else { return Ok(()) };
         if connection.subscriptions.len() >= subscriptions_max {
             return Err(Rejection::error(format!(
                 "this connection has {subscriptions_max} subscriptions open; CLOSE one first"
@@ -168,9 +168,9 @@ impl Index {
         self.routes.extend(routes.iter().map(|route| (*route, key)));
         self.member_routes += member_routes;
         let subscription = Subscription { connection: connection_id, name: SubName::new(&id), id, filters };
-        let entry = Entry { subscription, routes, member_routes, seen: 0, from: self.cursor };
+        let entry = Entry { subscription, routes, member_routes, seen: 0, from };
         self.subscriptions.insert(key, entry);
-        Ok(self.cursor)
+        Ok(())
     }
 
     pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) -> bool {
@@ -252,9 +252,8 @@ fn routes(hasher: &RandomState, filters: &[Filter], reader: &Reader, policy: &Po
                 add(&mut routes, Key::Author(*author));
             }
         } else {
-            let any = |test: fn(Kind) -> bool| {
-                filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)))
-            };
+            let any =
+                |test: fn(Kind) -> bool| filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)));
             match &filter.kinds {
                 Some(kinds) => {
                     for kind in kinds.iter().filter(|kind| may_be_public(**kind)) {

@@ -59,10 +59,7 @@ impl Vanished {
     }
 
     pub(super) fn bytes(self) -> Key {
-        Key::new()
-            .with(&self.at.to_be_bytes())
-            .with(&cursor_bytes(self.until))
-            .with(&cursor_bytes(self.searched))
+        Key::new().with(&self.at.to_be_bytes()).with(&cursor_bytes(self.until)).with(&cursor_bytes(self.searched))
     }
 
     pub(super) const fn is_pending(self) -> bool {

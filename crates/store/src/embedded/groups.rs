@@ -103,12 +103,7 @@ impl Tables {
     }
 
     /// How many groups `founder` founded by wraps in the 24 hours before `now`.
-    pub(super) fn founded_today(
-        &self,
-        txn: &RoTxn<'_>,
-        founder: &PublicKey,
-        now: UnixSecs,
-    ) -> Result<u32, Fail> {
+    pub(super) fn founded_today(&self, txn: &RoTxn<'_>, founder: &PublicKey, now: UnixSecs) -> Result<u32, Fail> {
         let tails = Self::tails(self.founded, txn, founder.as_bytes())?;
         let recent = tails.iter().filter(|tail| founded_at(tail).saturating_add(DAY_SECS) > now);
         Ok(u32::try_from(recent.count()).unwrap_or(u32::MAX))

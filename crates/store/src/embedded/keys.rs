@@ -256,12 +256,7 @@ impl<'a> Stored<'a> {
     }
 
     pub(super) const fn stamp(&self, cursor: Cursor) -> Stamp {
-        Stamp {
-            cursor,
-            received_at: self.received_at,
-            expires_at: self.expires_at,
-            author_only: self.has(AUTHOR_ONLY),
-        }
+        Stamp { cursor, received_at: self.received_at, expires_at: self.expires_at, author_only: self.has(AUTHOR_ONLY) }
     }
 
     pub(super) fn audience(&self) -> Audience {

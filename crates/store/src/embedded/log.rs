@@ -24,11 +24,7 @@ impl Tables {
     }
 
     /// The event of this id, hidden or not.
-    pub(super) fn find<'t>(
-        &self,
-        txn: &'t RoTxn<'_>,
-        id: &EventId,
-    ) -> Result<Option<(Cursor, Stored<'t>)>, Fail> {
+    pub(super) fn find<'t>(&self, txn: &'t RoTxn<'_>, id: &EventId) -> Result<Option<(Cursor, Stored<'t>)>, Fail> {
         let Some(cursors) = self.ids.get(txn, &id.as_bytes()[..ID_BYTES])? else { return Ok(None) };
         for cursor in cursors_from(cursors) {
             let stored = self.event(txn, cursor)?.ok_or(Fail::Corrupt("an id leads to no event"))?;
@@ -139,10 +135,7 @@ impl Vanishing {
 }
 
 /// The key that takes `event` along, where `vanished` says when a key vanished. The request to vanish itself stays.
-pub(super) fn vanished_at(
-    event: EventRef<'_>,
-    vanished: impl Fn(&PublicKey) -> Option<UnixSecs>,
-) -> Option<PublicKey> {
+pub(super) fn vanished_at(event: EventRef<'_>, vanished: impl Fn(&PublicKey) -> Option<UnixSecs>) -> Option<PublicKey> {
     if event.kind() == Kind::VANISH {
         return None;
     }
@@ -228,8 +221,7 @@ mod tests {
         loop {
             let bounds = PageBounds { events_max: 1, bytes_max: 1, entries_max: 1 };
             let vanishing = Vanishing::default();
-            let scan =
-                Scan { tables: &tables, vanishing: &vanishing, query: &query, from, up_to: 3, bounds, now: 1 };
+            let scan = Scan { tables: &tables, vanishing: &vanishing, query: &query, from, up_to: 3, bounds, now: 1 };
             let page = scan.run(&env.read_txn().expect("a reader")).expect("a page");
             found.extend(page.events.iter().map(|sealed| sealed.position().id.as_bytes()[31]));
             from = page.next;

@@ -125,21 +125,12 @@ impl Embedded {
         let damaged = |fail: Fail| OpenError(format!("{}: {}", directory.display(), fail.to_store_error()));
         let shared = Arc::new(known(&env, &tables).map_err(damaged)?);
         let queue = Arc::new(Queue::new());
-        let writer =
-            Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), options.durability);
+        let writer = Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), options.durability);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| OpenError(format!("the store's writer does not start: {error}")))?;
-        Ok(Self {
-            env,
-            tables,
-            shared,
-            queue,
-            writer: Some(writer),
-            map_bytes_max: options.map_bytes_max,
-            _lock: lock,
-        })
+        Ok(Self { env, tables, shared, queue, writer: Some(writer), map_bytes_max: options.map_bytes_max, _lock: lock })
     }
 
     /// Reads in one snapshot.
@@ -200,11 +191,7 @@ fn known(env: &Env<WithTls>, tables: &Tables) -> Result<Shared, Fail> {
             vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);
         }
     }
-    Ok(Shared {
-        head: AtomicU64::new(head),
-        vanishing: ArcSwap::from_pointee(vanishing),
-        epochs: Mutex::default(),
-    })
+    Ok(Shared { head: AtomicU64::new(head), vanishing: ArcSwap::from_pointee(vanishing), epochs: Mutex::default() })
 }
 
 impl Drop for Embedded {

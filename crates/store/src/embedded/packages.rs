@@ -74,12 +74,7 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn remove_package(
-        &self,
-        txn: &mut RwTxn<'_>,
-        owner: &PublicKey,
-        cursor: Cursor,
-    ) -> Result<(), Fail> {
+    pub(super) fn remove_package(&self, txn: &mut RwTxn<'_>, owner: &PublicKey, cursor: Cursor) -> Result<(), Fail> {
         let key = owned(owner, cursor);
         let Some(reference) = self.packages.get(txn, &key)?.and_then(|value| value.first_chunk::<16>()).copied() else {
             return Ok(());

@@ -43,7 +43,8 @@ pub(super) fn plan(tables: &Tables, txn: &RoTxn<'_>, query: &Query) -> Result<Ve
         ranges.push(prefix::all_rosters());
     }
     for group in &scope.groups {
-        let is_named = named.is_none_or(|values| values.binary_search_by(|value| (**value).cmp(group.as_str())).is_ok());
+        let is_named =
+            named.is_none_or(|values| values.binary_search_by(|value| (**value).cmp(group.as_str())).is_ok());
         if is_named {
             let kinds = asked(&GROUP_KINDS).filter(|kind| is_for_group(*kind));
             let kinds = kinds.filter(|kind| !(all_rosters && *kind == Kind::ROSTER));

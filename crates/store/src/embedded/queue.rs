@@ -81,11 +81,7 @@ struct State {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self {
-            state: Mutex::default(),
-            changed: Condvar::new(),
-            room: Arc::new(Semaphore::new(WAITING_EVENTS_MAX)),
-        }
+        Self { state: Mutex::default(), changed: Condvar::new(), room: Arc::new(Semaphore::new(WAITING_EVENTS_MAX)) }
     }
 
     /// Hands a call to the writer and waits for its answer.

@@ -101,12 +101,7 @@ impl Tx<'_> {
     }
 
     fn stamp(&self, admitted: &Admitted, author_only: bool) -> Stamp {
-        Stamp {
-            cursor: self.next,
-            received_at: admitted.received_at(),
-            expires_at: admitted.expires_at(),
-            author_only,
-        }
+        Stamp { cursor: self.next, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
     }
 
     fn put(&mut self, admitted: &Admitted, marks: Marks) -> Result<Sealed, Fail> {
@@ -180,12 +175,7 @@ impl Tx<'_> {
     }
 
     /// Whether the event may have its address, and which event it displaces there.
-    fn place(
-        &self,
-        event: EventRef<'_>,
-        address: &[u8],
-        now: UnixSecs,
-    ) -> Result<Result<Option<Cursor>, Saved>, Fail> {
+    fn place(&self, event: EventRef<'_>, address: &[u8], now: UnixSecs) -> Result<Result<Option<Cursor>, Saved>, Fail> {
         if let Some(deleted) = self.tables.address_tombstones.get(&self.txn, address)?
             && event.created_at() <= number_from(deleted)
         {

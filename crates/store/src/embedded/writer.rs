@@ -119,7 +119,9 @@ impl Writer {
         if let Err(fail) = self.attempt(&[], true) {
             tracing::warn!(error = %fail.to_store_error(), "the last write of the store failed");
         }
-        if self.unsynced && let Err(error) = self.env.force_sync() {
+        if self.unsynced
+            && let Err(error) = self.env.force_sync()
+        {
             tracing::warn!(%error, "the last sync of the store failed");
         }
     }
@@ -202,6 +204,8 @@ impl Writer {
         if done.is_err() {
             // It may remember what the transaction that was given up had written.
             self.standings.clear();
+            // What could not be written now is tried again in a while, not at once.
+            self.epochs_written = Instant::now();
         }
         done
     }
@@ -247,11 +251,8 @@ impl Writer {
             });
         }
         tx.flush_expiry()?;
-        let set_aside = if closing {
-            Some(tx.next)
-        } else {
-            (tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD)
-        };
+        let set_aside =
+            if closing { Some(tx.next) } else { (tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD) };
         if let Some(cursor) = set_aside {
             self.tables.meta.put(&mut tx.txn, NEXT_CURSOR, &cursor.to_be_bytes())?;
         }
@@ -263,7 +264,8 @@ impl Writer {
 
         self.next = next;
         self.set_aside = set_aside.unwrap_or(self.set_aside);
-        self.unsynced = matches!(self.durability, Durability::Interval { .. });
+        let wrote = !works.is_empty() || !unwritten.is_empty() || closing;
+        self.unsynced |= wrote && matches!(self.durability, Durability::Interval { .. });
         if !Arc::ptr_eq(&before, &vanishing) {
             self.shared.vanishing.store(vanishing);
         }

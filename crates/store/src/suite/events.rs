@@ -3,9 +3,7 @@
 use nostr_extensions::gate::Touches;
 use nostr_protocol::testing::keypair;
 
-use super::world::{
-    START, World, capability, deletion, event, everyone, for_keys, id_of, message, new, roster, wrap,
-};
+use super::world::{START, World, capability, deletion, event, everyone, for_keys, id_of, message, new, roster, wrap};
 use crate::Saved;
 
 pub async fn what_is_stored_is_found_and_held(w: &World) {

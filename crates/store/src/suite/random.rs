@@ -26,17 +26,74 @@ const KINDS: [u16; 12] = [0, 1, 4, 5, 62, 443, 445, 446, 450, 1059, 30_023, 30_4
 /// One event, in numbers small enough that drafts often speak of the same things.
 #[derive(Clone, Debug)]
 pub enum Draft {
-    Note { by: u8, text: u8, ago: u8, lives: Option<u8> },
-    Versioned { by: u8, kind: u8, d: u8, text: u8, ago: u8, lives: Option<u8> },
-    Direct { by: u8, to: u8, noise: bool, ago: u8 },
-    Ephemeral { by: u8 },
-    Message { by: u8, reader: u8, group: u8, text: u8, epoch: u8 },
-    Wrap { by: u8, to: u8, group: Option<u8>, text: u8 },
-    Roster { by: u8, group: u8, seq: u8, op: u8, members: u8, admins: bool, force: bool },
-    KeyPackage { by: u8, text: u8, reference: Option<u8>, d: Option<u8>, ago: u8, lives: Option<u8> },
-    Delete { by: u8, targets: Vec<u8>, ago: u8 },
-    DeleteAddress { by: u8, kind: u8, d: u8, ago: u8 },
-    Vanish { by: u8, ago: u8 },
+    Note {
+        by: u8,
+        text: u8,
+        ago: u8,
+        lives: Option<u8>,
+    },
+    Versioned {
+        by: u8,
+        kind: u8,
+        d: u8,
+        text: u8,
+        ago: u8,
+        lives: Option<u8>,
+    },
+    Direct {
+        by: u8,
+        to: u8,
+        noise: bool,
+        ago: u8,
+    },
+    Ephemeral {
+        by: u8,
+    },
+    Message {
+        by: u8,
+        reader: u8,
+        group: u8,
+        text: u8,
+        epoch: u8,
+    },
+    Wrap {
+        by: u8,
+        to: u8,
+        group: Option<u8>,
+        text: u8,
+    },
+    Roster {
+        by: u8,
+        group: u8,
+        seq: u8,
+        op: u8,
+        members: u8,
+        admins: bool,
+        force: bool,
+    },
+    KeyPackage {
+        by: u8,
+        text: u8,
+        reference: Option<u8>,
+        d: Option<u8>,
+        ago: u8,
+        lives: Option<u8>,
+    },
+    Delete {
+        by: u8,
+        targets: Vec<u8>,
+        ago: u8,
+    },
+    DeleteAddress {
+        by: u8,
+        kind: u8,
+        d: u8,
+        ago: u8,
+    },
+    Vanish {
+        by: u8,
+        ago: u8,
+    },
     /// Something again that was published before.
     Again(u8),
 }

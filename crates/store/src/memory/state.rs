@@ -1,71 +1,54 @@
-//! The store in memory: each rule in its plainest form, to hold the other stores against. For tests, and for a relay that
-//! may forget.
+//! What is in the store, and what storing an event does to it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
-use futures_util::future::{BoxFuture, ready};
 use nostr_extensions::{
-    Admitted, Audience, Effect, GroupState, GroupStatus, GroupView, Keep, NostrGroupId, Query, Sealed, Stamp,
-    admit::NEVER,
-    gate::Touches,
+    Admitted, Audience, Effect, GroupState, GroupStatus, GroupView, Keep, NostrGroupId, Sealed, Stamp,
     mls_gateway::{
         deletion::{Deletion, may_delete, vanishes},
-        group::{Changed, Refusal, apply_roster, apply_vanish, apply_wrap, next_epoch},
+        group::{Changed, Refusal, SeenEpoch, apply_roster, apply_vanish, apply_wrap, next_epoch},
         key_package::Entry,
     },
     query::Position,
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
-use parking_lot::Mutex;
 
-use crate::{Cursor, LogEntry, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{Cursor, Saved};
 
 const DAY_SECS: u64 = 86_400;
-
-/// A store that ends with the process.
-#[derive(Debug, Default)]
-pub struct Memory {
-    state: Mutex<State>,
-}
-
-impl Memory {
-    /// An empty store.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-}
 
 type Address = (PublicKey, Kind, Box<str>);
 
 #[derive(Debug, Default)]
-struct State {
-    head: Cursor,
-    log: BTreeMap<Cursor, Item>,
-    ids: HashMap<EventId, Cursor>,
-    groups: HashMap<NostrGroupId, Arc<GroupView>>,
-    unlisted: HashSet<NostrGroupId>,
-    founded: Vec<(PublicKey, UnixSecs)>,
+pub(super) struct State {
+    pub(super) head: Cursor,
+    pub(super) log: BTreeMap<Cursor, Item>,
+    pub(super) ids: HashMap<EventId, Cursor>,
+    pub(super) groups: HashMap<NostrGroupId, Arc<GroupView>>,
+    pub(super) unlisted: HashSet<NostrGroupId>,
+    pub(super) founded: Vec<(PublicKey, UnixSecs)>,
     /// Whether the target was public.
-    tombstones: HashMap<(EventId, PublicKey), bool>,
-    address_tombstones: HashMap<Address, UnixSecs>,
-    claimed: HashSet<(PublicKey, [u8; 32])>,
-    vanished: HashMap<PublicKey, UnixSecs>,
+    pub(super) tombstones: HashMap<(EventId, PublicKey), bool>,
+    pub(super) address_tombstones: HashMap<Address, UnixSecs>,
+    pub(super) claimed: HashSet<(PublicKey, [u8; 32])>,
+    pub(super) vanished: HashMap<PublicKey, UnixSecs>,
 }
 
 #[derive(Debug)]
-struct Item {
-    event: Event,
-    stamp: Stamp,
-    found_by_queries: bool,
-    touches_groups: bool,
-    address: Option<Address>,
-    package: Option<Entry>,
+pub(super) struct Item {
+    pub(super) event: Event,
+    pub(super) stamp: Stamp,
+    pub(super) found_by_queries: bool,
+    pub(super) touches_groups: bool,
+    pub(super) address: Option<Address>,
+    pub(super) package: Option<Entry>,
 }
 
 impl Item {
-    fn seal(&self) -> Sealed {
+    pub(super) fn seal(&self) -> Sealed {
         Sealed::new(self.event.clone(), self.stamp)
     }
 
@@ -73,7 +56,7 @@ impl Item {
         *self.seal().audience() == Audience::Everyone
     }
 
-    fn position(&self) -> Position {
+    pub(super) fn position(&self) -> Position {
         Position { created_at: self.event.created_at(), id: self.event.id() }
     }
 }
@@ -88,7 +71,7 @@ struct With {
 }
 
 impl State {
-    fn save(&mut self, admitted: &Admitted) -> Saved {
+    pub(super) fn save(&mut self, admitted: &Admitted) -> Saved {
         let event = admitted.event();
         let now = admitted.received_at();
         if admitted.keep() == Keep::Ephemeral {
@@ -132,12 +115,7 @@ impl State {
     }
 
     fn stamp(&self, admitted: &Admitted, author_only: bool) -> Stamp {
-        Stamp {
-            cursor: self.head,
-            received_at: admitted.received_at(),
-            expires_at: admitted.expires_at(),
-            author_only,
-        }
+        Stamp { cursor: self.head, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
     }
 
     fn put(&mut self, admitted: &Admitted, with: With) -> Sealed {
@@ -156,7 +134,7 @@ impl State {
         sealed
     }
 
-    fn remove(&mut self, cursor: Cursor) {
+    pub(super) fn remove(&mut self, cursor: Cursor) {
         if let Some(item) = self.log.remove(&cursor) {
             self.ids.remove(&item.event.id());
         }
@@ -225,7 +203,7 @@ impl State {
         Ok(With { address, package: Some(entry.clone()), ..With::default() })
     }
 
-    fn status(&self, group: &NostrGroupId) -> GroupStatus {
+    pub(super) fn status(&self, group: &NostrGroupId) -> GroupStatus {
         match self.groups.get(group) {
             Some(view) => GroupStatus::Managed(Arc::clone(view)),
             None if self.unlisted.contains(group) => GroupStatus::Unlisted,
@@ -239,12 +217,7 @@ impl State {
         With::default()
     }
 
-    fn group_message(
-        &mut self,
-        group: &NostrGroupId,
-        members: &[PublicKey],
-        epoch: nostr_extensions::mls_gateway::group::SeenEpoch,
-    ) -> Result<With, Saved> {
+    fn group_message(&mut self, group: &NostrGroupId, members: &[PublicKey], epoch: SeenEpoch) -> Result<With, Saved> {
         let state = GroupState { id: group.clone(), status: self.status(group) };
         let allowed = if members.is_empty() { !state.is_managed() } else { state.has_member(members) };
         if !allowed {
@@ -263,9 +236,10 @@ impl State {
     fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<With, Saved> {
         let by = deletion.by;
         let stored = |state: &Self, id: &EventId| state.ids.get(id).copied();
-        let undeletable = deletion.ids.iter().filter_map(|id| self.log.get(&stored(self, id)?)).any(|item| {
-            matches!(item.event.kind(), Kind::GROUP_MESSAGE | Kind::ROSTER) && item.event.pubkey() == by
-        });
+        let undeletable =
+            deletion.ids.iter().filter_map(|id| self.log.get(&stored(self, id)?)).any(|item| {
+                matches!(item.event.kind(), Kind::GROUP_MESSAGE | Kind::ROSTER) && item.event.pubkey() == by
+            });
         if undeletable {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
@@ -320,163 +294,9 @@ impl State {
         }
         With::default()
     }
-
-    fn scan(&self, query: &Query, from: Option<Position>, up_to: Cursor, bounds: PageBounds, now: UnixSecs) -> Page {
-        let mut items: Vec<&Item> = self
-            .log
-            .range(..=up_to)
-            .map(|(_, item)| item)
-            .filter(|item| item.found_by_queries && item.stamp.expires_at > now)
-            .filter(|item| from.is_none_or(|from| item.position() > from))
-            .filter(|item| query.filter.matches(item.event.view()))
-            .filter(|item| query.filter.ids.is_some() || is_in_scope(query, item))
-            .collect();
-        items.sort_unstable_by_key(|item| item.position());
-        let mut page = Page::default();
-        let mut bytes = 0;
-        for item in items {
-            if page.events.len() >= bounds.events_max.max(1) || bytes >= bounds.bytes_max.max(1) {
-                page.next = page.events.last().map(Sealed::position);
-                break;
-            }
-            bytes += item.event.record().len();
-            page.events.push(item.seal());
-        }
-        page
-    }
-
-    fn claim(&mut self, owner: &PublicKey, packages_max: usize, now: UnixSecs) -> Vec<Sealed> {
-        // One for each KeyPackage, the first to be stored.
-        let mut distinct: Vec<(Cursor, Entry)> = Vec::new();
-        for (cursor, item) in &self.log {
-            if let Some(entry) = item.package.as_ref().filter(|it| it.owner == *owner && item.stamp.expires_at > now)
-                && distinct.iter().all(|(_, known)| known.content_hash != entry.content_hash)
-            {
-                distinct.push((*cursor, entry.clone()));
-            }
-        }
-        let mut left = distinct.len();
-        let (last_resort, once): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|(_, entry)| entry.last_resort);
-        let mut given = Vec::new();
-        for (cursor, entry) in once.into_iter().chain(last_resort).take(packages_max) {
-            given.extend(self.log.get(&cursor).map(Item::seal));
-            if entry.last_resort || left == 1 {
-                continue;
-            }
-            left -= 1;
-            self.claimed.insert((*owner, entry.content_hash));
-            let twin = |item: &Item| {
-                item.stamp.expires_at > now
-                    && item
-                        .package
-                        .as_ref()
-                        .is_some_and(|it| it.owner == *owner && it.content_hash == entry.content_hash)
-            };
-            let twins = self.log.iter().filter(|(_, item)| twin(item));
-            let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
-            for (cursor, id) in twins {
-                self.tombstones.insert((id, *owner), true);
-                self.remove(cursor);
-            }
-        }
-        given
-    }
-
-    fn sweep(&mut self, now: UnixSecs, events_max: usize) -> usize {
-        let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
-        let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
-        expired.sort_unstable();
-        expired.truncate(events_max);
-        for (_, cursor) in &expired {
-            self.remove(*cursor);
-        }
-        expired.len()
-    }
 }
 
 /// A request to vanish stays itself.
 fn takes_along(event: &Event, key: &PublicKey, at: UnixSecs) -> bool {
     event.kind() != Kind::VANISH && vanishes(event.view(), key, at)
-}
-
-fn is_in_scope(query: &Query, item: &Item) -> bool {
-    let scope = &query.scope;
-    match item.seal().audience() {
-        Audience::Everyone => scope.everyone,
-        Audience::Keys(keys) => keys.iter().any(|key| scope.keys.contains(key)),
-        Audience::Group(group) => {
-            scope.groups.contains(group) || (scope.all_rosters && item.event.kind() == Kind::ROSTER)
-        }
-        Audience::Nobody => false,
-    }
-}
-
-impl Store for Memory {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        let mut state = self.state.lock();
-        let saved = batch.iter().map(|admitted| Ok(state.save(admitted))).collect();
-        Box::pin(ready(saved))
-    }
-
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
-        from: Option<Position>,
-        up_to: Cursor,
-        bounds: PageBounds,
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().scan(query, from, up_to, bounds, now))))
-    }
-
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>> {
-        let state = self.state.lock();
-        let entry = |item: &Item| {
-            let sealed = item.seal();
-            let touches = if item.touches_groups { Touches::EveryGroup } else { sealed.touches() };
-            LogEntry { sealed, touches }
-        };
-        let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
-        Box::pin(ready(Ok(behind.map(|(_, item)| entry(item)).collect())))
-    }
-
-    fn head(&self) -> Cursor {
-        self.state.lock().head
-    }
-
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().ids.contains_key(id))))
-    }
-
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
-        let state = self.state.lock();
-        Box::pin(ready(Ok((GroupState { id: id.clone(), status: state.status(id) }, state.head))))
-    }
-
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        let state = self.state.lock();
-        let of = |view: &GroupView| keys.iter().any(|key| view.members.contains_key(key));
-        let groups: BTreeSet<NostrGroupId> =
-            state.groups.iter().filter(|(_, view)| of(view)).map(|(id, _)| id.clone()).collect();
-        Box::pin(ready(Ok(groups.into_iter().collect())))
-    }
-
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().claim(owner, packages_max, now))))
-    }
-
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().sweep(now, events_max))))
-    }
-
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        let state = self.state.lock();
-        let (events, groups) = (state.log.len() as u64, state.groups.len() as u64);
-        Box::pin(ready(Ok(Stats { events, groups, bytes_used: 0, bytes_max: 0 })))
-    }
 }

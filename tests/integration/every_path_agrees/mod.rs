@@ -1,0 +1,242 @@
+//! Whatever is published, by whom, and however groups change: every door shows every reader what the table of the
+//! decisions says, and the same as every other door.
+
+mod oracle;
+
+use std::collections::BTreeMap;
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
+
+use self::oracle::{Oracle, created_at};
+use crate::support::{Client, Draft, Event, Keys, TestRelay, gateway};
+
+const KEYS: usize = 5;
+const GROUPS: usize = 4;
+/// The keys of each connection; the sixth key is the relay's admin.
+const READERS: [&[usize]; 7] = [&[], &[0], &[1], &[1, 2], &[3], &[4], &[5]];
+
+/// What happens; numbers are indices of keys, groups, connections, and events so far.
+#[derive(Clone, Debug)]
+enum Step {
+    Note { by: usize, expires_in: Option<u64> },
+    Article { by: usize, d: usize },
+    KeyPackage { by: usize },
+    Direct { by: usize, to: Vec<usize> },
+    Noise { by: usize, to: usize },
+    Request { to: usize },
+    Wrap { to: usize, group: Option<usize>, ephemeral: bool },
+    Message { group: usize },
+    Roster { group: usize, op: usize, keys: Vec<usize> },
+    Delete { by: usize, targets: Vec<prop::sample::Index> },
+    Vanish { by: usize },
+    Wait { secs: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0..KEYS;
+    let group = || 0..GROUPS;
+    prop_oneof![
+        2 => (key(), prop::option::of(1..100_u64)).prop_map(|(by, expires_in)| Step::Note { by, expires_in }),
+        1 => (key(), 0..2_usize).prop_map(|(by, d)| Step::Article { by, d }),
+        1 => key().prop_map(|by| Step::KeyPackage { by }),
+        1 => (key(), vec(key(), 1..3)).prop_map(|(by, to)| Step::Direct { by, to }),
+        2 => (key(), key()).prop_map(|(by, to)| Step::Noise { by, to }),
+        1 => key().prop_map(|to| Step::Request { to }),
+        5 => (key(), prop::option::of(group()), any::<bool>())
+            .prop_map(|(to, group, rare)| Step::Wrap { to, group, ephemeral: rare && group.is_none() }),
+        8 => group().prop_map(|group| Step::Message { group }),
+        6 => (group(), 0..6_usize, vec(key(), 1..4)).prop_map(|(group, op, keys)| Step::Roster { group, op, keys }),
+        2 => (key(), vec(any::<prop::sample::Index>(), 1..3)).prop_map(|(by, targets)| Step::Delete { by, targets }),
+        1 => key().prop_map(|by| Step::Vanish { by }),
+        1 => (1..60_u64).prop_map(|secs| Step::Wait { secs }),
+    ]
+}
+
+struct Run {
+    relay: TestRelay,
+    keys: Vec<Keys>,
+    groups: [String; GROUPS],
+    clients: Vec<Client>,
+    subscriptions: Vec<Value>,
+    oracle: Oracle,
+    made: Vec<Event>,
+    seq: u64,
+}
+
+impl Run {
+    async fn start() -> Self {
+        let keys: Vec<Keys> = (0..=KEYS).map(|_| Keys::random()).collect();
+        let admin = &keys[KEYS];
+        let relay = TestRelay::start(|config| config.mls_gateway.admin_pubkeys = vec![admin.public()]).await;
+        let groups = ["grp_a".to_owned(), "grp_b".to_owned(), gateway::capability(), gateway::capability()];
+        let mut clients = Vec::new();
+        let subscriptions = vec![
+            json!({}),
+            json!({"kinds": [445, 446, 450, 1059, 21059]}),
+            json!({"#h": [groups[2], groups[0]]}),
+            json!({"kinds": [445], "#h": [groups[3]]}),
+            json!({"#p": [keys[0].hex(), keys[1].hex()]}),
+        ];
+        let oracle = Oracle { admin: admin.hex(), now: relay.now(), ..Oracle::default() };
+        for reader in READERS {
+            let own: Vec<&Keys> = reader.iter().map(|&n| &keys[n]).collect();
+            let mut client = Client::of(&relay, &own).await;
+            for (n, filter) in subscriptions.iter().enumerate() {
+                let served = client.req(&n.to_string(), std::slice::from_ref(filter)).await.is_ok();
+                assert_eq!(served, !oracle.needs_key(filter, &hex(&own)), "{filter}");
+            }
+            clients.push(client);
+        }
+        Self { relay, keys, groups, clients, subscriptions, oracle, made: Vec::new(), seq: 0 }
+    }
+
+    fn reader(&self, connection: usize) -> Vec<String> {
+        hex(&READERS[connection].iter().map(|&n| &self.keys[n]).collect::<Vec<_>>())
+    }
+
+    /// The event of a step; `None` for a step that is none.
+    fn draft(&self, step: &Step) -> Option<Draft> {
+        let key = |n: &usize| &self.keys[*n];
+        Some(match step {
+            Step::Note { by, expires_in } => {
+                let end = expires_in.map(|secs| (self.relay.now() + secs).to_string());
+                end.into_iter().fold(key(by).event(1), |draft, end| draft.tag(["expiration", &end]))
+            }
+            Step::Article { by, d } => key(by).event(30023).tag(["d", &d.to_string()]),
+            Step::KeyPackage { by } => gateway::key_package(key(by)),
+            Step::Direct { by, to } => key(by).event(4).tags("p", to.iter().map(|to| key(to).hex())),
+            Step::Noise { by, to } => gateway::noise(key(by), key(to)),
+            Step::Request { to } => gateway::request(&self.keys[KEYS], key(to)),
+            Step::Wrap { to, ephemeral: true, .. } => Keys::random().event(21059).tag(["p", &key(to).hex()]),
+            Step::Wrap { to, group: Some(group), .. } => gateway::welcome(key(to), &self.groups[*group]),
+            Step::Wrap { to, .. } => gateway::wrap(key(to)),
+            Step::Message { group } => gateway::message(&self.groups[*group]),
+            Step::Roster { group, op, keys } => {
+                let op = ["bootstrap", "add", "remove", "promote", "demote", "replace"][*op];
+                let keys: Vec<&Keys> = keys.iter().map(key).collect();
+                gateway::roster(&self.keys[KEYS], &self.groups[*group], self.seq, op, &keys)
+            }
+            Step::Delete { by, targets } => {
+                // What ends by itself is no target here: whether it still counts as public is not promised.
+                let lasting = |event: &&Event| oracle::tags(event, "expiration").next().is_none();
+                let lasting: Vec<&Event> = self.made.iter().filter(lasting).collect();
+                if lasting.is_empty() {
+                    return None;
+                }
+                let targets: BTreeMap<&str, &Event> =
+                    targets.iter().map(|at| at.get(&lasting)).map(|event| (event.id(), *event)).collect();
+                gateway::deletion(key(by), &targets.into_values().collect::<Vec<_>>())
+            }
+            Step::Vanish { by } => key(by).event(62).tag(["relay", "ALL_RELAYS"]),
+            Step::Wait { .. } => return None,
+        })
+    }
+
+    async fn step(&mut self, step: &Step, connection: usize) {
+        if let Step::Wait { secs } = step {
+            self.relay.advance(*secs);
+            self.oracle.now = self.relay.now();
+        }
+        self.seq += 1;
+        // Each event is later than the one before, so that the order is known.
+        let Some(draft) = self.draft(step) else { return };
+        let event = draft.created_at(self.oracle.now - 100_000 + self.seq).sign();
+        let reader = self.reader(connection);
+        let answer = self.clients[connection].publish(&event).await;
+        let taken = self.oracle.publish(&event, &reader);
+        assert_eq!(answer.accepted, taken, "{step:?} by {connection}: {}", answer.reason);
+        self.made.push(event);
+        self.check_live(taken).await;
+    }
+
+    /// What came in live is the event just taken, for whom it is, and nothing else.
+    async fn check_live(&mut self, taken: bool) {
+        for connection in 0..READERS.len() {
+            let reader = self.reader(connection);
+            for (n, filter) in self.subscriptions.iter().enumerate() {
+                let got = self.clients[connection].received(&n.to_string()).await;
+                let new = self.oracle.known.last().filter(|_| taken);
+                let due = new.filter(|_| !self.oracle.needs_key(filter, &reader));
+                let due = due.filter(|known| self.oracle.may_read(known, &reader, filter));
+                let due: Vec<Event> = due.map(|known| known.event.clone()).into_iter().collect();
+                assert_eq!(got, due, "live, connection {connection}, {filter}");
+            }
+        }
+    }
+
+    fn filters(&self) -> Vec<Value> {
+        let all: Vec<&str> = self.made.iter().map(Event::id).collect();
+        let authors: Vec<&Value> = self.made.iter().map(|event| &event.0["pubkey"]).take(20).collect();
+        let middle = self.made.get(self.made.len() / 2).map_or(0, created_at);
+        let mut filters: Vec<Value> =
+            [1, 4, 5, 443, 445, 446, 447, 450, 1059, 21059, 30023].map(|kind| json!({"kinds": [kind]})).to_vec();
+        filters.extend(self.subscriptions.iter().cloned());
+        filters.extend([
+            json!({"ids": all}),
+            json!({"ids": all.iter().step_by(3).collect::<Vec<_>>(), "kinds": [1, 445]}),
+            json!({"authors": authors}),
+            json!({"kinds": [1, 445, 1059], "limit": 3}),
+            json!({"limit": 4}),
+            json!({"kinds": [445], "#h": self.groups, "since": middle}),
+            json!({"kinds": [5, 445, 450], "until": middle}),
+        ]);
+        filters
+    }
+
+    /// REQ, COUNT and NIP-77 show what the oracle says.
+    async fn check_stored(&mut self) {
+        for filter in self.filters() {
+            for connection in 0..READERS.len() {
+                let reader = self.reader(connection);
+                let client = &mut self.clients[connection];
+                let (stored, counted) = (client.ids(filter.clone()).await, client.count(&[filter.clone()]).await);
+                let synced = client.neg_ids(filter.clone()).await;
+                if self.oracle.needs_key(&filter, &reader) {
+                    let refusals = [stored.err(), counted.err().map(|reason| reason.to_string()), synced.err()];
+                    for reason in refusals {
+                        assert!(reason.is_some_and(|reason| reason.starts_with("auth-required: ")), "{filter}");
+                    }
+                    continue;
+                }
+                let mut expected = self.oracle.stored(&reader, &filter);
+                assert_eq!(stored.as_ref(), Ok(&expected), "REQ, connection {connection}, {filter}");
+                assert_eq!(counted, Ok(expected.len() as u64), "COUNT, connection {connection}, {filter}");
+                expected.sort_unstable();
+                assert_eq!(synced, Ok(expected), "NEG-OPEN, connection {connection}, {filter}");
+            }
+        }
+    }
+}
+
+fn hex(keys: &[&Keys]) -> Vec<String> {
+    keys.iter().map(|keys| keys.hex()).collect()
+}
+
+#[test]
+fn every_path_agrees() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let config = Config { cases: 10, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    // Most of what a step says is of who does it; rosters and requests go over the admin's connection most of the time.
+    let story = vec((step(), 0..READERS.len(), 0..4_usize), 10..40);
+    let result = TestRunner::new(config).run(&story, |story| {
+        runtime.block_on(async {
+            let mut run = Run::start().await;
+            for (at, (step, connection, strays)) in story.iter().enumerate() {
+                let of_admin = matches!(step, Step::Roster { .. } | Step::Request { .. }) && *strays != 0;
+                let connection = if of_admin { READERS.len() - 1 } else { *connection };
+                run.step(step, connection).await;
+                if at == story.len() / 2 {
+                    run.check_stored().await;
+                }
+            }
+            run.check_stored().await;
+        });
+        Ok(())
+    });
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -1,0 +1,243 @@
+//! A second, small telling of who may publish and who may read, by the table of the decisions and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::support::Event;
+
+/// A group as the table needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Group {
+    Unlisted,
+    Managed { by_roster: bool, members: BTreeMap<String, bool> },
+}
+
+/// An event that was taken.
+pub struct Known {
+    pub event: Event,
+    expires_at: u64,
+    gone: bool,
+    /// For a deletion: whether it names public events alone.
+    public: bool,
+}
+
+/// Everything that was taken, and what it did.
+#[derive(Default)]
+pub struct Oracle {
+    pub admin: String,
+    pub now: u64,
+    pub known: Vec<Known>,
+    pub groups: BTreeMap<String, Group>,
+}
+
+/// Kinds that name their readers.
+const FOR_KEYS: [u64; 6] = [4, 446, 447, 450, 1059, 21059];
+
+pub fn tags<'e>(event: &'e Event, name: &'e str) -> impl Iterator<Item = &'e str> {
+    let all = event.0["tags"].as_array().expect("tags").iter();
+    all.filter(move |tag| tag[0] == name).filter_map(|tag| tag[1].as_str())
+}
+
+fn author(event: &Event) -> &str {
+    event.0["pubkey"].as_str().expect("an author")
+}
+
+pub fn created_at(event: &Event) -> u64 {
+    event.0["created_at"].as_u64().expect("a time")
+}
+
+fn is_capability(group: &str) -> bool {
+    group.len() == 64 && group.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+}
+
+fn is_public(kind: u64) -> bool {
+    !FOR_KEYS.contains(&kind) && kind != 445
+}
+
+impl Oracle {
+    /// Whether a reader of these keys may publish the event; if so it is known from now on.
+    pub fn publish(&mut self, event: &Event, reader: &[String]) -> bool {
+        let taken = match event.kind() {
+            445 => self.message(event, reader),
+            450 => reader.contains(&self.admin) && self.roster(event),
+            447 => reader.contains(&self.admin),
+            1059 => {
+                self.wrap(event, reader);
+                true
+            }
+            5 => return self.deletion(event),
+            62 => {
+                self.vanish(event);
+                true
+            }
+            30023 => {
+                self.replace(event);
+                true
+            }
+            _ => true,
+        };
+        if taken {
+            self.know(event, true);
+        }
+        taken
+    }
+
+    fn know(&mut self, event: &Event, public: bool) {
+        let end = tags(event, "expiration").next().map_or(u64::MAX, |end| end.parse().expect("a number"));
+        let gone = event.kind() == 21059;
+        self.known.push(Known { event: event.clone(), expires_at: end, gone, public });
+    }
+
+    fn message(&mut self, event: &Event, reader: &[String]) -> bool {
+        let group = tags(event, "h").next().expect("an h").to_owned();
+        match self.groups.get(&group) {
+            Some(Group::Managed { members, .. }) => reader.iter().any(|key| members.contains_key(key)),
+            _ if is_capability(&group) => {
+                self.groups.insert(group, Group::Unlisted);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn roster(&mut self, event: &Event) -> bool {
+        let group = tags(event, "h").next().expect("an h").to_owned();
+        let op = tags(event, "op").next().expect("an op");
+        let keys: Vec<String> = tags(event, "p").map(str::to_owned).collect();
+        let fresh = || keys.iter().map(|key| (key.clone(), false)).collect::<BTreeMap<_, _>>();
+        let next = match (self.groups.get(&group), op) {
+            (None, "bootstrap") | (Some(Group::Managed { by_roster: false, .. }), "bootstrap") => fresh(),
+            (None | Some(Group::Unlisted), _) | (_, "bootstrap") => return false,
+            (Some(Group::Managed { members, .. }), op) => {
+                let mut next = members.clone();
+                match op {
+                    "add" => keys.iter().for_each(|key| {
+                        next.entry(key.clone()).or_insert(false);
+                    }),
+                    "remove" => next.retain(|key, _| !keys.contains(key)),
+                    "replace" => next = keys.iter().map(|key| (key.clone(), members.get(key) == Some(&true))).collect(),
+                    _ => {
+                        if keys.iter().any(|key| !members.contains_key(key)) {
+                            return false;
+                        }
+                        keys.iter().for_each(|key| {
+                            next.insert(key.clone(), op == "promote");
+                        });
+                    }
+                }
+                next
+            }
+        };
+        self.groups.insert(group, Group::Managed { by_roster: true, members: next });
+        true
+    }
+
+    fn wrap(&mut self, event: &Event, reader: &[String]) {
+        let (Some(group), Some(primary)) = (tags(event, "h").next(), reader.first()) else { return };
+        let recipient = tags(event, "p").next().expect("a p");
+        match self.groups.get_mut(group) {
+            None if !is_capability(group) && primary != recipient => {
+                let members = BTreeMap::from([(primary.clone(), true), (recipient.to_owned(), false)]);
+                self.groups.insert(group.to_owned(), Group::Managed { by_roster: false, members });
+            }
+            Some(Group::Managed { by_roster: false, members }) if reader.iter().any(|key| members.contains_key(key)) => {
+                members.entry(recipient.to_owned()).or_insert(false);
+            }
+            _ => {}
+        }
+    }
+
+    fn deletion(&mut self, event: &Event) -> bool {
+        let by = author(event);
+        let targets: BTreeSet<&str> = tags(event, "e").collect();
+        let named = |known: &&Known| targets.contains(known.event.id());
+        if self.known.iter().filter(named).any(|known| matches!(known.event.kind(), 445 | 450)) {
+            return false;
+        }
+        let known: Vec<&Known> = self.known.iter().filter(named).collect();
+        let public = known.len() == targets.len() && known.iter().all(|known| is_public(known.event.kind()) && known.public);
+        for known in self.known.iter_mut().filter(|known| targets.contains(known.event.id())) {
+            let to = || matches!(known.event.kind(), 446 | 447 | 1059) && tags(&known.event, "p").any(|key| key == by);
+            known.gone |= !matches!(known.event.kind(), 5 | 62) && (author(&known.event) == by || to());
+        }
+        self.know(event, public);
+        true
+    }
+
+    fn vanish(&mut self, event: &Event) {
+        let key = author(event).to_owned();
+        for known in &mut self.known {
+            let to = || matches!(known.event.kind(), 446 | 447 | 1059) && tags(&known.event, "p").any(|p| p == key);
+            known.gone |= !matches!(known.event.kind(), 450 | 62) && (author(&known.event) == key || to());
+        }
+        for group in self.groups.values_mut() {
+            if let Group::Managed { members, .. } = group {
+                let admins = members.values().filter(|admin| **admin).count();
+                if members.get(&key).is_some_and(|admin| !admin || admins > 1) {
+                    members.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, event: &Event) {
+        let (by, d) = (author(event), tags(event, "d").next());
+        for known in &mut self.known {
+            let same = known.event.kind() == 30023 && author(&known.event) == by && tags(&known.event, "d").next() == d;
+            known.gone |= same;
+        }
+    }
+
+    /// Whether a request is refused for want of a key.
+    pub fn needs_key(&self, filter: &Value, reader: &[String]) -> bool {
+        let kinds = filter["kinds"].as_array().into_iter().flatten();
+        let names = || filter["#h"].as_array().into_iter().flatten().filter_map(Value::as_str).any(is_capability);
+        let needs = |kind: u64| FOR_KEYS.contains(&kind) || (kind == 445 && !names());
+        reader.is_empty() && kinds.filter_map(Value::as_u64).any(needs)
+    }
+
+    /// Whether the reader may be sent this event, asking so.
+    pub fn may_read(&self, known: &Known, reader: &[String], filter: &Value) -> bool {
+        let event = &known.event;
+        let has = |key: &str| reader.iter().any(|own| own == key);
+        let addressed = || tags(event, "p").any(has);
+        let open = match event.kind() {
+            4 => addressed() || has(author(event)),
+            446 | 447 | 1059 | 21059 => addressed(),
+            5 => known.public || has(author(event)),
+            445 | 450 => {
+                let group = tags(event, "h").next().expect("an h");
+                let names = |list: &Value, text: &str| list.as_array().into_iter().flatten().any(|value| value == text);
+                match self.groups.get(group) {
+                    Some(Group::Managed { members, .. }) => {
+                        reader.iter().any(|key| members.contains_key(key)) || (event.kind() == 450 && has(&self.admin))
+                    }
+                    _ => event.kind() == 445 && (names(&filter["#h"], group) || names(&filter["ids"], event.id())),
+                }
+            }
+            _ => true,
+        };
+        open && known.expires_at > self.now && matches(filter, event)
+    }
+
+    /// What is stored for the reader, newest first.
+    pub fn stored(&self, reader: &[String], filter: &Value) -> Vec<String> {
+        let open = |known: &&Known| !known.gone && self.may_read(known, reader, filter);
+        let mut found: Vec<&Event> = self.known.iter().filter(open).map(|known| &known.event).collect();
+        found.sort_by_key(|event| (std::cmp::Reverse(created_at(event)), event.id().to_owned()));
+        found.truncate(filter["limit"].as_u64().map_or(usize::MAX, |limit| limit as usize));
+        found.into_iter().map(|event| event.id().to_owned()).collect()
+    }
+}
+
+fn matches(filter: &Value, event: &Event) -> bool {
+    let any = |name: &str, test: &dyn Fn(&Value) -> bool| filter[name].as_array().is_none_or(|list| list.iter().any(test));
+    let tag = |name: &str| any(&format!("#{name}"), &|value| tags(event, name).any(|text| value == text));
+    any("ids", &|id| id == event.id())
+        && any("authors", &|key| key == author(event))
+        && any("kinds", &|kind| *kind == event.kind())
+        && ["h", "p"].into_iter().all(tag)
+        && filter["since"].as_u64().is_none_or(|since| created_at(event) >= since)
+        && filter["until"].as_u64().is_none_or(|until| created_at(event) <= until)
+}

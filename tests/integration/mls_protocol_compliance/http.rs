@@ -1,0 +1,129 @@
+//! HTTP on the same port, and what of decisions, "Elsewhere" it covers: health, NIP-11, the page, metrics, origins, TLS.
+
+use nostr_relay::config::{Config, Origins, Secret};
+use serde_json::json;
+
+use super::World;
+use crate::support::{Client, Keys, TestRelay, gateway::wrap, http};
+
+/// `GET /health` as specified.
+#[tokio::test]
+async fn health_is_as_specified() {
+    let world = World::new().await;
+    let answer = http(world.relay.address, "GET /health", &[]).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let body = answer.json();
+    assert_eq!(body["status"], "healthy");
+    assert!(body["uptime_seconds"].is_u64() && body["version"].is_string());
+    assert_eq!(body.as_object().map(serde_json::Map::len), Some(3));
+}
+
+/// `/` is NIP-11 to who asks for it, and a page to a person.
+#[tokio::test]
+async fn the_root_tells_programs_and_people() {
+    let world = World::with(|config| {
+        config.information.name = "A relay <of> tests".to_owned();
+        config.limitation.max_subscriptions = 7;
+    })
+    .await;
+    let accept = ("accept", "application/nostr+json");
+    let answer = http(world.relay.address, "GET /", &[accept, ("origin", "https://client.example")]).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/nostr+json")));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    let document = answer.json();
+    assert_eq!(document["name"], "A relay <of> tests");
+    assert_eq!(document["limitation"]["max_subscriptions"], 7);
+    for nip in [1, 9, 11, 40, 42, 45, 59, 62, 70, 77] {
+        assert!(document["supported_nips"].as_array().expect("a list").contains(&json!(nip)), "NIP-{nip}");
+    }
+    for kind in [443, 445, 446, 447, 450, 1059, 30443] {
+        assert!(document["mls_gateway"]["kinds"].as_array().expect("a list").contains(&json!(kind)), "{kind}");
+    }
+    assert_eq!(document["mls_gateway"]["membership_sources"], json!(["roster", "giftwrap"]));
+
+    let page = http(world.relay.address, "GET /", &[("accept", "text/html")]).await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.body.contains("A relay &lt;of&gt; tests") && !page.body.contains("<of>"));
+    assert_eq!(http(world.relay.address, "GET /nothing", &[]).await.status, 404);
+}
+
+/// `/metrics` answers peers on this machine, in the Prometheus format and under the specification's names.
+#[tokio::test]
+async fn metrics_count_under_the_specifications_names() {
+    let world = World::new().await;
+    let [alice, bob] = Keys::some();
+    world.group("grp_a", &[&alice]).await;
+    world.client(&[]).await.publish(&wrap(&bob).sign()).await.ok();
+    world.client(&[]).await.publish(&alice.event(444).sign()).await.refused("blocked");
+    let answer = http(world.relay.address, "GET /metrics", &[]).await;
+    assert_eq!(answer.status, 200);
+    for line in [
+        "mls_gateway_events_processed_total{kind=\"1059\"} 1",
+        "mls_gateway_events_processed_total{kind=\"450\"} 1",
+        "mls_gateway_groups_updated_total 1",
+        "mls_gateway_membership_updates_total 1",
+        "mls_gateway_keypackages_stored_total 0",
+        "mls_gateway_errors_total{reason=\"blocked\"} 1",
+    ] {
+        assert!(answer.body.lines().any(|found| found == line), "{line} in\n{}", answer.body);
+    }
+    assert!(answer.body.contains("mls_gateway_db_operation_duration_seconds_bucket{operation=\"save\",le=\"0.1\"}"));
+    for secret in [alice.hex(), bob.hex(), world.admin.hex(), "grp_a".to_owned(), "127.0.0.1".to_owned()] {
+        assert!(!answer.body.contains(&secret));
+    }
+}
+
+/// Strangers need the bearer token; without one set there is none.
+#[tokio::test]
+async fn metrics_are_not_for_strangers() {
+    let elsewhere = ("x-forwarded-for", "203.0.113.9");
+    let plain = World::new().await;
+    assert_eq!(http(plain.relay.address, "GET /metrics", &[elsewhere]).await.status, 401);
+    assert_eq!(http(plain.relay.address, "GET /metrics", &[elsewhere, ("authorization", "Bearer ")]).await.status, 401);
+    let world = World::with(|config| config.metrics.auth = Some(Secret::new("token".to_owned()))).await;
+    for (token, status) in [("Bearer token", 200), ("Bearer toke", 401), ("Bearer tokens", 401), ("Basic token", 401)] {
+        let answer = http(world.relay.address, "GET /metrics", &[elsewhere, ("authorization", token)]).await;
+        assert_eq!(answer.status, status, "{token}");
+    }
+}
+
+fn only_app(config: &mut Config) {
+    config.server.allowed_origins = Origins::Only(vec!["https://app.example".to_owned()]);
+}
+
+/// A page of an origin that is not allowed opens no WebSocket and reads no answer; a program sends no origin.
+#[tokio::test]
+async fn origins_are_asked() {
+    let world = World::with(only_app).await;
+    let open = async |headers: &[(&'static str, &str)]| Client::open(&world.relay.url, headers).await.is_ok();
+    assert!(open(&[]).await);
+    assert!(open(&[("origin", "https://app.example")]).await);
+    assert!(!open(&[("origin", "https://evil.example")]).await);
+    assert!(!open(&[("origin", "http://app.example")]).await);
+    assert!(!open(&[("origin", "null")]).await);
+    let cors = async |origin: &str| http(world.relay.address, "GET /health", &[("origin", origin)]).await;
+    assert_eq!(cors("https://app.example").await.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(cors("https://evil.example").await.header("access-control-allow-origin"), None);
+    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET"), ("access-control-request-headers", "accept")];
+    let answer = http(world.relay.address, "OPTIONS /", &preflight).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("access-control-allow-headers").is_some() && answer.header("access-control-allow-methods").is_some());
+}
+
+/// A stop takes no new connections and closes each socket with 1001.
+#[tokio::test]
+async fn a_stop_closes_each_connection_as_going_away() {
+    use tokio_tungstenite::tungstenite::Message;
+    let relay = TestRelay::start(|_| {}).await;
+    let mut client = Client::connect(&relay).await;
+    client.publish(&Keys::random().event(1).sign()).await.ok();
+    let (url, address) = (relay.url.clone(), relay.address);
+    let (end, ()) = tokio::join!(client.recv_raw(), relay.stop());
+    match end {
+        Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1001),
+        other => panic!("the connection was to end with 1001, and there came {other:?}"),
+    }
+    assert!(Client::open(&url, &[]).await.is_err());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

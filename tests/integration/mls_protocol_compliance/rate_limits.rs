@@ -1,0 +1,238 @@
+//! Decisions, "Rate limits": who pays, and that no one mutes another. The clock stands still unless a test moves it.
+
+use nostr_relay::config::{Cidr, Config};
+
+use super::World;
+use crate::support::{
+    Answer, Client, Event, Keys, TestRelay,
+    gateway::{capability, message, noise, request, wrap},
+};
+
+fn events_per_minute(rate: u32) -> impl FnOnce(&mut Config) {
+    move |config| config.mls_gateway.rate_limits.max_events_per_minute = rate
+}
+
+fn taken(answers: &[Answer]) -> usize {
+    for answer in answers.iter().filter(|answer| !answer.accepted) {
+        let reason = answer.refused("rate-limited");
+        assert!(reason.contains("; retry in ") && reason.ends_with(" s"), "{reason}");
+    }
+    answers.iter().filter(|answer| answer.accepted).count()
+}
+
+fn notes(by: &Keys, count: usize) -> Vec<Event> {
+    (0..count).map(|n| by.event(1).content(n.to_string()).sign()).collect()
+}
+
+/// A burst of 150 goes through, then the sustained rate holds.
+#[tokio::test]
+async fn a_burst_of_150_and_then_the_rate() {
+    let world = World::with(events_per_minute(60)).await;
+    let alice = Keys::random();
+    let mut client = world.client(&[]).await;
+    let events = notes(&alice, 171);
+    assert_eq!(taken(&client.publish_all(&events[..160]).await), 150);
+    world.relay.advance(5);
+    assert_eq!(taken(&client.publish_all(&events[160..171]).await), 5);
+}
+
+/// The address pays for all its connections together.
+#[tokio::test]
+async fn one_address_has_one_bucket() {
+    let world = World::with(events_per_minute(60)).await;
+    let [alice, bob] = Keys::some();
+    assert_eq!(taken(&world.client(&[]).await.publish_all(&notes(&alice, 100)).await), 100);
+    assert_eq!(taken(&world.client(&[]).await.publish_all(&notes(&bob, 100)).await), 50);
+}
+
+/// A key pays from its own bucket too, from whatever address it comes.
+#[tokio::test]
+async fn a_key_pays_from_every_address() {
+    let world = behind_proxy(60).await;
+    let alice = Keys::random();
+    let mut accepted = 0;
+    for n in 0..4 {
+        let mut client = from(&world, &format!("203.0.113.{n}")).await;
+        client.auth(&alice).await.ok();
+        let events: Vec<Event> = (0..60).map(|m| alice.event(1).content(format!("{n} {m}")).sign()).collect();
+        accepted += taken(&client.publish_all(&events).await);
+    }
+    assert_eq!(accepted, 150);
+}
+
+/// A relay behind a proxy on this machine that is trusted, with a URL of its own.
+async fn behind_proxy(rate: u32) -> World {
+    World::with(|config| {
+        config.server.trusted_proxies = vec![Cidr::parse("127.0.0.0/8").expect("a range"), Cidr::parse("10.0.0.0/8").expect("a range")];
+        config.mls_gateway.rate_limits.max_events_per_minute = rate;
+        config.server.public_url = nostr_relay::config::RelayUrl::parse("ws://127.0.0.1").ok();
+    })
+    .await
+}
+
+/// A client of which the proxy says that it comes from there.
+async fn from(world: &World, forwarded: &str) -> Client {
+    let mut client = Client::connect_with(&world.relay, &[("x-forwarded-for", forwarded)]).await;
+    client.name_relay("ws://127.0.0.1");
+    client
+}
+
+/// The address is the right-most untrusted one of X-Forwarded-For when the peer is trusted: what a client writes itself
+/// stands to the left and counts for nothing.
+#[tokio::test]
+async fn the_address_is_the_rightmost_untrusted_one() {
+    let world = behind_proxy(60).await;
+    let alice = Keys::random();
+    let events = notes(&alice, 400);
+    assert_eq!(taken(&from(&world, "198.51.100.1, 203.0.113.7, 10.1.2.3").await.publish_all(&events[..100]).await), 100);
+    assert_eq!(taken(&from(&world, "198.51.100.2, 203.0.113.7").await.publish_all(&events[100..200]).await), 50);
+    assert_eq!(taken(&from(&world, "203.0.113.8").await.publish_all(&events[200..300]).await), 100);
+}
+
+/// A peer that is not trusted cannot name another address.
+#[tokio::test]
+async fn an_untrusted_peer_names_no_address() {
+    let world = World::with(events_per_minute(60)).await;
+    let alice = Keys::random();
+    let events = notes(&alice, 200);
+    let mut one = Client::connect_with(&world.relay, &[("x-forwarded-for", "203.0.113.1")]).await;
+    let mut two = Client::connect_with(&world.relay, &[("x-forwarded-for", "203.0.113.2")]).await;
+    assert_eq!(taken(&one.publish_all(&events[..100]).await) + taken(&two.publish_all(&events[100..]).await), 150);
+}
+
+/// Residents pay from their key alone: a spent address does not stop them.
+#[tokio::test]
+async fn residents_pay_from_their_key_alone() {
+    let [alice, bob, eve] = Keys::some();
+    let world = World::with(|config| {
+        events_per_minute(60)(config);
+        config.auth.pubkey_whitelist = vec![alice.public(), bob.public()];
+    })
+    .await;
+    let mut eves = world.client(&[]).await;
+    let wraps: Vec<Event> = (0..160).map(|_| wrap(&alice).sign()).collect();
+    assert_eq!(taken(&eves.publish_all(&wraps).await), 150);
+    assert_eq!(taken(&eves.publish_all(&[wrap(&bob).sign()]).await), 0);
+    let mut alices = Client::of(&world.relay, &[]).await;
+    // The address is spent, so that even AUTH has to wait.
+    alices.send(&serde_json::json!(["AUTH", alices.auth_event(&alice).0])).await;
+    assert_eq!(alices.recv().await[0], "NOTICE");
+    world.relay.advance(1);
+    alices.auth(&alice).await.ok();
+    assert_eq!(taken(&alices.publish_all(&notes(&alice, 160)).await), 150);
+    let _ = eve;
+}
+
+/// An invalid signature costs ten.
+#[tokio::test]
+async fn an_invalid_signature_costs_ten() {
+    let world = World::with(events_per_minute(60)).await;
+    let alice = Keys::random();
+    let mut client = world.client(&[]).await;
+    for event in notes(&alice, 14) {
+        let mut forged = event;
+        forged.0["sig"] = serde_json::json!("11".repeat(64));
+        client.publish(&forged).await.refused("invalid");
+    }
+    assert_eq!(taken(&client.publish_all(&notes(&alice, 20)).await), 10);
+}
+
+/// 445 pays per sender and group: who is muted in one group speaks in another, and mutes nobody.
+#[tokio::test]
+async fn no_one_mutes_a_group() {
+    let world = World::with(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 60).await;
+    let [alice, bob] = Keys::some();
+    world.group("grp_a", &[&alice, &bob]).await;
+    world.group("grp_b", &[&alice]).await;
+    let to = |group: &str, count: usize| (0..count).map(|_| message(group).sign()).collect::<Vec<_>>();
+    let mut alices = world.client(&[&alice]).await;
+    assert_eq!(taken(&alices.publish_all(&to("grp_a", 160)).await), 150);
+    assert_eq!(taken(&alices.publish_all(&to("grp_b", 10)).await), 10);
+    assert_eq!(taken(&world.client(&[&bob]).await.publish_all(&to("grp_a", 10)).await), 10);
+}
+
+/// What is refused at admission costs a group nothing.
+#[tokio::test]
+async fn strangers_spend_nothing_of_a_group() {
+    let world = World::with(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 1).await;
+    let [alice, eve] = Keys::some();
+    world.group("grp_a", &[&alice]).await;
+    let mut eves = world.client(&[&eve]).await;
+    for _ in 0..200 {
+        eves.publish(&message("grp_a").sign()).await.refused("restricted");
+    }
+    world.client(&[&alice]).await.publish(&message("grp_a").sign()).await.ok();
+}
+
+/// 1059 pays per sender and recipient; another sender still reaches the inbox, and an unlisted group is paid for alone.
+#[tokio::test]
+async fn no_one_mutes_an_inbox() {
+    let world = behind_proxy(60).await;
+    let [alice, bob, carol] = Keys::some();
+    let to = |recipient: &Keys, count: usize| (0..count).map(|_| wrap(recipient).sign()).collect::<Vec<_>>();
+    let mut alices = from(&world, "203.0.113.1").await;
+    alices.auth(&alice).await.ok();
+    assert_eq!(taken(&alices.publish_all(&to(&carol, 155)).await), 149, "AUTH has paid once");
+    let mut bobs = from(&world, "203.0.113.2").await;
+    bobs.auth(&bob).await.ok();
+    assert_eq!(taken(&bobs.publish_all(&to(&carol, 10)).await), 10);
+}
+
+/// KeyPackages have a rate of their own, by the hour.
+#[tokio::test]
+async fn key_packages_have_a_rate_of_their_own() {
+    let world = World::with(|config| config.mls_gateway.rate_limits.max_keypackages_per_hour = 10).await;
+    let alice = Keys::random();
+    let mut client = world.client(&[]).await;
+    let events: Vec<Event> = (0..155).map(|n| alice.event(443).content(n.to_string()).sign()).collect();
+    assert_eq!(taken(&client.publish_all(&events).await), 150);
+    client.publish(&alice.event(1).sign()).await.ok();
+    world.relay.advance(360);
+    assert_eq!(taken(&client.publish_all(&events[150..152]).await), 1);
+}
+
+/// 447 pays per publisher.
+#[tokio::test]
+async fn requests_pay_per_publisher() {
+    let system = Keys::random();
+    let bob = Keys::random();
+    let world = World::with(|config| {
+        events_per_minute(60)(config);
+        config.mls_gateway.system_pubkey = Some(system.public());
+        config.auth.pubkey_whitelist = vec![system.public()];
+    })
+    .await;
+    let asks = |by: &Keys, count: usize| {
+        (0..count).map(|n| request(by, &bob).tag(["min", &n.to_string()]).sign()).collect::<Vec<_>>()
+    };
+    let mut admin = world.admin().await;
+    assert_eq!(taken(&admin.publish_all(&asks(&world.admin, 155)).await), 150);
+    assert_eq!(taken(&world.client(&[&system]).await.publish_all(&asks(&system, 10)).await), 10);
+}
+
+/// 0 means no limit.
+#[tokio::test]
+async fn zero_is_no_limit() {
+    let world = World::new().await;
+    let [alice, bob] = Keys::some();
+    let group = capability();
+    let mut client = world.client(&[&alice]).await;
+    let mut events = notes(&alice, 160);
+    events.extend((0..160).map(|_| message(&group).sign()));
+    events.extend((0..160).map(|n| noise(&alice, &bob).content(n.to_string()).sign()));
+    assert_eq!(taken(&client.publish_all(&events).await), 480);
+}
+
+/// The built-in numbers are those of the specification.
+#[tokio::test]
+async fn the_built_in_rates_are_the_specifications() {
+    let relay = TestRelay::start(|config| config.mls_gateway.rate_limits = Config::default().mls_gateway.rate_limits).await;
+    let rates = relay.app().config.mls_gateway.rate_limits;
+    let numbers = (rates.max_events_per_minute, rates.max_keypackages_per_hour, rates.max_group_messages_per_minute);
+    assert_eq!(numbers, (100, 10, 50));
+    let events = notes(&Keys::random(), 152);
+    let mut client = Client::connect(&relay).await;
+    assert_eq!(taken(&client.publish_all(&events[..151]).await), 150);
+    relay.advance(1);
+    client.publish(&events[151]).await.ok();
+}

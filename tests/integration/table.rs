@@ -1,0 +1,186 @@
+//! The table of who reads what through which door, written by hand: that all doors agree is no proof that they are right.
+//!
+//! `+` is shown, `-` is served without it, `A` is refused with `auth-required:`. Each row is one event, asked for by its
+//! kind and its author; the doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, and a subscription that was
+//! open when it came.
+
+use nostr_relay::config::Config;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, Event, Keys, TestRelay,
+    gateway::{capability, deletion, key_package, message, noise, request, roster, wrap},
+};
+
+/// Who asks, in the order of the columns.
+const READERS: [&str; 7] = ["anonymous", "member", "former member", "recipient", "author", "stranger", "admin key"];
+
+/// `auth.enabled = false`, unlisted groups on.
+#[rustfmt::skip]
+const OPEN: [(&str, &str); 14] = [
+    //                      a m f r w s k
+    ("note 1",             "+ + + + + + +"),
+    ("KeyPackage 443",     "+ + + + + + +"),
+    ("KeyPackage 30443",   "+ + + + + + +"),
+    ("445 managed",        "A + - - - - -"),
+    ("445 unlisted named", "+ + + + + + +"),
+    ("445 unlisted",       "A - - - - - -"),
+    ("446",                "A - - + - - -"),
+    ("447",                "A - - + - - -"),
+    ("450",                "A + - - - - +"),
+    ("1059",               "A - - + - - -"),
+    ("21059",              "A - - + - - -"),
+    ("4",                  "A - - + + - -"),
+    ("5 of a note",        "+ + + + + + +"),
+    ("5 of a wrap",        "- - - - + - -"),
+];
+
+/// `auth.enabled = true`, unlisted groups off.
+#[rustfmt::skip]
+const CLOSED: [(&str, &str); 12] = [
+    //                      a m f r w s k
+    ("note 1",             "A + + + + + +"),
+    ("KeyPackage 443",     "A + + + + + +"),
+    ("KeyPackage 30443",   "A + + + + + +"),
+    ("445 managed",        "A + - - - - -"),
+    ("446",                "A - - + - - -"),
+    ("447",                "A - - + - - -"),
+    ("450",                "A + - - - - +"),
+    ("1059",               "A - - + - - -"),
+    ("21059",              "A - - + - - -"),
+    ("4",                  "A - - + + - -"),
+    ("5 of a note",        "A + + + + + +"),
+    ("5 of a wrap",        "A - - - + - -"),
+];
+
+struct Scene {
+    relay: TestRelay,
+    admin: Keys,
+    member: Keys,
+    recipient: Keys,
+    author: Keys,
+    thrown_away: Keys,
+    unlisted: String,
+    readers: Vec<Client>,
+}
+
+impl Scene {
+    async fn set(configure: impl FnOnce(&mut Config)) -> Self {
+        let [admin, member, former, recipient, author, stranger] = Keys::some();
+        let thrown_away = Keys::random();
+        let relay = TestRelay::start(|config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+            configure(config);
+        })
+        .await;
+        let mut admins = Client::of(&relay, &[&admin]).await;
+        for (seq, op, keys) in [(1, "bootstrap", vec![&member, &former]), (2, "remove", vec![&former])] {
+            admins.publish(&roster(&admin, "grp_a", seq, op, &keys).sign()).await.ok();
+        }
+        let mut readers = vec![Client::connect(&relay).await];
+        let columns: [&[&Keys]; 6] = [&[&member], &[&former], &[&recipient], &[&author, &thrown_away], &[&stranger], &[&admin]];
+        for keys in columns {
+            readers.push(Client::of(&relay, keys).await);
+        }
+        Self { relay, admin, member, recipient, author, thrown_away, unlisted: capability(), readers }
+    }
+
+    /// The event of a row, the filter that asks for it, and what is published before it.
+    fn event(&self, row: &str) -> (Event, Value, Option<Event>) {
+        let Self { author, recipient, .. } = self;
+        let hidden = wrap(author).sign();
+        let note = author.event(1).content("to be deleted").sign();
+        let by_hand = |kind| self.thrown_away.event(kind);
+        let event = match row {
+            "note 1" => author.event(1).sign(),
+            "KeyPackage 443" => key_package(author).sign(),
+            "KeyPackage 30443" => author.event(30443).tag(["d", "x"]).content("x").sign(),
+            "445 managed" => by_hand(445).tag(["h", "grp_a"]).sign(),
+            "445 unlisted" | "445 unlisted named" => message(&self.unlisted).sign(),
+            "446" => noise(author, recipient).sign(),
+            "447" => request(&self.admin, recipient).sign(),
+            "450" => roster(&self.admin, "grp_a", 3, "promote", &[&self.member]).sign(),
+            "1059" => by_hand(1059).tag(["p", &recipient.hex()]).sign(),
+            "21059" => by_hand(21059).tag(["p", &recipient.hex()]).sign(),
+            "4" => author.event(4).tag(["p", &recipient.hex()]).sign(),
+            "5 of a note" => deletion(author, &[&note]).sign(),
+            "5 of a wrap" => deletion(author, &[&hidden]).sign(),
+            other => panic!("no such row: {other}"),
+        };
+        let mut filter = json!({"kinds": [event.kind()], "authors": [event.0["pubkey"]]});
+        if row == "445 unlisted named" {
+            filter["#h"] = json!([self.unlisted]);
+        }
+        let before = match row {
+            "5 of a note" => Some(note),
+            "5 of a wrap" => Some(hidden),
+            _ => None,
+        };
+        (event, filter, before)
+    }
+
+    async fn check(&mut self, row: &str, cells: &str) {
+        let (event, filter, before) = self.event(row);
+        // One connection may publish anything here: it has the keys of the member, the author and the admin.
+        let mut writer = Client::of(&self.relay, &[&self.member, &self.author, &self.admin]).await;
+        if let Some(before) = before {
+            writer.publish(&before).await.ok();
+        }
+        for reader in &mut self.readers {
+            let _ = reader.req("live", &[filter.clone()]).await;
+            reader.settle().await;
+        }
+        writer.publish(&event).await.ok();
+        let lives_on = event.kind() != 21059;
+        let named = row.ends_with("named");
+        for (column, cell) in cells.split(' ').enumerate() {
+            let reader = &mut self.readers[column];
+            let at = |door: &str| format!("{row}, {}, {door}", READERS[column]);
+            let is = |shown: Result<bool, String>| match shown {
+                Ok(true) => "+",
+                Ok(false) => "-",
+                Err(reason) if reason.starts_with("auth-required: ") => "A",
+                Err(reason) => panic!("{row}: {reason}"),
+            };
+            let stored = if lives_on || cell == "A" { cell } else { "-" };
+            let id = event.id().to_owned();
+            let live = reader.received("live").await.contains(&event);
+            assert_eq!(live, cell == "+", "{}", at("live"));
+            let by_kind = reader.ids(filter.clone()).await.map(|ids| ids.contains(&id));
+            assert_eq!(is(by_kind), stored, "{}", at("REQ"));
+            let counted = reader.count(&[filter.clone()]).await.map(|count| count > 0);
+            assert_eq!(is(counted), stored, "{}", at("COUNT"));
+            let synced = reader.neg_ids(filter.clone()).await.map(|ids| ids.contains(&id));
+            assert_eq!(is(synced), stored, "{}", at("NEG-OPEN"));
+            // An id alone names no kind: it is served, and opens an unlisted group as its name does.
+            let by_id = reader.ids(json!({"ids": [id]})).await.map(|ids| ids.contains(&id));
+            let expected = match stored {
+                _ if event.kind() == 445 && (named || row == "445 unlisted") => "+",
+                "A" if !self.relay.app().config.auth.enabled => "-",
+                other => other,
+            };
+            assert_eq!(is(by_id), expected, "{}", at("REQ by id"));
+            if cell != "A" {
+                reader.close("live").await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_open_relay_shows_what_the_table_says() {
+    for (row, cells) in OPEN {
+        Scene::set(|_| {}).await.check(row, cells).await;
+    }
+}
+
+#[tokio::test]
+async fn the_closed_relay_shows_what_the_table_says() {
+    for (row, cells) in CLOSED {
+        let scene = Scene::set(|config| {
+            config.auth.enabled = true;
+            config.mls_gateway.unlisted_groups = false;
+        });
+        scene.await.check(row, cells).await;
+    }
+}
