@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "what the suites share is public to them")]
 
+mod abuse;
 mod durability;
 mod every_path_agrees;
 mod hidden;

@@ -78,7 +78,8 @@ impl Scene {
             admins.publish(&roster(&admin, "grp_a", seq, op, &keys).sign()).await.ok();
         }
         let mut readers = vec![Client::connect(&relay).await];
-        let columns: [&[&Keys]; 6] = [&[&member], &[&former], &[&recipient], &[&author, &thrown_away], &[&stranger], &[&admin]];
+        let columns: [&[&Keys]; 6] =
+            [&[&member], &[&former], &[&recipient], &[&author, &thrown_away], &[&stranger], &[&admin]];
         for keys in columns {
             readers.push(Client::of(&relay, keys).await);
         }
@@ -127,7 +128,7 @@ impl Scene {
             writer.publish(&before).await.ok();
         }
         for reader in &mut self.readers {
-            let _ = reader.req("live", &[filter.clone()]).await;
+            let _ = reader.req("live", std::slice::from_ref(&filter)).await;
             reader.settle().await;
         }
         writer.publish(&event).await.ok();
@@ -148,7 +149,7 @@ impl Scene {
             assert_eq!(live, cell == "+", "{}", at("live"));
             let by_kind = reader.ids(filter.clone()).await.map(|ids| ids.contains(&id));
             assert_eq!(is(by_kind), stored, "{}", at("REQ"));
-            let counted = reader.count(&[filter.clone()]).await.map(|count| count > 0);
+            let counted = reader.count(std::slice::from_ref(&filter)).await.map(|count| count > 0);
             assert_eq!(is(counted), stored, "{}", at("COUNT"));
             let synced = reader.neg_ids(filter.clone()).await.map(|ids| ids.contains(&id));
             assert_eq!(is(synced), stored, "{}", at("NEG-OPEN"));

@@ -98,10 +98,11 @@ impl Unverified {
         }
     }
 
-    /// Takes the event as verified because `stored`, an event that was verified when it was stored, has the same id.
+    /// For filling stores in benchmarks. Takes the event as verified because `stored`, an event that was verified when it was stored, has the same id.
     ///
     /// The id covers everything but the signature, so what the event says is what was signed then. `None` when the ids
     /// differ.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn same_as(self, stored: &EventId) -> Option<Verified> {
         (self.event.id() == *stored).then_some(Verified(self.event))

@@ -75,6 +75,17 @@ impl Filter {
         self.tags.get(&letter).map_or(&[], Vec::as_slice)
     }
 
+    /// Bytes of memory that the filter takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let keys = self.ids.as_ref().map_or(0, Vec::len) + self.authors.as_ref().map_or(0, Vec::len);
+        let kinds = self.kinds.as_ref().map_or(0, Vec::len);
+        let values = self.tags.values().flatten();
+        // A short string costs what the allocator rounds it up to, beside its pointer and length.
+        let values: usize = values.map(|value| size_of::<Box<str>>() + value.len().next_multiple_of(16) + 16).sum();
+        size_of::<Self>() + 32 * keys + size_of::<Kind>() * kinds + values
+    }
+
     /// The longest list of values in the filter, to be held against a limit.
     #[must_use]
     pub fn longest_list(&self) -> usize {

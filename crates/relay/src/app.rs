@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{Gate, Policy};
 use nostr_store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,6 +30,10 @@ pub struct App {
     pub writer: Writer,
     /// Who may do how much.
     pub limits: RateLimits,
+    /// Places for requests that read without a limit: COUNT and NEG-OPEN.
+    pub unbounded_reads: Semaphore,
+    /// Places for events in the sessions of NIP-77, of all connections together.
+    pub neg_events: Arc<Semaphore>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Names owners in logs.

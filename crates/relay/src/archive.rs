@@ -16,9 +16,11 @@ const PAGE_EVENTS_MAX: usize = 256;
 /// A page ends with the event that reaches this many bytes.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Most index entries that one page looks at, so that no read holds its thread for long.
-const PAGE_ENTRIES_MAX: usize = 10_000;
+const PAGE_ENTRIES_MAX: usize = 2_000;
 /// Most pages of one request.
-const REQUEST_PAGES_MAX: usize = 2_000;
+const REQUEST_PAGES_MAX: usize = 5_000;
+/// Most ids that a request of several filters keeps, so that no event is given twice.
+const SEEN_IDS_MAX: usize = 100_000;
 
 /// A read of the archive under way: several filters, one after the other, each event once.
 pub struct Read<'a> {
@@ -105,7 +107,7 @@ impl<'a> Read<'a> {
                 continue;
             }
             self.pages += 1;
-            if self.pages > REQUEST_PAGES_MAX {
+            if self.pages > REQUEST_PAGES_MAX || self.seen.len() > SEEN_IDS_MAX {
                 return Err(ReadError::TooLarge);
             }
             return self.page(filter, current).await.map(Some);
@@ -115,7 +117,12 @@ impl<'a> Read<'a> {
     async fn page(&mut self, filter: &Filter, mut current: Current) -> Result<Vec<Released>, ReadError> {
         let now = self.app.clock.now();
         let bounds = PageBounds {
-            events_max: PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX)),
+            // The first page takes no more than is wanted. Where that was not enough, what is hidden from this reader
+            // stands in between, and pages of full size get past it.
+            events_max: match current.from {
+                None if filter.ids.is_none() => PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX)),
+                _ => PAGE_EVENTS_MAX,
+            },
             bytes_max: PAGE_BYTES_MAX,
             entries_max: PAGE_ENTRIES_MAX,
         };

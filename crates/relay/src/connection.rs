@@ -181,9 +181,11 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     loop {
         let room = session.publisher.in_flight() < IN_FLIGHT_MAX;
         tokio::select! {
-            biased;
+            // Not biased: a client to whom events come without end is still read, and told when the relay stops.
             () = app.stopping.cancelled() => return Ok(()),
-            () = outbox.filled() => drain(wire, outbox).await?,
+            () = outbox.filled() => if drain(wire, outbox).await? {
+                outbox.fill_again();
+            },
             frame = timeout_at(heard + idle, wire.socket.next_frame()), if room => match frame {
                 Ok(frame) => {
                     let frame = frame.map_err(|error| wire.end_of(&error))?;
@@ -212,20 +214,17 @@ fn close_for(error: &WebSocketError) -> End {
     }
 }
 
-async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<(), End> {
-    loop {
-        let mut fed = 0;
-        let waiting = std::iter::from_fn(|| {
-            let frame = outbox.pop();
-            fed += usize::from(frame.is_some());
-            frame
-        });
-        wire.feed_all(waiting.take(FRAMES_PER_FLUSH_MAX)).await?;
-        if fed == 0 {
-            return Ok(());
-        }
-        wire.flush().await?;
-    }
+/// Writes some of what waits; says whether more may wait.
+async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, End> {
+    let mut fed = 0;
+    let waiting = std::iter::from_fn(|| {
+        let frame = outbox.pop();
+        fed += usize::from(frame.is_some());
+        frame
+    });
+    wire.feed_all(waiting.take(FRAMES_PER_FLUSH_MAX)).await?;
+    wire.flush().await?;
+    Ok(fed == FRAMES_PER_FLUSH_MAX)
 }
 
 async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), End> {
@@ -311,13 +310,6 @@ impl Session {
             .residents
             .as_ref()
             .is_some_and(|residents| self.reader.keys().iter().any(|key| residents.contains(key)))
-    }
-
-    /// Before an archive is read: what this client published has been answered, and whatever anyone has had an `OK` for is
-    /// within the read.
-    pub(crate) async fn settle(&self) {
-        self.publisher.settled().await;
-        self.app.live.reached(self.app.store.head()).await;
     }
 
     /// Checks what holds for every request: the id's length, the lists' lengths, and who may ask at all.

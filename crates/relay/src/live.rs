@@ -11,13 +11,13 @@ mod index;
 use std::sync::Arc;
 
 use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Sealed};
-use nostr_protocol::{Filter, Rejection, UnixSecs, message::closed_frame};
+use nostr_protocol::{Filter, Kind, Lifetime, Rejection, UnixSecs, message::closed_frame};
 use nostr_store::Cursor;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::index::ConnectionId;
-use self::index::Index;
+use self::index::{Candidate, Index};
 use crate::{
     groups::Groups,
     outbox::{Outbox, Outgoing, SubName},
@@ -91,8 +91,7 @@ impl Live {
         self.index.lock().cursor()
     }
 
-    /// Waits until everything up to `cursor` has been delivered. An archive is read up to [`Self::cursor`] and no further,
-    /// so that whoever asks after an `OK` finds the event waits for this first.
+    /// Waits until everything up to `cursor` has been delivered.
     pub async fn reached(&self, cursor: Cursor) {
         loop {
             // Made before the look at the cursor: it hears of what comes between the two.
@@ -107,35 +106,41 @@ impl Live {
     /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of now; without it
     /// an event of a group is delivered to nobody.
     pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
-        let mut index = self.index.lock();
         let mut delivered = 0;
         let members = group.and_then(|group| match &group.status {
             GroupStatus::Managed(view) => Some(&view.members),
             _ => None,
         });
-        let mut slow = Vec::new();
-        index.candidates(sealed, members, |subscription, reader, outbox| {
+        let candidates = self.index.lock().candidates(sealed, members, self.is_archived(sealed));
+        // Filters are matched while the index is free: a client with many conditions holds up nobody's request.
+        for Candidate { subscription, reader, outbox } in candidates {
             let released = subscription
                 .filters
                 .iter()
-                .find_map(|filter| self.gate.release(sealed, Asker::new(reader, filter), group, now));
-            let Some(released) = released else { return };
+                .find_map(|filter| self.gate.release(sealed, Asker::new(&reader, filter), group, now));
+            let Some(released) = released else { continue };
             match outbox.push_event(Outgoing::event(&subscription.name, &released)) {
                 Ok(()) => delivered += 1,
                 Err(_) => {
                     let reason = Rejection::error("too slow: events came faster than they were read; subscribe again");
                     outbox.push(closed_frame(&subscription.id, &reason));
-                    slow.push((subscription.connection, Arc::clone(&subscription.id)));
+                    self.unsubscribe(subscription.connection, &subscription.id);
                 }
             }
-        });
-        for (connection, id) in slow {
-            index.unsubscribe(connection, &id);
         }
-        index.advance(sealed.cursor());
-        drop(index);
+        self.index.lock().advance(sealed.cursor());
         self.advanced.notify_waiters();
         delivered
+    }
+}
+
+impl Live {
+    /// Whether a query finds the event, so that a subscription gets it from the archive or from here and not from both.
+    fn is_archived(&self, sealed: &Sealed) -> bool {
+        match sealed.kind() {
+            Kind::GROUP_MESSAGE | Kind::NOISE_DM => self.gate.policy().archive_secs.is_some(),
+            kind => kind.lifetime() != Lifetime::Ephemeral,
+        }
     }
 }
 

@@ -150,6 +150,11 @@ impl Outbox {
         self.filled.notified().await;
     }
 
+    /// Wakes the next [`Self::filled`] for what was left.
+    pub fn fill_again(&self) {
+        self.filled.notify_one();
+    }
+
     /// Takes nothing more, and drops what waits.
     pub fn close(&self) {
         let mut queue = self.queue.lock();

@@ -11,7 +11,10 @@ use nostr_store::{
     Store, StoreError,
     embedded::{Durability, Embedded, Options},
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
     config::{self, Config},
     expiry,
     groups::Groups,
+    handlers,
     live::Live,
     metrics::Metrics,
     random,
@@ -111,6 +115,8 @@ impl Relay {
             Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics));
         let app = Arc::new(App {
             limits: RateLimits::new(&config.mls_gateway.rate_limits),
+            unbounded_reads: Semaphore::new(config.server.workers.max(1) * 2),
+            neg_events: Arc::new(Semaphore::new(handlers::neg::EVENTS_MAX)),
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
             gate,
@@ -189,7 +195,7 @@ async fn follow(mut committed: mpsc::Receiver<Vec<Sealed>>, parts: Parts) {
         for sealed in batch {
             let group = match sealed.group() {
                 // A group whose state is not known is shut.
-                Some(id) => parts.groups.get(id).await.inspect_err(|error| log_shut(error)).ok(),
+                Some(id) => parts.groups.get(id).await.inspect_err(log_shut).ok(),
                 None => None,
             };
             let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());

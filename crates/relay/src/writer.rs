@@ -15,7 +15,7 @@ use nostr_protocol::{
     message::{ok_frame, refused_frame},
 };
 use nostr_store::{Saved, Store, StoreError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{groups::Groups, metrics::Metrics, outbox::Outbox};
 
@@ -23,6 +23,8 @@ use crate::{groups::Groups, metrics::Metrics, outbox::Outbox};
 pub const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most events that wait for a batch; then publishers wait.
 pub const WAITING_EVENTS_MAX: usize = 4_096;
+/// Most KiB of events that wait for a batch or are in one; then publishers wait.
+pub const WAITING_KIB_MAX: usize = 64 << 10;
 /// Most events of one connection that are under way.
 pub const IN_FLIGHT_MAX: usize = 256;
 /// Most committed batches that wait for live delivery; then the writer waits.
@@ -94,6 +96,7 @@ struct Job {
     id: EventId,
     kind: Kind,
     publisher: Arc<Publisher>,
+    room: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -112,6 +115,7 @@ pub const fn changes_group(kind: Kind) -> bool {
 #[derive(Clone)]
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
 }
 
 impl Writer {
@@ -125,13 +129,16 @@ impl Writer {
         let (jobs, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
         let (committed, live) = mpsc::channel(LIVE_BATCHES_MAX);
         let task = tokio::spawn(run(waiting, store, groups, metrics, committed));
-        (Self { jobs }, live, task)
+        (Self { jobs, room: Arc::new(Semaphore::new(WAITING_KIB_MAX)) }, live, task)
     }
 
     /// Hands an event in; the answer goes to the publisher's outbox. Waits while too many wait.
     pub async fn save(&self, admitted: Admitted, publisher: &Arc<Publisher>) {
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
-        let job = Job { admitted, id, kind, publisher: Arc::clone(publisher) };
+        let kib = u32::try_from(admitted.event().record().len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
+        // The semaphore is never closed, and one event is far smaller than all the room there is.
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB_MAX as u32)).await else { return };
+        let job = Job { admitted, id, kind, publisher: Arc::clone(publisher), room };
         publisher.begin(changes_group(kind));
         if let Err(gone) = self.jobs.send(job).await {
             let job = gone.0;
@@ -152,9 +159,11 @@ async fn run(
     while waiting.recv_many(&mut jobs, BATCH_EVENTS_MAX).await > 0 {
         let mut batch = Vec::with_capacity(jobs.len());
         let mut answers = Vec::with_capacity(jobs.len());
+        let mut room = Vec::with_capacity(jobs.len());
         for job in jobs.drain(..) {
             answers.push((job.id, job.kind, job.publisher));
             batch.push(job.admitted);
+            room.push(job.room);
         }
         let started = std::time::Instant::now();
         let saved = store.save(batch).await;
@@ -179,6 +188,7 @@ async fn run(
             }
             publisher.end(changes_group(kind), frame);
         }
+        drop(room);
         if !log.is_empty() && committed.send(log).await.is_err() {
             tracing::error!("live delivery has ended while events were being stored");
         }

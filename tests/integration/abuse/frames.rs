@@ -221,6 +221,29 @@ async fn broken_frames_are_closed_with_1002() {
     }
 }
 
+/// A client that is closed for what it sent, and goes on sending, still gets all that was sent to it before, and the code.
+#[tokio::test]
+async fn what_was_sent_before_a_close_is_not_lost() {
+    let (_directory, process) = start();
+    let keys = Keys::random();
+    let mut writer = Wire::connect(process.address).await;
+    for n in 0..6 {
+        let event = keys.event(1).content(format!("{n}{}", "x".repeat(200_000))).sign();
+        assert_eq!(writer.publish(&event).await[2], true);
+    }
+    let mut wire = Wire::connect(process.address).await;
+    wire.writer.message(&json!(["REQ", "r", {"authors": [keys.hex()]}])).await.expect("a message is sent");
+    wire.writer.raw(&head(FIN | TEXT, 64 << 20)).await.expect("bytes are sent");
+    wire.writer.raw(&vec![b'['; 100_000]).await.expect("bytes are sent");
+    // It reads only when the relay has long closed its side.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    for _ in 0..6 {
+        assert_eq!(wire.reader.message().await.expect("an event")[0], "EVENT");
+    }
+    assert_eq!(wire.reader.message().await.expect("an answer")[0], "EOSE");
+    assert_eq!(wire.reader.close_code().await, Some(1009));
+}
+
 /// A close frame is answered with its code before the connection ends, and what was published before it is stored.
 #[tokio::test]
 async fn a_close_frame_is_answered() {

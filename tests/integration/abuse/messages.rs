@@ -33,7 +33,9 @@ async fn answers(address: SocketAddr, cases: impl IntoIterator<Item = (String, S
             Notice => answer[0].as_str().filter(|verb| *verb == "NOTICE").and_then(|_| answer[1].as_str()),
             Closed => (answer[0] == "CLOSED" && answer[1] == "a").then(|| answer[2].as_str()).flatten(),
             NegErr => (answer[0] == "NEG-ERR" && answer[1] == "a").then(|| answer[2].as_str()).flatten(),
-            OkFalse => (answer[0] == "OK" && answer[1] == ID && answer[2] == false).then(|| answer[3].as_str()).flatten(),
+            OkFalse => {
+                (answer[0] == "OK" && answer[1] == ID && answer[2] == false).then(|| answer[3].as_str()).flatten()
+            }
         };
         let reason = reason.unwrap_or_else(|| panic!("{says:?} expected for {shown}: {answer}"));
         assert!(reason.starts_with("invalid: ") && reason.len() > 15, "{shown}: {reason}");
@@ -51,12 +53,51 @@ fn each(says: Says, texts: &[&str]) -> Vec<(String, Says)> {
 async fn malformed_json_gets_a_notice() {
     let relay = TestRelay::with_memory(|_| {}).await;
     let texts = [
-        "", " ", "{", "[", "]", "null", "true", "1", "\"REQ\"", "{}", "[]", "[1]", "[null]", "[[]]", "[\"NOPE\"]", "[\"req\",\"a\",{}]",
-        "[\"REQ\"]", "[\"REQ\",1,{}]", "[\"REQ\",null,{}]", "[\"REQ\",[\"a\"],{}]", "[\"CLOSE\"]", "[\"CLOSE\",1]", "[\"CLOSE\",{}]",
-        "[\"EVENT\"]", "[\"EVENT\",]", "[\"EVENT\",1]", "[\"EVENT\",null]", "[\"EVENT\",[]]", "[\"EVENT\",{}]", "[\"EVENT\",\"{}\"]",
-        "[\"AUTH\"]", "[\"AUTH\",1]", "[\"AUTH\",\"challenge\"]", "[\"AUTH\",{}]", "[\"COUNT\"]", "[\"NEG-OPEN\"]", "[\"NEG-MSG\",1,\"\"]",
-        "\u{feff}[\"CLOSE\",\"a\"]", "[\"CLOSE\",\"a\"", "[\"CLOSE\",\"\\ud800\"]", "[\"CLOSE\",\"\n\"]", "[\"CLOSE\",\"a\"]]",
-        "[\"CLOSE\",\"a\",1]", "['CLOSE','a']", "hello",
+        "",
+        " ",
+        "{",
+        "[",
+        "]",
+        "null",
+        "true",
+        "1",
+        "\"REQ\"",
+        "{}",
+        "[]",
+        "[1]",
+        "[null]",
+        "[[]]",
+        "[\"NOPE\"]",
+        "[\"req\",\"a\",{}]",
+        "[\"REQ\"]",
+        "[\"REQ\",1,{}]",
+        "[\"REQ\",null,{}]",
+        "[\"REQ\",[\"a\"],{}]",
+        "[\"CLOSE\"]",
+        "[\"CLOSE\",1]",
+        "[\"CLOSE\",{}]",
+        "[\"EVENT\"]",
+        "[\"EVENT\",]",
+        "[\"EVENT\",1]",
+        "[\"EVENT\",null]",
+        "[\"EVENT\",[]]",
+        "[\"EVENT\",{}]",
+        "[\"EVENT\",\"{}\"]",
+        "[\"AUTH\"]",
+        "[\"AUTH\",1]",
+        "[\"AUTH\",\"challenge\"]",
+        "[\"AUTH\",{}]",
+        "[\"COUNT\"]",
+        "[\"NEG-OPEN\"]",
+        "[\"NEG-MSG\",1,\"\"]",
+        "\u{feff}[\"CLOSE\",\"a\"]",
+        "[\"CLOSE\",\"a\"",
+        "[\"CLOSE\",\"\\ud800\"]",
+        "[\"CLOSE\",\"\n\"]",
+        "[\"CLOSE\",\"a\"]]",
+        "[\"CLOSE\",\"a\",1]",
+        "['CLOSE','a']",
+        "hello",
     ];
     answers(relay.address, each(Notice, &texts)).await;
     relay.stop().await;
@@ -67,15 +108,39 @@ async fn malformed_json_gets_a_notice() {
 async fn malformed_requests_get_closed() {
     let relay = TestRelay::with_memory(|_| {}).await;
     let closed = [
-        "[\"REQ\",\"a\"]", "[\"REQ\",\"a\",1]", "[\"REQ\",\"a\",null]", "[\"REQ\",\"a\",[]]", "[\"REQ\",\"a\",\"{}\"]", "[\"REQ\",\"a\",{},1]",
-        "[\"REQ\",\"a\",{\"kinds\":1}]", "[\"REQ\",\"a\",{\"kinds\":{}}]", "[\"REQ\",\"a\",{\"kinds\":[\"1\"]}]",
-        "[\"REQ\",\"a\",{\"ids\":\"x\"}]", "[\"REQ\",\"a\",{\"ids\":[1]}]", "[\"REQ\",\"a\",{\"ids\":[\"\"]}]", "[\"REQ\",\"a\",{\"authors\":[null]}]",
-        "[\"REQ\",\"a\",{\"#t\":\"x\"}]", "[\"REQ\",\"a\",{\"#t\":[1]}]", "[\"REQ\",\"a\",{\"#tt\":[\"x\"]}]", "[\"REQ\",\"a\",{\"search\":\"x\"}]",
-        "[\"REQ\",\"a\",{\"since\":\"1\"}]", "[\"REQ\",\"a\",{\"limit\":null}]", "[\"REQ\",\"a\",{\"limit\":1,\"limit\":2}]", "[\"REQ\",\"a\",{}",
-        "[\"COUNT\",\"a\"]", "[\"COUNT\",\"a\",1]", "[\"COUNT\",\"a\",{\"kinds\":1}]",
+        "[\"REQ\",\"a\"]",
+        "[\"REQ\",\"a\",1]",
+        "[\"REQ\",\"a\",null]",
+        "[\"REQ\",\"a\",[]]",
+        "[\"REQ\",\"a\",\"{}\"]",
+        "[\"REQ\",\"a\",{},1]",
+        "[\"REQ\",\"a\",{\"kinds\":1}]",
+        "[\"REQ\",\"a\",{\"kinds\":{}}]",
+        "[\"REQ\",\"a\",{\"kinds\":[\"1\"]}]",
+        "[\"REQ\",\"a\",{\"ids\":\"x\"}]",
+        "[\"REQ\",\"a\",{\"ids\":[1]}]",
+        "[\"REQ\",\"a\",{\"ids\":[\"\"]}]",
+        "[\"REQ\",\"a\",{\"authors\":[null]}]",
+        "[\"REQ\",\"a\",{\"#t\":\"x\"}]",
+        "[\"REQ\",\"a\",{\"#t\":[1]}]",
+        "[\"REQ\",\"a\",{\"#tt\":[\"x\"]}]",
+        "[\"REQ\",\"a\",{\"search\":\"x\"}]",
+        "[\"REQ\",\"a\",{\"since\":\"1\"}]",
+        "[\"REQ\",\"a\",{\"limit\":null}]",
+        "[\"REQ\",\"a\",{\"limit\":1,\"limit\":2}]",
+        "[\"REQ\",\"a\",{}",
+        "[\"COUNT\",\"a\"]",
+        "[\"COUNT\",\"a\",1]",
+        "[\"COUNT\",\"a\",{\"kinds\":1}]",
     ];
     answers(relay.address, each(Closed, &closed)).await;
-    let sync = ["[\"NEG-OPEN\",\"a\"]", "[\"NEG-OPEN\",\"a\",1,\"\"]", "[\"NEG-OPEN\",\"a\",{}]", "[\"NEG-MSG\",\"a\"]", "[\"NEG-MSG\",\"a\",1]"];
+    let sync = [
+        "[\"NEG-OPEN\",\"a\"]",
+        "[\"NEG-OPEN\",\"a\",1,\"\"]",
+        "[\"NEG-OPEN\",\"a\",{}]",
+        "[\"NEG-MSG\",\"a\"]",
+        "[\"NEG-MSG\",\"a\",1]",
+    ];
     answers(relay.address, each(NegErr, &sync)).await;
     relay.stop().await;
 }
@@ -203,7 +268,8 @@ async fn upper_case_hex_is_refused() {
 #[tokio::test]
 async fn numbers_out_of_range_are_refused() {
     let relay = TestRelay::with_memory(|_| {}).await;
-    let numbers = ["-1", "-9223372036854775808", "18446744073709551616", "1e30", "1e999", "1.5", "\"1\"", "null", "NaN"];
+    let numbers =
+        ["-1", "-9223372036854775808", "18446744073709551616", "1e30", "1e999", "1.5", "\"1\"", "null", "NaN"];
     let mut cases = Vec::new();
     for number in numbers {
         for member in ["created_at", "kind"] {
@@ -222,12 +288,19 @@ async fn numbers_out_of_range_are_refused() {
 
     let mut wire = Wire::connect(relay.address).await;
     for filter in [
-        json!({"since": u64::MAX}), json!({"until": u64::MAX, "limit": u64::MAX}), json!({"until": 0}), json!({"limit": 0}),
-        json!({"since": u64::MAX, "until": 0}), json!({"since": i64::MAX}), json!({"kinds": [65535]}),
+        json!({"since": u64::MAX}),
+        json!({"until": u64::MAX, "limit": u64::MAX}),
+        json!({"until": 0}),
+        json!({"limit": 0}),
+        json!({"since": u64::MAX, "until": 0}),
+        json!({"since": i64::MAX}),
+        json!({"kinds": [65535]}),
     ] {
         assert_eq!(wire.ask(&json!(["REQ", "a", filter]).to_string()).await, json!(["EOSE", "a"]), "{filter}");
     }
-    for (created_at, taken) in [(0, true), (1, true), (now() + 600, true), (now() + 2_000, false), (u64::MAX, false), (1 << 53, false)] {
+    for (created_at, taken) in
+        [(0, true), (1, true), (now() + 600, true), (now() + 2_000, false), (u64::MAX, false), (1 << 53, false)]
+    {
         let answer = wire.publish(&Keys::random().event(1).created_at(created_at).sign()).await;
         let heard = loop_to_ok(&mut wire, answer).await;
         assert_eq!(heard[2], taken, "{created_at}: {heard}");

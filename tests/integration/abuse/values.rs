@@ -7,11 +7,31 @@ use crate::support::{Client, Event, Keys, TestRelay};
 const LARGE: usize = 200_000;
 
 fn odd_values() -> Vec<String> {
-    let mut values: Vec<String> = ["\0", "a\0", "a\0b", "\0\0", "", " ", "\u{7f}", "\u{1}\u{1f}", "\r\n\t\u{8}\u{c}", "\"\\/", "\u{2028}", "🦀", "\u{feff}x"]
-        .map(str::to_owned)
-        .into();
+    let mut values: Vec<String> = [
+        "\0",
+        "a\0",
+        "a\0b",
+        "\0\0",
+        "",
+        " ",
+        "\u{7f}",
+        "\u{1}\u{1f}",
+        "\r\n\t\u{8}\u{c}",
+        "\"\\/",
+        "\u{2028}",
+        "🦀",
+        "\u{feff}x",
+    ]
+    .map(str::to_owned)
+    .into();
     // Alike in all that fits an index key.
-    values.extend(["x".repeat(64), "x".repeat(65), "x".repeat(LARGE), format!("{}y", "x".repeat(LARGE)), "\0".repeat(30_000)]);
+    values.extend([
+        "x".repeat(64),
+        "x".repeat(65),
+        "x".repeat(LARGE),
+        format!("{}y", "x".repeat(LARGE)),
+        "\0".repeat(30_000),
+    ]);
     values
 }
 
@@ -61,7 +81,9 @@ async fn odd_values_are_delivered_live() {
     let mut client = Client::connect(&relay).await;
     let mut live = Client::connect(&relay).await;
     let values = odd_values();
-    live.req("live", &[json!({"kinds": [1], "#t": values[..10]}), json!({"kinds": [2], "#t": [values[15]]})]).await.expect("open");
+    live.req("live", &[json!({"kinds": [1], "#t": values[..10]}), json!({"kinds": [2], "#t": [values[15]]})])
+        .await
+        .expect("open");
     let mut expected = Vec::new();
     for (n, value) in values.iter().enumerate() {
         let event = Keys::random().event(if n == 15 { 2 } else { 1 }).tag(["t", value]).sign();
@@ -103,7 +125,13 @@ async fn odd_events_harm_no_other_of_their_batch() {
     let mut events = Vec::new();
     for value in odd_values() {
         events.push(Keys::random().event(1).content("plain").sign());
-        events.push(Keys::random().event(1).tag(["t", &value]).tag([value.chars().take(1).collect::<String>().as_str(), "x"]).sign());
+        events.push(
+            Keys::random()
+                .event(1)
+                .tag(["t", &value])
+                .tag([value.chars().take(1).collect::<String>().as_str(), "x"])
+                .sign(),
+        );
         let mut forged = Keys::random().event(1).sign();
         forged.0["sig"] = Value::from("00".repeat(64));
         events.push(forged);

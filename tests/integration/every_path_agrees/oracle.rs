@@ -13,11 +13,21 @@ pub enum Group {
     Managed { by_roster: bool, members: BTreeMap<String, bool> },
 }
 
+/// What became of an event.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Stored,
+    /// By a kind 5.
+    Deleted,
+    /// Never stored, superseded, or taken along by a key that vanished: as if it had never been.
+    Forgotten,
+}
+
 /// An event that was taken.
 pub struct Known {
     pub event: Event,
     expires_at: u64,
-    gone: bool,
+    fate: Fate,
     /// For a deletion: whether it names public events alone.
     public: bool,
 }
@@ -85,8 +95,8 @@ impl Oracle {
 
     fn know(&mut self, event: &Event, public: bool) {
         let end = tags(event, "expiration").next().map_or(u64::MAX, |end| end.parse().expect("a number"));
-        let gone = event.kind() == 21059;
-        self.known.push(Known { event: event.clone(), expires_at: end, gone, public });
+        let fate = if event.kind() == 21059 { Fate::Forgotten } else { Fate::Stored };
+        self.known.push(Known { event: event.clone(), expires_at: end, fate, public });
     }
 
     fn message(&mut self, event: &Event, reader: &[String]) -> bool {
@@ -141,7 +151,9 @@ impl Oracle {
                 let members = BTreeMap::from([(primary.clone(), true), (recipient.to_owned(), false)]);
                 self.groups.insert(group.to_owned(), Group::Managed { by_roster: false, members });
             }
-            Some(Group::Managed { by_roster: false, members }) if reader.iter().any(|key| members.contains_key(key)) => {
+            Some(Group::Managed { by_roster: false, members })
+                if reader.iter().any(|key| members.contains_key(key)) =>
+            {
                 members.entry(recipient.to_owned()).or_insert(false);
             }
             _ => {}
@@ -151,15 +163,27 @@ impl Oracle {
     fn deletion(&mut self, event: &Event) -> bool {
         let by = author(event);
         let targets: BTreeSet<&str> = tags(event, "e").collect();
-        let named = |known: &&Known| targets.contains(known.event.id());
-        if self.known.iter().filter(named).any(|known| matches!(known.event.kind(), 445 | 450)) {
+        // What this key cannot know of is as if it had never been.
+        let named = |known: &&Known| {
+            let own = author(&known.event) == by;
+            let there = known.fate == Fate::Stored || (known.fate == Fate::Deleted && own);
+            there && targets.contains(known.event.id())
+        };
+        let undeletable = |known: &Known| matches!(known.event.kind(), 445 | 450) && author(&known.event) == by;
+        if self.known.iter().filter(named).any(undeletable) {
             return false;
         }
         let known: Vec<&Known> = self.known.iter().filter(named).collect();
-        let public = known.len() == targets.len() && known.iter().all(|known| is_public(known.event.kind()) && known.public);
+        let public =
+            known.len() == targets.len() && known.iter().all(|known| is_public(known.event.kind()) && known.public);
         for known in self.known.iter_mut().filter(|known| targets.contains(known.event.id())) {
             let to = || matches!(known.event.kind(), 446 | 447 | 1059) && tags(&known.event, "p").any(|key| key == by);
-            known.gone |= !matches!(known.event.kind(), 5 | 62) && (author(&known.event) == by || to());
+            if known.fate == Fate::Stored
+                && !matches!(known.event.kind(), 5 | 62)
+                && (author(&known.event) == by || to())
+            {
+                known.fate = Fate::Deleted;
+            }
         }
         self.know(event, public);
         true
@@ -169,7 +193,12 @@ impl Oracle {
         let key = author(event).to_owned();
         for known in &mut self.known {
             let to = || matches!(known.event.kind(), 446 | 447 | 1059) && tags(&known.event, "p").any(|p| p == key);
-            known.gone |= !matches!(known.event.kind(), 450 | 62) && (author(&known.event) == key || to());
+            if known.fate == Fate::Stored
+                && !matches!(known.event.kind(), 450 | 62)
+                && (author(&known.event) == key || to())
+            {
+                known.fate = Fate::Forgotten;
+            }
         }
         for group in self.groups.values_mut() {
             if let Group::Managed { members, .. } = group {
@@ -185,7 +214,9 @@ impl Oracle {
         let (by, d) = (author(event), tags(event, "d").next());
         for known in &mut self.known {
             let same = known.event.kind() == 30023 && author(&known.event) == by && tags(&known.event, "d").next() == d;
-            known.gone |= same;
+            if same && known.fate == Fate::Stored {
+                known.fate = Fate::Forgotten;
+            }
         }
     }
 
@@ -223,7 +254,7 @@ impl Oracle {
 
     /// What is stored for the reader, newest first.
     pub fn stored(&self, reader: &[String], filter: &Value) -> Vec<String> {
-        let open = |known: &&Known| !known.gone && self.may_read(known, reader, filter);
+        let open = |known: &&Known| known.fate == Fate::Stored && self.may_read(known, reader, filter);
         let mut found: Vec<&Event> = self.known.iter().filter(open).map(|known| &known.event).collect();
         found.sort_by_key(|event| (std::cmp::Reverse(created_at(event)), event.id().to_owned()));
         found.truncate(filter["limit"].as_u64().map_or(usize::MAX, |limit| limit as usize));
@@ -232,7 +263,8 @@ impl Oracle {
 }
 
 fn matches(filter: &Value, event: &Event) -> bool {
-    let any = |name: &str, test: &dyn Fn(&Value) -> bool| filter[name].as_array().is_none_or(|list| list.iter().any(test));
+    let any =
+        |name: &str, test: &dyn Fn(&Value) -> bool| filter[name].as_array().is_none_or(|list| list.iter().any(test));
     let tag = |name: &str| any(&format!("#{name}"), &|value| tags(event, name).any(|text| value == text));
     any("ids", &|id| id == event.id())
         && any("authors", &|key| key == author(event))

@@ -49,7 +49,9 @@ async fn every_reason_is_a_word_and_a_sentence() {
     let event = alice.event(1).sign();
     client.publish(&event).await.ok();
     is_reason(&client.publish(&event).await.reason);
-    for filter in [json!({"nonsense": 1}), json!({"kinds": ["x"]}), json!({"ids": ["short"]}), json!({"limit": -1}), json!(7)] {
+    for filter in
+        [json!({"nonsense": 1}), json!({"kinds": ["x"]}), json!({"ids": ["short"]}), json!({"limit": -1}), json!(7)]
+    {
         is_reason(&client.req("x", std::slice::from_ref(&filter)).await.expect_err("refused"));
         is_reason(&client.count(std::slice::from_ref(&filter)).await.expect_err("refused"));
     }
@@ -166,8 +168,17 @@ async fn odd_tag_values_are_stored_and_found() {
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
     let shared = "y".repeat(64);
-    let values =
-        ["\0".to_owned(), "a\0b".to_owned(), "a".to_owned(), String::new(), "x".repeat(200_000), shared.clone(), format!("{shared}1"), format!("{shared}2"), "ü\u{1f600}".repeat(40)];
+    let values = [
+        "\0".to_owned(),
+        "a\0b".to_owned(),
+        "a".to_owned(),
+        String::new(),
+        "x".repeat(200_000),
+        shared.clone(),
+        format!("{shared}1"),
+        format!("{shared}2"),
+        "ü\u{1f600}".repeat(40),
+    ];
     let events: Vec<Event> = values.iter().map(|value| alice.event(1).tag(["t", value]).sign()).collect();
     for answer in client.publish_all(&events).await {
         answer.ok();
@@ -223,7 +234,9 @@ async fn events_are_served_as_signed() {
 async fn malformed_messages_get_a_reason() {
     let world = World::new().await;
     let mut client = world.client(&[]).await;
-    for text in ["", "hello", "{}", "[]", "[1]", "[\"HELLO\"]", "[\"EVENT\"]", "[\"EVENT\",{}]", "[\"AUTH\",7]", "[\"CLOSE\"]"] {
+    for text in
+        ["", "hello", "{}", "[]", "[1]", "[\"HELLO\"]", "[\"EVENT\"]", "[\"EVENT\",{}]", "[\"AUTH\",7]", "[\"CLOSE\"]"]
+    {
         client.send_raw(Message::text(text)).await;
         let frame: Value = client.recv().await;
         assert_eq!(frame[0], "NOTICE", "{text}");

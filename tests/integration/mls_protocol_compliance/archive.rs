@@ -48,7 +48,7 @@ async fn without_archive_messages_are_delivered_and_not_kept() {
     let mut bobs = world.client(&[&bob]).await;
     let mut eves = world.client(&[&eve]).await;
     for client in [&mut bobs, &mut eves] {
-        client.req("live", &[filter.clone()]).await.expect("served");
+        client.req("live", std::slice::from_ref(&filter)).await.expect("served");
     }
     let said = [message("grp_a").sign(), noise(&alice, &bob).sign()];
     let mut alices = world.client(&[&alice]).await;
@@ -180,7 +180,8 @@ async fn other_kinds_are_kept_without_end() {
     let world = World::new().await;
     let [alice, bob] = Keys::some();
     let gone = alice.event(1).content("gone").sign();
-    let events = [alice.event(1).sign(), alice.event(4).tag(["p", &bob.hex()]).sign(), deletion(&alice, &[&gone]).sign()];
+    let events =
+        [alice.event(1).sign(), alice.event(4).tag(["p", &bob.hex()]).sign(), deletion(&alice, &[&gone]).sign()];
     let mut client = world.client(&[&alice]).await;
     for event in [&gone].into_iter().chain(&events) {
         client.publish(event).await.ok();

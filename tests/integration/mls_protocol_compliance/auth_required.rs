@@ -84,7 +84,7 @@ async fn what_was_closed_is_repeated_after_auth() {
     writer.publish(&first).await.ok();
     let mut client = world.client(&[]).await;
     let filter = json!({"kinds": [1059]});
-    assert!(client.req("inbox", &[filter.clone()]).await.is_err());
+    assert!(client.req("inbox", std::slice::from_ref(&filter)).await.is_err());
     client.auth(&bob).await.ok();
     let second = wrap(&bob).sign();
     writer.publish(&second).await.ok();

@@ -128,9 +128,8 @@ async fn an_address_deletes_what_is_older() {
     let [alice, eve] = Keys::some();
     let now = world.relay.now();
     let article = |at: u64| alice.event(30023).tag(["d", "x"]).created_at(at).sign();
-    let by_address = |by: &Keys, at: u64| {
-        by.event(5).tag(["a", &format!("30023:{}:x", alice.hex())]).created_at(at).sign()
-    };
+    let by_address =
+        |by: &Keys, at: u64| by.event(5).tag(["a", &format!("30023:{}:x", alice.hex())]).created_at(at).sign();
     let mut client = world.client(&[]).await;
     let old = article(now - 100);
     client.publish(&old).await.ok();
@@ -201,7 +200,8 @@ async fn a_vanished_key_takes_its_events_along() {
         request(&world.admin, &alice).created_at(now - 9).sign(),
         wrap(&alice).created_at(now - 9).sign(),
     ];
-    let stays = [wrap(&bob).created_at(now - 9).sign(), bob.event(4).tag(["p", &alice.hex()]).created_at(now - 9).sign()];
+    let stays =
+        [wrap(&bob).created_at(now - 9).sign(), bob.event(4).tag(["p", &alice.hex()]).created_at(now - 9).sign()];
     let mut client = world.client(&[&alice, &bob, &world.admin]).await;
     for event in gone.iter().chain(&stays) {
         client.publish(event).await.ok();

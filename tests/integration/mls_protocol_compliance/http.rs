@@ -105,10 +105,17 @@ async fn origins_are_asked() {
     let cors = async |origin: &str| http(world.relay.address, "GET /health", &[("origin", origin)]).await;
     assert_eq!(cors("https://app.example").await.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(cors("https://evil.example").await.header("access-control-allow-origin"), None);
-    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "GET"), ("access-control-request-headers", "accept")];
+    let preflight = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "GET"),
+        ("access-control-request-headers", "accept"),
+    ];
     let answer = http(world.relay.address, "OPTIONS /", &preflight).await;
     assert_eq!(answer.status, 200);
-    assert!(answer.header("access-control-allow-headers").is_some() && answer.header("access-control-allow-methods").is_some());
+    assert!(
+        answer.header("access-control-allow-headers").is_some()
+            && answer.header("access-control-allow-methods").is_some()
+    );
 }
 
 /// A stop takes no new connections and closes each socket with 1001.

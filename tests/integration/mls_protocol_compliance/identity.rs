@@ -183,10 +183,20 @@ async fn auth_names_the_public_url_or_an_alias() {
     })
     .await;
     let alice = Keys::random();
-    for name in ["wss://relay.example.com", "wss://RELAY.example.com/", "wss://relay.example.com:443", "ws://other.example:7000/nostr/"] {
+    for name in [
+        "wss://relay.example.com",
+        "wss://RELAY.example.com/",
+        "wss://relay.example.com:443",
+        "ws://other.example:7000/nostr/",
+    ] {
         auth_as(&mut world.client(&[]).await, &alice, name).await.ok();
     }
-    for name in [world.relay.url.as_str(), "wss://other.example:7000", "wss://relay.example.com.evil", "wss://x@relay.example.com"] {
+    for name in [
+        world.relay.url.as_str(),
+        "wss://other.example:7000",
+        "wss://relay.example.com.evil",
+        "wss://x@relay.example.com",
+    ] {
         auth_as(&mut world.client(&[]).await, &alice, name).await.refused("invalid");
     }
 }

@@ -239,7 +239,11 @@ async fn packages_of_real_clients_pass() {
         let protected = event.0["tags"].as_array().expect("tags").contains(&json!(["-"]));
         if matches!(event.kind(), 443 | 30443) {
             let answer = client.publish(&event).await;
-            if protected { answer.refused("auth-required"); } else { answer.ok() }
+            if protected {
+                answer.refused("auth-required");
+            } else {
+                answer.ok()
+            }
             taken += 1;
         }
     }

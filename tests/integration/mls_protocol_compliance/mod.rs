@@ -118,7 +118,7 @@ impl World {
 /// the refusal.
 async fn shown(client: &mut Client, filter: Value) -> Result<Vec<String>, String> {
     let stored = client.ids(filter.clone()).await.map(sorted);
-    let counted = client.count(&[filter.clone()]).await;
+    let counted = client.count(std::slice::from_ref(&filter)).await;
     let synced = client.neg_ids(filter.clone()).await;
     assert_eq!(stored.clone().map(|ids| ids.len() as u64), counted, "REQ and COUNT differ on {filter}");
     assert_eq!(stored, synced, "REQ and NEG-OPEN differ on {filter}");
@@ -128,7 +128,8 @@ async fn shown(client: &mut Client, filter: Value) -> Result<Vec<String>, String
 /// Whether the client is shown `event` when it asks for its id, and by its kind, which agree or this fails.
 async fn sees(client: &mut Client, event: &Event) -> bool {
     let by_id = shown(client, json!({"ids": [event.id()]})).await.is_ok_and(|ids| ids == [event.id()]);
-    let by_kind = shown(client, json!({"kinds": [event.kind()]})).await.is_ok_and(|ids| ids.iter().any(|id| id == event.id()));
+    let by_kind =
+        shown(client, json!({"kinds": [event.kind()]})).await.is_ok_and(|ids| ids.iter().any(|id| id == event.id()));
     assert_eq!(by_id, by_kind, "an id and a kind show the same of kind {}", event.kind());
     by_id
 }

@@ -24,7 +24,11 @@ async fn limit_counts_what_the_reader_may_see() {
         answer.ok();
     }
     let mut alices = world.client(&[&alice]).await;
-    for filter in [json!({"kinds": [445], "limit": 5}), json!({"kinds": [445, 1059], "limit": 5}), json!({"kinds": [445, 446, 1059], "limit": 5})] {
+    for filter in [
+        json!({"kinds": [445], "limit": 5}),
+        json!({"kinds": [445, 1059], "limit": 5}),
+        json!({"kinds": [445, 446, 1059], "limit": 5}),
+    ] {
         let events = alices.req("limit", &[filter]).await.expect("served");
         assert_eq!(events, mine, "newest first");
     }
@@ -40,7 +44,13 @@ async fn a_hidden_id_is_an_unknown_id() {
     let [alice, bob, eve] = Keys::some();
     world.group("grp_a", &[&alice]).await;
     let bootstrap = roster(&world.admin, "grp_a", 2, "add", &[&alice]).sign();
-    let hidden = [message("grp_a").sign(), wrap(&bob).sign(), noise(&alice, &bob).sign(), request(&world.admin, &bob).sign(), bootstrap];
+    let hidden = [
+        message("grp_a").sign(),
+        wrap(&bob).sign(),
+        noise(&alice, &bob).sign(),
+        request(&world.admin, &bob).sign(),
+        bootstrap,
+    ];
     let mut writer = world.client(&[&alice, &world.admin]).await;
     for event in &hidden {
         writer.publish(event).await.ok();
@@ -161,7 +171,8 @@ async fn what_is_refused_leaves_no_trace() {
     let world = World::closed().await;
     let [alice, bob, eve] = Keys::some();
     world.group("grp_a", &[&alice]).await;
-    let refused = [message("grp_a").sign(), welcome(&bob, "no group id").sign(), roster(&eve, "grp_a", 2, "add", &[&eve]).sign()];
+    let refused =
+        [message("grp_a").sign(), welcome(&bob, "no group id").sign(), roster(&eve, "grp_a", 2, "add", &[&eve]).sign()];
     let mut eves = world.client(&[&eve]).await;
     for event in &refused {
         assert!(!eves.publish(event).await.accepted);

@@ -45,7 +45,12 @@ async fn group_admins_cannot_request() {
     let [alice, bob] = Keys::some();
     world.group("grp_a", &[&alice]).await;
     world.change("grp_a", 2, "promote", &[&alice]).await;
-    world.client(&[&alice]).await.publish(&request(&alice, &bob).tag(["h", "grp_a"]).sign()).await.refused("restricted");
+    world
+        .client(&[&alice])
+        .await
+        .publish(&request(&alice, &bob).tag(["h", "grp_a"]).sign())
+        .await
+        .refused("restricted");
 }
 
 /// Kept for its `ttl`, at most `keypackage_request_ttl`, at most 7 days.

@@ -60,10 +60,19 @@ async fn open_bootstrap_lets_anyone_found_and_lead() {
     alices.publish(&roster(&alice, "grp_a", 1, "add", &[&bob]).sign()).await.refused("restricted");
     alices.publish(&roster(&alice, "grp_a", 1, "bootstrap", &[&bob]).sign()).await.ok();
     assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Admin), (&bob, Member)]));
-    world.client(&[&eve]).await.publish(&roster(&eve, "grp_a", 2, "bootstrap", &[&eve]).sign()).await.refused("restricted");
+    world
+        .client(&[&eve])
+        .await
+        .publish(&roster(&eve, "grp_a", 2, "bootstrap", &[&eve]).sign())
+        .await
+        .refused("restricted");
 
     let shut = World::new().await;
-    shut.client(&[&alice]).await.publish(&roster(&alice, "grp_a", 1, "bootstrap", &[&bob]).sign()).await.refused("restricted");
+    shut.client(&[&alice])
+        .await
+        .publish(&roster(&alice, "grp_a", 1, "bootstrap", &[&bob]).sign())
+        .await
+        .refused("restricted");
 }
 
 /// `add` takes keys in with `role`, and never changes who is in already.
@@ -173,7 +182,9 @@ async fn group_admins_cannot_leave_the_group_without_themselves() {
     world.group("grp_a", &[&alice, &bob]).await;
     world.change("grp_a", 2, "promote", &[&alice, &bob]).await;
     let mut alices = world.client(&[&alice]).await;
-    for (op, keys) in [("remove", &[&alice][..]), ("demote", &[&alice]), ("replace", &[&bob]), ("remove", &[&alice, &bob])] {
+    for (op, keys) in
+        [("remove", &[&alice][..]), ("demote", &[&alice]), ("replace", &[&bob]), ("remove", &[&alice, &bob])]
+    {
         alices.publish(&roster(&alice, "grp_a", 3, op, keys).sign()).await.refused("invalid");
     }
     world.change("grp_a", 3, "remove", &[&alice, &bob]).await;

@@ -55,7 +55,13 @@ async fn public_keys_are_lower_case_hex() {
     let world = World::new().await;
     let bob = Keys::random();
     let mut client = world.client(&[]).await;
-    for key in [bob.hex().to_uppercase(), bob.hex()[..63].to_owned(), format!("{}0", bob.hex()), bob.public().to_npub(), String::new()] {
+    for key in [
+        bob.hex().to_uppercase(),
+        bob.hex()[..63].to_owned(),
+        format!("{}0", bob.hex()),
+        bob.public().to_npub(),
+        String::new(),
+    ] {
         client.publish(&Keys::random().event(1059).tag(["p", &key]).sign()).await.refused("invalid");
     }
     let reason = client.req("x", &[json!({"authors": [bob.hex().to_uppercase()]})]).await.expect_err("upper case");

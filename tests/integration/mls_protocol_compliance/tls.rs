@@ -66,7 +66,8 @@ async fn the_relay_speaks_tls() {
         };
         let challenge = next(None).await;
         let alice = Keys::random();
-        let proof = alice.event(22242).tag(["relay", &url]).tag(["challenge", challenge[1].as_str().expect("text")]).sign();
+        let proof =
+            alice.event(22242).tag(["relay", &url]).tag(["challenge", challenge[1].as_str().expect("text")]).sign();
         assert_eq!(next(Some(json!(["AUTH", proof.0]))).await, json!(["OK", proof.id(), true, ""]));
         let note = alice.event(1).sign();
         assert_eq!(next(Some(json!(["EVENT", note.0]))).await, json!(["OK", note.id(), true, ""]));

@@ -123,7 +123,12 @@ async fn founder_may_change_the_roster() {
     let [alice, bob] = Keys::some();
     let mut alices = world.client(&[&alice]).await;
     alices.publish(&welcome(&bob, "grp_a").sign()).await.ok();
-    world.client(&[&bob]).await.publish(&roster(&bob, "grp_a", 1, "remove", &[&alice]).sign()).await.refused("restricted");
+    world
+        .client(&[&bob])
+        .await
+        .publish(&roster(&bob, "grp_a", 1, "remove", &[&alice]).sign())
+        .await
+        .refused("restricted");
     alices.publish(&roster(&alice, "grp_a", 1, "remove", &[&bob]).sign()).await.ok();
     assert_eq!(world.roles("grp_a").await.len(), 1);
 }

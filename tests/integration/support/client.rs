@@ -164,8 +164,9 @@ impl Client {
         self.send(&Value::Array(message)).await;
         let mut events = Vec::new();
         loop {
-            let frame =
-                self.find(|frame| frame[1] == sub && ["EVENT", "EOSE", "CLOSED"].iter().any(|verb| frame[0] == *verb)).await;
+            let frame = self
+                .find(|frame| frame[1] == sub && ["EVENT", "EOSE", "CLOSED"].iter().any(|verb| frame[0] == *verb))
+                .await;
             match frame[0].as_str() {
                 Some("EVENT") => events.push(Event(frame[2].clone())),
                 Some("EOSE") => return Ok(events),

@@ -65,7 +65,14 @@ impl TestRelay {
         let relay = Relay::start(Arc::new(config), store, Arc::<SetClock>::clone(&clock)).await;
         let relay = relay.expect("the relay starts");
         let address = relay.address;
-        Self { url: format!("ws://{address}"), http: format!("http://{address}"), address, clock, relay, directory: None }
+        Self {
+            url: format!("ws://{address}"),
+            http: format!("http://{address}"),
+            address,
+            clock,
+            relay,
+            directory: None,
+        }
     }
 
     /// The relay's parts.

@@ -341,7 +341,9 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
     }
     next.record.source = Source::Roster.max(view.record.source);
     next.record.seq = change.seq;
-    rename(&mut next.record, change);
+    if change.by_admin_key || by_group_admin {
+        rename(&mut next.record, change);
+    }
     let delta = delta(&view.members, &next.members);
     Ok(Changed { view: next, delta, founder: None })
 }
@@ -429,6 +431,18 @@ pub fn apply_wrap(
             Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], founder: None }))
         }
     }
+}
+
+/// Most memberships of one key that gift wraps add to: whoever wraps to a key makes reading dearer for it.
+pub const WRAPPED_GROUPS_MAX: usize = 1_000;
+/// How old a request to vanish may be that takes its key out of groups. Such requests are public and anyone may bring one
+/// in again; what its key has joined in the meantime stays.
+pub const VANISH_AGE_SECS_MAX: u64 = 7 * 86_400;
+
+/// Whether a request to vanish that was made at `at` takes its key out of its groups.
+#[must_use]
+pub const fn leaves_groups(at: UnixSecs, now: UnixSecs) -> bool {
+    at.saturating_add(VANISH_AGE_SECS_MAX) >= now
 }
 
 /// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin or as no member.

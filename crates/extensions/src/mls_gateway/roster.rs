@@ -30,11 +30,11 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     if !cx.policy.sources.contains(&Source::Roster) {
         return Err(Rejection::blocked("this relay takes no rosters (membership_sources)"));
     }
-    let plain_member = !by_admin_key
-        && matches!(state, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Member));
+    let group_admin =
+        matches!(state, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Admin));
     let change = read(event, group, by_admin_key, cx).map_err(|rejection| {
-        // A member that is no admin is told nothing but that.
-        if plain_member { Rejection::restricted(NOT_AN_ADMIN) } else { rejection }
+        // Who is no admin there is told nothing but that, whatever the group and whatever is wrong.
+        if by_admin_key || group_admin { rejection } else { Rejection::restricted(NOT_AN_ADMIN) }
     })?;
     Ok(Verdict::stored(cx.now.saturating_add(cx.policy.roster_ttl_secs), Effect::Roster(change)))
 }

@@ -10,8 +10,10 @@ use crate::{
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<String, Rejection> {
     session.check_request(id, filters)?;
-    session.settle().await;
+    session.publisher.settled().await;
     let app = &session.app;
+    // Never closed while a connection is open.
+    let _place = app.unbounded_reads.acquire().await;
     let limits = Limits { default: u64::MAX, max: u64::MAX };
     let mut read = Read::new(app, &session.reader, filters, app.groups.applied(), limits);
     let mut count = 0;

@@ -60,10 +60,9 @@ async fn take(session: &Session, event: Unverified) -> Result<Taken, Rejection> 
     admit::precheck(event.event(), writer, &app.policy, now)?;
     let id = event.event().id();
     let known = app.store.holds(&id).await.map_err(unavailable)?;
-    // What is stored was verified then, and the id covers what it says; the rules are asked all the same, so that
-    // only who may publish an event learns that it is here.
-    let verified = if known { event.same_as(&id).ok_or(EventError::BadSignature) } else { event.verify() };
-    let verified = verified.map_err(|error| {
+    // The signature is checked and the rules are asked whether the event is stored or not, so that only who may publish
+    // an event learns that it is here.
+    let verified = event.verify().map_err(|error| {
         session.penalise_address();
         Rejection::invalid(error.to_string())
     })?;

@@ -1,6 +1,6 @@
 //! `NEG-OPEN`, `NEG-MSG`, `NEG-CLOSE` (NIP-77): set reconciliation over what the reader may see.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_extensions::{Asker, NostrGroupId};
@@ -8,6 +8,7 @@ use nostr_protocol::{
     Filter, Rejection, hex,
     message::{neg_err_frame, neg_msg_frame},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     archive::{Limits, Read, plan},
@@ -15,7 +16,9 @@ use crate::{
 };
 
 /// Most sessions of one connection.
-const SESSIONS_MAX: usize = 8;
+const SESSIONS_MAX: usize = 2;
+/// Most events in the sessions of all connections, at 40 bytes each.
+pub const EVENTS_MAX: usize = 5_000_000;
 /// Most events that one session reconciles.
 const SESSION_EVENTS_MAX: usize = 250_000;
 /// Most bytes of an answer, before it is written as hex.
@@ -32,6 +35,8 @@ struct Open {
     filter: Filter,
     /// The groups whose events are in it: where one is shut now, the session ends.
     groups: Vec<NostrGroupId>,
+    /// Its share of [`EVENTS_MAX`].
+    _places: Vec<OwnedSemaphorePermit>,
 }
 
 impl Sessions {
@@ -58,11 +63,13 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     if session.neg.open.len() >= SESSIONS_MAX {
         return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
     }
-    session.settle().await;
+    session.publisher.settled().await;
     let app = &session.app;
     let query = plan(app, &session.reader, &filter).await.map_err(|error| {
         Rejection::from(crate::archive::ReadError::from(error))
     })?;
+    let _place = app.unbounded_reads.acquire().await;
+    let mut places = Vec::new();
     let mut storage = NegentropyStorageVector::new();
     let mut events = 0;
     let limits = Limits { default: u64::MAX, max: u64::MAX };
@@ -74,6 +81,10 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
                 "the filter fits over {SESSION_EVENTS_MAX} events; narrow it by kinds, tags, since or until"
             )));
         }
+        if !page.is_empty() {
+            let share = Arc::clone(&app.neg_events).try_acquire_many_owned(page.len() as u32);
+            places.push(share.map_err(|_| Rejection::blocked("too many sessions are open on this relay; try again later"))?);
+        }
         for event in page {
             let id = Id::from_byte_array(*event.id().as_bytes());
             storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
@@ -84,7 +95,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     let negentropy = Negentropy::owned(storage, ANSWER_BYTES_MAX)
         .map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
-    Ok(Open { negentropy, filter, groups: query.scope.groups })
+    Ok(Open { negentropy, filter, groups: query.scope.groups, _places: places })
 }
 
 /// Answers a message of an open session.

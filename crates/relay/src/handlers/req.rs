@@ -43,7 +43,7 @@ pub(crate) async fn handle(
     filters: Vec<Filter>,
 ) -> Result<(), Stop> {
     session.check_request(id, &filters)?;
-    session.settle().await;
+    session.publisher.settled().await;
     let app = &session.app;
     let limitation = &app.config.limitation;
     let filters: std::sync::Arc<[Filter]> = filters.into();
@@ -57,7 +57,7 @@ pub(crate) async fn handle(
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // What is fed is written when the socket's buffer is full, or with the EOSE.
         wire.feed_all(page.iter().map(|event| Outgoing::event(&name, event))).await?;
-        tokio::task::consume_budget().await;
+        tokio::task::yield_now().await;
     }
     app.metrics.request("req");
     wire.feed(Outgoing::Text(eose_frame(id))).await?;
@@ -72,11 +72,13 @@ async fn claim(session: &Session, filters: &[Filter]) -> Result<Vec<Released>, R
         return Ok(Vec::new());
     }
     let mut claimed = Vec::new();
+    let mut owners = 0;
     let now = app.clock.now();
     for filter in filters {
         let asks = filter.kinds.iter().flatten().any(|kind| kind.is_key_package());
         let Some(authors) = filter.authors.as_ref().filter(|_| asks && !filter.is_impossible()) else { continue };
-        if authors.len() > CLAIMED_OWNERS_MAX {
+        owners += authors.len();
+        if owners > CLAIMED_OWNERS_MAX {
             return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {CLAIMED_OWNERS_MAX} owners")));
         }
         for owner in authors.iter().filter(|owner| !session.reader.has(owner)) {

@@ -17,8 +17,13 @@ use nostr_store::Cursor;
 use super::Subscription;
 use crate::outbox::{Outbox, SubName};
 
-/// Most routes that the subscriptions of one connection stand under.
+/// Most routes that the subscriptions of one connection stand under, and most conditions of their filters: what one event
+/// may cost one connection.
 const CONNECTION_ROUTES_MAX: usize = 20_000;
+
+/// Most bytes that the filters of one connection take: a filter stands under its most selective condition alone, and may
+/// hold long lists beside it.
+const CONNECTION_FILTER_BYTES_MAX: usize = 4 << 20;
 
 /// Names a connection for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,17 +66,20 @@ struct Connection {
     outbox: Arc<Outbox>,
     subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     routes: usize,
+    filter_bytes: usize,
 }
 
 struct Entry {
-    subscription: Subscription,
+    subscription: Arc<Subscription>,
     routes: Box<[u64]>,
     /// Routes under `Member` among them.
     member_routes: usize,
     /// The last event it was a candidate for, so that two routes to it count once.
     seen: Cursor,
-    /// Nothing at or before this is delivered.
+    /// Nothing at or before this is delivered: the archive's part of the answer has it.
     from: Cursor,
+    /// The same for what is in no archive.
+    from_unarchived: Cursor,
 }
 
 impl Index {
@@ -102,7 +110,7 @@ impl Index {
     pub(super) fn connect(&mut self, outbox: Arc<Outbox>) -> ConnectionId {
         self.next_id += 1;
         let id = ConnectionId(self.next_id);
-        let connection = Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0 };
+        let connection = Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0, filter_bytes: 0 };
         self.connections.insert(id, connection);
         id
     }
@@ -128,7 +136,7 @@ impl Index {
                 }
                 self.routes.extend(routes.iter().map(|route| (*route, id)));
                 self.member_routes = self.member_routes - entry.member_routes + member_routes;
-                total += routes.len();
+                total += routes.len() + conditions(&entry.subscription.filters);
                 entry.routes = routes;
                 entry.member_routes = member_routes;
             }
@@ -155,20 +163,30 @@ impl Index {
             )));
         }
         let (routes, member_routes) = routes(&self.hasher, &filters, &connection.reader, policy);
-        if connection.routes + routes.len() > CONNECTION_ROUTES_MAX {
+        let weight = routes.len() + conditions(&filters);
+        if connection.routes + weight > CONNECTION_ROUTES_MAX {
             return Err(Rejection::error(format!(
                 "the subscriptions of this connection name over {CONNECTION_ROUTES_MAX} values; CLOSE some first"
+            )));
+        }
+        let filter_bytes = bytes(&filters);
+        if connection.filter_bytes + filter_bytes > CONNECTION_FILTER_BYTES_MAX {
+            return Err(Rejection::error(format!(
+                "the filters of this connection take over {} MiB; CLOSE some first",
+                CONNECTION_FILTER_BYTES_MAX >> 20
             )));
         }
         self.next_id += 1;
         let key = self.next_id;
         let id: Arc<str> = id.into();
-        connection.routes += routes.len();
+        connection.routes += weight;
+        connection.filter_bytes += filter_bytes;
         connection.subscriptions.insert(Arc::clone(&id), key);
         self.routes.extend(routes.iter().map(|route| (*route, key)));
         self.member_routes += member_routes;
-        let subscription = Subscription { connection: connection_id, name: SubName::new(&id), id, filters };
-        let entry = Entry { subscription, routes, member_routes, seen: 0, from };
+        let subscription =
+            Arc::new(Subscription { connection: connection_id, name: SubName::new(&id), id, filters });
+        let entry = Entry { subscription, routes, member_routes, seen: 0, from, from_unarchived: self.cursor };
         self.subscriptions.insert(key, entry);
         Ok(())
     }
@@ -176,7 +194,10 @@ impl Index {
     pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) -> bool {
         let Some(connection) = self.connections.get_mut(&connection) else { return false };
         let Some(key) = connection.subscriptions.remove(id) else { return false };
-        connection.routes -= self.subscriptions.get(&key).map_or(0, |entry| entry.routes.len());
+        if let Some(entry) = self.subscriptions.get(&key) {
+            connection.routes -= entry.routes.len() + conditions(&entry.subscription.filters);
+            connection.filter_bytes -= bytes(&entry.subscription.filters);
+        }
         self.forget(key);
         true
     }
@@ -190,13 +211,14 @@ impl Index {
         }
     }
 
-    /// Calls `visit` once with each subscription that one of the event's routes leads to.
+    /// Each subscription that one of the event's routes leads to, once. `archived` is whether queries find the event.
     pub(super) fn candidates(
         &mut self,
         sealed: &Sealed,
         members: Option<&HashMap<PublicKey, Role>>,
-        mut visit: impl FnMut(&Subscription, &Reader, &Outbox),
-    ) {
+        archived: bool,
+    ) -> Vec<Candidate> {
+        let mut found = Vec::new();
         let mut keys = Vec::with_capacity(16);
         let hasher = &self.hasher;
         let public = *sealed.audience() == Audience::Everyone;
@@ -220,16 +242,37 @@ impl Index {
         for key in keys {
             for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
                 let Some(entry) = self.subscriptions.get_mut(id) else { continue };
-                if entry.seen == cursor || entry.from >= cursor {
+                let from = if archived { entry.from } else { entry.from_unarchived };
+                if entry.seen == cursor || from >= cursor {
                     continue;
                 }
                 entry.seen = cursor;
                 if let Some(connection) = self.connections.get(&entry.subscription.connection) {
-                    visit(&entry.subscription, &connection.reader, &connection.outbox);
+                    found.push(Candidate {
+                        subscription: Arc::clone(&entry.subscription),
+                        reader: connection.reader.clone(),
+                        outbox: Arc::clone(&connection.outbox),
+                    });
                 }
             }
         }
+        found
     }
+}
+
+/// A subscription that may ask for an event, to be matched when the index is not locked any more.
+pub(super) struct Candidate {
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) reader: Reader,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+fn conditions(filters: &[Filter]) -> usize {
+    filters.iter().map(|filter| 1 + filter.tags.len()).sum()
+}
+
+fn bytes(filters: &[Filter]) -> usize {
+    filters.iter().map(Filter::bytes).sum()
 }
 
 /// The routes of a subscription, and how many of them are `Member` routes.

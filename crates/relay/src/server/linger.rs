@@ -12,22 +12,29 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 
 /// Longest wait for the peer to close its side.
-const LINGER_MAX: Duration = Duration::from_secs(1);
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for a byte more: a peer that sends nothing has nothing under way that would cause a reset.
+const QUIET_MAX: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(super) struct Linger<S> {
     stream: S,
     /// Set once our side is closed.
-    until: Option<Pin<Box<Sleep>>>,
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    until: Instant,
+    quiet: Pin<Box<Sleep>>,
 }
 
 impl<S> Linger<S> {
     pub(super) const fn new(stream: S) -> Self {
-        Self { stream, until: None }
+        Self { stream, closing: None }
     }
 }
 
@@ -58,25 +65,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Closes our side, then reads and drops what comes until the peer has closed its own, at most [`LINGER_MAX`].
+    /// Closes our side, then reads and drops what comes until the peer has closed its own or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, until } = &mut *self;
-        let until = match until {
-            Some(until) => until,
+        let Self { stream, closing } = &mut *self;
+        let Closing { until, quiet } = match closing {
+            Some(closing) => closing,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
-                until.insert(Box::pin(sleep(LINGER_MAX)))
+                let now = Instant::now();
+                closing.insert(Closing { until: now + LINGER_MAX, quiet: Box::pin(sleep_until(now + QUIET_MAX)) })
             }
         };
         let mut dropped = [0; 4096];
-        while until.as_mut().poll(cx).is_pending() {
+        loop {
             let mut into = ReadBuf::new(&mut dropped);
-            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut into)) {
-                Ok(()) if !into.filled().is_empty() => {}
-                // The end, or a peer that is gone: both close.
-                Ok(()) | Err(_) => break,
+            match Pin::new(&mut *stream).poll_read(cx, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() && Instant::now() < *until => {
+                    quiet.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
+                }
+                // The end, a peer that is gone, or one that goes on for too long.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return quiet.as_mut().poll(cx).map(Ok),
             }
         }
-        Poll::Ready(Ok(()))
     }
 }

@@ -9,7 +9,7 @@ use nostr_extensions::{
     GroupStatus,
     mls_gateway::{
         deletion::{Deletion, may_delete},
-        group::{Refusal, apply_vanish},
+        group::{Refusal, apply_vanish, leaves_groups},
     },
 };
 use nostr_protocol::{EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
@@ -155,6 +155,9 @@ impl Tx<'_> {
             let vanished = Vanished { at, until: self.next, searched: 0 };
             self.tables.vanished.put(&mut self.txn, key.as_bytes(), &vanished.bytes())?;
             Arc::make_mut(&mut self.vanishing).0.insert(key, at);
+        }
+        if !leaves_groups(at, now) {
+            return Ok(Ok(Marks::default()));
         }
         for group in self.tables.groups_of(&self.txn, &[key])? {
             let GroupStatus::Managed(view) = self.tables.group_status(&self.txn, &group)? else { continue };

@@ -102,6 +102,11 @@ impl Tables {
         Ok(groups)
     }
 
+    /// Whether `key` is a member of at least `groups` groups.
+    pub(super) fn is_in_groups(&self, txn: &RoTxn<'_>, key: &PublicKey, groups: usize) -> Result<bool, Fail> {
+        Ok(self.memberships.prefix_iter(txn, key.as_bytes())?.take(groups).count() >= groups)
+    }
+
     /// How many groups `founder` founded by wraps in the 24 hours before `now`.
     pub(super) fn founded_today(&self, txn: &RoTxn<'_>, founder: &PublicKey, now: UnixSecs) -> Result<u32, Fail> {
         let tails = Self::tails(self.founded, txn, founder.as_bytes())?;

@@ -94,12 +94,8 @@ impl Tables {
         now: UnixSecs,
     ) -> Result<Vec<Sealed>, Fail> {
         let all = self.packages_of(txn, owner, vanishing, now)?;
-        let mut distinct: Vec<&Package> = Vec::new();
-        for package in &all {
-            if distinct.iter().all(|known| known.content != package.content) {
-                distinct.push(package);
-            }
-        }
+        let mut contents = std::collections::HashSet::new();
+        let mut distinct: Vec<&Package> = all.iter().filter(|package| contents.insert(&package.content)).collect();
         let mut left = distinct.len();
         // Oldest first, and what is of last resort after all that is not.
         distinct.sort_by_key(|package| package.last_resort);

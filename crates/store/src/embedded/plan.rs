@@ -19,8 +19,9 @@ use super::{
     tables::Tables,
 };
 
-/// Most ranges that a plan by authors and kinds may take; beyond, it goes by one of the two and looks at each event.
-const RANGES_MAX: usize = 20_000;
+/// Most ranges of a plan over what is public; beyond, it goes by a condition with fewer, or by time, and looks at each
+/// event. Each range costs a descent into the index on every page.
+const RANGES_MAX: usize = 2_000;
 
 /// The ranges in which every event lies that fits the query, each a prefix of index keys.
 pub(super) fn plan(tables: &Tables, txn: &RoTxn<'_>, query: &Query) -> Result<Vec<Key>, Fail> {
@@ -82,8 +83,13 @@ fn public(tables: &Tables, txn: &RoTxn<'_>, filter: &Filter, ranges: &mut Vec<Ke
     }
     match (&filter.authors, kinds) {
         (Some(authors), None) => {
+            let before = ranges.len();
             for author in authors {
-                author_kinds(tables, txn, author, ranges)?;
+                if !author_kinds(tables, txn, author, before + RANGES_MAX, ranges)? {
+                    ranges.truncate(before);
+                    ranges.push(prefix::everything_public());
+                    break;
+                }
             }
         }
         (_, Some(kinds)) => ranges.extend(kinds.into_iter().map(prefix::kind)),
@@ -92,9 +98,15 @@ fn public(tables: &Tables, txn: &RoTxn<'_>, filter: &Filter, ranges: &mut Vec<Ke
     Ok(())
 }
 
-/// A range for each kind that the author has written, found by leaping from one to the next. An author of very many kinds
-/// is an author to be read whole.
-fn author_kinds(tables: &Tables, txn: &RoTxn<'_>, author: &PublicKey, ranges: &mut Vec<Key>) -> Result<(), Fail> {
+/// A range for each kind that the author has written, found by leaping from one to the next; `false` when there would be
+/// more than `ranges_max` in all.
+fn author_kinds(
+    tables: &Tables,
+    txn: &RoTxn<'_>,
+    author: &PublicKey,
+    ranges_max: usize,
+    ranges: &mut Vec<Key>,
+) -> Result<bool, Fail> {
     let author = prefix::author(author);
     let mut from = Some(author);
     while let Some(start) = from {
@@ -102,8 +114,11 @@ fn author_kinds(tables: &Tables, txn: &RoTxn<'_>, author: &PublicKey, ranges: &m
         let Some(entry) = tables.index.range(txn, &range)?.next() else { break };
         let key = entry?.0;
         let Some(kind) = key.strip_prefix(&author[..]).and_then(|rest| rest.first_chunk::<2>()) else { break };
+        if ranges.len() >= ranges_max {
+            return Ok(false);
+        }
         ranges.push(author.with(kind));
         from = u16::try_from(number_from(kind) + 1).ok().map(|next| author.with(&next.to_be_bytes()));
     }
-    Ok(())
+    Ok(true)
 }

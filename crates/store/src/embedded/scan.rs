@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{Cursor, Page, PageBounds};
 
+/// So many tags of an event count as one more entry looked at.
+const TAGS_PER_ENTRY: usize = 32;
+
 /// What a page is made under.
 pub(super) struct Scan<'a> {
     pub(super) tables: &'a Tables,
@@ -169,6 +172,8 @@ impl Scan<'_> {
                     filling.entries = filling.entries.saturating_sub(1);
                     continue;
                 }
+                // An event of many tags is more work to match.
+                filling.entries += stored.event.tags().len() / TAGS_PER_ENTRY;
                 if self.shows(cursor, &stored) {
                     self.take(&mut filling, cursor, stored)?;
                 }

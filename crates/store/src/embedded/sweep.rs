@@ -79,15 +79,22 @@ impl Tx<'_> {
                 pending.push((*key, Vanished::read(value)?));
             }
         }
-        let from = pending.iter().map(|(_, vanished)| vanished.searched).min().unwrap_or(0);
-        let until = pending.iter().map(|(_, vanished)| vanished.until).max().unwrap_or(0);
+        // Those that are furthest are finished first: a key that vanishes while a search is under way waits for the next
+        // one, and cannot have it start anew.
+        let from = pending.iter().map(|(_, vanished)| vanished.searched).max().unwrap_or(0);
+        let furthest = pending.iter().filter(|(_, vanished)| vanished.searched == from);
+        let until = furthest.map(|(_, vanished)| vanished.until).max().unwrap_or(0);
         let (found, searched) = self.search(from, until, events_max)?;
         for cursor in &found {
             self.tables.remove_event(&mut self.txn, *cursor)?;
         }
         let mut more = false;
         for (key, mut vanished) in pending {
-            vanished.searched = vanished.searched.max(searched);
+            if vanished.searched != from {
+                more = true;
+                continue;
+            }
+            vanished.searched = searched;
             self.tables.vanished.put(&mut self.txn, key.as_bytes(), &vanished.bytes())?;
             if vanished.is_pending() {
                 more = true;

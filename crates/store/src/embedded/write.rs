@@ -10,7 +10,7 @@ use nostr_extensions::{
     Admitted, Effect, GroupStatus, Keep, NostrGroupId, Sealed, Source, Stamp,
     admit::NEVER,
     mls_gateway::{
-        group::{Changed, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster, apply_wrap},
+        group::{Changed, Refusal, RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap},
         key_package::Entry,
     },
 };
@@ -315,6 +315,10 @@ impl Tx<'_> {
             _ => 0,
         };
         match apply_wrap(&status, change, founded, now) {
+            // Anyone may wrap to anyone: it is delivered, and makes no more memberships than a reader can bear.
+            Ok(Some(_)) if self.tables.is_in_groups(&self.txn, &change.recipient, WRAPPED_GROUPS_MAX)? => {
+                Ok(Ok(Marks::default()))
+            }
             Ok(Some(changed)) => self.change(&change.group, changed, now).map(Ok),
             Ok(None) => Ok(Ok(Marks::default())),
             Err(refusal) => Ok(Err(Saved::Refused(refusal))),

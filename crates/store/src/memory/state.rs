@@ -9,7 +9,9 @@ use nostr_extensions::{
     Admitted, Audience, Effect, GroupState, GroupStatus, GroupView, Keep, NostrGroupId, Sealed, Stamp,
     mls_gateway::{
         deletion::{Deletion, may_delete, vanishes},
-        group::{Changed, Refusal, SeenEpoch, apply_roster, apply_vanish, apply_wrap, next_epoch},
+        group::{
+            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
+        },
         key_package::Entry,
     },
     query::Position,
@@ -99,7 +101,10 @@ impl State {
                 let founder = change.founder;
                 let recent = |(key, at): &&(PublicKey, UnixSecs)| Some(*key) == founder && at + DAY_SECS > now;
                 let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
+                let member_of = |view: &&GroupView| view.members.contains_key(&change.recipient);
+                let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
                 match apply_wrap(&self.status(&change.group), change, founded, now) {
+                    Ok(Some(_)) if is_full => Ok(With::default()),
                     Ok(Some(changed)) => Ok(self.change(&change.group, changed, now)),
                     Ok(None) => Ok(With::default()),
                     Err(refusal) => Err(Saved::Refused(refusal)),
@@ -286,6 +291,9 @@ impl State {
         let gone: Vec<Cursor> = gone.map(|(cursor, _)| *cursor).collect();
         for cursor in gone {
             self.remove(cursor);
+        }
+        if !leaves_groups(at, now) {
+            return With::default();
         }
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();

@@ -3,7 +3,10 @@
 use nostr_relay::config::KeyPackageConsumption;
 use serde_json::{Value, json};
 
-use super::{super::{World, ids, shown}, real::Package};
+use super::{
+    super::{World, ids, shown},
+    real::Package,
+};
 use crate::support::{Client, Event, Keys};
 
 async fn consuming() -> World {
@@ -137,7 +140,11 @@ async fn other_doors_show_ones_own_packages_alone() {
     assert_eq!(bobs.count(&[of(&alice)]).await, Ok(0));
     assert_eq!(bobs.neg_ids(of(&alice)).await, Ok(vec![]));
     assert_eq!(alices.count(&[of(&alice)]).await, Ok(3));
-    assert_eq!(shown(&mut alices, json!({"kinds": [443]})).await.map(|ids| ids.len()), Ok(3), "reading one's own takes nothing");
+    assert_eq!(
+        shown(&mut alices, json!({"kinds": [443]})).await.map(|ids| ids.len()),
+        Ok(3),
+        "reading one's own takes nothing"
+    );
 }
 
 /// At most 10 an hour for each reader and owner, and for each address and owner.
