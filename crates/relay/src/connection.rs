@@ -160,7 +160,7 @@ pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
     if let End::Close(code, reason) = end {
         // What was accepted is answered before the connection closes.
         let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.publisher.settled()).await;
-        let _ = drain(&mut wire, &outbox).await;
+        while let Ok(true) = drain(&mut wire, &outbox).await {}
         let close = Frame::close(code, reason);
         let _ = wire.within(async |socket| socket.send(close).await).await;
     }

@@ -103,7 +103,8 @@ impl Live {
         }
     }
 
-    /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of now; without it
+    /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of its place in the
+    /// log, so that a removal holds for the message after it and not for the one before; without it
     /// an event of a group is delivered to nobody.
     pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
         let mut delivered = 0;

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Gate, Policy, Sealed};
+use nostr_extensions::{Gate, Policy};
 use nostr_store::{
-    Store, StoreError,
+    Store,
     embedded::{Durability, Embedded, Options},
 };
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     rate_limit::RateLimits,
     server,
     telemetry::{self, OwnerTags},
-    writer::Writer,
+    writer::{Committed, Writer},
 };
 
 /// Why the relay did not start; the text is for the operator.
@@ -173,7 +173,6 @@ impl Relay {
 /// What live delivery needs, without the writer, so that the writer can end before it.
 struct Parts {
     live: Arc<Live>,
-    groups: Arc<Groups>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
@@ -182,7 +181,6 @@ impl Parts {
     fn of(app: &App) -> Self {
         Self {
             live: Arc::clone(&app.live),
-            groups: Arc::clone(&app.groups),
             metrics: Arc::clone(&app.metrics),
             clock: Arc::clone(&app.clock),
         }
@@ -190,23 +188,14 @@ impl Parts {
 }
 
 /// Delivers what was committed, in commit order, until the writer has ended.
-async fn follow(mut committed: mpsc::Receiver<Vec<Sealed>>, parts: Parts) {
+async fn follow(mut committed: mpsc::Receiver<Vec<Committed>>, parts: Parts) {
     while let Some(batch) = committed.recv().await {
-        for sealed in batch {
-            let group = match sealed.group() {
-                // A group whose state is not known is shut.
-                Some(id) => parts.groups.get(id).await.inspect_err(log_shut).ok(),
-                None => None,
-            };
+        for Committed { sealed, group } in batch {
             let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());
             parts.metrics.delivered(delivered);
         }
         tokio::task::yield_now().await;
     }
-}
-
-fn log_shut(error: &StoreError) {
-    tracing::error!(%error, "the state of a group cannot be read: a message was delivered to nobody, and is in the archive");
 }
 
 fn announce(config: &Config, address: SocketAddr) {

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use nostr_extensions::{Admitted, Sealed, mls_gateway::group::Refusal};
+use nostr_extensions::{Admitted, GroupState, Sealed, mls_gateway::group::Refusal};
 use nostr_protocol::{
     EventId, Kind, Rejection,
     message::{ok_frame, refused_frame},
@@ -111,6 +111,14 @@ pub const fn changes_group(kind: Kind) -> bool {
     matches!(kind, Kind::ROSTER | Kind::GIFT_WRAP | Kind::VANISH)
 }
 
+/// An event on its way to live delivery.
+pub struct Committed {
+    /// The event.
+    pub sealed: Sealed,
+    /// The state of its group when it was committed.
+    pub group: Option<Arc<GroupState>>,
+}
+
 /// The writer's front: where connections hand events in.
 #[derive(Clone)]
 pub struct Writer {
@@ -125,7 +133,7 @@ impl Writer {
         store: Arc<dyn Store>,
         groups: Arc<Groups>,
         metrics: Arc<Metrics>,
-    ) -> (Self, mpsc::Receiver<Vec<Sealed>>, tokio::task::JoinHandle<()>) {
+    ) -> (Self, mpsc::Receiver<Vec<Committed>>, tokio::task::JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
         let (committed, live) = mpsc::channel(LIVE_BATCHES_MAX);
         let task = tokio::spawn(run(waiting, store, groups, metrics, committed));
@@ -153,7 +161,7 @@ async fn run(
     store: Arc<dyn Store>,
     groups: Arc<Groups>,
     metrics: Arc<Metrics>,
-    committed: mpsc::Sender<Vec<Sealed>>,
+    committed: mpsc::Sender<Vec<Committed>>,
 ) {
     let mut jobs = Vec::with_capacity(BATCH_EVENTS_MAX);
     while waiting.recv_many(&mut jobs, BATCH_EVENTS_MAX).await > 0 {
@@ -169,22 +177,31 @@ async fn run(
         let saved = store.save(batch).await;
         metrics.db_operation("save", started.elapsed());
         let mut log = Vec::with_capacity(saved.len());
-        // Before anyone hears of it, what was changed is forgotten.
+        // Before anyone hears of it, what was changed is forgotten; and each event of a group takes along the group's
+        // state as of its own place in the log, not as of the end of the batch.
+        let mut states = Vec::with_capacity(saved.len());
         for saved in &saved {
-            if let Ok(Saved::New(sealed)) = saved {
-                groups.changed(&sealed.touches(), sealed.cursor());
-            }
+            let Ok(Saved::New(sealed)) = saved else {
+                states.push(None);
+                continue;
+            };
+            groups.changed(&sealed.touches(), sealed.cursor());
+            states.push(match sealed.group() {
+                // A group whose state is not known is shut.
+                Some(id) => groups.get(id).await.inspect_err(log_shut).ok(),
+                None => None,
+            });
         }
         let last = saved.iter().filter_map(|saved| match saved {
             Ok(Saved::New(sealed)) => Some(sealed.cursor()),
             _ => None,
         });
         groups.applied_up_to(last.max().unwrap_or(0));
-        for ((id, kind, publisher), saved) in answers.into_iter().zip(saved) {
+        for (((id, kind, publisher), saved), group) in answers.into_iter().zip(saved).zip(states) {
             metrics.saved(kind, &saved);
             let frame = answer(&id, &saved);
             if let Ok(Saved::New(sealed)) = saved {
-                log.push(sealed);
+                log.push(Committed { sealed, group });
             }
             publisher.end(changes_group(kind), frame);
         }
@@ -193,6 +210,10 @@ async fn run(
             tracing::error!("live delivery has ended while events were being stored");
         }
     }
+}
+
+fn log_shut(error: &StoreError) {
+    tracing::error!(%error, "the state of a group cannot be read: a message was delivered to nobody, and is in the archive");
 }
 
 fn answer(id: &EventId, saved: &Result<Saved, StoreError>) -> String {

@@ -25,8 +25,9 @@ use nostr_store::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-fn groups() -> u64 { std::env::var("G").unwrap().parse().unwrap() }
-
+fn groups() -> u64 {
+    std::env::var("G").unwrap().parse().unwrap()
+}
 
 const NOW: u64 = 1_795_370_771;
 /// Groups that the messages of others are spread over.
@@ -144,5 +145,7 @@ fn ingest_cpu(runtime: &Runtime) {
     }
 }
 
-
-fn main() { let rt = Runtime::new().unwrap(); ingest_cpu(&rt); }
+fn main() {
+    let rt = Runtime::new().unwrap();
+    ingest_cpu(&rt);
+}

@@ -19,10 +19,20 @@ fn embedded_subject() -> Subject {
     Subject { store: Arc::new(store), keep: Box::new(directory) }
 }
 
+fn embedded_subject_that_writes_ids() -> Subject {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open_with_recent_ids(directory.path(), Options::default(), 0).expect("a store");
+    Subject { store: Arc::new(store), keep: Box::new(directory) }
+}
+
 mod memory {
     nostr_store::conformance!(super::memory_subject);
 }
 
 mod embedded {
     nostr_store::conformance!(super::embedded_subject);
+}
+
+mod embedded_with_written_ids {
+    nostr_store::conformance!(super::embedded_subject_that_writes_ids);
 }

@@ -163,7 +163,7 @@ async fn connections_that_end_in_any_way_leave_nothing_behind() {
 }
 
 async fn connect_and_leave(address: std::net::SocketAddr, way: usize) {
-    if way % 8 == 0 {
+    if way.is_multiple_of(8) {
         // In the middle of the handshake.
         let mut stream = TcpStream::connect(address).await.expect("the relay listens");
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nupgrade: webs").await;
@@ -206,7 +206,7 @@ async fn connect_and_leave(address: std::net::SocketAddr, way: usize) {
 async fn gone(relay: &TestRelay) {
     let app = relay.app();
     let until = Instant::now() + Duration::from_secs(15);
-    while app.connections.len() > 0 || app.live.subscriptions() > 0 {
+    while !app.connections.is_empty() || app.live.subscriptions() > 0 {
         assert!(
             Instant::now() < until,
             "{} connections and {} subscriptions are left",

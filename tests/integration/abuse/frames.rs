@@ -336,7 +336,7 @@ impl Bits {
     /// The lowest bit first.
     fn put(&mut self, value: u32, bits: u32) {
         for at in 0..bits {
-            if self.used % 8 == 0 {
+            if self.used.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             let last = self.bytes.last_mut().expect("one was pushed");

@@ -110,7 +110,13 @@ impl Index {
     pub(super) fn connect(&mut self, outbox: Arc<Outbox>) -> ConnectionId {
         self.next_id += 1;
         let id = ConnectionId(self.next_id);
-        let connection = Connection { reader: Reader::default(), outbox, subscriptions: BTreeMap::new(), routes: 0, filter_bytes: 0 };
+        let connection = Connection {
+            reader: Reader::default(),
+            outbox,
+            subscriptions: BTreeMap::new(),
+            routes: 0,
+            filter_bytes: 0,
+        };
         self.connections.insert(id, connection);
         id
     }
@@ -184,8 +190,7 @@ impl Index {
         connection.subscriptions.insert(Arc::clone(&id), key);
         self.routes.extend(routes.iter().map(|route| (*route, key)));
         self.member_routes += member_routes;
-        let subscription =
-            Arc::new(Subscription { connection: connection_id, name: SubName::new(&id), id, filters });
+        let subscription = Arc::new(Subscription { connection: connection_id, name: SubName::new(&id), id, filters });
         let entry = Entry { subscription, routes, member_routes, seen: 0, from, from_unarchived: self.cursor };
         self.subscriptions.insert(key, entry);
         Ok(())

@@ -86,7 +86,7 @@ impl Tx<'_> {
                     marks.author_only |= !public;
                     marks.touches_groups |= touches_groups;
                     self.bury(id, &deletion.by, public)?;
-                    self.tables.remove_event(&mut self.txn, cursor)?;
+                    self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?;
                 }
                 Target::Others { public } | Target::Buried { public } => marks.author_only |= !public,
                 Target::Undeletable | Target::Unknown => {
@@ -103,7 +103,7 @@ impl Tx<'_> {
     }
 
     fn target(&self, id: &EventId, by: &PublicKey) -> Result<Target, Fail> {
-        let found = self.tables.find(&self.txn, id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
+        let found = self.find(id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
         let Some((cursor, stored)) = found else {
             let tombstone = self.tables.tombstones.get(&self.txn, &tombstone(id, by))?;
             return Ok(tombstone.map_or(Target::Unknown, |value| Target::Buried { public: value == [1] }));
@@ -132,7 +132,7 @@ impl Tx<'_> {
             let stored = self.tables.event(&self.txn, cursor)?.ok_or(Fail::Corrupt("an address leads to no event"))?;
             hidden = self.vanishing.hides(stored.event);
             if stored.event.created_at() <= at {
-                self.tables.remove_event(&mut self.txn, cursor)?;
+                self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?;
             }
         }
         if before.is_none_or(|before| before < at) {

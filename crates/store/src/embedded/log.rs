@@ -12,6 +12,7 @@ use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
+    ids::IdChanges,
     keys::{self, AUTHOR_ONLY, ID_BYTES, Key, LOG_ONLY, Stored, cursor_bytes, cursors_from, number_from},
     tables::Tables,
 };
@@ -23,12 +24,20 @@ impl Tables {
         self.events.get(txn, &cursor_bytes(cursor))?.map(Stored::read).transpose()
     }
 
-    /// The event of this id, hidden or not.
-    pub(super) fn find<'t>(&self, txn: &'t RoTxn<'_>, id: &EventId) -> Result<Option<(Cursor, Stored<'t>)>, Fail> {
-        let Some(cursors) = self.ids.get(txn, &id.as_bytes()[..ID_BYTES])? else { return Ok(None) };
-        for cursor in cursors_from(cursors) {
-            let stored = self.event(txn, cursor)?.ok_or(Fail::Corrupt("an id leads to no event"))?;
-            if stored.event.id() == *id {
+    /// The event of this id, hidden or not. `recent` are the cursors under which it may lie and which the `ids` table
+    /// does not know yet.
+    pub(super) fn find<'t>(
+        &self,
+        txn: &'t RoTxn<'_>,
+        id: &EventId,
+        recent: &[Cursor],
+    ) -> Result<Option<(Cursor, Stored<'t>)>, Fail> {
+        let written = self.ids.get(txn, &id.as_bytes()[..ID_BYTES])?.unwrap_or_default();
+        for cursor in recent.iter().copied().chain(cursors_from(written)) {
+            // What is recent may have been removed since, and be in no snapshot.
+            if let Some(stored) = self.event(txn, cursor)?
+                && stored.event.id() == *id
+            {
                 return Ok(Some((cursor, stored)));
             }
         }
@@ -47,19 +56,14 @@ impl Tables {
         event: &Event,
         stamp: Stamp,
         flags: u8,
+        ids: &mut IdChanges<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Sealed, Fail> {
         let cursor = stamp.cursor;
         let sealed = Sealed::new(event.clone(), stamp);
         Stored::write(scratch, &stamp, flags, event.record());
         self.events.put_with_flags(txn, PutFlags::APPEND, &cursor_bytes(cursor), scratch)?;
-        let id = event.id();
-        let id_key = &id.as_bytes()[..ID_BYTES];
-        if self.ids.get_or_put(txn, id_key, &cursor_bytes(cursor))?.is_some() {
-            let mut cursors = self.ids.get(txn, id_key)?.unwrap_or_default().to_vec();
-            cursors.extend_from_slice(&cursor_bytes(cursor));
-            self.ids.put(txn, id_key, &cursors)?;
-        }
+        ids.add(&event.id(), cursor);
         if flags & LOG_ONLY == 0 {
             keys::index_keys(event.view(), sealed.audience(), cursor, |key| Ok(self.index.put(txn, key, &[])?))?;
         }
@@ -68,21 +72,16 @@ impl Tables {
 
     /// Takes an event out with every entry that leads to it; `false` where there is none. Its entry in `expiry` stays
     /// and leads nowhere, as cursors are never used again.
-    pub(super) fn remove_event(&self, txn: &mut RwTxn<'_>, cursor: Cursor) -> Result<bool, Fail> {
+    pub(super) fn remove_event(
+        &self,
+        txn: &mut RwTxn<'_>,
+        ids: &mut IdChanges<'_>,
+        cursor: Cursor,
+    ) -> Result<bool, Fail> {
         let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(false) };
         let stored = Stored::read(&value)?;
         let event = stored.event;
-        let id = event.id();
-        let id_key = &id.as_bytes()[..ID_BYTES];
-        let others: Vec<u8> = cursors_from(self.ids.get(txn, id_key)?.unwrap_or_default())
-            .filter(|other| *other != cursor)
-            .flat_map(cursor_bytes)
-            .collect();
-        if others.is_empty() {
-            self.ids.delete(txn, id_key)?;
-        } else {
-            self.ids.put(txn, id_key, &others)?;
-        }
+        ids.remove(self, txn, event, cursor)?;
         if !stored.has(LOG_ONLY) {
             keys::index_keys(event, &stored.audience(), cursor, |key| {
                 self.index.delete(txn, key)?;
@@ -164,7 +163,12 @@ mod tests {
     use super::*;
     use crate::{
         PageBounds,
-        embedded::{Options, env::open_env, scan::Scan},
+        embedded::{
+            Options,
+            env::open_env,
+            ids::{Recent, Written},
+            scan::Scan,
+        },
     };
 
     const IDS: [u8; 3] = [9, 1, 5];
@@ -178,50 +182,91 @@ mod tests {
     }
 
     /// A store of events whose ids differ in their last byte alone, as an attacker can grind them for eight bytes.
-    fn store_of_twins() -> (tempfile::TempDir, Env<WithTls>, Tables) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let env = open_env(directory.path(), &Options::default()).expect("an environment");
-        let tables = Tables::open(&env).expect("a store");
-        let mut txn = env.write_txn().expect("a writer");
-        for (cursor, last) in (1..).zip(IDS) {
-            let stamp = Stamp { cursor, received_at: 1, expires_at: NEVER, author_only: false };
-            tables.put_event(&mut txn, &twin(last), stamp, 0, &mut Vec::new()).expect("it is put");
+    struct Twins {
+        env: Env<WithTls>,
+        tables: Tables,
+        recent: Recent,
+        written: (Written, usize),
+        _directory: tempfile::TempDir,
+    }
+
+    impl Twins {
+        /// Of which at most `most` ids are kept in memory.
+        fn new(most: usize) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let env = open_env(directory.path(), &Options::default()).expect("an environment");
+            let tables = Tables::open(&env).expect("a store");
+            let txn = env.read_txn().expect("a reader");
+            let recent = Recent::recover(&tables, &txn, most).expect("no ids");
+            let written = (Written::read(&tables, &txn).expect("none"), 0);
+            drop(txn);
+            let mut twins = Self { env, tables, recent, written, _directory: directory };
+            for (cursor, last) in (1..).zip(IDS) {
+                let stamp = Stamp { cursor, received_at: 1, expires_at: NEVER, author_only: false };
+                twins.change(|tables, txn, ids| {
+                    tables.put_event(txn, &twin(last), stamp, 0, ids, &mut Vec::new()).expect("it is put");
+                });
+            }
+            twins
         }
-        txn.commit().expect("a commit");
-        (directory, env, tables)
+
+        fn change<T>(&mut self, change: impl FnOnce(&Tables, &mut RwTxn<'_>, &mut IdChanges<'_>) -> T) -> T {
+            let (written, turn) = self.written.clone();
+            let mut ids = IdChanges::new(&self.recent, written, turn);
+            let mut txn = self.env.write_txn().expect("a writer");
+            let changed = change(&self.tables, &mut txn, &mut ids);
+            ids.write_overflow(&self.tables, &mut txn, 3).expect("ids are written");
+            txn.commit().expect("a commit");
+            self.written = ids.commit();
+            changed
+        }
+
+        fn find(&self, recent: &Recent, last: u8) -> Option<Cursor> {
+            let id = twin(last).id();
+            let txn = self.env.read_txn().expect("a reader");
+            self.tables.find(&txn, &id, &recent.cursors(&id)).expect("an answer").map(|(cursor, _)| cursor)
+        }
+
+        /// Where the three are found, by this process and by the next.
+        fn found(&self) -> [Option<Cursor>; 3] {
+            let found = IDS.map(|last| self.find(&self.recent, last));
+            let txn = self.env.read_txn().expect("a reader");
+            let recovered = Recent::recover(&self.tables, &txn, 3).expect("the ids");
+            drop(txn);
+            assert_eq!(IDS.map(|last| self.find(&recovered, last)), found);
+            assert_eq!(self.find(&self.recent, 2), None);
+            found
+        }
     }
 
     #[test]
     fn ids_that_begin_alike_are_told_apart() {
-        let (_directory, env, tables) = store_of_twins();
-        let find = |last: u8| {
-            let txn = env.read_txn().expect("a reader");
-            tables.find(&txn, &twin(last).id()).expect("an answer").map(|(cursor, _)| cursor)
-        };
-        assert_eq!([find(9), find(1), find(5), find(2)], [Some(1), Some(2), Some(3), None]);
-        for (removed, left) in [(2, [Some(1), None, Some(3)]), (1, [None, None, Some(3)]), (3, [None; 3])] {
-            let mut txn = env.write_txn().expect("a writer");
-            assert!(tables.remove_event(&mut txn, removed).expect("it is removed"));
-            assert!(!tables.remove_event(&mut txn, removed).expect("it is gone"));
-            txn.commit().expect("a commit");
-            assert_eq!([find(9), find(1), find(5)], left);
-        }
-        let txn = env.read_txn().expect("a reader");
-        for table in [tables.events, tables.ids, tables.index] {
-            assert!(table.is_empty(&txn).expect("an answer"), "nothing is left of what was removed");
+        for most in 0..4 {
+            let mut twins = Twins::new(most);
+            assert_eq!(twins.found(), [Some(1), Some(2), Some(3)], "{most}");
+            for (removed, left) in [(2, [Some(1), None, Some(3)]), (1, [None, None, Some(3)]), (3, [None; 3])] {
+                let mut remove = || twins.change(|tables, txn, ids| tables.remove_event(txn, ids, removed));
+                assert!(remove().expect("it is removed") && !remove().expect("it is gone"));
+                assert_eq!(twins.found(), left);
+            }
+            let txn = twins.env.read_txn().expect("a reader");
+            for table in [twins.tables.events, twins.tables.ids, twins.tables.index] {
+                assert!(table.is_empty(&txn).expect("an answer"), "nothing is left of what was removed");
+            }
         }
     }
 
     #[test]
     fn pages_go_on_between_ids_that_begin_alike() {
-        let (_directory, env, tables) = store_of_twins();
+        let Twins { env, tables, _directory, .. } = Twins::new(1);
         let query = Query { filter: Filter::default(), scope: Scope { everyone: true, ..Scope::default() } };
         let mut from: Option<Position> = None;
         let mut found = Vec::new();
         loop {
             let bounds = PageBounds { events_max: 1, bytes_max: 1, entries_max: 1 };
             let vanishing = Vanishing::default();
-            let scan = Scan { tables: &tables, vanishing: &vanishing, query: &query, from, up_to: 3, bounds, now: 1 };
+            let (tables, query, vanishing) = (&tables, &query, &vanishing);
+            let scan = Scan { tables, vanishing, query, recent: &[], from, up_to: 3, bounds, now: 1 };
             let page = scan.run(&env.read_txn().expect("a reader")).expect("a page");
             found.extend(page.events.iter().map(|sealed| sealed.position().id.as_bytes()[31]));
             from = page.next;

@@ -8,6 +8,7 @@ mod delete;
 mod env;
 mod fail;
 mod groups;
+mod ids;
 mod keys;
 mod log;
 mod packages;
@@ -42,6 +43,7 @@ use parking_lot::Mutex;
 use self::{
     fail::Fail,
     groups::Epochs,
+    ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
     log::{Vanishing, seal},
     queue::{Call, Queue},
@@ -91,6 +93,7 @@ impl Default for Options {
 struct Shared {
     head: AtomicU64,
     vanishing: ArcSwap<Vanishing>,
+    recent: Recent,
     epochs: Mutex<Epochs>,
 }
 
@@ -118,14 +121,32 @@ impl Embedded {
     /// [`OpenError`], in words for the operator: the directory cannot be written, is in use by another rnostr, holds no
     /// store, or one that a newer version made.
     pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        let directory = directory.as_ref();
+        Self::open_with(directory.as_ref(), options, RECENT_MAX)
+    }
+
+    /// As [`Embedded::open`], with so few ids in memory that some are written all the time.
+    ///
+    /// # Errors
+    /// See [`Embedded::open`].
+    #[cfg(feature = "testing")]
+    pub fn open_with_recent_ids(
+        directory: impl AsRef<Path>,
+        options: Options,
+        recent_ids_max: usize,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(directory.as_ref(), options, recent_ids_max)
+    }
+
+    fn open_with(directory: &Path, options: Options, recent_ids_max: usize) -> Result<Self, OpenError> {
         let lock = env::lock(directory)?;
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
         let damaged = |fail: Fail| OpenError(format!("{}: {}", directory.display(), fail.to_store_error()));
-        let shared = Arc::new(known(&env, &tables).map_err(damaged)?);
+        let (shared, written) = known(&env, &tables, recent_ids_max).map_err(damaged)?;
+        let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
-        let writer = Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), options.durability);
+        let writer =
+            Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), written, options.durability);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -178,7 +199,7 @@ impl Embedded {
 }
 
 /// What a process has to know before its first transaction.
-fn known(env: &Env<WithTls>, tables: &Tables) -> Result<Shared, Fail> {
+fn known(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Result<(Shared, Written), Fail> {
     let txn = env.read_txn()?;
     let next = tables.meta.get(&txn, NEXT_CURSOR)?.map_or(1, number_from);
     let head = tables.last_cursor(&txn)?.max(next.saturating_sub(1));
@@ -191,7 +212,13 @@ fn known(env: &Env<WithTls>, tables: &Tables) -> Result<Shared, Fail> {
             vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);
         }
     }
-    Ok(Shared { head: AtomicU64::new(head), vanishing: ArcSwap::from_pointee(vanishing), epochs: Mutex::default() })
+    let shared = Shared {
+        head: AtomicU64::new(head),
+        vanishing: ArcSwap::from_pointee(vanishing),
+        recent: Recent::recover(tables, &txn, recent_ids_max)?,
+        epochs: Mutex::default(),
+    };
+    Ok((shared, Written::read(tables, &txn)?))
 }
 
 impl Drop for Embedded {
@@ -227,8 +254,11 @@ impl Store for Embedded {
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
-            let vanishing = self.shared.vanishing.load();
-            let scan = Scan { tables: &self.tables, vanishing: &vanishing, query, from, up_to, bounds, now };
+            let ids = query.filter.ids.as_deref().unwrap_or_default();
+            let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
+            let (tables, recent) = (&self.tables, &recent[..]);
+            let vanishing = &self.shared.vanishing.load();
+            let scan = Scan { tables, vanishing, query, recent, from, up_to, bounds, now };
             self.read(|txn| scan.run(txn))
         })
     }
@@ -243,8 +273,11 @@ impl Store for Embedded {
 
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
+            let recent = self.shared.recent.cursors(id);
             let vanishing = self.shared.vanishing.load();
-            self.read(|txn| Ok(self.tables.find(txn, id)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event))))
+            self.read(|txn| {
+                Ok(self.tables.find(txn, id, &recent)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event)))
+            })
         })
     }
 

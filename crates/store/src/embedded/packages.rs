@@ -8,6 +8,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
+    ids::IdChanges,
     keys::{Key, cursor_bytes, hash16, number_from},
     log::{Vanishing, seal, tombstone},
     tables::Tables,
@@ -88,6 +89,7 @@ impl Tables {
     pub(super) fn claim(
         &self,
         txn: &mut RwTxn<'_>,
+        ids: &mut IdChanges<'_>,
         owner: &PublicKey,
         packages_max: usize,
         vanishing: &Vanishing,
@@ -112,7 +114,7 @@ impl Tables {
                 let stored = self.event(txn, twin.cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))?;
                 let id = stored.event.id();
                 self.tombstones.put(txn, &tombstone(&id, owner), &[1])?;
-                self.remove_event(txn, twin.cursor)?;
+                self.remove_event(txn, ids, twin.cursor)?;
             }
         }
         Ok(given)

@@ -25,6 +25,8 @@ pub(super) struct Scan<'a> {
     pub(super) tables: &'a Tables,
     pub(super) vanishing: &'a Vanishing,
     pub(super) query: &'a Query,
+    /// For each id of the filter what [`super::ids::Recent`] said before the snapshot was taken.
+    pub(super) recent: &'a [Vec<Cursor>],
     pub(super) from: Option<Position>,
     pub(super) up_to: Cursor,
     pub(super) bounds: PageBounds,
@@ -127,8 +129,8 @@ impl Scan<'_> {
     /// Each id is looked up; there are no more of them than a filter may name.
     fn by_ids(&self, txn: &RoTxn<'_>, ids: &[EventId]) -> Result<Page, Fail> {
         let mut found = Vec::new();
-        for id in ids {
-            let Some((cursor, stored)) = self.tables.find(txn, id)? else { continue };
+        for (id, recent) in ids.iter().zip(self.recent) {
+            let Some((cursor, stored)) = self.tables.find(txn, id, recent)? else { continue };
             let position = position(&stored);
             if self.is_behind_from(position) && self.shows(cursor, &stored) {
                 found.push((position, cursor, stored));

@@ -58,7 +58,7 @@ impl Tx<'_> {
         for (key, cursors) in lists {
             let mut left = &cursors[..];
             while let (Some(cursor), true) = (cursors_from(left).next(), swept.removed < events_max) {
-                swept.removed += usize::from(self.tables.remove_event(&mut self.txn, cursor)?);
+                swept.removed += usize::from(self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?);
                 left = &left[6..];
             }
             if left.len() < cursors.len() {
@@ -86,7 +86,7 @@ impl Tx<'_> {
         let until = furthest.map(|(_, vanished)| vanished.until).max().unwrap_or(0);
         let (found, searched) = self.search(from, until, events_max)?;
         for cursor in &found {
-            self.tables.remove_event(&mut self.txn, *cursor)?;
+            self.tables.remove_event(&mut self.txn, &mut self.ids, *cursor)?;
         }
         let mut more = false;
         for (key, mut vanished) in pending {

@@ -14,13 +14,14 @@ use nostr_extensions::{
         key_package::Entry,
     },
 };
-use nostr_protocol::{EventRef, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
 
 use super::{
     Shared,
     fail::Fail,
     groups::raised,
-    keys::{self, CURSOR_MAX, Key, cursor_bytes, number_from},
+    ids::IdChanges,
+    keys::{self, CURSOR_MAX, Key, Stored, cursor_bytes, number_from},
     log::{Vanishing, tombstone, vanished_at},
     tables::Tables,
 };
@@ -50,6 +51,7 @@ pub(super) struct Tx<'e> {
     /// The cursor of the next event.
     pub(super) next: Cursor,
     pub(super) vanishing: Arc<Vanishing>,
+    pub(super) ids: IdChanges<'e>,
     pub(super) epochs: HashMap<NostrGroupId, Option<u64>>,
     pub(super) expiring: BTreeMap<UnixSecs, Vec<u8>>,
     pub(super) scratch: Vec<u8>,
@@ -74,7 +76,7 @@ impl Tx<'_> {
             self.next += 1;
             return Ok(Saved::New(Sealed::new(admitted.event().clone(), stamp)));
         }
-        if let Some((_, stored)) = self.tables.find(&self.txn, &event.id())?
+        if let Some((_, stored)) = self.find(&event.id())?
             && !self.vanishing.hides(stored.event)
         {
             return Ok(Saved::Duplicate);
@@ -100,6 +102,11 @@ impl Tx<'_> {
         self.put(admitted, marks).map(Saved::New)
     }
 
+    /// The stored event of this id, hidden or not.
+    pub(super) fn find(&self, id: &EventId) -> Result<Option<(Cursor, Stored<'_>)>, Fail> {
+        self.tables.find(&self.txn, id, &self.ids.cursors(id))
+    }
+
     fn stamp(&self, admitted: &Admitted, author_only: bool) -> Stamp {
         Stamp { cursor: self.next, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
     }
@@ -117,7 +124,8 @@ impl Tx<'_> {
         ] {
             flags |= if set { flag } else { 0 };
         }
-        let sealed = self.tables.put_event(&mut self.txn, admitted.event(), stamp, flags, &mut self.scratch)?;
+        let sealed =
+            self.tables.put_event(&mut self.txn, admitted.event(), stamp, flags, &mut self.ids, &mut self.scratch)?;
         if stamp.expires_at != NEVER {
             self.expiring.entry(stamp.expires_at).or_default().extend_from_slice(&cursor_bytes(stamp.cursor));
         }
@@ -193,7 +201,7 @@ impl Tx<'_> {
 
     fn take_place(&mut self, address: &[u8], old: Option<Cursor>) -> Result<(), Fail> {
         if let Some(old) = old {
-            self.tables.remove_event(&mut self.txn, old)?;
+            self.tables.remove_event(&mut self.txn, &mut self.ids, old)?;
         }
         Ok(self.tables.addresses.put(&mut self.txn, address, &cursor_bytes(self.next))?)
     }

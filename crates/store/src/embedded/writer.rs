@@ -16,6 +16,7 @@ use nostr_protocol::{Kind, PublicKey, UnixSecs};
 use super::{
     Durability, Shared,
     fail::Fail,
+    ids::{IdChanges, Written},
     queue::{Call, Queue, Taken, Waiting},
     sweep::Swept,
     tables::{NEXT_CURSOR, Tables},
@@ -64,6 +65,8 @@ pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     durability: Durability,
     standings: Standings,
+    /// Up to where ids are written, and which come next.
+    ids: (Written, usize),
     next: Cursor,
     /// The next process starts here, or above.
     set_aside: Cursor,
@@ -87,6 +90,7 @@ impl Writer {
         tables: Tables,
         shared: Arc<Shared>,
         queue: Arc<Queue>,
+        written: Written,
         durability: Durability,
     ) -> Self {
         let next = shared.head.load(Ordering::Acquire) + 1;
@@ -98,6 +102,7 @@ impl Writer {
             queue,
             durability,
             standings: HashMap::new(),
+            ids: (written, 0),
             next,
             set_aside: next,
             epochs_written: now,
@@ -219,6 +224,7 @@ impl Writer {
             standings: &mut self.standings,
             next: self.next,
             vanishing: Arc::clone(&before),
+            ids: IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1),
             epochs: HashMap::new(),
             expiring: BTreeMap::new(),
             scratch: Vec::new(),
@@ -244,13 +250,19 @@ impl Writer {
                     brings |= needed(admitted) == Room::Everything;
                     Ok(Outcome::Saved(tx.save(admitted)?))
                 }
-                Work::Claim { owner, packages_max, now } => {
-                    Ok(Outcome::Claimed(tx.tables.claim(&mut tx.txn, owner, *packages_max, &tx.vanishing, *now)?))
-                }
+                Work::Claim { owner, packages_max, now } => Ok(Outcome::Claimed(tx.tables.claim(
+                    &mut tx.txn,
+                    &mut tx.ids,
+                    owner,
+                    *packages_max,
+                    &tx.vanishing,
+                    *now,
+                )?)),
                 Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
             });
         }
         tx.flush_expiry()?;
+        tx.ids.write_overflow(tx.tables, &mut tx.txn, tx.next - 1)?;
         let set_aside =
             if closing { Some(tx.next) } else { (tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD) };
         if let Some(cursor) = set_aside {
@@ -259,9 +271,10 @@ impl Writer {
         if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
             return Err(Fail::Full);
         }
-        let Tx { txn, next, vanishing, epochs, .. } = tx;
+        let Tx { txn, next, vanishing, ids, epochs, .. } = tx;
         txn.commit()?;
 
+        self.ids = ids.commit();
         self.next = next;
         self.set_aside = set_aside.unwrap_or(self.set_aside);
         let wrote = !works.is_empty() || !unwritten.is_empty() || closing;

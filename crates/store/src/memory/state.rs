@@ -10,7 +10,8 @@ use nostr_extensions::{
     mls_gateway::{
         deletion::{Deletion, may_delete, vanishes},
         group::{
-            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
+            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups,
+            next_epoch,
         },
         key_package::Entry,
     },

@@ -1,0 +1,221 @@
+//! Which cursors an id leads to.
+//!
+//! Ids are hashes, so each one that goes into a tree dirties a page of its own: half of what storing a short event would
+//! cost. The newest are therefore kept in memory, and written when there are many of them, one 256th of all ids after
+//! the other, so that a page takes many at once. After a start they are read back out of the log, which is what makes
+//! them durable: `meta` says for each 256th up to which cursor its ids are written.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use heed::{RoTxn, RwTxn};
+use nostr_protocol::{EventId, EventRef};
+use parking_lot::RwLock;
+
+use super::{
+    fail::Fail,
+    keys::{Stored, cursor_bytes, cursors_from, number_from},
+    tables::Tables,
+};
+use crate::Cursor;
+
+/// Most ids in memory, at about 24 bytes each.
+pub(super) const RECENT_MAX: usize = 262_144;
+/// By the first byte of an id.
+const SHARDS: usize = 256;
+/// In `meta`: for each shard, the cursor up to which its ids are written, 6 bytes each.
+const WRITTEN: &[u8] = b"ids-written";
+
+/// The front of an id that the `ids` table is keyed by.
+type Front = u64;
+
+fn front(id: &EventId) -> Front {
+    number_from(&id.as_bytes()[..8])
+}
+
+fn shard_of(front: Front) -> usize {
+    usize::from(front.to_be_bytes()[0])
+}
+
+/// Ids that are not in the `ids` table yet. Readers ask here first and in their snapshot then: what leaves here is in
+/// every later snapshot.
+pub(super) struct Recent {
+    shards: Box<[RwLock<BTreeSet<(Front, Cursor)>>]>,
+    len: AtomicUsize,
+    most: usize,
+}
+
+impl Recent {
+    /// Cursors of events whose ids begin as this one does.
+    pub(super) fn cursors(&self, id: &EventId) -> Vec<Cursor> {
+        let front = front(id);
+        let shard = self.shards[shard_of(front)].read();
+        shard.range((front, 0)..=(front, Cursor::MAX)).map(|(_, cursor)| *cursor).collect()
+    }
+
+    fn insert(&self, entry: (Front, Cursor)) {
+        if self.shards[shard_of(entry.0)].write().insert(entry) {
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, entry: &(Front, Cursor)) {
+        if self.shards[shard_of(entry.0)].write().remove(entry) {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads back what a process before had in memory.
+    pub(super) fn recover(tables: &Tables, txn: &RoTxn<'_>, most: usize) -> Result<Self, Fail> {
+        let shards = std::iter::repeat_with(RwLock::default).take(SHARDS).collect();
+        let recent = Self { shards, len: AtomicUsize::new(0), most };
+        let written = Written::read(tables, txn)?;
+        let from = cursor_bytes(written.0.iter().copied().min().unwrap_or(0));
+        let range = (std::ops::Bound::Excluded(&from[..]), std::ops::Bound::Unbounded);
+        for entry in tables.events.range(txn, &range)? {
+            let (key, value) = entry?;
+            let (cursor, front) = (number_from(key), front(&Stored::read(value)?.event.id()));
+            if cursor > written.0[shard_of(front)] {
+                recent.insert((front, cursor));
+            }
+        }
+        Ok(recent)
+    }
+}
+
+/// Up to which cursor each shard is written.
+#[derive(Clone)]
+pub(super) struct Written([Cursor; SHARDS]);
+
+impl Written {
+    pub(super) fn read(tables: &Tables, txn: &RoTxn<'_>) -> Result<Self, Fail> {
+        let mut written = Self([0; SHARDS]);
+        for (to, cursor) in written.0.iter_mut().zip(cursors_from(tables.meta.get(txn, WRITTEN)?.unwrap_or_default())) {
+            *to = cursor;
+        }
+        Ok(written)
+    }
+}
+
+/// What a transaction does to ids; readers learn of it when it is committed.
+pub(super) struct IdChanges<'a> {
+    recent: &'a Recent,
+    written: Written,
+    /// The shard to be written next.
+    turn: usize,
+    added: BTreeSet<(Front, Cursor)>,
+    removed: BTreeSet<(Front, Cursor)>,
+}
+
+impl<'a> IdChanges<'a> {
+    pub(super) const fn new(recent: &'a Recent, written: Written, turn: usize) -> Self {
+        Self { recent, written, turn, added: BTreeSet::new(), removed: BTreeSet::new() }
+    }
+
+    /// Cursors of events whose ids begin as this one does, which are not in the table.
+    pub(super) fn cursors(&self, id: &EventId) -> Vec<Cursor> {
+        let mut cursors = self.recent.cursors(id);
+        let front = front(id);
+        if !self.removed.is_empty() {
+            cursors.retain(|cursor| !self.removed.contains(&(front, *cursor)));
+        }
+        cursors.extend(self.added.range((front, 0)..=(front, Cursor::MAX)).map(|(_, cursor)| *cursor));
+        cursors
+    }
+
+    pub(super) fn add(&mut self, id: &EventId, cursor: Cursor) {
+        self.added.insert((front(id), cursor));
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        tables: &Tables,
+        txn: &mut RwTxn<'_>,
+        event: EventRef<'_>,
+        cursor: Cursor,
+    ) -> Result<(), Fail> {
+        let entry = (front(&event.id()), cursor);
+        if cursor > self.written.0[shard_of(entry.0)] {
+            if !self.added.remove(&entry) {
+                self.removed.insert(entry);
+            }
+            return Ok(());
+        }
+        let key = entry.0.to_be_bytes();
+        let others: Vec<u8> = cursors_from(tables.ids.get(txn, &key)?.unwrap_or_default())
+            .filter(|other| *other != cursor)
+            .flat_map(cursor_bytes)
+            .collect();
+        if others.is_empty() {
+            tables.ids.delete(txn, &key)?;
+        } else {
+            tables.ids.put(txn, &key, &others)?;
+        }
+        Ok(())
+    }
+
+    /// Writes shards in turn while there are too many ids in memory. `up_to` is the last cursor of the transaction, which
+    /// adds nothing more.
+    pub(super) fn write_overflow(&mut self, tables: &Tables, txn: &mut RwTxn<'_>, up_to: Cursor) -> Result<(), Fail> {
+        let mut len = self.recent.len.load(Ordering::Relaxed) + self.added.len() - self.removed.len();
+        let mut wrote = false;
+        for _ in 0..SHARDS {
+            if len <= self.recent.most {
+                break;
+            }
+            len -= self.write_shard(tables, txn, up_to)?;
+            wrote = true;
+        }
+        if wrote {
+            let packed: Vec<u8> = self.written.0.iter().copied().flat_map(cursor_bytes).collect();
+            tables.meta.put(txn, WRITTEN, &packed)?;
+        }
+        Ok(())
+    }
+
+    fn write_shard(&mut self, tables: &Tables, txn: &mut RwTxn<'_>, up_to: Cursor) -> Result<usize, Fail> {
+        let shard = self.turn;
+        self.turn = (self.turn + 1) % SHARDS;
+        let first = (shard as u64) << 56;
+        let range = (first, 0)..=(first | ((1 << 56) - 1), Cursor::MAX);
+        let held = self.recent.shards[shard].read();
+        let mut entries: BTreeSet<(Front, Cursor)> = held.difference(&self.removed).copied().collect();
+        self.removed.extend(held.iter().copied());
+        drop(held);
+        let added: Vec<_> = self.added.range(range).copied().collect();
+        for entry in added {
+            self.added.remove(&entry);
+            entries.insert(entry);
+        }
+        for (front, cursor) in &entries {
+            put(tables, txn, *front, *cursor)?;
+        }
+        self.written.0[shard] = up_to;
+        Ok(entries.len())
+    }
+
+    /// Tells readers, after the commit; gives what the next transaction starts from.
+    pub(super) fn commit(self) -> (Written, usize) {
+        for entry in &self.added {
+            self.recent.insert(*entry);
+        }
+        for entry in &self.removed {
+            self.recent.remove(entry);
+        }
+        (self.written, self.turn)
+    }
+}
+
+fn put(tables: &Tables, txn: &mut RwTxn<'_>, front: Front, cursor: Cursor) -> Result<(), Fail> {
+    let key = front.to_be_bytes();
+    if let Some(others) = tables.ids.get_or_put(txn, &key, &cursor_bytes(cursor))? {
+        let mut cursors = others.to_vec();
+        if cursors_from(&cursors).all(|other| other != cursor) {
+            cursors.extend_from_slice(&cursor_bytes(cursor));
+            tables.ids.put(txn, &key, &cursors)?;
+        }
+    }
+    Ok(())
+}
