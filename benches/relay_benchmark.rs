@@ -6,7 +6,13 @@
 //!
 //! Sizes are set by environment: `BENCH_EVENTS` (events to ingest, 40000), `BENCH_STORED` (events of other groups, 1000000),
 //! `BENCH_QUERIES` (20000), `BENCH_CONNECTIONS` (idle connections, 10000).
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, reason = "a benchmark fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark fails by panicking"
+)]
 
 mod relay;
 

@@ -74,10 +74,8 @@ impl Drop for RelayProcess {
 
 /// Where stores are made: on a disk, and not in memory.
 pub fn scratch() -> PathBuf {
-    let dir = std::env::var_os("CARGO_TARGET_TMPDIR").map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_rnostr")).parent().unwrap().join("bench"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("CARGO_TARGET_TMPDIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rnostr")).parent().unwrap().join("bench"), PathBuf::from);
     fs::create_dir_all(&dir).unwrap();
     dir
 }

@@ -27,7 +27,10 @@ pub fn rate(count: usize, time: Duration) -> String {
 pub fn percentiles(mut times: Vec<Duration>) -> [(&'static str, String); 2] {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    [("p50", format!("{:.3} ms", at(0.5).as_secs_f64() * 1e3)), ("p99", format!("{:.3} ms", at(0.99).as_secs_f64() * 1e3))]
+    [
+        ("p50", format!("{:.3} ms", at(0.5).as_secs_f64() * 1e3)),
+        ("p99", format!("{:.3} ms", at(0.99).as_secs_f64() * 1e3)),
+    ]
 }
 
 /// What the machine gives at most: one signature check, and one fsync of one page.

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use nostr_extensions::{
-    GroupState, GroupStatus, Policy, Reader, Writer, admit,
-};
+use nostr_extensions::{GroupState, GroupStatus, Policy, Reader, Writer, admit};
 use nostr_protocol::{
     auth::RelayNames,
     testing::{EventBuilder, public_key, random_keypair},
@@ -48,7 +46,10 @@ pub async fn ingest(relay: &RelayProcess) {
     let (started, cpu) = (Instant::now(), relay.cpu());
     join_all(clients.iter_mut().map(|(client, frames)| publish(client, frames, INGEST_IN_FLIGHT))).await;
     let (time, cpu) = (started.elapsed(), relay.cpu() - cpu);
-    line("ingest 445, 64 x 32 in flight", &[("rate", rate(frames.len(), time)), ("CPU/event", micros(cpu, frames.len()))]);
+    line(
+        "ingest 445, 64 x 32 in flight",
+        &[("rate", rate(frames.len(), time)), ("CPU/event", micros(cpu, frames.len()))],
+    );
     let mut client = Client::connect(relay.port).await;
     let mut times = Vec::new();
     for frame in single {

@@ -14,7 +14,7 @@ use crate::app::App;
 /// Most events of one page.
 const PAGE_EVENTS_MAX: usize = 256;
 /// A page ends with the event that reaches this many bytes.
-const PAGE_BYTES_MAX: usize = 1 << 20;
+const PAGE_BYTES_MAX: usize = 256 << 10;
 /// Most index entries that one page looks at, so that no read holds its thread for long.
 const PAGE_ENTRIES_MAX: usize = 2_000;
 /// Most pages of one request.
@@ -120,7 +120,9 @@ impl<'a> Read<'a> {
             // The first page takes no more than is wanted. Where that was not enough, what is hidden from this reader
             // stands in between, and pages of full size get past it.
             events_max: match current.from {
-                None if filter.ids.is_none() => PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX)),
+                None if filter.ids.is_none() => {
+                    PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX))
+                }
                 _ => PAGE_EVENTS_MAX,
             },
             bytes_max: PAGE_BYTES_MAX,

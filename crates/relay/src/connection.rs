@@ -31,6 +31,8 @@ const WRITE_SECS_MAX: u64 = 30;
 const STOPPING_WRITE_SECS_MAX: u64 = 2;
 /// Most frames that are put together before they are written.
 const FRAMES_PER_FLUSH_MAX: usize = 128;
+/// The same in bytes: what a slow client is given [`WRITE_SECS_MAX`] for.
+const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
 /// Longest wait for the client to close its side.
 const CLOSE_SECS_MAX: u64 = 2;
 /// Longest wait at the end for events that are under way.
@@ -216,15 +218,17 @@ fn close_for(error: &WebSocketError) -> End {
 
 /// Writes some of what waits; says whether more may wait.
 async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, End> {
-    let mut fed = 0;
+    let (mut frames, mut bytes) = (0, 0);
+    let is_full = |frames, bytes| frames >= FRAMES_PER_FLUSH_MAX || bytes >= BYTES_PER_FLUSH_MAX;
     let waiting = std::iter::from_fn(|| {
-        let frame = outbox.pop();
-        fed += usize::from(frame.is_some());
-        frame
+        let frame = if is_full(frames, bytes) { None } else { outbox.pop() }?;
+        frames += 1;
+        bytes += frame.byte_len();
+        Some(frame)
     });
-    wire.feed_all(waiting.take(FRAMES_PER_FLUSH_MAX)).await?;
+    wire.feed_all(waiting).await?;
     wire.flush().await?;
-    Ok(fed == FRAMES_PER_FLUSH_MAX)
+    Ok(is_full(frames, bytes))
 }
 
 async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), End> {

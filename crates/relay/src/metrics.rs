@@ -38,18 +38,14 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         #[allow(clippy::expect_used, reason = "the buckets are a literal that is not empty")]
-        let recorder = PrometheusBuilder::new()
-            .set_buckets(&DB_BUCKETS_SECS)
-            .expect("buckets are given")
-            .build_recorder();
-        let counter = |name: &'static str, labels: Vec<Label>| {
-            recorder.register_counter(&Key::from_parts(name, labels), &META)
-        };
-        let processed = |kind: String| {
-            counter("mls_gateway_events_processed_total", vec![Label::new("kind", kind)])
-        };
+        let recorder =
+            PrometheusBuilder::new().set_buckets(&DB_BUCKETS_SECS).expect("buckets are given").build_recorder();
+        let counter =
+            |name: &'static str, labels: Vec<Label>| recorder.register_counter(&Key::from_parts(name, labels), &META);
+        let processed = |kind: String| counter("mls_gateway_events_processed_total", vec![Label::new("kind", kind)]);
         let duration = |operation: &'static str| {
-            let key = Key::from_parts("mls_gateway_db_operation_duration_seconds", vec![Label::new("operation", operation)]);
+            let key =
+                Key::from_parts("mls_gateway_db_operation_duration_seconds", vec![Label::new("operation", operation)]);
             recorder.register_histogram(&key, &META)
         };
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &META);

@@ -59,7 +59,9 @@ impl Outgoing {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// How long it is, by what is in it.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
             Self::Event(_, json) => json.len(),
@@ -118,11 +120,11 @@ impl Outbox {
         if queue.closed {
             return Ok(());
         }
-        if queue.events >= OUTBOX_EVENTS_MAX || queue.event_bytes + event.bytes() > self.event_bytes_max {
+        if queue.events >= OUTBOX_EVENTS_MAX || queue.event_bytes + event.byte_len() > self.event_bytes_max {
             return Err(TooSlow);
         }
         queue.events += 1;
-        queue.event_bytes += event.bytes();
+        queue.event_bytes += event.byte_len();
         queue.frames.push_back(event);
         drop(queue);
         self.filled.notify_one();

@@ -74,7 +74,9 @@ fn raise_descriptor_limit(connections_max: usize) {
     let wanted = connections_max as u64 + OTHER_DESCRIPTORS;
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
-            tracing::warn!("the system allows {limit} open files, too few for server.connections_max = {connections_max}");
+            tracing::warn!(
+                "the system allows {limit} open files, too few for server.connections_max = {connections_max}"
+            );
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files was not raised"),
@@ -96,11 +98,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`StartError`], in words for the operator.
-    pub async fn start(
-        config: Arc<Config>,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, StartError> {
+    pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let wanted = config.server.socket_address();
         let listener = server::bind(wanted)
             .await
@@ -179,11 +177,7 @@ struct Parts {
 
 impl Parts {
     fn of(app: &App) -> Self {
-        Self {
-            live: Arc::clone(&app.live),
-            metrics: Arc::clone(&app.metrics),
-            clock: Arc::clone(&app.clock),
-        }
+        Self { live: Arc::clone(&app.live), metrics: Arc::clone(&app.metrics), clock: Arc::clone(&app.clock) }
     }
 }
 

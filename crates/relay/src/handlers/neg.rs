@@ -65,9 +65,9 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     }
     session.publisher.settled().await;
     let app = &session.app;
-    let query = plan(app, &session.reader, &filter).await.map_err(|error| {
-        Rejection::from(crate::archive::ReadError::from(error))
-    })?;
+    let query = plan(app, &session.reader, &filter)
+        .await
+        .map_err(|error| Rejection::from(crate::archive::ReadError::from(error)))?;
     let _place = app.unbounded_reads.acquire().await;
     let mut places = Vec::new();
     let mut storage = NegentropyStorageVector::new();
@@ -83,7 +83,9 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
         }
         if !page.is_empty() {
             let share = Arc::clone(&app.neg_events).try_acquire_many_owned(page.len() as u32);
-            places.push(share.map_err(|_| Rejection::blocked("too many sessions are open on this relay; try again later"))?);
+            places.push(
+                share.map_err(|_| Rejection::blocked("too many sessions are open on this relay; try again later"))?,
+            );
         }
         for event in page {
             let id = Id::from_byte_array(*event.id().as_bytes());
@@ -92,8 +94,8 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
         tokio::task::yield_now().await;
     }
     storage.seal().map_err(|_| Rejection::error("the session cannot be opened"))?;
-    let negentropy = Negentropy::owned(storage, ANSWER_BYTES_MAX)
-        .map_err(|_| Rejection::error("the session cannot be opened"))?;
+    let negentropy =
+        Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
     Ok(Open { negentropy, filter, groups: query.scope.groups, _places: places })
 }

@@ -1,7 +1,7 @@
 //! `REQ`: subscribe at the current cursor, read the archive up to it, EOSE, then live from the cursor on. Nothing falls
 //! between the two, and nothing comes twice.
 
-use nostr_extensions::{policy::KeyPackageConsumption, Released};
+use nostr_extensions::{Released, policy::KeyPackageConsumption};
 use nostr_protocol::{EventId, Filter, Rejection, message::eose_frame};
 
 use crate::{
@@ -36,19 +36,13 @@ const CLAIMED_PER_ANSWER_MAX: usize = 2;
 const CLAIMED_OWNERS_MAX: usize = 50;
 
 /// Serves a request.
-pub(crate) async fn handle(
-    session: &mut Session,
-    wire: &mut Wire,
-    id: &str,
-    filters: Vec<Filter>,
-) -> Result<(), Stop> {
+pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, filters: Vec<Filter>) -> Result<(), Stop> {
     session.check_request(id, &filters)?;
     session.publisher.settled().await;
     let app = &session.app;
     let limitation = &app.config.limitation;
     let filters: std::sync::Arc<[Filter]> = filters.into();
-    let up_to =
-        app.live.subscribe(session.id, id, std::sync::Arc::clone(&filters), limitation.max_subscriptions)?;
+    let up_to = app.live.subscribe(session.id, id, std::sync::Arc::clone(&filters), limitation.max_subscriptions)?;
     let claimed = claim(session, &filters).await?;
     let limits = Limits { default: limitation.default_limit as u64, max: limitation.max_limit as u64 };
     let name = SubName::new(id);
@@ -79,7 +73,9 @@ async fn claim(session: &Session, filters: &[Filter]) -> Result<Vec<Released>, R
         let Some(authors) = filter.authors.as_ref().filter(|_| asks && !filter.is_impossible()) else { continue };
         owners += authors.len();
         if owners > CLAIMED_OWNERS_MAX {
-            return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {CLAIMED_OWNERS_MAX} owners")));
+            return Err(Rejection::invalid(format!(
+                "a request takes KeyPackages of at most {CLAIMED_OWNERS_MAX} owners"
+            )));
         }
         for owner in authors.iter().filter(|owner| !session.reader.has(owner)) {
             let Some(reader) = session.reader.primary() else { continue };

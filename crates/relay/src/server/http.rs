@@ -103,7 +103,8 @@ async fn metrics(
     };
     if !open {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n").into_response();
+        return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n")
+            .into_response();
     }
     let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
@@ -116,9 +117,8 @@ async fn root(
     mut request: Request,
 ) -> Response {
     let headers = request.headers();
-    let asks_upgrade = headers
-        .get(header::UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let asks_upgrade =
+        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if asks_upgrade {
         return upgrade(&shared, peer, place, &mut request);
     }

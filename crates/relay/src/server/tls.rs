@@ -19,7 +19,8 @@ pub(super) fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     if chain.is_empty() {
         return Err(format!("server.tls_cert {}: no certificate in it; give PEM", cert.display()));
     }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("server.tls_key {}: {error}", key.display()))?;
+    let key_der =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("server.tls_key {}: {error}", key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -187,6 +187,7 @@ mod tests {
         tables: Tables,
         recent: Recent,
         written: (Written, usize),
+        last: Cursor,
         _directory: tempfile::TempDir,
     }
 
@@ -200,8 +201,9 @@ mod tests {
             let recent = Recent::recover(&tables, &txn, most).expect("no ids");
             let written = (Written::read(&tables, &txn).expect("none"), 0);
             drop(txn);
-            let mut twins = Self { env, tables, recent, written, _directory: directory };
+            let mut twins = Self { env, tables, recent, written, last: 0, _directory: directory };
             for (cursor, last) in (1..).zip(IDS) {
+                twins.last = cursor;
                 let stamp = Stamp { cursor, received_at: 1, expires_at: NEVER, author_only: false };
                 twins.change(|tables, txn, ids| {
                     tables.put_event(txn, &twin(last), stamp, 0, ids, &mut Vec::new()).expect("it is put");
@@ -215,7 +217,7 @@ mod tests {
             let mut ids = IdChanges::new(&self.recent, written, turn);
             let mut txn = self.env.write_txn().expect("a writer");
             let changed = change(&self.tables, &mut txn, &mut ids);
-            ids.write_overflow(&self.tables, &mut txn, 3).expect("ids are written");
+            ids.write_overflow(&self.tables, &mut txn, self.last).expect("ids are written");
             txn.commit().expect("a commit");
             self.written = ids.commit();
             changed
