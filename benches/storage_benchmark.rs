@@ -70,9 +70,9 @@ fn message(n: u64, of: u64) -> Admitted {
     admitted(event(445, &tags, &content, NOW - 10_000_000 + n, &author), GroupStatus::Unknown)
 }
 
-fn messages(from: u64, count: usize) -> Vec<Admitted> {
+fn messages(from: u64, count: usize, of_groups: u64) -> Vec<Admitted> {
     // Spread so that neighbours in time are of different groups.
-    (from..from + count as u64).map(|n| message(n, n.wrapping_mul(7_919) % OTHER_GROUPS)).collect()
+    (from..from + count as u64).map(|n| message(n, n.wrapping_mul(7_919) % of_groups)).collect()
 }
 
 /// The stores, each with what it is called and what must outlive it.
@@ -101,7 +101,7 @@ async fn save(store: &dyn Store, batch: Vec<Admitted>) {
 async fn fill(store: &dyn Store, from: u64, count: u64) {
     let mut next = from;
     while next < from + count {
-        let batch = messages(next, (from + count - next).min(1_000) as usize);
+        let batch = messages(next, (from + count - next).min(1_000) as usize, OTHER_GROUPS);
         next += batch.len() as u64;
         save(store, batch).await;
     }
@@ -114,15 +114,17 @@ fn cpu_ticks() -> u64 {
     [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<u64>().ok()).sum()
 }
 
-/// Prints the CPU time of an event at each batch size, made beforehand.
-fn ingest_cpu(runtime: &Runtime) {
+/// Prints the CPU time of an event at each batch size, made beforehand; once with as many groups at a time as talk at a
+/// time, and once with each message in another group's corner of the index.
+fn ingest_cpu(runtime: &Runtime, of_groups: u64) {
     for (name, store, _directory) in stores() {
         let mut next = 0;
-        runtime.block_on(fill(&*store, next, 100_000));
-        next += 100_000;
+        runtime.block_on(fill(&*store, next, 300_000));
+        next += 300_000;
         for size in BATCHES {
             let count = if size == 1 { 5_000 } else { 100_000 };
-            let batches: Vec<_> = (0..count / size).map(|n| messages(next + (n * size) as u64, size)).collect();
+            let batches: Vec<_> =
+                (0..count / size).map(|n| messages(next + (n * size) as u64, size, of_groups)).collect();
             next += count as u64;
             let (ticks, began) = (cpu_ticks(), Instant::now());
             runtime.block_on(async {
@@ -132,19 +134,24 @@ fn ingest_cpu(runtime: &Runtime) {
             });
             let (ticks, wall) = (cpu_ticks() - ticks, began.elapsed());
             println!(
-                "ingest, {name}, batches of {size}: {:.1} us CPU an event, {:.0} events/s",
+                "ingest into {of_groups} groups, {name}, batches of {size}: {:.1} us CPU an event, {:.0} events/s",
                 ticks as f64 * 10_000.0 / count as f64,
                 count as f64 / wall.as_secs_f64()
             );
         }
         let stats = runtime.block_on(store.stats()).expect("stats");
-        println!("ingest, {name}: {} bytes an event on disk", stats.bytes_used / stats.events.max(1));
+        println!(
+            "ingest into {of_groups} groups, {name}: {} bytes an event on disk",
+            stats.bytes_used / stats.events.max(1)
+        );
     }
 }
 
 fn ingest(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    ingest_cpu(&runtime);
+    for of_groups in [100, OTHER_GROUPS] {
+        ingest_cpu(&runtime, of_groups);
+    }
     let mut bench = c.benchmark_group("ingest");
     bench.sample_size(10).measurement_time(Duration::from_secs(3));
     for (name, store, _directory) in stores() {
@@ -155,7 +162,7 @@ fn ingest(c: &mut Criterion) {
                 b.iter_custom(|rounds| {
                     let mut spent = Duration::ZERO;
                     for _ in 0..rounds {
-                        let batch = messages(next, size);
+                        let batch = messages(next, size, 100);
                         next += size as u64;
                         let began = Instant::now();
                         runtime.block_on(save(&*store, batch));

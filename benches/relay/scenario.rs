@@ -84,7 +84,7 @@ async fn publish(client: &mut Client, frames: &[Vec<u8>], in_flight: usize) {
 
 fn open(dir: &TempDir) -> Embedded {
     let options = Options { durability: Durability::Interval { ms: 1_000 }, map_bytes_max: 64 << 30 };
-    Embedded::open(&dir.path().join("data"), options).unwrap()
+    Embedded::open(dir.path().join("data"), options).unwrap()
 }
 
 /// Fills a store with messages of `groups` unlisted groups.

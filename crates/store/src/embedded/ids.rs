@@ -30,6 +30,8 @@ const WRITTEN: &[u8] = b"ids-written";
 
 /// The front of an id that the `ids` table is keyed by.
 type Front = u64;
+/// Fronts and where they lead.
+type Shard = RwLock<BTreeSet<(Front, Cursor)>>;
 
 fn front(id: &EventId) -> Front {
     number_from(&id.as_bytes()[..8])
@@ -42,7 +44,7 @@ fn shard_of(front: Front) -> usize {
 /// Ids that are not in the `ids` table yet. Readers ask here first and in their snapshot then: what leaves here is in
 /// every later snapshot.
 pub(super) struct Recent {
-    shards: Box<[RwLock<BTreeSet<(Front, Cursor)>>]>,
+    shards: Box<[Shard]>,
     len: AtomicUsize,
     most: usize,
 }

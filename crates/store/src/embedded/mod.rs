@@ -1,7 +1,7 @@
 //! The embedded store: everything in one LMDB environment (<http://www.lmdb.tech/doc/>), in one process.
 //!
 //! Events lie in the order of their commits, as they were received; a short index by audience leads to them. One thread
-//! writes ([`writer`]); readers read in place, each in a snapshot of its own, without a lock. What is written costs
+//! writes (`writer`); readers read in place, each in a snapshot of its own, without a lock. What is written costs
 //! what its index entries cost, so a group message has one, beside its id.
 
 mod delete;
