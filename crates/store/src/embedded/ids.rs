@@ -30,8 +30,9 @@ const WRITTEN: &[u8] = b"ids-written";
 
 /// The front of an id that the `ids` table is keyed by.
 type Front = u64;
+type Entry = (Front, Cursor);
 /// Fronts and where they lead.
-type Shard = RwLock<BTreeSet<(Front, Cursor)>>;
+type Shard = RwLock<BTreeSet<Entry>>;
 
 fn front(id: &EventId) -> Front {
     number_from(&id.as_bytes()[..8])
@@ -57,13 +58,13 @@ impl Recent {
         shard.range((front, 0)..=(front, Cursor::MAX)).map(|(_, cursor)| *cursor).collect()
     }
 
-    fn insert(&self, entry: (Front, Cursor)) {
+    fn insert(&self, entry: Entry) {
         if self.shards[shard_of(entry.0)].write().insert(entry) {
             self.len.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn remove(&self, entry: &(Front, Cursor)) {
+    fn remove(&self, entry: &Entry) {
         if self.shards[shard_of(entry.0)].write().remove(entry) {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
@@ -107,8 +108,8 @@ pub(super) struct IdChanges<'a> {
     written: Written,
     /// The shard to be written next.
     turn: usize,
-    added: BTreeSet<(Front, Cursor)>,
-    removed: BTreeSet<(Front, Cursor)>,
+    added: BTreeSet<Entry>,
+    removed: BTreeSet<Entry>,
 }
 
 impl<'a> IdChanges<'a> {
@@ -183,7 +184,7 @@ impl<'a> IdChanges<'a> {
         let first = (shard as u64) << 56;
         let range = (first, 0)..=(first | ((1 << 56) - 1), Cursor::MAX);
         let held = self.recent.shards[shard].read();
-        let mut entries: BTreeSet<(Front, Cursor)> = held.difference(&self.removed).copied().collect();
+        let mut entries: BTreeSet<Entry> = held.difference(&self.removed).copied().collect();
         self.removed.extend(held.iter().copied());
         drop(held);
         let added: Vec<_> = self.added.range(range).copied().collect();

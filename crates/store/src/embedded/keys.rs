@@ -221,7 +221,7 @@ pub(super) struct Stored<'a> {
     flags: u8,
 }
 
-const HEADER: usize = 11;
+pub(super) const HEADER: usize = 11;
 /// A deletion that names what is not public.
 pub(super) const AUTHOR_ONLY: u8 = 1;
 /// In the log that feeds live delivery, and found by no query.

@@ -12,6 +12,7 @@ use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
+    hot::{Hot, Value},
     ids::IdChanges,
     keys::{self, AUTHOR_ONLY, ID_BYTES, Key, LOG_ONLY, Stored, cursor_bytes, cursors_from, number_from},
     tables::Tables,
@@ -22,6 +23,14 @@ impl Tables {
     /// The event at `cursor`, read in place.
     pub(super) fn event<'t>(&self, txn: &'t RoTxn<'_>, cursor: Cursor) -> Result<Option<Stored<'t>>, Fail> {
         self.events.get(txn, &cursor_bytes(cursor))?.map(Stored::read).transpose()
+    }
+
+    /// The value in the log at `cursor`, from `hot` if it is there.
+    pub(super) fn value<'t>(&self, txn: &'t RoTxn<'_>, hot: &Hot, cursor: Cursor) -> Result<Option<Value<'t>>, Fail> {
+        if let Some(value) = hot.get(cursor) {
+            return Ok(Some(Value::Kept(value)));
+        }
+        Ok(self.events.get(txn, &cursor_bytes(cursor))?.map(Value::Mapped))
     }
 
     /// The event of this id, hidden or not. `recent` are the cursors under which it may lie and which the `ids` table
@@ -115,6 +124,22 @@ pub(super) fn seal(stored: Stored<'_>, cursor: Cursor) -> Result<Sealed, Fail> {
     let record = bytes::Bytes::copy_from_slice(stored.event.record());
     let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
     Ok(Sealed::new(event, stored.stamp(cursor)))
+}
+
+/// A value of the log, sealed, and kept for who asks next.
+pub(super) fn seal_and_keep(value: Value<'_>, hot: &Hot, cursor: Cursor) -> Result<Sealed, Fail> {
+    let value = match value {
+        Value::Kept(value) => value,
+        Value::Mapped(value) => {
+            let value = bytes::Bytes::copy_from_slice(value);
+            hot.keep(cursor, value.clone());
+            value
+        }
+    };
+    let stamp = Stored::read(&value)?.stamp(cursor);
+    let record = value.slice(keys::HEADER..);
+    let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
+    Ok(Sealed::new(event, stamp))
 }
 
 /// Whether the event, as it is stored, is for everyone.

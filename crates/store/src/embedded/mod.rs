@@ -8,6 +8,7 @@ mod delete;
 mod env;
 mod fail;
 mod groups;
+mod hot;
 mod ids;
 mod keys;
 mod log;
@@ -43,6 +44,7 @@ use parking_lot::Mutex;
 use self::{
     fail::Fail,
     groups::Epochs,
+    hot::Hot,
     ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
     log::{Vanishing, seal},
@@ -102,6 +104,7 @@ pub struct Embedded {
     env: Env<WithTls>,
     tables: Tables,
     shared: Arc<Shared>,
+    hot: Hot,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     map_bytes_max: u64,
@@ -151,7 +154,17 @@ impl Embedded {
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| OpenError(format!("the store's writer does not start: {error}")))?;
-        Ok(Self { env, tables, shared, queue, writer: Some(writer), map_bytes_max: options.map_bytes_max, _lock: lock })
+        let hot = Hot::default();
+        Ok(Self {
+            env,
+            tables,
+            shared,
+            hot,
+            queue,
+            writer: Some(writer),
+            map_bytes_max: options.map_bytes_max,
+            _lock: lock,
+        })
     }
 
     /// Reads in one snapshot.
@@ -258,7 +271,7 @@ impl Store for Embedded {
             let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
             let (tables, recent) = (&self.tables, &recent[..]);
             let vanishing = &self.shared.vanishing.load();
-            let scan = Scan { tables, vanishing, query, recent, from, up_to, bounds, now };
+            let scan = Scan { tables, vanishing, hot: &self.hot, query, recent, from, up_to, bounds, now };
             self.read(|txn| scan.run(txn))
         })
     }

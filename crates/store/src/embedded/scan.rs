@@ -5,13 +5,14 @@
 use std::{cmp::Ordering, collections::BinaryHeap, collections::binary_heap::PeekMut, ops::Bound};
 
 use heed::{RoRevRange, RoTxn, types::Bytes};
-use nostr_extensions::{Query, query::Position};
+use nostr_extensions::{Query, Sealed, query::Position};
 use nostr_protocol::{EventId, UnixSecs};
 
 use super::{
     fail::Fail,
+    hot::Hot,
     keys::{Key, LOG_ONLY, ORDER_BYTES, SUFFIX_BYTES, Stored, TIME_MAX, number_from, order, time_bytes},
-    log::{Vanishing, seal},
+    log::{Vanishing, seal, seal_and_keep},
     plan::plan,
     tables::Tables,
 };
@@ -24,6 +25,7 @@ const TAGS_PER_ENTRY: usize = 32;
 pub(super) struct Scan<'a> {
     pub(super) tables: &'a Tables,
     pub(super) vanishing: &'a Vanishing,
+    pub(super) hot: &'a Hot,
     pub(super) query: &'a Query,
     /// For each id of the filter what [`super::ids::Recent`] said before the snapshot was taken.
     pub(super) recent: &'a [Vec<Cursor>],
@@ -143,15 +145,18 @@ impl Scan<'_> {
                 filling.page.next = filling.last;
                 break;
             }
-            self.take(&mut filling, cursor, stored)?;
+            filling.take(seal(stored, cursor)?);
             filling.last = Some(position);
         }
         Ok(filling.page)
     }
 
     fn by_ranges(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
+        let mut prefixes = plan(self.tables, txn, self.query)?;
+        // Neighbours lie on the same pages; a reader may hold ten thousand groups.
+        prefixes.sort_unstable_by(|a, b| a[..].cmp(&b[..]));
         let mut ranges = BinaryHeap::new();
-        for prefix in plan(self.tables, txn, self.query)? {
+        for prefix in prefixes {
             ranges.extend(Range::open(self, txn, prefix)?);
         }
         let mut filling = Filling::default();
@@ -163,21 +168,23 @@ impl Scan<'_> {
             tied.dedup();
             let mut events = Vec::with_capacity(tied.len());
             for cursor in tied.drain(..) {
-                let stored = self.tables.event(txn, cursor)?.ok_or(Fail::Corrupt("the index leads to no event"))?;
-                events.push((position(&stored), cursor, stored));
+                let value = self.tables.value(txn, self.hot, cursor)?;
+                let value = value.ok_or(Fail::Corrupt("the index leads to no event"))?;
+                events.push((position(&Stored::read(value.bytes())?), cursor, value));
             }
             events.sort_unstable_by_key(|(position, ..)| *position);
             let mut events = events.into_iter().peekable();
-            while let Some((position, cursor, stored)) = events.next() {
+            while let Some((position, cursor, value)) = events.next() {
                 if !self.is_behind_from(position) {
                     // Seen on the page before: looking at it again must not keep this one from going on.
                     filling.entries = filling.entries.saturating_sub(1);
                     continue;
                 }
                 // An event of many tags is more work to match.
+                let stored = Stored::read(value.bytes())?;
                 filling.entries += stored.event.tags().len() / TAGS_PER_ENTRY;
                 if self.shows(cursor, &stored) {
-                    self.take(&mut filling, cursor, stored)?;
+                    filling.take(seal_and_keep(value, self.hot, cursor)?);
                 }
                 filling.last = Some(position);
                 if self.is_full(&filling) && (events.peek().is_some() || !ranges.is_empty()) {
@@ -188,12 +195,12 @@ impl Scan<'_> {
         }
         Ok(filling.page)
     }
+}
 
-    fn take(&self, filling: &mut Filling, cursor: Cursor, stored: Stored<'_>) -> Result<(), Fail> {
-        let sealed = seal(stored, cursor)?;
-        filling.bytes += sealed.byte_len();
-        filling.page.events.push(sealed);
-        Ok(())
+impl Filling {
+    fn take(&mut self, sealed: Sealed) {
+        self.bytes += sealed.byte_len();
+        self.page.events.push(sealed);
     }
 }
 
