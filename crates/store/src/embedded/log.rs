@@ -292,8 +292,8 @@ mod tests {
         loop {
             let bounds = PageBounds { events_max: 1, bytes_max: 1, entries_max: 1 };
             let vanishing = Vanishing::default();
-            let (tables, query, vanishing) = (&tables, &query, &vanishing);
-            let scan = Scan { tables, vanishing, query, recent: &[], from, up_to: 3, bounds, now: 1 };
+            let (tables, query, vanishing, hot) = (&tables, &query, &vanishing, &Hot::default());
+            let scan = Scan { tables, vanishing, hot, query, recent: &[], from, up_to: 3, bounds, now: 1 };
             let page = scan.run(&env.read_txn().expect("a reader")).expect("a page");
             found.extend(page.events.iter().map(|sealed| sealed.position().id.as_bytes()[31]));
             from = page.next;

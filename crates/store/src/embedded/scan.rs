@@ -161,20 +161,20 @@ impl Scan<'_> {
         }
         let mut filling = Filling::default();
         let mut tied = Vec::new();
+        let mut events = Vec::new();
         while pop_tied(&mut ranges, &mut tied)? {
             // One event may stand in several ranges, and several events may share all that the index orders by.
             filling.entries += tied.len();
             tied.sort_unstable();
             tied.dedup();
-            let mut events = Vec::with_capacity(tied.len());
             for cursor in tied.drain(..) {
                 let value = self.tables.value(txn, self.hot, cursor)?;
                 let value = value.ok_or(Fail::Corrupt("the index leads to no event"))?;
                 events.push((position(&Stored::read(value.bytes())?), cursor, value));
             }
             events.sort_unstable_by_key(|(position, ..)| *position);
-            let mut events = events.into_iter().peekable();
-            while let Some((position, cursor, value)) = events.next() {
+            let mut ordered = events.drain(..).peekable();
+            while let Some((position, cursor, value)) = ordered.next() {
                 if !self.is_behind_from(position) {
                     // Seen on the page before: looking at it again must not keep this one from going on.
                     filling.entries = filling.entries.saturating_sub(1);
@@ -187,7 +187,7 @@ impl Scan<'_> {
                     filling.take(seal_and_keep(value, self.hot, cursor)?);
                 }
                 filling.last = Some(position);
-                if self.is_full(&filling) && (events.peek().is_some() || !ranges.is_empty()) {
+                if self.is_full(&filling) && (ordered.peek().is_some() || !ranges.is_empty()) {
                     filling.page.next = filling.last;
                     return Ok(filling.page);
                 }
