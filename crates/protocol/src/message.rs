@@ -73,10 +73,13 @@ impl<'a> ClientMessage<'a> {
         let read = de
             .deserialize_seq(MessageVisitor { seen: &mut seen, filters_max })
             .and_then(|message| de.end().map(|()| message));
-        read.map_err(|error| MessageError {
-            verb: seen.verb,
-            subscription: seen.subscription,
-            text: without_position(&error),
+        read.map_err(|error| {
+            let wrong = without_position(&error);
+            let text = match seen.verb {
+                Some(_) => wrong,
+                None => format!("{wrong}; send a JSON array such as [\"REQ\",\"id\",{{}}]"),
+            };
+            MessageError { verb: seen.verb, subscription: seen.subscription, text }
         })
     }
 }

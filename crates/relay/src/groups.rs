@@ -8,7 +8,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, gate::Touches};
+use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, Source, gate::Touches};
+use nostr_protocol::Kind;
 use nostr_store::{Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
@@ -46,6 +47,10 @@ impl Weighter<NostrGroupId, Arc<GroupState>> for Bytes {
     }
 }
 
+fn has_roster(state: &GroupState) -> bool {
+    matches!(&state.status, GroupStatus::Managed(view) if view.record.source > Source::GiftWrap)
+}
+
 impl Groups {
     /// An empty cache over `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
@@ -74,12 +79,16 @@ impl Groups {
         Err(StoreError::Unavailable("the group's state changes faster than it can be read".into()))
     }
 
-    /// Notes that the event at `cursor` changed what it touches.
-    pub fn changed(&self, touches: &Touches, cursor: Cursor) {
+    /// Notes that the event at `cursor`, of this kind, changed what it touches.
+    pub fn changed(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
         let mut inner = self.inner.lock();
         match touches {
             Touches::Nothing => return,
             Touches::Group(id) => {
+                // Anyone may send a gift wrap that names a group; one that has a roster is not changed by it, for ever.
+                if kind == Kind::GIFT_WRAP && inner.cache.get(id).is_some_and(|state| has_roster(state)) {
+                    return;
+                }
                 inner.cache.remove(id);
             }
             Touches::EveryGroup => inner.cache.clear(),

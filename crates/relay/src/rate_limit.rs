@@ -45,7 +45,7 @@ pub const NEW_SENDER_MS: u64 = 3_600_000;
 pub const CLAIMS_PER_HOUR: u32 = 10;
 /// How long a sender who is silent stays known to a group or inbox.
 const PAIR_MEMORY_MS: u64 = 24 * 3_600_000;
-/// Buckets in each of the four maps; about 50 bytes each.
+/// Buckets in each of the five maps; about 50 bytes each.
 const BUCKETS_MAX: usize = 1 << 18;
 
 /// What kind of event pays.
@@ -95,6 +95,7 @@ pub struct RateLimits {
     claims: Rate,
     addresses: Buckets,
     senders: Buckets,
+    claimers: Buckets,
     pairs: Buckets,
     targets: Buckets,
     /// Drawn at random, so that nobody can find keys that share a bucket with another's.
@@ -128,6 +129,7 @@ impl RateLimits {
             claims: Rate::new(CLAIMS_PER_HOUR, 3_600_000, CLAIMS_PER_HOUR),
             addresses: when_full(),
             senders: when_full(),
+            claimers: when_full(),
             pairs: Buckets::new(buckets_max, remembered),
             targets: when_full(),
             hasher: RandomState::new(),
@@ -186,16 +188,15 @@ impl RateLimits {
         let what = "too many KeyPackages of this owner taken";
         let by_key = self.hasher.hash_one((Domain::Claim, reader, owner));
         let by_address = self.hasher.hash_one((Domain::Claim, bucket_address(address), owner));
-        let take = |buckets: &Buckets, hash| {
-            buckets.take(hash, self.claims, now_ms).map(|_| ()).map_err(|secs| RetryAfter { what, secs })
-        };
-        take(&self.senders, by_key)?;
-        take(&self.addresses, by_address)
+        let take =
+            |hash| self.claimers.take(hash, self.claims, now_ms).map(|_| ()).map_err(|secs| RetryAfter { what, secs });
+        take(by_key)?;
+        take(by_address)
     }
 
     /// Forgets what makes no difference any more; to be called every minute or so.
     pub fn sweep(&self, now_ms: u64) {
-        for buckets in [&self.addresses, &self.senders, &self.pairs, &self.targets] {
+        for buckets in [&self.addresses, &self.senders, &self.claimers, &self.pairs, &self.targets] {
             buckets.sweep(now_ms);
         }
     }
@@ -203,7 +204,7 @@ impl RateLimits {
     /// Buckets held now, for the metrics.
     #[must_use]
     pub fn tracked(&self) -> usize {
-        [&self.addresses, &self.senders, &self.pairs, &self.targets].into_iter().map(Buckets::len).sum()
+        [&self.addresses, &self.senders, &self.claimers, &self.pairs, &self.targets].into_iter().map(Buckets::len).sum()
     }
 
     /// One event of `who`, and one KeyPackage if it is one; `what` names the two in a refusal.

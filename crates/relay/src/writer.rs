@@ -185,7 +185,7 @@ async fn run(
                 states.push(None);
                 continue;
             };
-            groups.changed(&sealed.touches(), sealed.cursor());
+            groups.changed(sealed.kind(), &sealed.touches(), sealed.cursor());
             states.push(match sealed.group() {
                 // A group whose state is not known is shut.
                 Some(id) => groups.get(id).await.inspect_err(log_shut).ok(),
