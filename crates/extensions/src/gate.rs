@@ -12,6 +12,7 @@ use crate::{
     audience::{Audience, audience, is_for_recipients, may_be_for_keys, may_be_public},
     mls_gateway::group::{GroupState, GroupStatus, NostrGroupId},
     policy::{KeyPackageConsumption, Policy},
+    route::Condition,
 };
 
 /// Most keys that one connection authenticates (decisions, "Identity" 2).
@@ -104,19 +105,6 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// What of an event leads to the subscriptions that may ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route<'a> {
-    /// Its id.
-    Id(EventId),
-    /// Its author.
-    Author(PublicKey),
-    /// A tag that a filter can name.
-    Tag(u8, &'a str),
-    /// Its kind.
-    Kind(Kind),
-}
-
 impl Sealed {
     /// Seals an event that a store holds.
     #[must_use]
@@ -170,13 +158,13 @@ impl Sealed {
         self.event.record().len()
     }
 
-    /// Calls `visit` with each route to it; a tag that stands twice is visited twice.
-    pub fn routes(&self, mut visit: impl FnMut(Route<'_>)) {
-        visit(Route::Id(self.event.id()));
-        visit(Route::Author(self.event.pubkey()));
-        visit(Route::Kind(self.event.kind()));
+    /// Calls `visit` with its id, author, kind and each tag that a filter can name.
+    pub(crate) fn visit_conditions(&self, mut visit: impl FnMut(Condition<'_>)) {
+        visit(Condition::Id(self.event.id()));
+        visit(Condition::Author(self.event.pubkey()));
+        visit(Condition::Kind(self.event.kind()));
         for (letter, value) in self.event.tags().indexed() {
-            visit(Route::Tag(letter, value));
+            visit(Condition::Tag(letter, value));
         }
     }
 

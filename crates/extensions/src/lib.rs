@@ -12,6 +12,7 @@ pub mod gate;
 pub mod mls_gateway;
 pub mod policy;
 pub mod query;
+pub mod route;
 
 pub use admit::{Admitted, Effect, Keep, Writer};
 pub use audience::Audience;
@@ -19,3 +20,4 @@ pub use gate::{Asker, Gate, Reader, Released, Sealed, Stamp};
 pub use mls_gateway::group::{GroupRecord, GroupState, GroupStatus, GroupView, NostrGroupId, Role, Source};
 pub use policy::Policy;
 pub use query::{Query, Scope};
+pub use route::Router;

@@ -8,16 +8,16 @@
 
 mod index;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Sealed};
-use nostr_protocol::{Filter, Kind, Lifetime, Rejection, UnixSecs, message::closed_frame};
+use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Role, Router, Sealed};
+use nostr_protocol::{Filter, Kind, Lifetime, PublicKey, Rejection, UnixSecs, message::closed_frame};
 use nostr_store::Cursor;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::index::ConnectionId;
-use self::index::{Candidate, Index};
+use self::index::{Candidate, Index, Passing};
 use crate::{
     groups::Groups,
     outbox::{Outbox, Outgoing, SubName},
@@ -28,15 +28,16 @@ pub struct Live {
     gate: Gate,
     groups: Arc<Groups>,
     index: Mutex<Index>,
+    router: Router,
     /// Woken after each event.
     advanced: Notify,
 }
 
 impl Live {
-    /// No subscriptions; what was committed so far is delivered to nobody.
-    pub fn new(gate: Gate, groups: Arc<Groups>) -> Self {
-        let index = Mutex::new(Index::new(groups.applied()));
-        Self { gate, groups, index, advanced: Notify::new() }
+    /// No subscriptions; what was committed so far is delivered to nobody. `router` is that of the store.
+    pub fn new(gate: Gate, groups: Arc<Groups>, router: Router) -> Self {
+        let index = Mutex::new(Index::new(groups.applied(), router));
+        Self { gate, groups, index, router, advanced: Notify::new() }
     }
 
     /// Takes in a connection without keys.
@@ -108,11 +109,13 @@ impl Live {
     /// an event of a group is delivered to nobody.
     pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
         let mut delivered = 0;
-        let members = group.and_then(|group| match &group.status {
-            GroupStatus::Managed(view) => Some(&view.members),
-            _ => None,
-        });
-        let candidates = self.index.lock().candidates(sealed, members, self.is_archived(sealed));
+        let passing = Passing {
+            cursor: sealed.cursor(),
+            routes: &self.router.routes(sealed),
+            members: group.and_then(members),
+            archived: self.is_archived(sealed.kind()),
+        };
+        let candidates = self.index.lock().candidates(&passing);
         // Filters are matched while the index is free: a client with many conditions holds up nobody's request.
         for Candidate { subscription, reader, outbox } in candidates {
             let released = subscription
@@ -137,11 +140,18 @@ impl Live {
 
 impl Live {
     /// Whether a query finds the event, so that a subscription gets it from the archive or from here and not from both.
-    fn is_archived(&self, sealed: &Sealed) -> bool {
-        match sealed.kind() {
+    fn is_archived(&self, kind: Kind) -> bool {
+        match kind {
             Kind::GROUP_MESSAGE | Kind::NOISE_DM => self.gate.policy().archive_secs.is_some(),
             kind => kind.lifetime() != Lifetime::Ephemeral,
         }
+    }
+}
+
+fn members(group: &GroupState) -> Option<&HashMap<PublicKey, Role>> {
+    match &group.status {
+        GroupStatus::Managed(view) => Some(&view.members),
+        _ => None,
     }
 }
 

@@ -108,7 +108,7 @@ impl Relay {
         let gate = Gate::new(Arc::clone(&policy));
         let groups = Arc::new(Groups::new(Arc::clone(&store)));
         let metrics = Arc::new(Metrics::default());
-        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups)));
+        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.router()));
         let (writer, committed, writer_task) =
             Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics));
         let app = Arc::new(App {

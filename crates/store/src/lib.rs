@@ -10,9 +10,11 @@ pub mod suite;
 
 use futures_util::future::BoxFuture;
 use nostr_extensions::{
-    Admitted, GroupState, NostrGroupId, Query, Sealed, gate::Touches, mls_gateway::group::Refusal, query::Position,
+    Admitted, GroupState, NostrGroupId, Query, Router, Sealed, gate::Touches, mls_gateway::group::Refusal,
+    query::Position,
 };
-use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
+use tokio::sync::watch;
 
 /// A place in the log: every committed event has one, greater than all before it.
 pub type Cursor = u64;
@@ -71,13 +73,46 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
-/// An event in the log, with the cached group states that it makes stale.
+/// An event in the log, as whoever follows it meets it: enough to know whom it may concern.
 #[derive(Clone, Debug)]
 pub struct LogEntry {
-    /// The event.
-    pub sealed: Sealed,
+    /// Its place.
+    pub cursor: Cursor,
+    /// Its kind.
+    pub kind: Kind,
     /// Which groups it changed, or may have.
     pub touches: Touches,
+    /// The group whose state decides who reads it.
+    pub group: Option<NostrGroupId>,
+    /// The conditions that it meets, hashed by the store's [`Store::router`].
+    pub routes: Vec<u64>,
+    /// The event, where the store has it at hand; else [`Store::events_at`] fetches it.
+    pub sealed: Option<Sealed>,
+}
+
+impl LogEntry {
+    /// Of an event at hand. `touches_groups` is whether it took events out of the log that had changed groups.
+    #[must_use]
+    pub fn new(sealed: Sealed, touches_groups: bool, router: &Router) -> Self {
+        Self {
+            cursor: sealed.cursor(),
+            kind: sealed.kind(),
+            touches: if touches_groups { Touches::EveryGroup } else { sealed.touches() },
+            group: sealed.group().cloned(),
+            routes: router.routes(&sealed),
+            sealed: Some(sealed),
+        }
+    }
+}
+
+/// A part of the log.
+#[derive(Clone, Debug, Default)]
+pub struct LogPage {
+    /// In commit order.
+    pub entries: Vec<LogEntry>,
+    /// Whoever has the entries knows everything up to here: the last entry's cursor where the page is full, else the
+    /// head of the log when it was read.
+    pub through: Cursor,
 }
 
 /// What is stored, to be shown and measured.
@@ -111,12 +146,28 @@ pub trait Store: Send + Sync + 'static {
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<Page, StoreError>>;
 
-    /// The log behind `cursor` in commit order, at most `entries_max` entries: whatever was committed, ephemeral events
-    /// aside that another process wrote. Nothing at or before a cursor that it gave becomes visible later.
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>>;
+    /// The log behind `cursor` in commit order, at most `entries_max` entries. Nothing at or before a cursor that it gave
+    /// becomes visible later. A store that is shared has ephemeral events in its log for a while; one that is not hands
+    /// them to whoever saved them and to nobody else.
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>>;
 
-    /// The cursor of the last commit.
+    /// The events at these places of the log, ephemeral ones too, in the order of their cursors; those that are gone are
+    /// left out.
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+
+    /// The cursor of the last commit that this process knows of.
     fn head(&self) -> Cursor;
+
+    /// Hashes the conditions of subscriptions: the same for all who share the store.
+    fn router(&self) -> Router;
+
+    /// Where other processes write to this store too: a receiver that changes soon after each commit of anyone's. A knock
+    /// may be lost, and says no more than that there may be something [behind](Self::after) the last cursor.
+    ///
+    /// `None` where this process alone writes.
+    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 
     /// Whether the event is stored, found by queries or not.
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>>;
@@ -142,4 +193,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is stored.
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+}
+
+/// A router for a store that no other process shares.
+fn random_router() -> Router {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = RandomState::new();
+    let [a, b] = [random.hash_one(0), random.hash_one(1)];
+    Router::new(&(u128::from(a) << 64 | u128::from(b)).to_be_bytes())
 }

@@ -9,17 +9,17 @@ use nostr_store::{
     suite::world::Subject,
 };
 
-fn memory_subject() -> Subject {
+async fn memory_subject() -> Subject {
     Subject { store: Arc::new(Memory::new()), keep: Box::new(()) }
 }
 
-fn embedded_subject() -> Subject {
+async fn embedded_subject() -> Subject {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Embedded::open(directory.path(), Options::default()).expect("a store");
     Subject { store: Arc::new(store), keep: Box::new(directory) }
 }
 
-fn embedded_subject_that_writes_ids() -> Subject {
+async fn embedded_subject_that_writes_ids() -> Subject {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Embedded::open_with_recent_ids(directory.path(), Options::default(), 0).expect("a store");
     Subject { store: Arc::new(store), keep: Box::new(directory) }

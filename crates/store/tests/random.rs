@@ -102,11 +102,12 @@ proptest! {
         let directory = tempfile::tempdir().expect("a directory");
         // What is compared is what is answered, not what survives a power cut.
         let options = Options { durability: Durability::Interval { ms: 1_000 }, ..Options::default() };
-        let open = || -> Arc<dyn Store> {
+        let open = async || {
             // So few ids in memory that they are written and read back all the time.
-            Arc::new(Embedded::open_with_recent_ids(directory.path(), options, 3).expect("a store"))
+            let store = Embedded::open_with_recent_ids(directory.path(), options, 3).expect("a store");
+            Arc::new(store) as Arc<dyn Store>
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(Pair::new(Arc::new(Memory::new()), open).run(&steps));
+        runtime.block_on(async { Pair::new(Arc::new(Memory::new()), open).await.run(&steps).await });
     }
 }

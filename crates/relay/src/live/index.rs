@@ -2,16 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasher, Hash, RandomState},
     sync::Arc,
 };
 
 use nostr_extensions::{
-    Audience, Policy, Reader, Role, Sealed,
+    Policy, Reader, Role, Router,
     audience::{is_for_group, may_be_for_keys, may_be_public},
-    gate::Route,
+    route::Condition,
 };
-use nostr_protocol::{EventId, Filter, Kind, PublicKey, Rejection};
+use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
 use nostr_store::Cursor;
 
 use super::Subscription;
@@ -31,29 +30,10 @@ pub struct ConnectionId(u64);
 
 type SubscriptionId = u64;
 
-/// What a subscription is found by. Hashed under a key of this process, so that nobody can choose what collides; a
-/// collision costs a match that fails.
-#[derive(Hash)]
-enum Key<'a> {
-    Id(EventId),
-    Author(PublicKey),
-    Tag(u8, &'a str),
-    /// Public events of a kind.
-    Kind(Kind),
-    /// All public events.
-    Everything,
-    /// Events for a key.
-    Inbox(PublicKey),
-    /// Events of the managed groups that a key is a member of.
-    Member(PublicKey),
-    /// Rosters of all groups.
-    Rosters,
-}
-
 pub(super) struct Index {
     cursor: Cursor,
     next_id: u64,
-    hasher: RandomState,
+    router: Router,
     connections: HashMap<ConnectionId, Connection>,
     subscriptions: HashMap<SubscriptionId, Entry>,
     routes: BTreeSet<(u64, SubscriptionId)>,
@@ -83,11 +63,11 @@ struct Entry {
 }
 
 impl Index {
-    pub(super) fn new(cursor: Cursor) -> Self {
+    pub(super) fn new(cursor: Cursor, router: Router) -> Self {
         Self {
             cursor,
             next_id: 0,
-            hasher: RandomState::new(),
+            router,
             connections: HashMap::new(),
             subscriptions: HashMap::new(),
             routes: BTreeSet::new(),
@@ -136,7 +116,7 @@ impl Index {
         let mut total = 0;
         for id in open {
             if let Some(entry) = self.subscriptions.get_mut(&id) {
-                let (routes, member_routes) = routes(&self.hasher, &entry.subscription.filters, &reader, policy);
+                let (routes, member_routes) = routes(&self.router, &entry.subscription.filters, &reader, policy);
                 for route in &entry.routes {
                     self.routes.remove(&(*route, id));
                 }
@@ -168,7 +148,7 @@ impl Index {
                 "this connection has {subscriptions_max} subscriptions open; CLOSE one first"
             )));
         }
-        let (routes, member_routes) = routes(&self.hasher, &filters, &connection.reader, policy);
+        let (routes, member_routes) = routes(&self.router, &filters, &connection.reader, policy);
         let weight = routes.len() + conditions(&filters);
         if connection.routes + weight > CONNECTION_ROUTES_MAX {
             return Err(Rejection::error(format!(
@@ -216,38 +196,17 @@ impl Index {
         }
     }
 
-    /// Each subscription that one of the event's routes leads to, once. `archived` is whether queries find the event.
-    pub(super) fn candidates(
-        &mut self,
-        sealed: &Sealed,
-        members: Option<&HashMap<PublicKey, Role>>,
-        archived: bool,
-    ) -> Vec<Candidate> {
+    /// Each subscription that one of the event's routes leads to, once.
+    pub(super) fn candidates(&mut self, event: &Passing<'_>) -> Vec<Candidate> {
         let mut found = Vec::new();
-        let mut keys = Vec::with_capacity(16);
-        let hasher = &self.hasher;
-        let public = *sealed.audience() == Audience::Everyone;
-        sealed.routes(|route| match route {
-            Route::Id(id) => keys.push(hasher.hash_one(Key::Id(id))),
-            Route::Author(author) => keys.push(hasher.hash_one(Key::Author(author))),
-            Route::Tag(letter, value) => keys.push(hasher.hash_one(Key::Tag(letter, value))),
-            Route::Kind(kind) if public => keys.push(hasher.hash_one(Key::Kind(kind))),
-            Route::Kind(Kind::ROSTER) => keys.push(hasher.hash_one(Key::Rosters)),
-            Route::Kind(_) => {}
-        });
-        match sealed.audience() {
-            Audience::Everyone => keys.push(hasher.hash_one(Key::Everything)),
-            Audience::Keys(to) => keys.extend(to.iter().map(|key| hasher.hash_one(Key::Inbox(*key)))),
-            Audience::Group(_) if self.member_routes > 0 => {
-                keys.extend(members.into_iter().flatten().map(|(key, _)| hasher.hash_one(Key::Member(*key))));
-            }
-            Audience::Group(_) | Audience::Nobody => {}
-        }
-        let cursor = sealed.cursor();
+        let members = event.members.filter(|_| self.member_routes > 0).into_iter().flatten();
+        let member_routes = members.map(|(key, _)| self.router.hash(Condition::Member(*key)));
+        let keys: Vec<u64> = event.routes.iter().copied().chain(member_routes).collect();
+        let cursor = event.cursor;
         for key in keys {
             for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
                 let Some(entry) = self.subscriptions.get_mut(id) else { continue };
-                let from = if archived { entry.from } else { entry.from_unarchived };
+                let from = if event.archived { entry.from } else { entry.from_unarchived };
                 if entry.seen == cursor || from >= cursor {
                     continue;
                 }
@@ -263,6 +222,17 @@ impl Index {
         }
         found
     }
+}
+
+/// What of an event leads to subscriptions.
+pub(super) struct Passing<'a> {
+    pub(super) cursor: Cursor,
+    /// Its routes, but for those of members.
+    pub(super) routes: &'a [u64],
+    /// Who is in its group.
+    pub(super) members: Option<&'a HashMap<PublicKey, Role>>,
+    /// Whether queries find it.
+    pub(super) archived: bool,
 }
 
 /// A subscription that may ask for an event, to be matched when the index is not locked any more.
@@ -281,23 +251,23 @@ fn bytes(filters: &[Filter]) -> usize {
 }
 
 /// The routes of a subscription, and how many of them are `Member` routes.
-fn routes(hasher: &RandomState, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
+fn routes(router: &Router, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
     let mut routes = BTreeSet::new();
     let mut member_routes = BTreeSet::new();
     for filter in filters.iter().filter(|filter| !filter.is_impossible()) {
-        let add = |routes: &mut BTreeSet<u64>, key: Key<'_>| routes.insert(hasher.hash_one(key));
+        let add = |routes: &mut BTreeSet<u64>, key: Condition<'_>| routes.insert(router.hash(key));
         let tag = filter.tags.iter().min_by_key(|(_, values)| values.len());
         if let Some(ids) = &filter.ids {
             for id in ids {
-                add(&mut routes, Key::Id(*id));
+                add(&mut routes, Condition::Id(*id));
             }
         } else if let Some((letter, values)) = tag {
             for value in values {
-                add(&mut routes, Key::Tag(*letter, value));
+                add(&mut routes, Condition::Tag(*letter, value));
             }
         } else if let Some(authors) = &filter.authors {
             for author in authors {
-                add(&mut routes, Key::Author(*author));
+                add(&mut routes, Condition::Author(*author));
             }
         } else {
             let any =
@@ -305,23 +275,23 @@ fn routes(hasher: &RandomState, filters: &[Filter], reader: &Reader, policy: &Po
             match &filter.kinds {
                 Some(kinds) => {
                     for kind in kinds.iter().filter(|kind| may_be_public(**kind)) {
-                        add(&mut routes, Key::Kind(*kind));
+                        add(&mut routes, Condition::Kind(*kind));
                     }
                 }
                 None => {
-                    add(&mut routes, Key::Everything);
+                    add(&mut routes, Condition::Everything);
                 }
             }
             for key in reader.keys() {
                 if any(may_be_for_keys) {
-                    add(&mut routes, Key::Inbox(*key));
+                    add(&mut routes, Condition::Inbox(*key));
                 }
                 if any(is_for_group) {
-                    add(&mut member_routes, Key::Member(*key));
+                    add(&mut member_routes, Condition::Member(*key));
                 }
             }
             if filter.asks_kind(Kind::ROSTER) && reader.keys().iter().any(|key| policy.is_admin(key)) {
-                add(&mut routes, Key::Rosters);
+                add(&mut routes, Condition::Rosters);
             }
         }
     }

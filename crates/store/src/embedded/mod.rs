@@ -35,9 +35,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use heed::{Env, RoTxn, WithTls};
-use nostr_extensions::{
-    Admitted, GroupState, GroupStatus, NostrGroupId, Query, Sealed, gate::Touches, query::Position,
-};
+use nostr_extensions::{Admitted, GroupState, GroupStatus, NostrGroupId, Query, Router, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
@@ -53,7 +51,7 @@ use self::{
     tables::{NEXT_CURSOR, Tables},
     writer::Writer,
 };
-use crate::{Cursor, LogEntry, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, random_router};
 
 /// Most transactions of one call of [`Store::sweep`]; other writes go in between.
 const SWEEP_ROUNDS_MAX: usize = 50;
@@ -105,6 +103,7 @@ pub struct Embedded {
     tables: Tables,
     shared: Arc<Shared>,
     hot: Hot,
+    router: Router,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     map_bytes_max: u64,
@@ -160,6 +159,7 @@ impl Embedded {
             tables,
             shared,
             hot,
+            router: random_router(),
             queue,
             writer: Some(writer),
             map_bytes_max: options.map_bytes_max,
@@ -173,26 +173,44 @@ impl Embedded {
         in_snapshot().map_err(|fail: Fail| fail.to_store_error())
     }
 
-    fn log_behind(&self, cursor: Cursor, entries_max: usize) -> Result<Vec<LogEntry>, StoreError> {
+    fn log_behind(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let vanishing = self.shared.vanishing.load();
+        let head = self.head();
         self.read(|txn| {
             let from = cursor_bytes(cursor.min(keys::CURSOR_MAX));
             let range = (Bound::Excluded(&from[..]), Bound::Unbounded);
             let mut entries = Vec::new();
             for found in self.tables.events.range(txn, &range)? {
-                if entries.len() >= entries_max {
-                    break;
-                }
                 let (key, value) = found?;
+                if let Some(LogEntry { cursor: through, .. }) = entries.last().filter(|_| entries.len() >= entries_max)
+                {
+                    return Ok(LogPage { through: *through, entries });
+                }
                 let stored = Stored::read(value)?;
                 if vanishing.hides(stored.event) {
                     continue;
                 }
                 let sealed = seal(stored, number_from(key))?;
-                let touches = if stored.has(TOUCHES_GROUPS) { Touches::EveryGroup } else { sealed.touches() };
-                entries.push(LogEntry { sealed, touches });
+                entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.router));
             }
-            Ok(entries)
+            let through = entries.last().map_or(cursor, |last| last.cursor).max(head);
+            Ok(LogPage { entries, through })
+        })
+    }
+
+    fn sealed_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        let vanishing = self.shared.vanishing.load();
+        let mut cursors = cursors.to_vec();
+        cursors.sort_unstable();
+        self.read(|txn| {
+            let mut events = Vec::with_capacity(cursors.len());
+            for cursor in cursors {
+                let stored = self.tables.event(txn, cursor)?;
+                if let Some(stored) = stored.filter(|stored| !vanishing.hides(stored.event)) {
+                    events.push(seal(stored, cursor)?);
+                }
+            }
+            Ok(events)
         })
     }
 
@@ -276,8 +294,16 @@ impl Store for Embedded {
         })
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>> {
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         Box::pin(async move { self.log_behind(cursor, entries_max) })
+    }
+
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move { self.sealed_at(cursors) })
+    }
+
+    fn router(&self) -> Router {
+        self.router
     }
 
     fn head(&self) -> Cursor {

@@ -7,19 +7,26 @@ use std::collections::BTreeSet;
 
 use futures_util::future::{BoxFuture, ready};
 use nostr_extensions::{
-    Admitted, Audience, GroupState, GroupView, NostrGroupId, Query, Sealed, admit::NEVER, gate::Touches,
+    Admitted, Audience, GroupState, GroupView, NostrGroupId, Query, Router, Sealed, admit::NEVER,
     mls_gateway::key_package::Entry, query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
-use crate::{Cursor, LogEntry, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, random_router};
 
 /// A store that ends with the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
     state: Mutex<State>,
+    router: Router,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { state: Mutex::default(), router: random_router() }
+    }
 }
 
 impl Memory {
@@ -134,15 +141,28 @@ impl Store for Memory {
         Box::pin(ready(Ok(self.state.lock().scan(query, from, up_to, bounds, now))))
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<Vec<LogEntry>, StoreError>> {
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         let state = self.state.lock();
-        let entry = |item: &Item| {
-            let sealed = item.seal();
-            let touches = if item.touches_groups { Touches::EveryGroup } else { sealed.touches() };
-            LogEntry { sealed, touches }
-        };
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
-        Box::pin(ready(Ok(behind.map(|(_, item)| entry(item)).collect())))
+        let entries: Vec<LogEntry> =
+            behind.map(|(_, item)| LogEntry::new(item.seal(), item.touches_groups, &self.router)).collect();
+        let through = match entries.last() {
+            Some(last) if entries.len() >= entries_max => last.cursor,
+            _ => state.head.max(cursor),
+        };
+        Box::pin(ready(Ok(LogPage { entries, through })))
+    }
+
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        let state = self.state.lock();
+        let mut events: Vec<Sealed> =
+            cursors.iter().filter_map(|cursor| state.log.get(cursor)).map(Item::seal).collect();
+        events.sort_unstable_by_key(Sealed::cursor);
+        Box::pin(ready(Ok(events)))
+    }
+
+    fn router(&self) -> Router {
+        self.router
     }
 
     fn head(&self) -> Cursor {

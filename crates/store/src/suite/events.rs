@@ -1,10 +1,12 @@
 //! Storing, the log, expiry, and what takes the place of what.
 
-use nostr_extensions::gate::Touches;
-use nostr_protocol::testing::keypair;
+use nostr_extensions::{gate::Touches, route::Condition};
+use nostr_protocol::{Kind, testing::keypair};
 
-use super::world::{START, World, capability, deletion, event, everyone, for_keys, id_of, message, new, roster, wrap};
-use crate::Saved;
+use super::world::{
+    START, World, capability, deletion, event, everyone, for_keys, id_of, key, message, new, roster, wrap,
+};
+use crate::{Cursor, LogPage, Saved};
 
 pub async fn what_is_stored_is_found_and_held(w: &World) {
     let sealed = new(w.publish(&event(1, "hello"), "alice").await);
@@ -33,10 +35,57 @@ pub async fn cursors_rise_in_the_order_of_the_batch(w: &World) {
     let cursors: Vec<_> = w.save(batch).await.into_iter().map(|saved| new(saved).cursor()).collect();
     assert!(cursors.is_sorted_by(|a, b| a < b) && cursors[0] > before, "{cursors:?}");
     let log = w.store.after(before, 100).await.expect("the log");
-    assert_eq!(log.iter().map(|entry| entry.sealed.cursor()).collect::<Vec<_>>(), cursors);
+    assert_eq!(places(&log), cursors);
+    assert!(log.through >= cursors[19]);
     let part = w.store.after(cursors[4], 3).await.expect("the log");
-    assert_eq!(part.iter().map(|entry| entry.sealed.cursor()).collect::<Vec<_>>(), cursors[5..8]);
-    assert!(w.store.after(w.store.head(), 10).await.expect("the log").is_empty());
+    assert_eq!(places(&part), cursors[5..8]);
+    assert_eq!(part.through, cursors[7], "a full page goes as far as its last entry");
+    assert!(w.store.after(log.through, 10).await.expect("the log").entries.is_empty());
+}
+
+fn places(log: &LogPage) -> Vec<Cursor> {
+    log.entries.iter().map(|entry| entry.cursor).collect()
+}
+
+pub async fn what_is_in_the_log_is_fetched_by_its_place(w: &World) {
+    let stored = [new(w.publish(&event(1, "a"), "alice").await), new(w.publish(&event(1, "b"), "alice").await)];
+    let [a, b] = [0, 1].map(|n| stored[n].cursor());
+    let fetched = w.store.events_at(&[b, a]).await.expect("the events");
+    assert_eq!(
+        fetched.iter().map(|it| (it.cursor(), id_of(it))).collect::<Vec<_>>(),
+        [(a, id_of(&stored[0])), (b, id_of(&stored[1]))]
+    );
+    new(w.publish(&deletion(&[id_of(&stored[0])]), "alice").await);
+    let fetched = w.store.events_at(&[a, b]).await.expect("the events");
+    assert_eq!(fetched.iter().map(id_of).collect::<Vec<_>>(), [id_of(&stored[1])]);
+}
+
+pub async fn the_log_leads_to_the_subscriptions_that_wait(w: &World) {
+    let router = w.store.router();
+    let routes = async |w: &World, sealed: &nostr_extensions::Sealed| {
+        let log = w.store.after(0, 100).await.expect("the log");
+        let entry = log.entries.into_iter().find(|entry| entry.cursor == sealed.cursor()).expect("its entry");
+        assert_eq!(entry.group.as_ref(), sealed.group());
+        assert_eq!(entry.kind, sealed.kind());
+        entry.routes
+    };
+    let note = new(w.publish(&event(1, "note").tag(&["t", "topic"]), "alice").await);
+    let found = routes(w, &note).await;
+    let by = |condition| router.hash(condition);
+    for condition in [
+        Condition::Id(id_of(&note)),
+        Condition::Author(key("alice")),
+        Condition::Tag(b't', "topic"),
+        Condition::Kind(nostr_protocol::Kind(1)),
+        Condition::Everything,
+    ] {
+        assert!(found.contains(&by(condition)), "{condition:?}");
+    }
+    let wrapped = new(w.publish(&wrap("bob", "hello"), "alice").await);
+    let found = routes(w, &wrapped).await;
+    assert!(found.contains(&by(Condition::Inbox(key("bob")))));
+    assert!(!found.contains(&by(Condition::Everything)) && !found.contains(&by(Condition::Kind(Kind::GIFT_WRAP))));
+    assert_eq!(found, router.routes(&wrapped));
 }
 
 pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {
@@ -45,7 +94,13 @@ pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {
     assert!(passing.cursor() > first.cursor());
     assert_eq!(w.store.head(), passing.cursor());
     assert!(!w.holds(id_of(&passing)).await);
-    assert!(w.store.after(first.cursor(), 10).await.expect("the log").is_empty());
+    // Only a store that is shared has it in its log.
+    let log = w.store.after(first.cursor(), 10).await.expect("the log");
+    assert!(log.through >= passing.cursor());
+    assert_eq!(log.entries.len(), usize::from(w.store.knocks().is_some()));
+    let places: Vec<_> = log.entries.iter().map(|entry| entry.cursor).collect();
+    let fetched = w.store.events_at(&places).await.expect("the events");
+    assert!(fetched.iter().all(|sealed| id_of(sealed) == id_of(&passing)) && fetched.len() == places.len());
     assert!(new(w.publish(&event(1, "after"), "alice").await).cursor() > passing.cursor());
 }
 
@@ -57,7 +112,7 @@ pub async fn what_is_for_the_log_alone_is_found_by_no_query_and_known_as_a_dupli
     assert!(w.find(&format!(r##"{{"#h":["{h}"]}}"##), scope.clone()).await.is_empty());
     assert!(w.find(&format!(r#"{{"ids":["{sent}"]}}"#), scope).await.is_empty());
     assert!(w.holds(sent).await);
-    assert_eq!(w.store.after(0, 10).await.expect("the log").len(), 1);
+    assert_eq!(w.store.after(0, 10).await.expect("the log").entries.len(), 1);
     let again = w.try_admit(message(&h, "hi").sign(&keypair("throw-away")), &["alice"], START).await;
     assert!(matches!(w.save(vec![again.expect("admitted")]).await[..], [Saved::Duplicate]));
     assert_eq!(w.sweep(START + 3_600).await, 1, "the log is short-lived");
@@ -136,7 +191,7 @@ pub async fn the_log_says_which_groups_an_event_touches(w: &World) {
     new(w.publish(&event(1, "note"), "alice").await);
     let invited = new(w.publish(&wrap("bob", "welcome").tag(&["h", "grp"]), "alice").await);
     let before = w.store.head();
-    let touches = |log: Vec<crate::LogEntry>| log.into_iter().map(|entry| entry.touches).collect::<Vec<_>>();
+    let touches = |log: LogPage| log.entries.into_iter().map(|entry| entry.touches).collect::<Vec<_>>();
     let group = || Touches::Group(super::world::group("grp"));
     let log = w.store.after(0, 10).await.expect("the log");
     assert_eq!(touches(log), [group(), Touches::Nothing, group()]);

@@ -159,7 +159,7 @@ pub async fn a_refused_event_leaves_nothing_behind(w: &World) {
     let before = w.store.head();
     let stale = roster("grp", 4, "add", &["bob"]);
     assert!(matches!(w.publish(&stale, "admin").await, Saved::Refused(_)));
-    assert_eq!(w.store.after(before, 10).await.expect("the log").len(), 0);
+    assert_eq!(w.store.after(before, 10).await.expect("the log").entries.len(), 0);
     assert_eq!(w.members("grp").await, sorted(vec![("alice", Role::Member)]));
     assert!(w.store.groups_of(&[key("bob")]).await.expect("groups").is_empty());
     let id = stale.event(&keypair("admin")).id();

@@ -12,7 +12,7 @@ pub mod random;
 pub mod removals;
 pub mod world;
 
-/// Runs the whole suite against the stores that `$make`, a function that gives a [`world::Subject`], opens.
+/// Runs the whole suite against the stores that `$make`, an async function that gives a [`world::Subject`], opens.
 #[macro_export]
 macro_rules! conformance {
     ($make:expr) => {
@@ -30,6 +30,8 @@ macro_rules! conformance {
                 identifiers_tell_addresses_apart
                 an_expired_version_holds_no_address
                 the_log_says_which_groups_an_event_touches
+                what_is_in_the_log_is_fetched_by_its_place
+                the_log_leads_to_the_subscriptions_that_wait
                 odd_tag_values_harm_nobody
             ]
             queries: [
@@ -79,7 +81,7 @@ macro_rules! conformance {
         $($(
             #[tokio::test]
             async fn $promise() {
-                let mut world = $crate::suite::world::World::new($make());
+                let mut world = $crate::suite::world::World::new($make().await);
                 $crate::suite::$module::$promise(&mut world).await;
             }
         )*)*

@@ -1,0 +1,102 @@
+//! What leads from an event to the subscriptions that may ask for it, as numbers.
+//!
+//! A subscription stands under the hashes of a few conditions; an event is looked up under the hashes of all that it
+//! meets. A hash says nothing to whom the key is unknown, so a log that several instances follow can carry it: an
+//! instance fetches an event only where a subscription of its own waits under one of its routes. A collision costs a
+//! match that fails.
+
+use std::hash::Hasher as _;
+
+use nostr_protocol::{EventId, Kind, PublicKey};
+use siphasher::sip::SipHasher13;
+
+use crate::{audience::Audience, gate::Sealed};
+
+/// One condition under which a subscription may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition<'a> {
+    /// The event has this id.
+    Id(EventId),
+    /// It is by this key.
+    Author(PublicKey),
+    /// It has this tag, under a letter that a filter can name.
+    Tag(u8, &'a str),
+    /// It is public and of this kind.
+    Kind(Kind),
+    /// It is public.
+    Everything,
+    /// It is for this key.
+    Inbox(PublicKey),
+    /// It is of a managed group that this key is a member of. No event carries this one: who is a member is asked at
+    /// each delivery.
+    Member(PublicKey),
+    /// It is a roster, of whatever group.
+    Rosters,
+}
+
+/// Hashes conditions under a key: the same wherever the key is the same, and nobody can choose what collides.
+#[derive(Clone, Copy)]
+pub struct Router {
+    keyed: SipHasher13,
+}
+
+impl std::fmt::Debug for Router {
+    /// Does not show the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// A router of 16 secret bytes, shared by all who follow one log.
+    #[must_use]
+    pub fn new(key: &[u8; 16]) -> Self {
+        Self { keyed: SipHasher13::new_with_key(key) }
+    }
+
+    /// The number of a condition.
+    #[must_use]
+    pub fn hash(&self, condition: Condition<'_>) -> u64 {
+        let mut hasher = self.keyed;
+        match condition {
+            Condition::Id(id) => write(&mut hasher, 1, id.as_bytes()),
+            Condition::Author(key) => write(&mut hasher, 2, key.as_bytes()),
+            Condition::Tag(letter, value) => {
+                hasher.write(&[3, letter]);
+                hasher.write(value.as_bytes());
+            }
+            Condition::Kind(kind) => write(&mut hasher, 4, &kind.0.to_be_bytes()),
+            Condition::Everything => write(&mut hasher, 5, &[]),
+            Condition::Inbox(key) => write(&mut hasher, 6, key.as_bytes()),
+            Condition::Member(key) => write(&mut hasher, 7, key.as_bytes()),
+            Condition::Rosters => write(&mut hasher, 8, &[]),
+        }
+        hasher.finish()
+    }
+
+    /// The numbers of all conditions that an event meets by itself, each once.
+    #[must_use]
+    pub fn routes(&self, sealed: &Sealed) -> Vec<u64> {
+        let mut routes = Vec::with_capacity(16);
+        let is_public = *sealed.audience() == Audience::Everyone;
+        sealed.visit_conditions(|condition| match condition {
+            Condition::Kind(kind) if is_public => routes.push(self.hash(Condition::Kind(kind))),
+            Condition::Kind(Kind::ROSTER) => routes.push(self.hash(Condition::Rosters)),
+            Condition::Kind(_) => {}
+            other => routes.push(self.hash(other)),
+        });
+        match sealed.audience() {
+            Audience::Everyone => routes.push(self.hash(Condition::Everything)),
+            Audience::Keys(to) => routes.extend(to.iter().map(|key| self.hash(Condition::Inbox(*key)))),
+            Audience::Group(_) | Audience::Nobody => {}
+        }
+        routes.sort_unstable();
+        routes.dedup();
+        routes
+    }
+}
+
+fn write(hasher: &mut SipHasher13, sort: u8, bytes: &[u8]) {
+    hasher.write(&[sort]);
+    hasher.write(bytes);
+}
