@@ -4,7 +4,9 @@
 //! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
 
 pub mod embedded;
+mod index;
 pub mod memory;
+mod shared;
 #[cfg(feature = "testing")]
 pub mod suite;
 

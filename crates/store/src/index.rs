@@ -1,0 +1,257 @@
+//! Where events are found: under prefixes, one for each audience, author or tag that leads to them.
+//!
+//! What is private has one prefix, its audience and kind (a kind 4 has one for each of its keys, a roster one more); what
+//! is public has one for each way to ask. A store orders what lies under a prefix as NIP-01 orders events.
+//!
+//! A query is planned over the audiences that its reader holds, so that it costs the same beside ten messages of other
+//! groups and beside ten million. What is public is looked for by the narrowest condition of the filter: authors with
+//! kinds, then a tag, then authors, kinds, time.
+
+use nostr_extensions::{
+    Audience, NostrGroupId, Query,
+    audience::{is_for_group, may_be_for_keys, may_be_public},
+};
+use nostr_protocol::{EventRef, Filter, Kind, Lifetime, PublicKey, tag::name};
+use sha2::{Digest as _, Sha256};
+
+/// Kinds that are stored for named keys; [`nostr_extensions::audience::may_be_for_keys`] says the same.
+pub(crate) const KEY_KINDS: [Kind; 5] =
+    [Kind::ENCRYPTED_DM, Kind::DELETION, Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
+/// Kinds that are stored for groups; [`nostr_extensions::audience::is_for_group`] says the same.
+pub(crate) const GROUP_KINDS: [Kind; 2] = [Kind::GROUP_MESSAGE, Kind::ROSTER];
+
+/// A key of at most [`Key::BYTES_MAX`] bytes, built without the heap.
+#[derive(Clone, Copy)]
+pub(crate) struct Key {
+    bytes: [u8; Self::BYTES_MAX],
+    len: usize,
+}
+
+impl Key {
+    pub(crate) const BYTES_MAX: usize = 80;
+
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; Self::BYTES_MAX], len: 0 }
+    }
+
+    /// With `part` behind it. The parts of a key have fixed lengths, which add up to less than the most.
+    pub(crate) fn with(mut self, part: &[u8]) -> Self {
+        self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
+        self.len += part.len();
+        self
+    }
+}
+
+impl std::ops::Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+pub(crate) fn hash16(text: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(text);
+    let mut out = [0; 16];
+    out.copy_from_slice(&digest[..16]);
+    out
+}
+
+fn hash8(text: &[u8]) -> [u8; 8] {
+    let digest = Sha256::digest(text);
+    let mut out = [0; 8];
+    out.copy_from_slice(&digest[..8]);
+    out
+}
+
+/// Everything of one audience and kind, or of one author and kind, or of one tag value.
+pub(crate) mod prefix {
+    use super::{Key, Kind, NostrGroupId, PublicKey, hash8, hash16};
+
+    pub(crate) fn group(group: &NostrGroupId, kind: Kind) -> Key {
+        Key::new().with(b"G").with(&hash8(group.as_str().as_bytes())).with(&kind.0.to_be_bytes())
+    }
+
+    pub(crate) fn reader(key: &PublicKey, kind: Kind) -> Key {
+        Key::new().with(b"R").with(&key.as_bytes()[..8]).with(&kind.0.to_be_bytes())
+    }
+
+    pub(crate) fn author(key: &PublicKey) -> Key {
+        Key::new().with(b"P").with(&key.as_bytes()[..8])
+    }
+
+    pub(crate) fn author_kind(key: &PublicKey, kind: Kind) -> Key {
+        author(key).with(&kind.0.to_be_bytes())
+    }
+
+    pub(crate) fn tag(letter: u8, value: &str) -> Key {
+        Key::new().with(&[b'T', letter]).with(&hash16(value.as_bytes()))
+    }
+
+    pub(crate) fn kind(kind: Kind) -> Key {
+        Key::new().with(b"K").with(&kind.0.to_be_bytes())
+    }
+
+    pub(crate) fn everything_public() -> Key {
+        Key::new().with(b"E")
+    }
+
+    pub(crate) fn all_rosters() -> Key {
+        Key::new().with(b"L")
+    }
+}
+
+/// Calls `visit` with each prefix of an event.
+///
+/// # Errors
+/// Whatever `visit` gives.
+pub(crate) fn each_prefix<E>(
+    event: EventRef<'_>,
+    audience: &Audience,
+    mut put: impl FnMut(Key) -> Result<(), E>,
+) -> Result<(), E> {
+    let kind = event.kind();
+    match audience {
+        Audience::Nobody => {}
+        Audience::Group(group) => {
+            put(prefix::group(group, kind))?;
+            if kind == Kind::ROSTER {
+                put(prefix::all_rosters())?;
+            }
+        }
+        Audience::Keys(keys) => {
+            for key in keys {
+                put(prefix::reader(key, kind))?;
+            }
+        }
+        Audience::Everyone => {
+            put(prefix::everything_public())?;
+            put(prefix::kind(kind))?;
+            put(prefix::author_kind(&event.pubkey(), kind))?;
+            let mut tags: Vec<(u8, &str)> = event.tags().indexed().collect();
+            tags.sort_unstable();
+            tags.dedup();
+            for (letter, value) in tags {
+                put(prefix::tag(letter, value))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The address of a replaceable or addressable event: `pubkey | kind | hash of d`.
+pub(crate) fn address(key: &PublicKey, kind: Kind, identifier: &str) -> Key {
+    Key::new().with(key.as_bytes()).with(&kind.0.to_be_bytes()).with(&hash16(identifier.as_bytes()))
+}
+
+/// See [`address`]; `None` for a kind that has none.
+pub(crate) fn address_of(event: EventRef<'_>) -> Option<Key> {
+    let identifier = match event.kind().lifetime() {
+        Lifetime::Replaceable => "",
+        Lifetime::Addressable => event.tags().value(name::IDENTIFIER).unwrap_or(""),
+        Lifetime::Regular | Lifetime::Ephemeral => return None,
+    };
+    Some(address(&event.pubkey(), event.kind(), identifier))
+}
+
+/// Most ranges of a plan over what is public; beyond, it goes by a condition with fewer, or by time, and looks at each
+/// event. Each range costs a descent into the index on every page.
+const RANGES_MAX: usize = 2_000;
+
+/// The ranges in which every event lies that fits the query, each a prefix of index keys.
+///
+/// `author` adds the ranges of all that is public by one key, so that there are no more than so many ranges in all; it
+/// says `false` where there would be.
+pub(crate) fn plan<E>(
+    query: &Query,
+    author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,
+) -> Result<Vec<Key>, E> {
+    let filter = &query.filter;
+    let scope = &query.scope;
+    let mut ranges = Vec::new();
+    if filter.is_impossible() {
+        return Ok(ranges);
+    }
+    let asked = |kinds: &'static [Kind]| kinds.iter().copied().filter(|kind| filter.asks_kind(*kind));
+
+    for key in &scope.keys {
+        ranges.extend(asked(&KEY_KINDS).filter(|kind| may_be_for_keys(*kind)).map(|kind| prefix::reader(key, kind)));
+    }
+    let named = filter.tags.get(&b'h');
+    // A roster names its group by `h`: with values asked for, all rosters are those of these groups.
+    let all_rosters = scope.all_rosters && filter.asks_kind(Kind::ROSTER);
+    let whole_rosters = all_rosters && named.is_none();
+    if whole_rosters {
+        ranges.push(prefix::all_rosters());
+    }
+    for group in &scope.groups {
+        let is_named =
+            named.is_none_or(|values| values.binary_search_by(|value| (**value).cmp(group.as_str())).is_ok());
+        if is_named {
+            let kinds = asked(&GROUP_KINDS).filter(|kind| is_for_group(*kind));
+            let kinds = kinds.filter(|kind| !(all_rosters && *kind == Kind::ROSTER));
+            ranges.extend(kinds.map(|kind| prefix::group(group, kind)));
+        }
+    }
+    if let (true, Some(values)) = (all_rosters, named) {
+        let groups = values.iter().filter_map(|value| nostr_extensions::NostrGroupId::parse(value));
+        ranges.extend(groups.map(|group| prefix::group(&group, Kind::ROSTER)));
+    }
+    if scope.everyone {
+        public(filter, author, &mut ranges)?;
+    }
+    Ok(ranges)
+}
+
+fn public<E>(
+    filter: &Filter,
+    mut author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,
+    ranges: &mut Vec<Key>,
+) -> Result<(), E> {
+    let kinds: Option<Vec<Kind>> =
+        filter.kinds.as_ref().map(|kinds| kinds.iter().copied().filter(|kind| may_be_public(*kind)).collect());
+    if kinds.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(());
+    }
+    if let (Some(authors), Some(kinds)) = (&filter.authors, &kinds)
+        && authors.len().saturating_mul(kinds.len()) <= RANGES_MAX
+    {
+        for author in authors {
+            ranges.extend(kinds.iter().map(|kind| prefix::author_kind(author, *kind)));
+        }
+        return Ok(());
+    }
+    let narrowest = filter.tags.iter().min_by_key(|(_, values)| values.len());
+    if let Some((letter, values)) = narrowest {
+        ranges.extend(values.iter().map(|value| prefix::tag(*letter, value)));
+        return Ok(());
+    }
+    match (&filter.authors, kinds) {
+        (Some(authors), None) => {
+            let before = ranges.len();
+            for key in authors {
+                if !author(key, before + RANGES_MAX, ranges)? {
+                    ranges.truncate(before);
+                    ranges.push(prefix::everything_public());
+                    break;
+                }
+            }
+        }
+        (_, Some(kinds)) => ranges.extend(kinds.into_iter().map(prefix::kind)),
+        (None, None) => ranges.push(prefix::everything_public()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planned_kinds_are_those_of_the_audiences() {
+        let stored = |kind: &Kind| kind.lifetime() != Lifetime::Ephemeral;
+        let all = || (0..=u16::MAX).map(Kind).filter(stored);
+        assert_eq!(all().filter(|kind| may_be_for_keys(*kind)).collect::<Vec<_>>(), KEY_KINDS);
+        assert_eq!(all().filter(|kind| is_for_group(*kind)).collect::<Vec<_>>(), GROUP_KINDS);
+    }
+}
