@@ -1,0 +1,83 @@
+//! Real engines for tests and benchmarks, and a proxy to cut them off.
+//!
+//! Each engine is a process of this machine: on a free port of 127.0.0.1, in a temporary folder, ended when it is
+//! dropped, and ended too when the process that started it dies in any way whatever. Those that are expensive to start
+//! are shared: by one test binary, through `shared()`, or by all of a run, through the variables that the program
+//! `rnostr-test-engines` prints.
+//!
+//! A test that needs an engine asks for it first:
+//!
+//! ```no_run
+//! use rnostr_test_services::{Postgres, require};
+//!
+//! let Some(()) = require(Postgres::shared_available()) else { return };
+//! let url = Postgres::shared().create_database();
+//! ```
+
+mod emulator;
+mod engine;
+mod folder;
+mod port;
+mod postgres;
+mod process;
+mod programs;
+mod proxy;
+mod redis;
+mod url;
+
+use std::{
+    io::Write as _,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub use self::{
+    emulator::FirestoreEmulator,
+    postgres::{Options, Postgres, Tls},
+    proxy::Proxy,
+    redis::Redis,
+};
+
+/// Where every test runs in earnest: with `true` an engine that is missing fails the test.
+const CI: &str = "CI";
+/// With `1` the same, anywhere.
+const REQUIRE: &str = "RNOSTR_TEST_REQUIRE_ENGINES";
+
+/// What a test cannot do without: `None` says that the test is to return, and has said so on standard error.
+///
+/// # Panics
+/// When it is not there and the environment says `CI=true` or `RNOSTR_TEST_REQUIRE_ENGINES=1`.
+pub fn require<T>(needed: Result<T, String>) -> Option<T> {
+    let why = match needed {
+        Ok(there) => return Some(there),
+        Err(why) => why,
+    };
+    assert!(!is_set(CI, "true") && !is_set(REQUIRE, "1"), "{why}");
+    let thread = std::thread::current();
+    // Not by `eprintln!`, which the test runner keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "!! NOT RUN: {}: {why}", thread.name().unwrap_or("this"));
+    None
+}
+
+/// A name that no other caller has on this machine, `prefix` and then at most 24 lower-case letters and digits: for what
+/// keeps one test's data apart in a shared engine.
+pub fn unique(prefix: &str) -> String {
+    static STARTED: LazyLock<u128> = LazyLock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis())
+    });
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{prefix}{:x}x{:x}x{:x}", std::process::id(), *STARTED, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn is_set(variable: &str, value: &str) -> bool {
+    std::env::var(variable).is_ok_and(|set| set == value)
+}
+
+/// An engine that runs already, as the environment says.
+fn given(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|value| !value.is_empty())
+}

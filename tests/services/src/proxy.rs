@@ -1,0 +1,210 @@
+//! A TCP proxy that fails on demand.
+
+use std::{
+    future::pending,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc as commands, watch},
+    task::JoinSet,
+};
+
+use crate::port;
+
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait for its port to be free again.
+const BIND_SECS_MAX: u64 = 10;
+const LOOK: Duration = Duration::from_millis(10);
+/// Tries at a port that is free, for another process may take it first.
+const PORTS_MAX: usize = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Open,
+    Stalled,
+    Cut,
+}
+
+/// A mode to take on, and whom to tell when that is done.
+type Command = (Mode, mpsc::Sender<()>);
+
+/// A proxy at a port of 127.0.0.1 before a server, whose connections a test can cut or stall. It has a thread of its own,
+/// so that it works wherever its methods are called from, and they return when what they say is so.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    /// `None` tells the thread to end.
+    commands: Option<commands::UnboundedSender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// A proxy before the server at `target`, `host:port`, which need not be there yet.
+    ///
+    /// # Panics
+    /// When the machine has no port or thread left.
+    pub fn start(target: &str) -> Self {
+        let target = target.to_owned();
+        let (started, starting) = mpsc::channel();
+        let (sender, receiver) = commands::unbounded_channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime can be made").block_on(async {
+                let listener = listen().await;
+                let address = listener.local_addr().expect("it listens");
+                let _ = started.send(address);
+                serve(&target, listener, address, receiver).await;
+            });
+        });
+        let address = starting.recv().expect("the thread says where it listens");
+        Self { address, commands: Some(sender), thread: Some(thread) }
+    }
+
+    /// Where it listens, `127.0.0.1:PORT`, at all times.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Closes all connections, and refuses new ones.
+    pub fn cut(&self) {
+        self.set(Mode::Cut);
+    }
+
+    /// Holds back all that is on its way in either direction; connections stay open, and new ones are taken.
+    pub fn stall(&self) {
+        self.set(Mode::Stalled);
+    }
+
+    /// Passes everything again, and what was held back first.
+    pub fn restore(&self) {
+        self.set(Mode::Open);
+    }
+
+    fn set(&self, mode: Mode) {
+        let (done, doing) = mpsc::channel();
+        let commands = self.commands.as_ref().expect("it is there until it is dropped");
+        commands.send((mode, done)).expect("the thread takes commands");
+        doing.recv().expect("the thread does what it is told");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn listen() -> TcpListener {
+    for _ in 0..PORTS_MAX {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port::free())).await {
+            return listener;
+        }
+    }
+    panic!("no port is free")
+}
+
+async fn serve(
+    target: &str,
+    listener: TcpListener,
+    address: SocketAddr,
+    mut commands: commands::UnboundedReceiver<Command>,
+) {
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    let (mode, _) = watch::channel(Mode::Open);
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => {
+                let Some((next, done)) = command else { return };
+                mode.send_replace(next);
+                if next == Mode::Cut {
+                    listener = None;
+                    connections.shutdown().await;
+                } else if listener.is_none() {
+                    listener = Some(listen_again(address).await);
+                }
+                let _ = done.send(());
+            }
+            Some(_) = connections.join_next() => {}
+            accepted = accept(listener.as_ref()) => {
+                if let Ok((client, _)) = accepted {
+                    connections.spawn(carry(client, target.to_owned(), mode.subscribe()));
+                }
+            }
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
+    }
+}
+
+async fn listen_again(address: SocketAddr) -> TcpListener {
+    let end = Instant::now() + Duration::from_secs(BIND_SECS_MAX);
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => assert!(Instant::now() < end, "{address} is not free again: {error}"),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Carries one connection until both sides have ended it, or one has broken it.
+async fn carry(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+    open(&mut mode).await?;
+    let server = TcpStream::connect(target).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    tokio::try_join!(pump(client_reads, server_writes, mode.clone()), pump(server_reads, client_writes, mode))?;
+    Ok(())
+}
+
+/// Carries one direction, to the end of what is sent.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+    let mut buffer = vec![0; PIECE_BYTES_MAX];
+    loop {
+        open(&mut mode).await?;
+        let read = tokio::select! {
+            biased;
+            _ = mode.changed() => continue,
+            read = from.read(&mut buffer) => read?,
+        };
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        let mut rest = &buffer[..read];
+        while !rest.is_empty() {
+            open(&mut mode).await?;
+            tokio::select! {
+                biased;
+                _ = mode.changed() => {}
+                written = to.write(rest) => rest = &rest[written?..],
+            }
+        }
+    }
+}
+
+/// Waits until things may pass.
+async fn open(mode: &mut watch::Receiver<Mode>) -> io::Result<()> {
+    mode.wait_for(|&mode| mode == Mode::Open).await.map(drop).map_err(io::Error::other)
+}
