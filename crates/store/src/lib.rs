@@ -6,6 +6,7 @@
 pub mod embedded;
 mod index;
 pub mod memory;
+pub mod postgres;
 mod shared;
 #[cfg(feature = "testing")]
 pub mod suite;
@@ -50,10 +51,16 @@ pub enum StoreError {
     Event(String),
 }
 
-/// Why a store does not open; the text is for the operator.
+/// Why a store does not open; the text is for the operator, and tells no secret.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
+pub enum OpenError {
+    /// Somebody has to change something first.
+    #[error("{0}")]
+    Refused(String),
+    /// What it stands on does not answer; it may later.
+    #[error("{0}")]
+    Unreachable(String),
+}
 
 /// How far one call of [`Store::scan`] goes before it gives back what it has.
 #[derive(Clone, Copy, Debug)]

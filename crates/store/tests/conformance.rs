@@ -9,20 +9,20 @@ use nostr_store::{
     suite::world::Subject,
 };
 
-async fn memory_subject() -> Subject {
-    Subject { store: Arc::new(Memory::new()), keep: Box::new(()) }
+async fn memory_subject() -> Option<Subject> {
+    Some(Subject { store: Arc::new(Memory::new()), keep: Box::new(()) })
 }
 
-async fn embedded_subject() -> Subject {
+async fn embedded_subject() -> Option<Subject> {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Embedded::open(directory.path(), Options::default()).expect("a store");
-    Subject { store: Arc::new(store), keep: Box::new(directory) }
+    Some(Subject { store: Arc::new(store), keep: Box::new(directory) })
 }
 
-async fn embedded_subject_that_writes_ids() -> Subject {
+async fn embedded_subject_that_writes_ids() -> Option<Subject> {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Embedded::open_with_recent_ids(directory.path(), Options::default(), 0).expect("a store");
-    Subject { store: Arc::new(store), keep: Box::new(directory) }
+    Some(Subject { store: Arc::new(store), keep: Box::new(directory) })
 }
 
 mod memory {

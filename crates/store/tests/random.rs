@@ -7,92 +7,9 @@ use nostr_store::{
     Store,
     embedded::{Durability, Embedded, Options},
     memory::Memory,
-    suite::random::{Draft, Pair, Search, Step},
+    suite::random::{Pair, strategy::step},
 };
-use proptest::{collection::vec, option, prelude::*};
-
-fn small() -> impl Strategy<Value = u8> {
-    0..16_u8
-}
-
-/// One value as often as all others together.
-fn mostly(value: u8, others: std::ops::Range<u8>) -> impl Strategy<Value = u8> {
-    prop_oneof![Just(value), others]
-}
-
-fn draft() -> impl Strategy<Value = Draft> {
-    let lives = || option::weighted(0.3, any::<u8>());
-    let key = || 0..4_u8;
-    prop_oneof![
-        3 => (key(), small(), small(), lives()).prop_map(|(by, text, ago, lives)| Draft::Note { by, text, ago, lives }),
-        3 => (key(), 0..3_u8, 0..2_u8, small(), small(), lives())
-            .prop_map(|(by, kind, d, text, ago, lives)| Draft::Versioned { by, kind, d, text, ago, lives }),
-        2 => (key(), key(), any::<bool>(), small())
-            .prop_map(|(by, to, noise, ago)| Draft::Direct { by, to, noise, ago }),
-        1 => key().prop_map(|by| Draft::Ephemeral { by }),
-        4 => (key(), key(), 0..4_u8, small(), any::<u8>())
-            .prop_map(|(by, reader, group, text, epoch)| Draft::Message { by, reader, group, text, epoch }),
-        3 => (key(), key(), option::of(0..4_u8), small())
-            .prop_map(|(by, to, group, text)| Draft::Wrap { by, to, group, text }),
-        5 => (mostly(3, 0..4), 0..4_u8, any::<u8>(), mostly(0, 0..6), 1..16_u8, any::<bool>(), any::<bool>()).prop_map(
-            |(by, group, seq, op, members, admins, force)| Draft::Roster { by, group, seq, op, members, admins, force }
-        ),
-        4 => (key(), 0..4_u8, option::of(0..4_u8), option::of(0..2_u8), small(), lives()).prop_map(
-            |(by, text, reference, d, ago, lives)| Draft::KeyPackage { by, text, reference, d, ago, lives }
-        ),
-        3 => (key(), vec(any::<u8>(), 1..4), small()).prop_map(|(by, targets, ago)| Draft::Delete { by, targets, ago }),
-        1 => (key(), 0..4_u8, 0..2_u8, small()).prop_map(|(by, kind, d, ago)| Draft::DeleteAddress { by, kind, d, ago }),
-        1 => (key(), small()).prop_map(|(by, ago)| Draft::Vanish { by, ago }),
-        2 => any::<u8>().prop_map(Draft::Again),
-    ]
-}
-
-fn search() -> impl Strategy<Value = Search> {
-    let filter = (
-        option::of(1..4_096_u16),
-        option::weighted(0.3, 1..16_u8),
-        option::weighted(0.3, 1..32_u8),
-        option::weighted(0.3, 1..16_u8),
-        option::weighted(0.2, vec(any::<u8>(), 1..8)),
-        option::weighted(0.2, small()),
-        option::weighted(0.2, small()),
-    );
-    let scope = (any::<bool>(), 0..16_u8, 0..16_u8, any::<bool>());
-    let bounds = (option::weighted(0.3, any::<u8>()), 1..20_u8, 1..20_u8);
-    (filter, scope, bounds).prop_map(
-        |(
-            (kinds, authors, topics, groups_named, ids, since, until),
-            (everyone, keys, groups, all_rosters),
-            (up_to, events_max, entries_max),
-        )| Search {
-            kinds,
-            authors,
-            topics,
-            groups_named,
-            ids,
-            since,
-            until,
-            everyone,
-            keys,
-            groups,
-            all_rosters,
-            up_to,
-            events_max,
-            entries_max,
-        },
-    )
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        10 => vec(draft(), 1..6).prop_map(Step::Save),
-        6 => search().prop_map(Step::Search),
-        2 => (0..4_u8, 0..4_u8).prop_map(|(owner, most)| Step::Claim { owner, most }),
-        1 => Just(Step::Sweep),
-        2 => (0..40_u8).prop_map(|secs| Step::Wait { secs }),
-        1 => Just(Step::Reopen),
-    ]
-}
+use proptest::{collection::vec, prelude::*};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2_000, ..ProptestConfig::default() })]

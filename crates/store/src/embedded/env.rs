@@ -21,21 +21,21 @@ const LOCK_FILE: &str = "rnostr.lock";
 pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
     let shown = directory.display();
     std::fs::create_dir_all(directory)
-        .map_err(|error| OpenError(format!("data directory {shown} cannot be created: {error}")))?;
+        .map_err(|error| OpenError::Refused(format!("data directory {shown} cannot be created: {error}")))?;
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(directory.join(LOCK_FILE))
-        .map_err(|error| OpenError(format!("data directory {shown} cannot be written: {error}")))?;
+        .map_err(|error| OpenError::Refused(format!("data directory {shown} cannot be written: {error}")))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(OpenError(format!("data directory {shown} is in use by another rnostr; stop it, or use another")))
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(OpenError(format!("data directory {shown} cannot be locked: {error}; is it on a network drive?")))
-        }
+        Err(TryLockError::WouldBlock) => Err(OpenError::Refused(format!(
+            "data directory {shown} is in use by another rnostr; stop it, or use another"
+        ))),
+        Err(TryLockError::Error(error)) => Err(OpenError::Refused(format!(
+            "data directory {shown} cannot be locked: {error}; is it on a network drive?"
+        ))),
     }
 }
 
@@ -66,13 +66,13 @@ pub(super) fn open_env(directory: &Path, options: &Options) -> Result<Env<WithTl
     // is on disk when the machine loses power, which `Durability::Interval` says, and no memory.
     let opened = unsafe { opener.flags(flags).open(directory) };
     let env = opened.map_err(|error| {
-        OpenError(format!(
+        OpenError::Refused(format!(
             "the store in {} cannot be mapped ({} MiB of address space): {error}",
             directory.display(),
             map_bytes >> 20
         ))
     })?;
     // Slots of a process that was killed; with the lock held, every other process is gone.
-    env.clear_stale_readers().map_err(|error| OpenError(format!("the store's readers: {error}")))?;
+    env.clear_stale_readers().map_err(|error| OpenError::Refused(format!("the store's readers: {error}")))?;
     Ok(env)
 }

@@ -143,7 +143,7 @@ impl Embedded {
         let lock = env::lock(directory)?;
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
-        let damaged = |fail: Fail| OpenError(format!("{}: {}", directory.display(), fail.to_store_error()));
+        let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
         let (shared, written) = known(&env, &tables, recent_ids_max).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
@@ -152,7 +152,7 @@ impl Embedded {
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
-            .map_err(|error| OpenError(format!("the store's writer does not start: {error}")))?;
+            .map_err(|error| OpenError::Refused(format!("the store's writer does not start: {error}")))?;
         let hot = Hot::default();
         Ok(Self {
             env,

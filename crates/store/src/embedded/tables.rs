@@ -90,7 +90,7 @@ impl Tables {
     /// # Errors
     /// [`OpenError`] for a newer layout, and for an environment that is no store.
     pub(super) fn open(env: &Env<WithTls>) -> Result<Self, OpenError> {
-        let failed = |error: heed::Error| OpenError(format!("the store does not open: {error}"));
+        let failed = |error: heed::Error| OpenError::Refused(format!("the store does not open: {error}"));
         let txn = env.write_txn().map_err(failed)?;
         let opened = env
             .create_databases_and_commit(txn, |opener, txn| {
@@ -100,9 +100,9 @@ impl Tables {
             })
             .map_err(failed)?;
         let CommitOrAbort::Commit(opened) = opened else {
-            return Err(OpenError("the store does not open".to_owned()));
+            return Err(OpenError::Refused("the store does not open".to_owned()));
         };
-        let tables = Self::from_opened(&opened).ok_or_else(|| OpenError("a table is missing".to_owned()))?;
+        let tables = Self::from_opened(&opened).ok_or_else(|| OpenError::Refused("a table is missing".to_owned()))?;
         tables.climb(env, &MIGRATIONS)?;
         Ok(tables)
     }
@@ -111,7 +111,7 @@ impl Tables {
         let newest = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
         let unreadable = |fail: Fail| match fail.to_store_error() {
             StoreError::Unavailable(text) | StoreError::Full(text) | StoreError::Event(text) => {
-                OpenError(format!("the store cannot be brought up to schema {newest}: {text}"))
+                OpenError::Refused(format!("the store cannot be brought up to schema {newest}: {text}"))
             }
         };
         let climb = || -> Result<Result<(), OpenError>, Fail> {
@@ -124,7 +124,7 @@ impl Tables {
                 None => return Err(Fail::Corrupt("it holds events and no schema")),
             };
             if found > newest || found == 0 {
-                return Ok(Err(OpenError(format!(
+                return Ok(Err(OpenError::Refused(format!(
                     "the store was made by a newer rnostr (schema {found}, this build knows {newest}); \
                      run that version, or another data directory"
                 ))));
@@ -183,6 +183,6 @@ mod tests {
         tables.climb(&env, &[mark, mark]).expect("nothing left to do");
         assert_eq!(marks(&env, &tables), 2);
         let refused = tables.climb(&env, &[]).expect_err("a newer store");
-        assert!(refused.0.contains("made by a newer rnostr (schema 3, this build knows 1)"), "{refused}");
+        assert!(refused.to_string().contains("made by a newer rnostr (schema 3, this build knows 1)"), "{refused}");
     }
 }

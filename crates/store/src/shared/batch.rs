@@ -8,6 +8,7 @@ use std::sync::Arc;
 use nostr_extensions::{
     Admitted, Audience, Effect, GroupRecord, Keep, NostrGroupId, Role, Router, Sealed, Source, Stamp,
     admit::NEVER,
+    gate::Touches,
     mls_gateway::{
         deletion::{Deletion, may_delete, vanishes},
         group::{
@@ -40,6 +41,8 @@ pub(crate) struct Put {
     /// Whom it may concern.
     pub(crate) routes: Vec<u64>,
     pub(crate) group: Option<NostrGroupId>,
+    /// Which groups it may have changed.
+    pub(crate) touches: Touches,
     pub(crate) address: Option<Address>,
     pub(crate) package: Option<PutPackage>,
     /// A later event of the batch took it out again: it has a place in the log and is not there.
@@ -215,6 +218,7 @@ impl Deciding<'_> {
             prefixes: Vec::new(),
             routes: Vec::new(),
             group: None,
+            touches: Touches::Nothing,
             address: with.address,
             package: with.package,
             gone: false,
@@ -222,6 +226,7 @@ impl Deciding<'_> {
         let sealed = put.seal(0);
         put.routes = self.router.routes(&sealed);
         put.group = sealed.group().cloned();
+        put.touches = if with.touches_groups { Touches::EveryGroup } else { sealed.touches() };
         if keep == Keep::Stored {
             put.prefixes = prefixes(event.view(), sealed.audience());
         }

@@ -30,7 +30,7 @@ pub(crate) const EPHEMERAL: i16 = 8;
 
 /// A prefix of the index as a number, so that all have one short form. Prefixes that share one cost a look at events
 /// that do not fit.
-fn number(prefix: &[u8]) -> i64 {
+pub(crate) fn number_of(prefix: &[u8]) -> i64 {
     let digest = Sha256::digest(prefix);
     digest.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte))
 }
@@ -39,7 +39,7 @@ fn number(prefix: &[u8]) -> i64 {
 pub(crate) fn prefixes(event: EventRef<'_>, audience: &Audience) -> Vec<i64> {
     let mut numbers = Vec::new();
     let all = each_prefix(event, audience, |prefix| {
-        numbers.push(number(&prefix));
+        numbers.push(number_of(&prefix));
         Ok::<(), Infallible>(())
     });
     match all {
@@ -47,7 +47,7 @@ pub(crate) fn prefixes(event: EventRef<'_>, audience: &Audience) -> Vec<i64> {
         Err(never) => match never {},
     }
     if *audience == Audience::Everyone {
-        numbers.push(number(&prefix::author(&event.pubkey())));
+        numbers.push(number_of(&prefix::author(&event.pubkey())));
     }
     numbers.sort_unstable();
     numbers.dedup();
@@ -62,7 +62,7 @@ pub(crate) fn plan(query: &Query) -> Vec<i64> {
         Ok::<bool, Infallible>(fits)
     });
     let mut numbers: Vec<i64> = match planned {
-        Ok(ranges) => ranges.iter().map(|range| number(range)).collect(),
+        Ok(ranges) => ranges.iter().map(|range| number_of(range)).collect(),
         Err(never) => match never {},
     };
     numbers.sort_unstable();

@@ -3,6 +3,8 @@
 //! The steps are data ([`Step`]), so that a test that fails shrinks to the few that matter. Sets of keys, groups and kinds
 //! are masks over short lists, so that events meet each other often.
 
+pub mod strategy;
+
 use std::sync::Arc;
 
 use nostr_extensions::{

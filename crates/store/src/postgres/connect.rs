@@ -1,0 +1,267 @@
+//! The way to the database: its address, TLS, the pool, and the connection that listens.
+//!
+//! Source: libpq, "Connection URIs" and "SSL Support" for what `sslmode` means.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+};
+use tokio_postgres::{
+    Client, Config, Connection, Socket,
+    config::{Host, SslMode},
+    tls::MakeTlsConnect,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::fail::Fail;
+
+/// Wait for a connection to be made.
+const CONNECT_SECS_MAX: Duration = Duration::from_secs(5);
+/// Wait for a connection of the pool to be free.
+const FREE_SECS_MAX: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay without an answer of the other side's system.
+const UNANSWERED_SECS_MAX: Duration = Duration::from_secs(10);
+
+/// What every connection is told first. The tables are only ever asked by their indexes; a process that stands still
+/// while it holds the log's lock must not hold up the others.
+const SESSION: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
+    set enable_mergejoin = off; set jit = off; set client_min_messages = warning; \
+    set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; set statement_timeout = '30s'; \
+    select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
+
+/// What TLS makes of a socket.
+type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// How to reach a database.
+#[derive(Clone)]
+pub(super) struct Address {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+/// How far the server's certificate is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Nothing,
+    Authority,
+    AuthorityAndName,
+}
+
+impl Address {
+    /// Reads a `database_url`.
+    ///
+    /// # Errors
+    /// [`Fail::Unfit`], without any part of the URL but the names of its parameters.
+    pub(super) fn parse(url: &str) -> Result<Self, Fail> {
+        let unfit = |text: &str| Fail::Unfit(format!("database_url: {text}"));
+        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            return Err(unfit("it begins with postgres:// or postgresql://"));
+        }
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut kept = Vec::new();
+        let (mut mode, mut root, mut certificate, mut key) = (None, None, None, None);
+        for parameter in query.split('&').filter(|it| !it.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let place = match name {
+                "sslmode" => &mut mode,
+                "sslrootcert" => &mut root,
+                "sslcert" => &mut certificate,
+                "sslkey" => &mut key,
+                _ => {
+                    kept.push(parameter);
+                    continue;
+                }
+            };
+            *place = Some(decode(value).ok_or_else(|| unfit("a % is followed by two hex digits"))?);
+        }
+        let (mode, check) = match mode.as_deref() {
+            None | Some("prefer" | "allow") => (SslMode::Prefer, Check::Nothing),
+            Some("disable") => (SslMode::Disable, Check::Nothing),
+            Some("require") if root.is_some() => (SslMode::Require, Check::Authority),
+            Some("require") => (SslMode::Require, Check::Nothing),
+            Some("verify-ca") => (SslMode::Require, Check::Authority),
+            Some("verify-full") => (SslMode::Require, Check::AuthorityAndName),
+            Some(_) => {
+                return Err(unfit("sslmode is disable, prefer, require, verify-ca or verify-full"));
+            }
+        };
+        if check != Check::Nothing && root.is_none() {
+            return Err(unfit(
+                "sslmode verify-ca and verify-full need sslrootcert, the file of the server's authority",
+            ));
+        }
+        let separator = if kept.is_empty() { "" } else { "?" };
+        let mut config: Config = format!("{base}{separator}{}", kept.join("&"))
+            .parse()
+            .map_err(|error: tokio_postgres::Error| unfit(&error.to_string()))?;
+        if config.get_hosts().is_empty() {
+            return Err(unfit("it names no host; for a socket add ?host=/its/directory"));
+        }
+        config
+            .ssl_mode(mode)
+            .connect_timeout(CONNECT_SECS_MAX)
+            .tcp_user_timeout(UNANSWERED_SECS_MAX)
+            .keepalives_idle(UNANSWERED_SECS_MAX);
+        if config.get_application_name().is_none() {
+            config.application_name("rnostr");
+        }
+        let tls = tls(check, root.as_deref(), certificate.as_deref().zip(key.as_deref()))?;
+        Ok(Self { config, tls: MakeRustlsConnect::new(tls) })
+    }
+
+    /// Where the database is, for the operator's eyes: hosts, port and name, no user and no password.
+    pub(super) fn shown(&self) -> String {
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let hosts: Vec<String> = hosts.collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
+        let port = if ports.is_empty() { "5432".to_owned() } else { ports.join(",") };
+        format!("{}:{port}/{}", hosts.join(","), self.config.get_dbname().unwrap_or_default())
+    }
+
+    /// A pool of at most so many connections.
+    pub(super) fn pool(&self, connections_max: usize) -> Result<Pool, Fail> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        let prepare = Hook::async_fn(|client, _| {
+            Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+        });
+        Pool::builder(manager)
+            .max_size(connections_max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(FREE_SECS_MAX))
+            .create_timeout(Some(CONNECT_SECS_MAX))
+            .recycle_timeout(Some(CONNECT_SECS_MAX))
+            .post_create(prepare)
+            .build()
+            .map_err(|error| Fail::Pool(error.to_string()))
+    }
+
+    /// A connection of its own.
+    pub(super) async fn connect(&self) -> Result<(Client, Connection<Socket, Stream>), Fail> {
+        tokio::time::timeout(CONNECT_SECS_MAX, self.config.connect(self.tls.clone()))
+            .await
+            .map_err(|_| Fail::Late)?
+            .map_err(Fail::from)
+    }
+}
+
+/// Text of a URL's parameter.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        if *first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
+    let unfit = |what: &str, file: &str, error: &dyn std::fmt::Display| {
+        Fail::Unfit(format!("database_url: {what}={file} cannot be read: {error}"))
+    };
+    let certificates = |what: &str, file: &str| -> Result<Vec<CertificateDer<'static>>, Fail> {
+        let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+        read().map_err(|error| unfit(what, file, &error))
+    };
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = root {
+        for certificate in certificates("sslrootcert", file)? {
+            roots.add(certificate).map_err(|error| unfit("sslrootcert", file, &error))?;
+        }
+    }
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if check == Check::Nothing {
+        Arc::new(Lenient { authority: None, provider: Arc::clone(&provider) })
+    } else {
+        let strict = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unfit("sslrootcert", root.unwrap_or_default(), &error))?;
+        match check {
+            Check::AuthorityAndName => strict,
+            _ => Arc::new(Lenient { authority: Some(strict), provider: Arc::clone(&provider) }),
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fail::Unfit(format!("TLS: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match client {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => {
+            let chain = certificates("sslcert", certificate)?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unfit("sslkey", key, &error))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|error| unfit("sslcert", certificate, &error))
+        }
+    }
+}
+
+/// What libpq looks at below `verify-full`: nothing, or who signed the certificate and not for which name.
+#[derive(Debug)]
+struct Lenient {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
+        match authority.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // The chain is checked before the name.
+            Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,95 @@
+//! What can go wrong with a database.
+
+use tokio_postgres::error::SqlState;
+
+use crate::{OpenError, StoreError};
+
+/// A failure inside this store.
+#[derive(Debug)]
+pub(super) enum Fail {
+    /// The server or the way to it.
+    Database(tokio_postgres::Error),
+    /// No connection was free or could be made.
+    Pool(String),
+    /// No answer in time.
+    Late,
+    /// What lies in the database is not what this store wrote.
+    Corrupt(&'static str),
+    /// This database is not for this build, or this setting is not for a database; the text is for the operator.
+    Unfit(String),
+}
+
+impl From<tokio_postgres::Error> for Fail {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Fail {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => Self::Database(error),
+            other => Self::Pool(other.to_string()),
+        }
+    }
+}
+
+impl Fail {
+    /// Whether it is the data that the server does not take, so that other events may do better.
+    pub(super) fn is_about_data(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        // Class 22: data exceptions; 54: limits of the program, as a row too large for its index.
+        error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")))
+    }
+
+    /// Whether the connection may still be waiting for its answer, and is not to be used again.
+    pub(super) const fn leaves_connection_unknown(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+
+    pub(super) fn to_store_error(&self) -> StoreError {
+        let full = |code: &SqlState| matches!(*code, SqlState::DISK_FULL);
+        match self {
+            Self::Database(error) if error.code().is_some_and(full) => StoreError::Full(self.text()),
+            _ => StoreError::Unavailable(self.text()),
+        }
+    }
+
+    pub(super) fn to_open_error(&self) -> OpenError {
+        match self {
+            Self::Unfit(text) => OpenError::Refused(text.clone()),
+            Self::Corrupt(text) => OpenError::Refused((*text).to_owned()),
+            // Another password or another database will not come by itself.
+            Self::Database(error)
+                if error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42"))) =>
+            {
+                OpenError::Refused(self.text())
+            }
+            _ => OpenError::Unreachable(self.text()),
+        }
+    }
+
+    /// What happened, with its causes; no part of the address of the database is in it.
+    fn text(&self) -> String {
+        match self {
+            Self::Database(error) => {
+                let mut text = match error.as_db_error() {
+                    Some(error) => format!("{} ({})", error.message(), error.code().code()),
+                    None => error.to_string(),
+                };
+                let mut cause = std::error::Error::source(error).filter(|_| error.as_db_error().is_none());
+                while let Some(error) = cause {
+                    let part = error.to_string();
+                    if !text.contains(&part) {
+                        text = format!("{text}: {part}");
+                    }
+                    cause = error.source();
+                }
+                text
+            }
+            Self::Pool(text) | Self::Unfit(text) => text.clone(),
+            Self::Late => "the database did not answer in time".to_owned(),
+            Self::Corrupt(text) => (*text).to_owned(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Hearing of commits: PostgreSQL's LISTEN, on a connection of its own. A notification that is lost costs time and
+//! nothing else, as the log tells everything.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::watch;
+use tokio_postgres::AsyncMessage;
+
+use super::{connect::Address, fail::Fail};
+
+/// Wait before the first attempt to connect again, and the longest one; each is up to half longer, by chance.
+const RETRY_MS_MIN: u64 = 50;
+const RETRY_MS_MAX: u64 = 2_000;
+
+/// Listens until the receivers are gone.
+pub(super) async fn run(address: Address, knocks: watch::Sender<u64>) {
+    let mut wait_ms = RETRY_MS_MIN;
+    loop {
+        let ended = tokio::select! {
+            () = knocks.closed() => return,
+            ended = listen(&address, &knocks, &mut wait_ms) => ended,
+        };
+        if let Err(fail) = ended {
+            tracing::debug!(error = %fail.to_store_error(), "listening to the database ended");
+        }
+        let jitter = RandomState::new().hash_one(0) % (wait_ms / 2 + 1);
+        tokio::time::sleep(Duration::from_millis(wait_ms + jitter)).await;
+        wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);
+    }
+}
+
+async fn listen(address: &Address, knocks: &watch::Sender<u64>, wait_ms: &mut u64) -> Result<(), Fail> {
+    let (client, mut connection) = address.connect().await?;
+    let messages = stream::poll_fn(move |context| connection.poll_message(context));
+    let mut messages = std::pin::pin!(messages);
+    let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log"));
+    let mut is_listening = false;
+    loop {
+        tokio::select! {
+            done = &mut listening, if !is_listening => {
+                done?;
+                is_listening = true;
+                *wait_ms = RETRY_MS_MIN;
+                // Whatever was committed before is heard of now.
+                knocks.send_modify(|count| *count += 1);
+            }
+            message = messages.next() => match message {
+                Some(Ok(AsyncMessage::Notification(_))) => knocks.send_modify(|count| *count += 1),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The log as it is followed, and what is asked by name: events by place or id, groups.
+
+use std::sync::Arc;
+
+use deadpool_postgres::Client;
+use nostr_extensions::{GroupState, GroupStatus, GroupView, NostrGroupId, Sealed, gate::Touches};
+use nostr_protocol::{EventId, Kind, PublicKey};
+
+use super::{
+    fail::Fail,
+    rows::{cursor, group, group_id, members, number, record, sealed},
+};
+use crate::{Cursor, LogEntry, LogPage, shared::TOUCHES_GROUPS};
+
+/// The head and what lies behind a cursor, in one snapshot.
+const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes from rnostr.log l \
+    left join lateral (select cursor, kind, flags, group_id, touches_group, routes from rnostr.events \
+        where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
+const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
+    from rnostr.events where cursor = any($1::bigint[]) order by cursor";
+const HOLDS: &str = "select exists (select from rnostr.events where id = $1 and flags & 8 = 0)";
+const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
+    exists (select from rnostr.unlisted u where u.group_id = $1) as unlisted \
+    from rnostr.log l left join rnostr.groups g on g.id = $1 \
+    left join lateral (select array_agg(key) as keys, array_agg(admin) as admins from rnostr.members \
+        where group_id = g.id) m on true";
+const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
+
+pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
+    let statement = client.prepare_cached(AFTER).await?;
+    let most = i64::try_from(entries_max).unwrap_or(i64::MAX);
+    let rows = client.query(&statement, &[&number(behind), &most]).await?;
+    let first = rows.first().ok_or(Fail::Corrupt("the log has no head"))?;
+    let head = cursor(first, "head")?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if row.try_get::<_, Option<i64>>("cursor")?.is_none() {
+            break;
+        }
+        let kind: i32 = row.try_get("kind")?;
+        let kind = Kind(u16::try_from(kind).map_err(|_| Fail::Corrupt("a kind is too large"))?);
+        let touches = match row.try_get::<_, Option<&str>>("touches_group")? {
+            Some(id) => Touches::Group(group(id)?),
+            None if kind == Kind::VANISH || row.try_get::<_, i16>("flags")? & TOUCHES_GROUPS != 0 => {
+                Touches::EveryGroup
+            }
+            None => Touches::Nothing,
+        };
+        let routes: Vec<i64> = row.try_get("routes")?;
+        entries.push(LogEntry {
+            cursor: cursor(row, "cursor")?,
+            kind,
+            touches,
+            group: row.try_get::<_, Option<&str>>("group_id")?.map(group).transpose()?,
+            routes: routes.into_iter().map(i64::cast_unsigned).collect(),
+            sealed: None,
+        });
+    }
+    let through = match entries.last() {
+        Some(last) if entries.len() >= entries_max => last.cursor,
+        _ => head.max(behind),
+    };
+    Ok(LogPage { entries, through })
+}
+
+pub(super) async fn events_at(client: &Client, cursors: &[Cursor]) -> Result<Vec<Sealed>, Fail> {
+    let statement = client.prepare_cached(EVENTS_AT).await?;
+    let cursors: Vec<i64> = cursors.iter().map(|cursor| number(*cursor)).collect();
+    client.query(&statement, &[&cursors]).await?.iter().map(sealed).collect()
+}
+
+pub(super) async fn holds(client: &Client, id: &EventId) -> Result<bool, Fail> {
+    let statement = client.prepare_cached(HOLDS).await?;
+    Ok(client.query_one(&statement, &[&&id.as_bytes()[..]]).await?.try_get(0)?)
+}
+
+pub(super) async fn state_of(client: &Client, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+    let statement = client.prepare_cached(GROUP).await?;
+    let row = client.query_one(&statement, &[&id.as_str()]).await?;
+    let status = if row.try_get::<_, Option<&str>>("record")?.is_some() {
+        GroupStatus::Managed(Arc::new(GroupView { record: record(&row)?, members: members(&row)? }))
+    } else if row.try_get("unlisted")? {
+        GroupStatus::Unlisted
+    } else {
+        GroupStatus::Unknown
+    };
+    Ok((GroupState { id: id.clone(), status }, cursor(&row, "head")?))
+}
+
+pub(super) async fn groups_of(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+    let statement = client.prepare_cached(GROUPS_OF).await?;
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key.as_bytes()[..]).collect();
+    client.query(&statement, &[&keys]).await?.iter().map(|row| group_id(row, "group_id")).collect()
+}

@@ -1,0 +1,203 @@
+//! The PostgreSQL store: one database (13 or newer; Cloud SQL, AlloyDB or any other), shared by any number of processes.
+//!
+//! One row, the head of the log, is locked by whoever writes until its transaction ends. So cursors become visible in
+//! their order and without gaps, and what a batch was decided by is still true when it is committed: of any number of
+//! writers on any number of instances, one goes at a time. What that costs is paid by the batch and not by the event, as
+//! every instance writes what waits in one transaction.
+
+mod connect;
+mod fail;
+mod listen;
+mod load;
+mod log;
+mod pipeline;
+mod rows;
+mod save;
+mod scan;
+mod schema;
+mod sweep;
+mod write;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use deadpool_postgres::{Client, Pool};
+use futures_util::future::BoxFuture;
+use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::{
+    connect::Address,
+    fail::Fail,
+    rows::{cursor, fixed},
+};
+use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+
+/// Longest wait for one call.
+const CALL_SECS_MAX: Duration = Duration::from_secs(8);
+
+/// How a database is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most connections of the pool, beside the one that listens.
+    pub connections_max: usize,
+    /// Whether commits are told by NOTIFY, and listened for. Without, something else has to knock.
+    pub notifies: bool,
+}
+
+impl Default for Options {
+    /// `min(cores * 2, 20)` connections (MLS Gateway specification, "Database Optimization"), and NOTIFY.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { connections_max: (cores * 2).min(20), notifies: true }
+    }
+}
+
+/// See the module.
+pub struct Postgres {
+    pool: Pool,
+    router: Router,
+    head: AtomicU64,
+    notifies: bool,
+    knocks: watch::Receiver<u64>,
+    /// Kept so that the receivers stay open where nobody listens.
+    _knocker: Option<watch::Sender<u64>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// Opens a database, and makes or migrates the tables in it; in a runtime, as it spawns tasks.
+    ///
+    /// # Errors
+    /// [`OpenError::Unreachable`] where the server does not answer, [`OpenError::Refused`] for a URL that is none, a
+    /// server that is too old, tables of a newer release, or one who may not. No text tells the password.
+    pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
+        let address = Address::parse(url).map_err(|fail| fail.to_open_error())?;
+        let shown = address.shown();
+        Self::open_at(address, options).await.map_err(|fail| match fail.to_open_error() {
+            OpenError::Refused(text) => OpenError::Refused(format!("database {shown}: {text}")),
+            OpenError::Unreachable(text) => OpenError::Unreachable(format!("database {shown}: {text}")),
+        })
+    }
+
+    /// Where a `database_url` leads, for the operator's eyes: hosts, port and name, no user and no password.
+    ///
+    /// # Errors
+    /// [`OpenError::Refused`], for a URL that is none.
+    pub fn describe(url: &str) -> Result<String, OpenError> {
+        Ok(Address::parse(url).map_err(|fail| fail.to_open_error())?.shown())
+    }
+
+    async fn open_at(address: Address, options: Options) -> Result<Self, Fail> {
+        let pool = address.pool(options.connections_max.max(1))?;
+        let mut client = pool.get().await?;
+        schema::migrate(&mut client).await?;
+        let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
+        let router = Router::new(&fixed(&log, "router_key")?);
+        let head = AtomicU64::new(cursor(&log, "head")?);
+        drop(client);
+        let (knocker, knocks) = watch::channel(0);
+        let (listener, knocker) = if options.notifies {
+            (Some(tokio::spawn(listen::run(address, knocker))), None)
+        } else {
+            (None, Some(knocker))
+        };
+        Ok(Self { pool, router, head, notifies: options.notifies, knocks, _knocker: knocker, listener })
+    }
+
+    fn knows_of(&self, cursor: Cursor) {
+        self.head.fetch_max(cursor, Ordering::AcqRel);
+    }
+
+    /// See [`Postgres::with_client`], for the trait.
+    async fn call<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>) -> Result<T, StoreError> {
+        self.with_client(work).await.map_err(|fail| fail.to_store_error())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+    }
+}
+
+impl Store for Postgres {
+    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
+        Box::pin(self.save_all(batch))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(self.call(async move |client| scan::scan(client, query, from, up_to, bounds, now).await))
+    }
+
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+        Box::pin(async move {
+            let page = self.call(async |client| log::after(client, cursor, entries_max).await).await?;
+            self.knows_of(page.through);
+            Ok(page)
+        })
+    }
+
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(self.call(async move |client| log::events_at(client, cursors).await))
+    }
+
+    fn head(&self) -> Cursor {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn router(&self) -> Router {
+        self.router
+    }
+
+    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.knocks.clone())
+    }
+
+    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(self.call(async move |client| log::holds(client, id).await))
+    }
+
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+        Box::pin(self.call(async move |client| log::state_of(client, id).await))
+    }
+
+    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
+        Box::pin(self.call(async move |client| log::groups_of(client, keys).await))
+    }
+
+    fn claim_key_packages<'a>(
+        &'a self,
+        owner: &'a PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move { self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error()) })
+    }
+
+    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.call(async move |client| sweep::sweep(client, now, events_max).await))
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        Box::pin(self.call(async |client| sweep::stats(client).await))
+    }
+}

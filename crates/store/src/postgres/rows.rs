@@ -1,0 +1,105 @@
+//! Values as they stand in rows.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, admit::NEVER};
+use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
+use tokio_postgres::Row;
+
+use super::fail::Fail;
+use crate::{Cursor, shared::AUTHOR_ONLY};
+
+/// A number for a column: no number here is beyond 63 bits, but for what a filter may ask.
+pub(super) fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(value: i64) -> Result<u64, Fail> {
+    u64::try_from(value).map_err(|_| Fail::Corrupt("a number is negative"))
+}
+
+/// A time that may be never.
+pub(super) fn end(value: UnixSecs) -> Option<i64> {
+    (value != NEVER).then(|| number(value))
+}
+
+pub(super) fn end_from(value: Option<i64>) -> Result<UnixSecs, Fail> {
+    value.map_or(Ok(NEVER), unsigned)
+}
+
+fn bytes<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], Fail> {
+    let bytes: &[u8] = row.try_get(column)?;
+    bytes.try_into().map_err(|_| Fail::Corrupt("bytes of a fixed length have another"))
+}
+
+pub(super) fn fixed<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], Fail> {
+    bytes(row, column)
+}
+
+pub(super) fn key(row: &Row, column: &str) -> Result<PublicKey, Fail> {
+    Ok(PublicKey::from_bytes(bytes(row, column)?))
+}
+
+pub(super) fn event_id(row: &Row, column: &str) -> Result<EventId, Fail> {
+    Ok(EventId::from_bytes(bytes(row, column)?))
+}
+
+pub(super) fn cursor(row: &Row, column: &str) -> Result<Cursor, Fail> {
+    unsigned(row.try_get(column)?)
+}
+
+pub(super) fn group(text: &str) -> Result<NostrGroupId, Fail> {
+    NostrGroupId::parse(text).ok_or(Fail::Corrupt("a group has an id that is none"))
+}
+
+pub(super) fn group_id(row: &Row, column: &str) -> Result<NostrGroupId, Fail> {
+    group(row.try_get(column)?)
+}
+
+pub(super) fn event(row: &Row) -> Result<Event, Fail> {
+    let record: &[u8] = row.try_get("record")?;
+    Event::from_record(Bytes::copy_from_slice(record)).ok_or(Fail::Corrupt("an event's record is cut short"))
+}
+
+/// An event of columns `cursor, received_at, expires_at, flags, record`.
+pub(super) fn sealed(row: &Row) -> Result<Sealed, Fail> {
+    seal(row, event(row)?)
+}
+
+/// The event of a row, with its other columns.
+pub(super) fn seal(row: &Row, event: Event) -> Result<Sealed, Fail> {
+    let flags: i16 = row.try_get("flags")?;
+    let stamp = Stamp {
+        cursor: cursor(row, "cursor")?,
+        received_at: unsigned(row.try_get("received_at")?)?,
+        expires_at: end_from(row.try_get("expires_at")?)?,
+        author_only: flags & AUTHOR_ONLY != 0,
+    };
+    Ok(Sealed::new(event, stamp))
+}
+
+/// A group's record of columns `record, last_epoch`.
+pub(super) fn record(row: &Row) -> Result<GroupRecord, Fail> {
+    let text: &str = row.try_get("record")?;
+    let mut record: GroupRecord =
+        serde_json::from_str(text).map_err(|_| Fail::Corrupt("a group's record is not readable"))?;
+    record.last_epoch = row.try_get::<_, Option<i64>>("last_epoch")?.map(unsigned).transpose()?;
+    Ok(record)
+}
+
+pub(super) const fn role(admin: bool) -> Role {
+    if admin { Role::Admin } else { Role::Member }
+}
+
+/// Members of columns `keys, admins`, two arrays of one length; none where they are null.
+pub(super) fn members(row: &Row) -> Result<HashMap<PublicKey, Role>, Fail> {
+    let keys: Option<Vec<&[u8]>> = row.try_get("keys")?;
+    let admins: Option<Vec<bool>> = row.try_get("admins")?;
+    let pairs = keys.unwrap_or_default().into_iter().zip(admins.unwrap_or_default());
+    let member = |(key, admin): (&[u8], bool)| {
+        let key = key.try_into().map_err(|_| Fail::Corrupt("a member's key is cut short"))?;
+        Ok((PublicKey::from_bytes(key), role(admin)))
+    };
+    pairs.map(member).collect()
+}

@@ -1,0 +1,142 @@
+//! Saving batches: what must be known is loaded, decided and written in one transaction, under the lock of the log.
+
+use deadpool_postgres::{Client, Object};
+use futures_util::future::BoxFuture;
+use nostr_extensions::{Admitted, Sealed};
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use super::{
+    Postgres,
+    fail::Fail,
+    load::{LOCK, load},
+    pipeline::{Pipeline, parameters},
+    rows::{cursor, event_id, fixed, number, sealed},
+    write::{BURY, REMOVE, write},
+};
+use crate::{
+    Saved, StoreError,
+    shared::{
+        batch::{cut, decide},
+        claim::{Owned, claim},
+        facts::Wanted,
+    },
+};
+
+const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \
+    e.record from rnostr.packages p join rnostr.events e on e.cursor = p.cursor \
+    where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) order by p.cursor";
+const PUT_CLAIMED: &str =
+    "insert into rnostr.claimed (owner, content_hash) select $1, * from unnest($2::bytea[]) on conflict do nothing";
+
+impl Postgres {
+    pub(super) async fn save_all(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        for part in cut(batch) {
+            answers.extend(self.save_part(&part).await);
+        }
+        answers
+    }
+
+    /// In one transaction; where the server does not take the data of one event, in as many as it needs to refuse that
+    /// one alone.
+    fn save_part<'a>(&'a self, part: &'a [Admitted]) -> BoxFuture<'a, Vec<Result<Saved, StoreError>>> {
+        Box::pin(async move {
+            let fail = match self.save_once(part).await {
+                Ok(saved) => return saved.into_iter().map(Ok).collect(),
+                Err(fail) => fail,
+            };
+            if !fail.is_about_data() {
+                return vec![Err(fail.to_store_error()); part.len()];
+            }
+            if part.len() == 1 {
+                return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
+            }
+            let (front, back) = part.split_at(part.len() / 2);
+            let mut answers = self.save_part(front).await;
+            answers.extend(self.save_part(back).await);
+            answers
+        })
+    }
+
+    async fn save_once(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+        let wanted = Wanted::by(part);
+        let (decided, head) = self
+            .with_client(async |client: &mut Client| {
+                let transaction = client.transaction().await?;
+                let (facts, head) = load(&transaction, wanted).await?;
+                let decided = decide(part, facts, &self.router);
+                if decided.changes.put.is_empty() {
+                    transaction.rollback().await?;
+                } else {
+                    write(&transaction, &decided.changes, head, self.notifies).await?;
+                    transaction.commit().await?;
+                }
+                Ok((decided, head))
+            })
+            .await?;
+        self.knows_of(head + decided.changes.put.len() as u64);
+        Ok(decided.answers(|n| head + 1 + n as u64))
+    }
+
+    pub(super) async fn claim(
+        &self,
+        owner: &PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> Result<Vec<Sealed>, Fail> {
+        self.with_client(async |client: &mut Client| {
+            let transaction = client.transaction().await?;
+            let mut pipeline = Pipeline::default();
+            pipeline.add(LOCK, Vec::new());
+            pipeline.add(OWNED, parameters![owner.as_bytes().to_vec(), number(now)]);
+            let answers = pipeline.run(&transaction).await?;
+            let rows = answers.get(1).map_or(&[][..], Vec::as_slice);
+            let mut owned = Vec::with_capacity(rows.len());
+            for row in rows {
+                owned.push(Owned {
+                    cursor: cursor(row, "cursor")?,
+                    id: event_id(row, "id")?,
+                    content_hash: fixed(row, "content_hash")?,
+                    last_resort: row.try_get("last_resort")?,
+                });
+            }
+            let claim = claim(&owned, packages_max);
+            let mut given = Vec::with_capacity(claim.given.len());
+            for wanted in &claim.given {
+                let row = owned.iter().position(|it| it.cursor == *wanted).and_then(|place| rows.get(place));
+                given.push(sealed(row.ok_or(Fail::Corrupt("a KeyPackage has no event"))?)?);
+            }
+            let used: Vec<Vec<u8>> = claim.used.iter().map(|hash| hash.to_vec()).collect();
+            let gone: Vec<i64> = claim.gone.iter().map(|(cursor, _)| number(*cursor)).collect();
+            let ids: Vec<Vec<u8>> = claim.gone.iter().map(|(_, id)| id.as_bytes().to_vec()).collect();
+            if !gone.is_empty() {
+                let mut pipeline = Pipeline::default();
+                let (by, public) = (vec![owner.as_bytes().to_vec(); ids.len()], vec![true; ids.len()]);
+                pipeline.add(REMOVE, parameters![gone]);
+                pipeline.add(BURY, parameters![ids, by, public]);
+                pipeline.add(PUT_CLAIMED, parameters![owner.as_bytes().to_vec(), used]);
+                pipeline.run(&transaction).await?;
+            }
+            transaction.commit().await?;
+            Ok(given)
+        })
+        .await
+    }
+
+    /// Does something with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection of which nobody knows
+    /// where it stands is not used again.
+    pub(super) async fn with_client<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
+        let mut client = self.pool.get().await?;
+        let done = match tokio::time::timeout(super::CALL_SECS_MAX, work(&mut client)).await {
+            Ok(done) => done,
+            Err(_) => Err(Fail::Late),
+        };
+        if done.as_ref().is_err_and(Fail::leaves_connection_unknown) {
+            drop(Object::take(client));
+        }
+        done
+    }
+}

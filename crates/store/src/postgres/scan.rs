@@ -1,0 +1,109 @@
+//! Answering queries: each prefix of a plan gives its first entries in NIP-01's order, and the first of them all together
+//! make a page.
+
+use deadpool_postgres::Client;
+use nostr_extensions::{Query, query::Position};
+use nostr_protocol::{EventId, Kind, UnixSecs};
+use tokio_postgres::Row;
+
+use super::{
+    fail::Fail,
+    rows::{event, event_id, number, seal},
+};
+use crate::{Cursor, Page, PageBounds, shared};
+
+/// What is common to both: of the entries in `found`, in their order, those that may fit have their event with them, up
+/// to so many bytes.
+macro_rules! page {
+    ($found:literal) => {
+        concat!(
+            "with found as (",
+            $found,
+            "), sized as (select f.age, f.id, e.cursor, e.received_at, e.expires_at, e.flags, e.record, fits.fits, \
+                sum(case when fits.fits then octet_length(e.record) else 0 end) \
+                    over (order by f.age, f.id rows between unbounded preceding and current row) as bytes, \
+                count(*) over () as entries \
+                from found f join rnostr.events e on e.cursor = f.cursor \
+                cross join lateral (select e.cursor <= $1 and (e.expires_at is null or e.expires_at > $2) \
+                    and e.flags & 10 = 0 and ($3::int[] is null or e.kind = any($3)) \
+                    and ($4::bytea[] is null or e.author = any($4)) as fits) fits) \
+            select age, id, cursor, received_at, expires_at, flags, case when fits then record end as record, fits, \
+                entries from sized \
+            where bytes - case when fits then octet_length(record) else 0 end < $5 order by age, id"
+        )
+    };
+}
+
+const BY_PREFIXES: &str = page!(
+    "select distinct i.age, i.id, i.cursor from unnest($6::bigint[]) as wanted(prefix) cross join lateral \
+        (select age, id, cursor from rnostr.event_index where prefix = wanted.prefix and (age, id) > ($7, $8) \
+            and age <= $9 order by age, id limit $10) i order by i.age, i.id limit $10"
+);
+const BY_IDS: &str = page!(
+    "select -created_at as age, id, cursor from rnostr.events where id = any($6::bytea[]) and flags & 8 = 0 \
+        and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
+);
+
+/// One page of an answer.
+pub(super) async fn scan(
+    client: &Client,
+    query: &Query,
+    from: Option<Position>,
+    up_to: Cursor,
+    bounds: PageBounds,
+    now: UnixSecs,
+) -> Result<Page, Fail> {
+    let filter = &query.filter;
+    if filter.is_impossible() || !query.finds_something() {
+        return Ok(Page::default());
+    }
+    let prefixes = if filter.ids.is_none() { shared::plan(query) } else { Vec::new() };
+    if filter.ids.is_none() && prefixes.is_empty() {
+        return Ok(Page::default());
+    }
+    let kinds: Option<Vec<i32>> =
+        filter.kinds.as_ref().map(|kinds| kinds.iter().map(|Kind(kind)| i32::from(*kind)).collect());
+    let authors: Option<Vec<&[u8]>> =
+        filter.authors.as_ref().map(|authors| authors.iter().map(|key| &key.as_bytes()[..]).collect());
+    let ids: Vec<&[u8]> = filter.ids.iter().flatten().map(|id| &id.as_bytes()[..]).collect();
+    // No id is as short as none, so this is the place before all that are as young.
+    let first = (filter.until.map_or(i64::MIN, |until| -number(until)), Vec::new());
+    let behind = from.map_or_else(|| first.clone(), |from| (-number(from.created_at), from.id.as_bytes().to_vec()));
+    let (age, id) = behind.max(first);
+    let oldest = -number(filter.since.unwrap_or(0));
+    let entries_max = i64::try_from(bounds.events_max.min(bounds.entries_max).max(1)).unwrap_or(i64::MAX);
+    let bytes_max = i64::try_from(bounds.bytes_max.max(1)).unwrap_or(i64::MAX);
+    let (up_to, now) = (number(up_to), number(now));
+    let statement = client.prepare_cached(if filter.ids.is_some() { BY_IDS } else { BY_PREFIXES }).await?;
+    let rows = if filter.ids.is_some() {
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+            [&up_to, &now, &kinds, &authors, &bytes_max, &ids, &age, &id, &oldest, &entries_max];
+        client.query(&statement, &parameters).await?
+    } else {
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+            [&up_to, &now, &kinds, &authors, &bytes_max, &prefixes, &age, &id, &oldest, &entries_max];
+        client.query(&statement, &parameters).await?
+    };
+    page(query, &rows, entries_max)
+}
+
+fn page(query: &Query, rows: &[Row], entries_max: i64) -> Result<Page, Fail> {
+    let mut page = Page::default();
+    for row in rows {
+        if row.try_get("fits")? {
+            let event = event(row)?;
+            if query.filter.matches(event.view()) {
+                page.events.push(seal(row, event)?);
+            }
+        }
+    }
+    let Some(last) = rows.last() else { return Ok(page) };
+    let entries: i64 = last.try_get("entries")?;
+    // There may be more behind a full page, and there is more behind one that was cut for its bytes.
+    if entries >= entries_max || entries > i64::try_from(rows.len()).unwrap_or(i64::MAX) {
+        let age: i64 = last.try_get("age")?;
+        let id: EventId = event_id(last, "id")?;
+        page.next = Some(Position { created_at: age.unsigned_abs(), id });
+    }
+    Ok(page)
+}

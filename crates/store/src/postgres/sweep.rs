@@ -1,0 +1,57 @@
+//! Taking out what has expired, and what there is.
+
+use deadpool_postgres::Client;
+use nostr_protocol::UnixSecs;
+
+use super::{fail::Fail, rows::number, write::REMOVE};
+use crate::{Stats, shared::EPHEMERAL};
+
+/// Whoever sweeps; the others leave it to them.
+const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
+/// Rounds of one call in which nothing but ephemeral events was found.
+const ROUNDS_MAX: usize = 50;
+/// Above so many events their number is what the server estimates.
+const COUNTED_MAX: f32 = 100_000.0;
+
+const LOCK: &str = "select pg_try_advisory_xact_lock($1)";
+const EXPIRED: &str = "select cursor, flags from rnostr.events where kept_until <= $1 order by kept_until limit $2 \
+    for update skip locked";
+const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
+        else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
+    (select count(*) from rnostr.groups) as groups, \
+    (select coalesce(sum(pg_total_relation_size(r.oid)), 0)::bigint from pg_class r \
+        where r.relnamespace = c.relnamespace and r.relkind = 'r') as bytes \
+    from pg_class c where c.oid = 'rnostr.events'::regclass";
+
+pub(super) async fn sweep(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+    let most = i64::try_from(events_max).unwrap_or(i64::MAX);
+    for _ in 0..ROUNDS_MAX {
+        let transaction = client.transaction().await?;
+        let lock = transaction.prepare_cached(LOCK).await?;
+        if !transaction.query_one(&lock, &[&SWEEP_LOCK]).await?.try_get::<_, bool>(0)? {
+            return Ok(0);
+        }
+        let expired = transaction.prepare_cached(EXPIRED).await?;
+        let rows = transaction.query(&expired, &[&number(now), &most]).await?;
+        let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
+        let kept = rows.iter().filter(|row| row.get::<_, i16>("flags") & EPHEMERAL == 0).count();
+        if cursors.is_empty() {
+            return Ok(0);
+        }
+        let remove = transaction.prepare_cached(REMOVE).await?;
+        transaction.query(&remove, &[&cursors]).await?;
+        transaction.commit().await?;
+        // What is ephemeral counts for nothing, and must not look like the end.
+        if kept > 0 {
+            return Ok(kept);
+        }
+    }
+    Ok(0)
+}
+
+pub(super) async fn stats(client: &Client) -> Result<Stats, Fail> {
+    let statement = client.prepare_cached(STATS).await?;
+    let row = client.query_one(&statement, &[&COUNTED_MAX]).await?;
+    let number = |column: &str| -> Result<u64, Fail> { super::rows::unsigned(row.try_get(column)?) };
+    Ok(Stats { events: number("events")?, groups: number("groups")?, bytes_used: number("bytes")?, bytes_max: 0 })
+}

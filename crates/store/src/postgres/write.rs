@@ -1,0 +1,235 @@
+//! Writing what a batch comes to, under the lock of the log.
+
+use deadpool_postgres::Transaction;
+use nostr_extensions::{Source, gate::Touches, mls_gateway::deletion::vanishes};
+use nostr_protocol::{Kind, PublicKey, UnixSecs};
+
+use super::{
+    fail::Fail,
+    pipeline::{Pipeline, parameters},
+    rows::{cursor, end, event, number},
+};
+use crate::{
+    Cursor,
+    index::prefix,
+    shared::{
+        batch::{Changes, GroupChange, Put},
+        number_of,
+    },
+};
+
+/// Takes events out with their entries in the index; those in the directory of KeyPackages go along by themselves.
+pub(super) const REMOVE: &str = "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
+    returning created_at, id, prefixes) \
+    delete from rnostr.event_index i using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
+    where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id";
+const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, kept_until, \
+    flags, address, group_id, touches_group, prefixes, routes, record) \
+    select cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
+    touches_group, prefixes::bigint[], routes::bigint[], record from unnest($1::bigint[], $2::bytea[], $3::bytea[], \
+    $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bytea[], $11::text[], \
+    $12::text[], $13::text[], $14::text[], $15::bytea[]) as put(cursor, id, author, kind, created_at, received_at, \
+    expires_at, kept_until, flags, address, group_id, touches_group, prefixes, routes, record)";
+const PUT_INDEX: &str = "insert into rnostr.event_index (prefix, age, id, cursor) \
+    select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[])";
+const PUT_PACKAGES: &str = "insert into rnostr.packages (cursor, owner, reference, content_hash, last_resort) \
+    select * from unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bool[])";
+pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, public) \
+    select * from unnest($1::bytea[], $2::bytea[], $3::bool[]) \
+    on conflict (target, deleter) do update set public = excluded.public";
+const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
+    on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
+const VANISH: &str = "insert into rnostr.vanished (key, until) values ($1, $2) \
+    on conflict (key) do update set until = greatest(vanished.until, excluded.until)";
+const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps) values ($1, $2, $3, $4) \
+    on conflict (id) do update set record = excluded.record, by_wraps = excluded.by_wraps";
+const REMOVE_MEMBERS: &str = "delete from rnostr.members where group_id = $1 and key = any($2::bytea[])";
+const PUT_MEMBERS: &str = "insert into rnostr.members (group_id, key, admin) \
+    select $1, * from unnest($2::bytea[], $3::bool[]) \
+    on conflict (group_id, key) do update set admin = excluded.admin";
+const RAISE_EPOCH: &str = "update rnostr.groups set last_epoch = $2 where id = $1";
+const PUT_UNLISTED: &str =
+    "insert into rnostr.unlisted (group_id) select * from unnest($1::text[]) on conflict do nothing";
+const PUT_FOUNDED: &str = "insert into rnostr.founded (key, at) values ($1, $2)";
+const FORGET_FOUNDED: &str = "delete from rnostr.founded where key = $1 and at <= $2::bigint - 86400";
+const ADVANCE: &str = "update rnostr.log set head = $1";
+const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
+
+/// Events of a vanished key that are taken out at a time.
+const VANISH_EVENTS_MAX: i64 = 2_000;
+const BY_AUTHOR: &str = "select cursor, record from rnostr.events where author = $1 and created_at <= $2 \
+    and kind <> 62 and kind <> 450 order by created_at limit $3";
+const BY_PREFIX: &str = "select e.cursor, e.record from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
+    where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4";
+
+/// Writes the changes behind `head`, and tells whoever listens where `knock` says so.
+pub(super) async fn write(
+    transaction: &Transaction<'_>,
+    changes: &Changes,
+    head: Cursor,
+    knock: bool,
+) -> Result<(), Fail> {
+    for (key, at) in &changes.vanished {
+        take_along(transaction, key, *at).await?;
+    }
+    let mut pipeline = Pipeline::default();
+    if !changes.removed.is_empty() {
+        let cursors: Vec<i64> = changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect();
+        pipeline.add(REMOVE, parameters![cursors]);
+    }
+    let there: Vec<(i64, &Put)> =
+        (1..).zip(&changes.put).filter(|(_, put)| !put.gone).map(|(n, put)| (number(head + n), put)).collect();
+    put(&mut pipeline, &there);
+    if !changes.tombstones.is_empty() {
+        let targets: Vec<Vec<u8>> = changes.tombstones.iter().map(|(id, ..)| id.as_bytes().to_vec()).collect();
+        let by: Vec<Vec<u8>> = changes.tombstones.iter().map(|(_, key, _)| key.as_bytes().to_vec()).collect();
+        let public: Vec<bool> = changes.tombstones.iter().map(|(.., public)| *public).collect();
+        pipeline.add(BURY, parameters![targets, by, public]);
+    }
+    for (address, until) in &changes.address_tombstones {
+        pipeline.add(BURY_ADDRESS, parameters![address.to_vec(), number(*until)]);
+    }
+    for (key, at) in &changes.vanished {
+        pipeline.add(VANISH, parameters![key.as_bytes().to_vec(), number(*at)]);
+    }
+    for change in &changes.groups {
+        put_group(&mut pipeline, change)?;
+    }
+    for (group, epoch) in &changes.epochs {
+        pipeline.add(RAISE_EPOCH, parameters![group.as_str().to_owned(), number(*epoch)]);
+    }
+    if !changes.unlisted.is_empty() {
+        let ids: Vec<String> = changes.unlisted.iter().map(|id| id.as_str().to_owned()).collect();
+        pipeline.add(PUT_UNLISTED, parameters![ids]);
+    }
+    for (key, at) in &changes.founded {
+        pipeline.add(FORGET_FOUNDED, parameters![key.as_bytes().to_vec(), number(*at)]);
+        pipeline.add(PUT_FOUNDED, parameters![key.as_bytes().to_vec(), number(*at)]);
+    }
+    let head = head + changes.put.len() as u64;
+    pipeline.add(ADVANCE, parameters![number(head)]);
+    if knock {
+        pipeline.add(KNOCK, parameters![head.to_string()]);
+    }
+    pipeline.run(transaction).await?;
+    Ok(())
+}
+
+fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
+    if events.is_empty() {
+        return;
+    }
+    fn all<T>(events: &[(i64, &Put)], value: impl Fn(&Put) -> T) -> Vec<T> {
+        events.iter().map(|(_, put)| value(put)).collect()
+    }
+    let cursors: Vec<i64> = events.iter().map(|(cursor, _)| *cursor).collect();
+    let numbers = |numbers: &mut dyn Iterator<Item = i64>| {
+        let texts: Vec<String> = numbers.map(|it| it.to_string()).collect();
+        format!("{{{}}}", texts.join(","))
+    };
+    let touches = |put: &Put| match &put.touches {
+        Touches::Group(group) => Some(group.as_str().to_owned()),
+        Touches::Nothing | Touches::EveryGroup => None,
+    };
+    pipeline.add(
+        PUT,
+        parameters![
+            cursors,
+            all(events, |put| put.event.id().as_bytes().to_vec()),
+            all(events, |put| put.event.pubkey().as_bytes().to_vec()),
+            all(events, |put| i32::from(put.event.kind().0)),
+            all(events, |put| number(put.event.created_at())),
+            all(events, |put| number(put.received_at)),
+            all(events, |put| end(put.expires_at)),
+            all(events, |put| end(put.kept_until())),
+            all(events, |put| put.flags),
+            all(events, |put| put.address.map(|it| it.to_vec())),
+            all(events, |put| put.group.as_ref().map(|it| it.as_str().to_owned())),
+            all(events, touches),
+            all(events, |put| numbers(&mut put.prefixes.iter().copied())),
+            all(events, |put| numbers(&mut put.routes.iter().map(|route| route.cast_signed()))),
+            all(events, |put| put.event.record().to_vec()),
+        ],
+    );
+    let entries =
+        || events.iter().flat_map(|(cursor, put)| put.prefixes.iter().map(move |prefix| (*cursor, *prefix, *put)));
+    if entries().next().is_some() {
+        pipeline.add(
+            PUT_INDEX,
+            parameters![
+                entries().map(|(_, prefix, _)| prefix).collect::<Vec<i64>>(),
+                entries().map(|(.., put)| -number(put.event.created_at())).collect::<Vec<i64>>(),
+                entries().map(|(.., put)| put.event.id().as_bytes().to_vec()).collect::<Vec<Vec<u8>>>(),
+                entries().map(|(cursor, ..)| cursor).collect::<Vec<i64>>(),
+            ],
+        );
+    }
+    let packages = || events.iter().filter_map(|(cursor, put)| Some((*cursor, put.package.as_ref()?)));
+    if packages().next().is_some() {
+        pipeline.add(
+            PUT_PACKAGES,
+            parameters![
+                packages().map(|(cursor, _)| cursor).collect::<Vec<i64>>(),
+                packages().map(|(_, it)| it.owner.as_bytes().to_vec()).collect::<Vec<Vec<u8>>>(),
+                packages().map(|(_, it)| it.reference.map(|(_, text)| text.to_vec())).collect::<Vec<Option<Vec<u8>>>>(),
+                packages().map(|(_, it)| it.content_hash.to_vec()).collect::<Vec<Vec<u8>>>(),
+                packages().map(|(_, it)| it.last_resort).collect::<Vec<bool>>(),
+            ],
+        );
+    }
+}
+
+fn put_group(pipeline: &mut Pipeline, change: &GroupChange) -> Result<(), Fail> {
+    let id = || change.group.as_str().to_owned();
+    let mut record = change.record.clone();
+    let epoch = record.last_epoch.take().map(number);
+    let text = serde_json::to_string(&record).map_err(|_| Fail::Corrupt("a group's record cannot be written"))?;
+    pipeline.add(PUT_GROUP, parameters![id(), text, epoch, record.source == Source::GiftWrap]);
+    let (gone, there): (Vec<_>, Vec<_>) = change.delta.iter().partition(|(_, role)| role.is_none());
+    if !gone.is_empty() {
+        let keys: Vec<Vec<u8>> = gone.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
+        pipeline.add(REMOVE_MEMBERS, parameters![id(), keys]);
+    }
+    if !there.is_empty() {
+        let keys: Vec<Vec<u8>> = there.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
+        let admins: Vec<bool> = there.iter().map(|(_, role)| *role == Some(nostr_extensions::Role::Admin)).collect();
+        pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins]);
+    }
+    Ok(())
+}
+
+/// Takes out what a vanished key takes along, some at a time.
+async fn take_along(transaction: &Transaction<'_>, key: &PublicKey, at: UnixSecs) -> Result<(), Fail> {
+    let by_author = transaction.prepare_cached(BY_AUTHOR).await?;
+    let remove = transaction.prepare_cached(REMOVE).await?;
+    loop {
+        let author: &[u8] = key.as_bytes();
+        let rows = transaction.query(&by_author, &[&author, &number(at), &VANISH_EVENTS_MAX]).await?;
+        let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
+        if cursors.is_empty() {
+            break;
+        }
+        transaction.query(&remove, &[&cursors]).await?;
+    }
+    let by_prefix = transaction.prepare_cached(BY_PREFIX).await?;
+    for kind in [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP] {
+        let prefix = number_of(&prefix::reader(key, kind));
+        let (mut age, mut id) = (-number(at), Vec::new());
+        loop {
+            let rows = transaction.query(&by_prefix, &[&prefix, &age, &id, &VANISH_EVENTS_MAX]).await?;
+            let mut gone = Vec::new();
+            for row in &rows {
+                let event = event(row)?;
+                (age, id) = (-number(event.created_at()), event.id().as_bytes().to_vec());
+                if vanishes(event.view(), key, at) {
+                    gone.push(number(cursor(row, "cursor")?));
+                }
+            }
+            if rows.is_empty() {
+                break;
+            }
+            transaction.query(&remove, &[&gone]).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The PostgreSQL store keeps every promise of the suite, and those that only a shared store has to keep.
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use nostr_store::{
+    Store,
+    memory::Memory,
+    postgres::{Options, Postgres},
+    suite::{
+        random::{Pair, strategy::step},
+        world::Subject,
+    },
+};
+use proptest::{
+    collection::vec,
+    test_runner::{Config, TestRunner},
+};
+use rnostr_test_services as services;
+
+/// Few enough that all tests of a machine find their connections.
+const OPTIONS: Options = Options { connections_max: 3, notifies: true };
+
+/// A database, taken away at the end.
+struct Database(String);
+
+impl Database {
+    fn new() -> Option<Self> {
+        services::require(services::Postgres::shared_available())?;
+        Some(Self(services::Postgres::shared().create_database()))
+    }
+
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(Postgres::open(&self.0, OPTIONS).await.expect("the database opens"))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        services::Postgres::shared().drop_database(&self.0);
+    }
+}
+
+async fn subject() -> Option<Subject> {
+    let database = Database::new()?;
+    Some(Subject { store: database.open().await, keep: Box::new(database) })
+}
+
+mod suite {
+    nostr_store::conformance!(super::subject);
+}
+
+#[test]
+fn it_answers_as_the_oracle() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let config = Config { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
+    let tried = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
+        let Some(database) = Database::new() else { return Ok(()) };
+        let open = async || database.open().await;
+        runtime.block_on(async { Pair::new(Arc::new(Memory::new()), open).await.run(&steps).await });
+        Ok(())
+    });
+    if let Err(failed) = tried {
+        panic!("{failed}");
+    }
+}
