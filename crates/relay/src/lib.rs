@@ -16,6 +16,7 @@ pub mod random;
 pub mod rate_limit;
 pub mod server;
 pub mod start;
+pub mod storage;
 pub mod telemetry;
 pub mod writer;
 

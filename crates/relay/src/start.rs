@@ -7,10 +7,7 @@ use std::{
 };
 
 use nostr_extensions::{Gate, Policy};
-use nostr_store::{
-    Store,
-    embedded::{Durability, Embedded, Options},
-};
+use nostr_store::Store;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
@@ -28,7 +25,7 @@ use crate::{
     metrics::Metrics,
     random,
     rate_limit::RateLimits,
-    server,
+    server, storage,
     telemetry::{self, OwnerTags},
     writer::{Committed, Writer},
 };
@@ -37,6 +34,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(String);
+
+impl StartError {
+    pub(crate) const fn new(text: String) -> Self {
+        Self(text)
+    }
+}
 
 /// A relay that listens.
 pub struct Relay {
@@ -57,7 +60,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     raise_descriptor_limit(config.server.connections_max);
     // From here on, so that a signal that comes while the relay starts stops it in order too.
     let stop_signal = stop_signal()?;
-    let store = open_store(&config)?;
+    let mut stop_signal = std::pin::pin!(stop_signal);
+    let store = tokio::select! {
+        store = storage::open(&config) => store?,
+        () = &mut stop_signal => return Ok(()),
+    };
     let config = Arc::new(config);
     let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
     announce(&config, relay.address);
@@ -81,16 +88,6 @@ fn raise_descriptor_limit(connections_max: usize) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files was not raised"),
     }
-}
-
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let durability = match config.data.durability {
-        config::Durability::Commit => Durability::Commit,
-        config::Durability::Interval => Durability::Interval { ms: config.data.sync_interval_ms },
-    };
-    let options = Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
-    let store = Embedded::open(&config.data.path, options).map_err(|error| StartError(error.to_string()))?;
-    Ok(Arc::new(store))
 }
 
 impl Relay {

@@ -13,6 +13,10 @@ pub struct MlsGateway {
     pub project_id: Option<String>,
     /// The database, for a store that needs one.
     pub database_url: Option<Secret>,
+    /// Most connections to it; `None` for twice the cores and at most 20.
+    pub max_connections: Option<usize>,
+    /// Most writes of one commit to Firestore.
+    pub firestore_batch_size: usize,
     /// How long a KeyPackage is kept that names no end of its own.
     pub keypackage_ttl_secs: u64,
     /// How long any KeyPackage is kept, whatever it names.
@@ -66,6 +70,8 @@ impl Default for MlsGateway {
             storage_backend: StorageBackend::Embedded,
             project_id: None,
             database_url: None,
+            max_connections: None,
+            firestore_batch_size: 500,
             keypackage_ttl_secs: 86_400,
             keypackage_max_lifetime_secs: 90 * 86_400,
             welcome_ttl_secs: 3_600,
@@ -109,11 +115,15 @@ impl Default for RateLimitRates {
     }
 }
 
-/// The stores that this build has.
+/// Where events and groups are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageBackend {
     /// LMDB in `[data] path`.
     Embedded,
+    /// The PostgreSQL database at `database_url`.
+    Postgres,
+    /// Firestore in the project `project_id`; only in a build with the feature.
+    Firestore,
 }
 
 /// The sources of membership that this build has, the strongest first.

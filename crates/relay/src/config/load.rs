@@ -10,7 +10,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, LogFormat,
+    Config, LogFormat, StorageBackend,
     env::{self, Environment},
     error::{ConfigError, Place, nearest},
     keys::{self, Found},
@@ -122,7 +122,18 @@ impl Config {
     /// What two keys must agree on. The place named is that of the key that was written.
     fn check_pairs(&self, written: &BTreeMap<String, Entry>) -> Result<(), ConfigError> {
         let limits = &self.limitation;
+        let gateway = &self.mls_gateway;
         let pairs = [
+            (
+                gateway.storage_backend == StorageBackend::Firestore && gateway.project_id.is_none(),
+                "extensions.mls_gateway.storage_backend",
+                "project_id required for Firestore backend; write project_id, or set GOOGLE_CLOUD_PROJECT",
+            ),
+            (
+                gateway.storage_backend == StorageBackend::Postgres && gateway.database_url.is_none(),
+                "extensions.mls_gateway.storage_backend",
+                "database_url required for PostgreSQL; write database_url = \"postgresql://user:password@host/db\"",
+            ),
             (self.server.tls_cert.is_some() && self.server.tls_key.is_none(), "server.tls_cert", "set tls_key as well"),
             (self.server.tls_key.is_some() && self.server.tls_cert.is_none(), "server.tls_key", "set tls_cert as well"),
             (limits.default_limit > limits.max_limit, "limitation.default_limit", "write at most max_limit"),

@@ -42,6 +42,8 @@ pub struct Server {
     pub outbox_bytes_max: usize,
     /// Time that a stop gives to what was accepted.
     pub shutdown_timeout_secs: u64,
+    /// How long a start waits for the engine under the store.
+    pub startup_timeout_secs: u64,
 }
 
 impl Default for Server {
@@ -61,6 +63,7 @@ impl Default for Server {
             ping_interval_secs: 60,
             outbox_bytes_max: 4 << 20,
             shutdown_timeout_secs: 8,
+            startup_timeout_secs: 60,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a configuration means, in sentences: for the start, for `check-config` and for the page at `/`.
 
-use super::{Config, Durability, KeyPackageConsumption, Origins, VerifyKeyPackages};
+use nostr_store::postgres::Postgres;
+
+use super::{Config, Durability, KeyPackageConsumption, Origins, StorageBackend, VerifyKeyPackages};
 
 impl Config {
     /// What clients meet here; nothing in it is the operator's alone.
@@ -60,7 +62,18 @@ impl Config {
         };
         let mut lines = vec![
             format!("listen: {scheme}://{}", self.server.socket_address()),
-            format!("data: {} (embedded store, {durability})", self.data.path.display()),
+            match gateway.storage_backend {
+                StorageBackend::Embedded => {
+                    format!("data: {} (embedded store, {durability})", self.data.path.display())
+                }
+                StorageBackend::Postgres => {
+                    let database = gateway.database_url.as_ref().and_then(|url| Postgres::describe(url.expose()).ok());
+                    format!("data: PostgreSQL at {}", database.as_deref().unwrap_or("database_url"))
+                }
+                StorageBackend::Firestore => {
+                    format!("data: Firestore in project {}", gateway.project_id.as_deref().unwrap_or_default())
+                }
+            },
         ];
         lines.extend(self.policies().into_iter().map(|line| format!("policy: {line}")));
         lines.push(format!(
@@ -94,8 +107,8 @@ impl Config {
                     .to_owned(),
             );
         }
-        if gateway.database_url.is_some() {
-            lines.push("database_url is set, and the embedded store does not use it".to_owned());
+        if gateway.database_url.is_some() && gateway.storage_backend != StorageBackend::Postgres {
+            lines.push("database_url is set, and storage_backend is not \"cloudsql\"".to_owned());
         }
         if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
             lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());

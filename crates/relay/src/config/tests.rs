@@ -126,8 +126,20 @@ fn each_error_names_its_line_and_what_would_be_right() {
             "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 to 604800",
         ),
         (
+            "[extensions.mls_gateway]\nstorage_backend = 'sqlite'",
+            "relay.toml:2: extensions.mls_gateway.storage_backend: unknown value; write \"embedded\", \"cloudsql\" or \"firestore\"",
+        ),
+        (
+            "[extensions.mls_gateway]\nstorage_backend = 'postgres'",
+            "relay.toml:2: extensions.mls_gateway.storage_backend: database_url required for PostgreSQL; write database_url = \"postgresql://user:password@host/db\"",
+        ),
+        (
             "[extensions.mls_gateway]\nstorage_backend = 'firestore'",
-            "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this build; use \"embedded\"",
+            if cfg!(feature = "firestore") {
+                "relay.toml:2: extensions.mls_gateway.storage_backend: project_id required for Firestore backend; write project_id, or set GOOGLE_CLOUD_PROJECT"
+            } else {
+                "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this build; build with --features mls_gateway_firestore, or write \"embedded\" or \"cloudsql\""
+            },
         ),
         (
             "[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]",
@@ -200,7 +212,7 @@ fn every_key_is_set_by_its_variable_and_the_table_says_the_default() {
         let name = env::variable(found.section.path, found.key.name);
         let text = match found.key.name {
             _ if !found.key.default.starts_with('(') => found.key.default,
-            "workers" => continue,
+            "workers" | "max_connections" => continue,
             "map_size_max_mib" if cfg!(target_pointer_width = "64") => "1048576",
             "map_size_max_mib" => "1024",
             "unlisted_groups" => "true",
@@ -234,21 +246,22 @@ fn every_key_has_a_place_of_its_own() {
             "on_read",
             "interval",
             "/other",
-            "embedded",
+            "cloudsql",
+            "postgres://db.example/rnostr",
         ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];
             // A pair is set together.
             match found.key.name {
+                "storage_backend" => {
+                    env.push(("RNOSTR_EXTENSIONS__MLS_GATEWAY__DATABASE_URL", "postgres://localhost/db"));
+                }
                 "tls_cert" => env.push(("RNOSTR_SERVER__TLS_KEY", "k")),
                 "tls_key" => env.push(("RNOSTR_SERVER__TLS_CERT", "c")),
                 _ => {}
             }
             with_env(&env).ok().filter(|config| *config != Config::default())
         });
-        if found.key.name == "storage_backend" {
-            continue; // One value, so nothing can change.
-        }
         let changed = changed.unwrap_or_else(|| panic!("{name} changes nothing"));
         if let Some((other, _)) = seen.iter().find(|(_, config)| *config == changed) {
             panic!("{name} and {other} are one place");

@@ -61,9 +61,9 @@ impl Address {
     /// # Errors
     /// [`Fail::Unfit`], without any part of the URL but the names of its parameters.
     pub(super) fn parse(url: &str) -> Result<Self, Fail> {
-        let unfit = |text: &str| Fail::Unfit(format!("database_url: {text}"));
+        let unfit = |text: &str| Fail::Unfit(text.to_owned());
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-            return Err(unfit("it begins with postgres:// or postgresql://"));
+            return Err(unfit("not a URL of a database; write postgresql://user:password@host/db"));
         }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut kept = Vec::new();
@@ -80,7 +80,10 @@ impl Address {
                     continue;
                 }
             };
-            *place = Some(decode(value).ok_or_else(|| unfit("a % is followed by two hex digits"))?);
+            *place = Some(
+                decode(value)
+                    .ok_or_else(|| unfit("a % is followed by two hex digits; write %25 for the sign itself"))?,
+            );
         }
         let (mode, check) = match mode.as_deref() {
             None | Some("prefer" | "allow") => (SslMode::Prefer, Check::Nothing),
@@ -90,7 +93,7 @@ impl Address {
             Some("verify-ca") => (SslMode::Require, Check::Authority),
             Some("verify-full") => (SslMode::Require, Check::AuthorityAndName),
             Some(_) => {
-                return Err(unfit("sslmode is disable, prefer, require, verify-ca or verify-full"));
+                return Err(unfit("unknown sslmode; write disable, prefer, require, verify-ca or verify-full"));
             }
         };
         if check != Check::Nothing && root.is_none() {
@@ -103,7 +106,7 @@ impl Address {
             .parse()
             .map_err(|error: tokio_postgres::Error| unfit(&error.to_string()))?;
         if config.get_hosts().is_empty() {
-            return Err(unfit("it names no host; for a socket add ?host=/its/directory"));
+            return Err(unfit("no host; write it behind //, or for a socket add ?host=/its/directory"));
         }
         config
             .ssl_mode(mode)
@@ -175,7 +178,7 @@ fn decode(text: &str) -> Option<String> {
 
 fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
     let unfit = |what: &str, file: &str, error: &dyn std::fmt::Display| {
-        Fail::Unfit(format!("database_url: {what}={file} cannot be read: {error}"))
+        Fail::Unfit(format!("{what}={file} cannot be read: {error}"))
     };
     let certificates = |what: &str, file: &str| -> Result<Vec<CertificateDer<'static>>, Fail> {
         let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();

@@ -1,8 +1,11 @@
 //! `[extensions.mls_gateway]` and its rate limits.
 
+use nostr_store::postgres::Postgres;
+
 use super::{
     super::{
         gateway::{KeyPackageConsumption, MembershipSource, StorageBackend, VerifyKeyPackages},
+        server::Secret,
         value::{api_prefix, http_url, one_of, public_key, secret, text},
     },
     Key, key, put,
@@ -17,10 +20,20 @@ const REQUEST_TTL_SECS_MAX: u64 = 7 * 86_400;
 fn storage_backend(text: &str) -> Result<StorageBackend, String> {
     match text {
         "embedded" => Ok(StorageBackend::Embedded),
-        "firestore" | "cloudsql" | "postgres" => {
-            Err(format!("storage_backend \"{text}\" is not in this build; use \"embedded\""))
-        }
-        _ => Err("unknown value; write \"embedded\"".to_owned()),
+        "cloudsql" | "postgres" => Ok(StorageBackend::Postgres),
+        "firestore" if cfg!(feature = "firestore") => Ok(StorageBackend::Firestore),
+        "firestore" => Err("storage_backend \"firestore\" is not in this build; build with --features \
+            mls_gateway_firestore, or write \"embedded\" or \"cloudsql\""
+            .to_owned()),
+        _ => Err("unknown value; write \"embedded\", \"cloudsql\" or \"firestore\"".to_owned()),
+    }
+}
+
+/// Kept as it is, and known to lead somewhere.
+fn database_url(text: &str) -> Result<Secret, String> {
+    match Postgres::describe(text) {
+        Ok(_) => secret(text),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -41,14 +54,34 @@ fn in_order(mut sources: Vec<MembershipSource>) -> Vec<MembershipSource> {
 }
 
 pub(super) const MLS_GATEWAY: &[Key] = &[
-    key("storage_backend", "embedded", "", "Where events and groups are kept; this build has `embedded`.", |c, v| {
-        put(&mut c.mls_gateway.storage_backend, v.parsed(storage_backend))
-    }),
-    key("project_id", "", "", "The Google Cloud project; `embedded` needs none.", |c, v| {
+    key(
+        "storage_backend",
+        "embedded",
+        "",
+        "Where events and groups are kept: `embedded` (in `[data] path`), `cloudsql` (PostgreSQL; `postgres` is the \
+         same) or `firestore` (in a build with `--features mls_gateway_firestore`).",
+        |c, v| put(&mut c.mls_gateway.storage_backend, v.parsed(storage_backend)),
+    ),
+    key("project_id", "", "", "The Google Cloud project of `firestore`.", |c, v| {
         put(&mut c.mls_gateway.project_id, v.optional(text))
     }),
-    key("database_url", "", "", "The PostgreSQL database; `embedded` needs none.", |c, v| {
-        put(&mut c.mls_gateway.database_url, v.optional(secret))
+    key(
+        "database_url",
+        "",
+        "",
+        "The database of `cloudsql`: `postgresql://user:password@host/db`, with `?sslmode=` and `sslrootcert=` for \
+         TLS, or `?host=/directory` for a socket.",
+        |c, v| put(&mut c.mls_gateway.database_url, v.optional(database_url)),
+    ),
+    key(
+        "max_connections",
+        "(twice the cores, at most 20)",
+        "connections",
+        "Most connections of an instance to `cloudsql`; one more listens.",
+        |c, v| put(&mut c.mls_gateway.max_connections, v.integer(2..=1_000).map(Some)),
+    ),
+    key("firestore_batch_size", "500", "writes", "Most writes of one commit to `firestore`.", |c, v| {
+        put(&mut c.mls_gateway.firestore_batch_size, v.integer(20..=500))
     }),
     key("keypackage_ttl", "86400", "s", "How long a KeyPackage is kept that names no end of its own.", |c, v| {
         put(&mut c.mls_gateway.keypackage_ttl_secs, v.integer(1..=TTL_SECS_MAX))

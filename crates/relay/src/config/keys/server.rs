@@ -87,6 +87,13 @@ pub(super) const SERVER: &[Key] = &[
         |c, v| put(&mut c.server.shutdown_timeout_secs, v.integer(1..=600)),
     ),
     key(
+        "startup_timeout_secs",
+        "60",
+        "s",
+        "How long a start tries to reach the database before it gives up.",
+        |c, v| put(&mut c.server.startup_timeout_secs, v.integer(0..=3_600)),
+    ),
+    key(
         "log_format",
         "text",
         "",

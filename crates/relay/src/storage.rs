@@ -1,0 +1,71 @@
+//! The store that the configuration names, opened.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nostr_store::{
+    OpenError, Store,
+    embedded::{self, Embedded},
+    postgres::{self, Postgres},
+};
+
+use crate::{
+    config::{self, Config, StorageBackend},
+    start::StartError,
+};
+
+/// Wait before the second attempt to reach an engine, and the longest one; each is up to half longer, by chance.
+const RETRY_MS_MIN: u64 = 250;
+const RETRY_MS_MAX: u64 = 5_000;
+
+/// Opens the store. An engine that does not answer is tried again for `server.startup_timeout_secs`.
+///
+/// # Errors
+/// [`StartError`], in words for the operator.
+pub async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let until = Instant::now() + Duration::from_secs(config.server.startup_timeout_secs);
+    let mut wait_ms = RETRY_MS_MIN;
+    loop {
+        let error = match open_once(config).await {
+            Ok(store) => return Ok(store),
+            Err(OpenError::Refused(text)) if config.mls_gateway.storage_backend == StorageBackend::Embedded => {
+                return Err(StartError::new(text));
+            }
+            Err(OpenError::Refused(text)) => {
+                return Err(StartError::new(format!("Failed to connect to database: {text}")));
+            }
+            Err(OpenError::Unreachable(text)) => text,
+        };
+        let wait = Duration::from_millis(wait_ms + RandomState::new().hash_one(0) % (wait_ms / 2 + 1));
+        if Instant::now() + wait > until {
+            return Err(StartError::new(format!("Failed to connect to database: {error}")));
+        }
+        tracing::warn!(%error, "the database cannot be reached; trying again in {} ms", wait.as_millis());
+        tokio::time::sleep(wait).await;
+        wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);
+    }
+}
+
+async fn open_once(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    let gateway = &config.mls_gateway;
+    match gateway.storage_backend {
+        StorageBackend::Embedded => {
+            let durability = match config.data.durability {
+                config::Durability::Commit => embedded::Durability::Commit,
+                config::Durability::Interval => embedded::Durability::Interval { ms: config.data.sync_interval_ms },
+            };
+            let options = embedded::Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
+            Ok(Arc::new(Embedded::open(&config.data.path, options)?))
+        }
+        StorageBackend::Postgres => {
+            let url = gateway.database_url.as_ref().map(config::Secret::expose).unwrap_or_default();
+            let mut options = postgres::Options::default();
+            options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
+            Ok(Arc::new(Postgres::open(url, options).await?))
+        }
+        StorageBackend::Firestore => Err(OpenError::Refused("firestore is not in this build".to_owned())),
+    }
+}
