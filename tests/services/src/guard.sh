@@ -3,6 +3,7 @@
 # Standard input is a pipe whose other end the starter holds and never writes to: when it closes, the starter is gone,
 # however it went. Then the engine is ended by SIGNAL, and its FOLDER removed. Otherwise this ends with the engine, and
 # with its status. The first line of standard output is the engine's process id.
+unset GUARD
 ending=$1 folder=$2
 shift 2
 exec 3<&0

@@ -40,7 +40,9 @@ impl Process {
     /// When there is no `/bin/sh`.
     pub(crate) fn start(command: &[OsString], folder: &Path, ending: Signal) -> Self {
         let mut guard = Command::new("/bin/sh")
-            .args(["-c", GUARD, "guard.sh", &ending.as_raw().to_string()])
+            // By a variable, so that a list of processes can be read.
+            .env("GUARD", GUARD)
+            .args(["-c", "eval \"$GUARD\"", "guard.sh", &ending.as_raw().to_string()])
             .arg(folder)
             .args(command)
             .current_dir(folder)
