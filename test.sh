@@ -3,9 +3,13 @@
 #
 #   ./test.sh
 #
-# Needs Rust and a C compiler. What else is missing it installs by package name, and says so: Node and npm by apt-get
-# (as root or by sudo), cargo-deny by cargo, the clients' packages by cargo and npm. What is compiled lies in
-# CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and is used again.
+# Needs Rust and a C compiler. What else is missing it installs by package name, and says so: PostgreSQL, Redis, Java,
+# Node and npm by apt-get (as root or by sudo), the Firestore emulator too where Google's repository is set up, cargo-deny
+# by cargo, the clients' packages by cargo and npm. What is compiled lies in CARGO_TARGET_DIR, by default
+# ~/.cache/rnostr/target, and is used again.
+#
+# One server of each sort runs for all tests, on free ports of this machine and in temporary folders, and none is left
+# behind. What the system has started by itself is not touched.
 #
 # A part that fails does not keep the later ones from running. The last line counts, and the exit code is 0 when nothing
 # failed.
@@ -23,9 +27,14 @@ readonly CARGO_DENY_VERSION=0.20.2
 readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
+readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
+readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 
 SCRATCH="$(mktemp -d)"
-trap 'rm -rf "$SCRATCH"' EXIT
+# The engines run until this closes: descriptor 9 is this shell's, and no child's.
+mkfifo "$SCRATCH/engines.stdin"
+exec 9<>"$SCRATCH/engines.stdin"
+trap 'stop_engines; rm -rf "$SCRATCH"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -83,6 +92,26 @@ install_node() {
     fi
 }
 
+# What the engines lack. The emulator is in Google's repository alone, and without it Java is of no use.
+install_engines() {
+    local missing debian google
+    missing="$("$ENGINES_BIN" --missing)"
+    debian="$(grep -x -e postgresql -e redis-server <<<"$missing")" || true
+    google="$(grep -x -e "$EMULATOR_PACKAGE" -e 'openjdk-.*' <<<"$missing")" || true
+    # shellcheck disable=SC2086 # one word a package
+    if [ -n "$debian" ]; then apt_install $debian; fi
+    if grep -qx "$EMULATOR_PACKAGE" <<<"$google" && ! apt_knows "$EMULATOR_PACKAGE"; then return; fi
+    # shellcheck disable=SC2086
+    if [ -n "$google" ]; then apt_install $google; fi
+}
+
+# Whether apt-get could install it.
+apt_knows() {
+    command -v apt-cache >/dev/null || return 1
+    as_root apt-get update -q >/dev/null || warn "the lists of packages cannot be brought up to date"
+    apt-cache policy "$1" | grep -q '^ *Candidate: [^(]'
+}
+
 install_cargo_deny() {
     if ! cargo deny --version >/dev/null 2>&1; then
         say "installing with cargo into $TOOLS: cargo-deny $CARGO_DENY_VERSION"
@@ -113,6 +142,36 @@ part_fetch() {
 }
 
 part_lints() { limit 1800 cargo clippy --locked --workspace --all-targets --features integration -- -D warnings; }
+
+# Starts one engine of each sort and leaves it running for the parts that follow. Where one is missing, the tests over it
+# do not run, and say so; on CI that is a failure.
+part_engines() {
+    # Of the whole workspace, so that what is compiled for it serves the tests too.
+    limit 1200 cargo build --locked --workspace --features integration --bin rnostr-test-engines
+    install_engines || warn "not all that is missing could be installed"
+    exec 8<"$SCRATCH/engines.stdin"
+    env -u CI -u RNOSTR_TEST_REQUIRE_ENGINES "$ENGINES_BIN" \
+        <&8 8<&- >"$SCRATCH/engines" 2>"$SCRATCH/engines.log" &
+    local pid=$!
+    for _ in $(seq 1800); do
+        if grep -q '^RNOSTR_TEST_ENGINES=' "$SCRATCH/engines" || ! kill -0 "$pid" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    cat "$SCRATCH/engines.log" "$SCRATCH/engines"
+    grep -q '^RNOSTR_TEST_ENGINES=' "$SCRATCH/engines" || { warn "the engines do not start"; return 1; }
+    local missing
+    missing="$("$ENGINES_BIN" --missing)"
+    if [ -z "$missing" ]; then
+        echo "RNOSTR_TEST_REQUIRE_ENGINES=1" >>"$SCRATCH/engines"
+        return
+    fi
+    if grep -qx "$EMULATOR_PACKAGE" <<<"$missing"; then
+        warn "THE FIRESTORE EMULATOR IS MISSING: what is tested over Firestore does NOT run"
+    fi
+    warn "NOT INSTALLED: ${missing//$'\n'/ }"
+    if [ "${CI:-}" = true ]; then return 1; fi
+    return "$SKIPPED"
+}
 
 part_tests() { limit 2700 cargo test --locked --workspace --features integration --no-fail-fast; }
 
@@ -205,6 +264,26 @@ stop_relay() {
     wait "$pid"
 }
 
+# Hands the engines that run to the parts that follow.
+use_engines() {
+    local line
+    if ! grep -q '^RNOSTR_TEST_ENGINES=' "$SCRATCH/engines" 2>/dev/null; then return; fi
+    while IFS= read -r line; do export "${line?}"; done <"$SCRATCH/engines"
+}
+
+# Lets the engines end, and waits for it.
+stop_engines() {
+    exec 9>&-
+    if [ -z "${RNOSTR_TEST_ENGINES:-}" ]; then return; fi
+    for _ in $(seq 300); do
+        if ! kill -0 "$RNOSTR_TEST_ENGINES" 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    warn "the engines do not end; killing $RNOSTR_TEST_ENGINES"
+    # What it has started ends with it.
+    kill -KILL "$RNOSTR_TEST_ENGINES" || true
+}
+
 # --- running and counting -------------------------------------------------------------------------------------------
 
 readonly SKIPPED=77
@@ -230,7 +309,7 @@ part() {
     local log="$SCRATCH/$function.log" started=$SECONDS status passed=0 failed=0 skipped=0 result=ok
     say "$name"
     set +e
-    (set -e; "$function") 2>&1 </dev/null | tee "$log"
+    (set -e; "$function") 2>&1 </dev/null 9>&- | tee "$log" 9>&-
     status=${PIPESTATUS[0]}
     set -e
     if [ "$sort" = tests ]; then read -r passed failed skipped < <(count "$log"); fi
@@ -260,6 +339,8 @@ echo "compiled files: $CARGO_TARGET_DIR"
 part "format" check part_format
 part "crates" check part_fetch
 part "lints" check part_lints
+part "engines" check part_engines
+use_engines
 part "tests" tests part_tests
 part "documentation" check part_docs
 part "dependencies" check part_dependencies
