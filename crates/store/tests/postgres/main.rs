@@ -1,6 +1,10 @@
 //! The PostgreSQL store keeps every promise of the suite, and those that only a shared store has to keep.
 #![allow(clippy::expect_used, reason = "a test")]
 
+mod address;
+mod outages;
+mod races;
+
 use std::sync::Arc;
 
 use nostr_store::{
@@ -31,8 +35,21 @@ impl Database {
     }
 
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(Postgres::open(&self.0, OPTIONS).await.expect("the database opens"))
+        open(&self.0).await
     }
+
+    /// Several stores over it, as of several processes.
+    async fn open_all<const N: usize>(&self) -> [Arc<dyn Store>; N] {
+        let mut stores = Vec::new();
+        for _ in 0..N {
+            stores.push(self.open().await);
+        }
+        stores.try_into().unwrap_or_else(|_| unreachable!("as many were opened"))
+    }
+}
+
+async fn open(url: &str) -> Arc<dyn Store> {
+    Arc::new(Postgres::open(url, OPTIONS).await.expect("the database opens"))
 }
 
 impl Drop for Database {

@@ -1,0 +1,112 @@
+//! Ways to a database, and what is said when there is none.
+
+use std::sync::Arc;
+
+use nostr_store::{
+    OpenError,
+    postgres::{Options, Postgres},
+};
+use rnostr_test_services as services;
+
+use super::{Database, OPTIONS};
+
+async fn refusal(url: &str) -> String {
+    match Postgres::open(url, OPTIONS).await {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_processes_start_at_once_on_an_empty_database() {
+    let Some(database) = Database::new() else { return };
+    let url = Arc::new(database.0.clone());
+    let starting = (0..10).map(|_| {
+        let url = Arc::clone(&url);
+        tokio::spawn(async move { Postgres::open(&url, Options { connections_max: 1, notifies: false }).await })
+    });
+    for started in futures_util::future::join_all(starting).await {
+        started.expect("no panic").expect("it opens");
+    }
+    let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
+    assert_eq!(sql("select version from rnostr.schema_version"), "1");
+    assert_eq!(sql("select count(*) from rnostr.log"), "1");
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_release_are_refused() {
+    let Some(database) = Database::new() else { return };
+    drop(database.open().await);
+    services::Postgres::shared().psql(&database.0, "update rnostr.schema_version set version = 99").expect("psql");
+    let refused = Postgres::open(&database.0, OPTIONS).await.expect_err("it is newer");
+    assert!(matches!(refused, OpenError::Refused(_)));
+    assert!(refused.to_string().contains("version 99, made by a newer release"), "{refused}");
+}
+
+#[tokio::test]
+async fn no_text_tells_the_password() {
+    let Some(()) = services::require(services::Postgres::available()) else { return };
+    let server = services::Postgres::start(services::Options::fast().with_password("correct-horse"));
+    let right = server.create_database();
+    let wrong = right.replace("correct-horse", "s3kret%21pass");
+    assert_ne!(right, wrong);
+    let refused = Postgres::open(&wrong, OPTIONS).await.expect_err("the password is wrong");
+    assert!(matches!(refused, OpenError::Refused(_)), "another password does not come by itself: {refused}");
+    for text in [refused.to_string(), format!("{refused:?}"), refusal("postgres://u:s3kret!pass@127.0.0.1:1/db").await]
+    {
+        assert!(!text.contains("s3kret") && !text.contains("correct-horse"), "{text}");
+        assert!(text.contains("127.0.0.1"), "it says which server: {text}");
+    }
+    let open = Postgres::open(&right, OPTIONS).await.expect("the password is right");
+    assert!(!format!("{open:?}").contains("correct-horse"));
+    for bad in
+        ["postgres://u:s3kret@h:port/db", "s3kret", "postgres://u:s3kret@h/db?sslmode=best", "postgres:///s3kret?x=1"]
+    {
+        let text = refusal(bad).await;
+        assert!(!text.contains("s3kret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_leads_there_too() {
+    let Some(()) = services::require(services::Postgres::available()) else { return };
+    let server = services::Postgres::start(services::Options::fast());
+    let url = server.create_database();
+    let name = url.rsplit('/').next().expect("a name");
+    Postgres::open(&server.socket_url(name), OPTIONS).await.expect("it opens");
+}
+
+#[tokio::test]
+async fn tls_is_as_strict_as_sslmode_says() {
+    let Some(()) = services::require(services::Postgres::available()) else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    // A certificate that signs itself, for another name than the one that is connected to.
+    let own = rcgen::generate_simple_self_signed(["db.example".to_owned()]).expect("a certificate");
+    let other = rcgen::generate_simple_self_signed(["db.example".to_owned()]).expect("a certificate");
+    let certificate = file("own.pem", &own.cert.pem());
+    let key = file("own.key", &own.signing_key.serialize_pem());
+    let stranger = file("other.pem", &other.cert.pem());
+    let tls = services::Tls { certificate: certificate.clone(), key, required: true };
+    let server = services::Postgres::start(services::Options::fast().with_tls(tls));
+    let url = server.create_database();
+    let with = |parameters: String| format!("{url}?{parameters}");
+    Postgres::open(&with("sslmode=require".into()), OPTIONS).await.expect("whoever it is");
+    Postgres::open(&url, OPTIONS).await.expect("where the server offers it");
+    let own = certificate.display();
+    Postgres::open(&with(format!("sslmode=verify-ca&sslrootcert={own}")), OPTIONS).await.expect("it is signed so");
+    for strict in [
+        "sslmode=disable".to_owned(),
+        format!("sslmode=verify-full&sslrootcert={own}"),
+        format!("sslmode=verify-ca&sslrootcert={}", stranger.display()),
+        format!("sslmode=require&sslrootcert={}", stranger.display()),
+        "sslmode=verify-full".to_owned(),
+        "sslmode=verify-ca&sslrootcert=/no/such/file.pem".to_owned(),
+    ] {
+        refusal(&with(strict)).await;
+    }
+}
