@@ -6,6 +6,7 @@ mod abuse;
 mod durability;
 mod every_path_agrees;
 mod hidden;
+mod instances;
 mod mls_protocol_compliance;
 mod noise_client;
 mod openmls_client;

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{Gate, Policy};
+use nostr_protocol::Rejection;
 use nostr_store::Store;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::Clock, config::Config, groups::Groups, live::Live, metrics::Metrics, rate_limit::RateLimits,
+    clock::Clock, config::Config, follow::Follow, groups::Groups, live::Live, metrics::Metrics, rate_limit::RateLimits,
     telemetry::OwnerTags, writer::Writer,
 };
 
@@ -26,6 +27,8 @@ pub struct App {
     pub groups: Arc<Groups>,
     /// Open subscriptions.
     pub live: Arc<Live>,
+    /// How far the log is followed; `None` where no other process writes to the store.
+    pub follow: Option<Arc<Follow>>,
     /// The way into the store.
     pub writer: Writer,
     /// Who may do how much.
@@ -46,4 +49,30 @@ pub struct App {
     pub stopping: CancellationToken,
     /// The open connections.
     pub connections: TaskTracker,
+}
+
+impl App {
+    /// Waits until what was committed before this call is known here, by whichever process it was.
+    ///
+    /// # Errors
+    /// `error:` when the log cannot be followed.
+    pub async fn fresh(&self) -> Result<(), Rejection> {
+        match &self.follow {
+            Some(follow) => follow.fresh().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether what is cached of groups may be relied on.
+    pub fn is_current(&self) -> bool {
+        self.follow.as_ref().is_none_or(|follow| follow.is_current())
+    }
+
+    /// Why clients should be sent to another instance now, if there is a reason.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.stopping.is_cancelled() {
+            return Some("this relay is stopping");
+        }
+        (!self.is_current()).then_some("the store's log cannot be followed")
+    }
 }

@@ -58,6 +58,8 @@ struct Current {
 pub enum ReadError {
     /// The store's failure.
     Store(StoreError),
+    /// What is known of groups may be out of date.
+    NotCurrent,
     /// It looked at too much.
     TooLarge,
 }
@@ -75,6 +77,7 @@ impl From<ReadError> for Rejection {
                 tracing::warn!(%error, "reading failed");
                 Self::error("storage unavailable, try again")
             }
+            ReadError::NotCurrent => Self::error("storage unavailable, try again"),
             ReadError::TooLarge => Self::error("the request reads too much; narrow it by kinds, tags, since or until"),
         }
     }
@@ -131,6 +134,9 @@ impl<'a> Read<'a> {
         let started = std::time::Instant::now();
         let page = self.app.store.scan(&current.query, current.from, self.up_to, bounds, now).await?;
         self.app.metrics.db_operation("scan", started.elapsed());
+        if !self.app.is_current() {
+            return Err(ReadError::NotCurrent);
+        }
         let asker = Asker::new(self.reader, filter);
         let mut released = Vec::with_capacity(page.events.len());
         for sealed in &page.events {

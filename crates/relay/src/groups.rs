@@ -2,10 +2,16 @@
 //!
 //! Whoever has committed a change forgets the group here before anything that depends on it goes out: the answer to the
 //! change, and every event behind it in the log. A state that was loaded before such a change is not kept, and not used.
+//!
+//! Where the log is followed, this process may know of a change of its own before it has come by all that lies before it
+//! in the log. What it knew of the group until then is kept beside, for the events that lie before the change.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, Source, gate::Touches};
@@ -24,26 +30,67 @@ const LOADS_MAX: usize = 16;
 /// See the module.
 pub struct Groups {
     store: Arc<dyn Store>,
+    /// The most age of a cached state.
+    ttl: Duration,
     inner: Mutex<Inner>,
     applied: AtomicU64,
 }
 
 struct Inner {
-    cache: Cache<NostrGroupId, Arc<GroupState>, Bytes>,
+    cache: Cache<NostrGroupId, Cached, Bytes>,
     /// Cursor of the last change of any group.
     changed_at: Cursor,
+}
+
+/// What is known of one group.
+#[derive(Clone, Default)]
+struct Cached {
+    /// Its state after every change that was noted.
+    latest: Option<Loaded>,
+    /// Its state before a change that the log has not been followed up to, and that change.
+    before: Option<(Loaded, Cursor)>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    state: Arc<GroupState>,
+    as_of: Cursor,
+    at: Instant,
+}
+
+impl Cached {
+    /// Forgets what was true before the change at `cursor`.
+    fn forget_before(&mut self, cursor: Cursor) {
+        self.latest.take_if(|latest| latest.as_of < cursor);
+        self.before.take_if(|(before, _)| before.as_of < cursor);
+    }
+
+    /// Puts what was true before the change at `cursor` aside.
+    fn put_aside_before(&mut self, cursor: Cursor) {
+        if let Some(latest) = self.latest.take_if(|latest| latest.as_of < cursor) {
+            self.before.get_or_insert((latest, cursor));
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.latest.is_none() && self.before.is_none()
+    }
+
+    fn states(&self) -> impl Iterator<Item = &GroupState> {
+        self.latest.iter().chain(self.before.iter().map(|(before, _)| before)).map(|loaded| &*loaded.state)
+    }
 }
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<NostrGroupId, Arc<GroupState>> for Bytes {
-    fn weight(&self, id: &NostrGroupId, state: &Arc<GroupState>) -> u64 {
-        let members = match &state.status {
+impl Weighter<NostrGroupId, Cached> for Bytes {
+    fn weight(&self, id: &NostrGroupId, cached: &Cached) -> u64 {
+        let members = |state: &GroupState| match &state.status {
             GroupStatus::Managed(view) => view.members.len(),
             _ => 0,
         };
-        (id.as_str().len() * 2 + 256 + members * 48) as u64
+        (id.as_str().len() * 2 + 256 + cached.states().map(members).sum::<usize>() * 48) as u64
     }
 }
 
@@ -52,47 +99,88 @@ fn has_roster(state: &GroupState) -> bool {
 }
 
 impl Groups {
-    /// An empty cache over `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    /// An empty cache over `store`, whose states are at most `ttl` old.
+    pub fn new(store: Arc<dyn Store>, ttl: Duration) -> Self {
         let applied = AtomicU64::new(store.head());
         let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, Bytes);
-        Self { store, inner: Mutex::new(Inner { cache, changed_at: 0 }), applied }
+        Self { store, ttl, inner: Mutex::new(Inner { cache, changed_at: 0 }), applied }
     }
 
-    /// The state of a group, no older than the last change that was [noted](Self::changed).
+    /// The state of a group, no older than the last change that was noted.
     ///
     /// # Errors
     /// Those of the store; the caller then treats the group as shut.
     pub async fn get(&self, id: &NostrGroupId) -> Result<Arc<GroupState>, StoreError> {
-        if let Some(state) = self.inner.lock().cache.get(id) {
-            return Ok(Arc::clone(state));
+        self.get_at(id, Cursor::MAX).await
+    }
+
+    /// The state that decides about an event at `cursor`, asked by whoever follows the log and is there: that of before a
+    /// change which this process has made further on, where it is still known, else the latest.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<GroupState>, StoreError> {
+        if let Some(state) = self.cached(id, cursor) {
+            return Ok(state);
         }
         for _ in 0..LOADS_MAX {
+            let at = Instant::now();
             let (state, as_of) = self.store.group(id).await?;
             let state = Arc::new(state);
             let mut inner = self.inner.lock();
             if as_of >= inner.changed_at {
-                inner.cache.insert(id.clone(), Arc::clone(&state));
+                let before = inner.cache.get(id).and_then(|cached| cached.before.clone());
+                let latest = Some(Loaded { state: Arc::clone(&state), as_of, at });
+                inner.cache.insert(id.clone(), Cached { latest, before });
                 return Ok(state);
             }
         }
         Err(StoreError::Unavailable("the group's state changes faster than it can be read".into()))
     }
 
-    /// Notes that the event at `cursor`, of this kind, changed what it touches.
+    fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<GroupState>> {
+        let inner = self.inner.lock();
+        let cached = inner.cache.get(id)?;
+        let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
+        let loaded = before.or(cached.latest.as_ref())?;
+        (loaded.at.elapsed() < self.ttl).then(|| Arc::clone(&loaded.state))
+    }
+
+    /// Notes that the event at `cursor`, of this kind, changed what it touches. Called in the order of the log.
     pub fn changed(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
+        self.note(kind, touches, cursor, Cached::forget_before);
+    }
+
+    /// The same for an event of this process to which the log has not been followed yet.
+    pub fn changed_ahead(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
+        self.note(kind, touches, cursor, Cached::put_aside_before);
+    }
+
+    fn note(&self, kind: Kind, touches: &Touches, cursor: Cursor, change: fn(&mut Cached, Cursor)) {
         let mut inner = self.inner.lock();
         match touches {
             Touches::Nothing => return,
             Touches::Group(id) => {
                 // Anyone may send a gift wrap that names a group; one that has a roster is not changed by it, for ever.
-                if kind == Kind::GIFT_WRAP && inner.cache.get(id).is_some_and(|state| has_roster(state)) {
+                if kind == Kind::GIFT_WRAP && inner.cache.get(id).is_some_and(|it| it.states().any(has_roster)) {
                     return;
                 }
-                inner.cache.remove(id);
+                if let Some((id, mut cached)) = inner.cache.remove(id) {
+                    change(&mut cached, cursor);
+                    if !cached.is_empty() {
+                        inner.cache.insert(id, cached);
+                    }
+                }
             }
             Touches::EveryGroup => inner.cache.clear(),
         }
+        inner.changed_at = inner.changed_at.max(cursor);
+    }
+
+    /// Forgets every state, and keeps none that was true before `cursor`: for who may have missed changes.
+    pub fn forget_all(&self, cursor: Cursor) {
+        let mut inner = self.inner.lock();
+        inner.cache.clear();
         inner.changed_at = inner.changed_at.max(cursor);
     }
 

@@ -1,4 +1,4 @@
-//! What the relay says about itself: NIP-11's document, the page for people at `/`, and the health check.
+//! What the relay says about itself: NIP-11's document, the page for people at `/`, the health check and readiness.
 //!
 //! Source: NIP-11; MLS Gateway specification, "Health Check".
 
@@ -177,6 +177,28 @@ impl Health {
     }
 }
 
+/// The answer to `GET /ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl Ready {
+    /// Of a relay that is ready, but for a reason.
+    #[must_use]
+    pub const fn because_not(reason: Option<&'static str>) -> Self {
+        Self { status: if reason.is_none() { "ready" } else { "not ready" }, reason }
+    }
+
+    /// Whether there is no reason.
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        self.reason.is_none()
+    }
+}
+
 /// The page's own style, the only one that [`LANDING_PAGE_CSP`] lets in.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
                      color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
@@ -270,6 +292,13 @@ mod tests {
     fn health_is_exactly_as_specified() {
         let body = serde_json::to_string(&Health::healthy(3600)).expect("JSON");
         assert_eq!(body, format!(r#"{{"status":"healthy","version":"{VERSION}","uptime_seconds":3600}}"#));
+    }
+
+    #[test]
+    fn readiness_is_exactly_as_documented() {
+        let body = |reason| serde_json::to_string(&Ready::because_not(reason)).expect("JSON");
+        assert_eq!(body(None), r#"{"status":"ready"}"#);
+        assert_eq!(body(Some("why")), r#"{"status":"not ready","reason":"why"}"#);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod expiry;
+pub mod follow;
 pub mod groups;
 pub mod handlers;
 pub mod info;

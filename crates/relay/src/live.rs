@@ -12,7 +12,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Role, Router, Sealed};
 use nostr_protocol::{Filter, Kind, Lifetime, PublicKey, Rejection, UnixSecs, message::closed_frame};
-use nostr_store::Cursor;
+use nostr_store::{Cursor, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -60,7 +60,8 @@ impl Live {
     ///
     /// The cursor is read while delivery stands still. An event is handed to delivery only after the cursor has passed
     /// it, so whatever has been delivered lies at or before it, and an event that was acknowledged before the request
-    /// came is in the archive's part of the answer.
+    /// came is in the archive's part of the answer. Where the log is followed, what nobody waits for is not delivered at
+    /// all; who waits is asked after the cursor has passed it too.
     ///
     /// # Errors
     /// `error:` when the connection has too many subscriptions or conditions open.
@@ -104,14 +105,45 @@ impl Live {
         }
     }
 
+    /// Whether a subscription may wait for an event, as far as can be said without the state of its group.
+    pub fn may_want(&self, entry: &LogEntry) -> bool {
+        let index = self.index.lock();
+        (entry.group.is_some() && index.asks_for_members()) || index.wants(&self.passing(entry, None))
+    }
+
+    /// Whether a subscription waits for an event under one of its routes or as a member of its group.
+    pub fn wants(&self, entry: &LogEntry, group: Option<&GroupState>) -> bool {
+        self.index.lock().wants(&self.passing(entry, group))
+    }
+
+    fn passing<'a>(&self, entry: &'a LogEntry, group: Option<&'a GroupState>) -> Passing<'a> {
+        Passing {
+            cursor: entry.cursor,
+            routes: &entry.routes,
+            members: group.and_then(members),
+            archived: self.is_archived(entry.kind),
+        }
+    }
+
+    /// Notes that nothing up to `cursor` is left to be delivered.
+    pub fn advance(&self, cursor: Cursor) {
+        self.index.lock().advance(cursor);
+        self.advanced.notify_waiters();
+    }
+
     /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of its place in the
     /// log, so that a removal holds for the message after it and not for the one before; without it
     /// an event of a group is delivered to nobody.
     pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
+        self.deliver_along(&self.router.routes(sealed), sealed, group, now)
+    }
+
+    /// The same along routes that are known.
+    pub fn deliver_along(&self, routes: &[u64], sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
         let mut delivered = 0;
         let passing = Passing {
             cursor: sealed.cursor(),
-            routes: &self.router.routes(sealed),
+            routes,
             members: group.and_then(members),
             archived: self.is_archived(sealed.kind()),
         };
@@ -132,8 +164,7 @@ impl Live {
                 }
             }
         }
-        self.index.lock().advance(sealed.cursor());
-        self.advanced.notify_waiters();
+        self.advance(sealed.cursor());
         delivered
     }
 }

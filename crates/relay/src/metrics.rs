@@ -33,6 +33,10 @@ pub struct Metrics {
     connections: Gauge,
     subscriptions: Gauge,
     log_cursor: Gauge,
+    ready: Gauge,
+    follow_lag: Gauge,
+    fetched: Counter,
+    skipped: Counter,
 }
 
 impl Default for Metrics {
@@ -63,6 +67,10 @@ impl Default for Metrics {
             connections: gauge("mls_gateway_connections"),
             subscriptions: gauge("mls_gateway_subscriptions"),
             log_cursor: gauge("mls_gateway_log_cursor"),
+            ready: gauge("mls_gateway_ready"),
+            follow_lag: gauge("mls_gateway_follow_lag_seconds"),
+            fetched: counter("mls_gateway_follow_fetched_events_total", vec![]),
+            skipped: counter("mls_gateway_follow_skipped_events_total", vec![]),
             handle: recorder.handle(),
             recorder,
         }
@@ -78,6 +86,30 @@ impl Metrics {
         self.log_cursor.set(cursor as f64);
         self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Whether the relay is ready, and how long ago the last pass over the log began that reached its head.
+    pub fn readiness(&self, ready: bool, lag: Option<Duration>) {
+        self.ready.set(f64::from(u8::from(ready)));
+        if let Some(lag) = lag {
+            self.follow_lag.set(lag.as_secs_f64());
+        }
+    }
+
+    /// A pass over the log has ended.
+    pub fn pass(&self, result: &'static str) {
+        let key = Key::from_parts("mls_gateway_follow_passes_total", vec![Label::new("result", result)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// Events of the log that were fetched for live delivery.
+    pub fn fetched(&self, events: usize) {
+        self.fetched.increment(events as u64);
+    }
+
+    /// Events of the log for which nobody waited.
+    pub fn skipped(&self, events: usize) {
+        self.skipped.increment(events as u64);
     }
 
     /// What the store did with an event.

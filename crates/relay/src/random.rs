@@ -19,3 +19,11 @@ pub fn bytes32() -> [u8; 32] {
 pub fn challenge() -> String {
     to_hex(&bytes32()[..16])
 }
+
+/// A number below `bound`, near enough evenly; 0 where that is 0. To spread what would else happen at one time.
+#[must_use]
+pub fn below(bound: u64) -> u64 {
+    let bytes = bytes32();
+    let number = bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    number.checked_rem(bound).unwrap_or(0)
+}

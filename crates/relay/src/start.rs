@@ -19,6 +19,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{self, Config},
     expiry,
+    follow::{Follow, Follower, Handover},
     groups::Groups,
     handlers,
     live::Live,
@@ -27,7 +28,7 @@ use crate::{
     rate_limit::RateLimits,
     server, storage,
     telemetry::{self, OwnerTags},
-    writer::{Committed, Writer},
+    writer::{Committed, LIVE_BATCHES_MAX, Onward, Writer},
 };
 
 /// Why the relay did not start; the text is for the operator.
@@ -103,11 +104,13 @@ impl Relay {
         let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
         let policy = Arc::new(config.policy());
         let gate = Gate::new(Arc::clone(&policy));
-        let groups = Arc::new(Groups::new(Arc::clone(&store)));
+        let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
+        let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::default());
         let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.router()));
-        let (writer, committed, writer_task) =
-            Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics));
+        let (follow, onward, delivery) = roads(&*store);
+        let (writer, writer_task) =
+            Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics), onward);
         let app = Arc::new(App {
             limits: RateLimits::new(&config.mls_gateway.rate_limits),
             unbounded_reads: Semaphore::new(config.server.workers.max(1) * 2),
@@ -118,6 +121,7 @@ impl Relay {
             store,
             groups,
             live,
+            follow,
             writer,
             metrics,
             clock,
@@ -126,7 +130,10 @@ impl Relay {
             connections: TaskTracker::new(),
             config,
         });
-        let live = tokio::spawn(follow(committed, Parts::of(&app)));
+        let live = match delivery {
+            Delivery::OfCommitted(committed) => tokio::spawn(deliver(committed, Parts::of(&app))),
+            Delivery::OfLog(follow, ended) => tokio::spawn(Follower::new(follow, &app).run(ended)),
+        };
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(async move {
             if let Err(error) = server::run(serving, listener).await {
@@ -165,6 +172,26 @@ impl Relay {
     }
 }
 
+/// Where live delivery gets events from.
+enum Delivery {
+    /// The writer.
+    OfCommitted(mpsc::Receiver<Vec<Committed>>),
+    /// The log, until the writer has ended.
+    OfLog(Arc<Follow>, CancellationToken),
+}
+
+/// The road from the writer to live delivery: through the log, where other processes write to the store too.
+fn roads(store: &dyn Store) -> (Option<Arc<Follow>>, Onward, Delivery) {
+    if store.knocks().is_none() {
+        let (sender, committed) = mpsc::channel(LIVE_BATCHES_MAX);
+        return (None, Onward::Live(sender), Delivery::OfCommitted(committed));
+    }
+    let follow = Arc::new(Follow::default());
+    let ended = CancellationToken::new();
+    let handover = Handover { follow: Arc::clone(&follow), _ends: ended.clone().drop_guard() };
+    (Some(Arc::clone(&follow)), Onward::Followed(handover), Delivery::OfLog(follow, ended))
+}
+
 /// What live delivery needs, without the writer, so that the writer can end before it.
 struct Parts {
     live: Arc<Live>,
@@ -179,7 +206,7 @@ impl Parts {
 }
 
 /// Delivers what was committed, in commit order, until the writer has ended.
-async fn follow(mut committed: mpsc::Receiver<Vec<Committed>>, parts: Parts) {
+async fn deliver(mut committed: mpsc::Receiver<Vec<Committed>>, parts: Parts) {
     while let Some(batch) = committed.recv().await {
         for Committed { sealed, group } in batch {
             let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());

@@ -2,7 +2,8 @@
 //!
 //! While one batch is made durable the next one gathers, so that one fsync serves all who wait. What was committed goes
 //! on in commit order: first the cached states of groups that it changed are forgotten, then the publishers hear `OK`,
-//! then live delivery gets it.
+//! then live delivery gets it. Where other processes write too, live delivery gets it from the log that it is in with
+//! theirs, and the writer knocks.
 
 use std::sync::{
     Arc,
@@ -17,7 +18,7 @@ use nostr_protocol::{
 use nostr_store::{Saved, Store, StoreError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::{groups::Groups, metrics::Metrics, outbox::Outbox};
+use crate::{follow::Handover, groups::Groups, metrics::Metrics, outbox::Outbox};
 
 /// Most events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 1_024;
@@ -28,7 +29,7 @@ pub const WAITING_KIB_MAX: usize = 64 << 10;
 /// Most events of one connection that are under way.
 pub const IN_FLIGHT_MAX: usize = 256;
 /// Most committed batches that wait for live delivery; then the writer waits.
-const LIVE_BATCHES_MAX: usize = 16;
+pub const LIVE_BATCHES_MAX: usize = 16;
 
 /// Who is told what became of an event.
 #[derive(Default)]
@@ -119,6 +120,14 @@ pub struct Committed {
     pub group: Option<Arc<GroupState>>,
 }
 
+/// Where committed events go on.
+pub enum Onward {
+    /// To live delivery: no other process writes, so what is committed here is the log.
+    Live(mpsc::Sender<Vec<Committed>>),
+    /// To whoever follows the log.
+    Followed(Handover),
+}
+
 /// The writer's front: where connections hand events in.
 #[derive(Clone)]
 pub struct Writer {
@@ -127,17 +136,17 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. It ends when every [`Writer`] is dropped and what was handed in is done; committed events come
-    /// out of the receiver in commit order.
+    /// Starts the writer. It ends when every [`Writer`] is dropped and what was handed in is done; committed events go
+    /// `onward` in commit order.
     pub fn start(
         store: Arc<dyn Store>,
         groups: Arc<Groups>,
         metrics: Arc<Metrics>,
-    ) -> (Self, mpsc::Receiver<Vec<Committed>>, tokio::task::JoinHandle<()>) {
+        onward: Onward,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (jobs, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
-        let (committed, live) = mpsc::channel(LIVE_BATCHES_MAX);
-        let task = tokio::spawn(run(waiting, store, groups, metrics, committed));
-        (Self { jobs, room: Arc::new(Semaphore::new(WAITING_KIB_MAX)) }, live, task)
+        let task = tokio::spawn(run(waiting, store, groups, metrics, onward));
+        (Self { jobs, room: Arc::new(Semaphore::new(WAITING_KIB_MAX)) }, task)
     }
 
     /// Hands an event in; the answer goes to the publisher's outbox. Waits while too many wait.
@@ -161,7 +170,7 @@ async fn run(
     store: Arc<dyn Store>,
     groups: Arc<Groups>,
     metrics: Arc<Metrics>,
-    committed: mpsc::Sender<Vec<Committed>>,
+    onward: Onward,
 ) {
     let mut jobs = Vec::with_capacity(BATCH_EVENTS_MAX);
     while waiting.recv_many(&mut jobs, BATCH_EVENTS_MAX).await > 0 {
@@ -176,39 +185,72 @@ async fn run(
         let started = std::time::Instant::now();
         let saved = store.save(batch).await;
         metrics.db_operation("save", started.elapsed());
-        let mut log = Vec::with_capacity(saved.len());
-        // Before anyone hears of it, what was changed is forgotten; and each event of a group takes along the group's
-        // state as of its own place in the log, not as of the end of the batch.
-        let mut states = Vec::with_capacity(saved.len());
-        for saved in &saved {
-            let Ok(Saved::New(sealed)) = saved else {
-                states.push(None);
-                continue;
-            };
-            groups.changed(sealed.kind(), &sealed.touches(), sealed.cursor());
-            states.push(match sealed.group() {
-                // A group whose state is not known is shut.
-                Some(id) => groups.get(id).await.inspect_err(log_shut).ok(),
-                None => None,
-            });
+        // Before anyone hears of it, what was changed is forgotten.
+        let mut states = match &onward {
+            Onward::Live(_) => note(&groups, &saved).await,
+            Onward::Followed(_) => {
+                note_ahead(&groups, &saved);
+                Vec::new()
+            }
         }
-        let last = saved.iter().filter_map(|saved| match saved {
-            Ok(Saved::New(sealed)) => Some(sealed.cursor()),
-            _ => None,
-        });
-        groups.applied_up_to(last.max().unwrap_or(0));
-        for (((id, kind, publisher), saved), group) in answers.into_iter().zip(saved).zip(states) {
+        .into_iter();
+        let mut log = Vec::with_capacity(saved.len());
+        for ((id, kind, publisher), saved) in answers.into_iter().zip(saved) {
             metrics.saved(kind, &saved);
             let frame = answer(&id, &saved);
+            let group = states.next().flatten();
             if let Ok(Saved::New(sealed)) = saved {
                 log.push(Committed { sealed, group });
             }
             publisher.end(changes_group(kind), frame);
         }
         drop(room);
-        if !log.is_empty() && committed.send(log).await.is_err() {
-            tracing::error!("live delivery has ended while events were being stored");
+        if log.is_empty() {
+            continue;
         }
+        match &onward {
+            Onward::Live(live) => {
+                if live.send(log).await.is_err() {
+                    tracing::error!("live delivery has ended while events were being stored");
+                }
+            }
+            Onward::Followed(Handover { follow, .. }) => {
+                follow.committed(log.into_iter().map(|committed| committed.sealed));
+                follow.knock();
+            }
+        }
+    }
+}
+
+/// Notes what was committed. Each event of a group gets the group's state as of its own place in the log, not as of the
+/// end of the batch.
+async fn note(groups: &Groups, saved: &[Result<Saved, StoreError>]) -> Vec<Option<Arc<GroupState>>> {
+    let mut states = Vec::with_capacity(saved.len());
+    let mut last = 0;
+    for saved in saved {
+        let Ok(Saved::New(sealed)) = saved else {
+            states.push(None);
+            continue;
+        };
+        last = last.max(sealed.cursor());
+        groups.changed(sealed.kind(), &sealed.touches(), sealed.cursor());
+        states.push(match sealed.group() {
+            // A group whose state is not known is shut.
+            Some(id) => groups.get(id).await.inspect_err(log_shut).ok(),
+            None => None,
+        });
+    }
+    groups.applied_up_to(last);
+    states
+}
+
+/// Notes what was committed here before the log has been followed up to it, so that it counts for what is published next.
+fn note_ahead(groups: &Groups, saved: &[Result<Saved, StoreError>]) {
+    for sealed in saved.iter().filter_map(|saved| match saved {
+        Ok(Saved::New(sealed)) => Some(sealed),
+        _ => None,
+    }) {
+        groups.changed_ahead(sealed.kind(), &sealed.touches(), sealed.cursor());
     }
 }
 

@@ -159,6 +159,11 @@ impl Client {
     /// is in it.
     pub async fn req(&mut self, sub: &str, filters: &[Value]) -> Result<Vec<Event>, String> {
         self.caught_up().await;
+        self.req_now(sub, filters).await
+    }
+
+    /// Subscribes as any client does, which does not know how far live delivery is.
+    pub async fn req_now(&mut self, sub: &str, filters: &[Value]) -> Result<Vec<Event>, String> {
         let mut message = vec![json!("REQ"), json!(sub)];
         message.extend_from_slice(filters);
         self.send(&Value::Array(message)).await;
@@ -190,7 +195,8 @@ impl Client {
         self.count_now("count", filters).await
     }
 
-    async fn count_now(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
+    /// The same, as any client does.
+    pub async fn count_now(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
         let mut message = vec![json!("COUNT"), json!(id)];
         message.extend_from_slice(filters);
         self.send(&Value::Array(message)).await;
@@ -204,6 +210,11 @@ impl Client {
     /// The ids that the relay has by NIP-77, reconciled from an empty set and sorted, or the reason of `NEG-ERR`.
     pub async fn neg_ids(&mut self, filter: Value) -> Result<Vec<String>, String> {
         self.caught_up().await;
+        self.neg_ids_now(filter).await
+    }
+
+    /// The same, as any client does.
+    pub async fn neg_ids_now(&mut self, filter: Value) -> Result<Vec<String>, String> {
         let mut storage = NegentropyStorageVector::new();
         storage.seal().expect("an empty set");
         let mut ours = Negentropy::owned(storage, 0).expect("a session");

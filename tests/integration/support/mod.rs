@@ -10,6 +10,7 @@ pub mod gateway;
 mod http;
 pub mod process;
 mod relay;
+pub mod shared;
 pub mod wire;
 
 #[allow(unused_imports, reason = "not every suite uses every part")]

@@ -10,7 +10,7 @@ use nostr_store::{
 };
 use tempfile::TempDir;
 
-use super::event::now;
+use super::{event::now, shared::Shared};
 
 /// Address space of a test's store.
 const MAP_BYTES_MAX: u64 = 1 << 30;
@@ -35,6 +35,10 @@ impl TestRelay {
     /// A relay over a fresh embedded store. Rates are without limit and the port is free, unless `configure` says
     /// otherwise.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
+        // Every suite keeps what it promises over a store that is shared as well.
+        if std::env::var_os("TEST_SHARED_STORE").is_some() {
+            return Self::start_over(Shared::new().instance().0, configure).await;
+        }
         let directory = directory();
         let mut relay = Self::start_in(directory.path(), configure).await;
         relay.directory = Some(directory);

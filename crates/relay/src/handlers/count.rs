@@ -12,6 +12,7 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
     session.check_request(id, filters)?;
     session.publisher.settled().await;
     let app = &session.app;
+    app.fresh().await?;
     // Never closed while a connection is open.
     let _place = app.unbounded_reads.acquire().await;
     let limits = Limits { default: u64::MAX, max: u64::MAX };

@@ -73,7 +73,16 @@ async fn take(session: &Session, event: Unverified) -> Result<Taken, Rejection> 
         }
         None => None,
     };
-    let admitted = admit::admit(verified, writer, &app.policy, group.as_deref(), now)?;
+    // Where others write too, what is known of a group may be a moment old: nobody is refused by that.
+    let again = group.as_ref().filter(|_| app.follow.is_some()).map(|group| (verified.clone(), group.id.clone()));
+    let admitted = match (admit::admit(verified, writer, &app.policy, group.as_deref(), now), again) {
+        (Err(_), Some((verified, group))) => {
+            app.fresh().await?;
+            let group = app.groups.get(&group).await.map_err(unavailable)?;
+            admit::admit(verified, writer, &app.policy, Some(&group), now)?
+        }
+        (admitted, _) => admitted?,
+    };
     if known {
         return Ok(Taken::Known);
     }

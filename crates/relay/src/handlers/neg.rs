@@ -65,6 +65,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     }
     session.publisher.settled().await;
     let app = &session.app;
+    app.fresh().await?;
     let query = plan(app, &session.reader, &filter)
         .await
         .map_err(|error| Rejection::from(crate::archive::ReadError::from(error)))?;
@@ -122,6 +123,9 @@ pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> S
 /// Whether every group that had a part in the session is still open to its reader.
 async fn still_open(session: &Session, id: &str) -> bool {
     let Some(open) = session.neg.open.get(id) else { return false };
+    if !open.groups.is_empty() && session.app.fresh().await.is_err() {
+        return false;
+    }
     let asker = Asker::new(&session.reader, &open.filter);
     for group in &open.groups {
         match session.app.groups.get(group).await {

@@ -1,4 +1,4 @@
-//! `REQ`: subscribe at the current cursor, read the archive up to it, EOSE, then live from the cursor on. Nothing falls
+//! `REQ`: wait until what was acknowledged anywhere is known here, subscribe at the current cursor, read the archive up to it, EOSE, then live from the cursor on. Nothing falls
 //! between the two, and nothing comes twice.
 
 use nostr_extensions::{Released, policy::KeyPackageConsumption};
@@ -40,6 +40,7 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     session.check_request(id, &filters)?;
     session.publisher.settled().await;
     let app = &session.app;
+    app.fresh().await?;
     let limitation = &app.config.limitation;
     let filters: std::sync::Arc<[Filter]> = filters.into();
     let up_to = app.live.subscribe(session.id, id, std::sync::Arc::clone(&filters), limitation.max_subscriptions)?;

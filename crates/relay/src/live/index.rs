@@ -196,21 +196,29 @@ impl Index {
         }
     }
 
+    /// Whether any subscription stands under `Member` of a key.
+    pub(super) const fn asks_for_members(&self) -> bool {
+        self.member_routes > 0
+    }
+
+    /// Whether one of the event's routes leads to a subscription that has not had it from the archive.
+    pub(super) fn wants(&self, event: &Passing<'_>) -> bool {
+        self.keys(event).into_iter().any(|key| {
+            let mut under = self.routes.range((key, 0)..=(key, u64::MAX));
+            under.any(|(_, id)| self.subscriptions.get(id).is_some_and(|entry| entry.waits_for(event)))
+        })
+    }
+
     /// Each subscription that one of the event's routes leads to, once.
     pub(super) fn candidates(&mut self, event: &Passing<'_>) -> Vec<Candidate> {
         let mut found = Vec::new();
-        let members = event.members.filter(|_| self.member_routes > 0).into_iter().flatten();
-        let member_routes = members.map(|(key, _)| self.router.hash(Condition::Member(*key)));
-        let keys: Vec<u64> = event.routes.iter().copied().chain(member_routes).collect();
-        let cursor = event.cursor;
-        for key in keys {
+        for key in self.keys(event) {
             for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
                 let Some(entry) = self.subscriptions.get_mut(id) else { continue };
-                let from = if event.archived { entry.from } else { entry.from_unarchived };
-                if entry.seen == cursor || from >= cursor {
+                if entry.seen == event.cursor || !entry.waits_for(event) {
                     continue;
                 }
-                entry.seen = cursor;
+                entry.seen = event.cursor;
                 if let Some(connection) = self.connections.get(&entry.subscription.connection) {
                     found.push(Candidate {
                         subscription: Arc::clone(&entry.subscription),
@@ -221,6 +229,21 @@ impl Index {
             }
         }
         found
+    }
+
+    /// The event's routes, with those of the members of its group.
+    fn keys(&self, event: &Passing<'_>) -> Vec<u64> {
+        let members = event.members.filter(|_| self.asks_for_members()).into_iter().flatten();
+        let member_routes = members.map(|(key, _)| self.router.hash(Condition::Member(*key)));
+        event.routes.iter().copied().chain(member_routes).collect()
+    }
+}
+
+impl Entry {
+    /// Whether the event is not in the archive's part of the answer.
+    const fn waits_for(&self, event: &Passing<'_>) -> bool {
+        let from = if event.archived { self.from } else { self.from_unarchived };
+        event.cursor > from
     }
 }
 

@@ -1,4 +1,4 @@
-//! The routes: `/` (WebSocket, NIP-11, the page for people), `/health`, `/metrics`.
+//! The routes: `/` (WebSocket, NIP-11, the page for people), `/health`, `/ready`, `/metrics`.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -74,6 +74,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
     let cors = cors.allow_headers(Any).allow_methods(Any);
     Router::new()
         .route("/health", get(health))
+        .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(root)
         .layer(cors)
@@ -83,6 +84,13 @@ pub(super) fn router(app: Arc<App>) -> Router {
 async fn health(State(shared): State<Shared>) -> Response {
     let health = info::Health::healthy(shared.app.started.elapsed().as_secs());
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(health)).into_response()
+}
+
+/// Whether clients should be sent here: for load balancers, while `/health` says that the process lives.
+async fn ready(State(shared): State<Shared>) -> Response {
+    let ready = info::Ready::because_not(shared.app.not_ready());
+    let status = if ready.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(ready)).into_response()
 }
 
 /// Counts of hidden messages are not for strangers: a peer on this machine, or the bearer token.
@@ -106,6 +114,7 @@ async fn metrics(
         return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n")
             .into_response();
     }
+    app.metrics.readiness(app.not_ready().is_none(), app.follow.as_ref().and_then(|follow| follow.lag()));
     let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -1,0 +1,282 @@
+//! Live delivery of what another instance took.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use serde_json::{Value, json};
+
+use super::{Pair, fetches, metric};
+use crate::support::{
+    Client, Event, Keys, TestRelay,
+    gateway::{message, roster, wrap},
+};
+
+fn contents(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.0["content"].as_str().expect("content is text")).collect()
+}
+
+/// Publishes notes until it is told to stop; says how many.
+fn load(relay: &TestRelay, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
+    let (url, stop) = (relay.url.clone(), Arc::clone(stop));
+    tokio::spawn(async move {
+        let mut client = Client::open(&url, &[]).await.expect("it connects");
+        let keys = Keys::random();
+        let mut published = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let events: Vec<Event> = (0..8).map(|n| keys.event(1).content(format!("{published} {n}")).sign()).collect();
+            for answer in client.publish_all(&events).await {
+                answer.ok();
+                published += 1;
+            }
+        }
+        published
+    })
+}
+
+#[tokio::test]
+async fn a_group_message_reaches_a_member_on_another_instance() {
+    let pair = Pair::start().await;
+    let [alice, bob, carol] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    let mut carols = Client::of(&pair.b, &[&carol]).await;
+    assert!(bobs.req("live", &[json!({"kinds": [445]})]).await.expect("served").is_empty());
+    assert!(carols.req("live", &[json!({"kinds": [445]})]).await.expect("served").is_empty());
+    let mut alices = Client::of(&pair.a, &[&alice]).await;
+    let sent = message("grp_a").sign();
+    alices.publish(&sent).await.ok();
+    assert_eq!(bobs.next_event("live").await.id(), sent.id());
+    bobs.expect_nothing().await;
+    carols.expect_nothing().await;
+    pair.stop().await;
+}
+
+/// What is in no archive takes the same road.
+#[tokio::test]
+async fn ephemeral_events_reach_another_instance_once() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    bobs.req("public", &[json!({"kinds": [20_001]})]).await.expect("served");
+    bobs.req("mine", &[json!({"kinds": [21_059]})]).await.expect("served");
+    let mut alices = Client::connect(&pair.a).await;
+    let notes: Vec<Event> = (0..20).map(|n| alice.event(20_001).content(n.to_string()).sign()).collect();
+    for answer in alices.publish_all(&notes).await {
+        answer.ok();
+    }
+    let mut draft = wrap(&bob).sign();
+    draft.0["kind"] = json!(21_059);
+    let sealed = Keys::random().event(21_059).tag(["p", &bob.hex()]).content("sealed").sign();
+    alices.publish(&sealed).await.ok();
+    let got = bobs.live("public", notes.len()).await;
+    assert_eq!(contents(&got), contents(&notes), "each, in the order of the log");
+    assert_eq!(bobs.next_event("mine").await.id(), sealed.id());
+    bobs.expect_nothing().await;
+    pair.stop().await;
+}
+
+/// The example of the design: who was removed on one instance gets no later message on the other, and has what was sent
+/// before.
+#[tokio::test]
+async fn a_removed_member_gets_no_later_message() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [445]})]).await.expect("served");
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut admins = pair.admin_on_a().await;
+    let mut alices = Client::of(&pair.a, &[&alice]).await;
+    alices.publish(&message("grp_a").content("one").sign()).await.ok();
+    admins.publish(&roster(&pair.admin, "grp_a", 2, "remove", &[&bob]).sign()).await.ok();
+    alices.publish(&message("grp_a").content("two").sign()).await.ok();
+    assert_eq!(contents(&bobs.received("live").await), ["one"]);
+    pair.stop().await;
+}
+
+/// 200 removals through one instance while both carry other traffic: what was sent after each reaches nobody who was
+/// removed, on either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_on_one_instance_holds_on_the_other_in_the_order_of_the_log() {
+    const ROUNDS: u64 = 200;
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    let stop = Arc::new(AtomicBool::new(false));
+    let traffic = [load(&pair.a, &stop), load(&pair.b, &stop)];
+    let mut readers = [Client::of(&pair.a, &[&bob]).await, Client::of(&pair.b, &[&bob]).await];
+    let groups: Vec<String> = (0..ROUNDS).map(|round| format!("grp_{round}")).collect();
+    for reader in &mut readers {
+        reader.req("all", &[json!({"kinds": [445]})]).await.expect("served");
+        reader.req("named", &[json!({"kinds": [445], "#h": groups})]).await.expect("served");
+    }
+    let mut both = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    for (round, group) in groups.iter().enumerate() {
+        let events = [
+            roster(&pair.admin, group, 1, "bootstrap", &[&alice, &bob]).sign(),
+            message(group).content(format!("in {round}")).sign(),
+            roster(&pair.admin, group, 2, "remove", &[&bob]).sign(),
+            message(group).content(format!("out {round}")).sign(),
+        ];
+        // Half of the rounds without a wait in between.
+        if round % 2 == 0 {
+            for answer in both.publish_all(&events).await {
+                answer.ok();
+            }
+        } else {
+            for event in &events {
+                both.publish(event).await.ok();
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in traffic {
+        assert!(task.await.expect("the load does not panic") > 0);
+    }
+    for reader in &mut readers {
+        for sub in ["all", "named"] {
+            let got = reader.received(sub).await;
+            let got = contents(&got);
+            let out = got.iter().filter(|content| content.starts_with("out")).count();
+            assert_eq!(out, 0, "of {ROUNDS} messages after a removal");
+            let rounds: Vec<u64> = got.iter().filter_map(|content| content.strip_prefix("in ")?.parse().ok()).collect();
+            assert!(rounds.is_sorted_by(|a, b| a < b), "in order, each once: {rounds:?}");
+            assert!(rounds.len() as u64 > ROUNDS / 4, "what came before is delivered: {} of {ROUNDS}", rounds.len());
+        }
+    }
+    pair.stop().await;
+}
+
+/// Subscriptions that open while events come by on both instances get each once: from the archive or live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_falls_between_the_archive_and_live() {
+    const ROUNDS: usize = 60;
+    const PER_ROUND: usize = 5;
+    let pair = Pair::start_with(|config| config.limitation.max_limit = 5_000).await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let writer = |relay: &TestRelay, name: &'static str| {
+        let (url, alice) = (relay.url.clone(), alice.clone());
+        async move {
+            let mut client = Client::open(&url, &[]).await.expect("it connects");
+            client.auth(&alice).await.ok();
+            for round in 0..ROUNDS {
+                let draft = |n| message("grp_a").content(format!("{name} {:04}", round * PER_ROUND + n)).sign();
+                let events: Vec<Event> = (0..PER_ROUND).map(draft).collect();
+                for answer in client.publish_all(&events).await {
+                    answer.ok();
+                }
+            }
+        }
+    };
+    let writers = [tokio::spawn(writer(&pair.a, "a")), tokio::spawn(writer(&pair.b, "b"))];
+    let mut readers = [Client::of(&pair.a, &[&bob]).await, Client::of(&pair.b, &[&bob]).await];
+    let mut stored: Vec<(usize, String, Vec<Event>)> = Vec::new();
+    for n in 0..40 {
+        for (at, reader) in readers.iter_mut().enumerate() {
+            let sub = format!("sub {n}");
+            let filter = if n % 2 == 0 {
+                json!({"kinds": [445], "limit": 5000})
+            } else {
+                json!({"#h": ["grp_a"], "kinds": [445], "limit": 5000})
+            };
+            let found = reader.req_now(&sub, &[filter]).await.expect("served");
+            stored.push((at, sub, found));
+        }
+    }
+    for task in writers {
+        task.await.expect("the writer does not panic");
+    }
+    let mut live = 0;
+    for (at, sub, mut all) in stored {
+        let came = readers[at].received(&sub).await;
+        live += came.len();
+        all.extend(came);
+        let mut contents = contents(&all);
+        contents.sort_unstable();
+        let expected =
+            ["a", "b"].iter().flat_map(|name| (0..ROUNDS * PER_ROUND).map(move |n| format!("{name} {n:04}")));
+        assert_eq!(contents, expected.collect::<Vec<_>>(), "{sub} on {at}");
+    }
+    assert!(live > 0, "some came live");
+    pair.stop().await;
+}
+
+/// What nobody waits for is not fetched; what this instance took is not fetched either.
+#[tokio::test]
+async fn only_what_somebody_waits_for_is_fetched() {
+    let pair = Pair::start().await;
+    let [alice, bob, carol] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut on_a = Client::of(&pair.a, &[&alice]).await;
+    on_a.req("own", &[json!({"kinds": [1, 445]})]).await.expect("served");
+    let mut on_b = Client::of(&pair.b, &[&carol]).await;
+    on_b.req("carol", &[json!({"authors": [carol.hex()]}), json!({"kinds": [445, 1059]})]).await.expect("served");
+    let mut events: Vec<Event> = (0..50).map(|n| alice.event(1).content(n.to_string()).sign()).collect();
+    events.extend((0..50).map(|_| message("grp_a").sign()));
+    for answer in on_a.publish_all(&events).await {
+        answer.ok();
+    }
+    assert_eq!(on_a.live("own", 100).await.len(), 100);
+    on_b.expect_nothing().await;
+    assert_eq!(fetches(&pair.door_b), 0, "nobody on b waits for any of them");
+    assert_eq!(fetches(&pair.door_a), 0, "a has what it took at hand");
+    let notes: Vec<Event> = (0..50).map(|n| carol.event(1).content(n.to_string()).sign()).collect();
+    for answer in on_a.publish_all(&notes).await {
+        answer.ok();
+    }
+    assert_eq!(contents(&on_b.live("carol", 50).await), contents(&notes));
+    assert!((1..=50).contains(&fetches(&pair.door_b)));
+    assert_eq!(pair.door_b.fetched.load(Ordering::Relaxed), 50);
+    metric(&pair.b, "mls_gateway_follow_fetched_events_total 50").await;
+    metric(&pair.b, "mls_gateway_follow_skipped_events_total 101").await;
+    metric(&pair.b, "mls_gateway_ready 1").await;
+    pair.stop().await;
+}
+
+/// Many events at one knock are fetched in few calls.
+#[tokio::test]
+async fn a_page_is_fetched_at_once() {
+    let pair = Pair::start().await;
+    let alice = Keys::random();
+    let mut on_b = Client::connect(&pair.b).await;
+    on_b.req("notes", &[json!({"kinds": [1]})]).await.expect("served");
+    let mut on_a = Client::connect(&pair.a).await;
+    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    let notes: Vec<Event> = (0..600).map(|n| alice.event(1).content(n.to_string()).sign()).collect();
+    for answer in on_a.publish_all(&notes).await {
+        answer.ok();
+    }
+    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    assert_eq!(contents(&on_b.live("notes", notes.len()).await), contents(&notes));
+    let fetches = fetches(&pair.door_b);
+    assert!(fetches <= 600 / 64 + 5, "{fetches} calls for 600 events");
+    pair.stop().await;
+}
+
+/// A reader that does not read is told so, and nobody waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_on_another_instance_is_cut_off_alone() {
+    const EVENTS: usize = 100;
+    let pair = Pair::start_with(|config| config.server.outbox_bytes_max = 1 << 20).await;
+    let mut slow = Client::connect(&pair.b).await;
+    let mut quick = Client::connect(&pair.b).await;
+    for reader in [&mut slow, &mut quick] {
+        reader.req("flood", &[json!({"kinds": [7]})]).await.expect("served");
+    }
+    let reading = tokio::spawn(async move {
+        let got = quick.live("flood", EVENTS).await;
+        got.iter().map(|event| event.0["tags"][0][1].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    });
+    let keys = Keys::random();
+    let mut writer = Client::connect(&pair.a).await;
+    for n in 0..EVENTS {
+        let event = keys.event(7).tag(["n", &n.to_string()]).content("x".repeat(200_000)).sign();
+        writer.publish(&event).await.ok();
+    }
+    let expected: Vec<_> = (0..EVENTS).map(|n| Some(n.to_string())).collect();
+    assert_eq!(reading.await.expect("the quick one gets all"), expected);
+    let closed: Value = slow.find(|frame| frame[0] == "CLOSED").await;
+    assert!(closed[2].as_str().is_some_and(|reason| reason.starts_with("error: too slow")), "{closed}");
+    pair.stop().await;
+}

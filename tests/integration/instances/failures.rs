@@ -1,0 +1,219 @@
+//! A store that is away for a while, is slow, or fails now and then; knocks that are lost.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::{Pair, metric};
+use crate::support::{
+    Client, Event, Keys, Response, TestRelay,
+    gateway::{message, roster},
+    http,
+};
+
+const UNAVAILABLE: &str = "error: storage unavailable, try again";
+
+async fn ready(relay: &TestRelay) -> Response {
+    http(relay.address, "GET /ready", &[]).await
+}
+
+/// Waits until `/ready` answers so.
+async fn until_ready_is(relay: &TestRelay, status: u16) -> Response {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ready(relay).await;
+        if answer.status == status {
+            return answer;
+        }
+        assert!(Instant::now() < until, "it is not {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn notes(by: &Keys, numbers: std::ops::Range<u32>) -> Vec<Event> {
+    numbers.map(|n| by.event(1).content(n.to_string()).sign()).collect()
+}
+
+async fn publish(client: &mut Client, events: &[Event]) {
+    for answer in client.publish_all(events).await {
+        answer.ok();
+    }
+}
+
+fn ids(events: &[Event]) -> Vec<&str> {
+    events.iter().map(Event::id).collect()
+}
+
+/// While the store is away for one instance, writes and requests there are refused in the right words, it says that it is
+/// not ready, and readers stay connected. Afterwards they get what came in between: each event once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut on_a = Client::of(&pair.a, &[&alice]).await;
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [1, 445, 20_001]})]).await.expect("served");
+    let ready_body = until_ready_is(&pair.b, 200).await;
+    assert_eq!(ready_body.body, r#"{"status":"ready"}"#);
+    let first = notes(&alice, 0..10);
+    publish(&mut on_a, &first).await;
+    assert_eq!(ids(&bobs.live("live", 10).await), ids(&first));
+
+    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    let mut between = notes(&alice, 10..300);
+    between.extend((0..20).map(|_| message("grp_a").sign()));
+    between.extend((0..20).map(|n| alice.event(20_001).content(n.to_string()).sign()));
+    publish(&mut on_a, &between).await;
+    let mut writer = Client::connect(&pair.b).await;
+    assert_eq!(writer.publish(&bob.event(1).content("refused").sign()).await.refused("error"), UNAVAILABLE);
+    let asked = Instant::now();
+    assert_eq!(writer.req_now("any", &[json!({"kinds": [1]})]).await.err().as_deref(), Some(UNAVAILABLE));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert_eq!(writer.count_now("any", &[json!({"kinds": [1]})]).await.err().as_deref(), Some(UNAVAILABLE));
+    assert_eq!(writer.neg_ids_now(json!({"kinds": [1]})).await.err().as_deref(), Some(UNAVAILABLE));
+    let not_ready = until_ready_is(&pair.b, 503).await;
+    assert_eq!(not_ready.body, r#"{"status":"not ready","reason":"the store's log cannot be followed"}"#);
+    assert_eq!(http(pair.b.address, "GET /health", &[]).await.status, 200, "the process lives");
+    metric(&pair.b, "mls_gateway_ready 0").await;
+    assert_eq!(ready(&pair.a).await.status, 200, "the other one is not concerned");
+
+    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    until_ready_is(&pair.b, 200).await;
+    assert_eq!(ids(&bobs.live("live", between.len()).await), ids(&between), "no gap, in order");
+    let last = notes(&alice, 300..310);
+    publish(&mut on_a, &last).await;
+    assert_eq!(ids(&bobs.live("live", 10).await), ids(&last));
+    bobs.expect_nothing().await;
+    writer.publish(&bob.event(1).content("taken").sign()).await.ok();
+    pair.stop().await;
+}
+
+/// A request fails where the store answers too late, and not before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_slow_is_waited_for_so_long() {
+    let pair = Pair::start().await;
+    let mut client = Client::connect(&pair.b).await;
+    pair.door_b.delay_ms.store(300, Ordering::Relaxed);
+    client.req_now("slow", &[json!({"kinds": [1]})]).await.expect("served");
+    pair.door_b.delay_ms.store(3_000, Ordering::Relaxed);
+    assert_eq!(client.req_now("late", &[json!({"kinds": [1]})]).await.err().as_deref(), Some(UNAVAILABLE));
+    pair.door_b.delay_ms.store(0, Ordering::Relaxed);
+    until_ready_is(&pair.b, 200).await;
+    client.req_now("again", &[json!({"kinds": [1]})]).await.expect("served");
+    pair.stop().await;
+}
+
+/// Passes that break off anywhere are made again: nothing is left out, nothing comes twice, the order stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_that_fail_in_their_middle_lose_nothing_and_repeat_nothing() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut on_a = Client::of(&pair.a, &[&alice]).await;
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [1, 445]})]).await.expect("served");
+    let mut sent = Vec::new();
+    for round in 0..12 {
+        pair.door_b.hiccups.store(4, Ordering::Relaxed);
+        let mut events = notes(&alice, round * 100..round * 100 + 90);
+        events.extend((0..10).map(|_| message("grp_a").sign()));
+        publish(&mut on_a, &events).await;
+        sent.extend(events);
+    }
+    assert_eq!(ids(&bobs.live("live", sent.len()).await), ids(&sent));
+    pair.door_b.hiccups.store(0, Ordering::Relaxed);
+    bobs.expect_nothing().await;
+    pair.stop().await;
+}
+
+/// A message whose group's state cannot be read is not passed over.
+#[tokio::test]
+async fn a_message_waits_for_the_state_of_its_group() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut on_a = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [1, 445]})]).await.expect("served");
+    pair.door_b.group_failures.store(3, Ordering::Relaxed);
+    let events = [
+        alice.event(1).content("before").sign(),
+        roster(&pair.admin, "grp_a", 2, "add", &[&Keys::random()]).sign(),
+        message("grp_a").sign(),
+        alice.event(1).content("after").sign(),
+    ];
+    publish(&mut on_a, &events).await;
+    let expected = [events[0].id(), events[2].id(), events[3].id()];
+    assert_eq!(ids(&bobs.live("live", 3).await), expected);
+    assert_eq!(pair.door_b.group_failures.load(Ordering::Relaxed), 0);
+    pair.stop().await;
+}
+
+/// Without a single knock everything arrives, a little later.
+#[tokio::test]
+async fn lost_knocks_cost_a_moment() {
+    let pair = Pair::start().await;
+    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    let alice = Keys::random();
+    let mut on_a = Client::connect(&pair.a).await;
+    let mut on_b = Client::connect(&pair.b).await;
+    on_b.req("live", &[json!({"kinds": [1]})]).await.expect("served");
+    for n in 0..5 {
+        let events = notes(&alice, n * 10..n * 10 + 10);
+        publish(&mut on_a, &events).await;
+        let sent = Instant::now();
+        assert_eq!(ids(&on_b.live("live", 10).await), ids(&events));
+        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
+    }
+    pair.stop().await;
+}
+
+/// A relay is not ready before it has followed the log once, nor when it stops.
+#[tokio::test]
+async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {
+    use crate::support::shared::Shared;
+    let (store, door) = Shared::new().instance();
+    door.is_down.store(true, Ordering::Relaxed);
+    let relay = TestRelay::start_over(store, |_| {}).await;
+    assert_eq!(ready(&relay).await.status, 503);
+    door.is_down.store(false, Ordering::Relaxed);
+    until_ready_is(&relay, 200).await;
+    relay.app().stopping.cancel();
+    assert_eq!(relay.app().not_ready(), Some("this relay is stopping"));
+    relay.stop().await;
+
+    let alone = TestRelay::start(|_| {}).await;
+    let answer = ready(&alone).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"status":"ready"}"#));
+    alone.stop().await;
+}
+
+/// A relay that stops sends what it has taken, and answers.
+#[tokio::test]
+async fn a_stop_answers_what_was_taken() {
+    let pair = Pair::start().await;
+    let alice = Keys::random();
+    pair.door_a.delay_ms.store(20, Ordering::Relaxed);
+    let mut on_a = Client::connect(&pair.a).await;
+    let events = notes(&alice, 0..20);
+    for event in &events {
+        on_a.send(&json!(["EVENT", event.0])).await;
+    }
+    on_a.answer(events[0].id()).await.ok();
+    let Pair { a, b, .. } = pair;
+    let stopped = Instant::now();
+    a.stop().await;
+    assert!(stopped.elapsed() < Duration::from_secs(6), "{:?}", stopped.elapsed());
+    let mut on_b = Client::connect(&b).await;
+    let found = on_b.req("all", &[json!({"authors": [alice.hex()]})]).await.expect("served");
+    let mut answered = 1;
+    while let Some(message) = on_a.recv_raw().await {
+        answered += usize::from(message.to_text().is_ok_and(|text| text.contains("true")));
+    }
+    assert!(answered <= found.len(), "{answered} answered, {} stored", found.len());
+    b.stop().await;
+}

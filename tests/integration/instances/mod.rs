@@ -1,0 +1,71 @@
+//! Several relays over one store: what one of them takes, the others deliver, find and hold to.
+
+mod delivery;
+mod failures;
+mod freshness;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use nostr_relay::config::Config;
+
+use crate::support::{
+    Client, Keys, TestRelay,
+    gateway::roster,
+    shared::{Door, Shared},
+};
+
+/// Two relays over one store, and an admin key of both.
+struct Pair {
+    a: TestRelay,
+    b: TestRelay,
+    /// Between `a` and the store.
+    door_a: Arc<Door>,
+    /// Between `b` and the store.
+    door_b: Arc<Door>,
+    admin: Keys,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(configure: impl Fn(&mut Config)) -> Self {
+        let admin = Keys::random();
+        let shared = Shared::new();
+        let ((store_a, door_a), (store_b, door_b)) = (shared.instance(), shared.instance());
+        let configure = |config: &mut Config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+            configure(config);
+        };
+        let a = TestRelay::start_over(store_a, configure).await;
+        let b = TestRelay::start_over(store_b, configure).await;
+        Self { a, b, door_a, door_b, admin }
+    }
+
+    /// The admin's connection to `a`.
+    async fn admin_on_a(&self) -> Client {
+        Client::of(&self.a, &[&self.admin]).await
+    }
+
+    /// Founds a group of these members, through `a`.
+    async fn found(&self, group: &str, members: &[&Keys]) {
+        let mut admins = self.admin_on_a().await;
+        admins.publish(&roster(&self.admin, group, 1, "bootstrap", members).sign()).await.ok();
+    }
+
+    async fn stop(self) {
+        self.a.stop().await;
+        self.b.stop().await;
+    }
+}
+
+/// Panics with what `/metrics` says unless it has this line.
+async fn metric(relay: &TestRelay, line: &str) {
+    let page = crate::support::http(relay.address, "GET /metrics", &[]).await;
+    assert!(page.body.lines().any(|it| it == line), "{line} is not in {}", page.body);
+}
+
+fn fetches(door: &Door) -> u64 {
+    door.fetches.load(Ordering::Relaxed)
+}

@@ -1,0 +1,253 @@
+//! A store that several relays of this process share, as processes share a database: the store in memory with a log that
+//! keeps ephemeral events too, knocks, and the things that go wrong between a relay and its database.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, admit::Keep, query::Position};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
+use std::sync::Mutex;
+use tokio::sync::watch;
+
+/// What all instances share.
+#[derive(Default)]
+pub struct Shared {
+    memory: Memory,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    ephemeral: BTreeMap<Cursor, Sealed>,
+    doors: Vec<Arc<Door>>,
+}
+
+/// What lies between one instance and the store, to be turned by tests.
+pub struct Door {
+    /// Every call takes so many milliseconds longer.
+    pub delay_ms: AtomicU64,
+    /// Every call fails.
+    pub is_down: AtomicBool,
+    /// So many further calls fail, one in two.
+    pub hiccups: AtomicU64,
+    /// So many further reads of a group's state fail.
+    pub group_failures: AtomicU64,
+    /// Knocks do not arrive.
+    pub loses_knocks: AtomicBool,
+    /// Calls of `after`.
+    pub after_calls: AtomicU64,
+    /// Calls of `events_at`.
+    pub fetches: AtomicU64,
+    /// Events that they gave.
+    pub fetched: AtomicU64,
+    calls: AtomicU64,
+    knocks: watch::Sender<u64>,
+}
+
+/// The store as one relay has it.
+pub struct Instance {
+    shared: Arc<Shared>,
+    door: Arc<Door>,
+}
+
+impl Shared {
+    /// An empty store.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The store for one more relay, and what lies between them.
+    pub fn instance(self: &Arc<Self>) -> (Arc<Instance>, Arc<Door>) {
+        let door = Arc::new(Door {
+            delay_ms: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            hiccups: AtomicU64::new(0),
+            group_failures: AtomicU64::new(0),
+            loses_knocks: AtomicBool::new(false),
+            after_calls: AtomicU64::new(0),
+            fetches: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            knocks: watch::Sender::new(0),
+        });
+        self.log.lock().expect("no panic while it is held").doors.push(Arc::clone(&door));
+        (Arc::new(Instance { shared: Arc::clone(self), door: Arc::clone(&door) }), door)
+    }
+}
+
+/// Takes one of what is left.
+fn take_one(left: &AtomicU64) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+impl Door {
+    async fn pass(&self) -> Result<(), StoreError> {
+        let delay = self.delay_ms.load(Ordering::Relaxed);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        let odd = self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        if self.is_down.load(Ordering::Relaxed) || (odd && take_one(&self.hiccups)) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
+        Ok(())
+    }
+}
+
+/// What a call of the store in memory gives: it never waits.
+fn now<T>(call: BoxFuture<'_, T>) -> T {
+    call.now_or_never().expect("the store in memory does not wait")
+}
+
+impl Shared {
+    fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let mut log = self.log.lock().expect("no panic while it is held");
+        let ephemeral: Vec<bool> = batch.iter().map(|admitted| admitted.keep() == Keep::Ephemeral).collect();
+        let saved = now(self.memory.save(batch));
+        for (saved, is_ephemeral) in saved.iter().zip(ephemeral) {
+            if let (Ok(Saved::New(sealed)), true) = (saved, is_ephemeral) {
+                log.ephemeral.insert(sealed.cursor(), sealed.clone());
+            }
+        }
+        for door in log.doors.iter().filter(|door| !door.loses_knocks.load(Ordering::Relaxed)) {
+            door.knocks.send_modify(|knocks| *knocks += 1);
+        }
+        saved
+    }
+
+    fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        let log = self.log.lock().expect("no panic while it is held");
+        let stored = now(self.memory.after(cursor, entries_max))?;
+        let router = self.memory.router();
+        let ephemeral = log.ephemeral.range(cursor.saturating_add(1)..).take(entries_max);
+        let ephemeral = ephemeral.map(|(_, sealed)| LogEntry::new(sealed.clone(), false, &router));
+        let mut entries: Vec<LogEntry> = stored.entries.into_iter().chain(ephemeral).collect();
+        entries.sort_unstable_by_key(|entry| entry.cursor);
+        entries.truncate(entries_max);
+        for entry in &mut entries {
+            entry.sealed = None;
+        }
+        let through = match entries.last() {
+            Some(last) if entries.len() >= entries_max => last.cursor,
+            _ => self.memory.head().max(cursor),
+        };
+        Ok(LogPage { entries, through })
+    }
+
+    fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        let log = self.log.lock().expect("no panic while it is held");
+        let mut events = now(self.memory.events_at(cursors))?;
+        events.extend(cursors.iter().filter_map(|cursor| log.ephemeral.get(cursor)).cloned());
+        events.sort_unstable_by_key(Sealed::cursor);
+        Ok(events)
+    }
+}
+
+impl Store for Instance {
+    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
+        Box::pin(async {
+            match self.door.pass().await {
+                Ok(()) => self.shared.save(batch),
+                Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            self.door.pass().await?;
+            self.shared.memory.scan(query, from, up_to, bounds, now).await
+        })
+    }
+
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+        Box::pin(async move {
+            self.door.after_calls.fetch_add(1, Ordering::Relaxed);
+            self.door.pass().await?;
+            self.shared.after(cursor, entries_max)
+        })
+    }
+
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move {
+            self.door.fetches.fetch_add(1, Ordering::Relaxed);
+            self.door.pass().await?;
+            let events = self.shared.events_at(cursors)?;
+            self.door.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
+            Ok(events)
+        })
+    }
+
+    fn head(&self) -> Cursor {
+        self.shared.memory.head()
+    }
+
+    fn router(&self) -> Router {
+        self.shared.memory.router()
+    }
+
+    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.door.knocks.subscribe())
+    }
+
+    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async {
+            self.door.pass().await?;
+            self.shared.memory.holds(id).await
+        })
+    }
+
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+        Box::pin(async {
+            self.door.pass().await?;
+            if take_one(&self.door.group_failures) {
+                return Err(StoreError::Unavailable("the test says so".into()));
+            }
+            self.shared.memory.group(id).await
+        })
+    }
+
+    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
+        Box::pin(async {
+            self.door.pass().await?;
+            self.shared.memory.groups_of(keys).await
+        })
+    }
+
+    fn claim_key_packages<'a>(
+        &'a self,
+        owner: &'a PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move {
+            self.door.pass().await?;
+            self.shared.memory.claim_key_packages(owner, packages_max, now).await
+        })
+    }
+
+    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.shared.memory.sweep(now, events_max)
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        self.shared.memory.stats()
+    }
+}
