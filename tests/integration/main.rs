@@ -10,5 +10,6 @@ mod instances;
 mod mls_protocol_compliance;
 mod noise_client;
 mod openmls_client;
+mod processes;
 mod support;
 mod table;

@@ -51,7 +51,7 @@ async fn the_root_tells_programs_and_people() {
 /// `/metrics` answers peers on this machine, in the Prometheus format and under the specification's names.
 #[tokio::test]
 async fn metrics_count_under_the_specifications_names() {
-    let world = World::new().await;
+    let world = World::alone(|_| {}).await;
     let [alice, bob] = Keys::some();
     world.group("grp_a", &[&alice]).await;
     world.client(&[]).await.publish(&wrap(&bob).sign()).await.ok();

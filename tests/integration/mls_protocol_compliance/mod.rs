@@ -55,6 +55,16 @@ impl World {
         Self { relay: relay.await, admin }
     }
 
+    /// The same as one instance, for what each instance counts by itself.
+    async fn alone(configure: impl FnOnce(&mut Config)) -> Self {
+        let admin = Keys::random();
+        let relay = TestRelay::start_alone(|config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+            configure(config);
+        });
+        Self { relay: relay.await, admin }
+    }
+
     /// With AUTH asked of everyone, and unlisted groups off, as it comes with that.
     async fn closed() -> Self {
         Self::with(|config| {

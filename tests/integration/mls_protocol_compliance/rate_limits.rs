@@ -27,7 +27,7 @@ fn notes(by: &Keys, count: usize) -> Vec<Event> {
 /// A burst of 150 goes through, then the sustained rate holds.
 #[tokio::test]
 async fn a_burst_of_150_and_then_the_rate() {
-    let world = World::with(events_per_minute(60)).await;
+    let world = World::alone(events_per_minute(60)).await;
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
     let events = notes(&alice, 171);
@@ -39,7 +39,7 @@ async fn a_burst_of_150_and_then_the_rate() {
 /// The address pays for all its connections together.
 #[tokio::test]
 async fn one_address_has_one_bucket() {
-    let world = World::with(events_per_minute(60)).await;
+    let world = World::alone(events_per_minute(60)).await;
     let [alice, bob] = Keys::some();
     assert_eq!(taken(&world.client(&[]).await.publish_all(&notes(&alice, 100)).await), 100);
     assert_eq!(taken(&world.client(&[]).await.publish_all(&notes(&bob, 100)).await), 50);
@@ -62,7 +62,7 @@ async fn a_key_pays_from_every_address() {
 
 /// A relay behind a proxy on this machine that is trusted, with a URL of its own.
 async fn behind_proxy(rate: u32) -> World {
-    World::with(|config| {
+    World::alone(|config| {
         config.server.trusted_proxies =
             vec![Cidr::parse("127.0.0.0/8").expect("a range"), Cidr::parse("10.0.0.0/8").expect("a range")];
         config.mls_gateway.rate_limits.max_events_per_minute = rate;
@@ -96,7 +96,7 @@ async fn the_address_is_the_rightmost_untrusted_one() {
 /// A peer that is not trusted cannot name another address.
 #[tokio::test]
 async fn an_untrusted_peer_names_no_address() {
-    let world = World::with(events_per_minute(60)).await;
+    let world = World::alone(events_per_minute(60)).await;
     let alice = Keys::random();
     let events = notes(&alice, 200);
     let mut one = Client::connect_with(&world.relay, &[("x-forwarded-for", "203.0.113.1")]).await;
@@ -108,7 +108,7 @@ async fn an_untrusted_peer_names_no_address() {
 #[tokio::test]
 async fn residents_pay_from_their_key_alone() {
     let [alice, bob] = Keys::some();
-    let world = World::with(|config| {
+    let world = World::alone(|config| {
         events_per_minute(60)(config);
         config.auth.pubkey_whitelist = vec![alice.public(), bob.public()];
     })
@@ -129,7 +129,7 @@ async fn residents_pay_from_their_key_alone() {
 /// An invalid signature costs ten.
 #[tokio::test]
 async fn an_invalid_signature_costs_ten() {
-    let world = World::with(events_per_minute(60)).await;
+    let world = World::alone(events_per_minute(60)).await;
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
     for event in notes(&alice, 14) {
@@ -143,7 +143,7 @@ async fn an_invalid_signature_costs_ten() {
 /// 445 pays per sender and group: who is muted in one group speaks in another, and mutes nobody.
 #[tokio::test]
 async fn no_one_mutes_a_group() {
-    let world = World::with(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 60).await;
+    let world = World::alone(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 60).await;
     let [alice, bob] = Keys::some();
     world.group("grp_a", &[&alice, &bob]).await;
     world.group("grp_b", &[&alice]).await;
@@ -157,7 +157,7 @@ async fn no_one_mutes_a_group() {
 /// What is refused at admission costs a group nothing.
 #[tokio::test]
 async fn strangers_spend_nothing_of_a_group() {
-    let world = World::with(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 1).await;
+    let world = World::alone(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 1).await;
     let [alice, eve] = Keys::some();
     world.group("grp_a", &[&alice]).await;
     let mut eves = world.client(&[&eve]).await;
@@ -184,7 +184,7 @@ async fn no_one_mutes_an_inbox() {
 /// KeyPackages have a rate of their own, by the hour.
 #[tokio::test]
 async fn key_packages_have_a_rate_of_their_own() {
-    let world = World::with(|config| config.mls_gateway.rate_limits.max_keypackages_per_hour = 10).await;
+    let world = World::alone(|config| config.mls_gateway.rate_limits.max_keypackages_per_hour = 10).await;
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
     let events: Vec<Event> = (0..155).map(|n| alice.event(443).content(n.to_string()).sign()).collect();
@@ -199,7 +199,7 @@ async fn key_packages_have_a_rate_of_their_own() {
 async fn requests_pay_per_publisher() {
     let system = Keys::random();
     let bob = Keys::random();
-    let world = World::with(|config| {
+    let world = World::alone(|config| {
         events_per_minute(60)(config);
         config.mls_gateway.system_pubkey = Some(system.public());
         config.auth.pubkey_whitelist = vec![system.public()];
@@ -216,7 +216,7 @@ async fn requests_pay_per_publisher() {
 /// 0 means no limit.
 #[tokio::test]
 async fn zero_is_no_limit() {
-    let world = World::new().await;
+    let world = World::alone(|_| {}).await;
     let [alice, bob] = Keys::some();
     let group = capability();
     let mut client = world.client(&[&alice]).await;
@@ -230,7 +230,8 @@ async fn zero_is_no_limit() {
 #[tokio::test]
 async fn the_built_in_rates_are_the_specifications() {
     let relay =
-        TestRelay::start(|config| config.mls_gateway.rate_limits = Config::default().mls_gateway.rate_limits).await;
+        TestRelay::start_alone(|config| config.mls_gateway.rate_limits = Config::default().mls_gateway.rate_limits)
+            .await;
     let rates = relay.app().config.mls_gateway.rate_limits;
     let numbers = (rates.max_events_per_minute, rates.max_keypackages_per_hour, rates.max_group_messages_per_minute);
     assert_eq!(numbers, (100, 10, 50));

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{World, ids, shown, sorted};
 use crate::support::{
     Client, Event, Keys,
+    backend::instances,
     gateway::{capability, key_package, message, noise, request, roster, wrap},
 };
 
@@ -84,6 +85,8 @@ async fn rosters_reach_the_members_that_they_leave() {
     let back = roster(&world.admin, "grp_a", 3, "add", &[&carol]).sign();
     for event in [&out, &back] {
         world.admin().await.publish(event).await.ok();
+        // An instance that is behind asks for the state of a group when it gets there, and carol may be in it by then.
+        world.relay.caught_up().await;
     }
     let both = [out.id().to_owned(), back.id().to_owned()];
     assert_eq!(live_ids(&mut alices).await, both);
@@ -127,8 +130,13 @@ async fn added_member_gets_the_next_message() {
         roster(&world.admin, "grp_a", 2, "add", &[&bob]).sign(),
         message("grp_a").content("two").sign(),
     ];
-    for answer in alices.publish_all(&events).await {
-        answer.ok();
+    // In one batch, where one instance has all to say; another may be so far behind that bob is in when it comes by.
+    let (first, rest) = events.split_at(if instances() == 1 { 3 } else { 1 });
+    for part in [first, rest] {
+        for answer in alices.publish_all(part).await {
+            answer.ok();
+        }
+        world.relay.caught_up().await;
     }
     assert_eq!(bobs.received("live").await, events[2..]);
 }

@@ -52,7 +52,8 @@ pub struct Client {
     /// The challenge that the relay sent at the start.
     pub challenge: String,
     url: String,
-    app: Weak<App>,
+    /// Of all instances.
+    apps: Vec<Weak<App>>,
     /// Frames that came while something else was waited for.
     waiting: VecDeque<Value>,
     sentinels: u64,
@@ -66,8 +67,8 @@ impl Client {
 
     /// Connects with further headers.
     pub async fn connect_with(relay: &TestRelay, headers: &[(&'static str, &str)]) -> Self {
-        let mut client = Self::open(&relay.url, headers).await.expect("the relay upgrades the connection");
-        client.app = Arc::downgrade(relay.app());
+        let mut client = Self::open(&relay.next_url(), headers).await.expect("the relay upgrades the connection");
+        client.apps = relay.apps().map(Arc::downgrade).collect();
         client
     }
 
@@ -82,11 +83,12 @@ impl Client {
             socket,
             challenge: String::new(),
             url: url.to_owned(),
-            app: Weak::new(),
+            apps: Vec::new(),
             waiting: VecDeque::new(),
             sentinels: 0,
         };
-        let first = client.recv().await;
+        let first = timeout(WAIT, client.try_recv()).await.expect("the relay answers in time");
+        let first = first.ok_or(Error::ConnectionClosed)?;
         assert_eq!(first[0], "AUTH", "a challenge comes first: {first}");
         client.challenge = first[1].as_str().expect("a challenge is a string").to_owned();
         Ok(client)
@@ -109,7 +111,7 @@ impl Client {
     /// The event that proves `keys` to this connection.
     pub fn auth_event(&self, keys: &Keys) -> Event {
         let draft = keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]);
-        match self.app.upgrade() {
+        match self.apps.first().and_then(Weak::upgrade) {
             Some(app) => draft.created_at(app.clock.now()).sign(),
             None => draft.sign(),
         }
@@ -291,14 +293,32 @@ impl Client {
     }
 
     async fn caught_up(&self) {
-        if let Some(app) = self.app.upgrade() {
-            caught_up(&app).await;
-        }
+        let apps: Vec<Arc<App>> = self.apps.iter().filter_map(Weak::upgrade).collect();
+        caught_up(&apps.iter().map(Arc::as_ref).collect::<Vec<_>>()).await;
     }
 
     /// Sends a message.
     pub async fn send(&mut self, message: &Value) {
         self.send_raw(Message::text(message.to_string())).await;
+    }
+
+    /// Sends a message; `None` where the connection is broken.
+    pub async fn try_send(&mut self, message: &Value) -> Option<()> {
+        self.socket.send(Message::text(message.to_string())).await.ok()
+    }
+
+    /// The next message, however long it takes; `None` at the end of the connection, in order or not.
+    pub async fn try_recv(&mut self) -> Option<Value> {
+        if let Some(frame) = self.waiting.pop_front() {
+            return Some(frame);
+        }
+        loop {
+            match self.socket.next().await?.ok()? {
+                Message::Text(text) => return serde_json::from_str(&text).ok(),
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
     }
 
     /// Sends a WebSocket message as it is.

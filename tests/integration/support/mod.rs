@@ -4,6 +4,7 @@
 //! proven by an answer that would have come after it.
 #![allow(dead_code, reason = "not every suite uses every part")]
 
+pub mod backend;
 mod client;
 mod event;
 pub mod gateway;

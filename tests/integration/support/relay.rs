@@ -1,55 +1,59 @@
-//! A relay in this process.
+//! A relay in this process, as one instance or as several that share a store.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use nostr_relay::{Relay, app::App, clock::SetClock, config::Config};
-use nostr_store::{
-    Store,
-    embedded::{Embedded, Options},
-    memory::Memory,
+use nostr_store::{Store, memory::Memory};
+
+use super::{
+    backend::{self, Stores},
+    event::now,
 };
-use tempfile::TempDir;
 
-use super::{event::now, shared::Shared};
-
-/// Address space of a test's store.
-const MAP_BYTES_MAX: u64 = 1 << 30;
 /// Longest wait for something that must come.
 pub const WAIT: Duration = Duration::from_secs(20);
 
 /// A relay that listens on a free port of this machine, with a store and a clock of its own.
 pub struct TestRelay {
-    /// `ws://127.0.0.1:PORT`
+    /// `ws://127.0.0.1:PORT`, of the first instance.
     pub url: String,
     /// `http://127.0.0.1:PORT`
     pub http: String,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its clock: the machine's time at the start, and then as it is set.
+    /// The clock of all instances: the machine's time at the start, and then as it is set.
     pub clock: Arc<SetClock>,
-    relay: Relay,
-    directory: Option<TempDir>,
+    relays: Vec<Relay>,
+    next: AtomicUsize,
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl TestRelay {
-    /// A relay over a fresh embedded store. Rates are without limit and the port is free, unless `configure` says
-    /// otherwise.
+    /// A relay over an empty store, as many instances of it as the environment says. Rates are without limit and the
+    /// ports are free, unless `configure` says otherwise.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
-        // Every suite keeps what it promises over a store that is shared as well.
-        if std::env::var_os("TEST_SHARED_STORE").is_some() {
-            return Self::start_over(Shared::new().instance().0, configure).await;
-        }
-        let directory = directory();
-        let mut relay = Self::start_in(directory.path(), configure).await;
-        relay.directory = Some(directory);
-        relay
+        Self::start_with(backend::stores().await, configure).await
+    }
+
+    /// One instance, whatever the environment says, for what each instance counts by itself.
+    pub async fn start_alone(configure: impl FnOnce(&mut Config)) -> Self {
+        let mut stores = backend::stores().await;
+        stores.stores.truncate(1);
+        Self::start_with(stores, configure).await
     }
 
     /// A relay over the embedded store in `directory`, which outlives it.
     pub async fn start_in(directory: &Path, configure: impl FnOnce(&mut Config)) -> Self {
-        let options = Options { map_bytes_max: MAP_BYTES_MAX, ..Options::default() };
-        let store = Embedded::open(directory, options).expect("the store opens");
-        Self::start_over(Arc::new(store), configure).await
+        Self::start_over(backend::embedded(directory), configure).await
     }
 
     /// A relay over the store in memory.
@@ -59,6 +63,10 @@ impl TestRelay {
 
     /// A relay over `store`.
     pub async fn start_over(store: Arc<dyn Store>, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(Stores { stores: vec![store], keep: Box::new(()) }, configure).await
+    }
+
+    async fn start_with(stores: Stores, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.server.port = 0;
         config.mls_gateway.rate_limits.max_events_per_minute = 0;
@@ -66,22 +74,38 @@ impl TestRelay {
         config.mls_gateway.rate_limits.max_group_messages_per_minute = 0;
         configure(&mut config);
         let clock = Arc::new(SetClock::at(now()));
-        let relay = Relay::start(Arc::new(config), store, Arc::<SetClock>::clone(&clock)).await;
-        let relay = relay.expect("the relay starts");
-        let address = relay.address;
+        let config = Arc::new(config);
+        let mut relays = Vec::new();
+        for store in stores.stores {
+            let relay = Relay::start(Arc::clone(&config), store, Arc::<SetClock>::clone(&clock)).await;
+            relays.push(relay.expect("the relay starts"));
+        }
+        let address = relays.first().expect("an instance").address;
         Self {
             url: format!("ws://{address}"),
             http: format!("http://{address}"),
             address,
             clock,
-            relay,
-            directory: None,
+            relays,
+            next: AtomicUsize::new(0),
+            _keep: stores.keep,
         }
     }
 
-    /// The relay's parts.
-    pub const fn app(&self) -> &Arc<App> {
-        self.relay.app()
+    /// The instance that the next client is on: its URL.
+    pub(super) fn next_url(&self) -> String {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("ws://{}", self.relays[next % self.relays.len()].address)
+    }
+
+    /// The parts of all instances.
+    pub(super) fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.relays.iter().map(Relay::app)
+    }
+
+    /// The parts of the first instance.
+    pub fn app(&self) -> &Arc<App> {
+        self.relays[0].app()
     }
 
     /// The relay's time.
@@ -96,29 +120,24 @@ impl TestRelay {
 
     /// Waits until everything committed so far has been delivered.
     pub async fn caught_up(&self) {
-        caught_up(self.app()).await;
+        caught_up(&self.apps().map(Arc::as_ref).collect::<Vec<_>>()).await;
     }
 
     /// Stops the relay as a signal does.
     pub async fn stop(self) {
-        self.relay.stop().await;
+        for relay in self.relays {
+            relay.stop().await;
+        }
     }
 }
 
-/// See [`TestRelay::caught_up`].
-pub async fn caught_up(app: &App) {
-    let head = app.store.head();
+/// See [`TestRelay::caught_up`]: what any of them knows to be committed, all have delivered.
+pub async fn caught_up(apps: &[&App]) {
+    let head = apps.iter().map(|app| app.store.head()).max().unwrap_or(0);
     let reached = async {
-        while app.live.cursor() < head {
+        while apps.iter().any(|app| app.live.cursor() < head) {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     };
     tokio::time::timeout(WAIT, reached).await.expect("live delivery reaches the head of the log");
-}
-
-/// A directory in memory where the machine has one: what is durable is not what these tests ask.
-fn directory() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).expect("a directory")
 }

@@ -150,7 +150,7 @@ async fn other_doors_show_ones_own_packages_alone() {
 /// At most 10 an hour for each reader and owner, and for each address and owner.
 #[tokio::test]
 async fn claims_are_limited_by_the_hour() {
-    let world = consuming().await;
+    let world = World::alone(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await;
     let [alice, bob, carol, dave] = Keys::some();
     stock(&world, &alice, 30).await;
     stock(&world, &dave, 3).await;

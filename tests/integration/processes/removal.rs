@@ -1,0 +1,74 @@
+//! A removal through one relay silences the others, in the order of the log.
+
+use serde_json::json;
+
+use super::{Cluster, Database, GATEWAY};
+use crate::support::{
+    Client, Event, Keys,
+    gateway::{message, roster},
+};
+
+const ROUNDS: usize = 200;
+const GROUP: &str = "grp_removed";
+/// Messages of each round, sent at once while the removal is under way.
+const MESSAGES: usize = 6;
+
+async fn client(url: &str, keys: &Keys) -> Client {
+    let mut client = Client::open(url, &[]).await.expect("it connects");
+    client.auth(keys).await.ok();
+    client
+}
+
+/// Bob is connected to a third relay. In each round he is taken in, messages are sent through the second while he is
+/// taken out through the first, and he must have got nothing that lies behind his removal in the log; what he got must be
+/// what lies between his coming and his going.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_elsewhere_holds_for_the_next_message_two_hundred_times() {
+    let Some(database) = Database::new() else { return };
+    let [admin, alice, bob] = Keys::some();
+    let admins = format!("admin_pubkeys = [\"{}\"]", admin.hex());
+    let cluster = Cluster::over_postgres(4, &database.0, &[(GATEWAY, admins)]);
+    let mut admins = client(&cluster.url(0), &admin).await;
+    let mut alices = client(&cluster.url(1), &alice).await;
+    let mut bobs = client(&cluster.url(2), &bob).await;
+    let mut watcher = client(&cluster.url(3), &admin).await;
+    admins.publish(&roster(&admin, GROUP, 1, "bootstrap", &[&admin, &alice]).sign()).await.ok();
+    bobs.req_now("live", &[json!({"kinds": [445]})]).await.expect("it is served");
+    // The log as another instance delivers it: rosters and messages in one subscription.
+    watcher.req_now("log", &[json!({"kinds": [445, 450], "#h": [GROUP]})]).await.expect("it is served");
+    for round in 0..ROUNDS as u64 {
+        let seq = 2 + round * 2;
+        let add = roster(&admin, GROUP, seq, "add", &[&bob]).sign();
+        let remove = roster(&admin, GROUP, seq + 1, "remove", &[&bob]).sign();
+        let messages: Vec<Event> =
+            (0..MESSAGES).map(|n| message(GROUP).content(format!("{round} {n}")).sign()).collect();
+        admins.publish(&add).await.ok();
+        let (said, removed) = tokio::join!(alices.publish_all(&messages), admins.publish(&remove));
+        removed.ok();
+        said.iter().for_each(crate::support::Answer::ok);
+        let after = message(GROUP).content(format!("{round} after")).sign();
+        alices.publish(&after).await.ok();
+        // What the log says lay before the removal.
+        let mut before = Vec::new();
+        let mut open = true;
+        loop {
+            let event = watcher.next_event("log").await;
+            open &= event.id() != remove.id();
+            if event.id() == after.id() {
+                break;
+            }
+            if open && event.kind() == 445 {
+                before.push(event.id().to_owned());
+            }
+        }
+        assert!(!open, "the removal lies before what was sent after it");
+        // Bob's own relay has passed the last message when it answers him from the archive, and shows him nothing.
+        assert_eq!(bobs.req_now("now", &[json!({"kinds": [445], "#h": [GROUP]})]).await, Ok(vec![]), "round {round}");
+        bobs.send(&json!(["CLOSE", "now"])).await;
+        let got: Vec<String> = bobs.received("live").await.iter().map(|event| event.id().to_owned()).collect();
+        assert!(
+            before.starts_with(&got) || got.iter().all(|id| before.contains(id)),
+            "round {round}: {got:?} of {before:?}"
+        );
+    }
+}

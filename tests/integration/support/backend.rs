@@ -1,0 +1,85 @@
+//! Which store the suites run over, and as how many instances: what the environment says.
+//!
+//! `RNOSTR_TEST_BACKEND` is `embedded` (the default), `memory` (one store in memory that several instances share),
+//! `postgres` or `firestore`; `RNOSTR_TEST_INSTANCES` is how many relays share it, with each client on the next one.
+
+use std::{any::Any, path::Path, sync::Arc};
+
+use nostr_store::{
+    Store,
+    embedded::{Embedded, Options},
+    postgres::{self, Postgres},
+};
+use rnostr_test_services as services;
+use tempfile::TempDir;
+
+use super::shared::Shared;
+
+/// Address space of a test's embedded store.
+pub const MAP_BYTES_MAX: u64 = 1 << 30;
+/// Connections of one instance: all tests of a machine share one server.
+const CONNECTIONS_MAX: usize = 3;
+
+/// A store for each instance, and whatever must live as long as they do.
+pub struct Stores {
+    pub stores: Vec<Arc<dyn Store>>,
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| default.to_owned())
+}
+
+/// How many relays share a store.
+pub fn instances() -> usize {
+    variable("RNOSTR_TEST_INSTANCES", "1").parse().expect("RNOSTR_TEST_INSTANCES is a number")
+}
+
+/// Empty stores.
+pub async fn stores() -> Stores {
+    match variable("RNOSTR_TEST_BACKEND", "embedded").as_str() {
+        "embedded" => {
+            assert_eq!(instances(), 1, "an embedded store belongs to one instance");
+            let directory = directory();
+            let store: Arc<dyn Store> = embedded(directory.path());
+            Stores { stores: vec![store], keep: Box::new(directory) }
+        }
+        "memory" => {
+            let shared = Shared::new();
+            let stores = (0..instances()).map(|_| -> Arc<dyn Store> { shared.instance().0 }).collect();
+            Stores { stores, keep: Box::new(()) }
+        }
+        "postgres" => {
+            let database = Database(services::Postgres::shared().create_database());
+            let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+            for _ in 0..instances() {
+                let options = postgres::Options { connections_max: CONNECTIONS_MAX, ..Default::default() };
+                stores.push(Arc::new(Postgres::open(&database.0, options).await.expect("the database opens")));
+            }
+            Stores { stores, keep: Box::new(database) }
+        }
+        other => panic!("RNOSTR_TEST_BACKEND={other}: write embedded, memory, postgres or firestore"),
+    }
+}
+
+/// The embedded store in `directory`.
+pub fn embedded(directory: &Path) -> Arc<Embedded> {
+    let options = Options { map_bytes_max: MAP_BYTES_MAX, ..Options::default() };
+    Arc::new(Embedded::open(directory, options).expect("the store opens"))
+}
+
+/// A directory in memory where the machine has one: what is durable is not what these tests ask.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
+/// A database, taken away at the end.
+struct Database(String);
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        services::Postgres::shared().drop_database(&self.0);
+    }
+}
