@@ -41,14 +41,16 @@ impl Person {
     /// Someone whose connection has the key at hand and authenticates when asked.
     pub async fn with_signer(name: &'static str, relay: &Relay) -> Self {
         let keys = Keys::generate();
-        let connection = Connection::open(&relay.url(), Some(&keys)).await;
-        Self::new(name, keys, connection, relay.url())
+        let url = relay.url();
+        let connection = Connection::open(&url, Some(&keys)).await;
+        Self::new(name, keys, connection, url)
     }
 
     /// Someone whose connection never sees the key: all that it publishes was signed elsewhere.
     pub async fn without_signer(name: &'static str, relay: &Relay) -> Self {
-        let connection = Connection::open(&relay.url(), None).await;
-        Self::new(name, Keys::generate(), connection, relay.url())
+        let url = relay.url();
+        let connection = Connection::open(&url, None).await;
+        Self::new(name, Keys::generate(), connection, url)
     }
 
     fn new(name: &'static str, keys: Keys, connection: Connection, relay_url: RelayUrl) -> Self {

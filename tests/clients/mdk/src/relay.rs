@@ -1,6 +1,9 @@
-//! A relay process of the test's own: a free loopback port, a configuration file, a data directory that goes with it.
+//! A relay of the test's own: a free loopback port, a configuration file, a data directory that goes with it.
 //!
-//! The process is asked to stop with SIGTERM when the value is dropped, also when the test fails, and then the end of its
+//! With `RNOSTR_TEST_STORE`, lines for `[extensions.mls_gateway]` that name a store that instances can share, it is
+//! `RNOSTR_TEST_INSTANCES` processes over that store, with each client on the next one.
+//!
+//! A process is asked to stop with SIGTERM when the value is dropped, also when the test fails, and then the end of its
 //! log is printed.
 
 use std::fmt::Write as _;
@@ -8,6 +11,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nostr::{PublicKey, RelayUrl};
@@ -37,20 +41,46 @@ pub struct Settings {
     pub admin: Option<PublicKey>,
 }
 
-/// A running relay.
+/// A running relay, of one process or of several that share a store.
 #[derive(Debug)]
 pub struct Relay {
+    instances: Vec<Instance>,
+    next: AtomicUsize,
+}
+
+impl Relay {
+    /// Starts the relay and waits until `GET /health` of each process answers 200.
+    ///
+    /// # Panics
+    /// If `RNOSTR_BIN` names no file, or the relay is not healthy in time.
+    pub async fn start(settings: Settings) -> Self {
+        let instances = std::env::var("RNOSTR_TEST_INSTANCES").unwrap_or_else(|_| "1".to_owned());
+        let count: usize = instances.parse().expect("RNOSTR_TEST_INSTANCES is a number");
+        let mut instances = Vec::new();
+        for _ in 0..count {
+            instances.push(Instance::start(settings).await);
+        }
+        Self { instances, next: AtomicUsize::new(0) }
+    }
+
+    /// Where the next client connects. NIP-42 names the relay by this URL too.
+    pub fn url(&self) -> RelayUrl {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let port = self.instances[next % self.instances.len()].port;
+        RelayUrl::parse(&format!("ws://127.0.0.1:{port}")).expect("a URL of these parts is valid")
+    }
+}
+
+/// A process.
+#[derive(Debug)]
+struct Instance {
     process: Child,
     port: u16,
     directory: TempDir,
 }
 
-impl Relay {
-    /// Starts the relay and waits until `GET /health` answers 200.
-    ///
-    /// # Panics
-    /// If `RNOSTR_BIN` names no file, or the relay is not healthy in time.
-    pub async fn start(settings: Settings) -> Self {
+impl Instance {
+    async fn start(settings: Settings) -> Self {
         let binary = binary();
         for _ in 0..PORT_ATTEMPTS {
             let mut relay = Self::spawn(&binary, settings);
@@ -61,11 +91,6 @@ impl Relay {
             }
         }
         panic!("no port stayed free for the relay in {PORT_ATTEMPTS} attempts");
-    }
-
-    /// Where clients connect. NIP-42 names the relay by this URL too.
-    pub fn url(&self) -> RelayUrl {
-        RelayUrl::parse(&format!("ws://127.0.0.1:{}", self.port)).expect("a URL of these parts is valid")
     }
 
     fn spawn(binary: &Path, settings: Settings) -> Self {
@@ -131,7 +156,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for Instance {
     fn drop(&mut self) {
         self.stop();
         if std::thread::panicking() {
@@ -163,6 +188,9 @@ fn config_text(settings: Settings, port: u16, data: &Path) -> String {
         data.display(),
         settings.auth,
     );
+    if let Ok(store) = std::env::var("RNOSTR_TEST_STORE") {
+        writeln!(text, "{store}").expect("writing to a string does not fail");
+    }
     if let Some(admin) = settings.admin {
         writeln!(text, "admin_pubkeys = [\"{}\"]", admin.to_hex()).expect("writing to a string does not fail");
     }
