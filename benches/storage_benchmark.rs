@@ -1,12 +1,16 @@
 //! What the stores cost: events taken in, a group's messages found among those of others, rosters.
 //!
-//! `cargo bench --bench storage_benchmark`. `RNOSTR_BENCH_MESSAGES` is how many messages of other groups lie in the store
-//! that is queried (100,000 where it is not set; the growth target is measured with 1,000,000 and more). Criterion times
-//! the wall, fsync included; the CPU time of an event is printed before, as the budget of one event is in CPU time.
+//! `cargo bench --bench storage_benchmark`; with `--features mls_gateway_firestore` Firestore's emulator too, which says
+//! what the store asks of Firestore and not how fast Firestore is. PostgreSQL and the emulator are started here, on this
+//! machine; PostgreSQL with fsync on, and one connection to it. `RNOSTR_BENCH_MESSAGES` is how many messages of other
+//! groups lie in the store that is queried (100,000 where it is not set; the growth target is measured with 1,000,000 and
+//! more; the emulator holds a twentieth). Criterion times the wall, fsync included; for stores of this process the CPU
+//! time of an event is printed before, as the budget of one event is in CPU time.
 #![allow(missing_docs, reason = "criterion_main! writes no docs")]
 #![allow(clippy::expect_used, reason = "a benchmark ends where its store fails")]
 
 use std::{
+    any::Any,
     hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,7 +26,9 @@ use nostr_store::{
     PageBounds, Saved, Store,
     embedded::{Durability, Embedded, Options},
     memory::Memory,
+    postgres::{self, Postgres},
 };
+use rnostr_test_services as services;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -75,21 +81,42 @@ fn messages(from: u64, count: usize, of_groups: u64) -> Vec<Admitted> {
     (from..from + count as u64).map(|n| message(n, n.wrapping_mul(7_919) % of_groups)).collect()
 }
 
-/// The stores, each with what it is called and what must outlive it.
-fn stores() -> Vec<(&'static str, Arc<dyn Store>, Option<tempfile::TempDir>)> {
-    let open = |durability| {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let options = Options { durability, ..Options::default() };
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(directory.path(), options).expect("a store"));
-        (store, Some(directory))
-    };
-    let (commit, commit_directory) = open(Durability::Commit);
-    let (interval, interval_directory) = open(Durability::Interval { ms: 200 });
-    vec![
-        ("embedded", commit, commit_directory),
-        ("embedded, interval", interval, interval_directory),
-        ("memory", Arc::new(Memory::new()), None),
-    ]
+/// A store under test.
+struct Bench {
+    name: &'static str,
+    store: Arc<dyn Store>,
+    /// Whether all its work is done in this process.
+    is_local: bool,
+    /// Takes one message where the others take so many.
+    messages_per: u64,
+    /// A directory or a server.
+    _keep: Box<dyn Any>,
+}
+
+fn embedded(name: &'static str, durability: Durability) -> Bench {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let options = Options { durability, ..Options::default() };
+    let store = Arc::new(Embedded::open(directory.path(), options).expect("a store"));
+    Bench { name, store, is_local: true, messages_per: 1, _keep: Box::new(directory) }
+}
+
+/// Over a server of its own, by one connection.
+fn postgres(runtime: &Runtime) -> Option<Bench> {
+    services::require(services::Postgres::available())?;
+    let server = services::Postgres::start(services::Options::durable());
+    let options = postgres::Options { connections_max: 1, notifies: true };
+    let store = Arc::new(runtime.block_on(Postgres::open(&server.create_database(), options)).expect("a store"));
+    Some(Bench { name: "postgres", store, is_local: false, messages_per: 1, _keep: Box::new(server) })
+}
+
+fn stores(runtime: &Runtime) -> Vec<Bench> {
+    let mut stores = vec![
+        embedded("embedded", Durability::Commit),
+        embedded("embedded, interval", Durability::Interval { ms: 200 }),
+        Bench { name: "memory", store: Arc::new(Memory::new()), is_local: true, messages_per: 1, _keep: Box::new(()) },
+    ];
+    stores.extend(postgres(runtime));
+    stores
 }
 
 async fn save(store: &dyn Store, batch: Vec<Admitted>) {
@@ -117,9 +144,9 @@ fn cpu_ticks() -> u64 {
 /// Prints the CPU time of an event at each batch size, made beforehand; once with as many groups at a time as talk at a
 /// time, and once with each message in another group's corner of the index.
 fn ingest_cpu(runtime: &Runtime, of_groups: u64) {
-    for (name, store, _directory) in stores() {
+    for Bench { name, store, .. } in stores(runtime).iter().filter(|bench| bench.is_local) {
         let mut next = 0;
-        runtime.block_on(fill(&*store, next, 300_000));
+        runtime.block_on(fill(&**store, next, 300_000));
         next += 300_000;
         for size in BATCHES {
             let count = if size == 1 { 5_000 } else { 100_000 };
@@ -129,7 +156,7 @@ fn ingest_cpu(runtime: &Runtime, of_groups: u64) {
             let (ticks, began) = (cpu_ticks(), Instant::now());
             runtime.block_on(async {
                 for batch in batches {
-                    save(&*store, batch).await;
+                    save(&**store, batch).await;
                 }
             });
             let (ticks, wall) = (cpu_ticks() - ticks, began.elapsed());
@@ -157,18 +184,18 @@ fn ingest(c: &mut Criterion) {
     }
     let mut bench = c.benchmark_group("ingest");
     bench.sample_size(10).measurement_time(Duration::from_secs(3));
-    for (name, store, _directory) in stores() {
+    for Bench { name, store, is_local, .. } in &stores(&runtime) {
         let mut next = 0;
-        for size in BATCHES {
+        for size in BATCHES.into_iter().filter(|size| *is_local || *size <= 500) {
             bench.throughput(Throughput::Elements(size as u64));
-            bench.bench_function(BenchmarkId::new(name, size), |b| {
+            bench.bench_function(BenchmarkId::new(*name, size), |b| {
                 b.iter_custom(|rounds| {
                     let mut spent = Duration::ZERO;
                     for _ in 0..rounds {
                         let batch = messages(next, size, 100);
                         next += size as u64;
                         let began = Instant::now();
-                        runtime.block_on(save(&*store, batch));
+                        runtime.block_on(save(&**store, batch));
                         spent += began.elapsed();
                     }
                     spent
@@ -185,12 +212,15 @@ fn queries(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let mut bench = c.benchmark_group(format!("group query beside {others} messages of others"));
     bench.sample_size(20).measurement_time(Duration::from_secs(2));
-    for (name, store, _directory) in stores().into_iter().filter(|(name, ..)| !name.contains("interval")) {
-        runtime.block_on(fill(&*store, 0, others));
+    for Bench { name, store, messages_per, .. } in
+        stores(&runtime).iter().filter(|bench| !bench.name.contains("interval"))
+    {
+        let others = others / messages_per;
+        runtime.block_on(fill(&**store, 0, others));
         let small = OTHER_GROUPS + 1;
         let large = OTHER_GROUPS + 2;
         let ours = (0..20).map(|n| message(others + n, small)).chain((20..120).map(|n| message(others + n, large)));
-        runtime.block_on(save(&*store, ours.collect()));
+        runtime.block_on(save(&**store, ours.collect()));
         let all: Vec<NostrGroupId> = (0..OTHER_GROUPS).map(group).collect();
         for (what, groups, named, limit) in [
             ("20 of a group, by kind", vec![group(small)], None, 20),
@@ -204,7 +234,7 @@ fn queries(c: &mut Criterion) {
             }
             let query = Query { filter, scope: Scope { groups, ..Scope::default() } };
             let bounds = PageBounds { events_max: limit, ..BOUNDS };
-            bench.bench_function(BenchmarkId::new(name, what), |b| {
+            bench.bench_function(BenchmarkId::new(*name, what), |b| {
                 b.iter(|| {
                     let page = runtime.block_on(store.scan(&query, None, u64::MAX, bounds, NOW)).expect("a page");
                     assert_eq!(black_box(page).events.len(), limit);
@@ -219,7 +249,7 @@ fn rosters(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let mut bench = c.benchmark_group("roster");
     bench.sample_size(20).measurement_time(Duration::from_secs(3));
-    for (name, store, _directory) in stores() {
+    for Bench { name, store, .. } in &stores(&runtime) {
         for members in [20_u64, 1_000] {
             let id = format!("grp{members}");
             let key = |n: u64| PublicKey::from_bytes(Sha256::digest(n.to_be_bytes()).into());
@@ -228,16 +258,16 @@ fn rosters(c: &mut Criterion) {
                 tags.extend(keys.into_iter().map(|key| json!(["p", key.to_hex()])));
                 admitted(event(450, &Value::Array(tags), "", NOW, &main_key()), GroupStatus::Unknown)
             };
-            runtime.block_on(save(&*store, vec![roster(1, "bootstrap", (0..members).map(key).collect())]));
+            runtime.block_on(save(&**store, vec![roster(1, "bootstrap", (0..members).map(key).collect())]));
             let mut seq = 1;
-            bench.bench_function(BenchmarkId::new(name, format!("a change of a group of {members}")), |b| {
+            bench.bench_function(BenchmarkId::new(*name, format!("a change of a group of {members}")), |b| {
                 b.iter_custom(|rounds| {
                     let mut spent = Duration::ZERO;
                     for _ in 0..rounds {
                         seq += 1;
                         let change = roster(seq, if seq % 2 == 0 { "add" } else { "remove" }, vec![key(members)]);
                         let began = Instant::now();
-                        runtime.block_on(save(&*store, vec![change]));
+                        runtime.block_on(save(&**store, vec![change]));
                         spent += began.elapsed();
                     }
                     spent
