@@ -74,6 +74,14 @@ impl Router {
         hasher.finish()
     }
 
+    /// A number that is no condition's, for another purpose of all who follow the log: it says nothing of the key.
+    #[must_use]
+    pub fn derived(&self, purpose: &str) -> u64 {
+        let mut hasher = self.keyed;
+        write(&mut hasher, 0, purpose.as_bytes());
+        hasher.finish()
+    }
+
     /// The numbers of all conditions that an event meets by itself, each once.
     #[must_use]
     pub fn routes(&self, sealed: &Sealed) -> Vec<u64> {

@@ -9,8 +9,16 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock::Clock, config::Config, follow::Follow, groups::Groups, live::Live, metrics::Metrics, rate_limit::RateLimits,
-    telemetry::OwnerTags, writer::Writer,
+    clock::Clock,
+    config::Config,
+    follow::Follow,
+    groups::Groups,
+    live::Live,
+    metrics::Metrics,
+    rate_limit::{RateLimits, Receipt},
+    telemetry::OwnerTags,
+    wake::Wake,
+    writer::Writer,
 };
 
 /// The relay's parts.
@@ -32,7 +40,9 @@ pub struct App {
     /// The way into the store.
     pub writer: Writer,
     /// Who may do how much.
-    pub limits: RateLimits,
+    pub limits: Arc<RateLimits>,
+    /// Tells other instances what was committed and spent, where the store does not.
+    pub wake: Option<Arc<Wake>>,
     /// Places for requests that read without a limit: COUNT and NEG-OPEN.
     pub unbounded_reads: Semaphore,
     /// Places for events in the sessions of NIP-77, of all connections together.
@@ -61,6 +71,11 @@ impl App {
             Some(follow) => follow.fresh().await,
             None => Ok(()),
         }
+    }
+
+    /// For what an event costs.
+    pub fn receipt(&self) -> Receipt {
+        Receipt::new(self.wake.is_some())
     }
 
     /// Whether what is cached of groups may be relied on.

@@ -21,7 +21,7 @@ use crate::{
     handlers,
     live::ConnectionId,
     outbox::{Outbox, Outgoing},
-    rate_limit::Class,
+    rate_limit::{Class, Receipt},
     writer::{IN_FLIGHT_MAX, Publisher},
 };
 
@@ -295,11 +295,12 @@ impl Session {
     ///
     /// # Errors
     /// `rate-limited:`
-    pub(crate) fn pay_address(&self, class: Class) -> Result<(), Rejection> {
-        if self.is_resident() {
-            return Ok(());
+    pub(crate) fn pay_address(&self, class: Class) -> Result<Receipt, Rejection> {
+        let mut receipt = self.app.receipt();
+        if !self.is_resident() {
+            receipt.add(self.app.limits.address(self.peer.address, class, self.app.clock.now_ms())?);
         }
-        self.app.limits.address(self.peer.address, class, self.app.clock.now_ms()).map_err(Rejection::from)
+        Ok(receipt)
     }
 
     /// What came in was no event, or not signed by whom it says: the address pays once more.

@@ -26,8 +26,10 @@ use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
+use tokio_util::sync::DropGuard;
 
 pub use self::pass::Follower;
+use crate::{rate_limit::Debit, wake::Wake};
 
 /// Longest wait for a pass; and for how long after its beginning a pass vouches for what is cached.
 pub const FOLLOW_SECS_MAX: u64 = 2;
@@ -152,9 +154,23 @@ impl Follow {
     }
 }
 
-/// Where committed events go on from the writer when the log is followed; the follower ends when this is dropped.
+/// Where committed events go on from the writer when the log is followed.
 pub struct Handover {
     /// What takes them.
     pub follow: Arc<Follow>,
-    pub(crate) _ends: tokio_util::sync::DropGuard,
+    /// What tells the other instances, where the store does not.
+    pub wake: Option<Arc<Wake>>,
+    /// Ends all of that when this is dropped.
+    pub ends: DropGuard,
+}
+
+impl Handover {
+    /// Events were committed for these costs.
+    pub(crate) fn committed(&self, events: impl IntoIterator<Item = Sealed>, costs: impl IntoIterator<Item = Debit>) {
+        self.follow.committed(events);
+        self.follow.knock();
+        if let Some(wake) = &self.wake {
+            wake.committed(costs);
+        }
+    }
 }

@@ -14,23 +14,32 @@
 //! and 1059s are no senders. Residents pay from their key alone.
 //!
 //! Time is given, in milliseconds of any clock that does not go back; nothing here reads one.
+//!
+//! Instances that share a store may tell each other what accepted events cost ([`Spent`]): then the rates hold over all of
+//! them, but for what is accepted within the delay of a message. Else each instance has buckets of its own. What was
+//! refused counts where it was tried.
 
 mod bucket;
 mod client_address;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::hash_map::RandomState,
     fmt,
-    hash::{BuildHasher as _, Hash},
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
 };
 
+use nostr_extensions::Router;
 use nostr_protocol::{PublicKey, Rejection};
 
 use self::bucket::{Buckets, Eviction, Rate};
-pub use self::client_address::client_address;
+use self::shared::Key;
+pub use self::{
+    client_address::client_address,
+    shared::{Debit, Paid, Purse, Receipt, Spent},
+};
 use crate::config::RateLimitRates;
 
 /// What may be sent at once, before the sustained rate holds.
@@ -98,28 +107,24 @@ pub struct RateLimits {
     claimers: Buckets,
     pairs: Buckets,
     targets: Buckets,
-    /// Drawn at random, so that nobody can find keys that share a bucket with another's.
-    hasher: RandomState,
-}
-
-/// Keeps the keys of one map apart.
-#[derive(Clone, Copy, Hash)]
-enum Domain {
-    Event,
-    KeyPackage,
-    Group,
-    Inbox,
-    Claim,
+    /// Secret, so that nobody can find keys that share a bucket with another's.
+    key: Key,
 }
 
 impl RateLimits {
     /// With the rates of the configuration, and every bucket full.
     #[must_use]
     pub fn new(rates: &RateLimitRates) -> Self {
-        Self::bounded(rates, BUCKETS_MAX)
+        Self::bounded(rates, Key::random(), BUCKETS_MAX)
     }
 
-    fn bounded(rates: &RateLimitRates, buckets_max: usize) -> Self {
+    /// The same, of instances that share the store of `router` and tell each other what was spent.
+    #[must_use]
+    pub fn shared(rates: &RateLimitRates, router: &Router) -> Self {
+        Self::bounded(rates, Key::of(router), BUCKETS_MAX)
+    }
+
+    fn bounded(rates: &RateLimitRates, key: Key, buckets_max: usize) -> Self {
         let when_full = || Buckets::new(buckets_max, Eviction::WhenFull);
         let remembered = Eviction::WhenForgotten { memory_ms: PAIR_MEMORY_MS, known_after_ms: NEW_SENDER_MS };
         Self {
@@ -132,7 +137,7 @@ impl RateLimits {
             claimers: when_full(),
             pairs: Buckets::new(buckets_max, remembered),
             targets: when_full(),
-            hasher: RandomState::new(),
+            key,
         }
     }
 
@@ -141,33 +146,33 @@ impl RateLimits {
     ///
     /// # Errors
     /// When the address has sent too much.
-    pub fn address(&self, address: IpAddr, class: Class, now_ms: u64) -> Result<(), RetryAfter> {
-        let address = bucket_address(address);
-        self.take(&self.addresses, &address, class, now_ms, ["too many events", "too many KeyPackages"])
+    pub fn address(&self, address: IpAddr, class: Class, now_ms: u64) -> Result<Paid, RetryAfter> {
+        let purses = [Purse::AddressEvents, Purse::AddressKeyPackages];
+        self.take(purses, &bucket_address(address), class, now_ms, ["too many events", "too many KeyPackages"])
     }
 
     /// The event that `address` has paid for had an invalid id or signature: it pays the rest of [`INVALID_COST`], if need
     /// be into debt.
     pub fn invalid(&self, address: IpAddr, now_ms: u64) {
-        let hash = self.hasher.hash_one((Domain::Event, bucket_address(address)));
-        self.addresses.fine(hash, self.events, INVALID_COST - 1, now_ms);
+        let Debit { purse, hash } = self.debit(Purse::AddressEvents, bucket_address(address));
+        self.buckets(purse).fine(hash, self.rate(purse), INVALID_COST - 1, now_ms);
     }
 
     /// An event was sent by the authenticated key `sender`.
     ///
     /// # Errors
     /// When the key has sent too much, from whatever address.
-    pub fn sender(&self, sender: &PublicKey, class: Class, now_ms: u64) -> Result<(), RetryAfter> {
+    pub fn sender(&self, sender: &PublicKey, class: Class, now_ms: u64) -> Result<Paid, RetryAfter> {
         let what = ["too many events from this key", "too many KeyPackages from this key"];
-        self.take(&self.senders, sender, class, now_ms, what)
+        self.take([Purse::SenderEvents, Purse::SenderKeyPackages], sender, class, now_ms, what)
     }
 
     /// A 445 to `group` was admitted.
     ///
     /// # Errors
     /// When this sender has sent too much to this group, or everybody together has and this sender is new to it.
-    pub fn group_message(&self, sender: Sender, group: &str, now_ms: u64) -> Result<(), RetryAfter> {
-        self.target(Domain::Group, sender, &group, self.group_messages, now_ms)
+    pub fn group_message(&self, sender: Sender, group: &str, now_ms: u64) -> Result<Paid, RetryAfter> {
+        self.target([Purse::GroupOfSender, Purse::Group], sender, &group, now_ms)
             .map_err(|secs| RetryAfter { what: "too many messages to this group", secs })
     }
 
@@ -175,8 +180,8 @@ impl RateLimits {
     ///
     /// # Errors
     /// When this sender has sent too much to this inbox, or everybody together has and this sender is new to it.
-    pub fn gift_wrap(&self, sender: Sender, recipient: &PublicKey, now_ms: u64) -> Result<(), RetryAfter> {
-        self.target(Domain::Inbox, sender, recipient, self.events, now_ms)
+    pub fn gift_wrap(&self, sender: Sender, recipient: &PublicKey, now_ms: u64) -> Result<Paid, RetryAfter> {
+        self.target([Purse::InboxOfSender, Purse::Inbox], sender, recipient, now_ms)
             .map_err(|secs| RetryAfter { what: "too many gift wraps to this recipient", secs })
     }
 
@@ -184,14 +189,26 @@ impl RateLimits {
     ///
     /// # Errors
     /// When this key, or this address, has used up [`CLAIMS_PER_HOUR`] of them.
-    pub fn claim(&self, reader: &PublicKey, address: IpAddr, owner: &PublicKey, now_ms: u64) -> Result<(), RetryAfter> {
+    pub fn claim(
+        &self,
+        reader: &PublicKey,
+        address: IpAddr,
+        owner: &PublicKey,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
         let what = "too many KeyPackages of this owner taken";
-        let by_key = self.hasher.hash_one((Domain::Claim, reader, owner));
-        let by_address = self.hasher.hash_one((Domain::Claim, bucket_address(address), owner));
-        let take =
-            |hash| self.claimers.take(hash, self.claims, now_ms).map(|_| ()).map_err(|secs| RetryAfter { what, secs });
-        take(by_key)?;
-        take(by_address)
+        let by_key = self.debit(Purse::Claims, (reader, owner));
+        let by_address = self.debit(Purse::Claims, (bucket_address(address), owner));
+        for Debit { purse, hash } in [by_key, by_address] {
+            let taken = self.buckets(purse).take(hash, self.rate(purse), now_ms);
+            taken.map_err(|secs| RetryAfter { what, secs })?;
+        }
+        Ok(Paid::two(by_key, by_address))
+    }
+
+    /// Takes what was spent elsewhere, whether it is there or not; the debt stays under a burst.
+    pub fn spent(&self, Spent { debit: Debit { purse, hash }, times }: Spent, now_ms: u64) {
+        self.buckets(purse).fine(hash, self.rate(purse), times, now_ms);
     }
 
     /// Forgets what makes no difference any more; to be called every minute or so.
@@ -210,37 +227,74 @@ impl RateLimits {
     /// One event of `who`, and one KeyPackage if it is one; `what` names the two in a refusal.
     fn take(
         &self,
-        buckets: &Buckets,
+        [events, key_packages]: [Purse; 2],
         who: &impl Hash,
         class: Class,
         now_ms: u64,
         what: [&'static str; 2],
-    ) -> Result<(), RetryAfter> {
-        let hash = self.hasher.hash_one((Domain::Event, who));
-        buckets.take(hash, self.events, now_ms).map_err(|secs| RetryAfter { what: what[0], secs })?;
-        if class == Class::KeyPackage {
-            let hash = self.hasher.hash_one((Domain::KeyPackage, who));
-            buckets.take(hash, self.key_packages, now_ms).map_err(|secs| RetryAfter { what: what[1], secs })?;
+    ) -> Result<Paid, RetryAfter> {
+        let pay = |purse, what| {
+            let debit = self.debit(purse, who);
+            let taken = self.buckets(purse).take(debit.hash, self.rate(purse), now_ms);
+            taken.map(|_| debit).map_err(|secs| RetryAfter { what, secs })
+        };
+        let event = pay(events, what[0])?;
+        match class {
+            Class::Event => Ok(Paid::one(event)),
+            Class::KeyPackage => Ok(Paid::two(event, pay(key_packages, what[1])?)),
         }
-        Ok(())
     }
 
-    fn target(&self, domain: Domain, sender: Sender, target: &impl Hash, rate: Rate, now_ms: u64) -> Result<(), u64> {
+    fn target(
+        &self,
+        [of_sender, of_all]: [Purse; 2],
+        sender: Sender,
+        target: &impl Hash,
+        now_ms: u64,
+    ) -> Result<Paid, u64> {
         let pair = match sender {
-            Sender::Key(key) => self.hasher.hash_one((domain, target, 0_u8, key)),
-            Sender::Address(address) => self.hasher.hash_one((domain, target, 1_u8, bucket_address(address))),
+            Sender::Key(key) => self.debit(of_sender, (target, 0_u8, key)),
+            Sender::Address(address) => self.debit(of_sender, (target, 1_u8, bucket_address(address))),
         };
-        let seen = self.pairs.take(pair, rate, now_ms)?;
-        let whole = self.hasher.hash_one((domain, target));
-        let Err(secs) = self.targets.take(whole, rate.times(CEILING_FACTOR), now_ms) else { return Ok(()) };
+        let seen = self.pairs.take(pair.hash, self.rate(of_sender), now_ms)?;
+        let whole = self.debit(of_all, target);
+        let Err(secs) = self.targets.take(whole.hash, self.rate(of_all), now_ms) else {
+            return Ok(Paid::two(pair, whole));
+        };
         if now_ms.saturating_sub(seen.first_ms) >= NEW_SENDER_MS {
-            return Ok(());
+            return Ok(Paid::one(pair));
         }
         if seen.is_first {
             // Being refused is no way to become known.
-            self.pairs.forget(pair);
+            self.pairs.forget(pair.hash);
         }
         Err(secs)
+    }
+
+    /// The map in which the buckets of a purse are.
+    const fn buckets(&self, purse: Purse) -> &Buckets {
+        match purse {
+            Purse::AddressEvents | Purse::AddressKeyPackages => &self.addresses,
+            Purse::SenderEvents | Purse::SenderKeyPackages => &self.senders,
+            Purse::GroupOfSender | Purse::InboxOfSender => &self.pairs,
+            Purse::Group | Purse::Inbox => &self.targets,
+            Purse::Claims => &self.claimers,
+        }
+    }
+
+    const fn rate(&self, purse: Purse) -> Rate {
+        match purse {
+            Purse::AddressEvents | Purse::SenderEvents | Purse::InboxOfSender => self.events,
+            Purse::AddressKeyPackages | Purse::SenderKeyPackages => self.key_packages,
+            Purse::GroupOfSender => self.group_messages,
+            Purse::Group => self.group_messages.times(CEILING_FACTOR),
+            Purse::Inbox => self.events.times(CEILING_FACTOR),
+            Purse::Claims => self.claims,
+        }
+    }
+
+    fn debit(&self, purse: Purse, owner: impl Hash) -> Debit {
+        Debit { purse, hash: self.key.hash(purse, owner) }
     }
 }
 

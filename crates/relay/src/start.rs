@@ -19,16 +19,16 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{self, Config},
     expiry,
-    follow::{Follow, Follower, Handover},
+    follow::Follower,
     groups::Groups,
     handlers,
     live::Live,
     metrics::Metrics,
     random,
-    rate_limit::RateLimits,
+    roads::{Delivery, Roads, limits, roads},
     server, storage,
     telemetry::{self, OwnerTags},
-    writer::{Committed, LIVE_BATCHES_MAX, Onward, Writer},
+    writer::{Committed, Writer},
 };
 
 /// Why the relay did not start; the text is for the operator.
@@ -49,7 +49,8 @@ pub struct Relay {
     app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
-    live: JoinHandle<()>,
+    /// What ends after the writer.
+    live: Vec<JoinHandle<()>>,
 }
 
 /// Runs a relay until SIGTERM or Ctrl-C.
@@ -108,11 +109,13 @@ impl Relay {
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::default());
         let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.router()));
-        let (follow, onward, delivery) = roads(&*store);
+        let limits = Arc::new(limits(&config, &*store));
+        let Roads { follow, wake, onward, delivery } = roads(&config, &*store, &limits, &clock)?;
         let (writer, writer_task) =
             Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics), onward);
         let app = Arc::new(App {
-            limits: RateLimits::new(&config.mls_gateway.rate_limits),
+            limits,
+            wake,
             unbounded_reads: Semaphore::new(config.server.workers.max(1) * 2),
             neg_events: Arc::new(Semaphore::new(handlers::neg::EVENTS_MAX)),
             owner_tags: OwnerTags::new(random::bytes32()),
@@ -131,8 +134,12 @@ impl Relay {
             config,
         });
         let live = match delivery {
-            Delivery::OfCommitted(committed) => tokio::spawn(deliver(committed, Parts::of(&app))),
-            Delivery::OfLog(follow, ended) => tokio::spawn(Follower::new(follow, &app).run(ended)),
+            Delivery::OfCommitted(committed) => vec![tokio::spawn(deliver(committed, Parts::of(&app)))],
+            Delivery::OfLog { follow, redis, ended } => {
+                let mut tasks: Vec<_> = redis.into_iter().flat_map(|redis| redis.start(&ended)).collect();
+                tasks.push(tokio::spawn(Follower::new(follow, &app).run(ended)));
+                tasks
+            }
         };
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(async move {
@@ -164,32 +171,14 @@ impl Relay {
             // The last handle to the writer goes with the last handle to the parts.
             drop(self.app);
             let _ = self.writer.await;
-            let _ = self.live.await;
+            for task in self.live {
+                let _ = task.await;
+            }
         });
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());
         }
     }
-}
-
-/// Where live delivery gets events from.
-enum Delivery {
-    /// The writer.
-    OfCommitted(mpsc::Receiver<Vec<Committed>>),
-    /// The log, until the writer has ended.
-    OfLog(Arc<Follow>, CancellationToken),
-}
-
-/// The road from the writer to live delivery: through the log, where other processes write to the store too.
-fn roads(store: &dyn Store) -> (Option<Arc<Follow>>, Onward, Delivery) {
-    if store.knocks().is_none() {
-        let (sender, committed) = mpsc::channel(LIVE_BATCHES_MAX);
-        return (None, Onward::Live(sender), Delivery::OfCommitted(committed));
-    }
-    let follow = Arc::new(Follow::default());
-    let ended = CancellationToken::new();
-    let handover = Handover { follow: Arc::clone(&follow), _ends: ended.clone().drop_guard() };
-    (Some(Arc::clone(&follow)), Onward::Followed(handover), Delivery::OfLog(follow, ended))
 }
 
 /// What live delivery needs, without the writer, so that the writer can end before it.

@@ -13,7 +13,7 @@ use nostr_store::{
 };
 
 use crate::{
-    config::{self, Config, StorageBackend},
+    config::{self, Config, StorageBackend, WakeBy},
     start::StartError,
 };
 
@@ -63,6 +63,7 @@ async fn open_once(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
         StorageBackend::Postgres => {
             let url = gateway.database_url.as_ref().map(config::Secret::expose).unwrap_or_default();
             let mut options = postgres::Options::default();
+            options.notifies = gateway.wake == WakeBy::Store;
             options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
             Ok(Arc::new(Postgres::open(url, options).await?))
         }

@@ -18,7 +18,13 @@ use nostr_protocol::{
 use nostr_store::{Saved, Store, StoreError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::{follow::Handover, groups::Groups, metrics::Metrics, outbox::Outbox};
+use crate::{
+    follow::Handover,
+    groups::Groups,
+    metrics::Metrics,
+    outbox::Outbox,
+    rate_limit::{Debit, Receipt},
+};
 
 /// Most events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 1_024;
@@ -97,6 +103,7 @@ struct Job {
     id: EventId,
     kind: Kind,
     publisher: Arc<Publisher>,
+    receipt: Receipt,
     room: OwnedSemaphorePermit,
 }
 
@@ -149,13 +156,13 @@ impl Writer {
         (Self { jobs, room: Arc::new(Semaphore::new(WAITING_KIB_MAX)) }, task)
     }
 
-    /// Hands an event in; the answer goes to the publisher's outbox. Waits while too many wait.
-    pub async fn save(&self, admitted: Admitted, publisher: &Arc<Publisher>) {
+    /// Hands an event in with what was paid for it; the answer goes to the publisher's outbox. Waits while too many wait.
+    pub async fn save(&self, admitted: Admitted, publisher: &Arc<Publisher>, receipt: Receipt) {
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
         let kib = u32::try_from(admitted.event().record().len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
         // The semaphore is never closed, and one event is far smaller than all the room there is.
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB_MAX as u32)).await else { return };
-        let job = Job { admitted, id, kind, publisher: Arc::clone(publisher), room };
+        let job = Job { admitted, id, kind, publisher: Arc::clone(publisher), receipt, room };
         publisher.begin(changes_group(kind));
         if let Err(gone) = self.jobs.send(job).await {
             let job = gone.0;
@@ -178,7 +185,7 @@ async fn run(
         let mut answers = Vec::with_capacity(jobs.len());
         let mut room = Vec::with_capacity(jobs.len());
         for job in jobs.drain(..) {
-            answers.push((job.id, job.kind, job.publisher));
+            answers.push((job.id, job.kind, job.publisher, job.receipt));
             batch.push(job.admitted);
             room.push(job.room);
         }
@@ -195,12 +202,14 @@ async fn run(
         }
         .into_iter();
         let mut log = Vec::with_capacity(saved.len());
-        for ((id, kind, publisher), saved) in answers.into_iter().zip(saved) {
+        let mut costs: Vec<Debit> = Vec::new();
+        for ((id, kind, publisher, receipt), saved) in answers.into_iter().zip(saved) {
             metrics.saved(kind, &saved);
             let frame = answer(&id, &saved);
             let group = states.next().flatten();
             if let Ok(Saved::New(sealed)) = saved {
                 log.push(Committed { sealed, group });
+                costs.extend(receipt.into_debits());
             }
             publisher.end(changes_group(kind), frame);
         }
@@ -214,9 +223,8 @@ async fn run(
                     tracing::error!("live delivery has ended while events were being stored");
                 }
             }
-            Onward::Followed(Handover { follow, .. }) => {
-                follow.committed(log.into_iter().map(|committed| committed.sealed));
-                follow.knock();
+            Onward::Followed(handover) => {
+                handover.committed(log.into_iter().map(|committed| committed.sealed), costs);
             }
         }
     }

@@ -202,6 +202,76 @@ async fn nothing_falls_between_the_archive_and_live() {
     pair.stop().await;
 }
 
+/// A subscription that opens while a pass is under way, when nobody else waits for its events: some of them were passed over
+/// already, and are in the archive's part of the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_to_wait_in_the_middle_of_a_pass_misses_nothing() {
+    const ROUNDS: usize = 40;
+    const EVENTS: usize = 30;
+    let pair = Pair::start().await;
+    let mut others = Client::connect(&pair.b).await;
+    others.req("others", &[json!({"kinds": [2]})]).await.expect("served");
+    let mut reader = Client::connect(&pair.b).await;
+    pair.door_b.delay_ms.store(1, Ordering::Relaxed);
+    for round in 0..ROUNDS {
+        let keys = Keys::random();
+        let authors = json!({"authors": [keys.hex()], "kinds": [1]});
+        let url = pair.a.url.clone();
+        let writing = tokio::spawn(async move {
+            let mut client = Client::open(&url, &[]).await.expect("it connects");
+            for n in 0..EVENTS {
+                // One that makes the pass wait for a fetch, and one that nobody waits for at first.
+                let events = [2, 1].map(|kind| keys.event(kind).content(n.to_string()).sign());
+                for answer in client.publish_all(&events).await {
+                    answer.ok();
+                }
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(round as u64 % 10)).await;
+        let sub = format!("round {round}");
+        let mut all = reader.req_now(&sub, &[authors]).await.expect("served");
+        writing.await.expect("the writer does not panic");
+        all.extend(reader.received(&sub).await);
+        let mut numbers: Vec<usize> = contents(&all).iter().map(|n| n.parse().expect("a number")).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{sub}");
+        reader.send(&json!(["CLOSE", sub])).await;
+    }
+    pair.stop().await;
+}
+
+/// While an instance cannot read the log, what it commits itself counts for what is published next; when it can again, each
+/// of its messages goes to who was a member at the message's place.
+#[tokio::test]
+async fn an_instance_knows_its_own_changes_before_it_meets_them_in_the_log() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut bobs = Client::of(&pair.a, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [445]})]).await.expect("served");
+    let mut both = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    both.publish(&message("grp_a").content("zero").sign()).await.ok();
+    assert_eq!(contents(&bobs.live("live", 1).await), ["zero"]);
+    pair.door_a.log_is_down.store(true, Ordering::Relaxed);
+    let carol = Keys::random();
+    both.publish(&message("grp_a").content("one").sign()).await.ok();
+    both.publish(&roster(&pair.admin, "grp_a", 2, "add", &[&carol]).sign()).await.ok();
+    let mut carols = Client::of(&pair.a, &[&carol]).await;
+    carols.publish(&message("grp_a").content("two").sign()).await.ok();
+    both.publish(&roster(&pair.admin, "grp_a", 3, "remove", &[&bob]).sign()).await.ok();
+    both.publish(&message("grp_a").content("three").sign()).await.ok();
+    pair.door_a.log_is_down.store(false, Ordering::Relaxed);
+    let got = bobs.received("live").await;
+    assert_eq!(
+        contents(&got).first(),
+        Some(&"one"),
+        "before the first change everything was known: {:?}",
+        contents(&got)
+    );
+    assert!(!contents(&got).contains(&"three"), "{:?}", contents(&got));
+    pair.stop().await;
+}
+
 /// What nobody waits for is not fetched; what this instance took is not fetched either.
 #[tokio::test]
 async fn only_what_somebody_waits_for_is_fetched() {

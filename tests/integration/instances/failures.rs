@@ -139,7 +139,7 @@ async fn a_message_waits_for_the_state_of_its_group() {
     let mut on_a = Client::of(&pair.a, &[&pair.admin, &alice]).await;
     let mut bobs = Client::of(&pair.b, &[&bob]).await;
     bobs.req("live", &[json!({"kinds": [1, 445]})]).await.expect("served");
-    pair.door_b.group_failures.store(3, Ordering::Relaxed);
+    pair.door_b.group_failures.store(5, Ordering::Relaxed);
     let events = [
         alice.event(1).content("before").sign(),
         roster(&pair.admin, "grp_a", 2, "add", &[&Keys::random()]).sign(),
@@ -169,6 +169,31 @@ async fn lost_knocks_cost_a_moment() {
         assert_eq!(ids(&on_b.live("live", 10).await), ids(&events));
         assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
     }
+    pair.stop().await;
+}
+
+/// An instance that could not follow the log for long relies on nothing that it knew of groups, were the log itself to have
+/// lost something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_cached_before_a_long_outage_is_dropped() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut both = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    let filter = [json!({"kinds": [445], "#h": ["grp_a"]})];
+    bobs.req("live", &filter).await.expect("served");
+    both.publish(&message("grp_a").sign()).await.ok();
+    bobs.next_event("live").await;
+    pair.door_b.lost_rosters.store(true, Ordering::Relaxed);
+    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    both.publish(&roster(&pair.admin, "grp_a", 2, "remove", &[&bob]).sign()).await.ok();
+    both.publish(&message("grp_a").sign()).await.ok();
+    until_ready_is(&pair.b, 503).await;
+    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    until_ready_is(&pair.b, 200).await;
+    assert!(bobs.req_now("stored", &filter).await.expect("served").is_empty());
+    bobs.expect_nothing().await;
     pair.stop().await;
 }
 

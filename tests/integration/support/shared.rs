@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,9 +12,8 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, admit::Keep, query::Position};
-use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
-use std::sync::Mutex;
 use tokio::sync::watch;
 
 /// What all instances share.
@@ -36,6 +35,10 @@ pub struct Door {
     pub delay_ms: AtomicU64,
     /// Every call fails.
     pub is_down: AtomicBool,
+    /// The log cannot be read; all else can.
+    pub log_is_down: AtomicBool,
+    /// The log has lost its rosters.
+    pub lost_rosters: AtomicBool,
     /// So many further calls fail, one in two.
     pub hiccups: AtomicU64,
     /// So many further reads of a group's state fail.
@@ -69,6 +72,8 @@ impl Shared {
         let door = Arc::new(Door {
             delay_ms: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
+            log_is_down: AtomicBool::new(false),
+            lost_rosters: AtomicBool::new(false),
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
             loses_knocks: AtomicBool::new(false),
@@ -181,7 +186,14 @@ impl Store for Instance {
         Box::pin(async move {
             self.door.after_calls.fetch_add(1, Ordering::Relaxed);
             self.door.pass().await?;
-            self.shared.after(cursor, entries_max)
+            if self.door.log_is_down.load(Ordering::Relaxed) {
+                return Err(StoreError::Unavailable("the test says so".into()));
+            }
+            let mut page = self.shared.after(cursor, entries_max)?;
+            if self.door.lost_rosters.load(Ordering::Relaxed) {
+                page.entries.retain(|entry| entry.kind != Kind::ROSTER);
+            }
+            Ok(page)
         })
     }
 

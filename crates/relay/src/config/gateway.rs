@@ -17,6 +17,10 @@ pub struct MlsGateway {
     pub max_connections: Option<usize>,
     /// Most writes of one commit to Firestore.
     pub firestore_batch_size: usize,
+    /// How instances that share a store wake each other.
+    pub wake: WakeBy,
+    /// The Redis of [`WakeBy::Redis`].
+    pub redis_url: Option<Secret>,
     /// How long a KeyPackage is kept that names no end of its own.
     pub keypackage_ttl_secs: u64,
     /// How long any KeyPackage is kept, whatever it names.
@@ -54,7 +58,7 @@ pub struct MlsGateway {
     pub acl_url: Option<String>,
     /// Bearer token for it.
     pub acl_token: Option<Secret>,
-    /// How long its answer stands.
+    /// The most age of a cached state of a group, whatever it comes from.
     pub group_cache_ttl_secs: u64,
     /// How long its last answer stands while it cannot be reached.
     pub acl_stale_max_secs: u64,
@@ -72,6 +76,8 @@ impl Default for MlsGateway {
             database_url: None,
             max_connections: None,
             firestore_batch_size: 500,
+            wake: WakeBy::Store,
+            redis_url: None,
             keypackage_ttl_secs: 86_400,
             keypackage_max_lifetime_secs: 90 * 86_400,
             welcome_ttl_secs: 3_600,
@@ -124,6 +130,15 @@ pub enum StorageBackend {
     Postgres,
     /// Firestore in the project `project_id`; only in a build with the feature.
     Firestore,
+}
+
+/// `wake`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeBy {
+    /// The store's own notifications.
+    Store,
+    /// Messages over `redis_url`.
+    Redis,
 }
 
 /// The sources of membership that this build has, the strongest first.

@@ -10,7 +10,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, LogFormat, StorageBackend,
+    Config, LogFormat, StorageBackend, WakeBy,
     env::{self, Environment},
     error::{ConfigError, Place, nearest},
     keys::{self, Found},
@@ -136,6 +136,11 @@ impl Config {
             ),
             (self.server.tls_cert.is_some() && self.server.tls_key.is_none(), "server.tls_cert", "set tls_key as well"),
             (self.server.tls_key.is_some() && self.server.tls_cert.is_none(), "server.tls_key", "set tls_cert as well"),
+            (
+                self.mls_gateway.wake == WakeBy::Redis && self.mls_gateway.redis_url.is_none(),
+                "extensions.mls_gateway.wake",
+                "set redis_url as well",
+            ),
             (limits.default_limit > limits.max_limit, "limitation.default_limit", "write at most max_limit"),
             (
                 limits.max_event_length > limits.max_message_length,

@@ -24,7 +24,7 @@ mod value;
 pub use env::process_environment;
 pub use error::ConfigError;
 pub use gateway::{
-    KeyPackageConsumption, MembershipSource, MlsGateway, RateLimitRates, StorageBackend, VerifyKeyPackages,
+    KeyPackageConsumption, MembershipSource, MlsGateway, RateLimitRates, StorageBackend, VerifyKeyPackages, WakeBy,
 };
 pub use keys::{KEYS, Key, Section, markdown};
 pub use network::{Cidr, Origins, RelayUrl};

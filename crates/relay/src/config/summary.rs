@@ -2,7 +2,7 @@
 
 use nostr_store::postgres::Postgres;
 
-use super::{Config, Durability, KeyPackageConsumption, Origins, StorageBackend, VerifyKeyPackages};
+use super::{Config, Durability, KeyPackageConsumption, Origins, StorageBackend, VerifyKeyPackages, WakeBy};
 
 impl Config {
     /// What clients meet here; nothing in it is the operator's alone.
@@ -109,6 +109,12 @@ impl Config {
         }
         if gateway.database_url.is_some() && gateway.storage_backend != StorageBackend::Postgres {
             lines.push("database_url is set, and storage_backend is not \"cloudsql\"".to_owned());
+        }
+        if gateway.redis_url.is_some() && gateway.wake != WakeBy::Redis {
+            lines.push("redis_url is set, and nothing uses it: write wake = \"redis\"".to_owned());
+        }
+        if gateway.wake == WakeBy::Redis && gateway.storage_backend == StorageBackend::Embedded {
+            lines.push("wake is \"redis\", and the embedded store has no other instances to wake".to_owned());
         }
         if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
             lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());

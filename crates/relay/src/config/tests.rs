@@ -190,7 +190,7 @@ fn hex_and_npub_name_the_same_key() {
 
 #[test]
 fn secrets_are_shown_by_nothing() {
-    let text = "[metrics]\nauth = 's3cr3t'\n[extensions.mls_gateway]\ndatabase_url = 'postgresql://u:s3cr3t@h/d'\nacl_token = 's3cr3t'";
+    let text = "[metrics]\nauth = 's3cr3t'\n[extensions.mls_gateway]\ndatabase_url = 'postgresql://u:s3cr3t@h/d'\nacl_token = 's3cr3t'\nredis_url = 'redis://u:s3cr3t@h'";
     let config = parse(text).expect("secrets");
     assert!(config.metrics.auth.as_ref().is_some_and(|token| token.matches("s3cr3t") && !token.matches("s3cr3x")));
     for shown in [format!("{config:?}"), config.summary().join("\n"), config.warnings().join("\n")] {
@@ -200,6 +200,7 @@ fn secrets_are_shown_by_nothing() {
         "[metrics]\nauth = ['s3cr3t']",
         "[extensions.mls_gateway]\ndatabase_url = { password = 's3cr3t' }",
         "[extensions.mls_gateway]\nacl_url = 'https://u:s3cr3t@h'",
+        "[extensions.mls_gateway]\nredis_url = 'http://u:s3cr3t@h'",
     ] {
         assert!(!error(text).contains("s3cr3t"));
     }
@@ -248,6 +249,8 @@ fn every_key_has_a_place_of_its_own() {
             "/other",
             "cloudsql",
             "postgres://db.example/rnostr",
+            "redis",
+            "redis://h:6379",
         ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];
@@ -258,6 +261,7 @@ fn every_key_has_a_place_of_its_own() {
                 }
                 "tls_cert" => env.push(("RNOSTR_SERVER__TLS_KEY", "k")),
                 "tls_key" => env.push(("RNOSTR_SERVER__TLS_CERT", "c")),
+                "wake" => env.push(("RNOSTR_EXTENSIONS__MLS_GATEWAY__REDIS_URL", "redis://other")),
                 _ => {}
             }
             with_env(&env).ok().filter(|config| *config != Config::default())

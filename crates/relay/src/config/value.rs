@@ -150,6 +150,16 @@ pub(super) fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text.to_owned()))
 }
 
+/// A URL of Redis, never shown again: it may hold a password.
+pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
+    let is_over_network = text.starts_with("redis://") || text.starts_with("rediss://");
+    if is_over_network && redis::Client::open(text).is_ok() {
+        secret(text)
+    } else {
+        Err("not a URL of Redis; write redis://host:6379, or rediss://user:password@host:6379 for TLS".to_owned())
+    }
+}
+
 /// An IP address, not a name: a name may mean several addresses, or another one tomorrow.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

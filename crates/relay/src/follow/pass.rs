@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{FOLLOW_SECS_MAX, Follow};
-use crate::{app::App, clock::Clock, groups::Groups, live::Live, metrics::Metrics, random};
+use crate::{app::App, clock::Clock, groups::Groups, live::Live, metrics::Metrics, pause};
 
 /// Most entries of the log that are read at one time.
 const PAGE_ENTRIES_MAX: usize = 256;
@@ -26,10 +26,6 @@ const PAGE_ENTRIES_MAX: usize = 256;
 const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one answer of the store.
 const CALL_SECS_MAX: u64 = 5;
-/// First pause after a pass that failed; it doubles with each further one.
-const PAUSE_MS_MIN: u64 = 50;
-/// Longest pause.
-const PAUSE_MS_MAX: u64 = 2_000;
 
 /// What the task needs, without the writer, so that the writer can end before it.
 pub struct Follower {
@@ -87,7 +83,7 @@ impl Follower {
                         tracing::warn!(%error, "the log cannot be followed: live delivery stands still until it can");
                     }
                     self.metrics.pass("failed");
-                    sleep(pause(failures)).await;
+                    sleep(pause::after(failures)).await;
                     failures = failures.saturating_add(1);
                     continue;
                 }
@@ -233,11 +229,5 @@ async fn answer<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<
     }
 }
 
-/// The pause after a pass that failed, when as many as `failures` had failed before it. Spread, so that instances do not
-/// come back to a store in step.
-fn pause(failures: u32) -> Duration {
-    let longest = PAUSE_MS_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MS_MAX);
-    Duration::from_millis(longest / 2 + random::below(longest / 2 + 1))
-}
-
-const _: () = assert!(PAUSE_MS_MAX <= FOLLOW_SECS_MAX * 1_000, "who waits for a pass outlasts the pause before it");
+const _: () =
+    assert!(pause::PAUSE_MS_MAX <= FOLLOW_SECS_MAX * 1_000, "who waits for a pass outlasts the pause before it");

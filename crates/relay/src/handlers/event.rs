@@ -12,7 +12,7 @@ use nostr_store::StoreError;
 
 use crate::{
     connection::Session,
-    rate_limit::{Class, Sender},
+    rate_limit::{Class, Receipt, Sender},
     writer::DUPLICATE,
 };
 
@@ -24,8 +24,8 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
         _ => Class::Event,
     };
     let paid = session.pay_address(class);
-    let event = match (parsed, paid) {
-        (Ok(event), Ok(())) => event,
+    let (event, receipt) = match (parsed, paid) {
+        (Ok(event), Ok(receipt)) => (event, receipt),
         (Ok(event), Err(rejection)) => {
             session.app.metrics.rejected(&rejection);
             return session.publisher.outbox.push(refused_frame(&event.event().id(), &rejection));
@@ -37,8 +37,8 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
         }
     };
     let id = event.event().id();
-    match take(session, event).await {
-        Ok(Taken::New(admitted)) => session.app.writer.save(*admitted, &session.publisher).await,
+    match take(session, event, receipt).await {
+        Ok(Taken::New(admitted, receipt)) => session.app.writer.save(*admitted, &session.publisher, receipt).await,
         Ok(Taken::Known) => session.publisher.outbox.push(ok_frame(&id, true, DUPLICATE)),
         Err(rejection) => {
             session.app.metrics.rejected(&rejection);
@@ -49,11 +49,12 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
 }
 
 enum Taken {
-    New(Box<Admitted>),
+    /// With what was paid for it.
+    New(Box<Admitted>, Receipt),
     Known,
 }
 
-async fn take(session: &Session, event: Unverified) -> Result<Taken, Rejection> {
+async fn take(session: &Session, event: Unverified, mut receipt: Receipt) -> Result<Taken, Rejection> {
     let app = &session.app;
     let now = app.clock.now();
     let writer = Writer { reader: &session.reader, names: &session.peer.names };
@@ -86,11 +87,11 @@ async fn take(session: &Session, event: Unverified) -> Result<Taken, Rejection> 
     if known {
         return Ok(Taken::Known);
     }
-    pay_sender(session, admitted.event())?;
+    pay_sender(session, admitted.event(), &mut receipt)?;
     if let Some(warning) = admitted.warning() {
         tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
     }
-    Ok(Taken::New(Box::new(admitted)))
+    Ok(Taken::New(Box::new(admitted), receipt))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
@@ -100,25 +101,25 @@ fn unavailable(error: StoreError) -> Rejection {
 }
 
 /// After admission: the key that sends, and for a message the group or inbox it goes to (decisions, "Rate limits").
-fn pay_sender(session: &Session, event: &Event) -> Result<(), Rejection> {
+fn pay_sender(session: &Session, event: &Event, receipt: &mut Receipt) -> Result<(), Rejection> {
     let limits = &session.app.limits;
     let now_ms = session.app.clock.now_ms();
     let author = event.pubkey();
     let key = if session.reader.has(&author) { Some(author) } else { session.reader.primary() };
     if let Some(key) = key {
         let class = if event.kind().is_key_package() { Class::KeyPackage } else { Class::Event };
-        limits.sender(&key, class, now_ms)?;
+        receipt.add(limits.sender(&key, class, now_ms)?);
     }
     let sender = key.map_or(Sender::Address(session.peer.address), Sender::Key);
     match event.kind() {
         Kind::GROUP_MESSAGE => {
             if let Some(group) = admit::group_of(event) {
-                limits.group_message(sender, group.as_str(), now_ms)?;
+                receipt.add(limits.group_message(sender, group.as_str(), now_ms)?);
             }
         }
         Kind::GIFT_WRAP | Kind::EPHEMERAL_GIFT_WRAP => {
             for recipient in audience::recipients(event.view()) {
-                limits.gift_wrap(sender, &recipient, now_ms)?;
+                receipt.add(limits.gift_wrap(sender, &recipient, now_ms)?);
             }
         }
         _ => {}

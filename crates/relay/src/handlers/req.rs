@@ -8,6 +8,7 @@ use crate::{
     archive::{Limits, Read},
     connection::{End, Session, Wire},
     outbox::{Outgoing, SubName},
+    rate_limit::Paid,
 };
 
 /// Why a request ends before its EOSE.
@@ -80,10 +81,16 @@ async fn claim(session: &Session, filters: &[Filter]) -> Result<Vec<Released>, R
         }
         for owner in authors.iter().filter(|owner| !session.reader.has(owner)) {
             let Some(reader) = session.reader.primary() else { continue };
-            let pay = || app.limits.claim(&reader, session.peer.address, owner, app.clock.now_ms());
-            let allowed = (0..CLAIMED_PER_ANSWER_MAX).take_while(|_| pay().is_ok()).count();
+            let pay = |_| app.limits.claim(&reader, session.peer.address, owner, app.clock.now_ms()).ok();
+            let paid: Vec<Paid> = (0..CLAIMED_PER_ANSWER_MAX).map_while(pay).collect();
+            let allowed = paid.len();
             if allowed == 0 {
                 continue;
+            }
+            let mut receipt = app.receipt();
+            paid.into_iter().for_each(|paid| receipt.add(paid));
+            if let Some(wake) = &app.wake {
+                wake.committed(receipt.into_debits());
             }
             let sealed = app.store.claim_key_packages(owner, allowed, now).await;
             let sealed = sealed.map_err(|error| Rejection::from(crate::archive::ReadError::from(error)))?;

@@ -149,7 +149,7 @@ fn what_makes_no_difference_is_forgotten() {
 /// Someone with very many addresses cannot get a full bucket back for one of them.
 #[test]
 fn a_flood_of_addresses_gives_no_one_a_new_bucket() {
-    let limits = RateLimits::bounded(&RateLimitRates::default(), 1_024);
+    let limits = RateLimits::bounded(&RateLimitRates::default(), Key::random(), 1_024);
     while limits.address(LOCAL, Class::Event, 0).is_ok() {}
     let flood = (0..100_000_u32).map(|n| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)));
     let taken = flood.filter(|address| limits.address(*address, Class::Event, 0).is_ok()).count();
@@ -159,4 +159,38 @@ fn a_flood_of_addresses_gives_no_one_a_new_bucket() {
     limits.address(LOCAL, Class::Event, 600).expect("its own next event, flood or not");
     let newcomer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     limits.address(newcomer, Class::Event, 10_000).expect("room is made by what has filled up");
+}
+
+/// What one instance took counts on the other, and what is over is no more than one message's delay.
+#[test]
+fn what_was_spent_elsewhere_is_taken_here() {
+    let router = Router::new(&[1; 16]);
+    let [here, there] = [0, 1].map(|_| RateLimits::shared(&RateLimitRates::default(), &router));
+    let tell = |paid: Paid, to: &RateLimits| {
+        let mut receipt = Receipt::new(true);
+        receipt.add(paid);
+        receipt.into_debits().for_each(|debit| to.spent(Spent { debit, times: 1 }, 0));
+    };
+    let mut taken = 0;
+    for (n, (one, other)) in [(&here, &there), (&there, &here)].into_iter().cycle().take(400).enumerate() {
+        let group = ["grp_a", "grp_b"][n / 200];
+        let Ok(paid) = one.sender(&key(1), Class::Event, 0) else { continue };
+        tell(paid, other);
+        tell(one.group_message(Sender::Key(key(1)), group, 0).expect("the sender's bucket is the smaller one"), other);
+        taken += 1;
+    }
+    assert_eq!(taken, 150, "one burst over both");
+    let apart = RateLimits::shared(&RateLimitRates::default(), &Router::new(&[2; 16]));
+    assert!(apart.sender(&key(1), Class::Event, 0).is_ok(), "another store has other buckets");
+    let debit = here.debit(Purse::SenderEvents, key(7));
+    here.spent(Spent { debit, times: u32::MAX }, 0);
+    assert_eq!(here.sender(&key(7), Class::Event, 0).expect_err("in debt").secs, 91, "no deeper than a burst");
+}
+
+#[test]
+fn purses_are_told_apart_by_their_numbers() {
+    for byte in 0..=u8::MAX {
+        assert!(Purse::from_byte(byte).is_none_or(|purse| purse as u8 == byte));
+    }
+    assert_eq!(Purse::from_byte(9), None);
 }

@@ -4,9 +4,9 @@ use nostr_store::postgres::Postgres;
 
 use super::{
     super::{
-        gateway::{KeyPackageConsumption, MembershipSource, StorageBackend, VerifyKeyPackages},
+        gateway::{KeyPackageConsumption, MembershipSource, StorageBackend, VerifyKeyPackages, WakeBy},
         server::Secret,
-        value::{api_prefix, http_url, one_of, public_key, secret, text},
+        value::{api_prefix, http_url, one_of, public_key, redis_url, secret, text},
     },
     Key, key, put,
 };
@@ -83,6 +83,23 @@ pub(super) const MLS_GATEWAY: &[Key] = &[
     key("firestore_batch_size", "500", "writes", "Most writes of one commit to `firestore`.", |c, v| {
         put(&mut c.mls_gateway.firestore_batch_size, v.integer(20..=500))
     }),
+    key(
+        "wake",
+        "store",
+        "",
+        "How instances that share a store wake each other: `store`, by its own notifications; `redis`, over `redis_url`.",
+        |c, v| {
+            let known = [("store", WakeBy::Store), ("redis", WakeBy::Redis)];
+            put(&mut c.mls_gateway.wake, v.parsed(|text| one_of(text, &known)))
+        },
+    ),
+    key(
+        "redis_url",
+        "",
+        "",
+        "The Redis that `wake = \"redis\"` uses, `redis://host:6379` or `rediss://…`.",
+        |c, v| put(&mut c.mls_gateway.redis_url, v.optional(redis_url)),
+    ),
     key("keypackage_ttl", "86400", "s", "How long a KeyPackage is kept that names no end of its own.", |c, v| {
         put(&mut c.mls_gateway.keypackage_ttl_secs, v.integer(1..=TTL_SECS_MAX))
     }),
@@ -158,7 +175,7 @@ pub(super) const MLS_GATEWAY: &[Key] = &[
         put(&mut c.mls_gateway.acl_url, v.optional(http_url))
     }),
     key("acl_token", "", "", "Bearer token for it.", |c, v| put(&mut c.mls_gateway.acl_token, v.optional(secret))),
-    key("group_cache_ttl", "60", "s", "How long its answer stands.", |c, v| {
+    key("group_cache_ttl", "60", "s", "The most age of a cached state of a group.", |c, v| {
         put(&mut c.mls_gateway.group_cache_ttl_secs, v.integer(0..=86_400))
     }),
     key("acl_stale_max", "300", "s", "How long its last answer stands while it cannot be reached.", |c, v| {
