@@ -11,7 +11,7 @@ use std::{
 use rnostr_test_services as services;
 
 use super::{
-    Cluster, Database,
+    Cluster, Database, by_redis,
     load::{Published, Subscriber, check, publish},
 };
 
@@ -83,4 +83,19 @@ async fn postgres_dies_and_those_who_are_connected_stay_and_miss_nothing() {
     })
     .await;
     assert!(troubles.iter().map(|(put_off, _)| put_off).sum::<usize>() >= ROUNDS, "{troubles:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_dies_and_nobody_misses_anything() {
+    let Some(database) = Database::new() else { return };
+    let Some(()) = services::require(services::Redis::available()) else { return };
+    let mut redis = services::Redis::start();
+    let mut cluster = Cluster::over_postgres(2, &database.0, &by_redis(&redis.url()));
+    let troubles = survive(&mut cluster, 1, |_| {
+        redis.kill();
+        std::thread::sleep(Duration::from_millis(200));
+        redis.restart();
+    })
+    .await;
+    assert_eq!(troubles, [(0, 0); PUBLISHERS], "publishers notice nothing");
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Cluster, Database};
+use rnostr_test_services as services;
+
+use super::{Cluster, Database, by_redis};
 use crate::support::{
     Client,
     gateway::{capability, message},
@@ -41,4 +43,12 @@ pub(super) async fn measure(cluster: &Cluster, name: &str) {
 async fn a_message_reaches_a_subscriber_of_another_relay_by_postgres() {
     let Some(database) = Database::new() else { return };
     measure(&Cluster::over_postgres(2, &database.0, &[]), "PostgreSQL").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_reaches_a_subscriber_of_another_relay_by_redis() {
+    let Some(database) = Database::new() else { return };
+    let Some(()) = services::require(services::Redis::shared_available()) else { return };
+    let lines = by_redis(&services::Redis::shared().url());
+    measure(&Cluster::over_postgres(2, &database.0, &lines), "PostgreSQL and Redis").await;
 }

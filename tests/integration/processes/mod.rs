@@ -15,6 +15,11 @@ use crate::support::process::{Line, Process};
 
 const GATEWAY: &str = "extensions.mls_gateway";
 
+/// Lines for relays that wake each other over Redis.
+fn by_redis(url: &str) -> [(&'static str, String); 2] {
+    [(GATEWAY, "wake = \"redis\"".to_owned()), (GATEWAY, format!("redis_url = \"{url}\""))]
+}
+
 /// Relays over one database.
 struct Cluster {
     lines: Vec<(&'static str, String)>,

@@ -60,7 +60,8 @@ async fn take(session: &Session, event: Unverified, mut receipt: Receipt) -> Res
     let writer = Writer { reader: &session.reader, names: &session.peer.names };
     admit::precheck(event.event(), writer, &app.policy, now)?;
     let id = event.event().id();
-    let known = app.store.holds(&id).await.map_err(unavailable)?;
+    // A store that is shared is asked once, by the transaction that would store the event.
+    let known = app.follow.is_none() && app.store.holds(&id).await.map_err(unavailable)?;
     // The signature is checked and the rules are asked whether the event is stored or not, so that only who may publish
     // an event learns that it is here.
     let verified = event.verify().map_err(|error| {

@@ -76,6 +76,12 @@ impl Tx<'_> {
             self.next += 1;
             return Ok(Saved::New(Sealed::new(admitted.event().clone(), stamp)));
         }
+        // Whether a message is stored is told to those alone who may send it now.
+        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
+            && !self.may_send(group, members)?
+        {
+            return Ok(Saved::Refused(Refusal::NotMember));
+        }
         if let Some((_, stored)) = self.find(&event.id())?
             && !self.vanishing.hides(stored.event)
         {
@@ -89,7 +95,7 @@ impl Tx<'_> {
             Effect::None => Ok(Marks::default()),
             Effect::Replace { identifier } => self.replace(event, identifier, now)?,
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now)?,
-            Effect::GroupMessage { group, members, epoch } => self.group_message(group, members, *epoch)?,
+            Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)?),
             Effect::Roster(change) => self.roster(change, now)?,
             Effect::Wrap(change) => self.wrap(change, now)?,
             Effect::Delete(deletion) => self.delete(event, deletion)?,
@@ -255,21 +261,17 @@ impl Tx<'_> {
         self.standings.insert(group.clone(), standing);
     }
 
-    fn group_message(
-        &mut self,
-        group: &NostrGroupId,
-        members: &[PublicKey],
-        epoch: SeenEpoch,
-    ) -> Result<Applied, Fail> {
+    fn may_send(&mut self, group: &NostrGroupId, members: &[PublicKey]) -> Result<bool, Fail> {
         let standing = self.standing(group)?;
-        let allowed = if members.is_empty() {
+        Ok(if members.is_empty() {
             standing != Some(Standing::Managed)
         } else {
             standing == Some(Standing::Managed) && self.has_member(group, members)?
-        };
-        if !allowed {
-            return Ok(Err(Saved::Refused(Refusal::NotMember)));
-        }
+        })
+    }
+
+    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Result<Marks, Fail> {
+        let standing = self.standing(group)?;
         if standing.is_none() {
             self.tables.unlisted.put(&mut self.txn, group.as_str().as_bytes(), &[])?;
             self.remember(group, Standing::Unlisted);
@@ -280,7 +282,7 @@ impl Tx<'_> {
                 self.epochs.insert(group.clone(), next);
             }
         }
-        Ok(Ok(Marks::default()))
+        Ok(Marks::default())
     }
 
     fn has_member(&self, group: &NostrGroupId, keys: &[PublicKey]) -> Result<bool, Fail> {

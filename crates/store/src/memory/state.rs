@@ -81,6 +81,12 @@ impl State {
             self.head += 1;
             return Saved::New(Sealed::new(event.clone(), self.stamp(admitted, false)));
         }
+        // Whether a message is stored is told to those alone who may send it now.
+        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
+            && !self.may_send(group, members)
+        {
+            return Saved::Refused(Refusal::NotMember);
+        }
         if self.ids.contains_key(&event.id()) {
             return Saved::Duplicate;
         }
@@ -93,7 +99,7 @@ impl State {
                 self.replace(event, identifier, now).map(|address| With { address: Some(address), ..With::default() })
             }
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
-            Effect::GroupMessage { group, members, epoch } => self.group_message(group, members, *epoch),
+            Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)),
             Effect::Roster(change) => match apply_roster(&self.status(&change.group), change, now) {
                 Ok(changed) => Ok(self.change(&change.group, changed, now)),
                 Err(refusal) => Err(Saved::Refused(refusal)),
@@ -223,12 +229,12 @@ impl State {
         With::default()
     }
 
-    fn group_message(&mut self, group: &NostrGroupId, members: &[PublicKey], epoch: SeenEpoch) -> Result<With, Saved> {
+    fn may_send(&self, group: &NostrGroupId, members: &[PublicKey]) -> bool {
         let state = GroupState { id: group.clone(), status: self.status(group) };
-        let allowed = if members.is_empty() { !state.is_managed() } else { state.has_member(members) };
-        if !allowed {
-            return Err(Saved::Refused(Refusal::NotMember));
-        }
+        if members.is_empty() { !state.is_managed() } else { state.has_member(members) }
+    }
+
+    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> With {
         match self.groups.get_mut(group) {
             Some(view) => {
                 let record = &mut Arc::make_mut(view).record;
@@ -236,7 +242,7 @@ impl State {
             }
             None => drop(self.unlisted.insert(group.clone())),
         }
-        Ok(With::default())
+        With::default()
     }
 
     fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<With, Saved> {

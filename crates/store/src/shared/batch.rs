@@ -178,6 +178,12 @@ impl Deciding<'_> {
         if admitted.keep() == Keep::Ephemeral {
             return self.put(admitted, With::default());
         }
+        // Whether a message is stored is told to those alone who may send it now.
+        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
+            && !self.may_send(group, members)
+        {
+            return Outcome::Other(Saved::Refused(Refusal::NotMember));
+        }
         if self.facts.ids.contains(&event.id()) {
             return Outcome::Other(Saved::Duplicate);
         }
@@ -188,7 +194,7 @@ impl Deciding<'_> {
             Effect::None => Ok(With::default()),
             Effect::Replace { identifier } => self.replace(event, identifier, now),
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
-            Effect::GroupMessage { group, members, epoch } => self.group_message(group, members, *epoch),
+            Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)),
             Effect::Roster(change) => self.roster(change, now),
             Effect::Wrap(change) => self.wrap(change, now),
             Effect::Delete(deletion) => self.delete(event, deletion),
@@ -323,15 +329,15 @@ impl Deciding<'_> {
         Ok(With { address, package: Some(package), ..With::default() })
     }
 
-    fn group_message(&mut self, group: &NostrGroupId, members: &[PublicKey], epoch: SeenEpoch) -> Applied {
-        let facts = self.facts.groups.entry(group.clone()).or_default();
-        let allowed = match &facts.view {
+    fn may_send(&self, group: &NostrGroupId, members: &[PublicKey]) -> bool {
+        match self.facts.groups.get(group).and_then(|facts| facts.view.as_ref()) {
             Some(view) => members.iter().any(|key| view.members.contains_key(key)),
             None => members.is_empty(),
-        };
-        if !allowed {
-            return Err(Saved::Refused(Refusal::NotMember));
         }
+    }
+
+    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> With {
+        let facts = self.facts.groups.entry(group.clone()).or_default();
         match &mut facts.view {
             Some(view) => {
                 let next = next_epoch(view.record.last_epoch, epoch);
@@ -346,7 +352,7 @@ impl Deciding<'_> {
             }
             None => {}
         }
-        Ok(With::default())
+        With::default()
     }
 
     fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Applied {

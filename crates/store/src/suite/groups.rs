@@ -81,6 +81,15 @@ pub async fn a_message_needs_a_member_when_it_is_committed(w: &World) {
     assert!(matches!(w.save(vec![mixed.expect("admitted")]).await[..], [Saved::New(_)]));
 }
 
+pub async fn a_former_member_does_not_hear_that_its_message_is_stored(w: &World) {
+    new(w.publish(&roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await);
+    let said = message("grp", "hi").sign(&keypair("throw-away"));
+    let said = w.try_admit(said, &["bob"], START).await.expect("bob is a member");
+    assert!(matches!(w.save(vec![said.clone(), said.clone()]).await[..], [Saved::New(_), Saved::Duplicate]));
+    new(w.publish(&roster("grp", 2, "remove", &["bob"]), "admin").await);
+    assert!(matches!(w.save(vec![said]).await[..], [Saved::Refused(Refusal::NotMember)]));
+}
+
 pub async fn an_unlisted_message_is_refused_once_the_group_is_managed(w: &World) {
     let h = capability("room");
     let early = w.admitted(&message(&h, "early"), "alice").await;

@@ -53,6 +53,7 @@ macro_rules! conformance {
                 a_repeated_roster_is_a_duplicate_and_not_stale
                 events_of_a_batch_see_each_other
                 a_message_needs_a_member_when_it_is_committed
+                a_former_member_does_not_hear_that_its_message_is_stored
                 an_unlisted_message_is_refused_once_the_group_is_managed
                 a_group_that_carried_unlisted_messages_is_marked_for_ever
                 a_wrap_founds_a_group_and_invites
