@@ -27,6 +27,8 @@ readonly CARGO_DENY_VERSION=0.20.2
 readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
+# What everything is compiled with, so that it is compiled once.
+readonly FEATURES=integration
 readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
 readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 
@@ -141,13 +143,13 @@ part_fetch() {
     echo "the crates are here"
 }
 
-part_lints() { limit 1800 cargo clippy --locked --workspace --all-targets --features integration -- -D warnings; }
+part_lints() { limit 1800 cargo clippy --locked --workspace --all-targets --features "$FEATURES" -- -D warnings; }
 
 # Starts one engine of each sort and leaves it running for the parts that follow. Where one is missing, the tests over it
 # do not run, and say so; on CI that is a failure.
 part_engines() {
     # Of the whole workspace, so that what is compiled for it serves the tests too.
-    limit 1200 cargo build --locked --workspace --features integration --bin rnostr-test-engines
+    limit 1200 cargo build --locked --workspace --features "$FEATURES" --bin rnostr-test-engines
     install_engines || warn "not all that is missing could be installed"
     exec 8<"$SCRATCH/engines.stdin"
     env -u CI -u RNOSTR_TEST_REQUIRE_ENGINES "$ENGINES_BIN" \
@@ -173,7 +175,7 @@ part_engines() {
     return "$SKIPPED"
 }
 
-part_tests() { limit 2700 cargo test --locked --workspace --features integration --no-fail-fast; }
+part_tests() { limit 2700 cargo test --locked --workspace --features "$FEATURES" --no-fail-fast; }
 
 part_docs() { RUSTDOCFLAGS="-D warnings" limit 1200 cargo doc --locked --workspace --no-deps; }
 
@@ -190,10 +192,61 @@ part_advisories() {
     cargo deny --locked check --disable-fetch advisories
 }
 
+# What must hold for clients, over a store that instances share: on one instance, and with each client on the next one.
+over_instances() {
+    local backend=$1 count
+    shift
+    for count in "$@"; do
+        echo "-- $backend, instances: $count"
+        RNOSTR_TEST_BACKEND="$backend" RNOSTR_TEST_INSTANCES="$count" limit 1500 \
+            cargo test --locked --workspace --features "$FEATURES" --test integration -- \
+            mls_protocol_compliance table hidden every_path_agrees openmls noise
+    done
+}
+
+part_instances_memory() { over_instances memory 2; }
+
+part_instances_postgres() {
+    needs_engine RNOSTR_TEST_POSTGRES || return "$SKIPPED"
+    over_instances postgres 1 2 4
+}
+
+part_instances_firestore() {
+    needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    over_instances firestore 1 2 4
+}
+
+needs_engine() {
+    if [ -n "${!1:-}" ]; then return 0; fi
+    warn "THERE IS NO ENGINE FOR $1: these tests did NOT run"
+    return 1
+}
+
 part_mdk() {
     needs_relay
     cd tests/clients/mdk
     CARGO_TARGET_DIR="$MDK_TARGET_DIR" limit 2700 cargo test --locked --no-fail-fast
+}
+
+# The same conversations, each client on another instance.
+mdk_over_instances() {
+    local count
+    for count in 2 4; do
+        echo "-- instances: $count"
+        (export RNOSTR_TEST_STORE="$1" RNOSTR_TEST_INSTANCES="$count" && part_mdk)
+    done
+}
+
+part_mdk_postgres() {
+    needs_engine RNOSTR_TEST_POSTGRES || return "$SKIPPED"
+    local store="storage_backend = \"cloudsql\""
+    mdk_over_instances "$store"$'\n'"database_url = \"$RNOSTR_TEST_POSTGRES\""
+}
+
+part_mdk_firestore() {
+    needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    export FIRESTORE_EMULATOR_HOST="$RNOSTR_TEST_FIRESTORE"
+    mdk_over_instances "storage_backend = \"firestore\""$'\n'"project_id = \"mdk-clients\""
 }
 
 part_nostr_tools() {
@@ -342,10 +395,13 @@ part "lints" check part_lints
 part "engines" check part_engines
 use_engines
 part "tests" tests part_tests
+part "instances over memory" tests part_instances_memory
+part "instances over PostgreSQL" tests part_instances_postgres
 part "documentation" check part_docs
 part "dependencies" check part_dependencies
 part "advisories" check part_advisories
 part "clients: MDK and nostr-sdk" tests part_mdk
+part "clients: MDK, PostgreSQL" tests part_mdk_postgres
 part "clients: nostr-tools" tests part_nostr_tools
 part "clients: test-websocket.js" tests part_websocket
 part "the README's conversation" check part_readme
