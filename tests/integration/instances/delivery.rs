@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Pair, fetches, metric};
 use crate::support::{
     Client, Event, Keys, TestRelay,
-    gateway::{message, roster, wrap},
+    gateway::{message, roster},
 };
 
 fn contents(events: &[Event]) -> Vec<&str> {
@@ -66,8 +66,6 @@ async fn ephemeral_events_reach_another_instance_once() {
     for answer in alices.publish_all(&notes).await {
         answer.ok();
     }
-    let mut draft = wrap(&bob).sign();
-    draft.0["kind"] = json!(21_059);
     let sealed = Keys::random().event(21_059).tag(["p", &bob.hex()]).content("sealed").sign();
     alices.publish(&sealed).await.ok();
     let got = bobs.live("public", notes.len()).await;

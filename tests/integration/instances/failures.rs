@@ -197,6 +197,24 @@ async fn what_was_cached_before_a_long_outage_is_dropped() {
     pair.stop().await;
 }
 
+/// Whatever the log says or does not say, a cached state is no older than `group_cache_ttl`.
+#[tokio::test]
+async fn a_cached_state_has_an_end() {
+    let pair = Pair::start_with(|config| config.mls_gateway.group_cache_ttl_secs = 1).await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice, &bob]).await;
+    let mut both = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    both.publish(&message("grp_a").sign()).await.ok();
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    let filter = [json!({"kinds": [445], "#h": ["grp_a"]})];
+    assert_eq!(bobs.req_now("before", &filter).await.expect("served").len(), 1);
+    pair.door_b.lost_rosters.store(true, Ordering::Relaxed);
+    both.publish(&roster(&pair.admin, "grp_a", 2, "remove", &[&bob]).sign()).await.ok();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(bobs.req_now("after", &filter).await.expect("served").is_empty());
+    pair.stop().await;
+}
+
 /// A relay is not ready before it has followed the log once, nor when it stops.
 #[tokio::test]
 async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {

@@ -3,6 +3,7 @@
 mod delivery;
 mod failures;
 mod freshness;
+mod postgres;
 mod redis;
 
 use std::sync::{Arc, atomic::Ordering};

@@ -1,0 +1,107 @@
+//! The same over PostgreSQL in earnest: what the store in memory cannot say about knocks, order and connections.
+
+use std::{sync::Arc, time::Duration};
+
+use nostr_relay::config::Config;
+use nostr_store::postgres::{Options, Postgres};
+use rnostr_test_services::{Options as Server, Postgres as Engine, require};
+use serde_json::json;
+
+use crate::support::{
+    Client, Event, Keys, TestRelay,
+    gateway::{message, roster},
+    http,
+};
+
+/// A relay over the database at `url`.
+async fn relay(url: &str, admin: &Keys) -> TestRelay {
+    let store = Postgres::open(url, Options::default()).await.expect("the database opens");
+    TestRelay::start_over(Arc::new(store), |config: &mut Config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    })
+    .await
+}
+
+fn ids(events: &[Event]) -> Vec<&str> {
+    events.iter().map(Event::id).collect()
+}
+
+/// Messages, removals, requests and ephemeral events between two relays; nothing is waited for but answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_relays_over_one_database_are_as_one() {
+    const ROUNDS: usize = 50;
+    let Some(()) = require(Engine::shared_available()) else { return };
+    let url = Engine::shared().create_database();
+    let [admin, alice, bob] = Keys::some();
+    let (a, b) = (relay(&url, &admin).await, relay(&url, &admin).await);
+    let mut bobs = Client::of(&b, &[&bob]).await;
+    bobs.req("live", &[json!({"kinds": [445, 20_001]})]).await.expect("served");
+    let mut asking = Client::of(&b, &[&alice]).await;
+    let mut both = Client::of(&a, &[&admin, &alice]).await;
+    let mut expected = Vec::new();
+    for round in 0..ROUNDS {
+        let group = format!("grp_{round}");
+        let events = [
+            roster(&admin, &group, 1, "bootstrap", &[&alice, &bob]).sign(),
+            message(&group).content("in").sign(),
+            alice.event(20_001).content(round.to_string()).sign(),
+            roster(&admin, &group, 2, "remove", &[&bob]).sign(),
+            message(&group).content("out").sign(),
+        ];
+        for event in &events {
+            both.publish(event).await.ok();
+        }
+        let filter = json!({"kinds": [445], "#h": [group]});
+        let found = asking.req_now(&group, std::slice::from_ref(&filter)).await.expect("served");
+        assert_eq!(found.len(), 2, "what was acknowledged on a is found on b");
+        assert_eq!(bobs.count_now("stored", &[filter]).await, Ok(0), "who was removed on a reads nothing on b");
+        // Through the other one too.
+        asking.publish(&message(&group).content("from b").sign()).await.ok();
+        expected.push(events[2].clone());
+    }
+    let got = bobs.received("live").await;
+    assert!(got.iter().all(|event| event.0["content"] != "out" && event.0["content"] != "from b"));
+    let ephemeral: Vec<Event> = got.into_iter().filter(|event| event.0["kind"] == 20_001).collect();
+    assert_eq!(ids(&ephemeral), ids(&expected), "each once, in the order of the log");
+    a.stop().await;
+    b.stop().await;
+}
+
+/// The server is ended as by a crash and comes back: readers stay connected and get what was acknowledged, each event once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_crashes_costs_no_event() {
+    let Some(()) = require(Engine::available()) else { return };
+    let mut engine = Engine::start(Server::durable());
+    let url = engine.create_database();
+    let [admin, alice] = Keys::some();
+    let (a, b) = (relay(&url, &admin).await, relay(&url, &admin).await);
+    let mut reader = Client::connect(&b).await;
+    reader.req("live", &[json!({"kinds": [1]})]).await.expect("served");
+    let mut writer = Client::connect(&a).await;
+    let note = |n: usize| alice.event(1).content(n.to_string()).sign();
+    let mut sent: Vec<Event> = (0..20).map(note).collect();
+    for answer in writer.publish_all(&sent).await {
+        answer.ok();
+    }
+    engine.stop_immediate();
+    let refused = writer.publish(&note(20)).await;
+    assert_eq!(refused.refused("error"), "error: storage unavailable, try again");
+    let asked = Client::connect(&b).await.req_now("any", &[json!({"kinds": [1]})]).await;
+    assert_eq!(asked.err().as_deref(), Some("error: storage unavailable, try again"));
+    assert_eq!(http(b.address, "GET /ready", &[]).await.status, 503);
+    engine.restart();
+    for relay in [&a, &b] {
+        while http(relay.address, "GET /ready", &[]).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let after: Vec<Event> = (20..40).map(note).collect();
+    for answer in writer.publish_all(&after).await {
+        answer.ok();
+    }
+    sent.extend(after);
+    assert_eq!(ids(&reader.live("live", sent.len()).await), ids(&sent));
+    reader.expect_nothing().await;
+    a.stop().await;
+    b.stop().await;
+}
