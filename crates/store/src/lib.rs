@@ -4,6 +4,8 @@
 //! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
 
 pub mod embedded;
+#[cfg(feature = "firestore")]
+pub mod firestore;
 mod index;
 pub mod memory;
 pub mod postgres;
@@ -157,7 +159,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The log behind `cursor` in commit order, at most `entries_max` entries. Nothing at or before a cursor that it gave
     /// becomes visible later. A store that is shared has ephemeral events in its log for a while; one that is not hands
-    /// them to whoever saved them and to nobody else.
+    /// them to whoever saved them and to nobody else. The log may name events that are gone.
+    ///
+    /// A store that keeps its log for some time alone gives who comes from before that one entry that touches every group
+    /// and belongs to no event, and goes on behind it.
     fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>>;
 
     /// The events at these places of the log, ephemeral ones too, in the order of their cursors; those that are gone are

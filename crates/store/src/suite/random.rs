@@ -5,11 +5,12 @@
 
 pub mod strategy;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{
     Admitted, GroupStatus, NostrGroupId, Query, Reader, Scope, Writer,
     admit::{admit, group_of},
+    gate::Touches,
 };
 use nostr_protocol::{
     EventId, Filter, Kind, Lifetime, PublicKey, UnixSecs,
@@ -383,9 +384,12 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             assert!(log.entries.is_sorted_by(|a, b| a.cursor < b.cursor) && log.through >= store.head());
             // What is ephemeral is in the log of stores that are shared alone.
             let kept = log.entries.into_iter().filter(|entry| entry.kind.lifetime() != Lifetime::Ephemeral);
-            let (cursors, touches): (Vec<_>, Vec<_>) = kept.map(|entry| (entry.cursor, entry.touches)).unzip();
+            let mut touches: HashMap<Cursor, Touches> = kept.map(|entry| (entry.cursor, entry.touches)).collect();
+            let cursors: Vec<Cursor> = touches.keys().copied().collect();
+            // The log may name events that are gone.
             let events = store.events_at(&cursors).await.expect("the events");
-            (events.iter().map(id_of).collect::<Vec<_>>(), touches)
+            let entries = events.iter().map(|sealed| (id_of(sealed), touches.remove(&sealed.cursor())));
+            entries.collect::<Vec<_>>()
         };
         let (log_a, log_b) = (log(a).await, log(b).await);
         assert_eq!(log_a, log_b);

@@ -1,0 +1,105 @@
+//! Events as documents: written once with the log's document that names them, and never again.
+
+use bytes::Bytes;
+use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
+use nostr_extensions::{Sealed, Stamp, admit::NEVER};
+use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
+
+use super::{
+    clock::{self, SEC, micros, timestamp},
+    fail::Fail,
+    names::{Names, field},
+    value::{self, Fields, Read as _, State, hex},
+};
+use crate::{
+    Cursor,
+    shared::{AUTHOR_ONLY, LOG_ONLY, batch::Put, facts::owners, number_of},
+};
+
+/// Bytes of a document beside its record, its numbers and its name, by estimate.
+const DOCUMENT_BYTES: usize = 400;
+
+/// An event as it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) event: Event,
+    pub(super) cursor: Cursor,
+    pub(super) received_at: UnixSecs,
+    pub(super) expires_at: UnixSecs,
+    flags: i16,
+}
+
+impl Stored {
+    pub(super) fn read(document: &Document) -> Result<Self, Fail> {
+        let read = || {
+            let expires_at = document.time(field::EXPIRES_AT).map_or(NEVER, |time| micros(time) / SEC);
+            Some(Self {
+                event: Event::from_record(Bytes::copy_from_slice(document.bytes("record")?))?,
+                cursor: cursor(document)?,
+                received_at: document.secs("received_at")?,
+                expires_at,
+                flags: i16::try_from(document.int("flags")?).ok()?,
+            })
+        };
+        read().ok_or(Fail::Damaged("an event"))
+    }
+
+    pub(super) const fn is_author_only(&self) -> bool {
+        self.flags & AUTHOR_ONLY != 0
+    }
+
+    /// Whether queries find it.
+    pub(super) const fn is_found(&self) -> bool {
+        self.flags & LOG_ONLY == 0
+    }
+
+    pub(super) fn seal(self) -> Sealed {
+        let author_only = self.is_author_only();
+        let Self { event, cursor, received_at, expires_at, .. } = self;
+        Sealed::new(event, Stamp { cursor, received_at, expires_at, author_only })
+    }
+}
+
+/// The place in the log of an event's document.
+pub(super) fn cursor(document: &Document) -> Option<Cursor> {
+    let time = document.update_time.map(micros)?;
+    Some(clock::cursor(time, document.secs("place")?))
+}
+
+/// A number under which every event lies that a key may take along when it vanishes. No query is planned over it.
+pub(super) fn owner_number(key: &PublicKey) -> i64 {
+    number_of(&[b"O", &key.as_bytes()[..]].concat())
+}
+
+/// The write that stores an event at a place of its commit.
+pub(super) fn put(names: &Names, put: &Put, place: u64) -> Write {
+    let event = &put.event;
+    let mut numbers = put.prefixes.clone();
+    numbers.extend(owners(event).iter().map(owner_number));
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut fields = Fields::default()
+        .bytes("record", event.record().to_vec())
+        .number("received_at", put.received_at)
+        .int("flags", put.flags.into())
+        .number("place", place)
+        .number(field::CREATED_AT, event.created_at())
+        .ints(field::PREFIXES, &numbers);
+    if put.expires_at != NEVER {
+        let at = timestamp(put.expires_at.min(TIME_MAX) * SEC);
+        fields = fields.with(field::EXPIRES_AT, ValueType::TimestampValue(at));
+    }
+    if let Some(address) = &put.address {
+        fields = fields.text("address", &hex(address));
+    }
+    value::put(names.event(&event.id()), fields, State::Absent)
+}
+
+/// The latest time that the service can hold, in Unix seconds: the end of the year 9999.
+const TIME_MAX: UnixSecs = 253_402_300_799;
+
+/// Bytes that storing an event takes, with its entry in the log, by estimate.
+pub(super) fn byte_len(event: EventRef<'_>) -> usize {
+    let tags = event.tags().iter().count();
+    event.record().len() + DOCUMENT_BYTES + tags * 20
+}

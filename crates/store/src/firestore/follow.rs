@@ -1,0 +1,245 @@
+//! The log behind a cursor.
+//!
+//! The order of the log is the commit time, but no query goes by it: a document's own time cannot be asked for, and the
+//! field that the service sets (`at`) is the time at which it took the request in, in milliseconds and up to the whole
+//! duration of the call earlier; on the emulator one in twenty of concurrent commits stood in the other order. So who
+//! follows reads from [`LAG_SECS`] before its cursor on, by `at`, and goes by the times at which the documents were
+//! committed. A read sees every commit up to its read time, and none after it can have a lesser time, so the read time is
+//! how far the follower knows the log.
+//!
+//! The log is kept for [`LOG_KEPT_SECS`]. Who comes from further back is given one entry, at the end of what is gone, that
+//! touches every group: what it knew of groups it has to forget, and what was sent in between it reads in the archive.
+
+use std::collections::BTreeMap;
+
+use nostr_extensions::{Sealed, gate::Touches};
+use nostr_protocol::{EventId, Kind};
+use quick_cache::{Weighter, sync::Cache};
+
+use super::{
+    Inner,
+    client::CALL_SECS_MAX,
+    clock::{self, Micros, SEC, micros, through, time_of},
+    events::Stored,
+    fail::Fail,
+    log::{Logged, Logs, Whole},
+    query,
+    value::Read as _,
+};
+use crate::{Cursor, LogEntry, LogPage, shared::EPHEMERAL_SECS};
+
+/// How much later than it was taken in a commit may have its time, in seconds: a call has ended by then, or never will.
+const LAG_SECS: u64 = 3 * CALL_SECS_MAX;
+/// How much ahead the clock may be by which `at` is set, in seconds.
+const SKEW_SECS: u64 = 1;
+/// How long the log is kept, in seconds.
+pub(super) const LOG_KEPT_SECS: u64 = 3_600;
+/// Most documents of the log that one query reads.
+const LOG_DOCUMENTS_MAX: usize = 100;
+/// Most such queries of one call.
+const LOG_QUERIES_MAX: usize = 100;
+/// Most bytes of places that are remembered, by estimate.
+const PLACES_BYTES_MAX: u64 = 16 << 20;
+/// What a place takes in memory beside an ephemeral event, by estimate.
+const PLACE_BYTES: u64 = 128;
+/// Places that the cache is laid out for.
+const PLACES_EXPECTED: usize = 100_000;
+
+/// What lies at a place of the log.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Stored(EventId),
+    Whole(Whole),
+}
+
+impl Place {
+    fn of(logged: &Logged) -> Self {
+        logged.whole.clone().map_or(Self::Stored(logged.id), Self::Whole)
+    }
+}
+
+/// What lies at the places that were met lately, so that their events are fetched by id.
+pub(super) struct Places(Cache<Cursor, Place, Weight>);
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Cursor, Place> for Weight {
+    fn weight(&self, _: &Cursor, place: &Place) -> u64 {
+        match place {
+            Place::Stored(_) => PLACE_BYTES,
+            Place::Whole(whole) => PLACE_BYTES + whole.byte_len() as u64,
+        }
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Cache::with_weighter(PLACES_EXPECTED, PLACES_BYTES_MAX, Weight))
+    }
+}
+
+impl Places {
+    pub(super) fn keep(&self, cursor: Cursor, place: Place) {
+        self.0.insert(cursor, place);
+    }
+}
+
+/// A part of the log's documents.
+struct Part {
+    logs: Vec<Logs>,
+    /// All that was committed by then is among them.
+    known_to: Micros,
+    read_at: Micros,
+}
+
+impl Inner {
+    /// See [`crate::Store::after`].
+    pub(super) async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
+        let part = self.logs_behind(cursor, entries_max).await?;
+        if let Some(gone) = self.gone_behind(cursor, part.read_at).await? {
+            return Ok(gone);
+        }
+        let known_to = through(part.known_to).max(cursor);
+        let mut entries: Vec<LogEntry> = Vec::new();
+        for log in &part.logs {
+            let is_late = part.read_at.saturating_sub(log.time) > EPHEMERAL_SECS * SEC;
+            for (place, logged) in log.places().filter(|(place, _)| *place > cursor && *place <= known_to) {
+                if let Some((key, until)) = logged.vanished {
+                    self.hiding.learn(key, until, log.time);
+                }
+                if logged.whole.is_none() || !is_late {
+                    self.places.keep(place, Place::of(logged));
+                    entries.push(logged.entry(place));
+                }
+            }
+        }
+        entries.sort_by_key(|entry| entry.cursor);
+        let mut page = LogPage { entries, through: known_to };
+        if page.entries.len() > entries_max.max(1) {
+            // What shares a place goes together.
+            let last = page.entries[entries_max.max(1) - 1].cursor;
+            page.entries.retain(|entry| entry.cursor <= last);
+            page.through = last;
+        }
+        if let Some(last) = page.entries.last() {
+            self.advance(last.cursor);
+        }
+        Ok(page)
+    }
+
+    /// The log's documents from a little before `cursor` on, until they hold so many entries behind it.
+    async fn logs_behind(&self, cursor: Cursor, entries_max: usize) -> Result<Part, Fail> {
+        let from = time_of(cursor).saturating_sub(LAG_SECS * SEC);
+        let mut part = Part { logs: Vec::new(), known_to: 0, read_at: 0 };
+        for n in 0..LOG_QUERIES_MAX {
+            let last = part.logs.last().map(|last| (last.at, self.names.log(&last.name)));
+            let behind = last.as_ref().map(|(at, name)| (*at, name.as_str()));
+            let found = self.client.query(query::log_from(&self.names, from, behind, LOG_DOCUMENTS_MAX)).await?;
+            if n == 0 {
+                part.read_at = found.read_at;
+            }
+            let is_all = found.documents.len() < LOG_DOCUMENTS_MAX;
+            for document in &found.documents {
+                part.logs.push(Logs::read(document)?);
+            }
+            // What was not read was taken in later than what was, and committed later still. What was committed after
+            // the first read may be missing among what the first read gave.
+            let to =
+                part.logs.last().filter(|_| !is_all).map_or(Micros::MAX, |log| log.at.saturating_sub(SKEW_SECS * SEC));
+            part.known_to = to.min(part.read_at);
+            let known = part.logs.iter().filter(|log| log.time <= part.known_to);
+            let entries = known.flat_map(Logs::places).filter(|(place, _)| *place > cursor).count();
+            if is_all || entries > entries_max {
+                break;
+            }
+        }
+        Ok(part)
+    }
+
+    /// What to say to who comes from before the log begins.
+    async fn gone_behind(&self, cursor: Cursor, read_at: Micros) -> Result<Option<LogPage>, Fail> {
+        let since = time_of(cursor);
+        if since >= read_at.saturating_sub((LOG_KEPT_SECS - LAG_SECS) * SEC) {
+            return Ok(None);
+        }
+        let name = self.names.meta("log");
+        let got = self.client.get(vec![name.clone()], None).await?;
+        let swept = got.get(&name).and_then(|document| document.secs("swept")).unwrap_or(0);
+        if since >= swept {
+            return Ok(None);
+        }
+        let place = through(swept);
+        let entry = LogEntry {
+            cursor: place,
+            kind: Kind::VANISH,
+            touches: Touches::EveryGroup,
+            group: None,
+            routes: Vec::new(),
+            sealed: None,
+        };
+        Ok(Some(LogPage { entries: vec![entry], through: place }))
+    }
+
+    /// See [`crate::Store::events_at`].
+    pub(super) async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, Fail> {
+        let mut wanted: Vec<(Cursor, Place)> = Vec::new();
+        let mut unknown: BTreeMap<Micros, Vec<Cursor>> = BTreeMap::new();
+        for cursor in cursors {
+            match self.places.0.get(cursor) {
+                Some(place) => wanted.push((*cursor, place)),
+                None => unknown.entry(time_of(*cursor)).or_default().push(*cursor),
+            }
+        }
+        for (time, cursors) in unknown {
+            let from = time.saturating_sub(LAG_SECS * SEC);
+            let asked = query::log_between(&self.names, from, Some(time + SKEW_SECS * SEC));
+            for document in self.client.query(asked).await?.documents {
+                if document.update_time.map(micros) == Some(time) {
+                    let log = Logs::read(&document)?;
+                    let places = log.places().filter(|(place, _)| cursors.contains(place));
+                    wanted.extend(places.map(|(place, logged)| (place, Place::of(logged))));
+                }
+            }
+        }
+        let names = wanted.iter().filter_map(|(_, place)| match place {
+            Place::Stored(id) => Some(self.names.event(id)),
+            Place::Whole(_) => None,
+        });
+        let got = self.client.get(names.collect(), None).await?;
+        let now = got.read_at.max(time_of(self.head()));
+        let mut events = Vec::with_capacity(wanted.len());
+        for (cursor, place) in wanted {
+            match place {
+                Place::Whole(_) if now.saturating_sub(time_of(cursor)) > EPHEMERAL_SECS * SEC => {}
+                Place::Whole(whole) => events.push(whole.seal(cursor)),
+                Place::Stored(id) => {
+                    let Some(document) = got.get(&self.names.event(&id)) else { continue };
+                    let stored = Stored::read(document)?;
+                    // An event that went and came again lies elsewhere.
+                    if stored.cursor == cursor && !self.hiding.hides(stored.event.view()) {
+                        events.push(stored.seal());
+                    }
+                }
+            }
+        }
+        events.sort_by_key(Sealed::cursor);
+        Ok(events)
+    }
+
+    /// Removes what is older than the log is kept; says before that it is gone.
+    pub(super) async fn sweep_log(&self, read_at: Micros, documents_max: usize) -> Result<(), Fail> {
+        let before = read_at.saturating_sub((LOG_KEPT_SECS + LAG_SECS) * SEC);
+        let old = self.client.query(query::log_before(&self.names, before, documents_max)).await?.documents;
+        if old.is_empty() {
+            return Ok(());
+        }
+        // What was taken in before was committed before that.
+        let swept = super::value::raise(self.names.meta("log"), "swept", before + LAG_SECS * SEC);
+        self.client.commit(vec![swept], None).await?;
+        let deletes = old.into_iter().map(|document| super::value::delete(document.name)).collect();
+        self.client.commit(deletes, None).await.map(drop)
+    }
+}
+
+const _: () = assert!(clock::PLACES > 500, "a commit's events have a place each");

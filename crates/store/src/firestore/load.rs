@@ -1,0 +1,418 @@
+//! What a batch has to know, read from the service.
+//!
+//! There are two ways to be sure at the commit that what was read still holds. What the batch will write, if all goes
+//! well, is read plainly and written with the precondition that it is as it was: of any number of racers one wins, and
+//! the others find out at once. What the batch only relies on, and others rarely change (that an event was not deleted,
+//! that a group's members are these), is read in a transaction, whose commit fails if it changed; so nothing has to be
+//! written to be sure, and a busy group's head is not touched by its messages.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use nostr_extensions::{Admitted, Effect, GroupView, NostrGroupId, Source, mls_gateway::deletion::vanishes};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+
+use super::{
+    Inner,
+    client::{Got, Transaction},
+    events::Stored,
+    fail::Fail,
+    groups::{Head, Members, unpack},
+    names::{Collection, field},
+    packages::Directory,
+    query,
+    value::{Read as _, State, Unpack},
+};
+use crate::{
+    Cursor,
+    shared::facts::{Address, Facts, GroupFacts, Holder, Place, Referenced, Target, Wanted, owners},
+};
+
+/// The document of an address.
+#[derive(Clone, Debug)]
+pub(super) struct AddressDoc {
+    pub(super) state: State,
+    pub(super) holder: Option<(EventId, UnixSecs, UnixSecs)>,
+    pub(super) deleted_until: Option<UnixSecs>,
+}
+
+/// A group as it was read, with all its members where it may be changed.
+#[derive(Clone, Debug)]
+pub(super) struct GroupDoc {
+    pub(super) head: Head,
+    pub(super) members: Members,
+    /// Whether the commit finds by itself that it changed.
+    pub(super) guarded: bool,
+}
+
+/// Documents that may be written, as they were read.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) addresses: HashMap<Address, AddressDoc>,
+    pub(super) owners: HashMap<PublicKey, Directory>,
+    pub(super) groups: HashMap<NostrGroupId, GroupDoc>,
+    pub(super) founders: HashMap<PublicKey, (State, Vec<UnixSecs>)>,
+}
+
+/// What was read for a batch.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) facts: Facts,
+    pub(super) known: Known,
+    pub(super) transaction: Option<Transaction>,
+}
+
+/// Events have places in the facts by which they are told apart; which, does not matter here.
+#[derive(Default)]
+struct Places(HashMap<EventId, Cursor>);
+
+impl Places {
+    fn of(&mut self, id: EventId) -> Place {
+        let next = self.0.len() as Cursor;
+        Place::Stored(*self.0.entry(id).or_insert(next))
+    }
+}
+
+/// The first reads, which need nothing but the batch.
+struct First {
+    guarded: Got,
+    ids: Got,
+    plain: Got,
+}
+
+impl Inner {
+    /// Reads what a batch has to know.
+    pub(super) async fn load(&self, batch: &[Admitted]) -> Result<Loaded, Fail> {
+        let wanted = Wanted::by(batch);
+        let leaving: Vec<PublicKey> = wanted.leaving.iter().copied().collect();
+        let (guarded, ids, plain, left) = tokio::join!(
+            self.guarded(&wanted),
+            self.get_ids(&wanted.ids),
+            self.client.get(self.plain_names(&wanted), None),
+            self.groups_of(&leaving),
+        );
+        let (guarded, transaction) = guarded?;
+        let rest = async {
+            let first = First { guarded, ids: ids?, plain: plain? };
+            self.complete(batch, &wanted, first, left?).await
+        };
+        match rest.await {
+            Ok((facts, known)) => Ok(Loaded { facts, known, transaction }),
+            Err(fail) => {
+                if let Some(transaction) = transaction {
+                    self.client.rollback(transaction).await;
+                }
+                Err(fail)
+            }
+        }
+    }
+
+    /// What is relied on, in a transaction; none where nothing is.
+    async fn guarded(&self, wanted: &Wanted) -> Result<(Got, Option<Transaction>), Fail> {
+        let mut names: Vec<String> = Vec::new();
+        names.extend(wanted.tombstones.iter().map(|(id, by)| self.names.tombstone(id, by)));
+        names.extend(wanted.vanished.iter().map(|key| self.names.vanished(key)));
+        names.extend(wanted.claimed.iter().map(|(owner, hash)| self.names.claimed(owner, hash)));
+        names.extend(wanted.targets.iter().map(|id| self.names.event(id)));
+        names.extend(wanted.groups.iter().filter(|id| is_guarded(wanted, id)).map(|id| self.names.group(id)));
+        if names.is_empty() {
+            return Ok((Got::default(), None));
+        }
+        let (got, transaction) = self.client.get_guarded(names).await?;
+        Ok((got, Some(transaction)))
+    }
+
+    async fn get_ids(&self, ids: &BTreeSet<EventId>) -> Result<Got, Fail> {
+        self.client.get(ids.iter().map(|id| self.names.event(id)).collect(), Some(&["place"])).await
+    }
+
+    fn plain_names(&self, wanted: &Wanted) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        names.extend(wanted.addresses.iter().map(|address| self.names.address(address)));
+        let owners: BTreeSet<&PublicKey> =
+            wanted.claimed.iter().map(|(owner, _)| owner).chain(&wanted.leaving).collect();
+        names.extend(owners.into_iter().map(|owner| self.names.owner(owner)));
+        names.extend(wanted.groups.iter().filter(|id| !is_guarded(wanted, id)).map(|id| self.names.group(id)));
+        names.extend(wanted.founders.iter().map(|key| self.names.founder(key)));
+        let with_messages = wanted.members.iter().map(|(group, _)| group);
+        let unknown: BTreeSet<&NostrGroupId> = with_messages.filter(|id| !self.epochs.knows(id)).collect();
+        names.extend(unknown.into_iter().map(|id| self.names.epoch(id)));
+        names
+    }
+
+    async fn complete(
+        &self,
+        batch: &[Admitted],
+        wanted: &Wanted,
+        first: First,
+        left: Vec<NostrGroupId>,
+    ) -> Result<(Facts, Known), Fail> {
+        let mut facts = Facts::default();
+        let mut known = Known::default();
+        self.read_marks(wanted, &first.guarded, &mut facts)?;
+        self.read_stored(batch, &first.ids, &mut facts);
+        let mut places = Places::default();
+        self.read_targets(wanted, &first.guarded, &mut places, &mut facts)?;
+        let mut owners = wanted.claimed.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
+        owners.extend(&wanted.leaving);
+        let vanishing = batch.iter().filter(|it| matches!(it.effect(), Effect::Vanish));
+        let mut more: BTreeSet<PublicKey> = deleters_of_packages(batch, &facts);
+        more.extend(vanishing.map(|it| it.event().pubkey()));
+        more.retain(|owner| !owners.contains(owner));
+        let (packages, holders, groups, counts) = tokio::try_join!(
+            self.client.get(more.iter().map(|owner| self.names.owner(owner)).collect(), None),
+            self.get_holders(wanted, &first.plain),
+            self.get_groups(wanted, &first, &left),
+            self.count_memberships(batch, wanted, &first.plain),
+        )?;
+        for owner in owners {
+            known.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);
+        }
+        for owner in more {
+            known.owners.insert(owner, Directory::read(packages.get(&self.names.owner(&owner)))?);
+        }
+        self.read_addresses(wanted, &first.plain, &holders, &mut places, &mut facts, &mut known)?;
+        read_references(wanted, &known, &mut places, &mut facts);
+        self.read_founders(wanted, &first.plain, &mut facts, &mut known)?;
+        self.read_groups(wanted, groups, &first.plain, &mut facts, &mut known);
+        facts.memberships = counts;
+        Ok((facts, known))
+    }
+
+    fn read_marks(&self, wanted: &Wanted, guarded: &Got, facts: &mut Facts) -> Result<(), Fail> {
+        for (id, by) in &wanted.tombstones {
+            if let Some(document) = guarded.get(&self.names.tombstone(id, by)) {
+                facts.tombstones.insert((*id, *by), document.flag("public"));
+            }
+        }
+        for key in &wanted.vanished {
+            if let Some(document) = guarded.get(&self.names.vanished(key)) {
+                let until = document.secs("until").ok_or(Fail::Damaged("a vanished key"))?;
+                facts.vanished.insert(*key, until);
+            }
+        }
+        let is_claimed = |owner: &PublicKey, hash: &[u8; 32]| guarded.get(&self.names.claimed(owner, hash)).is_some();
+        facts.claimed = wanted.claimed.iter().filter(|(owner, hash)| is_claimed(owner, hash)).copied().collect();
+        Ok(())
+    }
+
+    /// Which events of the batch are stored, but for what a vanished key left.
+    fn read_stored(&self, batch: &[Admitted], ids: &Got, facts: &mut Facts) {
+        for admitted in batch {
+            let event = admitted.event();
+            let vanished = |key: &PublicKey| facts.vanished.get(key).is_some_and(|at| vanishes(event.view(), key, *at));
+            if ids.get(&self.names.event(&event.id())).is_some() && !owners(event).iter().any(vanished) {
+                facts.ids.insert(event.id());
+            }
+        }
+    }
+
+    fn read_targets(&self, wanted: &Wanted, guarded: &Got, places: &mut Places, facts: &mut Facts) -> Result<(), Fail> {
+        for id in &wanted.targets {
+            let Some(document) = guarded.get(&self.names.event(id)) else { continue };
+            let stored = Stored::read(document)?;
+            if !self.hiding.hides(stored.event.view()) {
+                let author_only = stored.is_author_only();
+                facts.targets.insert(*id, Target { at: places.of(*id), event: stored.event, author_only });
+            }
+        }
+        Ok(())
+    }
+
+    /// Which events that hold addresses are still there: an event may go without its address.
+    async fn get_holders(&self, wanted: &Wanted, plain: &Got) -> Result<Got, Fail> {
+        let documents = wanted.addresses.iter().filter_map(|address| plain.get(&self.names.address(address)));
+        let ids = documents.filter_map(|document| EventId::from_hex(document.text("event")?));
+        self.client.get(ids.map(|id| self.names.event(&id)).collect(), Some(&["place"])).await
+    }
+
+    fn read_addresses(
+        &self,
+        wanted: &Wanted,
+        plain: &Got,
+        holders: &Got,
+        places: &mut Places,
+        facts: &mut Facts,
+        known: &mut Known,
+    ) -> Result<(), Fail> {
+        for address in &wanted.addresses {
+            let document = plain.get(&self.names.address(address));
+            let deleted_until = document.and_then(|it| it.secs("deleted_until"));
+            if let Some(until) = deleted_until {
+                facts.address_tombstones.insert(*address, until);
+            }
+            let named = document.and_then(|it| {
+                let id = EventId::from_hex(it.text("event")?)?;
+                Some((id, it.secs(field::CREATED_AT)?, it.secs("expires")?))
+            });
+            let author = Unpack(address).key().ok_or(Fail::Damaged("an address"))?;
+            let is_there = |(id, created_at, _): &(EventId, UnixSecs, UnixSecs)| {
+                holders.get(&self.names.event(id)).is_some()
+                    && facts.vanished.get(&author).is_none_or(|until| created_at > until)
+            };
+            let holder = named.filter(is_there).map(|(id, created_at, expires)| {
+                let expires_at = if i64::try_from(expires) == Ok(i64::MAX) { u64::MAX } else { expires };
+                (id, created_at, expires_at)
+            });
+            if let Some((id, created_at, expires_at)) = holder {
+                facts.holders.insert(*address, Holder { at: places.of(id), id, created_at, expires_at });
+            }
+            known.addresses.insert(*address, AddressDoc { state: State::of(document), holder, deleted_until });
+        }
+        Ok(())
+    }
+
+    fn read_founders(&self, wanted: &Wanted, plain: &Got, facts: &mut Facts, known: &mut Known) -> Result<(), Fail> {
+        for founder in &wanted.founders {
+            let document = plain.get(&self.names.founder(founder));
+            let mut packed = Unpack(document.and_then(|it| it.bytes("times")).unwrap_or_default());
+            let mut times = Vec::new();
+            while !packed.is_empty() {
+                times.push(packed.u64().ok_or(Fail::Damaged("a founder"))?);
+            }
+            times.retain(|at| *at > wanted.day_start);
+            facts.founded.insert(*founder, u32::try_from(times.len()).unwrap_or(u32::MAX));
+            known.founders.insert(*founder, (State::of(document), times));
+        }
+        Ok(())
+    }
+
+    /// The groups that are wanted or left, with the members that are wanted of each.
+    async fn get_groups(
+        &self,
+        wanted: &Wanted,
+        first: &First,
+        left: &[NostrGroupId],
+    ) -> Result<Vec<(NostrGroupId, GroupDoc)>, Fail> {
+        let left: Vec<&NostrGroupId> = left.iter().filter(|id| !wanted.groups.contains(id)).collect();
+        let heads = self.client.get(left.iter().map(|id| self.names.group(id)).collect(), None).await?;
+        let mut groups = Vec::new();
+        for id in &wanted.groups {
+            let guarded = is_guarded(wanted, id);
+            let got = if guarded { &first.guarded } else { &first.plain };
+            let head = Head::read(got.get(&self.names.group(id)))?;
+            let by_wraps = || head.record.as_ref().is_some_and(|record| record.source == Source::GiftWrap);
+            let is_whole = wanted.whole.contains(id) || (wanted.wrapped.contains(id) && by_wraps());
+            let asked = wanted.members.iter().filter(|(group, _)| group == id).map(|(_, key)| *key);
+            let keys = if is_whole { None } else { Some(asked.collect::<Vec<PublicKey>>()) };
+            groups.push((id.clone(), head, keys, guarded));
+        }
+        for id in left {
+            groups.push((id.clone(), Head::read(heads.get(&self.names.group(id)))?, None, false));
+        }
+        let shards = groups.iter().flat_map(|(_, head, keys, _)| head.shards(&self.names, keys.as_deref()));
+        let shards = self.client.get(shards.collect(), None).await?;
+        let mut read = Vec::new();
+        for (id, head, keys, guarded) in groups {
+            let mut members = head.inline();
+            for shard in head.shards(&self.names, keys.as_deref()) {
+                // It is gone where the group has changed since its head was read.
+                let document = shards.get(&shard).ok_or(Fail::Conflict)?;
+                members.extend(unpack(document.bytes("members").unwrap_or_default()).ok_or(Fail::Damaged("members"))?);
+            }
+            read.push((id, GroupDoc { head, members, guarded }));
+        }
+        Ok(read)
+    }
+
+    fn read_groups(
+        &self,
+        wanted: &Wanted,
+        groups: Vec<(NostrGroupId, GroupDoc)>,
+        plain: &Got,
+        facts: &mut Facts,
+        known: &mut Known,
+    ) {
+        for (id, group) in groups {
+            let mut view = group.head.record.clone().map(|record| GroupView {
+                record,
+                members: group.members.iter().map(|(key, role)| (*key, *role)).collect(),
+            });
+            if let Some(view) = &mut view {
+                let stored = plain.get(&self.names.epoch(&id)).and_then(|document| document.secs("epoch"));
+                let last = view.record.last_epoch.max(stored).max(self.epochs.last(&id));
+                view.record.last_epoch = last;
+                if wanted.members.iter().any(|(group, _)| *group == id) {
+                    self.epochs.learn(&id, last);
+                }
+            }
+            if view.is_some() || group.head.unlisted {
+                let view = view.map(std::sync::Arc::new);
+                facts.groups.insert(id.clone(), GroupFacts { view, unlisted: group.head.unlisted });
+            }
+            // One that is left and was forgotten meanwhile is nothing to be written.
+            if wanted.groups.contains(&id) || group.head.record.is_some() {
+                known.groups.insert(id, group);
+            }
+        }
+    }
+
+    /// How many groups the recipients of wraps are in that may add them to one.
+    async fn count_memberships(
+        &self,
+        batch: &[Admitted],
+        wanted: &Wanted,
+        plain: &Got,
+    ) -> Result<HashMap<PublicKey, usize>, Fail> {
+        let mut recipients = HashSet::new();
+        for admitted in batch {
+            let Effect::Wrap(change) = admitted.effect() else { continue };
+            let head = Head::read(plain.get(&self.names.group(&change.group)))?;
+            let may_change = match &head.record {
+                Some(record) => record.source == Source::GiftWrap,
+                None => change.founder.is_some() && !head.unlisted,
+            };
+            if may_change || wanted.whole.contains(&change.group) {
+                recipients.insert(change.recipient);
+            }
+        }
+        let counts = recipients.into_iter().map(|key| async move {
+            let (heads, shards) = tokio::try_join!(
+                self.client.count(query::memberships_of(&self.names, Collection::Groups, &key), None),
+                self.client.count(query::memberships_of(&self.names, Collection::Members, &key), None),
+            )?;
+            Ok((key, usize::try_from(heads + shards).unwrap_or(usize::MAX)))
+        });
+        futures_util::future::try_join_all(counts).await.map(|counts| counts.into_iter().collect())
+    }
+}
+
+/// Whether a group's head is only relied on, by messages, and not changed.
+fn is_guarded(wanted: &Wanted, id: &NostrGroupId) -> bool {
+    !wanted.whole.contains(id) && !wanted.wrapped.contains(id)
+}
+
+/// Who deletes KeyPackages, whose directories have to be known.
+fn deleters_of_packages(batch: &[Admitted], facts: &Facts) -> BTreeSet<PublicKey> {
+    let mut owners = BTreeSet::new();
+    for admitted in batch {
+        let Effect::Delete(deletion) = admitted.effect() else { continue };
+        // A target may be an event of this very batch.
+        let in_batch = |id: &EventId| batch.iter().any(|other| other.event().id() == *id && is_package(other));
+        let stored = |id: &EventId| facts.targets.get(id).is_some_and(|target| target.event.kind().is_key_package());
+        let by_id = deletion.ids.iter().any(|id| stored(id) || in_batch(id));
+        if by_id || deletion.addresses.iter().any(|(kind, _)| kind.is_key_package()) {
+            owners.insert(deletion.by);
+        }
+    }
+    owners
+}
+
+fn is_package(admitted: &Admitted) -> bool {
+    matches!(admitted.effect(), Effect::KeyPackage { .. })
+}
+
+fn read_references(wanted: &Wanted, known: &Known, places: &mut Places, facts: &mut Facts) {
+    for (owner, reference) in &wanted.references {
+        let Some(directory) = known.owners.get(owner) else { continue };
+        let vanished = facts.vanished.get(owner).copied();
+        let named = directory.packages.iter().filter(|package| {
+            package.reference.as_ref() == Some(reference) && vanished.is_none_or(|until| package.created_at > until)
+        });
+        let named = named.map(|package| Referenced {
+            at: places.of(package.id),
+            content_hash: package.content_hash,
+            expires_at: package.expires_at,
+        });
+        facts.references.insert((*owner, *reference), named.collect());
+    }
+}

@@ -1,0 +1,300 @@
+//! The store in Google's Firestore (<https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1>), which
+//! any number of processes share.
+//!
+//! A batch is one atomic Commit: the events' documents, all their effects, and one document of the log that lists them.
+//! The commit's time is the update time of all of them, and with a place in its microsecond the cursor (`clock`). What
+//! stays the same whatever the store is ([`crate::shared`]) decides; this module reads what it has to know (`load`), writes
+//! what it says (`write`), and does both again where others were faster (`save`).
+//!
+//! What was found about the service and its emulator, and what follows from it:
+//!
+//! - `commit_time` equals the `create_time` and `update_time` of all that was written, to the microsecond, and a read time
+//!   is always less than the time of any later commit. So both are cursors.
+//! - A field that the service sets to the request's time has milliseconds and is earlier than the commit by as much as the
+//!   call took, so its order is not the log's (`follow`).
+//! - A transaction's read holds off whoever writes what it read (the emulator always, for at most 2 s; the service not,
+//!   when it is asked for optimistic concurrency), and readers never hold off each other: 200 concurrent transactions over
+//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and the commit of a
+//!   message fails if the group has changed since: no message of a key that was removed is committed after the removal.
+//!   A group's head is never written by its messages.
+//! - An update with an empty mask and a precondition changes nothing, not even the update time, and so does a delete of
+//!   what must not exist (`value::verify`).
+//! - Of racers that write one document under a precondition one wins and the others hear of it at once.
+//! - The emulator takes 4 MiB a message, so a Commit stays below that; it enforces neither indexes nor lifetimes.
+
+mod claims;
+mod client;
+mod clock;
+mod connect;
+mod events;
+mod fail;
+mod follow;
+mod groups;
+mod knocks;
+mod load;
+mod log;
+mod memory;
+mod names;
+mod packages;
+mod query;
+mod save;
+mod scan;
+mod state;
+mod sweep;
+mod value;
+mod write;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::future::BoxFuture;
+use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+
+pub use self::query::{indexes_json, rules};
+use self::{
+    client::Client,
+    clock::through,
+    fail::Fail,
+    follow::Places,
+    memory::{Epochs, Hiding, Random},
+    names::Names,
+    scan::Scan,
+    state::StatsCache,
+};
+use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+
+/// Collections begin with this where nothing else is said.
+pub const PREFIX: &str = "rnostr";
+/// Most writes of one Commit.
+pub const BATCH_SIZE_MAX: usize = 500;
+/// Most batches that are being saved at one time.
+const SAVES_MAX: usize = 16;
+
+/// How the store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The Google Cloud project.
+    pub project_id: String,
+    /// The database in it.
+    pub database_id: String,
+    /// What the names of all collections begin with: letters, digits and hyphens.
+    pub prefix: String,
+    /// Most writes of one Commit, 1 to [`BATCH_SIZE_MAX`]; an event with all its effects is never divided.
+    pub batch_size: usize,
+    /// `host:port` of an emulator. Without it the environment's `FIRESTORE_EMULATOR_HOST` counts, and without that it is
+    /// the service, with credentials where Google's libraries find them.
+    pub emulator_host: Option<String>,
+    /// How old what [`Store::stats`] says may be, in seconds: the service counts by reading its indexes, and charges for it.
+    pub stats_secs: u64,
+}
+
+impl Options {
+    /// The default database of a project.
+    #[must_use]
+    pub fn new(project_id: &str) -> Self {
+        Self {
+            project_id: project_id.to_owned(),
+            database_id: "(default)".to_owned(),
+            prefix: PREFIX.to_owned(),
+            batch_size: BATCH_SIZE_MAX,
+            emulator_host: None,
+            stats_secs: 300,
+        }
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        if self.project_id.is_empty() {
+            return Err(OpenError::Refused(
+                "Firestore needs a project: set project_id, or GOOGLE_CLOUD_PROJECT".to_owned(),
+            ));
+        }
+        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.bytes().all(is_name) {
+            return Err(OpenError::Refused(
+                "the prefix of Firestore's collections is 1 to 64 letters, digits or hyphens".to_owned(),
+            ));
+        }
+        if !(1..=BATCH_SIZE_MAX).contains(&self.batch_size) {
+            return Err(OpenError::Refused(format!("firestore_batch_size is 1 to {BATCH_SIZE_MAX}")));
+        }
+        Ok(())
+    }
+}
+
+/// What all calls share.
+struct Inner {
+    client: Client,
+    names: Names,
+    options: Options,
+    router: Router,
+    head: AtomicU64,
+    knocks: watch::Sender<u64>,
+    saves: Semaphore,
+    hiding: Hiding,
+    epochs: Epochs,
+    places: Places,
+    random: Random,
+    stats: StatsCache,
+}
+
+impl Inner {
+    fn head(&self) -> Cursor {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn advance(&self, to: Cursor) {
+        self.head.fetch_max(to, Ordering::AcqRel);
+    }
+
+    fn knock(&self) {
+        self.knocks.send_modify(|knocks| *knocks += 1);
+    }
+}
+
+/// The store in one database. It works within the tokio runtime that opened it.
+pub struct Firestore {
+    inner: Arc<Inner>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl std::fmt::Debug for Firestore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Firestore").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Firestore {
+    /// Opens the store, and makes its first documents in a database that has none. Nothing is tried twice.
+    ///
+    /// # Errors
+    /// [`OpenError`], in words for the operator: the options are wrong, there are no credentials, the database does not
+    /// answer or lets nobody in, or a newer version has written into it.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        options.check()?;
+        let client = connect::connect(&options).await?;
+        let names = Names::new(client.root(), &options.prefix);
+        let failed = |fail: Fail| {
+            let (project, database) = (&options.project_id, &options.database_id);
+            let why = format!(
+                "the database {database} of project {project} does not open: {}",
+                StoreError::from(fail.clone())
+            );
+            if matches!(fail, Fail::Unavailable(_) | Fail::Conflict) {
+                OpenError::Unreachable(why)
+            } else {
+                OpenError::Refused(why)
+            }
+        };
+        let random = Random::default();
+        let (router, read_at) = state::layout(&client, &names).await.map_err(failed)??;
+        let inner = Arc::new(Inner {
+            client,
+            names,
+            router,
+            head: AtomicU64::new(through(read_at)),
+            knocks: watch::Sender::new(0),
+            saves: Semaphore::new(SAVES_MAX),
+            hiding: Hiding::default(),
+            epochs: Epochs::default(),
+            places: Places::default(),
+            random,
+            stats: StatsCache::default(),
+            options: options.clone(),
+        });
+        inner.learn_vanished().await.map_err(failed)?;
+        let tasks = [
+            tokio::spawn(knocks::listen(Arc::downgrade(&inner))),
+            tokio::spawn(knocks::write_epochs(Arc::downgrade(&inner))),
+        ];
+        Ok(Self { inner, tasks })
+    }
+
+    /// Writes what waits to be written: epochs of groups, which the registry shows. Nothing else is lost without it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        Ok(self.inner.flush().await?)
+    }
+}
+
+impl Drop for Firestore {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Store for Firestore {
+    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
+        Box::pin(self.inner.save(batch))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async move { Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?) })
+    }
+
+    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+        Box::pin(async move { Ok(self.inner.after(cursor, entries_max).await?) })
+    }
+
+    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move { Ok(self.inner.events_at(cursors).await?) })
+    }
+
+    fn head(&self) -> Cursor {
+        self.inner.head()
+    }
+
+    fn router(&self) -> Router {
+        self.inner.router
+    }
+
+    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.inner.knocks.subscribe())
+    }
+
+    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { Ok(self.inner.holds(id).await?) })
+    }
+
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+        Box::pin(async move { Ok(self.inner.group(id).await?) })
+    }
+
+    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
+        Box::pin(async move { Ok(self.inner.groups_of(keys).await?) })
+    }
+
+    fn claim_key_packages<'a>(
+        &'a self,
+        owner: &'a PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+        Box::pin(async move { Ok(self.inner.claim(owner, packages_max, now).await?) })
+    }
+
+    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move { Ok(self.inner.sweep(now, events_max).await?) })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        Box::pin(async move { Ok(self.inner.stats().await?) })
+    }
+}

@@ -1,0 +1,196 @@
+//! Where things lie: collections, fields, and the names of documents.
+//!
+//! Names are made of digits alone, in hex and of fixed lengths, so that nothing that a client says can break a path.
+
+use nostr_extensions::NostrGroupId;
+use nostr_protocol::{EventId, PublicKey};
+use sha2::{Digest as _, Sha256};
+
+use super::value::hex;
+use crate::shared::facts::Address;
+
+/// Fields that queries name, and those that are too large for an index.
+pub(super) mod field {
+    /// When the log's document was taken in by the service, in milliseconds.
+    pub(in crate::firestore) const AT: &str = "at";
+    pub(in crate::firestore) const CREATED_AT: &str = "created_at";
+    /// When the service's lifetime policy, or the sweeper, may remove the document.
+    pub(in crate::firestore) const EXPIRES_AT: &str = "expires_at";
+    pub(in crate::firestore) const PREFIXES: &str = "prefixes";
+    /// Members of a group, as numbers.
+    pub(in crate::firestore) const KEYS: &str = "keys";
+    pub(in crate::firestore) const MANAGED: &str = "managed";
+    pub(in crate::firestore) const PENDING: &str = "pending";
+    /// The document's own name.
+    pub(in crate::firestore) const NAME: &str = "__name__";
+}
+
+/// Kinds of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Collection {
+    /// Events, by id.
+    Events,
+    /// One document for each commit.
+    Log,
+    /// Who holds an address.
+    Addresses,
+    /// KeyPackages, by owner.
+    Owners,
+    /// KeyPackages that are used up.
+    Claimed,
+    /// What was deleted, and by whom.
+    Tombstones,
+    /// Keys that vanished.
+    Vanished,
+    /// Groups.
+    Groups,
+    /// Members of large groups.
+    Members,
+    /// The registry's epochs.
+    Epochs,
+    /// Who founded groups lately.
+    Founders,
+    /// What there is one of.
+    Meta,
+}
+
+impl Collection {
+    pub(super) const ALL: [Self; 12] = [
+        Self::Events,
+        Self::Log,
+        Self::Addresses,
+        Self::Owners,
+        Self::Claimed,
+        Self::Tombstones,
+        Self::Vanished,
+        Self::Groups,
+        Self::Members,
+        Self::Epochs,
+        Self::Founders,
+        Self::Meta,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Log => "log",
+            Self::Addresses => "addresses",
+            Self::Owners => "owners",
+            Self::Claimed => "claimed",
+            Self::Tombstones => "tombstones",
+            Self::Vanished => "vanished",
+            Self::Groups => "groups",
+            Self::Members => "members",
+            Self::Epochs => "epochs",
+            Self::Founders => "founders",
+            Self::Meta => "meta",
+        }
+    }
+
+    /// The fields that its documents have, and no others.
+    pub(super) const fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Events => &[
+                "record",
+                "received_at",
+                field::EXPIRES_AT,
+                "flags",
+                "place",
+                field::PREFIXES,
+                field::CREATED_AT,
+                "address",
+            ],
+            Self::Log => &[field::AT, "place", "entries"],
+            Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
+            Self::Owners => &["packages"],
+            Self::Claimed => &[],
+            Self::Tombstones => &["public"],
+            Self::Vanished => &["until", field::PENDING],
+            Self::Groups => &["group", "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
+            Self::Members => &["group", "members", field::KEYS],
+            Self::Epochs => &["epoch"],
+            Self::Founders => &["times"],
+            Self::Meta => &["version", "router", "swept"],
+        }
+    }
+}
+
+/// Names of collections and documents in one database.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    root: String,
+    prefix: String,
+}
+
+impl Names {
+    /// Of the documents under `root`, in collections that begin with `prefix`.
+    pub(super) fn new(root: &str, prefix: &str) -> Self {
+        Self { root: root.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    pub(super) fn collection(&self, collection: Collection) -> String {
+        format!("{}_{}", self.prefix, collection.name())
+    }
+
+    fn document(&self, collection: Collection, id: impl std::fmt::Display) -> String {
+        format!("{}/{}_{}/{id}", self.root, self.prefix, collection.name())
+    }
+
+    pub(super) fn event(&self, id: &EventId) -> String {
+        self.document(Collection::Events, id.to_hex())
+    }
+
+    pub(super) fn log(&self, id: &str) -> String {
+        self.document(Collection::Log, id)
+    }
+
+    pub(super) fn address(&self, address: &Address) -> String {
+        self.document(Collection::Addresses, hex(address))
+    }
+
+    /// By the hex of it.
+    pub(super) fn address_named(&self, address: &str) -> String {
+        self.document(Collection::Addresses, address)
+    }
+
+    pub(super) fn owner(&self, owner: &PublicKey) -> String {
+        self.document(Collection::Owners, owner.to_hex())
+    }
+
+    pub(super) fn claimed(&self, owner: &PublicKey, content_hash: &[u8; 32]) -> String {
+        self.document(Collection::Claimed, format_args!("{}_{}", owner.to_hex(), hex(content_hash)))
+    }
+
+    pub(super) fn tombstone(&self, target: &EventId, by: &PublicKey) -> String {
+        self.document(Collection::Tombstones, format_args!("{}_{}", target.to_hex(), by.to_hex()))
+    }
+
+    pub(super) fn vanished(&self, key: &PublicKey) -> String {
+        self.document(Collection::Vanished, key.to_hex())
+    }
+
+    pub(super) fn group(&self, group: &NostrGroupId) -> String {
+        self.document(Collection::Groups, group_hash(group))
+    }
+
+    pub(super) fn epoch(&self, group: &NostrGroupId) -> String {
+        self.document(Collection::Epochs, group_hash(group))
+    }
+
+    pub(super) fn members(&self, shard: &str) -> String {
+        self.document(Collection::Members, shard)
+    }
+
+    pub(super) fn founder(&self, founder: &PublicKey) -> String {
+        self.document(Collection::Founders, founder.to_hex())
+    }
+
+    /// What there is one of: the layout with the router's key, and how far the log was swept.
+    pub(super) fn meta(&self, id: &str) -> String {
+        self.document(Collection::Meta, id)
+    }
+}
+
+fn group_hash(group: &NostrGroupId) -> String {
+    hex(&Sha256::digest(group.as_str().as_bytes()))
+}

@@ -1,0 +1,184 @@
+//! Saving: read, decide, commit; and again where others were faster.
+//!
+//! A batch is one Commit where it fits. Events of one commit have one commit time; their places within its microsecond
+//! begin at a number that is drawn by lot, as two commits that have nothing to do with each other may have the same time:
+//! at a hundred commits a second two events share a cursor about once in a hundred hours, and are then both found under it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use gcloud_sdk::google::firestore::v1::Write;
+use nostr_extensions::Admitted;
+
+use super::{
+    Inner,
+    clock::{self, PLACES},
+    events,
+    fail::Fail,
+    follow::Place,
+    load::Loaded,
+};
+use crate::{
+    Saved, StoreError,
+    shared::{
+        EPHEMERAL,
+        batch::{Decided, cut, decide},
+    },
+};
+
+/// Most bytes of one Commit. The service takes 10 MiB with the index entries that it makes, gRPC's default and the
+/// emulator 4 MiB a message.
+const COMMIT_BYTES_MAX: usize = 3 << 20;
+/// Most tries at a commit that others overtake.
+pub(super) const TRIES_MAX: u32 = 16;
+/// Longest wait before the second try, and before any try, in milliseconds.
+const WAIT_MS_FIRST: u64 = 8;
+const WAIT_MS_MAX: u64 = 400;
+
+impl Inner {
+    /// See [`crate::Store::save`]. It goes on when nobody waits for it any more: what is half done would hold up others.
+    pub(super) async fn save(self: &Arc<Self>, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let count = batch.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let inner = Arc::clone(self);
+        let saving = tokio::spawn(async move {
+            let Ok(_place) = inner.saves.acquire().await else { return Vec::new() };
+            inner.save_in_parts(batch).await
+        });
+        let saved = saving.await.unwrap_or_default();
+        if saved.len() == count {
+            return saved;
+        }
+        vec![Err(StoreError::Unavailable("the store was stopped".to_owned())); count]
+    }
+
+    async fn save_in_parts(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut down: Option<StoreError> = None;
+        for part in cut(batch).into_iter().flat_map(|part| self.in_size(part)) {
+            // Where the service is away, nobody waits for it once for each part.
+            match &down {
+                Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
+                None => {
+                    let saved = self.save_part(&part).await;
+                    down = saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it)).cloned());
+                    answers.extend(saved);
+                }
+            }
+        }
+        answers
+    }
+
+    /// Parts that fit into a commit, by estimate.
+    fn in_size(&self, batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
+        let events_max = self.options.batch_size.saturating_sub(1).max(1);
+        let mut parts: Vec<Vec<Admitted>> = Vec::new();
+        let mut bytes = 0;
+        for admitted in batch {
+            let len = events::byte_len(admitted.event().view());
+            match parts.last_mut().filter(|part| part.len() < events_max && bytes + len <= COMMIT_BYTES_MAX) {
+                Some(part) => {
+                    bytes += len;
+                    part.push(admitted);
+                }
+                None => {
+                    bytes = len;
+                    parts.push(vec![admitted]);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Saves a part; where it does not go as a whole, in halves, until what the service does not take stands alone.
+    fn save_part<'a>(&'a self, part: &'a [Admitted]) -> BoxFuture<'a, Vec<Result<Saved, StoreError>>> {
+        Box::pin(async move {
+            match self.save_whole(part).await {
+                Ok(saved) => saved.into_iter().map(Ok).collect(),
+                Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
+                    let (front, back) = part.split_at(part.len() / 2);
+                    let mut saved = self.save_part(front).await;
+                    match saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it))).cloned() {
+                        Some(error) => saved.extend(back.iter().map(|_| Err(error.clone()))),
+                        None => saved.extend(self.save_part(back).await),
+                    }
+                    saved
+                }
+                Err(fail) => vec![Err(fail.into()); part.len()],
+            }
+        })
+    }
+
+    async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+        let mut tries = 0;
+        loop {
+            match self.try_to_save(part).await {
+                Err(Fail::Conflict) if tries + 1 < TRIES_MAX => self.wait_before(tries).await,
+                done => return done,
+            }
+            tries += 1;
+        }
+    }
+
+    /// Lets others pass before another try.
+    pub(super) async fn wait_before(&self, tries: u32) {
+        let most = (WAIT_MS_FIRST << tries.min(16)).min(WAIT_MS_MAX);
+        tokio::time::sleep(Duration::from_millis(1 + self.random.below(most))).await;
+    }
+
+    async fn try_to_save(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+        let Loaded { facts, mut known, transaction } = self.load(part).await?;
+        let decided = decide(part, facts, &self.router);
+        let count = decided.changes.put.len() as u64;
+        let place = self.random.below(PLACES.saturating_sub(count));
+        let writes = self.writes(&decided.changes, &mut known, place);
+        let writes = writes.and_then(|writes| self.of_size(writes, part.len()));
+        match writes {
+            Ok(writes) if !writes.is_empty() => {
+                let time = self.client.commit(writes, transaction).await?;
+                Ok(self.committed(decided, time, place))
+            }
+            other => {
+                if let Some(transaction) = transaction {
+                    self.client.rollback(transaction).await;
+                }
+                other.map(|_| decided.answers(|_| 0))
+            }
+        }
+    }
+
+    /// An event with all its effects is never divided, however many writes that is.
+    fn of_size(&self, writes: Vec<Write>, events: usize) -> Result<Vec<Write>, Fail> {
+        let bytes: usize = writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum();
+        let is_large = writes.len() > self.options.batch_size || bytes > COMMIT_BYTES_MAX;
+        if is_large && events > 1 { Err(Fail::Large) } else { Ok(writes) }
+    }
+
+    /// Takes note of what is durable now.
+    fn committed(&self, decided: Decided, time: clock::Micros, place: u64) -> Vec<Saved> {
+        let cursor_of = |n: usize| clock::cursor(time, place + n as u64);
+        let changes = &decided.changes;
+        for (n, put) in changes.put.iter().enumerate() {
+            if put.flags & EPHEMERAL == 0 {
+                self.places.keep(cursor_of(n), Place::Stored(put.event.id()));
+            }
+        }
+        for (key, until) in &changes.vanished {
+            self.hiding.learn(*key, *until, time);
+        }
+        for (group, epoch) in &changes.epochs {
+            self.epochs.rise(group, *epoch);
+        }
+        if !changes.put.is_empty() {
+            self.advance(cursor_of(changes.put.len() - 1));
+            self.knock();
+        }
+        decided.answers(cursor_of)
+    }
+}
+
+const fn is_down(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
+}

@@ -1,0 +1,150 @@
+//! Answers that are one look: whether an event is stored, a group's state, a key's groups, how much there is.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nostr_extensions::{GroupState, GroupStatus, GroupView, NostrGroupId, Router};
+use nostr_protocol::{EventId, PublicKey};
+use parking_lot::Mutex;
+
+use super::{
+    Inner,
+    client::Client,
+    clock::{Micros, through},
+    events::Stored,
+    fail::Fail,
+    groups::{Head, number, unpack},
+    names::{Collection, Names},
+    query::{self, VALUES_MAX},
+    value::{self, Fields, Read as _, State},
+};
+use crate::{Cursor, OpenError, Stats};
+
+/// The layout of documents that this version writes.
+const LAYOUT: u64 = 1;
+/// Most groups that one query gives.
+const MEMBERSHIPS_MAX: usize = 1_000;
+/// Most reads of a group that changes while it is read.
+const READS_MAX: usize = 8;
+
+/// The last count, and when it was made.
+#[derive(Debug, Default)]
+pub(super) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
+
+/// The database's router, which the first process to come makes, and when it was read.
+pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(Router, Micros), OpenError>, Fail> {
+    let name = names.meta("layout");
+    // Whoever is second finds what the first one wrote.
+    for _ in 0..2 {
+        let got = client.get(vec![name.clone()], None).await?;
+        if let Some(document) = got.get(&name) {
+            let version = document.secs("version").ok_or(Fail::Damaged("the layout"))?;
+            if version > LAYOUT {
+                return Ok(Err(OpenError::Refused(format!(
+                    "Firestore holds documents of layout {version}, which a newer rnostr wrote; this one knows {LAYOUT}"
+                ))));
+            }
+            let key =
+                document.bytes("router").and_then(|key| key.try_into().ok()).ok_or(Fail::Damaged("the layout"))?;
+            return Ok(Ok((Router::new(key), got.read_at)));
+        }
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
+        let fields = Fields::default().number("version", LAYOUT).bytes("router", key.to_vec());
+        match client.commit(vec![value::put(name.clone(), fields, State::Absent)], None).await {
+            Ok(_) | Err(Fail::Conflict) => {}
+            Err(fail) => return Err(fail),
+        }
+    }
+    Err(Fail::Damaged("a layout that is there and is not"))
+}
+
+impl Inner {
+    pub(super) async fn holds(&self, id: &EventId) -> Result<bool, Fail> {
+        let name = self.names.event(id);
+        // To see whether it is hidden takes the event.
+        let fields = self.hiding.is_empty().then_some(&["place"][..]);
+        let got = self.client.get(vec![name.clone()], fields).await?;
+        match (got.get(&name), fields) {
+            (None, _) => Ok(false),
+            (Some(_), Some(_)) => Ok(true),
+            (Some(document), None) => Ok(!self.hiding.hides(Stored::read(document)?.event.view())),
+        }
+    }
+
+    pub(super) async fn group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+        for tries in 0..READS_MAX {
+            match self.read_group(id).await {
+                Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,
+                read => return read,
+            }
+        }
+        Err(Fail::Conflict)
+    }
+
+    async fn read_group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+        let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
+        let pending = self.epochs.last(id);
+        let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
+        let head = Head::read(got.get(&head_name))?;
+        let status = match head.record.clone() {
+            None if head.unlisted => GroupStatus::Unlisted,
+            None => GroupStatus::Unknown,
+            Some(mut record) => {
+                let stored = got.get(&epoch_name).and_then(|document| document.secs("epoch"));
+                record.last_epoch = record.last_epoch.max(stored).max(pending);
+                let mut members = head.inline();
+                let shards = head.shards(&self.names, None);
+                let lists = self.client.get(shards.clone(), None).await?;
+                for shard in shards {
+                    let document = lists.get(&shard).ok_or(Fail::Conflict)?;
+                    let packed = document.bytes("members").unwrap_or_default();
+                    members.extend(unpack(packed).ok_or(Fail::Damaged("members"))?);
+                }
+                GroupStatus::Managed(Arc::new(GroupView { record, members: members.into_iter().collect() }))
+            }
+        };
+        Ok((GroupState { id: id.clone(), status }, through(got.read_at)))
+    }
+
+    pub(super) async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+        let numbers: Vec<i64> = keys.iter().map(number).collect();
+        let asked = numbers.chunks(VALUES_MAX).flat_map(|numbers| {
+            [Collection::Groups, Collection::Members].map(|collection| self.memberships(collection, numbers))
+        });
+        let found = futures_util::future::try_join_all(asked).await?;
+        let groups: BTreeSet<NostrGroupId> = found.into_iter().flatten().collect();
+        Ok(groups.into_iter().collect())
+    }
+
+    async fn memberships(&self, collection: Collection, keys: &[i64]) -> Result<Vec<NostrGroupId>, Fail> {
+        let mut groups = Vec::new();
+        let mut behind: Option<String> = None;
+        loop {
+            let asked = query::memberships(&self.names, collection, keys, behind.as_deref(), MEMBERSHIPS_MAX);
+            let found = self.client.query(asked).await?.documents;
+            groups.extend(found.iter().filter_map(|document| NostrGroupId::parse(document.text("group")?)));
+            if found.len() < MEMBERSHIPS_MAX {
+                return Ok(groups);
+            }
+            behind = found.last().map(|document| document.name.clone());
+        }
+    }
+
+    pub(super) async fn stats(&self) -> Result<Stats, Fail> {
+        let known = *self.stats.0.lock();
+        if let Some((_, stats)) = known.filter(|(at, _)| at.elapsed() < Duration::from_secs(self.options.stats_secs)) {
+            return Ok(stats);
+        }
+        let (events, groups) = tokio::try_join!(
+            self.client.count(query::all_events(&self.names), None),
+            self.client.count(query::managed_groups(&self.names), None),
+        )?;
+        let stats = Stats { events, groups, bytes_used: 0, bytes_max: 0 };
+        *self.stats.0.lock() = Some((Instant::now(), stats));
+        Ok(stats)
+    }
+}

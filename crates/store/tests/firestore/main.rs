@@ -1,0 +1,81 @@
+//! The store in Firestore keeps every promise of the suite, and those that only a shared store has to keep.
+#![cfg(feature = "firestore")]
+#![allow(clippy::expect_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use nostr_store::{
+    Store,
+    firestore::{Firestore, Options},
+    memory::Memory,
+    suite::{
+        random::{Pair, strategy::step},
+        world::Subject,
+    },
+};
+use proptest::{
+    collection::vec,
+    test_runner::{Config, TestRunner},
+};
+use rnostr_test_services::{FirestoreEmulator, require};
+
+/// A database of its own.
+struct Database(Options);
+
+impl Database {
+    fn new() -> Option<Self> {
+        require(FirestoreEmulator::shared_available())?;
+        let emulator = FirestoreEmulator::shared();
+        let emulator_host = Some(emulator.host());
+        Some(Self(Options { emulator_host, stats_secs: 0, ..Options::new(&emulator.project()) }))
+    }
+
+    async fn open(&self) -> Arc<Firestore> {
+        Arc::new(Firestore::open(self.0.clone()).await.expect("the database opens"))
+    }
+
+    /// Several stores over it, as of several processes.
+    async fn open_all<const N: usize>(&self) -> [Arc<Firestore>; N] {
+        let mut stores = Vec::new();
+        for _ in 0..N {
+            stores.push(self.open().await);
+        }
+        stores.try_into().unwrap_or_else(|_| unreachable!("as many were opened"))
+    }
+}
+
+async fn subject() -> Option<Subject> {
+    let store = Database::new()?.open().await;
+    Some(Subject { store, keep: Box::new(()) })
+}
+
+mod suite {
+    nostr_store::conformance!(super::subject);
+}
+
+#[test]
+fn it_answers_as_the_oracle() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let config = Config { cases: 8, max_shrink_iters: 100, failure_persistence: None, ..Config::default() };
+    let tried = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
+        let Some(database) = Database::new() else { return Ok(()) };
+        runtime.block_on(async {
+            let mut last: Option<Arc<Firestore>> = None;
+            let open = async || {
+                // As at a stop: what waits is written.
+                if let Some(last) = last.take() {
+                    last.flush().await.expect("what waits is written");
+                }
+                let store = database.open().await;
+                last = Some(Arc::clone(&store));
+                store as Arc<dyn Store>
+            };
+            Pair::new(Arc::new(Memory::new()), open).await.run(&steps).await;
+        });
+        Ok(())
+    });
+    if let Err(failed) = tried {
+        panic!("{failed}");
+    }
+}
