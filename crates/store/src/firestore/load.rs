@@ -329,11 +329,11 @@ impl Inner {
             });
             if let Some(view) = &mut view {
                 let stored = plain.get(&self.names.epoch(&id)).and_then(|document| document.secs("epoch"));
-                let last = view.record.last_epoch.max(stored).max(self.epochs.last(&id));
-                view.record.last_epoch = last;
+                view.record.last_epoch = view.record.last_epoch.max(stored);
                 if wanted.members.iter().any(|(group, _)| *group == id) {
-                    self.epochs.learn(&id, last);
+                    self.epochs.learn(&id, view.record.last_epoch);
                 }
+                view.record.last_epoch = view.record.last_epoch.max(self.epochs.last(&id));
             }
             if view.is_some() || group.head.unlisted {
                 let view = view.map(std::sync::Arc::new);
