@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Streaming};
 
 use super::{
-    clock::{Micros, micros, timestamp},
+    clock::{Micros, micros},
     fail::Fail,
     query,
 };
@@ -241,8 +241,8 @@ impl Client {
         .await
     }
 
-    /// How many a query finds, and when; as of an earlier read, where its time is given.
-    pub(super) async fn count(&self, asked: StructuredQuery, as_of: Option<Micros>) -> Result<u64, Fail> {
+    /// How many a query finds, and when it was read.
+    pub(super) async fn count(&self, asked: StructuredQuery) -> Result<(u64, Micros), Fail> {
         debug_assert_eq!(query::check(&asked), Ok(()));
         let count = aggregation::Operator::Count(aggregation::Count { up_to: None });
         let counted = StructuredAggregationQuery {
@@ -252,8 +252,7 @@ impl Client {
         let message = RunAggregationQueryRequest {
             parent: self.root.clone(),
             query_type: Some(run_aggregation_query_request::QueryType::StructuredAggregationQuery(counted)),
-            consistency_selector: as_of
-                .map(|time| run_aggregation_query_request::ConsistencySelector::ReadTime(timestamp(time))),
+            consistency_selector: None,
             explain_options: None,
             request_options: None,
         };
@@ -261,10 +260,12 @@ impl Client {
             let failed = |status| Fail::of("count", &status);
             let mut answers =
                 self.api.clone().run_aggregation_query(Self::request(message)).await.map_err(failed)?.into_inner();
+            let mut read_at = None;
             while let Some(answer) = answers.message().await.map_err(failed)? {
+                read_at = earlier(read_at, answer.read_time);
                 let value = answer.result.and_then(|mut result| result.aggregate_fields.remove("count"));
                 if let Some(ValueType::IntegerValue(count)) = value.and_then(|value| value.value_type) {
-                    return Ok(u64::try_from(count).unwrap_or(0));
+                    return Ok((u64::try_from(count).unwrap_or(0), read_at.unwrap_or_default()));
                 }
             }
             Err(Fail::Damaged("a count without a number"))

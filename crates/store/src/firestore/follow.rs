@@ -29,13 +29,13 @@ use super::{
 use crate::{Cursor, LogEntry, LogPage, shared::EPHEMERAL_SECS};
 
 /// How much later than it was taken in a commit may have its time, in seconds: a call has ended by then, or never will.
-const LAG_SECS: u64 = 3 * CALL_SECS_MAX;
+pub(super) const LAG_SECS: u64 = 3 * CALL_SECS_MAX;
 /// How much ahead the clock may be by which `at` is set, in seconds.
 const SKEW_SECS: u64 = 1;
 /// How long the log is kept, in seconds.
 pub(super) const LOG_KEPT_SECS: u64 = 3_600;
 /// Most documents of the log that one query reads.
-const LOG_DOCUMENTS_MAX: usize = 100;
+pub(super) const LOG_DOCUMENTS_MAX: usize = 100;
 /// Most such queries of one call.
 const LOG_QUERIES_MAX: usize = 100;
 /// Most bytes of places that are remembered, by estimate.
@@ -86,22 +86,29 @@ impl Places {
 }
 
 /// A part of the log's documents.
-struct Part {
-    logs: Vec<Logs>,
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) logs: Vec<Logs>,
     /// All that was committed by then is among them.
-    known_to: Micros,
-    read_at: Micros,
+    pub(super) known_to: Micros,
+    pub(super) read_at: Micros,
 }
 
 impl Inner {
     /// See [`crate::Store::after`].
     pub(super) async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
-        let part = self.logs_behind(cursor, entries_max).await?;
+        let entries_max = entries_max.max(1);
+        let part = match self.logs_by_tail(time_of(cursor)).await? {
+            Some(part) => part,
+            None => self.logs_behind(cursor, entries_max).await?,
+        };
+        let mut entries: Vec<LogEntry> = Vec::new();
+        let mut cursor = cursor;
         if let Some(gone) = self.gone_behind(cursor, part.read_at).await? {
-            return Ok(gone);
+            cursor = gone.cursor;
+            entries.push(gone);
         }
         let known_to = through(part.known_to).max(cursor);
-        let mut entries: Vec<LogEntry> = Vec::new();
         for log in &part.logs {
             let is_late = part.read_at.saturating_sub(log.time) > EPHEMERAL_SECS * SEC;
             for (place, logged) in log.places().filter(|(place, _)| *place > cursor && *place <= known_to) {
@@ -116,15 +123,17 @@ impl Inner {
         }
         entries.sort_by_key(|entry| entry.cursor);
         let mut page = LogPage { entries, through: known_to };
-        if page.entries.len() > entries_max.max(1) {
+        if page.entries.len() > entries_max {
             // What shares a place goes together.
-            let last = page.entries[entries_max.max(1) - 1].cursor;
+            let last = page.entries[entries_max - 1].cursor;
             page.entries.retain(|entry| entry.cursor <= last);
             page.through = last;
         }
         if let Some(last) = page.entries.last() {
             self.advance(last.cursor);
         }
+        // Of the last microsecond there may be more to give.
+        self.given(time_of(page.through).saturating_sub(1));
         Ok(page)
     }
 
@@ -150,6 +159,9 @@ impl Inner {
             part.known_to = to.min(part.read_at);
             let known = part.logs.iter().filter(|log| log.time <= part.known_to);
             let entries = known.flat_map(Logs::places).filter(|(place, _)| *place > cursor).count();
+            if is_all {
+                self.remember_part(&part, from);
+            }
             if is_all || entries > entries_max {
                 break;
             }
@@ -158,7 +170,7 @@ impl Inner {
     }
 
     /// What to say to who comes from before the log begins.
-    async fn gone_behind(&self, cursor: Cursor, read_at: Micros) -> Result<Option<LogPage>, Fail> {
+    async fn gone_behind(&self, cursor: Cursor, read_at: Micros) -> Result<Option<LogEntry>, Fail> {
         let since = time_of(cursor);
         if since >= read_at.saturating_sub((LOG_KEPT_SECS - LAG_SECS) * SEC) {
             return Ok(None);
@@ -169,16 +181,14 @@ impl Inner {
         if since >= swept {
             return Ok(None);
         }
-        let place = through(swept);
-        let entry = LogEntry {
-            cursor: place,
+        Ok(Some(LogEntry {
+            cursor: through(swept),
             kind: Kind::VANISH,
             touches: Touches::EveryGroup,
             group: None,
             routes: Vec::new(),
             sealed: None,
-        };
-        Ok(Some(LogPage { entries: vec![entry], through: place }))
+        }))
     }
 
     /// See [`crate::Store::events_at`].

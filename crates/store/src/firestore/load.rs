@@ -366,9 +366,9 @@ impl Inner {
             }
         }
         let counts = recipients.into_iter().map(|key| async move {
-            let (heads, shards) = tokio::try_join!(
-                self.client.count(query::memberships_of(&self.names, Collection::Groups, &key), None),
-                self.client.count(query::memberships_of(&self.names, Collection::Members, &key), None),
+            let ((heads, _), (shards, _)) = tokio::try_join!(
+                self.client.count(query::memberships_of(&self.names, Collection::Groups, &key)),
+                self.client.count(query::memberships_of(&self.names, Collection::Members, &key)),
             )?;
             Ok((key, usize::try_from(heads + shards).unwrap_or(usize::MAX)))
         });

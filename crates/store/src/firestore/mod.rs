@@ -41,6 +41,7 @@ mod save;
 mod scan;
 mod state;
 mod sweep;
+mod tail;
 mod value;
 mod write;
 
@@ -67,6 +68,7 @@ use self::{
     names::Names,
     scan::Scan,
     state::StatsCache,
+    tail::Tail,
 };
 use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
 
@@ -140,6 +142,7 @@ struct Inner {
     hiding: Hiding,
     epochs: Epochs,
     places: Places,
+    tail: Tail,
     random: Random,
     stats: StatsCache,
 }
@@ -204,6 +207,7 @@ impl Firestore {
             hiding: Hiding::default(),
             epochs: Epochs::default(),
             places: Places::default(),
+            tail: Tail::default(),
             random,
             stats: StatsCache::default(),
             options: options.clone(),

@@ -139,9 +139,9 @@ impl Inner {
         if let Some((_, stats)) = known.filter(|(at, _)| at.elapsed() < Duration::from_secs(self.options.stats_secs)) {
             return Ok(stats);
         }
-        let (events, groups) = tokio::try_join!(
-            self.client.count(query::all_events(&self.names), None),
-            self.client.count(query::managed_groups(&self.names), None),
+        let ((events, _), (groups, _)) = tokio::try_join!(
+            self.client.count(query::all_events(&self.names)),
+            self.client.count(query::managed_groups(&self.names)),
         )?;
         let stats = Stats { events, groups, bytes_used: 0, bytes_max: 0 };
         *self.stats.0.lock() = Some((Instant::now(), stats));

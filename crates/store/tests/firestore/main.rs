@@ -2,6 +2,11 @@
 #![cfg(feature = "firestore")]
 #![allow(clippy::expect_used, reason = "a test")]
 
+mod documents;
+mod large;
+mod outages;
+mod races;
+
 use std::sync::Arc;
 
 use nostr_store::{
@@ -10,7 +15,7 @@ use nostr_store::{
     memory::Memory,
     suite::{
         random::{Pair, strategy::step},
-        world::Subject,
+        world::{Subject, World},
     },
 };
 use proptest::{
@@ -44,6 +49,10 @@ impl Database {
     }
 }
 
+fn world(store: &Arc<Firestore>) -> World {
+    World::new(Subject { store: Arc::clone(store) as Arc<dyn Store>, keep: Box::new(()) })
+}
+
 async fn subject() -> Option<Subject> {
     let store = Database::new()?.open().await;
     Some(Subject { store, keep: Box::new(()) })
@@ -57,7 +66,7 @@ mod suite {
 fn it_answers_as_the_oracle() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let config = Config { cases: std::env::var("CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(8), max_shrink_iters: 100, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 8, max_shrink_iters: 100, failure_persistence: None, ..Config::default() };
     let tried = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
         let Some(database) = Database::new() else { return Ok(()) };
         runtime.block_on(async {

@@ -1,0 +1,100 @@
+//! Documents that go without the store's doing, and the files by which a database is set up.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use nostr_extensions::gate::Touches;
+use nostr_protocol::EventId;
+use nostr_store::{
+    Saved, Store,
+    firestore::{PREFIX, indexes_json, rules},
+    suite::world::{START, event, everyone, id_of, key, key_package, new},
+};
+
+use super::{Database, world};
+
+/// A call of the emulator's plain interface.
+fn call(database: &Database, method: &str, path: &str, body: &str) {
+    let host = database.0.emulator_host.as_deref().expect("an emulator");
+    let url = format!("/v1/projects/{}/databases/(default)/documents/{path}", database.0.project_id);
+    let mut stream = TcpStream::connect(host).expect("a connection");
+    let head = format!("{method} {url} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer owner\r\n");
+    let rest = format!("Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    stream.write_all((head + &rest).as_bytes()).expect("a request");
+    // It may leave the connection open.
+    let mut answer = [0; 1_024];
+    let count = stream.read(&mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..count]));
+}
+
+/// As the service's lifetime policy removes an event.
+fn remove(database: &Database, id: EventId) {
+    call(database, "DELETE", &format!("{PREFIX}_events/{id}"), "");
+}
+
+#[tokio::test]
+async fn an_event_that_goes_alone_leaves_nothing_in_the_way() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    let profile = id_of(&new(world.publish(&event(0, "profile"), "alice").await));
+    let packages = [1, 2, 3].map(|n| key_package(&n.to_string(), &format!("ref {n}")));
+    let mut ids = Vec::new();
+    for package in &packages {
+        ids.push(id_of(&new(world.publish(package, "alice").await)));
+    }
+    remove(&database, profile);
+    remove(&database, ids[0]);
+    assert!(!world.holds(profile).await);
+    let older = id_of(&new(world.publish(&event(0, "older").at(START - 5), "alice").await));
+    assert_eq!(world.find(r#"{"kinds":[0]}"#, everyone()).await, [older]);
+    let claim = async || -> Vec<EventId> {
+        let claimed = store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
+        claimed.iter().map(id_of).collect()
+    };
+    assert_eq!(claim().await, [ids[1]]);
+    assert_eq!(claim().await, [ids[2]], "the last one left");
+    assert_eq!(claim().await, [ids[2]]);
+    assert!(matches!(world.publish(&packages[1], "alice").await, Saved::Deleted));
+}
+
+#[tokio::test]
+async fn who_comes_from_before_the_log_forgets_what_it_knew() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    let old = new(world.publish(&event(1, "old"), "alice").await);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later").as_micros();
+    let swept = format!(r#"{{"fields":{{"swept":{{"integerValue":"{now}"}}}}}}"#);
+    call(&database, "PATCH", &format!("{PREFIX}_meta/log"), &swept);
+    let later = new(world.publish(&event(1, "later"), "alice").await);
+    let log = store.after(1, 10).await.expect("the log");
+    assert_eq!(log.entries.len(), 2);
+    assert_eq!(log.entries[0].touches, Touches::EveryGroup);
+    assert!(log.entries[0].cursor > old.cursor() && log.entries[0].routes.is_empty());
+    assert_eq!(log.entries[1].cursor, later.cursor());
+    // Who is not so far back is told nothing of it.
+    let log = store.after(old.cursor(), 10).await.expect("the log");
+    assert_eq!(log.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), [later.cursor()]);
+}
+
+/// With `RNOSTR_UPDATE=1` it writes them.
+#[test]
+fn the_files_for_a_database_are_those_of_the_code() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for (name, made) in [("firestore.indexes.json", indexes_json(PREFIX)), ("firestore.rules", rules())] {
+        let path = deploy.join(name);
+        if std::env::var("RNOSTR_UPDATE").is_ok_and(|set| set == "1") {
+            std::fs::write(&path, &made).expect("the file is written");
+        }
+        let there = std::fs::read_to_string(&path).expect("the file");
+        assert_eq!(there, made, "{name} is not as the code makes it: RNOSTR_UPDATE=1 writes it");
+    }
+    let made: serde_json::Value = serde_json::from_str(&indexes_json(PREFIX)).expect("it is JSON");
+    assert_eq!(made["indexes"].as_array().map(Vec::len), Some(1));
+}

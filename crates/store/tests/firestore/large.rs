@@ -1,0 +1,119 @@
+//! What does not fit into one commit or one document, and what the service does not take.
+
+use nostr_extensions::{GroupStatus, Role};
+use nostr_store::{PageBounds, suite::world::WIDE};
+use nostr_store::{
+    Saved, Store, StoreError,
+    suite::world::{START, event, everyone, filter, group, id_of, key, message, new, roster, vanish, wrap},
+};
+
+use super::{Database, world};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_may_be_larger_than_a_commit() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    let mut batch = Vec::new();
+    for n in 0..1_200 {
+        batch.push(world.admitted(&event(1, &n.to_string()).at(START - n), "alice").await);
+    }
+    for n in 0..40 {
+        let long = format!("{n} {}", "x".repeat(240_000));
+        batch.push(world.admitted(&event(1, &long).at(START - 2_000 - n), "alice").await);
+    }
+    let saved = world.save(batch).await;
+    let cursors: Vec<u64> = saved.into_iter().map(|it| new(it).cursor()).collect();
+    assert!(cursors.len() == 1_240 && cursors.is_sorted_by(|a, b| a < b));
+    let log = store.after(0, 10_000).await.expect("the log");
+    assert_eq!(log.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), cursors);
+    let query = nostr_extensions::Query { filter: filter("{}"), scope: everyone() };
+    let bounds = PageBounds { events_max: 256, bytes_max: 256 << 10, ..WIDE };
+    assert_eq!(world.pages(&query, bounds, START).await.len(), 1_240);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_service_does_not_take_harms_no_other() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let mut world = world(&store);
+    world.policy.event_bytes_max = 2 << 20;
+    let mut batch = Vec::new();
+    for n in 0..9 {
+        let content = if n == 5 { "x".repeat(1_100_000) } else { n.to_string() };
+        batch.push(world.admitted(&event(1, &content), "alice").await);
+    }
+    let saved = store.save(batch).await;
+    for (n, saved) in saved.iter().enumerate() {
+        match saved {
+            Ok(Saved::New(_)) if n != 5 => {}
+            Err(StoreError::Event(_)) if n == 5 => {}
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_may_have_thousands_of_members() {
+    let Some(database) = Database::new() else { return };
+    let [a, b] = database.open_all().await;
+    let (here, there) = (world(&a), world(&b));
+    let names: Vec<String> = (0..5_000).map(|n| format!("member {n}")).collect();
+    let part = |from: usize, to: usize| names[from..to].iter().map(String::as_str).collect::<Vec<_>>();
+    new(here.publish(&roster("grp", 1, "bootstrap", &part(0, 2_000)), "admin").await);
+    new(there.publish(&roster("grp", 2, "add", &part(2_000, 4_000)), "admin").await);
+    new(here.publish(&roster("grp", 3, "add", &part(4_000, 5_000)), "admin").await);
+    new(there.publish(&roster("grp", 4, "promote", &[&names[4_321]]), "admin").await);
+    let members = there.members("grp").await.expect("a group");
+    assert_eq!(members.len(), 5_000);
+    assert!(members.iter().all(|(of, role)| (*role == Role::Admin) == (*of == key(&names[4_321]))));
+    for n in [0, 1_999, 2_500, 4_999] {
+        assert_eq!(b.groups_of(&[key(&names[n])]).await.expect("groups"), [group("grp")]);
+    }
+    here.send(&message("grp", "hello"), "throw-away", &names[3_333]).await;
+    let left = here.admitted(&message("grp", "too late"), &names[4_999]).await;
+    new(here.publish(&roster("grp", 5, "replace", &part(1_000, 3_000)), "admin").await);
+    assert_eq!(there.members("grp").await.map(|members| members.len()), Some(2_000));
+    assert!(matches!(there.save(vec![left]).await[..], [Saved::Refused(_)]));
+    assert!(b.groups_of(&[key(&names[4_999]), key(&names[0])]).await.expect("groups").is_empty());
+    assert_eq!(b.groups_of(&[key(&names[2_999])]).await.expect("groups"), [group("grp")]);
+    // Small again.
+    new(there.publish(&roster("grp", 6, "replace", &part(0, 3)), "admin").await);
+    let (state, _) = a.group(&group("grp")).await.expect("a state");
+    let GroupStatus::Managed(view) = state.status else { panic!("not managed") };
+    assert_eq!((view.members.len(), view.record.seq), (3, 6));
+    assert!(a.groups_of(&[key(&names[2_999])]).await.expect("groups").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_vanishes_takes_all_along_some_at_a_time() {
+    let Some(database) = Database::new() else { return };
+    let [a, b] = database.open_all().await;
+    let (here, there) = (world(&a), world(&b));
+    let mut batch = Vec::new();
+    for n in 0..700 {
+        batch.push(here.admitted(&event(1, &n.to_string()), "alice").await);
+        if n % 7 == 0 {
+            batch.push(here.admitted(&wrap("alice", &n.to_string()), "bob").await);
+        }
+    }
+    here.save(batch).await;
+    let id = id_of(&new(here.publish(&event(1, "one more"), "alice").await));
+    new(there.publish(&vanish(START), "alice").await);
+    // Who follows the log hears of it, and hides what is still there; so does who opens the store then.
+    let through = a.head();
+    a.after(through, 10).await.expect("the log");
+    let late = world_of_a_new_process(&database).await;
+    for world in [&here, &there, &late] {
+        assert!(!world.holds(id).await);
+        assert_eq!(world.find("{}", everyone()).await.len(), 1);
+    }
+    assert_eq!(a.sweep(START, 100).await.expect("a sweep"), 100);
+    assert_eq!(here.find("{}", everyone()).await.len(), 1);
+    here.sweep(START).await;
+    assert_eq!(a.stats().await.expect("stats").events, 1, "the request itself");
+}
+
+async fn world_of_a_new_process(database: &Database) -> nostr_store::suite::world::World {
+    world(&database.open().await)
+}
