@@ -8,6 +8,8 @@ use crate::StoreError;
 pub(super) enum Fail {
     /// Passing, or nothing that another try from here would mend: the words are for the log.
     Unavailable(String),
+    /// The database is not there, lets nobody in, or has no index for a query: somebody has to change something first.
+    Refused(String),
     /// What was read has changed meanwhile: what follows from it is to be found anew.
     Conflict,
     /// It is more than one commit takes.
@@ -24,6 +26,9 @@ impl Fail {
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::Invalid(words(what, status)),
             Code::Aborted => Self::Conflict,
+            Code::PermissionDenied | Code::Unauthenticated | Code::NotFound | Code::FailedPrecondition => {
+                Self::Refused(words(what, status))
+            }
             _ => Self::Unavailable(words(what, status)),
         }
     }
@@ -48,7 +53,7 @@ fn words(what: &str, status: &Status) -> String {
 impl From<Fail> for StoreError {
     fn from(fail: Fail) -> Self {
         match fail {
-            Fail::Unavailable(why) => Self::Unavailable(why),
+            Fail::Unavailable(why) | Fail::Refused(why) => Self::Unavailable(why),
             Fail::Conflict => Self::Unavailable("Firestore: others change the same things all the time".to_owned()),
             Fail::Large => Self::Event("it is more than one commit of Firestore takes".to_owned()),
             Fail::Invalid(why) => Self::Event(why),

@@ -6,9 +6,9 @@
 //! that a group's members are these), is read in a transaction, whose commit fails if it changed; so nothing has to be
 //! written to be sure, and a busy group's head is not touched by its messages.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use nostr_extensions::{Admitted, Effect, GroupView, NostrGroupId, Source, mls_gateway::deletion::vanishes};
+use nostr_extensions::{Admitted, Effect, NostrGroupId, mls_gateway::deletion::vanishes};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use super::{
@@ -16,15 +16,14 @@ use super::{
     client::{Got, Transaction},
     events::Stored,
     fail::Fail,
-    groups::{Head, Members, unpack},
-    names::{Collection, field},
+    groups::{Head, Members},
+    names::field,
     packages::Directory,
-    query,
     value::{Read as _, State, Unpack},
 };
 use crate::{
     Cursor,
-    shared::facts::{Address, Facts, GroupFacts, Holder, Place, Referenced, Target, Wanted, owners},
+    shared::facts::{Address, Facts, Holder, Place, Referenced, Target, Wanted, owners},
 };
 
 /// The document of an address.
@@ -73,10 +72,10 @@ impl Places {
 }
 
 /// The first reads, which need nothing but the batch.
-struct First {
-    guarded: Got,
-    ids: Got,
-    plain: Got,
+pub(super) struct First {
+    pub(super) guarded: Got,
+    pub(super) ids: Got,
+    pub(super) plain: Got,
 }
 
 impl Inner {
@@ -275,109 +274,10 @@ impl Inner {
         }
         Ok(())
     }
-
-    /// The groups that are wanted or left, with the members that are wanted of each.
-    async fn get_groups(
-        &self,
-        wanted: &Wanted,
-        first: &First,
-        left: &[NostrGroupId],
-    ) -> Result<Vec<(NostrGroupId, GroupDoc)>, Fail> {
-        let left: Vec<&NostrGroupId> = left.iter().filter(|id| !wanted.groups.contains(id)).collect();
-        let heads = self.client.get(left.iter().map(|id| self.names.group(id)).collect(), None).await?;
-        let mut groups = Vec::new();
-        for id in &wanted.groups {
-            let guarded = is_guarded(wanted, id);
-            let got = if guarded { &first.guarded } else { &first.plain };
-            let head = Head::read(got.get(&self.names.group(id)))?;
-            let by_wraps = || head.record.as_ref().is_some_and(|record| record.source == Source::GiftWrap);
-            let is_whole = wanted.whole.contains(id) || (wanted.wrapped.contains(id) && by_wraps());
-            let asked = wanted.members.iter().filter(|(group, _)| group == id).map(|(_, key)| *key);
-            let keys = if is_whole { None } else { Some(asked.collect::<Vec<PublicKey>>()) };
-            groups.push((id.clone(), head, keys, guarded));
-        }
-        for id in left {
-            groups.push((id.clone(), Head::read(heads.get(&self.names.group(id)))?, None, false));
-        }
-        let shards = groups.iter().flat_map(|(_, head, keys, _)| head.shards(&self.names, keys.as_deref()));
-        let shards = self.client.get(shards.collect(), None).await?;
-        let mut read = Vec::new();
-        for (id, head, keys, guarded) in groups {
-            let mut members = head.inline();
-            for shard in head.shards(&self.names, keys.as_deref()) {
-                // It is gone where the group has changed since its head was read.
-                let document = shards.get(&shard).ok_or(Fail::Conflict)?;
-                members.extend(unpack(document.bytes("members").unwrap_or_default()).ok_or(Fail::Damaged("members"))?);
-            }
-            read.push((id, GroupDoc { head, members, guarded }));
-        }
-        Ok(read)
-    }
-
-    fn read_groups(
-        &self,
-        wanted: &Wanted,
-        groups: Vec<(NostrGroupId, GroupDoc)>,
-        plain: &Got,
-        facts: &mut Facts,
-        known: &mut Known,
-    ) {
-        for (id, group) in groups {
-            let mut view = group.head.record.clone().map(|record| GroupView {
-                record,
-                members: group.members.iter().map(|(key, role)| (*key, *role)).collect(),
-            });
-            if let Some(view) = &mut view {
-                let stored = plain.get(&self.names.epoch(&id)).and_then(|document| document.secs("epoch"));
-                view.record.last_epoch = view.record.last_epoch.max(stored);
-                if wanted.members.iter().any(|(group, _)| *group == id) {
-                    self.epochs.learn(&id, view.record.last_epoch);
-                }
-                view.record.last_epoch = view.record.last_epoch.max(self.epochs.last(&id));
-            }
-            if view.is_some() || group.head.unlisted {
-                let view = view.map(std::sync::Arc::new);
-                facts.groups.insert(id.clone(), GroupFacts { view, unlisted: group.head.unlisted });
-            }
-            // One that is left and was forgotten meanwhile is nothing to be written.
-            if wanted.groups.contains(&id) || group.head.record.is_some() {
-                known.groups.insert(id, group);
-            }
-        }
-    }
-
-    /// How many groups the recipients of wraps are in that may add them to one.
-    async fn count_memberships(
-        &self,
-        batch: &[Admitted],
-        wanted: &Wanted,
-        plain: &Got,
-    ) -> Result<HashMap<PublicKey, usize>, Fail> {
-        let mut recipients = HashSet::new();
-        for admitted in batch {
-            let Effect::Wrap(change) = admitted.effect() else { continue };
-            let head = Head::read(plain.get(&self.names.group(&change.group)))?;
-            let may_change = match &head.record {
-                Some(record) => record.source == Source::GiftWrap,
-                None => change.founder.is_some() && !head.unlisted,
-            };
-            if may_change || wanted.whole.contains(&change.group) {
-                recipients.insert(change.recipient);
-            }
-        }
-        let counts = recipients.into_iter().map(|key| async move {
-            let ((heads, _), (shards, _)) = tokio::try_join!(
-                self.client.count(query::memberships_of(&self.names, Collection::Groups, &key)),
-                self.client.count(query::memberships_of(&self.names, Collection::Members, &key)),
-            )?;
-            Ok((key, usize::try_from(heads + shards).unwrap_or(usize::MAX)))
-        });
-        futures_util::future::try_join_all(counts).await.map(|counts| counts.into_iter().collect())
-    }
 }
 
 /// Whether a group's head is only relied on, by messages, and not changed.
-fn is_guarded(wanted: &Wanted, id: &NostrGroupId) -> bool {
+pub(super) fn is_guarded(wanted: &Wanted, id: &NostrGroupId) -> bool {
     !wanted.whole.contains(id) && !wanted.wrapped.contains(id)
 }
 

@@ -26,12 +26,14 @@ mod claims;
 mod client;
 mod clock;
 mod connect;
+mod deploy;
 mod events;
 mod fail;
 mod follow;
 mod groups;
 mod knocks;
 mod load;
+mod load_groups;
 mod log;
 mod memory;
 mod names;
@@ -58,7 +60,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::query::{indexes_json, rules};
+pub use self::deploy::{indexes_json, rules};
 use self::{
     client::Client,
     clock::through,
@@ -189,10 +191,9 @@ impl Firestore {
                 "the database {database} of project {project} does not open: {}",
                 StoreError::from(fail.clone())
             );
-            if matches!(fail, Fail::Unavailable(_) | Fail::Conflict) {
-                OpenError::Unreachable(why)
-            } else {
-                OpenError::Refused(why)
+            match fail {
+                Fail::Unavailable(_) | Fail::Conflict => OpenError::Unreachable(why),
+                _ => OpenError::Refused(why),
             }
         };
         let random = Random::default();
@@ -213,6 +214,7 @@ impl Firestore {
             options: options.clone(),
         });
         inner.learn_vanished().await.map_err(failed)?;
+        inner.try_queries().await.map_err(failed)?;
         let tasks = [
             tokio::spawn(knocks::listen(Arc::downgrade(&inner))),
             tokio::spawn(knocks::write_epochs(Arc::downgrade(&inner))),

@@ -8,21 +8,22 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use gcloud_sdk::google::firestore::v1::Write;
-use nostr_extensions::Admitted;
+use nostr_extensions::{Admitted, Effect};
 
 use super::{
     Inner,
+    client::Transaction,
     clock::{self, PLACES},
     events,
     fail::Fail,
     follow::Place,
-    load::Loaded,
+    load::{Known, Loaded},
 };
 use crate::{
     Saved, StoreError,
     shared::{
         EPHEMERAL,
-        batch::{Decided, cut, decide},
+        batch::{Changes, Decided, GroupChange, cut, decide},
     },
 };
 
@@ -31,6 +32,8 @@ use crate::{
 const COMMIT_BYTES_MAX: usize = 3 << 20;
 /// Most tries at a commit that others overtake.
 pub(super) const TRIES_MAX: u32 = 16;
+/// Most groups that a key leaves in one Commit when it is in more than fit.
+const LEAVING_MAX: usize = 100;
 /// Longest wait before the second try, and before any try, in milliseconds.
 const WAIT_MS_FIRST: u64 = 8;
 const WAIT_MS_MAX: u64 = 400;
@@ -115,9 +118,12 @@ impl Inner {
         let mut tries = 0;
         loop {
             match self.try_to_save(part).await {
-                Err(Fail::Conflict) if tries + 1 < TRIES_MAX => self.wait_before(tries).await,
+                Err(Fail::Conflict) if tries + 1 < TRIES_MAX => {}
+                // A transaction that has grown too old is refused in the same words as what cannot be written.
+                Err(Fail::Invalid(_)) if tries == 0 && part.len() == 1 => {}
                 done => return done,
             }
+            self.wait_before(tries).await;
             tries += 1;
         }
     }
@@ -134,7 +140,10 @@ impl Inner {
         let count = decided.changes.put.len() as u64;
         let place = self.random.below(PLACES.saturating_sub(count));
         let writes = self.writes(&decided.changes, &mut known, place);
-        let writes = writes.and_then(|writes| self.of_size(writes, part.len()));
+        let writes = writes.and_then(|writes| self.of_size(writes, part));
+        if let (Err(Fail::Large), true) = (&writes, decided.changes.groups.len() > LEAVING_MAX) {
+            return self.leave_some(&decided.changes.groups, &known, transaction).await;
+        }
         match writes {
             Ok(writes) if !writes.is_empty() => {
                 let time = self.client.commit(writes, transaction).await?;
@@ -149,11 +158,35 @@ impl Inner {
         }
     }
 
-    /// An event with all its effects is never divided, however many writes that is.
-    fn of_size(&self, writes: Vec<Write>, events: usize) -> Result<Vec<Write>, Fail> {
+    /// An event with all its effects is never divided, however many writes that is; but for a key that vanishes, and is in
+    /// so many groups that it cannot leave them all at once.
+    fn of_size(&self, writes: Vec<Write>, part: &[Admitted]) -> Result<Vec<Write>, Fail> {
         let bytes: usize = writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum();
-        let is_large = writes.len() > self.options.batch_size || bytes > COMMIT_BYTES_MAX;
-        if is_large && events > 1 { Err(Fail::Large) } else { Ok(writes) }
+        let divides = match part {
+            [one] => matches!(one.effect(), Effect::Vanish) && bytes > COMMIT_BYTES_MAX,
+            _ => writes.len() > self.options.batch_size || bytes > COMMIT_BYTES_MAX,
+        };
+        if divides { Err(Fail::Large) } else { Ok(writes) }
+    }
+
+    /// Takes a vanishing key out of some of its groups, to try again with fewer. Who follows the log hears of it when the
+    /// request itself is committed; nobody is told before that it was.
+    async fn leave_some(
+        &self,
+        groups: &[GroupChange],
+        known: &Known,
+        transaction: Option<Transaction>,
+    ) -> Result<Vec<Saved>, Fail> {
+        if let Some(transaction) = transaction {
+            self.client.rollback(transaction).await;
+        }
+        for some in groups.chunks(LEAVING_MAX) {
+            let changes = Changes { groups: some.to_vec(), ..Changes::default() };
+            let mut writes = Vec::new();
+            self.group_writes(&changes, known, &mut writes)?;
+            self.client.commit(writes, None).await?;
+        }
+        Err(Fail::Conflict)
     }
 
     /// Takes note of what is durable now.

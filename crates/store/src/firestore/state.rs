@@ -18,7 +18,7 @@ use super::{
     fail::Fail,
     groups::{Head, number, unpack},
     names::{Collection, Names},
-    query::{self, VALUES_MAX},
+    query::{self, Under, VALUES_MAX},
     value::{self, Fields, Read as _, State},
 };
 use crate::{Cursor, OpenError, Stats};
@@ -132,6 +132,20 @@ impl Inner {
             }
             behind = found.last().map(|document| document.name.clone());
         }
+    }
+
+    /// Asks for next to nothing in each way that needs an index, so that a database without them is found out at once.
+    pub(super) async fn try_queries(&self) -> Result<(), Fail> {
+        let under = Under { numbers: &[0, 1], since: Some(0), until: Some(0), behind: None, limit: 1 };
+        let asked = [
+            query::events_under(&self.names, under),
+            query::expired_events(&self.names, 0, 1),
+            query::log_newest(&self.names, 1),
+            query::log_before(&self.names, 0, 1),
+            query::memberships(&self.names, Collection::Groups, &[0], None, 1),
+            query::memberships(&self.names, Collection::Members, &[0], None, 1),
+        ];
+        futures_util::future::try_join_all(asked.map(|asked| self.client.query(asked))).await.map(drop)
     }
 
     pub(super) async fn stats(&self) -> Result<Stats, Fail> {

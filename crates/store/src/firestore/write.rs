@@ -122,7 +122,7 @@ impl Inner {
         Ok(())
     }
 
-    fn group_writes(&self, changes: &Changes, known: &Known, writes: &mut Vec<Write>) -> Result<(), Fail> {
+    pub(super) fn group_writes(&self, changes: &Changes, known: &Known, writes: &mut Vec<Write>) -> Result<(), Fail> {
         let mut next: BTreeMap<&NostrGroupId, Next> = BTreeMap::new();
         let base = |group: &NostrGroupId| {
             let known = known.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;

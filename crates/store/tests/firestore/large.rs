@@ -114,6 +114,26 @@ async fn a_key_that_vanishes_takes_all_along_some_at_a_time() {
     assert_eq!(a.stats().await.expect("stats").events, 1, "the request itself");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_may_vanish_from_more_groups_than_a_commit_takes() {
+    const GROUPS: u64 = 360;
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    let others: Vec<String> = (0..199).map(|n| key(&format!("member {n}")).to_hex()).collect();
+    let mut batch = Vec::new();
+    for n in 0..GROUPS {
+        let founding = roster(&format!("group {n}").replace(' ', "-"), 1, "bootstrap", &["alice"]);
+        let founding = others.iter().fold(founding, |event, other| event.tag(&["p", other]));
+        batch.push(world.admitted(&founding, "admin").await);
+    }
+    assert!(world.save(batch).await.iter().all(|it| matches!(it, Saved::New(_))));
+    assert_eq!(store.groups_of(&[key("alice")]).await.expect("groups").len() as u64, GROUPS);
+    new(world.publish(&vanish(START), "alice").await);
+    assert!(store.groups_of(&[key("alice")]).await.expect("groups").is_empty());
+    assert_eq!(world.members("group-7").await.map(|members| members.len()), Some(199));
+}
+
 async fn world_of_a_new_process(database: &Database) -> nostr_store::suite::world::World {
     world(&database.open().await)
 }
