@@ -28,7 +28,7 @@ readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
 # What everything is compiled with, so that it is compiled once.
-readonly FEATURES=integration
+readonly FEATURES=integration,mls_gateway_firestore
 readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
 readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 
@@ -208,12 +208,12 @@ part_instances_memory() { over_instances memory 2; }
 
 part_instances_postgres() {
     needs_engine RNOSTR_TEST_POSTGRES || return "$SKIPPED"
-    over_instances postgres 1 2 4
+    over_instances postgres 2 4
 }
 
 part_instances_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
-    over_instances firestore 1 2 4
+    over_instances firestore 4
 }
 
 needs_engine() {
@@ -397,11 +397,13 @@ use_engines
 part "tests" tests part_tests
 part "instances over memory" tests part_instances_memory
 part "instances over PostgreSQL" tests part_instances_postgres
+part "instances over Firestore" tests part_instances_firestore
 part "documentation" check part_docs
 part "dependencies" check part_dependencies
 part "advisories" check part_advisories
 part "clients: MDK and nostr-sdk" tests part_mdk
 part "clients: MDK, PostgreSQL" tests part_mdk_postgres
+part "clients: MDK, Firestore" tests part_mdk_firestore
 part "clients: nostr-tools" tests part_nostr_tools
 part "clients: test-websocket.js" tests part_websocket
 part "the README's conversation" check part_readme

@@ -116,7 +116,21 @@ fn stores(runtime: &Runtime) -> Vec<Bench> {
         Bench { name: "memory", store: Arc::new(Memory::new()), is_local: true, messages_per: 1, _keep: Box::new(()) },
     ];
     stores.extend(postgres(runtime));
+    #[cfg(feature = "mls_gateway_firestore")]
+    stores.extend(firestore(runtime));
     stores
+}
+
+/// Over an emulator of its own.
+#[cfg(feature = "mls_gateway_firestore")]
+fn firestore(runtime: &Runtime) -> Option<Bench> {
+    use nostr_store::firestore::{Firestore, Options};
+    services::require(services::FirestoreEmulator::available())?;
+    let emulator = services::FirestoreEmulator::start();
+    let mut options = Options::new(&emulator.project());
+    options.emulator_host = Some(emulator.host());
+    let store = Arc::new(runtime.block_on(Firestore::open(options)).expect("a store"));
+    Some(Bench { name: "firestore emulator", store, is_local: false, messages_per: 20, _keep: Box::new(emulator) })
 }
 
 async fn save(store: &dyn Store, batch: Vec<Admitted>) {

@@ -182,13 +182,18 @@ impl Scene {
         self.rosters.push(event);
     }
 
+    /// The highest that any instance knows: some write it a moment later.
     async fn last_epoch(&self) -> Option<u64> {
         let id = NostrGroupId::parse(&self.group).expect("a group id");
-        let (state, _) = self.relay.app().store.group(&id).await.expect("the store answers");
-        match state.status {
-            GroupStatus::Managed(view) => view.record.last_epoch,
-            other => panic!("the group is managed, and not {other:?}"),
+        let mut highest = None;
+        for app in self.relay.apps() {
+            let (state, _) = app.store.group(&id).await.expect("the store answers");
+            highest = highest.max(match state.status {
+                GroupStatus::Managed(view) => view.record.last_epoch,
+                other => panic!("the group is managed, and not {other:?}"),
+            });
         }
+        highest
     }
 }
 

@@ -68,9 +68,10 @@ pub enum Effect {
     GroupMessage {
         /// The group.
         group: NostrGroupId,
-        /// The reader's keys, of which one must be a member now; empty for an unlisted group, which must then not be
-        /// managed and is marked as having carried messages.
-        members: Vec<PublicKey>,
+        /// The reader's keys, of which one must be a member when it is committed, if the group is managed then.
+        keys: Vec<PublicKey>,
+        /// Whether it is taken if the group is not managed then; the group is marked as having carried messages.
+        unlisted: bool,
         /// The MLS epoch, for the registry.
         epoch: SeenEpoch,
     },

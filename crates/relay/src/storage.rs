@@ -67,6 +67,15 @@ async fn open_once(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
             options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
             Ok(Arc::new(Postgres::open(url, options).await?))
         }
+        #[cfg(feature = "firestore")]
+        StorageBackend::Firestore => {
+            use nostr_store::firestore::{Firestore, Options};
+            let mut options = Options::new(gateway.project_id.as_deref().unwrap_or_default());
+            options.batch_size = gateway.firestore_batch_size;
+            Ok(Arc::new(Firestore::open(options).await?))
+        }
+        // Reading the configuration refuses it before.
+        #[cfg(not(feature = "firestore"))]
         StorageBackend::Firestore => Err(OpenError::Refused("firestore is not in this build".to_owned())),
     }
 }

@@ -58,6 +58,20 @@ pub async fn stores() -> Stores {
             }
             Stores { stores, keep: Box::new(database) }
         }
+        #[cfg(feature = "mls_gateway_firestore")]
+        "firestore" => {
+            use nostr_store::firestore::{Firestore, Options};
+            let emulator = services::FirestoreEmulator::shared();
+            let mut options = Options::new(&emulator.project());
+            options.emulator_host = Some(emulator.host());
+            // Tests count as soon as they have changed something.
+            options.stats_secs = 0;
+            let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+            for _ in 0..instances() {
+                stores.push(Arc::new(Firestore::open(options.clone()).await.expect("the database opens")));
+            }
+            Stores { stores, keep: Box::new(()) }
+        }
         other => panic!("RNOSTR_TEST_BACKEND={other}: write embedded, memory, postgres or firestore"),
     }
 }

@@ -99,7 +99,7 @@ impl TestRelay {
     }
 
     /// The parts of all instances.
-    pub(super) fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
         self.relays.iter().map(Relay::app)
     }
 

@@ -17,25 +17,25 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     let group = one_group(event)?;
     let state = cx.group.filter(|state| state.id == group).map(|state| &state.status);
     let keys = cx.writer.reader.keys();
-    let members = match state {
+    let unlisted = match state {
         Some(GroupStatus::Managed(view)) => {
             if !keys.iter().any(|key| view.members.contains_key(key)) {
                 return Err(refusal(cx));
             }
-            keys.to_vec()
+            false
         }
         Some(GroupStatus::Unknown | GroupStatus::Unlisted) => {
             if !(cx.policy.unlisted_groups && group.is_capability()) {
                 return Err(refusal(cx));
             }
-            Vec::new()
+            true
         }
         None => return Err(Rejection::error("the group's state is not known, try again")),
     };
     // Only a managed group has a registry, so only there is the header worth reading.
-    let epoch = if members.is_empty() { SeenEpoch::Nowhere } else { epoch(event) };
+    let epoch = if unlisted { SeenEpoch::Nowhere } else { epoch(event) };
     let keep = if cx.policy.archive_secs.is_some() { Keep::Stored } else { Keep::LogOnly };
-    let effect = Effect::GroupMessage { group, members, epoch };
+    let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch };
     Ok(Verdict { expires_at: cx.archived(LOG_SECS), keep, effect })
 }
 

@@ -256,12 +256,13 @@ fn a_message_carries_the_precondition_that_the_transaction_checks_again() {
     let effect = |h: &str| {
         let event = EventBuilder::new(445).tag(&["h", h]).tag(&["k", "7"]);
         match send(&["carol", "alice"], "throw-away", event, &policy(), &[grp()]).unwrap().effect() {
-            Effect::GroupMessage { members, .. } => members.clone(),
+            Effect::GroupMessage { keys, unlisted, .. } => (keys.clone(), *unlisted),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(effect("grp"), [key("carol"), key("alice")], "one of them must be a member then");
-    assert!(effect(CAPABILITY).is_empty(), "the group must then not be managed");
+    let keys = vec![key("carol"), key("alice")];
+    assert_eq!(effect("grp"), (keys.clone(), false), "one of them must be a member then");
+    assert_eq!(effect(CAPABILITY), (keys, true), "or the group must then not be managed");
 }
 
 #[test]

@@ -139,8 +139,8 @@ fn headers_read_as_the_labels_say() {
 fn a_managed_groups_message_shows_its_epoch_and_the_keys_to_check_again() {
     for vector in all().iter().filter(|vector| vector.label.starts_with("seed-445")) {
         let admitted = admit(vector, &Reader::new(&[writer()]), &strict()).unwrap();
-        let Effect::GroupMessage { members, epoch, .. } = admitted.effect() else { panic!("{}", vector.label) };
-        assert_eq!(members, &[writer()]);
+        let Effect::GroupMessage { keys, epoch, .. } = admitted.effect() else { panic!("{}", vector.label) };
+        assert_eq!(keys, &[writer()]);
         assert_eq!(*epoch, SeenEpoch::Header(if vector.label.contains("commit") { 0 } else { 1 }));
     }
 }

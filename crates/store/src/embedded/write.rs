@@ -77,8 +77,8 @@ impl Tx<'_> {
             return Ok(Saved::New(Sealed::new(admitted.event().clone(), stamp)));
         }
         // Whether a message is stored is told to those alone who may send it now.
-        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
-            && !self.may_send(group, members)?
+        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
+            && !self.may_send(group, keys, *unlisted)?
         {
             return Ok(Saved::Refused(Refusal::NotMember));
         }
@@ -261,13 +261,11 @@ impl Tx<'_> {
         self.standings.insert(group.clone(), standing);
     }
 
-    fn may_send(&mut self, group: &NostrGroupId, members: &[PublicKey]) -> Result<bool, Fail> {
-        let standing = self.standing(group)?;
-        Ok(if members.is_empty() {
-            standing != Some(Standing::Managed)
-        } else {
-            standing == Some(Standing::Managed) && self.has_member(group, members)?
-        })
+    fn may_send(&mut self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> Result<bool, Fail> {
+        match self.standing(group)? {
+            Some(Standing::Managed) => self.has_member(group, keys),
+            Some(Standing::Unlisted) | None => Ok(unlisted),
+        }
     }
 
     fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Result<Marks, Fail> {

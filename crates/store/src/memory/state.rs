@@ -82,8 +82,8 @@ impl State {
             return Saved::New(Sealed::new(event.clone(), self.stamp(admitted, false)));
         }
         // Whether a message is stored is told to those alone who may send it now.
-        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
-            && !self.may_send(group, members)
+        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
+            && !self.may_send(group, keys, *unlisted)
         {
             return Saved::Refused(Refusal::NotMember);
         }
@@ -229,9 +229,9 @@ impl State {
         With::default()
     }
 
-    fn may_send(&self, group: &NostrGroupId, members: &[PublicKey]) -> bool {
+    fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
         let state = GroupState { id: group.clone(), status: self.status(group) };
-        if members.is_empty() { !state.is_managed() } else { state.has_member(members) }
+        if state.is_managed() { state.has_member(keys) } else { unlisted }
     }
 
     fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> With {

@@ -179,8 +179,8 @@ impl Deciding<'_> {
             return self.put(admitted, With::default());
         }
         // Whether a message is stored is told to those alone who may send it now.
-        if let Effect::GroupMessage { group, members, .. } = admitted.effect()
-            && !self.may_send(group, members)
+        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
+            && !self.may_send(group, keys, *unlisted)
         {
             return Outcome::Other(Saved::Refused(Refusal::NotMember));
         }
@@ -329,10 +329,10 @@ impl Deciding<'_> {
         Ok(With { address, package: Some(package), ..With::default() })
     }
 
-    fn may_send(&self, group: &NostrGroupId, members: &[PublicKey]) -> bool {
+    fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
         match self.facts.groups.get(group).and_then(|facts| facts.view.as_ref()) {
-            Some(view) => members.iter().any(|key| view.members.contains_key(key)),
-            None => members.is_empty(),
+            Some(view) => keys.iter().any(|key| view.members.contains_key(key)),
+            None => unlisted,
         }
     }
 

@@ -115,9 +115,9 @@ impl Wanted {
                 let at = identifier.as_ref().map(|it| address_bytes(&address(&author, event.kind(), it)));
                 self.addresses.extend(at);
             }
-            Effect::GroupMessage { group, members, .. } => {
+            Effect::GroupMessage { group, keys, .. } => {
                 self.groups.insert(group.clone());
-                self.members.extend(members.iter().map(|key| (group.clone(), *key)));
+                self.members.extend(keys.iter().map(|key| (group.clone(), *key)));
             }
             Effect::Roster(change) => {
                 self.groups.insert(change.group.clone());
