@@ -7,15 +7,11 @@ use std::sync::{
 
 use serde_json::{Value, json};
 
-use super::{Pair, fetches, metric};
+use super::{Pair, contents, fetches, metric};
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::{message, roster},
 };
-
-fn contents(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| event.0["content"].as_str().expect("content is text")).collect()
-}
 
 /// Publishes notes until it is told to stop; says how many.
 fn load(relay: &TestRelay, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
@@ -141,99 +137,6 @@ async fn a_removal_on_one_instance_holds_on_the_other_in_the_order_of_the_log() 
             assert!(rounds.is_sorted_by(|a, b| a < b), "in order, each once: {rounds:?}");
             assert!(rounds.len() as u64 > ROUNDS / 4, "what came before is delivered: {} of {ROUNDS}", rounds.len());
         }
-    }
-    pair.stop().await;
-}
-
-/// Subscriptions that open while events come by on both instances get each once: from the archive or live.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_falls_between_the_archive_and_live() {
-    const ROUNDS: usize = 60;
-    const PER_ROUND: usize = 5;
-    let pair = Pair::start_with(|config| config.limitation.max_limit = 5_000).await;
-    let [alice, bob] = Keys::some();
-    pair.found("grp_a", &[&alice, &bob]).await;
-    let writer = |relay: &TestRelay, name: &'static str| {
-        let (url, alice) = (relay.url.clone(), alice.clone());
-        async move {
-            let mut client = Client::open(&url, &[]).await.expect("it connects");
-            client.auth(&alice).await.ok();
-            for round in 0..ROUNDS {
-                let draft = |n| message("grp_a").content(format!("{name} {:04}", round * PER_ROUND + n)).sign();
-                let events: Vec<Event> = (0..PER_ROUND).map(draft).collect();
-                for answer in client.publish_all(&events).await {
-                    answer.ok();
-                }
-            }
-        }
-    };
-    let writers = [tokio::spawn(writer(&pair.a, "a")), tokio::spawn(writer(&pair.b, "b"))];
-    let mut readers = [Client::of(&pair.a, &[&bob]).await, Client::of(&pair.b, &[&bob]).await];
-    let mut stored: Vec<(usize, String, Vec<Event>)> = Vec::new();
-    for n in 0..40 {
-        for (at, reader) in readers.iter_mut().enumerate() {
-            let sub = format!("sub {n}");
-            let filter = if n % 2 == 0 {
-                json!({"kinds": [445], "limit": 5000})
-            } else {
-                json!({"#h": ["grp_a"], "kinds": [445], "limit": 5000})
-            };
-            let found = reader.req_now(&sub, &[filter]).await.expect("served");
-            stored.push((at, sub, found));
-        }
-    }
-    for task in writers {
-        task.await.expect("the writer does not panic");
-    }
-    let mut live = 0;
-    for (at, sub, mut all) in stored {
-        let came = readers[at].received(&sub).await;
-        live += came.len();
-        all.extend(came);
-        let mut contents = contents(&all);
-        contents.sort_unstable();
-        let expected =
-            ["a", "b"].iter().flat_map(|name| (0..ROUNDS * PER_ROUND).map(move |n| format!("{name} {n:04}")));
-        assert_eq!(contents, expected.collect::<Vec<_>>(), "{sub} on {at}");
-    }
-    assert!(live > 0, "some came live");
-    pair.stop().await;
-}
-
-/// A subscription that opens while a pass is under way, when nobody else waits for its events: some of them were passed over
-/// already, and are in the archive's part of the answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_begins_to_wait_in_the_middle_of_a_pass_misses_nothing() {
-    const ROUNDS: usize = 40;
-    const EVENTS: usize = 30;
-    let pair = Pair::start().await;
-    let mut others = Client::connect(&pair.b).await;
-    others.req("others", &[json!({"kinds": [2]})]).await.expect("served");
-    let mut reader = Client::connect(&pair.b).await;
-    pair.door_b.delay_ms.store(1, Ordering::Relaxed);
-    for round in 0..ROUNDS {
-        let keys = Keys::random();
-        let authors = json!({"authors": [keys.hex()], "kinds": [1]});
-        let url = pair.a.url.clone();
-        let writing = tokio::spawn(async move {
-            let mut client = Client::open(&url, &[]).await.expect("it connects");
-            for n in 0..EVENTS {
-                // One that makes the pass wait for a fetch, and one that nobody waits for at first.
-                let events = [2, 1].map(|kind| keys.event(kind).content(n.to_string()).sign());
-                for answer in client.publish_all(&events).await {
-                    answer.ok();
-                }
-            }
-        });
-        tokio::time::sleep(std::time::Duration::from_millis(round as u64 % 10)).await;
-        let sub = format!("round {round}");
-        let mut all = reader.req_now(&sub, &[authors]).await.expect("served");
-        writing.await.expect("the writer does not panic");
-        all.extend(reader.received(&sub).await);
-        let mut numbers: Vec<usize> = contents(&all).iter().map(|n| n.parse().expect("a number")).collect();
-        numbers.sort_unstable();
-        assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{sub}");
-        reader.send(&json!(["CLOSE", sub])).await;
     }
     pair.stop().await;
 }

@@ -1,5 +1,6 @@
 //! Several relays over one store: what one of them takes, the others deliver, find and hold to.
 
+mod boundary;
 mod delivery;
 mod failures;
 mod freshness;
@@ -11,7 +12,7 @@ use std::sync::{Arc, atomic::Ordering};
 use nostr_relay::config::Config;
 
 use crate::support::{
-    Client, Keys, TestRelay,
+    Client, Event, Keys, TestRelay,
     gateway::roster,
     shared::{Door, Shared},
 };
@@ -70,4 +71,8 @@ async fn metric(relay: &TestRelay, line: &str) {
 
 fn fetches(door: &Door) -> u64 {
     door.fetches.load(Ordering::Relaxed)
+}
+
+fn contents(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.0["content"].as_str().expect("content is text")).collect()
 }

@@ -14,7 +14,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, admit::Keep, query::Position};
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 /// What all instances share.
 #[derive(Default)]
@@ -43,6 +43,8 @@ pub struct Door {
     pub hiccups: AtomicU64,
     /// So many further reads of a group's state fail.
     pub group_failures: AtomicU64,
+    /// Whoever holds it for writing holds up `events_at`.
+    pub fetching: RwLock<()>,
     /// Knocks do not arrive.
     pub loses_knocks: AtomicBool,
     /// Calls of `after`.
@@ -76,6 +78,7 @@ impl Shared {
             lost_rosters: AtomicBool::new(false),
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
+            fetching: RwLock::new(()),
             loses_knocks: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
@@ -200,6 +203,7 @@ impl Store for Instance {
     fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
         Box::pin(async move {
             self.door.fetches.fetch_add(1, Ordering::Relaxed);
+            let _open = self.door.fetching.read().await;
             self.door.pass().await?;
             let events = self.shared.events_at(cursors)?;
             self.door.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
