@@ -132,6 +132,11 @@ async fn who_begins_to_wait_while_a_pass_is_held_up_misses_nothing() {
     pair.b.caught_up().await;
     let in_archive = archive_ends >= pair.b.app().store.head();
     let came = std::iter::from_fn(|| outbox.pop()).count();
-    assert_eq!(usize::from(in_archive) + came, 1, "from the archive or live, and not from both");
+    assert_eq!(
+        usize::from(in_archive) + came,
+        1,
+        "from the archive or live, and not from both: archive to {archive_ends}, {} fetches",
+        fetches(&pair.door_b)
+    );
     pair.stop().await;
 }
