@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Documents by name, in a transaction that is begun for them.
-    pub(super) async fn get_guarded(&self, names: Vec<String>) -> Result<(Got, Transaction), Fail> {
+    pub(super) async fn get_guarded(&self, names: Vec<String>, fields: &[&str]) -> Result<(Got, Transaction), Fail> {
         use batch_get_documents_request::ConsistencySelector;
         use transaction_options::{ConcurrencyMode, Mode, ReadWrite};
         // Who reads stands in nobody's way: what changed is found by the commit.
@@ -126,7 +126,7 @@ impl Client {
                 Some(Transaction(id)) => ConsistencySelector::Transaction(id.clone()),
                 None => ConsistencySelector::NewTransaction(options.clone()),
             };
-            let (got, begun) = self.get_some(part.to_vec(), None, Some(within)).await?;
+            let (got, begun) = self.get_some(part.to_vec(), Some(fields), Some(within)).await?;
             all.documents.extend(got.documents);
             all.read_at = if transaction.is_none() { got.read_at } else { all.read_at.min(got.read_at) };
             transaction = transaction.or(begun);

@@ -29,12 +29,18 @@ pub(super) struct Stored {
     flags: i16,
 }
 
+/// The fields of an event without its content, for who has to know no more than what it is.
+pub(super) const WITHOUT_CONTENT: [&str; 5] = ["head", "received_at", field::EXPIRES_AT, "flags", "place"];
+
 impl Stored {
+    /// Of a document, or of the fields [`WITHOUT_CONTENT`].
     pub(super) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
             let expires_at = document.time(field::EXPIRES_AT).map_or(NEVER, |time| micros(time) / SEC);
+            // A record has some JSON.
+            let record = [document.bytes("head")?, document.bytes("json").unwrap_or(b"{}")].concat();
             Some(Self {
-                event: Event::from_record(Bytes::copy_from_slice(document.bytes("record")?))?,
+                event: Event::from_record(Bytes::from(record))?,
                 cursor: cursor(document)?,
                 received_at: document.secs("received_at")?,
                 expires_at,
@@ -78,8 +84,10 @@ pub(super) fn put(names: &Names, put: &Put, place: u64) -> Write {
     numbers.extend(owners(event).iter().map(owner_number));
     numbers.sort_unstable();
     numbers.dedup();
+    let (head, json) = event.record().split_at(event.record().len() - event.json().len());
     let mut fields = Fields::default()
-        .bytes("record", event.record().to_vec())
+        .bytes("head", head.to_vec())
+        .bytes("json", json.to_vec())
         .number("received_at", put.received_at)
         .int("flags", put.flags.into())
         .number("place", place)

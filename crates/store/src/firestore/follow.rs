@@ -237,18 +237,20 @@ impl Inner {
         Ok(events)
     }
 
-    /// Removes what is older than the log is kept; says before that it is gone.
-    pub(super) async fn sweep_log(&self, read_at: Micros, documents_max: usize) -> Result<(), Fail> {
+    /// Removes some of what is older than the log is kept, and says before that it is gone; how many documents went.
+    pub(super) async fn sweep_log(&self, read_at: Micros, documents_max: usize) -> Result<usize, Fail> {
         let before = read_at.saturating_sub((LOG_KEPT_SECS + LAG_SECS) * SEC);
         let old = self.client.query(query::log_before(&self.names, before, documents_max)).await?.documents;
-        if old.is_empty() {
-            return Ok(());
+        let count = old.len();
+        if count == 0 {
+            return Ok(0);
         }
         // What was taken in before was committed before that.
         let swept = super::value::raise(self.names.meta("log"), "swept", before + LAG_SECS * SEC);
         self.client.commit(vec![swept], None).await?;
         let deletes = old.into_iter().map(|document| super::value::delete(document.name)).collect();
-        self.client.commit(deletes, None).await.map(drop)
+        self.client.commit(deletes, None).await?;
+        Ok(count)
     }
 }
 

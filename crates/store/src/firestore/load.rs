@@ -52,6 +52,23 @@ pub(super) struct Known {
     pub(super) founders: HashMap<PublicKey, (State, Vec<UnixSecs>)>,
 }
 
+/// What is read of the documents that are relied on: all that they say, but for the content of events, which may be long,
+/// and what only queries need.
+const GUARDED: [&str; 12] = [
+    "public",
+    "until",
+    "group",
+    "unlisted",
+    "record",
+    "members",
+    "shards",
+    "head",
+    "received_at",
+    field::EXPIRES_AT,
+    "flags",
+    "place",
+];
+
 /// What was read for a batch.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
@@ -79,9 +96,13 @@ pub(super) struct First {
 }
 
 impl Inner {
-    /// Reads what a batch has to know.
-    pub(super) async fn load(&self, batch: &[Admitted]) -> Result<Loaded, Fail> {
-        let wanted = Wanted::by(batch);
+    /// Reads what a batch has to know. Whether its events are stored need not be known where all of them are to be: the
+    /// commit fails if one is.
+    pub(super) async fn load(&self, batch: &[Admitted], with_ids: bool) -> Result<Loaded, Fail> {
+        let mut wanted = Wanted::by(batch);
+        if !with_ids {
+            wanted.ids.clear();
+        }
         let leaving: Vec<PublicKey> = wanted.leaving.iter().copied().collect();
         let (guarded, ids, plain, left) = tokio::join!(
             self.guarded(&wanted),
@@ -116,7 +137,7 @@ impl Inner {
         if names.is_empty() {
             return Ok((Got::default(), None));
         }
-        let (got, transaction) = self.client.get_guarded(names).await?;
+        let (got, transaction) = self.client.get_guarded(names, &GUARDED).await?;
         Ok((got, Some(transaction)))
     }
 
@@ -161,7 +182,7 @@ impl Inner {
             self.client.get(more.iter().map(|owner| self.names.owner(owner)).collect(), None),
             self.get_holders(wanted, &first.plain),
             self.get_groups(wanted, &first, &left),
-            self.count_memberships(batch, wanted, &first.plain),
+            self.count_memberships(batch, &first.plain),
         )?;
         for owner in owners {
             known.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);

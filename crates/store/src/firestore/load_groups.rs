@@ -95,21 +95,28 @@ impl Inner {
     pub(super) async fn count_memberships(
         &self,
         batch: &[Admitted],
-        wanted: &Wanted,
         plain: &Got,
     ) -> Result<HashMap<PublicKey, usize>, Fail> {
-        let mut recipients = HashSet::new();
-        for admitted in batch {
-            let Effect::Wrap(change) = admitted.effect() else { continue };
+        let wraps = || {
+            batch.iter().filter_map(|admitted| match admitted.effect() {
+                Effect::Wrap(change) => Some(change),
+                _ => None,
+            })
+        };
+        // Groups that wraps may change, or may found and then change.
+        let mut groups = HashSet::new();
+        for change in wraps() {
             let head = Head::read(plain.get(&self.names.group(&change.group)))?;
             let may_change = match &head.record {
                 Some(record) => record.source == Source::GiftWrap,
                 None => change.founder.is_some() && !head.unlisted,
             };
-            if may_change || wanted.whole.contains(&change.group) {
-                recipients.insert(change.recipient);
+            if may_change {
+                groups.insert(&change.group);
             }
         }
+        let recipients: HashSet<PublicKey> =
+            wraps().filter(|change| groups.contains(&change.group)).map(|change| change.recipient).collect();
         let counts = recipients.into_iter().map(|key| async move {
             let ((heads, _), (shards, _)) = tokio::try_join!(
                 self.client.count(query::memberships_of(&self.names, Collection::Groups, &key)),

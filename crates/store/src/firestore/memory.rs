@@ -44,10 +44,6 @@ impl Hiding {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.load().is_empty()
-    }
-
     /// Whether an event is gone for every reader, if not yet from the store. A request to vanish stays itself.
     pub(super) fn hides(&self, event: EventRef<'_>) -> bool {
         let known = self.0.load();

@@ -91,7 +91,8 @@ impl Collection {
     pub(super) const fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Events => &[
-                "record",
+                "head",
+                "json",
                 "received_at",
                 field::EXPIRES_AT,
                 "flags",

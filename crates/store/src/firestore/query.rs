@@ -141,6 +141,11 @@ pub(super) fn events_under(names: &Names, under: Under<'_>) -> StructuredQuery {
     asked.most(under.limit)
 }
 
+/// As [`events_under`], with these fields alone.
+pub(super) fn parts_under(names: &Names, under: Under<'_>, fields: &[&str]) -> StructuredQuery {
+    Asked(events_under(names, under)).select(fields).0
+}
+
 /// Events that have expired at `now`, the longest gone first: their names and addresses.
 pub(super) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
     let until = now.saturating_mul(super::clock::SEC);

@@ -17,7 +17,7 @@ use super::{
     events,
     fail::Fail,
     follow::Place,
-    load::{Known, Loaded},
+    load::Known,
 };
 use crate::{
     Saved, StoreError,
@@ -117,7 +117,7 @@ impl Inner {
     async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
         let mut tries = 0;
         loop {
-            match self.try_to_save(part).await {
+            match self.try_to_save(part, tries > 0).await {
                 Err(Fail::Conflict) if tries + 1 < TRIES_MAX => {}
                 // A transaction that has grown too old is refused in the same words as what cannot be written.
                 Err(Fail::Invalid(_)) if tries == 0 && part.len() == 1 => {}
@@ -134,9 +134,19 @@ impl Inner {
         tokio::time::sleep(Duration::from_millis(1 + self.random.below(most))).await;
     }
 
-    async fn try_to_save(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
-        let Loaded { facts, mut known, transaction } = self.load(part).await?;
-        let decided = decide(part, facts, &self.router);
+    /// At first without looking whether the events are stored: mostly they are not, and who published looked before.
+    async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
+        let mut loaded = self.load(part, again).await?;
+        let mut decided = decide(part, loaded.facts, &self.router);
+        if !again && !decided.puts_all() {
+            // What is not stored may be so because it is.
+            if let Some(transaction) = loaded.transaction {
+                self.client.rollback(transaction).await;
+            }
+            loaded = self.load(part, true).await?;
+            decided = decide(part, loaded.facts, &self.router);
+        }
+        let (mut known, transaction) = (loaded.known, loaded.transaction);
         let count = decided.changes.put.len() as u64;
         let place = self.random.below(PLACES.saturating_sub(count));
         let writes = self.writes(&decided.changes, &mut known, place);

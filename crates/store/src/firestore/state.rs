@@ -14,7 +14,7 @@ use super::{
     Inner,
     client::Client,
     clock::{Micros, through},
-    events::Stored,
+    events::{Stored, WITHOUT_CONTENT},
     fail::Fail,
     groups::{Head, number, unpack},
     names::{Collection, Names},
@@ -65,13 +65,10 @@ pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(Rou
 impl Inner {
     pub(super) async fn holds(&self, id: &EventId) -> Result<bool, Fail> {
         let name = self.names.event(id);
-        // To see whether it is hidden takes the event.
-        let fields = self.hiding.is_empty().then_some(&["place"][..]);
-        let got = self.client.get(vec![name.clone()], fields).await?;
-        match (got.get(&name), fields) {
-            (None, _) => Ok(false),
-            (Some(_), Some(_)) => Ok(true),
-            (Some(document), None) => Ok(!self.hiding.hides(Stored::read(document)?.event.view())),
+        let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
+        match got.get(&name) {
+            None => Ok(false),
+            Some(document) => Ok(!self.hiding.hides(Stored::read(document)?.event.view())),
         }
     }
 

@@ -12,7 +12,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 use super::{
     Inner,
     client::Found,
-    events::{Stored, owner_number},
+    events::{Stored, WITHOUT_CONTENT, owner_number},
     fail::Fail,
     names::field,
     query::{self, Under},
@@ -24,9 +24,9 @@ const SWEEP_EVENTS_MAX: usize = 400;
 /// Most such calls of one sweep.
 const SWEEP_ROUNDS_MAX: usize = 50;
 /// Most keys that vanished of which one sweep looks for events.
-const VANISHED_MAX: usize = 100;
-/// Most events of a vanished key that are read at one time: they are read whole.
-const SEARCHED_MAX: usize = 100;
+const VANISHED_MAX: usize = 1_000;
+/// Most events of a vanished key that are read at one time.
+const SEARCHED_MAX: usize = 400;
 
 impl Inner {
     /// See [`crate::Store::sweep`].
@@ -51,7 +51,11 @@ impl Inner {
             }
             removed += self.remove_vanished(document, events_max - removed).await?;
         }
-        self.sweep_log(pending.read_at, SWEEP_EVENTS_MAX).await?;
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            if self.sweep_log(pending.read_at, SWEEP_EVENTS_MAX).await? < SWEEP_EVENTS_MAX {
+                break;
+            }
+        }
         Ok(removed)
     }
 
@@ -122,7 +126,7 @@ impl Inner {
                 behind: behind.as_ref().map(|(at, name)| (*at, name.as_str())),
                 limit,
             };
-            let found = self.client.query(query::events_under(&self.names, under)).await?.documents;
+            let found = self.client.query(query::parts_under(&self.names, under, &WITHOUT_CONTENT)).await?.documents;
             let mut deletes = Vec::new();
             for document in &found {
                 let stored = Stored::read(document)?;

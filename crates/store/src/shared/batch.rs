@@ -119,6 +119,12 @@ enum Outcome {
 }
 
 impl Decided {
+    /// Whether every event of the batch is to be stored.
+    #[cfg(feature = "firestore")]
+    pub(crate) fn puts_all(&self) -> bool {
+        self.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Put(_)))
+    }
+
     /// The answers, when the `n`th event that is put has been committed at `cursor_of(n)`.
     pub(crate) fn answers(self, cursor_of: impl Fn(usize) -> Cursor) -> Vec<Saved> {
         let put = self.changes.put;

@@ -17,18 +17,29 @@ use nostr_store::{
 
 use super::{Database, world};
 
-/// A call of the emulator's plain interface.
-fn call(database: &Database, method: &str, path: &str, body: &str) {
+/// A call of the emulator's plain interface, and what it answers.
+fn call(database: &Database, method: &str, path: &str, body: &str) -> serde_json::Value {
     let host = database.0.emulator_host.as_deref().expect("an emulator");
     let url = format!("/v1/projects/{}/databases/(default)/documents/{path}", database.0.project_id);
     let mut stream = TcpStream::connect(host).expect("a connection");
-    let head = format!("{method} {url} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer owner\r\n");
-    let rest = format!("Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let head = format!("{method} {url} HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer owner\r\n");
+    let rest = format!("Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all((head + &rest).as_bytes()).expect("a request");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let (mut answer, mut part) = (Vec::new(), [0; 4_096]);
     // It may leave the connection open.
-    let mut answer = [0; 1_024];
-    let count = stream.read(&mut answer).expect("an answer");
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..count]));
+    loop {
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str(body)
+        {
+            assert!(head.contains(" 200 "), "{text}");
+            return body;
+        }
+        let count = stream.read(&mut part).expect("an answer");
+        assert!(count > 0, "{text}");
+        answer.extend_from_slice(&part[..count]);
+    }
 }
 
 /// As the service's lifetime policy removes an event.
@@ -69,8 +80,7 @@ async fn who_comes_from_before_the_log_forgets_what_it_knew() {
     let world = world(&store);
     let old = new(world.publish(&event(1, "old"), "alice").await);
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later").as_micros();
-    let swept = format!(r#"{{"fields":{{"swept":{{"integerValue":"{now}"}}}}}}"#);
+    let swept = format!(r#"{{"fields":{{"swept":{{"integerValue":"{}"}}}}}}"#, now_micros());
     call(&database, "PATCH", &format!("{PREFIX}_meta/log"), &swept);
     let later = new(world.publish(&event(1, "later"), "alice").await);
     let log = store.after(1, 10).await.expect("the log");
@@ -81,6 +91,47 @@ async fn who_comes_from_before_the_log_forgets_what_it_knew() {
     // Who is not so far back is told nothing of it.
     let log = store.after(old.cursor(), 10).await.expect("the log");
     assert_eq!(log.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), [later.cursor()]);
+}
+
+#[tokio::test]
+async fn what_was_long_under_way_is_not_passed_over() {
+    let Some(database) = Database::new() else { return };
+    let [store, other] = database.open_all().await;
+    let here = world(&store);
+    let mut through = 0;
+    for n in 0..5 {
+        new(here.publish(&event(1, &n.to_string()), "alice").await);
+        through = other.after(through, 100).await.expect("the log").through;
+    }
+    // A commit that the service took in some seconds before those, and that has its time only now.
+    let log = call(&database, "GET", &format!("{PREFIX}_log"), "");
+    let mut fields = log["documents"][0]["fields"].clone();
+    let ago = now_micros() / 1_000_000 - 8;
+    let at = format!("{}Z", date(ago));
+    fields["at"]["timestampValue"] = at.into();
+    let late = serde_json::json!({ "fields": fields }).to_string();
+    call(&database, "PATCH", &format!("{PREFIX}_log/late"), &late);
+    let page = other.after(through, 100).await.expect("the log");
+    assert_eq!(page.entries.len(), 1, "it is found among what was taken in before");
+    assert!(page.entries[0].cursor > through && page.through >= page.entries[0].cursor);
+    let last = new(here.publish(&event(1, "last"), "alice").await);
+    let page = other.after(page.through, 100).await.expect("the log");
+    assert_eq!(page.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), [last.cursor()]);
+    // Who reads it all for the first time sees the same order.
+    let all = store.after(0, 100).await.expect("the log").entries;
+    assert!(all.len() == 7 && all.is_sorted_by(|a, b| a.cursor < b.cursor));
+}
+
+/// A time of the clock, as the service's plain interface writes it.
+fn date(secs: u64) -> String {
+    let output =
+        std::process::Command::new("date").args(["-u", "-d", &format!("@{secs}"), "+%Y-%m-%dT%H:%M:%S"]).output();
+    String::from_utf8(output.expect("a date").stdout).expect("text").trim().to_owned()
+}
+
+fn now_micros() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
+    u64::try_from(since.as_micros()).expect("it is not so late")
 }
 
 /// With `RNOSTR_UPDATE=1` it writes them.
