@@ -1,7 +1,10 @@
 //! The command line. Each subcommand is a file; what it returns as an error is one line for the person who typed it.
 
 mod check_config;
+mod export;
+mod import;
 mod keygen;
+mod moving;
 mod relay;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +21,8 @@ pub(crate) struct Cli {
 enum Command {
     Relay(relay::Relay),
     CheckConfig(check_config::CheckConfig),
+    Export(export::Export),
+    Import(import::Import),
     Keygen(keygen::Keygen),
 }
 
@@ -26,6 +31,8 @@ impl Cli {
         match self.command {
             Command::Relay(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
+            Command::Export(command) => command.run(),
+            Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),
         }
     }

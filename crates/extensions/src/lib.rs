@@ -2,7 +2,8 @@
 //! read ([`gate`]). No I/O, no clock.
 //!
 //! An event climbs a ladder: `Event -> Verified -> Admitted -> (store) -> Sealed -> Released`. [`admit::admit`] is the
-//! only way to [`Admitted`], which is all that a store takes; [`Gate::release`] is the only way from [`Sealed`], which is
+//! only way to [`Admitted`], which is all that a store takes of clients ([`Restored`] comes from an export, by the
+//! operator's hand); [`Gate::release`] is the only way from [`Sealed`], which is
 //! all that a store gives back, to [`Released`], which is all that a frame is made of.
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ pub mod gate;
 pub mod mls_gateway;
 pub mod policy;
 pub mod query;
+pub mod restore;
 pub mod route;
 
 pub use admit::{Admitted, Effect, Keep, Writer};
@@ -20,4 +22,5 @@ pub use gate::{Asker, Gate, Reader, Released, Sealed, Stamp};
 pub use mls_gateway::group::{GroupRecord, GroupState, GroupStatus, GroupView, NostrGroupId, Role, Source};
 pub use policy::Policy;
 pub use query::{Query, Scope};
+pub use restore::{Kept, Restored};
 pub use route::Router;

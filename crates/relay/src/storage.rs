@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "firestore")]
+use nostr_store::firestore::Firestore;
 use nostr_store::{
     OpenError, Store,
     embedded::{self, Embedded},
+    moving::Moving,
     postgres::{self, Postgres},
 };
 
@@ -21,11 +24,43 @@ use crate::{
 const RETRY_MS_MIN: u64 = 250;
 const RETRY_MS_MAX: u64 = 5_000;
 
+/// The store that is named.
+enum Opened {
+    Embedded(Box<Embedded>),
+    Postgres(Postgres),
+    #[cfg(feature = "firestore")]
+    Firestore(Box<Firestore>),
+}
+
 /// Opens the store. An engine that does not answer is tried again for `server.startup_timeout_secs`.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.
 pub async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match open_named(config).await? {
+        Opened::Embedded(store) => Arc::<Embedded>::from(store),
+        Opened::Postgres(store) => Arc::new(store),
+        #[cfg(feature = "firestore")]
+        Opened::Firestore(store) => Arc::<Firestore>::from(store),
+    })
+}
+
+/// See [`open`]; for the operator's commands, which read and write everything.
+///
+/// # Errors
+/// [`StartError`], in words for the operator.
+pub async fn open_for_moving(config: &Config) -> Result<Arc<dyn Moving>, StartError> {
+    Ok(match open_named(config).await? {
+        Opened::Embedded(store) => Arc::<Embedded>::from(store),
+        Opened::Postgres(store) => Arc::new(store),
+        #[cfg(feature = "firestore")]
+        Opened::Firestore(_) => {
+            return Err(StartError::new("export and import do not reach Firestore in this version".to_owned()));
+        }
+    })
+}
+
+async fn open_named(config: &Config) -> Result<Opened, StartError> {
     let until = Instant::now() + Duration::from_secs(config.server.startup_timeout_secs);
     let mut wait_ms = RETRY_MS_MIN;
     loop {
@@ -49,7 +84,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     }
 }
 
-async fn open_once(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+async fn open_once(config: &Config) -> Result<Opened, OpenError> {
     let gateway = &config.mls_gateway;
     match gateway.storage_backend {
         StorageBackend::Embedded => {
@@ -58,21 +93,20 @@ async fn open_once(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
                 config::Durability::Interval => embedded::Durability::Interval { ms: config.data.sync_interval_ms },
             };
             let options = embedded::Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
-            Ok(Arc::new(Embedded::open(&config.data.path, options)?))
+            Ok(Opened::Embedded(Box::new(Embedded::open(&config.data.path, options)?)))
         }
         StorageBackend::Postgres => {
             let url = gateway.database_url.as_ref().map(config::Secret::expose).unwrap_or_default();
             let mut options = postgres::Options::default();
             options.notifies = gateway.wake == WakeBy::Store;
             options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
-            Ok(Arc::new(Postgres::open(url, options).await?))
+            Ok(Opened::Postgres(Postgres::open(url, options).await?))
         }
         #[cfg(feature = "firestore")]
         StorageBackend::Firestore => {
-            use nostr_store::firestore::{Firestore, Options};
-            let mut options = Options::new(gateway.project_id.as_deref().unwrap_or_default());
+            let mut options = nostr_store::firestore::Options::new(gateway.project_id.as_deref().unwrap_or_default());
             options.batch_size = gateway.firestore_batch_size;
-            Ok(Arc::new(Firestore::open(options).await?))
+            Ok(Opened::Firestore(Box::new(Firestore::open(options).await?)))
         }
         // Reading the configuration refuses it before.
         #[cfg(not(feature = "firestore"))]

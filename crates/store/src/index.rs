@@ -57,6 +57,17 @@ pub(crate) fn hash16(text: &[u8]) -> [u8; 16] {
     out
 }
 
+/// The front of an id, a key or a hash: enough to tell what is gone for good from everything else, as nobody finds a
+/// second one that begins like it.
+pub type Front = [u8; 16];
+
+/// See [`Front`].
+pub(crate) fn front(bytes: &[u8; 32]) -> Front {
+    let mut out = [0; 16];
+    out.copy_from_slice(&bytes[..16]);
+    out
+}
+
 fn hash8(text: &[u8]) -> [u8; 8] {
     let digest = Sha256::digest(text);
     let mut out = [0; 8];

@@ -8,6 +8,7 @@ pub mod embedded;
 pub mod firestore;
 mod index;
 pub mod memory;
+pub mod moving;
 pub mod postgres;
 mod shared;
 #[cfg(feature = "testing")]
@@ -84,7 +85,8 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
-/// An event in the log, as whoever follows it meets it: enough to know whom it may concern.
+/// An event in the log, as whoever follows it meets it: enough to know whom it may concern. An import that wrote groups
+/// leaves an entry that concerns nobody, has no event, and touches every group.
 #[derive(Clone, Debug)]
 pub struct LogEntry {
     /// Its place.

@@ -47,6 +47,14 @@ pub fn vanishes(event: nostr_protocol::EventRef<'_>, key: &PublicKey, at: UnixSe
 /// A kind 5, from its author.
 pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
+    Ok(Verdict::stored(NEVER, Effect::Delete(read(event)?)))
+}
+
+/// What a kind 5 names.
+///
+/// # Errors
+/// `invalid:` for a form that is none, `blocked:` for what nobody deletes.
+pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     let tags = event.tags();
     let targets = tags.iter().filter(|tag| matches!(tag.name(), name::EVENT | name::ADDRESS)).count();
     if targets == 0 {
@@ -69,7 +77,7 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
             addresses.push(address);
         }
     }
-    Ok(Verdict::stored(NEVER, Effect::Delete(Deletion { by: event.pubkey(), ids, addresses })))
+    Ok(Deletion { by: event.pubkey(), ids, addresses })
 }
 
 fn own_address(text: &str, author: &PublicKey) -> Result<Option<(Kind, Box<str>)>, Rejection> {

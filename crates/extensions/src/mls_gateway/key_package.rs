@@ -42,7 +42,7 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
         return Err(Rejection::invalid("the p tag of a KeyPackage is its author; remove it or sign with its key"));
     }
     let content = event.content();
-    let bytes = decode(&content, event.tags().value(name::ENCODING) == Some("base64"));
+    let bytes = bytes(event, &content);
     let package = bytes.as_deref().and_then(KeyPackage::read);
     let expires_at = expires_at(event, package.as_ref(), cx)?;
 
@@ -57,16 +57,31 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
             Err(Fault::Wrong(what)) => Some(what),
         };
     }
-    let hashed = package.as_ref().map_or(content.as_bytes(), |package| package.bytes);
+    let (entry, identifier) = read_with(event, &content, package.as_ref());
+    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry: Entry { warning, ..entry }, identifier }))
+}
+
+/// What the directory knows about a KeyPackage that is or was stored, and its `d` where it replaces.
+pub(crate) fn read(event: &Event) -> (Entry, Option<Box<str>>) {
+    let content = event.content();
+    let bytes = bytes(event, &content);
+    read_with(event, &content, bytes.as_deref().and_then(KeyPackage::read).as_ref())
+}
+
+fn read_with(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> (Entry, Option<Box<str>>) {
+    let hashed = package.map_or(content.as_bytes(), |package| package.bytes);
     let entry = Entry {
-        owner,
+        owner: event.pubkey(),
         reference: reference(event).map(|(_, value)| value.into()),
         content_hash: Sha256::digest(hashed).into(),
         last_resort: package.is_some_and(|package| package.last_resort),
-        warning,
+        warning: None,
     };
-    let identifier = (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event));
-    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry, identifier }))
+    (entry, (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event)))
+}
+
+fn bytes(event: &Event, content: &str) -> Option<Vec<u8>> {
+    decode(content, event.tags().value(name::ENCODING) == Some("base64"))
 }
 
 /// The bytes of a content that reads as a KeyPackage: base64, or hex where no tag says base64.

@@ -23,7 +23,7 @@ use super::{
 use crate::{Cursor, Saved};
 
 /// What one target of a deletion is.
-enum Target {
+pub(super) enum Target {
     /// The deleter's to take back.
     Own { cursor: Cursor, public: bool, touches_groups: bool },
     /// Stored, and not to be taken back by this key.
@@ -102,7 +102,7 @@ impl Tx<'_> {
         Ok(Ok(marks))
     }
 
-    fn target(&self, id: &EventId, by: &PublicKey) -> Result<Target, Fail> {
+    pub(super) fn target(&self, id: &EventId, by: &PublicKey) -> Result<Target, Fail> {
         let found = self.find(id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
         let Some((cursor, stored)) = found else {
             let tombstone = self.tables.tombstones.get(&self.txn, &tombstone(id, by))?;
@@ -119,12 +119,12 @@ impl Tx<'_> {
         })
     }
 
-    fn bury(&mut self, id: &EventId, by: &PublicKey, public: bool) -> Result<(), Fail> {
+    pub(super) fn bury(&mut self, id: &EventId, by: &PublicKey, public: bool) -> Result<(), Fail> {
         Ok(self.tables.tombstones.put(&mut self.txn, &tombstone(id, by), &[u8::from(public)])?)
     }
 
     /// Removes the versions of an address up to `at`, for good; says whether anything was known of the address.
-    fn delete_address(&mut self, address: &[u8], at: UnixSecs) -> Result<bool, Fail> {
+    pub(super) fn delete_address(&mut self, address: &[u8], at: UnixSecs) -> Result<bool, Fail> {
         let before = self.tables.address_tombstones.get(&self.txn, address)?.map(number_from);
         let cursor = self.tables.addresses.get(&self.txn, address)?.map(number_from);
         let mut hidden = false;
@@ -147,15 +147,22 @@ impl Tx<'_> {
         Ok(value.map(Vanished::read).transpose()?.map(|vanished| vanished.at))
     }
 
-    /// Marks the key as vanished, which hides its events from now on, and takes it out of its groups.
-    pub(super) fn vanish(&mut self, event: EventRef<'_>, now: UnixSecs) -> Result<Applied, Fail> {
-        let key = event.pubkey();
-        let at = event.created_at();
-        if self.vanished_secs(&key)?.is_none_or(|before| before < at) {
+    /// Marks the key as vanished up to `at`, which hides its events from now on; whether it was not.
+    pub(super) fn take_along(&mut self, key: PublicKey, at: UnixSecs) -> Result<bool, Fail> {
+        let is_new = self.vanished_secs(&key)?.is_none_or(|before| before < at);
+        if is_new {
             let vanished = Vanished { at, until: self.next, searched: 0 };
             self.tables.vanished.put(&mut self.txn, key.as_bytes(), &vanished.bytes())?;
             Arc::make_mut(&mut self.vanishing).0.insert(key, at);
         }
+        Ok(is_new)
+    }
+
+    /// Marks the key as vanished, and takes it out of its groups.
+    pub(super) fn vanish(&mut self, event: EventRef<'_>, now: UnixSecs) -> Result<Applied, Fail> {
+        let key = event.pubkey();
+        let at = event.created_at();
+        self.take_along(key, at)?;
         if !leaves_groups(at, now) {
             return Ok(Ok(Marks::default()));
         }

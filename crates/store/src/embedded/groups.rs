@@ -142,8 +142,7 @@ impl Tables {
                     self.founded.delete(txn, &Key::new().with(founder.as_bytes()).with(&tail))?;
                 }
             }
-            let key = Key::new().with(founder.as_bytes()).with(&now.to_be_bytes()).with(&cursor.to_be_bytes());
-            self.founded.put(txn, &key, &[])?;
+            self.put_founded(txn, &founder, now, cursor)?;
         }
         Ok(())
     }

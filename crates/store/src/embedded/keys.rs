@@ -5,7 +5,7 @@
 //! reader compares whole ids. The cursor makes each key its own, so that an id ground to share its front with another
 //! displaces nothing.
 
-use nostr_extensions::{Audience, Stamp, admit::NEVER};
+use nostr_extensions::{Audience, Kept, Stamp, admit::NEVER};
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::fail::Fail;
@@ -127,6 +127,16 @@ impl<'a> Stored<'a> {
 
     pub(super) const fn stamp(&self, cursor: Cursor) -> Stamp {
         Stamp { cursor, received_at: self.received_at, expires_at: self.expires_at, author_only: self.has(AUTHOR_ONLY) }
+    }
+
+    pub(super) const fn kept(&self) -> Kept {
+        Kept {
+            received_at: self.received_at,
+            expires_at: self.expires_at,
+            author_only: self.has(AUTHOR_ONLY),
+            log_only: self.has(LOG_ONLY),
+            touches_groups: self.has(TOUCHES_GROUPS),
+        }
     }
 
     pub(super) fn audience(&self) -> Audience {

@@ -6,15 +6,18 @@
 
 mod delete;
 mod env;
+mod export;
 mod fail;
 mod groups;
 mod hot;
 mod ids;
+mod import;
 mod keys;
 mod log;
 mod packages;
 mod plan;
 mod queue;
+mod reply;
 mod scan;
 mod sweep;
 mod tables;

@@ -6,13 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Admitted, Sealed};
+use nostr_extensions::{Admitted, Restored, Sealed};
 use nostr_protocol::{PublicKey, UnixSecs};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
-use crate::{Saved, StoreError};
+use crate::{
+    Saved, StoreError,
+    moving::{Imported, Record},
+};
 
 /// Most events that wait or are being written.
 const WAITING_EVENTS_MAX: usize = 16_384;
@@ -29,12 +32,14 @@ pub(super) enum Call {
     Save { batch: Vec<Admitted>, answer: Answer<Vec<Result<Saved, StoreError>>> },
     Claim { owner: PublicKey, packages_max: usize, now: UnixSecs, answer: Answer<Result<Vec<Sealed>, StoreError>> },
     Sweep { now: UnixSecs, events_max: usize, answer: Answer<Result<Swept, StoreError>> },
+    Import { records: Vec<Record<Restored>>, now: UnixSecs, answer: Answer<Result<Vec<Imported>, StoreError>> },
 }
 
 impl Call {
     fn events(&self) -> usize {
         match self {
             Self::Save { batch, .. } => batch.len(),
+            Self::Import { records, .. } => records.len(),
             Self::Claim { .. } | Self::Sweep { .. } => 1,
         }
     }
@@ -42,6 +47,13 @@ impl Call {
     fn bytes(&self) -> usize {
         match self {
             Self::Save { batch, .. } => batch.iter().map(|admitted| admitted.event().record().len()).sum(),
+            Self::Import { records, .. } => {
+                let event = |record: &Record<Restored>| match record {
+                    Record::Event(restored) => restored.event().record().len(),
+                    _ => 0,
+                };
+                records.iter().map(event).sum()
+            }
             Self::Claim { .. } | Self::Sweep { .. } => 0,
         }
     }

@@ -14,7 +14,7 @@ use nostr_extensions::{
         key_package::Entry,
     },
 };
-use nostr_protocol::{EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
 
 use super::{
     Shared,
@@ -72,7 +72,12 @@ impl Tx<'_> {
     pub(super) fn save(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
         let event = admitted.event().view();
         if admitted.keep() == Keep::Ephemeral {
-            let stamp = self.stamp(admitted, false);
+            let stamp = Stamp {
+                cursor: self.next,
+                received_at: admitted.received_at(),
+                expires_at: admitted.expires_at(),
+                author_only: false,
+            };
             self.next += 1;
             return Ok(Saved::New(Sealed::new(admitted.event().clone(), stamp)));
         }
@@ -105,7 +110,8 @@ impl Tx<'_> {
             Ok(marks) => marks,
             Err(saved) => return Ok(saved),
         };
-        self.put(admitted, marks).map(Saved::New)
+        let log_only = admitted.keep() == Keep::LogOnly;
+        self.put(admitted.event(), now, admitted.expires_at(), log_only, marks).map(Saved::New)
     }
 
     /// The stored event of this id, hidden or not.
@@ -113,25 +119,28 @@ impl Tx<'_> {
         self.tables.find(&self.txn, id, &self.ids.cursors(id))
     }
 
-    fn stamp(&self, admitted: &Admitted, author_only: bool) -> Stamp {
-        Stamp { cursor: self.next, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
-    }
-
-    fn put(&mut self, admitted: &Admitted, marks: Marks) -> Result<Sealed, Fail> {
+    /// Puts an event behind all others.
+    pub(super) fn put(
+        &mut self,
+        event: &Event,
+        received_at: UnixSecs,
+        expires_at: UnixSecs,
+        log_only: bool,
+        marks: Marks,
+    ) -> Result<Sealed, Fail> {
         if self.next > CURSOR_MAX {
             return Err(Fail::Full);
         }
-        let stamp = self.stamp(admitted, marks.author_only);
+        let stamp = Stamp { cursor: self.next, received_at, expires_at, author_only: marks.author_only };
         let mut flags = 0;
         for (set, flag) in [
             (marks.author_only, keys::AUTHOR_ONLY),
             (marks.touches_groups, keys::TOUCHES_GROUPS),
-            (admitted.keep() == Keep::LogOnly, keys::LOG_ONLY),
+            (log_only, keys::LOG_ONLY),
         ] {
             flags |= if set { flag } else { 0 };
         }
-        let sealed =
-            self.tables.put_event(&mut self.txn, admitted.event(), stamp, flags, &mut self.ids, &mut self.scratch)?;
+        let sealed = self.tables.put_event(&mut self.txn, event, stamp, flags, &mut self.ids, &mut self.scratch)?;
         if stamp.expires_at != NEVER {
             self.expiring.entry(stamp.expires_at).or_default().extend_from_slice(&cursor_bytes(stamp.cursor));
         }
@@ -151,7 +160,7 @@ impl Tx<'_> {
     }
 
     /// Whether the event's author or recipient took it back before it came: by name, or by vanishing.
-    fn is_gone(&self, event: EventRef<'_>) -> Result<bool, Fail> {
+    pub(super) fn is_gone(&self, event: EventRef<'_>) -> Result<bool, Fail> {
         if !self.tables.vanished.is_empty(&self.txn)? {
             let vanished = |key: &PublicKey| self.vanished_secs(key).ok().flatten();
             if vanished_at(event, vanished).is_some() {
@@ -179,7 +188,7 @@ impl Tx<'_> {
     }
 
     /// NIP-01: of one address the newest is kept, of those of one second the one with the lowest id.
-    fn replace(&mut self, event: EventRef<'_>, identifier: &str, now: UnixSecs) -> Result<Applied, Fail> {
+    pub(super) fn replace(&mut self, event: EventRef<'_>, identifier: &str, now: UnixSecs) -> Result<Applied, Fail> {
         let address = keys::address(&event.pubkey(), event.kind(), identifier);
         match self.place(event, &address, now)? {
             Ok(old) => self.take_place(&address, old)?,
@@ -212,7 +221,7 @@ impl Tx<'_> {
         Ok(self.tables.addresses.put(&mut self.txn, address, &cursor_bytes(self.next))?)
     }
 
-    fn key_package(
+    pub(super) fn key_package(
         &mut self,
         event: EventRef<'_>,
         entry: &Entry,
@@ -292,7 +301,7 @@ impl Tx<'_> {
         Ok(false)
     }
 
-    fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Fail> {
+    pub(super) fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Fail> {
         if let Some(last) = self.epochs.get(group) {
             return Ok(*last);
         }

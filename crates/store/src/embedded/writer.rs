@@ -10,7 +10,7 @@ use std::{
 };
 
 use heed::{Env, RoTxn, WithTls};
-use nostr_extensions::{Admitted, Sealed};
+use nostr_extensions::{Admitted, Restored};
 use nostr_protocol::{Kind, PublicKey, UnixSecs};
 
 use super::{
@@ -18,11 +18,11 @@ use super::{
     fail::Fail,
     ids::{IdChanges, Written},
     queue::{Call, Queue, Taken, Waiting},
-    sweep::Swept,
+    reply::{Outcome, Outcomes, Reply},
     tables::{NEXT_CURSOR, Tables},
     write::{Standings, Tx},
 };
-use crate::{Cursor, Saved, StoreError};
+use crate::{Cursor, moving::Record};
 
 /// Least time between two writes of the epochs that messages raised.
 const EPOCHS_PERIOD: Duration = Duration::from_secs(1);
@@ -37,17 +37,21 @@ const TXN_GROWTH_BYTES_MAX: u64 = 128 << 20;
 /// Something to be done in a transaction.
 enum Work {
     Save(Admitted),
-    Claim { owner: PublicKey, packages_max: usize, now: UnixSecs },
-    Sweep { now: UnixSecs, events_max: usize },
+    Claim {
+        owner: PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    },
+    Sweep {
+        now: UnixSecs,
+        events_max: usize,
+    },
+    /// All together or not at all.
+    Import {
+        records: Vec<Record<Restored>>,
+        now: UnixSecs,
+    },
 }
-
-enum Outcome {
-    Saved(Saved),
-    Claimed(Vec<Sealed>),
-    Swept(Swept),
-}
-
-type Outcomes = Vec<Result<Outcome, StoreError>>;
 
 /// What still fits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,6 +180,10 @@ impl Writer {
                     works.push(Work::Sweep { now, events_max });
                     Reply::Sweep(answer)
                 }
+                Call::Import { records, now, answer } => {
+                    works.push(Work::Import { records, now });
+                    Reply::Import(answer)
+                }
             };
             replies.push(reply);
         }
@@ -259,6 +267,12 @@ impl Writer {
                     *now,
                 )?)),
                 Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
+                Work::Import { .. } if free < Room::Everything => Err(Fail::Full.to_store_error()),
+                Work::Import { records, now } => {
+                    brings = true;
+                    let imported = records.iter().map(|record| tx.import(record, *now));
+                    Ok(Outcome::Imported(imported.collect::<Result<_, _>>()?))
+                }
             });
         }
         tx.flush_expiry()?;
@@ -292,43 +306,6 @@ impl Writer {
         }
         self.shared.head.store(next - 1, Ordering::Release);
         Ok(outcomes)
-    }
-}
-
-enum Reply {
-    Save(usize, super::queue::Answer<Vec<Result<Saved, StoreError>>>),
-    Claim(super::queue::Answer<Result<Vec<Sealed>, StoreError>>),
-    Sweep(super::queue::Answer<Result<Swept, StoreError>>),
-}
-
-impl Reply {
-    /// Answers out of the outcomes, which are in the order of the calls. A caller that is gone needs no answer.
-    fn send(self, outcomes: &mut impl Iterator<Item = Result<Outcome, StoreError>>) {
-        let lost = || StoreError::Unavailable("the writer lost an answer".to_owned());
-        match self {
-            Self::Save(count, answer) => {
-                let saved = |outcome| match outcome {
-                    Ok(Outcome::Saved(saved)) => Ok(saved),
-                    Ok(_) => Err(lost()),
-                    Err(error) => Err(error),
-                };
-                let _ = answer.send(outcomes.take(count).map(saved).collect());
-            }
-            Self::Claim(answer) => {
-                let _ = answer.send(match outcomes.next() {
-                    Some(Ok(Outcome::Claimed(given))) => Ok(given),
-                    Some(Err(error)) => Err(error),
-                    _ => Err(lost()),
-                });
-            }
-            Self::Sweep(answer) => {
-                let _ = answer.send(match outcomes.next() {
-                    Some(Ok(Outcome::Swept(swept))) => Ok(swept),
-                    Some(Err(error)) => Err(error),
-                    _ => Err(lost()),
-                });
-            }
-        }
     }
 }
 

@@ -13,7 +13,10 @@ use super::{
     save::TRIES_MAX,
     value::{self, Fields},
 };
-use crate::shared::claim::{Owned, claim};
+use crate::shared::{
+    claim::{Owned, claim},
+    facts::{buried, claimed as used_up},
+};
 
 impl Inner {
     /// See [`crate::Store::claim_key_packages`].
@@ -64,11 +67,15 @@ impl Inner {
                 let mut writes: Vec<_> = directory.write(&self.names, owner, now)?.into_iter().collect();
                 for id in &gone {
                     writes.push(value::delete(self.names.event(id)));
-                    writes.push(value::set(self.names.tombstone(id, owner), Fields::default().flag("public", true)));
+                    writes.push(value::set(
+                        self.names.tombstone(&buried(id, owner)),
+                        Fields::default().flag("public", true),
+                    ));
                 }
                 let used: HashSet<&[u8; 32]> = claimed.used.iter().collect();
                 writes.extend(
-                    used.into_iter().map(|hash| value::set(self.names.claimed(owner, hash), Fields::default())),
+                    used.into_iter()
+                        .map(|hash| value::set(self.names.claimed(&used_up(owner, hash)), Fields::default())),
                 );
                 self.client.commit(writes, None).await?;
             }

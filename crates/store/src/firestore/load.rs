@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::facts::{Address, Facts, Holder, Place, Referenced, Target, Wanted, owners},
+    shared::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted, owners},
 };
 
 /// The document of an address.
@@ -129,9 +129,9 @@ impl Inner {
     /// What is relied on, in a transaction; none where nothing is.
     async fn guarded(&self, wanted: &Wanted) -> Result<(Got, Option<Transaction>), Fail> {
         let mut names: Vec<String> = Vec::new();
-        names.extend(wanted.tombstones.iter().map(|(id, by)| self.names.tombstone(id, by)));
+        names.extend(wanted.tombstones.iter().map(|buried| self.names.tombstone(buried)));
         names.extend(wanted.vanished.iter().map(|key| self.names.vanished(key)));
-        names.extend(wanted.claimed.iter().map(|(owner, hash)| self.names.claimed(owner, hash)));
+        names.extend(wanted.claimed.iter().map(|claimed| self.names.claimed(claimed)));
         names.extend(wanted.targets.iter().map(|id| self.names.event(id)));
         names.extend(wanted.groups.iter().filter(|id| is_guarded(wanted, id)).map(|id| self.names.group(id)));
         if names.is_empty() {
@@ -148,8 +148,7 @@ impl Inner {
     fn plain_names(&self, wanted: &Wanted) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         names.extend(wanted.addresses.iter().map(|address| self.names.address(address)));
-        let owners: BTreeSet<&PublicKey> =
-            wanted.claimed.iter().map(|(owner, _)| owner).chain(&wanted.leaving).collect();
+        let owners: BTreeSet<&PublicKey> = wanted.owners.iter().chain(&wanted.leaving).collect();
         names.extend(owners.into_iter().map(|owner| self.names.owner(owner)));
         names.extend(wanted.groups.iter().filter(|id| !is_guarded(wanted, id)).map(|id| self.names.group(id)));
         names.extend(wanted.founders.iter().map(|key| self.names.founder(key)));
@@ -172,7 +171,7 @@ impl Inner {
         self.read_stored(batch, &first.ids, &mut facts);
         let mut places = Places::default();
         self.read_targets(wanted, &first.guarded, &mut places, &mut facts)?;
-        let mut owners = wanted.claimed.iter().map(|(owner, _)| *owner).collect::<BTreeSet<_>>();
+        let mut owners = wanted.owners.clone();
         owners.extend(&wanted.leaving);
         let vanishing = batch.iter().filter(|it| matches!(it.effect(), Effect::Vanish));
         let mut more: BTreeSet<PublicKey> = deleters_of_packages(batch, &facts);
@@ -199,9 +198,9 @@ impl Inner {
     }
 
     fn read_marks(&self, wanted: &Wanted, guarded: &Got, facts: &mut Facts) -> Result<(), Fail> {
-        for (id, by) in &wanted.tombstones {
-            if let Some(document) = guarded.get(&self.names.tombstone(id, by)) {
-                facts.tombstones.insert((*id, *by), document.flag("public"));
+        for buried in &wanted.tombstones {
+            if let Some(document) = guarded.get(&self.names.tombstone(buried)) {
+                facts.tombstones.insert(*buried, document.flag("public"));
             }
         }
         for key in &wanted.vanished {
@@ -210,8 +209,8 @@ impl Inner {
                 facts.vanished.insert(*key, until);
             }
         }
-        let is_claimed = |owner: &PublicKey, hash: &[u8; 32]| guarded.get(&self.names.claimed(owner, hash)).is_some();
-        facts.claimed = wanted.claimed.iter().filter(|(owner, hash)| is_claimed(owner, hash)).copied().collect();
+        let is_claimed = |claimed: &&Claimed| guarded.get(&self.names.claimed(claimed)).is_some();
+        facts.claimed = wanted.claimed.iter().filter(is_claimed).copied().collect();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use super::value::hex;
-use crate::shared::facts::Address;
+use crate::shared::facts::{Address, Buried, Claimed};
 
 /// Fields that queries name, and those that are too large for an index.
 pub(super) mod field {
@@ -158,12 +158,12 @@ impl Names {
         self.document(Collection::Owners, owner.to_hex())
     }
 
-    pub(super) fn claimed(&self, owner: &PublicKey, content_hash: &[u8; 32]) -> String {
-        self.document(Collection::Claimed, format_args!("{}_{}", owner.to_hex(), hex(content_hash)))
+    pub(super) fn claimed(&self, (owner, content): &Claimed) -> String {
+        self.document(Collection::Claimed, format_args!("{}_{}", hex(owner), hex(content)))
     }
 
-    pub(super) fn tombstone(&self, target: &EventId, by: &PublicKey) -> String {
-        self.document(Collection::Tombstones, format_args!("{}_{}", target.to_hex(), by.to_hex()))
+    pub(super) fn tombstone(&self, (target, by): &Buried) -> String {
+        self.document(Collection::Tombstones, format_args!("{}_{}", hex(target), hex(by)))
     }
 
     pub(super) fn vanished(&self, key: &PublicKey) -> String {

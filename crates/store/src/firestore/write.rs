@@ -38,8 +38,8 @@ impl Inner {
         }
         let removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
         writes.extend(removed.iter().map(|id| value::delete(self.names.event(id))));
-        for (id, by, public) in &changes.tombstones {
-            let name = self.names.tombstone(id, by);
+        for (buried, public) in &changes.tombstones {
+            let name = self.names.tombstone(buried);
             writes.push(value::set(name, Fields::default().flag("public", *public)));
         }
         for (key, until) in &changes.vanished {

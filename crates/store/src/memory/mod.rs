@@ -1,6 +1,7 @@
 //! The store in memory: each rule in its plainest form, to hold the other stores against. For tests, and for a relay that
 //! may forget.
 
+mod moving;
 mod state;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,10 @@ use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
-use crate::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, random_router};
+use crate::{
+    Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, random_router,
+    shared::facts::{buried, claimed},
+};
 
 /// A store that ends with the process.
 #[derive(Debug)]
@@ -81,7 +85,7 @@ impl State {
                 continue;
             }
             left -= 1;
-            self.claimed.insert((*owner, entry.content_hash));
+            self.claimed.insert(claimed(owner, &entry.content_hash));
             let twin = |item: &Item| {
                 item.stamp.expires_at > now
                     && item
@@ -92,7 +96,7 @@ impl State {
             let twins = self.log.iter().filter(|(_, item)| twin(item));
             let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
             for (cursor, id) in twins {
-                self.tombstones.insert((id, *owner), true);
+                self.tombstones.insert(buried(&id, owner), true);
                 self.remove(cursor);
             }
         }

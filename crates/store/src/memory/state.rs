@@ -19,11 +19,13 @@ use nostr_extensions::{
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
 
-use crate::{Cursor, Saved};
+use crate::{
+    Cursor, Saved,
+    index::address,
+    shared::facts::{Address, Buried, Claimed, address_bytes, buried, claimed, deleters},
+};
 
 const DAY_SECS: u64 = 86_400;
-
-type Address = (PublicKey, Kind, Box<str>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -34,9 +36,9 @@ pub(super) struct State {
     pub(super) unlisted: HashSet<NostrGroupId>,
     pub(super) founded: Vec<(PublicKey, UnixSecs)>,
     /// Whether the target was public.
-    pub(super) tombstones: HashMap<(EventId, PublicKey), bool>,
+    pub(super) tombstones: HashMap<Buried, bool>,
     pub(super) address_tombstones: HashMap<Address, UnixSecs>,
-    pub(super) claimed: HashSet<(PublicKey, [u8; 32])>,
+    pub(super) claimed: HashSet<Claimed>,
     pub(super) vanished: HashMap<PublicKey, UnixSecs>,
 }
 
@@ -66,11 +68,11 @@ impl Item {
 
 /// What an event is stored with, beside what it says.
 #[derive(Default)]
-struct With {
-    author_only: bool,
-    touches_groups: bool,
-    address: Option<Address>,
-    package: Option<Entry>,
+pub(super) struct With {
+    pub(super) author_only: bool,
+    pub(super) touches_groups: bool,
+    pub(super) address: Option<Address>,
+    pub(super) package: Option<Entry>,
 }
 
 impl State {
@@ -121,7 +123,10 @@ impl State {
             Effect::Vanish => Ok(self.vanish(event, now)),
         };
         match applied {
-            Ok(with) => Saved::New(self.put(admitted, with)),
+            Ok(with) => {
+                let stamp = self.stamp(admitted, with.author_only);
+                Saved::New(self.put(event.clone(), stamp, admitted.keep() == Keep::Stored, with))
+            }
             Err(saved) => saved,
         }
     }
@@ -130,12 +135,13 @@ impl State {
         Stamp { cursor: self.head, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
     }
 
-    fn put(&mut self, admitted: &Admitted, with: With) -> Sealed {
+    /// Puts an event behind all others.
+    pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, with: With) -> Sealed {
         self.head += 1;
         let item = Item {
-            event: admitted.event().clone(),
-            stamp: self.stamp(admitted, with.author_only),
-            found_by_queries: admitted.keep() == Keep::Stored,
+            event,
+            stamp: Stamp { cursor: self.head, ..stamp },
+            found_by_queries,
             touches_groups: with.touches_groups,
             address: with.address,
             package: with.package,
@@ -152,16 +158,14 @@ impl State {
         }
     }
 
-    fn is_gone(&self, event: &Event) -> bool {
-        let view = event.view();
+    pub(super) fn is_gone(&self, event: &Event) -> bool {
         let vanished = self.vanished.iter().any(|(key, at)| takes_along(event, key, *at));
-        let buried = !matches!(event.kind(), Kind::DELETION | Kind::VANISH)
-            && self.tombstones.keys().any(|(target, by)| *target == event.id() && may_delete(view, by));
+        let buried = deleters(event).iter().any(|key| self.tombstones.contains_key(&buried(&event.id(), key)));
         vanished || buried
     }
 
-    fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Result<Address, Saved> {
-        let address = (event.pubkey(), event.kind(), identifier.into());
+    pub(super) fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Result<Address, Saved> {
+        let address = address_of(event, identifier);
         let old = self.place(event, &address, now)?;
         if let Some(old) = old {
             self.remove(old);
@@ -182,17 +186,17 @@ impl State {
         if stays { Err(Saved::Superseded) } else { Ok(Some(*cursor)) }
     }
 
-    fn key_package(
+    pub(super) fn key_package(
         &mut self,
         event: &Event,
         entry: &Entry,
         identifier: Option<&str>,
         now: UnixSecs,
     ) -> Result<With, Saved> {
-        if self.claimed.contains(&(entry.owner, entry.content_hash)) {
+        if self.claimed.contains(&claimed(&entry.owner, &entry.content_hash)) {
             return Err(Saved::Deleted);
         }
-        let address: Option<Address> = identifier.map(|it| (event.pubkey(), event.kind(), it.into()));
+        let address = identifier.map(|it| address_of(event, it));
         let old = match &address {
             Some(address) => self.place(event, address, now)?,
             None => None,
@@ -265,40 +269,40 @@ impl State {
                     if !kept && may_delete(item.event.view(), &by) {
                         with.touches_groups |=
                             item.event.kind() == Kind::GIFT_WRAP && item.event.tags().value(name::GROUP).is_some();
-                        self.tombstones.insert((*id, by), public);
+                        self.tombstones.insert(buried(id, &by), public);
                         self.remove(cursor);
                     }
                     public
                 }
-                None => *self.tombstones.entry((*id, by)).or_insert(false),
+                None => *self.tombstones.entry(buried(id, &by)).or_insert(false),
             };
             with.author_only |= !public;
         }
         for (kind, identifier) in &deletion.addresses {
-            let address = (by, *kind, identifier.clone());
-            let current = self.log.iter().find(|(_, item)| item.address.as_ref() == Some(&address));
-            let current = current.map(|(cursor, item)| (*cursor, item.event.created_at()));
-            with.author_only |= current.is_none() && !self.address_tombstones.contains_key(&address);
-            if let Some((cursor, created_at)) = current
-                && created_at <= event.created_at()
-            {
-                self.remove(cursor);
-            }
-            let until = self.address_tombstones.entry(address).or_default();
-            *until = (*until).max(event.created_at());
+            let address = address_bytes(&address(&by, *kind, identifier));
+            with.author_only |= !self.delete_address(address, event.created_at());
         }
         Ok(with)
     }
 
-    fn vanish(&mut self, event: &Event, now: UnixSecs) -> With {
-        let (key, at) = (event.pubkey(), event.created_at());
-        let until = self.vanished.entry(key).or_default();
-        *until = (*until).max(at);
-        let gone = self.log.iter().filter(|(_, item)| takes_along(&item.event, &key, at));
-        let gone: Vec<Cursor> = gone.map(|(cursor, _)| *cursor).collect();
-        for cursor in gone {
+    /// Whether anything was known of the address.
+    pub(super) fn delete_address(&mut self, address: Address, at: UnixSecs) -> bool {
+        let current = self.log.iter().find(|(_, item)| item.address.as_ref() == Some(&address));
+        let current = current.map(|(cursor, item)| (*cursor, item.event.created_at()));
+        let known = current.is_some() || self.address_tombstones.contains_key(&address);
+        if let Some((cursor, created_at)) = current
+            && created_at <= at
+        {
             self.remove(cursor);
         }
+        let until = self.address_tombstones.entry(address).or_default();
+        *until = (*until).max(at);
+        known
+    }
+
+    fn vanish(&mut self, event: &Event, now: UnixSecs) -> With {
+        let (key, at) = (event.pubkey(), event.created_at());
+        self.take_along(key, at);
         if !leaves_groups(at, now) {
             return With::default();
         }
@@ -311,7 +315,24 @@ impl State {
     }
 }
 
+impl State {
+    /// Marks the key as vanished, and removes what goes with it.
+    pub(super) fn take_along(&mut self, key: PublicKey, at: UnixSecs) {
+        let until = self.vanished.entry(key).or_default();
+        *until = (*until).max(at);
+        let gone = self.log.iter().filter(|(_, item)| takes_along(&item.event, &key, at));
+        let gone: Vec<Cursor> = gone.map(|(cursor, _)| *cursor).collect();
+        for cursor in gone {
+            self.remove(cursor);
+        }
+    }
+}
+
 /// A request to vanish stays itself.
 fn takes_along(event: &Event, key: &PublicKey, at: UnixSecs) -> bool {
     event.kind() != Kind::VANISH && vanishes(event.view(), key, at)
+}
+
+pub(super) fn address_of(event: &Event, identifier: &str) -> Address {
+    address_bytes(&address(&event.pubkey(), event.kind(), identifier))
 }

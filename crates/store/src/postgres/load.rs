@@ -38,6 +38,12 @@ const REFERENCES: &str = "select p.owner, p.reference, p.content_hash, p.cursor,
     join rnostr.packages p using (owner, reference) join rnostr.events e on e.cursor = p.cursor";
 const CLAIMED: &str = "select c.owner, c.content_hash from unnest($1::bytea[], $2::bytea[]) \
     as wanted(owner, content_hash) join rnostr.claimed c using (owner, content_hash)";
+/// By the fronts of owner and content.
+const TAKEN: &str = "select wanted.owner, wanted.content, p.cursor, e.id from unnest($1::bytea[], $2::bytea[]) \
+    as wanted(owner, content) join rnostr.packages p on p.owner >= wanted.owner \
+        and p.owner <= wanted.owner || '\\xffffffffffffffffffffffffffffffff'::bytea \
+        and substring(p.content_hash for 16) = wanted.content \
+    join rnostr.events e on e.cursor = p.cursor";
 const GROUPS: &str = "select id, record, last_epoch from rnostr.groups where id = any($1::text[])";
 const UNLISTED: &str = "select group_id from rnostr.unlisted where group_id = any($1::text[])";
 const ALL_MEMBERS: &str = "select m.group_id, m.key, m.admin from rnostr.groups g \
@@ -82,8 +88,8 @@ pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> R
     let targets = bytes(wanted.targets.iter().map(|id| &id.as_bytes()[..]));
     let targets = ask(!wanted.targets.is_empty(), TARGETS, parameters![targets]);
     let (named, by) = (
-        bytes(wanted.tombstones.iter().map(|(id, _)| &id.as_bytes()[..])),
-        bytes(wanted.tombstones.iter().map(|(_, key)| &key.as_bytes()[..])),
+        bytes(wanted.tombstones.iter().map(|(target, _)| &target[..])),
+        bytes(wanted.tombstones.iter().map(|(_, deleter)| &deleter[..])),
     );
     let tombstones = ask(!wanted.tombstones.is_empty(), TOMBSTONES, parameters![named, by]);
     let vanished = ask(!wanted.vanished.is_empty(), VANISHED, parameters![keys(&wanted.vanished)]);
@@ -96,10 +102,15 @@ pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> R
     );
     let references = ask(!wanted.references.is_empty(), REFERENCES, parameters![owners, texts]);
     let (owners, hashes) = (
-        bytes(wanted.claimed.iter().map(|(owner, _)| &owner.as_bytes()[..])),
+        bytes(wanted.claimed.iter().map(|(owner, _)| &owner[..])),
         bytes(wanted.claimed.iter().map(|(_, hash)| &hash[..])),
     );
     let claimed = ask(!wanted.claimed.is_empty(), CLAIMED, parameters![owners, hashes]);
+    let (owners, contents) = (
+        bytes(wanted.taken.iter().map(|(owner, _)| &owner[..])),
+        bytes(wanted.taken.iter().map(|(_, content)| &content[..])),
+    );
+    let taken = ask(!wanted.taken.is_empty(), TAKEN, parameters![owners, contents]);
     let groups = ask(!wanted.groups.is_empty(), GROUPS, parameters![texts_of(&wanted.groups)]);
     let unlisted = ask(!wanted.groups.is_empty(), UNLISTED, parameters![texts_of(&wanted.groups)]);
     let whole = !(wanted.whole.is_empty() && wanted.wrapped.is_empty());
@@ -123,7 +134,7 @@ pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> R
         facts.targets.insert(event.id(), Target { at, event, author_only });
     }
     for row in tombstones.of(&answers) {
-        facts.tombstones.insert((event_id(row, "target")?, key(row, "deleter")?), row.try_get("public")?);
+        facts.tombstones.insert((fixed(row, "target")?, fixed(row, "deleter")?), row.try_get("public")?);
     }
     for row in vanished.of(&answers) {
         facts.vanished.insert(key(row, "key")?, unsigned(row.try_get("until")?)?);
@@ -149,7 +160,11 @@ pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> R
         facts.references.entry((key(row, "owner")?, fixed(row, "reference")?)).or_default().push(referenced);
     }
     for row in claimed.of(&answers) {
-        facts.claimed.insert((key(row, "owner")?, fixed(row, "content_hash")?));
+        facts.claimed.insert((fixed(row, "owner")?, fixed(row, "content_hash")?));
+    }
+    for row in taken.of(&answers) {
+        let place = (cursor(row, "cursor")?, event_id(row, "id")?);
+        facts.taken.entry((fixed(row, "owner")?, fixed(row, "content")?)).or_default().push(place);
     }
     let rows = [all_members.of(&answers), members.of(&answers)];
     load_groups(&mut facts, groups.of(&answers), unlisted.of(&answers), rows)?;

@@ -17,7 +17,7 @@ const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.tou
     left join lateral (select cursor, kind, flags, group_id, touches_group, routes from rnostr.events \
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
-    from rnostr.events where cursor = any($1::bigint[]) order by cursor";
+    from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
 const HOLDS: &str = "select exists (select from rnostr.events where id = $1 and flags & 8 = 0)";
 const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
     exists (select from rnostr.unlisted u where u.group_id = $1) as unlisted \

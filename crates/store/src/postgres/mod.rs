@@ -10,6 +10,7 @@ mod fail;
 mod listen;
 mod load;
 mod log;
+mod moving;
 mod pipeline;
 mod rows;
 mod save;

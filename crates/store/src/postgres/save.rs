@@ -11,10 +11,11 @@ use super::{
     load::{LOCK, load},
     pipeline::{Pipeline, parameters},
     rows::{cursor, event_id, fixed, number, sealed},
-    write::{BURY, REMOVE, write},
+    write::{BURY, PUT_CLAIMED, REMOVE, write},
 };
 use crate::{
     Saved, StoreError,
+    index::front,
     shared::{
         batch::{cut, decide},
         claim::{Owned, claim},
@@ -25,8 +26,6 @@ use crate::{
 const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \
     e.record from rnostr.packages p join rnostr.events e on e.cursor = p.cursor \
     where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) order by p.cursor";
-const PUT_CLAIMED: &str =
-    "insert into rnostr.claimed (owner, content_hash) select $1, * from unnest($2::bytea[]) on conflict do nothing";
 
 impl Postgres {
     pub(super) async fn save_all(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
@@ -106,15 +105,16 @@ impl Postgres {
                 let row = owned.iter().position(|it| it.cursor == *wanted).and_then(|place| rows.get(place));
                 given.push(sealed(row.ok_or(Fail::Corrupt("a KeyPackage has no event"))?)?);
             }
-            let used: Vec<Vec<u8>> = claim.used.iter().map(|hash| hash.to_vec()).collect();
+            let used: Vec<Vec<u8>> = claim.used.iter().map(|hash| front(hash).to_vec()).collect();
             let gone: Vec<i64> = claim.gone.iter().map(|(cursor, _)| number(*cursor)).collect();
-            let ids: Vec<Vec<u8>> = claim.gone.iter().map(|(_, id)| id.as_bytes().to_vec()).collect();
+            let ids: Vec<Vec<u8>> = claim.gone.iter().map(|(_, id)| front(id.as_bytes()).to_vec()).collect();
             if !gone.is_empty() {
                 let mut pipeline = Pipeline::default();
-                let (by, public) = (vec![owner.as_bytes().to_vec(); ids.len()], vec![true; ids.len()]);
+                let owner = front(owner.as_bytes()).to_vec();
+                let (by, public) = (vec![owner.clone(); ids.len()], vec![true; ids.len()]);
                 pipeline.add(REMOVE, parameters![gone]);
                 pipeline.add(BURY, parameters![ids, by, public]);
-                pipeline.add(PUT_CLAIMED, parameters![owner.as_bytes().to_vec(), used]);
+                pipeline.add(PUT_CLAIMED, parameters![vec![owner; used.len()], used]);
                 pipeline.run(&transaction).await?;
             }
             transaction.commit().await?;

@@ -13,6 +13,7 @@ use crate::{
     Cursor,
     index::prefix,
     shared::{
+        EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
         batch::{Changes, GroupChange, Put},
         number_of,
     },
@@ -52,6 +53,11 @@ const PUT_UNLISTED: &str =
     "insert into rnostr.unlisted (group_id) select * from unnest($1::text[]) on conflict do nothing";
 const PUT_FOUNDED: &str = "insert into rnostr.founded (key, at) values ($1, $2)";
 const FORGET_FOUNDED: &str = "delete from rnostr.founded where key = $1 and at <= $2::bigint - 86400";
+pub(super) const PUT_CLAIMED: &str = "insert into rnostr.claimed (owner, content_hash) \
+    select * from unnest($1::bytea[], $2::bytea[]) on conflict do nothing";
+/// An entry of the log without an event, see [`Changes::mark`].
+const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, kept_until, flags, \
+    prefixes, routes, record) values ($1, '', '', $2, $3, $3, $4, $5, '{}', '{}', '')";
 const ADVANCE: &str = "update rnostr.log set head = $1";
 const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
 
@@ -81,9 +87,9 @@ pub(super) async fn write(
         (1..).zip(&changes.put).filter(|(_, put)| !put.gone).map(|(n, put)| (number(head + n), put)).collect();
     put(&mut pipeline, &there);
     if !changes.tombstones.is_empty() {
-        let targets: Vec<Vec<u8>> = changes.tombstones.iter().map(|(id, ..)| id.as_bytes().to_vec()).collect();
-        let by: Vec<Vec<u8>> = changes.tombstones.iter().map(|(_, key, _)| key.as_bytes().to_vec()).collect();
-        let public: Vec<bool> = changes.tombstones.iter().map(|(.., public)| *public).collect();
+        let targets: Vec<Vec<u8>> = changes.tombstones.iter().map(|((target, _), _)| target.to_vec()).collect();
+        let by: Vec<Vec<u8>> = changes.tombstones.iter().map(|((_, deleter), _)| deleter.to_vec()).collect();
+        let public: Vec<bool> = changes.tombstones.iter().map(|(_, public)| *public).collect();
         pipeline.add(BURY, parameters![targets, by, public]);
     }
     for (address, until) in &changes.address_tombstones {
@@ -106,7 +112,17 @@ pub(super) async fn write(
         pipeline.add(FORGET_FOUNDED, parameters![key.as_bytes().to_vec(), number(*at)]);
         pipeline.add(PUT_FOUNDED, parameters![key.as_bytes().to_vec(), number(*at)]);
     }
-    let head = head + changes.put.len() as u64;
+    if !changes.claimed.is_empty() {
+        let owners: Vec<Vec<u8>> = changes.claimed.iter().map(|(owner, _)| owner.to_vec()).collect();
+        let contents: Vec<Vec<u8>> = changes.claimed.iter().map(|(_, content)| content.to_vec()).collect();
+        pipeline.add(PUT_CLAIMED, parameters![owners, contents]);
+    }
+    let head = head + changes.places();
+    if let Some(now) = changes.mark {
+        let (kind, flags) = (i32::from(MARK_KIND.0), EPHEMERAL | TOUCHES_GROUPS);
+        let kept_until = number(now.saturating_add(EPHEMERAL_SECS));
+        pipeline.add(MARK, parameters![number(head), kind, number(now), kept_until, flags]);
+    }
     pipeline.add(ADVANCE, parameters![number(head)]);
     if knock {
         pipeline.add(KNOCK, parameters![head.to_string()]);

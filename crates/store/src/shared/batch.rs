@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nostr_extensions::{
-    Admitted, Audience, Effect, GroupRecord, Keep, NostrGroupId, Role, Router, Sealed, Source, Stamp,
+    Admitted, Audience, Effect, Keep, NostrGroupId, Router, Sealed, Source, Stamp,
     admit::NEVER,
     gate::Touches,
     mls_gateway::{
@@ -20,89 +20,16 @@ use nostr_extensions::{
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
 
+pub(crate) use super::changes::{Changes, GroupChange, Put, PutPackage};
 use super::{
-    AUTHOR_ONLY, EPHEMERAL, EPHEMERAL_SECS, LOG_ONLY, TOUCHES_GROUPS,
+    AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
     facts::{
-        Address, Facts, Holder, Place, Reference, Referenced, Target, address_bytes, deleters, owners, reference_of,
+        Address, Buried, Facts, Holder, Place, Referenced, Target, address_bytes, buried, claimed, deleters, owners,
+        reference_of,
     },
     prefixes,
 };
 use crate::{Cursor, Saved, index::address};
-
-/// An event to be written into the log.
-#[derive(Debug)]
-pub(crate) struct Put {
-    pub(crate) event: Event,
-    pub(crate) received_at: UnixSecs,
-    pub(crate) expires_at: UnixSecs,
-    pub(crate) flags: i16,
-    /// Where queries find it.
-    pub(crate) prefixes: Vec<i64>,
-    /// Whom it may concern.
-    pub(crate) routes: Vec<u64>,
-    pub(crate) group: Option<NostrGroupId>,
-    /// Which groups it may have changed.
-    pub(crate) touches: Touches,
-    pub(crate) address: Option<Address>,
-    pub(crate) package: Option<PutPackage>,
-    /// A later event of the batch took it out again: it has a place in the log and is not there.
-    pub(crate) gone: bool,
-}
-
-/// An entry of the directory of KeyPackages.
-#[derive(Clone, Debug)]
-pub(crate) struct PutPackage {
-    pub(crate) owner: PublicKey,
-    pub(crate) reference: Option<Reference>,
-    pub(crate) content_hash: [u8; 32],
-    pub(crate) last_resort: bool,
-}
-
-impl Put {
-    /// Until when it lies in the log.
-    pub(crate) fn kept_until(&self) -> UnixSecs {
-        if self.flags & EPHEMERAL == 0 { self.expires_at } else { self.received_at.saturating_add(EPHEMERAL_SECS) }
-    }
-
-    fn seal(&self, cursor: Cursor) -> Sealed {
-        let stamp = Stamp {
-            cursor,
-            received_at: self.received_at,
-            expires_at: self.expires_at,
-            author_only: self.flags & AUTHOR_ONLY != 0,
-        };
-        Sealed::new(self.event.clone(), stamp)
-    }
-}
-
-/// A change of a group.
-#[derive(Clone, Debug)]
-pub(crate) struct GroupChange {
-    pub(crate) group: NostrGroupId,
-    pub(crate) record: GroupRecord,
-    /// Each key whose membership changed; `None` where it is none any more.
-    pub(crate) delta: Vec<(PublicKey, Option<Role>)>,
-}
-
-/// What is to be written, in this order: what is taken out, then everything else.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    /// Events that were stored before and are taken out.
-    pub(crate) removed: Vec<(Cursor, EventId)>,
-    /// Events, in the order of their places in the log.
-    pub(crate) put: Vec<Put>,
-    pub(crate) tombstones: Vec<(EventId, PublicKey, bool)>,
-    pub(crate) address_tombstones: Vec<(Address, UnixSecs)>,
-    /// Keys that vanished, with their times: their events are to be taken out as [`vanishes`] says.
-    pub(crate) vanished: Vec<(PublicKey, UnixSecs)>,
-    /// In their order; one group may change more than once.
-    pub(crate) groups: Vec<GroupChange>,
-    /// Epochs of groups that rose.
-    pub(crate) epochs: Vec<(NostrGroupId, u64)>,
-    /// Groups that carry unlisted messages from now on.
-    pub(crate) unlisted: Vec<NostrGroupId>,
-    pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
-}
 
 /// What a batch comes to.
 #[derive(Debug)]
@@ -159,30 +86,30 @@ pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &Router) -> Decid
     Decided { outcomes, changes: deciding.changes }
 }
 
-struct Deciding<'a> {
-    facts: Facts,
-    changes: Changes,
-    router: &'a Router,
+pub(super) struct Deciding<'a> {
+    pub(super) facts: Facts,
+    pub(super) changes: Changes,
+    pub(super) router: &'a Router,
 }
 
 /// What an event is put with beside what it says.
 #[derive(Default)]
-struct With {
-    author_only: bool,
-    touches_groups: bool,
+pub(super) struct With {
+    pub(super) author_only: bool,
+    pub(super) touches_groups: bool,
     address: Option<Address>,
     package: Option<PutPackage>,
 }
 
 /// Refused or passed over as a whole, or to be put.
-type Applied = Result<With, Saved>;
+pub(super) type Applied = Result<With, Saved>;
 
 impl Deciding<'_> {
     fn event(&mut self, admitted: &Admitted) -> Outcome {
         let event = admitted.event();
         let now = admitted.received_at();
         if admitted.keep() == Keep::Ephemeral {
-            return self.put(admitted, With::default());
+            return Outcome::Put(self.put_admitted(admitted, With::default()));
         }
         // Whether a message is stored is told to those alone who may send it now.
         if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
@@ -210,23 +137,35 @@ impl Deciding<'_> {
             }
         };
         match applied {
-            Ok(with) => self.put(admitted, with),
+            Ok(with) => Outcome::Put(self.put_admitted(admitted, with)),
             Err(saved) => Outcome::Other(saved),
         }
     }
 
-    fn put(&mut self, admitted: &Admitted, with: With) -> Outcome {
-        let event = admitted.event();
+    fn put_admitted(&mut self, admitted: &Admitted, with: With) -> usize {
+        let flags = match admitted.keep() {
+            Keep::Stored => 0,
+            Keep::LogOnly => LOG_ONLY,
+            Keep::Ephemeral => EPHEMERAL,
+        };
+        self.put(admitted.event(), admitted.received_at(), admitted.expires_at(), flags, with)
+    }
+
+    /// Its place among the events that are put.
+    pub(super) fn put(
+        &mut self,
+        event: &Event,
+        received_at: UnixSecs,
+        expires_at: UnixSecs,
+        flags: i16,
+        with: With,
+    ) -> usize {
         let flag = |set: bool, flag: i16| if set { flag } else { 0 };
-        let keep = admitted.keep();
         let mut put = Put {
             event: event.clone(),
-            received_at: admitted.received_at(),
-            expires_at: admitted.expires_at(),
-            flags: flag(with.author_only, AUTHOR_ONLY)
-                | flag(with.touches_groups, TOUCHES_GROUPS)
-                | flag(keep == Keep::LogOnly, LOG_ONLY)
-                | flag(keep == Keep::Ephemeral, EPHEMERAL),
+            received_at,
+            expires_at,
+            flags: flags | flag(with.author_only, AUTHOR_ONLY) | flag(with.touches_groups, TOUCHES_GROUPS),
             prefixes: Vec::new(),
             routes: Vec::new(),
             group: None,
@@ -239,15 +178,15 @@ impl Deciding<'_> {
         put.routes = self.router.routes(&sealed);
         put.group = sealed.group().cloned();
         put.touches = if with.touches_groups { Touches::EveryGroup } else { sealed.touches() };
-        if keep == Keep::Stored {
+        if flags & (LOG_ONLY | EPHEMERAL) == 0 {
             put.prefixes = prefixes(event.view(), sealed.audience());
         }
-        let at = Place::Put(self.changes.put.len());
-        if keep != Keep::Ephemeral {
-            self.know(&put, at);
+        let n = self.changes.put.len();
+        if flags & EPHEMERAL == 0 {
+            self.know(&put, Place::Put(n));
         }
         self.changes.put.push(put);
-        Outcome::Put(self.changes.put.len() - 1)
+        n
     }
 
     /// Takes an event that is put into what is known.
@@ -266,7 +205,7 @@ impl Deciding<'_> {
         }
     }
 
-    fn remove(&mut self, at: Place, id: EventId) {
+    pub(super) fn remove(&mut self, at: Place, id: EventId) {
         match at {
             Place::Stored(cursor) => self.changes.removed.push((cursor, id)),
             Place::Put(n) => self.changes.put[n].gone = true,
@@ -280,16 +219,16 @@ impl Deciding<'_> {
     }
 
     /// Whether the event's author or recipient took it back before it came: by name, or by vanishing.
-    fn is_gone(&self, event: &Event) -> bool {
+    pub(super) fn is_gone(&self, event: &Event) -> bool {
         let vanished = |key: &PublicKey| {
             event.kind() != Kind::VANISH
                 && self.facts.vanished.get(key).is_some_and(|at| vanishes(event.view(), key, *at))
         };
-        let buried = |key: &PublicKey| self.facts.tombstones.contains_key(&(event.id(), *key));
+        let buried = |key: &PublicKey| self.facts.tombstones.contains_key(&buried(&event.id(), key));
         owners(event).iter().any(vanished) || deleters(event).iter().any(buried)
     }
 
-    fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Applied {
+    pub(super) fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Applied {
         let address = address_bytes(&address(&event.pubkey(), event.kind(), identifier));
         if let Some(old) = self.place(event, &address, now)? {
             self.remove(old.at, old.id);
@@ -309,8 +248,14 @@ impl Deciding<'_> {
         if old.expires_at > now && newer { Err(Saved::Superseded) } else { Ok(Some(old.clone())) }
     }
 
-    fn key_package(&mut self, event: &Event, entry: &Entry, identifier: Option<&str>, now: UnixSecs) -> Applied {
-        if self.facts.claimed.contains(&(entry.owner, entry.content_hash)) {
+    pub(super) fn key_package(
+        &mut self,
+        event: &Event,
+        entry: &Entry,
+        identifier: Option<&str>,
+        now: UnixSecs,
+    ) -> Applied {
+        if self.facts.claimed.contains(&claimed(&entry.owner, &entry.content_hash)) {
             return Err(Saved::Deleted);
         }
         let address = identifier.map(|it| address_bytes(&address(&event.pubkey(), event.kind(), it)));
@@ -420,15 +365,15 @@ impl Deciding<'_> {
                     let public = is_public(&target);
                     if may_delete(target.event.view(), &by) {
                         with.touches_groups |= names_group(&target.event);
-                        self.bury(*id, by, public);
+                        self.bury(buried(id, &by), public);
                         self.remove(target.at, *id);
                     }
                     public
                 }
-                None => match self.facts.tombstones.get(&(*id, by)) {
+                None => match self.facts.tombstones.get(&buried(id, &by)) {
                     Some(public) => *public,
                     None => {
-                        self.bury(*id, by, false);
+                        self.bury(buried(id, &by), false);
                         false
                     }
                 },
@@ -436,21 +381,27 @@ impl Deciding<'_> {
         }
         for (kind, identifier) in &deletion.addresses {
             let address = address_bytes(&address(&by, *kind, identifier));
-            let current = self.facts.holders.get(&address).cloned();
-            with.author_only |= current.is_none() && !self.facts.address_tombstones.contains_key(&address);
-            if let Some(current) = current.filter(|current| current.created_at <= event.created_at()) {
-                self.remove(current.at, current.id);
-            }
-            let until = self.facts.address_tombstones.entry(address).or_default();
-            *until = (*until).max(event.created_at());
-            self.changes.address_tombstones.push((address, *until));
+            with.author_only |= !self.delete_address(address, event.created_at());
         }
         Ok(with)
     }
 
-    fn bury(&mut self, id: EventId, by: PublicKey, public: bool) {
-        self.facts.tombstones.insert((id, by), public);
-        self.changes.tombstones.push((id, by, public));
+    /// Whether anything was known of the address.
+    pub(super) fn delete_address(&mut self, address: Address, at: UnixSecs) -> bool {
+        let current = self.facts.holders.get(&address).cloned();
+        let known = current.is_some() || self.facts.address_tombstones.contains_key(&address);
+        if let Some(current) = current.filter(|current| current.created_at <= at) {
+            self.remove(current.at, current.id);
+        }
+        let until = self.facts.address_tombstones.entry(address).or_default();
+        *until = (*until).max(at);
+        self.changes.address_tombstones.push((address, *until));
+        known
+    }
+
+    pub(super) fn bury(&mut self, buried: Buried, public: bool) {
+        self.facts.tombstones.insert(buried, public);
+        self.changes.tombstones.push((buried, public));
     }
 
     fn vanish(&mut self, event: &Event, now: UnixSecs) {
@@ -474,7 +425,7 @@ pub(crate) fn names_group(event: &Event) -> bool {
     event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }
 
-fn is_public(target: &Target) -> bool {
+pub(super) fn is_public(target: &Target) -> bool {
     let stamp = Stamp { cursor: 0, received_at: 0, expires_at: NEVER, author_only: target.author_only };
     *Sealed::new(target.event.clone(), stamp).audience() == Audience::Everyone
 }

@@ -13,7 +13,7 @@ use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 
 use crate::{
     Cursor,
-    index::{Key, address, hash16},
+    index::{Front, Key, address, front, hash16},
 };
 
 /// An address: key, kind and hash of the `d` value.
@@ -34,6 +34,22 @@ pub(crate) fn reference_of(owner: PublicKey, text: &str) -> Reference {
     (owner, hash16(text.as_bytes()))
 }
 
+/// What names a tombstone: what was deleted, and by whom.
+pub(crate) type Buried = (Front, Front);
+
+/// See [`Buried`].
+pub(crate) fn buried(target: &EventId, by: &PublicKey) -> Buried {
+    (front(target.as_bytes()), front(by.as_bytes()))
+}
+
+/// What names a KeyPackage that was claimed: its owner and its bytes.
+pub(crate) type Claimed = (Front, Front);
+
+/// See [`Claimed`].
+pub(crate) fn claimed(owner: &PublicKey, content_hash: &[u8; 32]) -> Claimed {
+    (front(owner.as_bytes()), front(content_hash))
+}
+
 /// What has to be loaded before a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
@@ -41,16 +57,20 @@ pub(crate) struct Wanted {
     pub(crate) ids: BTreeSet<EventId>,
     /// Stored events of these ids, whole.
     pub(crate) targets: BTreeSet<EventId>,
-    /// Tombstones: what was deleted, and by whom.
-    pub(crate) tombstones: BTreeSet<(EventId, PublicKey)>,
+    /// Tombstones.
+    pub(crate) tombstones: BTreeSet<Buried>,
     /// Whether these keys vanished.
     pub(crate) vanished: BTreeSet<PublicKey>,
     /// The events at these addresses, and what was deleted there.
     pub(crate) addresses: BTreeSet<Address>,
     /// KeyPackages of these references.
     pub(crate) references: BTreeSet<Reference>,
-    /// Whether these KeyPackages were claimed: owner and hash of the bytes.
-    pub(crate) claimed: BTreeSet<(PublicKey, [u8; 32])>,
+    /// Whether these KeyPackages were claimed.
+    pub(crate) claimed: BTreeSet<Claimed>,
+    /// What these keys have in the directory of KeyPackages.
+    pub(crate) owners: BTreeSet<PublicKey>,
+    /// Stored KeyPackages that some claim took elsewhere.
+    pub(crate) taken: BTreeSet<Claimed>,
     /// Groups of which the record is needed, and whether they carried unlisted messages.
     pub(crate) groups: BTreeSet<NostrGroupId>,
     /// Those of them of which all members are needed.
@@ -100,21 +120,9 @@ impl Wanted {
 
     fn add(&mut self, admitted: &Admitted) {
         let event = admitted.event();
-        let (id, author) = (event.id(), event.pubkey());
-        self.ids.insert(id);
-        self.vanished.extend(owners(event));
-        self.tombstones.extend(deleters(event).into_iter().map(|key| (id, key)));
+        self.add_event(event, admitted.effect());
         match admitted.effect() {
-            Effect::None => {}
-            Effect::Replace { identifier } => {
-                self.addresses.insert(address_bytes(&address(&author, event.kind(), identifier)));
-            }
-            Effect::KeyPackage { entry, identifier } => {
-                self.claimed.insert((entry.owner, entry.content_hash));
-                self.references.extend(entry.reference.as_ref().map(|text| reference_of(entry.owner, text)));
-                let at = identifier.as_ref().map(|it| address_bytes(&address(&author, event.kind(), it)));
-                self.addresses.extend(at);
-            }
+            Effect::None | Effect::Replace { .. } | Effect::KeyPackage { .. } | Effect::Delete(_) => {}
             Effect::GroupMessage { group, keys, .. } => {
                 self.groups.insert(group.clone());
                 self.members.extend(keys.iter().map(|key| (group.clone(), *key)));
@@ -130,17 +138,38 @@ impl Wanted {
                 self.memberships.insert(change.recipient);
                 self.day_start = self.day_start.min(admitted.received_at().saturating_sub(DAY_SECS));
             }
+            Effect::Vanish => {
+                if leaves_groups(event.created_at(), admitted.received_at()) {
+                    self.leaving.insert(event.pubkey());
+                }
+            }
+        }
+    }
+
+    /// What an event wants whose effect on groups does not matter.
+    pub(super) fn add_event(&mut self, event: &Event, effect: &Effect) {
+        let (id, author) = (event.id(), event.pubkey());
+        self.ids.insert(id);
+        self.vanished.extend(owners(event));
+        self.tombstones.extend(deleters(event).iter().map(|key| buried(&id, key)));
+        match effect {
+            Effect::Replace { identifier } => {
+                self.addresses.insert(address_bytes(&address(&author, event.kind(), identifier)));
+            }
+            Effect::KeyPackage { entry, identifier } => {
+                self.claimed.insert(claimed(&entry.owner, &entry.content_hash));
+                self.owners.insert(entry.owner);
+                self.references.extend(entry.reference.as_ref().map(|text| reference_of(entry.owner, text)));
+                let at = identifier.as_ref().map(|it| address_bytes(&address(&author, event.kind(), it)));
+                self.addresses.extend(at);
+            }
             Effect::Delete(deletion) => {
                 self.targets.extend(&deletion.ids);
-                self.tombstones.extend(deletion.ids.iter().map(|id| (*id, deletion.by)));
+                self.tombstones.extend(deletion.ids.iter().map(|id| buried(id, &deletion.by)));
                 let at = deletion.addresses.iter().map(|(kind, it)| address_bytes(&address(&deletion.by, *kind, it)));
                 self.addresses.extend(at);
             }
-            Effect::Vanish => {
-                if leaves_groups(event.created_at(), admitted.received_at()) {
-                    self.leaving.insert(author);
-                }
-            }
+            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) | Effect::Vanish => {}
         }
     }
 }
@@ -204,7 +233,7 @@ pub(crate) struct Facts {
     /// Those of [`Wanted::targets`] that are stored.
     pub(crate) targets: HashMap<EventId, Target>,
     /// Tombstones, and whether the target was public.
-    pub(crate) tombstones: HashMap<(EventId, PublicKey), bool>,
+    pub(crate) tombstones: HashMap<Buried, bool>,
     /// When keys vanished.
     pub(crate) vanished: HashMap<PublicKey, UnixSecs>,
     /// Who holds an address, expired or not.
@@ -214,7 +243,9 @@ pub(crate) struct Facts {
     /// KeyPackages by reference.
     pub(crate) references: HashMap<Reference, Vec<Referenced>>,
     /// KeyPackages that were claimed.
-    pub(crate) claimed: HashSet<(PublicKey, [u8; 32])>,
+    pub(crate) claimed: HashSet<Claimed>,
+    /// Those of [`Wanted::taken`] that are stored.
+    pub(crate) taken: HashMap<Claimed, Vec<(Cursor, EventId)>>,
     /// Groups that are managed or unlisted.
     pub(crate) groups: HashMap<NostrGroupId, GroupFacts>,
     /// Groups founded in the last 24 hours.

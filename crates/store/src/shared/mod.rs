@@ -2,16 +2,19 @@
 //!
 //! Such a store saves a batch in three steps, under whatever keeps others from changing the same things meanwhile:
 //! [`facts::Wanted`] says what has to be known, the store loads it as [`facts::Facts`], and [`batch::decide`] says what
-//! becomes of each event and what is to be written. The rules stand there, once; a store only reads and writes.
+//! becomes of each event and what is to be written. The rules stand there, once; a store only reads and writes. Records
+//! of an export go in the same way, by [`Wanted::by_records`](facts::Wanted::by_records) and [`restore::decide`].
 
 pub(crate) mod batch;
+pub(crate) mod changes;
 pub(crate) mod claim;
 pub(crate) mod facts;
+pub(crate) mod restore;
 
 use std::convert::Infallible;
 
 use nostr_extensions::{Audience, Query};
-use nostr_protocol::EventRef;
+use nostr_protocol::{EventRef, Kind};
 use sha2::{Digest as _, Sha256};
 
 use crate::index::{self, each_prefix, prefix};
@@ -27,6 +30,9 @@ pub(crate) const LOG_ONLY: i16 = 2;
 pub(crate) const TOUCHES_GROUPS: i16 = 4;
 /// In the log for [`EPHEMERAL_SECS`], and stored for nobody.
 pub(crate) const EPHEMERAL: i16 = 8;
+
+/// The kind that an entry of the log without an event is given: nobody publishes it, so nobody waits for it.
+pub(crate) const MARK_KIND: Kind = Kind::AUTH;
 
 /// A prefix of the index as a number, so that all have one short form. Prefixes that share one cost a look at events
 /// that do not fit.

@@ -7,6 +7,7 @@
 
 pub mod events;
 pub mod groups;
+pub mod moving;
 pub mod queries;
 pub mod random;
 pub mod removals;

@@ -204,6 +204,22 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         }
     }
 
+    /// Has `mover` carry what is in the other store, which is closed, to where it will be opened next. What has expired
+    /// stays behind.
+    pub async fn moved(&mut self, mover: impl AsyncFnOnce(UnixSecs)) {
+        self.a.sweep(self.now, 100_000).await.expect("a sweep");
+        self.b = None;
+        mover(self.now).await;
+        self.b = Some((self.open_b)().await);
+        self.compare().await;
+        let places = async |store: &Arc<dyn Store>| {
+            let log = store.after(0, 100_000).await.expect("the log").entries.into_iter();
+            log.filter(|entry| entry.kind.lifetime() != Lifetime::Ephemeral).map(|entry| entry.cursor).collect()
+        };
+        let (a, b): (Vec<Cursor>, Vec<Cursor>) = (places(&self.a).await, places(self.b()).await);
+        self.places = a.into_iter().zip(b).collect();
+    }
+
     async fn save(&mut self, drafts: &[Draft]) {
         let mut batch = Vec::new();
         for draft in drafts {

@@ -66,12 +66,7 @@ mod suite {
 fn it_answers_as_the_oracle() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let config = Config {
-        cases: 8,
-        max_shrink_iters: 100,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: 8, max_shrink_iters: 100, failure_persistence: None, ..Config::default() };
     let tried = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
         let Some(database) = Database::new() else { return Ok(()) };
         runtime.block_on(async {

@@ -49,6 +49,7 @@ create table rnostr.event_index (
     primary key (prefix, age, id)
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
 
+-- Here and in rnostr.claimed the first 16 bytes of ids, keys and hashes.
 create table rnostr.tombstones (
     target bytea not null,
     deleter bytea not null,

@@ -1,0 +1,246 @@
+//! Everything out, and everything in.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, ready};
+use nostr_extensions::{
+    Audience, Effect, Kept, Restored, Sealed, Stamp,
+    mls_gateway::deletion::{Deletion, may_delete},
+};
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use super::{
+    Memory,
+    state::{Item, State, With},
+};
+use crate::{
+    Cursor, StoreError,
+    index::{address, front},
+    moving::{
+        Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part,
+        foundings_missing, merge_group,
+    },
+    shared::{
+        batch::names_group,
+        facts::{address_bytes, buried},
+        restore::{self, new_unless},
+    },
+};
+
+type Keyed = (Vec<u8>, Record<Archived>);
+
+impl State {
+    /// All of a part, in an order that stays.
+    fn part(&self, from: &Place, now: UnixSecs) -> Vec<Keyed> {
+        let mut all: Vec<Keyed> = match from.part() {
+            Part::Vanished => {
+                let record = |(key, at): (&PublicKey, &UnixSecs)| Record::Vanished { key: *key, at: *at };
+                self.vanished.iter().map(|it| (it.0.as_bytes().to_vec(), record(it))).collect()
+            }
+            Part::Tombstones => {
+                let each = self.tombstones.iter().map(|((target, deleter), public)| {
+                    let record = Record::Tombstone { target: *target, deleter: *deleter, public: *public };
+                    ([*target, *deleter].concat(), record)
+                });
+                each.collect()
+            }
+            Part::AddressTombstones => {
+                let each = self.address_tombstones.iter().map(|(address, until)| {
+                    (address.to_vec(), Record::AddressTombstone { address: *address, until: *until })
+                });
+                each.collect()
+            }
+            Part::Claimed => {
+                let each = self.claimed.iter().map(|(owner, content)| {
+                    ([*owner, *content].concat(), Record::Claimed { owner: *owner, content: *content })
+                });
+                each.collect()
+            }
+            Part::Founded => {
+                let mut founders: Vec<PublicKey> = self.founded.iter().map(|(key, _)| *key).collect();
+                founders.sort_unstable();
+                founders.dedup();
+                let times = |key: PublicKey| {
+                    let of = self.founded.iter().filter(|(founder, at)| *founder == key && at + DAY_SECS > now);
+                    let mut times: Vec<UnixSecs> = of.map(|(_, at)| *at).collect();
+                    times.sort_unstable();
+                    times
+                };
+                let each = founders.into_iter().map(|key| (key, times(key))).filter(|(_, at)| !at.is_empty());
+                each.map(|(key, at)| (key.as_bytes().to_vec(), Record::Founded { key, at })).collect()
+            }
+            Part::Unlisted => {
+                let each = self.unlisted.iter();
+                each.map(|id| (id.as_str().as_bytes().to_vec(), Record::Unlisted(id.clone()))).collect()
+            }
+            Part::Groups => {
+                let each = self.groups.iter().map(|(id, view)| {
+                    (id.as_str().as_bytes().to_vec(), Record::Group { id: id.clone(), view: (**view).clone() })
+                });
+                each.collect()
+            }
+            Part::Events => {
+                let live = self.log.range(..=from.up_to()).filter(|(_, item)| item.stamp.expires_at > now);
+                live.map(|(cursor, item)| (cursor.to_be_bytes().to_vec(), Record::Event(item.archived()))).collect()
+            }
+        };
+        all.retain(|(key, _)| &key[..] > from.behind());
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    fn import(&mut self, record: Record<Restored>, now: UnixSecs) -> Imported {
+        match record {
+            Record::Vanished { key, at } => {
+                let known = self.vanished.get(&key).is_some_and(|here| *here >= at);
+                if !known {
+                    self.take_along(key, at);
+                }
+                new_unless(known)
+            }
+            Record::Tombstone { target, deleter, public } => {
+                let known = self.tombstones.contains_key(&(target, deleter));
+                self.tombstones.entry((target, deleter)).or_insert(public);
+                new_unless(known)
+            }
+            Record::AddressTombstone { address, until } => {
+                let known = self.address_tombstones.get(&address).is_some_and(|here| *here >= until);
+                if !known {
+                    self.delete_address(address, until);
+                }
+                new_unless(known)
+            }
+            Record::Claimed { owner, content } => {
+                let known = !self.claimed.insert((owner, content));
+                let taken = |item: &Item| {
+                    item.package
+                        .as_ref()
+                        .is_some_and(|it| front(it.owner.as_bytes()) == owner && front(&it.content_hash) == content)
+                };
+                let gone: Vec<Cursor> =
+                    self.log.iter().filter(|(_, item)| taken(item)).map(|(cursor, _)| *cursor).collect();
+                gone.into_iter().for_each(|cursor| self.remove(cursor));
+                new_unless(known)
+            }
+            Record::Founded { key, at } => {
+                let recent = |(founder, at): &&(PublicKey, UnixSecs)| *founder == key && at + DAY_SECS > now;
+                let missing = foundings_missing(self.founded.iter().filter(recent).count(), &at, now);
+                let known = missing.is_empty();
+                self.founded.extend(missing.into_iter().map(|at| (key, at)));
+                new_unless(known)
+            }
+            Record::Unlisted(group) => new_unless(!self.unlisted.insert(group)),
+            Record::Group { id, view } => {
+                let (imported, view) = merge_group(self.groups.get(&id).map(|here| &**here), &view);
+                if matches!(imported, Imported::New | Imported::Replaced) {
+                    self.groups.insert(id, Arc::new(view));
+                }
+                imported
+            }
+            Record::Event(restored) => self.restore(&restored, now),
+        }
+    }
+
+    fn restore(&mut self, restored: &Restored, now: UnixSecs) -> Imported {
+        let (event, kept) = (restored.event(), restored.kept());
+        if kept.expires_at <= now {
+            return Imported::Expired;
+        }
+        if self.ids.contains_key(&event.id()) {
+            return Imported::Known;
+        }
+        if self.is_gone(event) {
+            return Imported::Deleted;
+        }
+        let applied = match restored.effect() {
+            Effect::Replace { identifier } => {
+                self.replace(event, identifier, now).map(|it| With { address: Some(it), ..With::default() })
+            }
+            Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
+            Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion)),
+            Effect::Vanish => {
+                self.take_along(event.pubkey(), event.created_at());
+                Ok(With::default())
+            }
+            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => Ok(With::default()),
+        };
+        let with = match applied {
+            Ok(with) => with,
+            Err(saved) => return restore::refused(&saved),
+        };
+        let stamp = Stamp {
+            cursor: 0,
+            received_at: kept.received_at,
+            expires_at: kept.expires_at,
+            author_only: kept.author_only,
+        };
+        let touches_groups = with.touches_groups || kept.touches_groups;
+        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, With { touches_groups, ..with });
+        Imported::New
+    }
+
+    /// What a deletion took back elsewhere goes here too; what is not here has its tombstone as a record of its own.
+    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> With {
+        let by = deletion.by;
+        let mut with = With::default();
+        for id in &deletion.ids {
+            let stored = self.ids.get(id).and_then(|cursor| Some((*cursor, self.log.get(cursor)?)));
+            if let Some((cursor, item)) = stored.filter(|(_, item)| may_delete(item.event.view(), &by)) {
+                with.touches_groups |= names_group(&item.event);
+                let public = *item.seal().audience() == Audience::Everyone;
+                self.tombstones.insert(buried(id, &by), public);
+                self.remove(cursor);
+            }
+        }
+        for (kind, identifier) in &deletion.addresses {
+            self.delete_address(address_bytes(&address(&by, *kind, identifier)), at);
+        }
+        with
+    }
+}
+
+impl Item {
+    fn archived(&self) -> Archived {
+        let kept = Kept {
+            received_at: self.stamp.received_at,
+            expires_at: self.stamp.expires_at,
+            author_only: self.stamp.author_only,
+            log_only: !self.found_by_queries,
+            touches_groups: self.touches_groups,
+        };
+        Archived { event: self.event.clone(), kept }
+    }
+}
+
+impl Moving for Memory {
+    fn export<'a>(
+        &'a self,
+        from: &'a Place,
+        bounds: ExportBounds,
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
+        let mut records = Vec::new();
+        let (mut bytes, mut last) = (0, None);
+        let all = self.state.lock().part(from, now);
+        let count = all.len();
+        for (key, record) in all {
+            bytes += record.byte_len();
+            records.push(record);
+            if records.len() >= bounds.records_max || bytes >= bounds.bytes_max {
+                last = (records.len() < count).then_some(key);
+                break;
+            }
+        }
+        Box::pin(ready(Ok(ExportPage { next: after_part(from, last), records })))
+    }
+
+    fn import(
+        &self,
+        records: Vec<Record<Restored>>,
+        now: UnixSecs,
+    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+        let mut state = self.state.lock();
+        let imported = records.into_iter().map(|record| state.import(record, now)).collect();
+        Box::pin(ready(Ok(imported)))
+    }
+}

@@ -1,0 +1,195 @@
+//! Writing an export, and going on with one that was broken off.
+//!
+//! Behind each page the file says where the store goes on, so the two cannot get out of step: whoever resumes cuts off
+//! what lies behind the last such mark.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+};
+
+use nostr_protocol::UnixSecs;
+
+use super::{
+    ExportBounds, Moving, Place,
+    line::{self, END, End, FORMAT, Header, Hex, Line, MARK, Mark, sort_of},
+    lines::{Count, Lines},
+};
+use crate::StoreError;
+
+/// A page of an export, which is also what an import writes at one time.
+const PAGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 << 20 };
+
+/// How many records of each sort.
+pub type Counts = BTreeMap<String, u64>;
+
+/// Why an export ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The file, or whoever reads.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+    /// What is there is no export that could go on; the text is for the operator.
+    #[error("{0}")]
+    File(String),
+}
+
+/// What lies in a file.
+pub enum Found {
+    /// Nothing that an export could go on from.
+    Nothing,
+    /// An export up to some mark.
+    Part(Begun),
+    /// A whole export.
+    Whole(Counts),
+}
+
+/// An export up to a mark.
+pub struct Begun {
+    count: Count,
+    records: Counts,
+    next: Place,
+}
+
+impl Begun {
+    /// How long the file is up to there; what lies behind is to be cut off.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.count.bytes
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub const fn records(&self) -> &Counts {
+        &self.records
+    }
+}
+
+/// Reads what an export has left.
+///
+/// # Errors
+/// [`ExportError::File`] for a file that is something else, or not what was written.
+pub fn resume(input: impl Read) -> Result<Found, ExportError> {
+    let damaged = |number: u64| {
+        ExportError::File(format!("line {number} is not what was written; remove the file and begin anew"))
+    };
+    let mut lines = Lines::new(input);
+    let (mut count, mut records, mut begun) = (Count::default(), Counts::new(), None);
+    while let Some(raw) = lines.next().map_err(|error| ExportError::File(error.to_string()))? {
+        let (content, number) = (raw.content(), count.lines + 1);
+        if number == 1 && !matches!(line::read(content), Ok(Line::Header(_))) {
+            // A header that was cut short is one all the same.
+            let prefix = &line::HEADER[..line::HEADER.len().min(content.len())];
+            return if !raw.is_whole() && content.starts_with(prefix) {
+                Ok(Found::Nothing)
+            } else {
+                Err(ExportError::File("the file is there and is no export of rnostr; give another name".to_owned()))
+            };
+        }
+        if !raw.is_whole() {
+            break;
+        }
+        let holds = |lines: u64, hash: Hex<32>| lines == count.lines && hash.0 == count.sha256();
+        if content.starts_with(END) {
+            return match line::read(content) {
+                Ok(Line::End(end)) if holds(end.lines, end.sha256) => Ok(Found::Whole(end.records)),
+                _ => Err(damaged(number)),
+            };
+        }
+        let mut next = None;
+        if content.starts_with(MARK) {
+            next = match line::read(content) {
+                Ok(Line::Mark(mark)) if holds(mark.lines, mark.sha256) => Place::parse(&mark.next),
+                _ => None,
+            };
+            if next.is_none() {
+                return Err(damaged(number));
+            }
+        } else if number > 1 {
+            *records.entry(sort_of(content).unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        count.add(&raw.text, 1);
+        if let Some(next) = next {
+            begun = Some(Begun { count: count.clone(), records: records.clone(), next });
+        }
+    }
+    Ok(begun.map_or(Found::Nothing, Found::Part))
+}
+
+/// Writes everything that `store` holds at `now`, or what is missing behind `begun`; `written` hears after each page what
+/// is in the file.
+///
+/// # Errors
+/// [`ExportError`]; what was written can be [resumed](resume).
+pub async fn export(
+    store: &dyn Moving,
+    out: &mut dyn Write,
+    begun: Option<Begun>,
+    version: &str,
+    now: UnixSecs,
+    mut written: impl FnMut(&Counts),
+) -> Result<Counts, ExportError> {
+    let mut text = Vec::new();
+    let unwritable = |error: String| ExportError::Store(StoreError::Unavailable(error));
+    let (mut count, mut records, mut place) = match begun {
+        Some(begun) => {
+            if begun.next.up_to() > store.head() {
+                return Err(ExportError::File(
+                    "the file was begun from another store; remove it, or configure that store".to_owned(),
+                ));
+            }
+            (begun.count, begun.records, begun.next)
+        }
+        None => {
+            let place = Place::start(store.head());
+            let stats = store.stats().await?;
+            let (format, version) = (FORMAT, version.to_owned());
+            let header = Header { format, version, exported_at: now, events: stats.events, groups: stats.groups };
+            line::write_header(header, &mut text).map_err(unwritable)?;
+            (Count::default(), Counts::new(), place)
+        }
+    };
+    let mut lines = u64::from(count.lines == 0);
+    loop {
+        let page = store.export(&place, PAGE, now).await?;
+        for record in &page.records {
+            line::write(record, &mut text).map_err(unwritable)?;
+            *records.entry(record.sort().to_owned()).or_default() += 1;
+        }
+        lines += page.records.len() as u64;
+        count.add(&text, lines);
+        let empty = page.records.is_empty() && lines == 0;
+        lines = 0;
+        let mut last = Vec::new();
+        let ended = match page.next {
+            Some(next) => {
+                // A page without records needs no mark: whoever resumes finds it empty again.
+                if !empty {
+                    let mark = Mark { next: next.to_string(), lines: count.lines, sha256: Hex(count.sha256()) };
+                    line::write_mark(mark, &mut last).map_err(unwritable)?;
+                    count.add(&last, 1);
+                }
+                place = next;
+                false
+            }
+            None => {
+                let end = End { lines: count.lines, records: records.clone(), sha256: Hex(count.sha256()) };
+                line::write_end(end, &mut last).map_err(unwritable)?;
+                true
+            }
+        };
+        text.extend_from_slice(&last);
+        if !text.is_empty() {
+            out.write_all(&text)?;
+            out.flush()?;
+            text.clear();
+        }
+        written(&records);
+        if ended {
+            return Ok(records);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How far an export has come.
+
+use crate::Cursor;
+
+/// What is exported, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "they are named as the records are")]
+pub enum Part {
+    Vanished,
+    Tombstones,
+    AddressTombstones,
+    Claimed,
+    Founded,
+    Unlisted,
+    Groups,
+    Events,
+}
+
+impl Part {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Vanished, "vanished"),
+        (Self::Tombstones, "tombstones"),
+        (Self::AddressTombstones, "address-tombstones"),
+        (Self::Claimed, "claimed"),
+        (Self::Founded, "founded"),
+        (Self::Unlisted, "unlisted"),
+        (Self::Groups, "groups"),
+        (Self::Events, "events"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    fn next(self) -> Option<Self> {
+        Self::ALL.get(self as usize + 1).map(|(part, _)| *part)
+    }
+}
+
+/// A place in an export: text that means something to the store that gave it, and to none other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    part: Part,
+    /// Events behind this cursor are not part of this export.
+    up_to: Cursor,
+    /// The key of the last record of the part, in the store's own form.
+    behind: Vec<u8>,
+}
+
+impl Place {
+    /// Before everything; events up to `up_to`, which is the head of the store's log, are part of the export.
+    #[must_use]
+    pub const fn start(up_to: Cursor) -> Self {
+        Self { part: Part::Vanished, up_to, behind: Vec::new() }
+    }
+
+    /// Reads what [`Display`](std::fmt::Display) wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split('/');
+        let (part, up_to, behind) = (words.next()?, words.next()?, words.next()?);
+        let part = Part::ALL.iter().find(|(_, name)| *name == part)?.0;
+        let digits = behind.as_bytes();
+        let bytes = digits.chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        let place = Self { part, up_to: up_to.parse().ok()?, behind: bytes.collect::<Option<_>>()? };
+        (words.next().is_none() && place.to_string() == text).then_some(place)
+    }
+
+    /// What comes next.
+    #[must_use]
+    pub const fn part(&self) -> Part {
+        self.part
+    }
+
+    /// The last cursor that is part of the export.
+    #[must_use]
+    pub const fn up_to(&self) -> Cursor {
+        self.up_to
+    }
+
+    /// The key of the last record of the part; empty before the first.
+    pub(crate) fn behind(&self) -> &[u8] {
+        &self.behind
+    }
+
+    /// Of an event's place, its cursor.
+    pub(crate) fn behind_cursor(&self) -> Cursor {
+        self.behind.iter().fold(0, |cursor, byte| cursor << 8 | Cursor::from(*byte))
+    }
+
+    /// Behind the record of this key, in the same part.
+    pub(crate) fn after(&self, key: impl Into<Vec<u8>>) -> Self {
+        Self { behind: key.into(), ..*self }
+    }
+
+    /// At the beginning of the next part; `None` behind the last.
+    pub(crate) fn next_part(&self) -> Option<Self> {
+        Some(Self { part: self.part.next()?, up_to: self.up_to, behind: Vec::new() })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/", self.part.name(), self.up_to)?;
+        self.behind.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The place behind what was read of a part, where its records were read up to some key or to the end.
+pub(crate) fn after_part(from: &Place, last: Option<Vec<u8>>) -> Option<Place> {
+    match last {
+        Some(key) => Some(from.after(key)),
+        None => from.next_part(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_back_and_nothing_else_is() {
+        let mut place = Some(Place::start(17));
+        let mut parts = Vec::new();
+        while let Some(at) = place {
+            let behind = at.after([0, 0xab, 0xff]);
+            for it in [&at, &behind] {
+                assert_eq!(Place::parse(&it.to_string()).as_ref(), Some(it));
+            }
+            parts.push(at.part());
+            place = at.next_part();
+        }
+        assert_eq!(parts.len(), Part::ALL.len());
+        assert!(parts.is_sorted());
+        for text in ["", "events", "events/1", "events/x/", "rest/1/", "events/1/a", "events/1/AB", "events/1/00/"] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
+        assert_eq!(Place::start(9).after(300_u64.to_be_bytes()).behind_cursor(), 300);
+    }
+}

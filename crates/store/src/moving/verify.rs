@@ -1,0 +1,165 @@
+//! Reading lines on every core: one thread reads, the others parse and check signatures, and the order stays.
+
+use std::{
+    io::Read,
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
+    thread,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    import::{Done, ImportError},
+    line::{self, END, Line, MARK},
+    lines::{Count, Lines, Raw},
+};
+
+/// Most lines that a thread takes at one time.
+const CHUNK_LINES_MAX: usize = 64;
+/// A thread takes no further line when those that it has reach this many bytes.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Most chunks that are read and not yet imported, for each thread.
+const CHUNKS_AHEAD_MAX: usize = 16;
+
+/// A line that was read.
+pub(super) struct ReadLine {
+    /// Its number, from 1.
+    pub(super) number: u64,
+    /// Its length.
+    pub(super) bytes: usize,
+    /// What it says, or what is wrong with it.
+    pub(super) line: Result<Line, String>,
+    /// Of a mark and of the end: what lies before, and what lies before the next line.
+    pub(super) around: Around,
+}
+
+type Around = Option<(Count, Count)>;
+type RawLine = (u64, Raw, Around);
+
+/// Some lines in their order.
+type Chunk = oneshot::Receiver<Vec<ReadLine>>;
+
+/// What comes next.
+pub(super) enum Next {
+    /// These lines.
+    Lines(Vec<ReadLine>),
+    /// The end of the file, behind so many whole lines.
+    Ended(u64),
+}
+
+enum Queued {
+    Chunk(Chunk),
+    Ended(Result<u64, ImportError>),
+}
+
+struct Job {
+    lines: Vec<RawLine>,
+    answer: oneshot::Sender<Vec<ReadLine>>,
+}
+
+/// Lines in their order, verified ahead of whoever takes them.
+pub(super) struct Verified {
+    queue: mpsc::Receiver<Queued>,
+}
+
+impl Verified {
+    /// Of a file, read by `threads` threads beside one that reads; lines that are `done` are passed over.
+    pub(super) fn new(input: Box<dyn Read + Send>, threads: usize, done: Option<Done>) -> Result<Self, ImportError> {
+        let threads = threads.max(1);
+        let ahead = threads * CHUNKS_AHEAD_MAX;
+        let (ordered, queue) = mpsc::channel(ahead);
+        let (jobs, waiting) = sync_channel::<Job>(ahead);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.to_owned()).spawn(work).map_err(ImportError::Read)
+        };
+        for _ in 0..threads {
+            let waiting = Arc::clone(&waiting);
+            let work = move || {
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(Job { lines, answer }) = next else { break };
+                    // Nobody waits for it any more when the import has ended.
+                    let _ = answer.send(lines.into_iter().map(read).collect());
+                }
+            };
+            spawn("import-verify", Box::new(work))?;
+        }
+        let mut reader =
+            Reader { lines: Lines::new(input), count: Count::default(), chunk: Vec::new(), bytes: 0, done };
+        let work = move || {
+            let mut send = |lines| {
+                let (answer, answered) = oneshot::channel();
+                ordered.blocking_send(Queued::Chunk(answered)).is_ok() && jobs.send(Job { lines, answer }).is_ok()
+            };
+            let ended = reader.run(&mut send);
+            let _ = ordered.blocking_send(Queued::Ended(ended));
+        };
+        spawn("import-read", Box::new(work))?;
+        Ok(Self { queue })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Next, ImportError> {
+        let lost = || ImportError::Read(std::io::Error::other("a thread of the import has ended"));
+        match self.queue.recv().await.ok_or_else(lost)? {
+            Queued::Chunk(chunk) => Ok(Next::Lines(chunk.await.map_err(|_| lost())?)),
+            Queued::Ended(ended) => ended.map(Next::Ended),
+        }
+    }
+}
+
+fn read((number, raw, around): RawLine) -> ReadLine {
+    ReadLine { number, bytes: raw.text.len(), line: line::read(raw.content()), around }
+}
+
+struct Reader {
+    lines: Lines<Box<dyn Read + Send>>,
+    count: Count,
+    chunk: Vec<RawLine>,
+    bytes: usize,
+    done: Option<Done>,
+}
+
+impl Reader {
+    /// Reads to the end, or until nobody listens; how many whole lines there were.
+    fn run(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> Result<u64, ImportError> {
+        while let Some(raw) = self.lines.next().map_err(ImportError::Read)? {
+            let number = self.count.lines + 1;
+            let ends = raw.content().starts_with(END);
+            // A last line without its end is half a line, but for the end of all.
+            let stands = raw.is_whole() || (ends && line::read(raw.content()).is_ok());
+            if !stands {
+                break;
+            }
+            let closes = ends || raw.content().starts_with(MARK);
+            let before = closes.then(|| self.count.clone());
+            self.count.add(&raw.text, 1);
+            let around = before.map(|before| (before, self.count.clone()));
+            if let Some(done) = self.done.as_ref().filter(|done| number <= done.lines) {
+                if number == done.lines && done.sha256 != self.count.sha256() {
+                    return Err(ImportError::OtherFile);
+                }
+                // The first line says whether the rest can be read at all.
+                if number > 1 {
+                    continue;
+                }
+            }
+            self.bytes += raw.text.len();
+            self.chunk.push((number, raw, around));
+            let full = self.chunk.len() >= CHUNK_LINES_MAX || self.bytes >= CHUNK_BYTES_MAX;
+            if (full || closes) && !self.flush(send) {
+                break;
+            }
+        }
+        if self.done.as_ref().is_some_and(|done| done.lines > self.count.lines) {
+            return Err(ImportError::OtherFile);
+        }
+        self.flush(send);
+        Ok(self.count.lines)
+    }
+
+    fn flush(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> bool {
+        self.bytes = 0;
+        self.chunk.is_empty() || send(std::mem::take(&mut self.chunk))
+    }
+}

@@ -1,0 +1,84 @@
+//! From each store into each other.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use nostr_store::{
+    moving::{Imported, Moving},
+    suite::{
+        moving::{LARGE, SMALL, dump, fill, gone_for_good, transfer},
+        world::{START, Subject, World},
+    },
+};
+
+use super::stores::{Place, SORTS, Sort};
+
+/// A while after the world began: some of it has expired.
+const NOW: u64 = START + 60;
+
+fn world(store: &Arc<dyn Moving>) -> World {
+    World::new(Subject { store: Arc::clone(store) as _, keep: Box::new(()) })
+}
+
+/// A filled store, and its place.
+async fn filled(sort: Sort) -> Option<(Place, Arc<dyn Moving>)> {
+    let place = Place::new(sort)?;
+    let store = place.open().await;
+    fill(&mut world(&store)).await;
+    Some((place, store))
+}
+
+async fn moved(from: Sort, to: Sort) {
+    let (Some((_from, from)), Some(to)) = (filled(from).await, Place::new(to)) else { return };
+    let before = dump(&*from, LARGE, NOW).await;
+    assert_eq!(dump(&*from, SMALL, NOW).await, before, "pages of any size");
+    for sort in ["vanished", "tombstone", "address_tombstone", "claimed", "founded", "unlisted", "group", "event"] {
+        assert!(before.iter().any(|line| line.starts_with(&format!("{{\"{sort}\":"))), "{sort}");
+    }
+    let store = to.open().await;
+    let outcomes = transfer(&*from, &*store, SMALL, NOW).await;
+    assert_eq!(outcomes, BTreeMap::from([(Imported::New, before.len())]));
+    assert_eq!(dump(&*store, LARGE, NOW).await, before);
+    // Opened anew it is the same.
+    drop(store);
+    let store = to.open().await;
+    assert_eq!(dump(&*store, SMALL, NOW).await, before);
+    // Once more, it changes nothing.
+    let outcomes = transfer(&*from, &*store, LARGE, NOW).await;
+    assert_eq!(outcomes, BTreeMap::from([(Imported::Known, before.len())]));
+    assert_eq!(dump(&*store, LARGE, NOW).await, before);
+    gone_for_good(&world(&store)).await;
+}
+
+macro_rules! pairs {
+    ($($name:ident: $from:ident => $to:ident;)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            moved(Sort::$from, Sort::$to).await;
+        }
+    )*};
+}
+
+pairs! {
+    from_memory_to_memory: Memory => Memory;
+    from_memory_to_embedded: Memory => Embedded;
+    from_memory_to_postgres: Memory => Postgres;
+    from_embedded_to_memory: Embedded => Memory;
+    from_embedded_to_embedded: Embedded => Embedded;
+    from_embedded_to_postgres: Embedded => Postgres;
+    from_postgres_to_memory: Postgres => Memory;
+    from_postgres_to_embedded: Postgres => Embedded;
+    from_postgres_to_postgres: Postgres => Postgres;
+}
+
+/// Every store says the same of the same things.
+#[tokio::test]
+async fn all_stores_export_alike() {
+    let mut dumps = Vec::new();
+    for sort in SORTS {
+        let Some((_place, store)) = filled(sort).await else { continue };
+        dumps.push((sort, dump(&*store, LARGE, NOW).await));
+    }
+    for (sort, dump) in &dumps {
+        assert_eq!(*dump, dumps[0].1, "{sort:?}");
+    }
+}

@@ -1,0 +1,105 @@
+//! `rnostr export`: everything that the store holds, as JSON lines.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _, Write},
+    path::{Path, PathBuf},
+};
+
+use nostr_store::moving::{Begun, Counts, Found, export, resume};
+
+use super::moving::{End, configured, now, private, progress::Progress, require_store, with_store};
+
+/// Write everything that the store holds, events and groups, to a file that `import` reads
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// The configuration, as for `relay`: it names the store
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to; a new file, or - for standard output
+    #[arg(long, value_name = "FILE|-")]
+    to: Option<PathBuf>,
+    /// Go on with a file that an export before left unfinished
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Export {
+    pub(super) fn run(self) -> Result<(), String> {
+        let to = End::of(self.to);
+        let config = configured(self.config.as_deref())?;
+        require_store(&config)?;
+        let (mut out, begun): (Box<dyn Write>, _) = match &to {
+            End::Pipe if self.resume => return Err("--resume goes on with a file; name it by --to".to_owned()),
+            End::Pipe => (Box::new(io::stdout().lock()), None),
+            End::File(path) => match open(path, self.resume)? {
+                Open::Whole(records) => {
+                    println!("{} is whole already{}", path.display(), lines(&records));
+                    return Ok(());
+                }
+                Open::Begun(file, begun) => (Box::new(file), begun),
+            },
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let records = with_store(&config, async |store| {
+            let stats = store.stats().await.map_err(|error| error.to_string())?;
+            let mut progress = Progress::new("events and groups", Some(stats.events + stats.groups));
+            let written = |records: &Counts| {
+                let of = |sort: &str| records.get(sort).copied().unwrap_or(0);
+                progress.at(of("event") + of("group"), records.values().sum());
+            };
+            let exported = export(&*store, &mut *out, begun, version, now(), written).await;
+            progress.end();
+            exported.map_err(|error| match &to {
+                End::Pipe => error.to_string(),
+                End::File(path) => {
+                    let path = path.display();
+                    format!("{path}: {error}; what is there can be finished with --resume")
+                }
+            })
+        })?;
+        match to {
+            End::Pipe => eprint!("exported{}", lines(&records)),
+            End::File(path) => {
+                let synced = File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(|error| format!("{}: {error}", path.display()))?;
+                print!("exported to {}{}", path.display(), lines(&records));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is at the place where the export goes.
+enum Open {
+    Whole(Counts),
+    Begun(File, Option<Begun>),
+}
+
+fn open(path: &Path, go_on: bool) -> Result<Open, String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    if !go_on || !path.exists() {
+        let file = private().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                format!("{} is there already; go on with it by --resume, or give another name", path.display())
+            }
+            _ => failed(error),
+        })?;
+        return Ok(Open::Begun(file, None));
+    }
+    let mut file = private().read(true).write(true).open(path).map_err(failed)?;
+    let begun = match resume(&mut file).map_err(|error| format!("{}: {error}", path.display()))? {
+        Found::Whole(records) => return Ok(Open::Whole(records)),
+        Found::Part(begun) => Some(begun),
+        Found::Nothing => None,
+    };
+    let bytes = begun.as_ref().map_or(0, Begun::bytes);
+    file.set_len(bytes).and_then(|()| file.seek(io::SeekFrom::Start(bytes))).map_err(failed)?;
+    Ok(Open::Begun(file, begun))
+}
+
+/// A line for each sort, behind the line that says what they are.
+fn lines(records: &Counts) -> String {
+    let each = records.iter().map(|(sort, count)| format!("  {sort} {count}\n"));
+    format!(": {} records\n{}", records.values().sum::<u64>(), each.collect::<String>())
+}

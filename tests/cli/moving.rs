@@ -1,0 +1,220 @@
+//! `rnostr export` and `rnostr import`.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nostr_store::{
+    embedded::{Embedded, Options},
+    suite::{
+        moving::{LARGE, dump, fill},
+        world::{Subject, World, event},
+    },
+};
+use rnostr_test_services as services;
+use tempfile::TempDir;
+
+use super::run::{command, rnostr, rnostr_reading};
+
+/// So many events beside those of every sort that there are several pages of them.
+const NOTES: usize = 2_300;
+
+/// Stores something of every sort in `data` of a directory; what there is.
+fn filled(notes: usize) -> (TempDir, Vec<String>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(Embedded::open(directory.path().join("data"), Options::default()).expect("a store"));
+    let dumped = wait(async {
+        let mut world = World::new(Subject { store: Arc::clone(&store) as _, keep: Box::new(()) });
+        fill(&mut world).await;
+        let mut batch = Vec::new();
+        for n in 0..notes {
+            batch.push(world.admitted(&event(1, &format!("one of many, {n}")), "writer").await);
+        }
+        world.save(batch).await;
+        dump(&*store, LARGE, now()).await
+    });
+    (directory, dumped)
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// What is in the store of a directory.
+fn held(directory: &Path) -> Vec<String> {
+    let store = Embedded::open(directory.join("data"), Options::default()).expect("a store");
+    wait(dump(&store, LARGE, now()))
+}
+
+fn counts(dumped: &[String], sort: &str) -> usize {
+    dumped.iter().filter(|line| line.starts_with(&format!("{{\"{sort}\":"))).count()
+}
+
+#[test]
+fn a_store_goes_through_a_file_into_another() {
+    let (from, whole) = filled(NOTES);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    let file = from.join("all.jsonl");
+    let name = file.to_str().expect("text");
+
+    let said = rnostr(from, &["export", "--to", name]).succeeds();
+    assert!(said.starts_with(&format!("exported to {name}: {} records\n", whole.len())), "{said}");
+    for sort in ["event", "group", "tombstone", "claimed", "unlisted", "vanished", "address_tombstone"] {
+        assert!(said.contains(&format!("  {sort} {}\n", counts(&whole, sort))), "{sort}: {said}");
+    }
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&file).expect("text");
+    assert!(
+        text.starts_with(&format!("{{\"rnostr_export\":{{\"format\":1,\"version\":\"{}\"", env!("CARGO_PKG_VERSION")))
+    );
+
+    let said = rnostr(to.path(), &["import", "--from", name]).succeeds();
+    assert!(said.starts_with(&format!("imported from {name}: {} records\n", whole.len())), "{said}");
+    assert!(said.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{said}");
+    assert_eq!(held(to.path()), whole);
+    assert!(!from.join("all.jsonl.imported").exists(), "there is nothing to resume");
+
+    let said = rnostr(to.path(), &["import", "--from", name]).succeeds();
+    assert!(said.contains(&format!("  event: {} known\n", counts(&whole, "event"))), "{said}");
+    assert_eq!(held(to.path()), whole);
+
+    assert!(rnostr(from, &["export", "--to", name]).fails().contains("is there already"));
+    assert_eq!(fs::read_to_string(&file).expect("text"), text);
+    let said = rnostr(from, &["export", "--to", name, "--resume"]).succeeds();
+    assert!(said.contains("is whole already"), "{said}");
+}
+
+#[test]
+fn pipes_do_as_well_as_files() {
+    let (from, whole) = filled(0);
+    let to = tempfile::tempdir().expect("a directory");
+    let exported = rnostr(from.path(), &["export"]);
+    assert!(exported.err.contains(&format!("exported: {} records", whole.len())), "{}", exported.err);
+    let file = from.path().join("piped");
+    fs::write(&file, exported.succeeds()).expect("it is written");
+    let said = rnostr_reading(to.path(), &["import", "--from", "-"], &file).succeeds();
+    assert!(said.starts_with("imported from standard input: "), "{said}");
+    assert_eq!(held(to.path()), whole);
+    assert!(rnostr(from.path(), &["export", "--resume"]).fails().contains("name it by --to"));
+    assert!(rnostr(from.path(), &["import", "--resume"]).fails().contains("name it by --from"));
+}
+
+#[test]
+fn what_was_broken_off_is_resumed() {
+    let (from, whole) = filled(NOTES);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    rnostr(from, &["export", "--to", "whole"]).succeeds();
+    let text = fs::read(from.join("whole")).expect("a file");
+    let part = &text[..text.len() * 9 / 10];
+
+    let name = from.join("part");
+    let path = name.to_str().expect("text");
+    fs::write(&name, part).expect("it is written");
+    let error = rnostr(to.path(), &["import", "--from", path]).fails();
+    assert!(error.contains("is cut off behind line") && error.contains("with the whole file, --resume"), "{error}");
+    let kept = held(to.path()).len();
+    assert!(kept > 2_000 && kept < whole.len(), "{kept}");
+    assert_eq!(fs::metadata(from.join("part.imported")).expect("a note").permissions().mode() & 0o777, 0o600);
+
+    let said = rnostr(from, &["export", "--to", path, "--resume"]).succeeds();
+    assert!(said.starts_with(&format!("exported to {path}: {} records\n", whole.len())), "{said}");
+    let said = rnostr(to.path(), &["import", "--from", path, "--resume"]).succeeds();
+    assert!(said.contains("lines that were imported before: "), "{said}");
+    assert!(said.contains(&format!("  event: {} new\n", whole.len() - kept)), "{said}");
+    assert_eq!(held(to.path()), whole);
+    assert!(!from.join("part.imported").exists());
+}
+
+#[test]
+fn a_bad_line_stops_an_import_or_is_passed_over() {
+    let (from, whole) = filled(0);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    rnostr(from, &["export", "--to", "all"]).succeeds();
+    let file = from.join("all");
+    let path = file.to_str().expect("text");
+    let text = fs::read_to_string(&file).expect("text");
+    let number = 1 + text.lines().position(|line| line.contains("note 3")).expect("a note");
+    fs::write(&file, text.replace("note 3", "note 9")).expect("it is written");
+
+    let error = rnostr(to.path(), &["import", "--from", path]).fails();
+    let wanted = format!("error: {path}: line {number}: id does not match the event");
+    assert!(error.contains(&wanted) && error.contains("is imported; --skip-bad"), "{error}");
+    assert_eq!(counts(&held(to.path()), "event"), 0, "nothing of its page");
+    assert_eq!(counts(&held(to.path()), "group"), counts(&whole, "group"), "and all before");
+
+    let said = rnostr(to.path(), &["import", "--from", path, "--skip-bad"]).succeeds();
+    assert!(said.contains("  bad lines: 1\n") && said.contains(&format!("    line {number}: id does not")), "{said}");
+    assert!(said.contains("not what was exported"), "{said}");
+    assert_eq!(held(to.path()).len(), whole.len() - 1);
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    assert!(rnostr(at, &["export"]).fails().contains("there is no store in ./data"));
+    assert!(!at.join("data").exists(), "and none is made");
+    assert!(rnostr(at, &["import", "--from", "nothing"]).fails().contains("nothing: No such file"));
+    assert!(rnostr(at, &["export", "-c", "nothing.toml"]).fails().contains("nothing.toml"));
+    fs::write(at.join("other"), "hello\n").expect("it is written");
+    assert!(rnostr(at, &["import", "--from", "other"]).fails().contains("no export of rnostr"));
+    let error = rnostr(at, &["export", "--to", "other", "--resume"]).fails();
+    assert!(error.contains("no export of rnostr"), "{error}");
+    assert_eq!(fs::read_to_string(at.join("other")).expect("text"), "hello\n", "it is left as it was");
+    let _relay = Embedded::open(at.join("data"), Options::default()).expect("a store");
+    for words in [&["export"][..], &["import", "--from", "other"]] {
+        assert!(rnostr(at, words).fails().contains("is in use by another rnostr"));
+    }
+}
+
+/// By the configuration, as `rnostr relay` has it; and back.
+#[test]
+fn a_store_goes_to_postgresql_and_back() {
+    let Some(()) = services::require(services::Postgres::shared_available()) else { return };
+    let url = services::Postgres::shared().create_database();
+    let (from, whole) = filled(0);
+    let (from, back) = (from.path(), tempfile::tempdir().expect("a directory"));
+    let config = format!("[extensions.mls_gateway]\nstorage_backend = \"postgres\"\ndatabase_url = \"{url}\"\n");
+    fs::write(from.join("postgres.toml"), config).expect("it is written");
+
+    let exported = rnostr(from, &["export", "--to", "first"]);
+    exported.succeeds();
+    let imported = rnostr(from, &["import", "-c", "postgres.toml", "--from", "first"]).succeeds();
+    assert!(imported.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{imported}");
+    rnostr(from, &["export", "-c", "postgres.toml", "--to", "second"]).succeeds();
+    let second = from.join("second");
+    rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
+    services::Postgres::shared().drop_database(&url);
+    assert_eq!(held(back.path()), whole);
+}
+
+/// A kill in the middle leaves what is resumed to the same end.
+#[test]
+fn an_import_that_is_killed_is_resumed() {
+    let (from, whole) = filled(NOTES);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    rnostr(from, &["export", "--to", "all"]).succeeds();
+    let path = from.join("all");
+    let words = ["import", "--resume", "--from", path.to_str().expect("text")];
+    let mut killed = 0;
+    loop {
+        let mut running = command(to.path(), &words).stdout(Stdio::null()).spawn().expect("it is run");
+        std::thread::sleep(Duration::from_millis(40 + killed * 60));
+        let _ = running.kill();
+        if running.wait().expect("it ends").success() {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 0, "it took a while");
+    assert_eq!(held(to.path()), whole);
+}

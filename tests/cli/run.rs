@@ -1,0 +1,58 @@
+//! Running the binary.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+/// What a run came to.
+pub(crate) struct Ran {
+    /// The exit code.
+    pub(crate) code: i32,
+    /// Standard output.
+    pub(crate) out: String,
+    /// Standard error.
+    pub(crate) err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Its standard output.
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// What it says on standard error.
+    #[track_caller]
+    pub(crate) fn fails(self) -> String {
+        assert_eq!(self.code, 1, "{}{}", self.out, self.err);
+        let errors = self.err.lines().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "one clear line: {}", self.err);
+        self.err
+    }
+}
+
+/// `rnostr` with these words, in a directory, and nothing of the environment that could configure it.
+pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rnostr"));
+    command.current_dir(directory).args(words).env_clear().stdin(Stdio::null());
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn rnostr(directory: &Path, words: &[&str]) -> Ran {
+    Ran::of(command(directory, words).output().expect("it is run"))
+}
+
+/// Runs it with a file as its standard input.
+pub(crate) fn rnostr_reading(directory: &Path, words: &[&str], input: &Path) -> Ran {
+    let input = std::fs::File::open(input).expect("the file is there");
+    Ran::of(command(directory, words).stdin(input).output().expect("it is run"))
+}
