@@ -50,6 +50,7 @@ pub(super) async fn connect(options: &Options) -> Result<Client, OpenError> {
     let wrong = |error: &dyn std::fmt::Display| {
         OpenError::Refused(format!("Firestore's address or database is no name: {error}"))
     };
+    let is_emulator = emulator.is_some();
     let url = emulator.map_or_else(|| SERVICE.to_owned(), |host| format!("http://{host}"));
     let mut endpoint = Channel::from_shared(url.clone())
         .map_err(|error| wrong(&error))?
@@ -64,7 +65,7 @@ pub(super) async fn connect(options: &Options) -> Result<Client, OpenError> {
     }
     let layer = GoogleAuthMiddlewareLayer::new(headers, Some(database.clone())).map_err(|error| wrong(&error))?;
     let api = FirestoreClient::new(layer.layer(endpoint.connect_lazy()));
-    Ok(Client::new(api, database))
+    Ok(Client::new(api, database, is_emulator))
 }
 
 /// A service account's key signs by whatever cryptography the process has installed, and needs some.

@@ -98,6 +98,7 @@ impl Inner {
     /// See [`crate::Store::after`].
     pub(super) async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
         let entries_max = entries_max.max(1);
+        self.client.settle().await;
         let part = match self.logs_by_tail(time_of(cursor)).await? {
             Some(part) => part,
             None => self.logs_behind(cursor, entries_max).await?,

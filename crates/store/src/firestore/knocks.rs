@@ -12,8 +12,8 @@ use gcloud_sdk::google::firestore::v1::listen_response::ResponseType;
 
 use super::{Inner, fail::Fail, query, value};
 
-/// Documents that are watched: those that were committed at about the same time may stand in any order.
-const WATCHED_MAX: usize = 4;
+/// Documents that are watched: what was long under way takes its place behind what was not, and is not among the newest.
+const WATCHED_MAX: usize = 8;
 /// Longest wait before the listener is set up again, first and at most, in milliseconds.
 const AGAIN_MS_FIRST: u64 = 100;
 const AGAIN_MS_MAX: u64 = 5_000;

@@ -10,6 +10,9 @@
 //!
 //! - `commit_time` equals the `create_time` and `update_time` of all that was written, to the microsecond, and a read time
 //!   is always less than the time of any later commit. So both are cursors.
+//! - But a read of the emulator may miss a commit of a lesser time that is being carried out at that moment. Beside the
+//!   emulator, a read that is to be a place in the log waits a little and vouches for what lies before the wait
+//!   (`client::Client::settle`).
 //! - A field that the service sets to the request's time has milliseconds and is earlier than the commit by as much as the
 //!   call took, so its order is not the log's (`follow`).
 //! - A transaction's read holds off whoever writes what it read (the emulator always, for at most 2 s; the service not,

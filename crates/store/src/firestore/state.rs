@@ -73,6 +73,7 @@ impl Inner {
     }
 
     pub(super) async fn group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+        self.client.settle().await;
         for tries in 0..READS_MAX {
             match self.read_group(id).await {
                 Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,

@@ -46,10 +46,15 @@ enum Outcome {
 }
 
 impl Decided {
-    /// Whether every event of the batch is to be stored.
+    /// Whether every event of the batch is to be stored and none of them is taken out again, so that it shows when it is
+    /// written whether one was stored before.
     #[cfg(feature = "firestore")]
     pub(crate) fn puts_all(&self) -> bool {
-        self.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Put(_)))
+        let stays = |put: &Put| {
+            let id = put.event.id();
+            !put.gone && self.changes.removed.iter().all(|(_, removed)| *removed != id)
+        };
+        self.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Put(_))) && self.changes.put.iter().all(stays)
     }
 
     /// The answers, when the `n`th event that is put has been committed at `cursor_of(n)`.

@@ -1,6 +1,9 @@
 //! Several processes over one database, all at once.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use nostr_extensions::Admitted;
@@ -106,17 +109,16 @@ async fn who_follows_the_log_misses_nothing_and_sees_nothing_twice() {
         }));
     }
     let (mut seen, mut through): (Vec<Cursor>, Cursor) = (Vec::new(), 0);
+    let began = Instant::now();
     while seen.len() < WRITERS * BATCHES * EVENTS {
         let page = follower.after(through, 7).await.expect("the log");
         assert!(page.entries.iter().all(|entry| entry.cursor > through), "nothing comes twice, or late");
         seen.extend(page.entries.iter().map(|entry| entry.cursor));
         through = page.through;
         if page.entries.is_empty() {
-            // A knock comes with what was not there yet.
-            tokio::time::timeout(std::time::Duration::from_secs(20), knocks.changed())
-                .await
-                .expect("a knock")
-                .expect("open");
+            // A knock comes with what was not there yet; where it is lost, the next look finds it.
+            let _ = tokio::time::timeout(Duration::from_millis(500), knocks.changed()).await;
+            assert!(began.elapsed() < Duration::from_secs(60), "{} of all are seen", seen.len());
         }
     }
     assert!(seen.is_sorted_by(|a, b| a < b));
@@ -135,30 +137,39 @@ async fn no_message_of_a_member_lies_behind_its_removal() {
     let worlds = stores.each_ref().map(world);
     worlds[0].publish(&roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await;
     let mut admitted = Vec::new();
-    for n in 0..60 {
+    for n in 0..400 {
         let said = message("grp", &format!("message {n}")).sign(&keypair(&format!("throw-away {n}")));
         admitted.push(worlds[1].try_admit(said, &["bob"], START).await.expect("bob is a member"));
     }
     let removal = worlds[0].admitted(&roster("grp", 2, "remove", &["bob"]), "admin").await;
     let store = Arc::clone(&stores[1]);
+    let (started, start) = tokio::sync::oneshot::channel();
     let talking = tokio::spawn(async move {
-        let mut refused = 0;
+        let (mut sent, mut refused) = (0, 0);
+        let mut started = Some(started);
         for message in admitted {
             match store.save(vec![message]).await.remove(0).expect("a store that works") {
                 Saved::New(_) => {}
                 Saved::Refused(_) => refused += 1,
                 other => panic!("{other:?}"),
             }
+            sent += 1;
+            if let Some(started) = started.take_if(|_| sent == 10) {
+                started.send(()).expect("somebody waits");
+            }
+            if refused == 5 {
+                break;
+            }
         }
-        refused
+        (sent, refused)
     });
-    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    start.await.expect("it began");
     let removed = new(stores[2].save(vec![removal]).await.remove(0).expect("it works"));
-    let refused = talking.await.expect("no panic");
+    let (sent, refused) = talking.await.expect("no panic");
     let log = whole_log(&stores[0], 9).await;
     let messages: Vec<Cursor> =
         log.iter().filter(|entry| entry.kind == Kind::GROUP_MESSAGE).map(|entry| entry.cursor).collect();
     assert!(messages.iter().all(|cursor| *cursor < removed.cursor()), "{messages:?} and {}", removed.cursor());
-    assert_eq!(messages.len() + refused, 60);
-    assert!(refused > 0, "some came after the removal");
+    assert_eq!(messages.len() + refused, sent);
+    assert_eq!(refused, 5, "some came after the removal");
 }
