@@ -19,7 +19,7 @@ use nostr_store::{
 use rnostr_test_services as services;
 use tempfile::TempDir;
 
-use super::run::{command, rnostr, rnostr_reading};
+use super::run::{command, rnostr, rnostr_reading, spawn, starting, with_store};
 
 /// So many events beside those of every sort that there are several pages of them.
 const NOTES: usize = 2_300;
@@ -27,8 +27,13 @@ const NOTES: usize = 2_300;
 /// Stores something of every sort in `data` of a directory; what there is.
 fn filled(notes: usize) -> (TempDir, Vec<String>) {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(Embedded::open(directory.path().join("data"), Options::default()).expect("a store"));
-    let dumped = wait(async {
+    let dumped = with_store(|| wait(fill_in(directory.path(), notes)));
+    (directory, dumped)
+}
+
+async fn fill_in(directory: &Path, notes: usize) -> Vec<String> {
+    let store = Arc::new(Embedded::open(directory.join("data"), Options::default()).expect("a store"));
+    {
         let mut world = World::new(Subject { store: Arc::clone(&store) as _, keep: Box::new(()) });
         fill(&mut world).await;
         let mut batch = Vec::new();
@@ -36,9 +41,8 @@ fn filled(notes: usize) -> (TempDir, Vec<String>) {
             batch.push(world.admitted(&event(1, &format!("one of many, {n}")), "writer").await);
         }
         world.save(batch).await;
-        dump(&*store, LARGE, now()).await
-    });
-    (directory, dumped)
+    }
+    dump(&*store, LARGE, now()).await
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
@@ -51,8 +55,10 @@ fn now() -> u64 {
 
 /// What is in the store of a directory.
 fn held(directory: &Path) -> Vec<String> {
-    let store = Embedded::open(directory.join("data"), Options::default()).expect("a store");
-    wait(dump(&store, LARGE, now()))
+    with_store(|| {
+        let store = Embedded::open(directory.join("data"), Options::default()).expect("a store");
+        wait(dump(&store, LARGE, now()))
+    })
 }
 
 fn counts(dumped: &[String], sort: &str) -> usize {
@@ -180,7 +186,7 @@ fn what_cannot_be_is_said() {
 #[test]
 fn a_store_goes_to_postgresql_and_back() {
     let Some(()) = services::require(services::Postgres::shared_available()) else { return };
-    let url = services::Postgres::shared().create_database();
+    let url = starting(|| services::Postgres::shared().create_database());
     let (from, whole) = filled(0);
     let (from, back) = (from.path(), tempfile::tempdir().expect("a directory"));
     let config = format!("[extensions.mls_gateway]\nstorage_backend = \"postgres\"\ndatabase_url = \"{url}\"\n");
@@ -193,7 +199,7 @@ fn a_store_goes_to_postgresql_and_back() {
     rnostr(from, &["export", "-c", "postgres.toml", "--to", "second"]).succeeds();
     let second = from.join("second");
     rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
-    services::Postgres::shared().drop_database(&url);
+    starting(|| services::Postgres::shared().drop_database(&url));
     assert_eq!(held(back.path()), whole);
 }
 
@@ -207,7 +213,7 @@ fn an_import_that_is_killed_is_resumed() {
     let words = ["import", "--resume", "--from", path.to_str().expect("text")];
     let mut killed = 0;
     loop {
-        let mut running = command(to.path(), &words).stdout(Stdio::null()).spawn().expect("it is run");
+        let mut running = spawn(command(to.path(), &words).stdout(Stdio::null()));
         std::thread::sleep(Duration::from_millis(40 + killed * 60));
         let _ = running.kill();
         if running.wait().expect("it ends").success() {

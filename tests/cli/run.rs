@@ -2,8 +2,35 @@
 
 use std::{
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::{PoisonError, RwLock},
 };
+
+/// A process that is being started has what its parent has open, and so the lock of a store in this process: nothing is
+/// started while one is open.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Starts processes, while no store is open in this one.
+pub(crate) fn starting<T>(start: impl FnOnce() -> T) -> T {
+    let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    start()
+}
+
+/// Opens a store in this process and closes it.
+pub(crate) fn with_store<T>(work: impl FnOnce() -> T) -> T {
+    let _together = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Starts it.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    starting(|| command.spawn()).expect("it is run")
+}
+
+fn output(command: &mut Command) -> Ran {
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    Ran::of(child.wait_with_output().expect("it ends"))
+}
 
 /// What a run came to.
 pub(crate) struct Ran {
@@ -48,11 +75,11 @@ pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
 
 /// Runs it to its end.
 pub(crate) fn rnostr(directory: &Path, words: &[&str]) -> Ran {
-    Ran::of(command(directory, words).output().expect("it is run"))
+    output(&mut command(directory, words))
 }
 
 /// Runs it with a file as its standard input.
 pub(crate) fn rnostr_reading(directory: &Path, words: &[&str], input: &Path) -> Ran {
     let input = std::fs::File::open(input).expect("the file is there");
-    Ran::of(command(directory, words).stdin(input).output().expect("it is run"))
+    output(command(directory, words).stdin(input))
 }

@@ -1,6 +1,10 @@
 //! A place for a store of each sort.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nostr_store::{
     embedded::{Durability, Embedded},
@@ -10,6 +14,9 @@ use nostr_store::{
 };
 use rnostr_test_services as services;
 use tempfile::TempDir;
+
+/// Longest wait for a lock that a child has.
+const LOCK_SECS_MAX: Duration = Duration::from_secs(10);
 
 /// The sorts of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +56,16 @@ impl Place {
                     durability: Durability::Interval { ms: 1_000 },
                     ..Default::default()
                 };
-                Arc::new(Embedded::open_with_recent_ids(directory.path(), options, 3).expect("a store"))
+                // Other tests of this process start servers and tools; for a moment each such child has the lock of a
+                // store that was just closed.
+                let until = Instant::now() + LOCK_SECS_MAX;
+                loop {
+                    match Embedded::open_with_recent_ids(directory.path(), options, 3) {
+                        Ok(store) => break Arc::new(store),
+                        Err(error) => assert!(Instant::now() < until, "{error}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
             }
             Self::Postgres(url) => {
                 let options = postgres::Options { connections_max: 3, notifies: true };
