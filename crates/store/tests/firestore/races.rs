@@ -111,7 +111,7 @@ async fn who_follows_the_log_misses_nothing_and_sees_nothing_twice() {
     let (mut seen, mut through): (Vec<Cursor>, Cursor) = (Vec::new(), 0);
     let began = Instant::now();
     while seen.len() < WRITERS * BATCHES * EVENTS {
-        let page = follower.after(through, 7).await.expect("the log");
+        let page = follower.after(through, 23).await.expect("the log");
         assert!(page.entries.iter().all(|entry| entry.cursor > through), "nothing comes twice, or late");
         seen.extend(page.entries.iter().map(|entry| entry.cursor));
         through = page.through;
@@ -137,7 +137,7 @@ async fn no_message_of_a_member_lies_behind_its_removal() {
     let worlds = stores.each_ref().map(world);
     worlds[0].publish(&roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await;
     let mut admitted = Vec::new();
-    for n in 0..400 {
+    for n in 0..150 {
         let said = message("grp", &format!("message {n}")).sign(&keypair(&format!("throw-away {n}")));
         admitted.push(worlds[1].try_admit(said, &["bob"], START).await.expect("bob is a member"));
     }
