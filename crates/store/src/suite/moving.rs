@@ -90,6 +90,11 @@ pub async fn fill(w: &mut World) {
     new(w.publish(&roster("grp", 9, "promote", &["alice"]), "admin").await);
     w.send(&message("grp", "hi").tag(&["k", "12"]), "throw-away", "alice").await;
     w.send(&message(&h, "hi"), "throw-away", "alice").await;
+    for more in ["second", "third"] {
+        w.send(&message(&capability(more), "hi"), "throw-away", more).await;
+        w.send(&wrap("bob", "welcome").tag(&["h", more]), "throw-away", more).await;
+        new(w.publish(&vanish(START - 10), more).await);
+    }
     w.send(&wrap("bob", "welcome").tag(&["h", "wrapped"]), "throw-away", "alice").await;
     w.send(&wrap("carol", "welcome").tag(&["h", "wrapped"]), "throw-away", "bob").await;
     w.send(&wrap("carol", "to carol"), "throw-away", "bob").await;

@@ -154,7 +154,11 @@ async fn an_export_that_was_broken_off_goes_on() {
             Found::Whole(_) => panic!("{left}"),
         };
         file.truncate(begun.as_ref().map_or(0, |begun| usize::try_from(begun.bytes()).expect("small")));
-        assert!(begun.is_some() || left < text.len() / 4, "{left}: it goes on from where it was");
+        let is_mark = |end: &usize| {
+            text[..*end - 1].rsplit(|c| *c == b'\n').next().is_some_and(|line| line.starts_with(b"{\"mark\""))
+        };
+        let last_mark = ends.iter().filter(|end| **end <= left).rfind(|end| is_mark(end)).copied();
+        assert_eq!(file.len(), last_mark.unwrap_or(0), "{left}: it goes on from where it was");
         export(&**store, &mut file, begun, "9.9.9", NOW, |_| ()).await.expect("the rest");
         assert!(file == *text, "{left}");
         assert!(matches!(resume(&file[..]), Ok(Found::Whole(counts)) if counts["event"] as usize > NOTES));
