@@ -168,11 +168,15 @@ impl Relay {
                 let _ = task.await;
             }
             self.app.connections.wait().await;
+            let store = Arc::clone(&self.app.store);
             // The last handle to the writer goes with the last handle to the parts.
             drop(self.app);
             let _ = self.writer.await;
             for task in self.live {
                 let _ = task.await;
+            }
+            if let Err(error) = store.flush().await {
+                tracing::warn!(%error, "the store did not write what it had put off");
             }
         });
         if finished.await.is_err() {

@@ -209,6 +209,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is stored.
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+
+    /// Writes what a store puts off, which is nothing that was acknowledged: for a process that is about to end.
+    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A router for a store that no other process shares.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use rnostr_test_services as services;
 
-use super::{Cluster, Database, by_redis};
+use super::{Cluster, Ground};
 use crate::support::{
     Client,
     gateway::{capability, message},
@@ -14,7 +14,7 @@ use crate::support::{
 
 const MESSAGES: usize = 300;
 
-pub(super) async fn measure(cluster: &Cluster, name: &str) {
+async fn measure(cluster: &Cluster, name: &str) {
     let group = capability();
     let mut writer = Client::open(&cluster.url(0), &[]).await.expect("it connects");
     let mut reader = Client::open(&cluster.url(1), &[]).await.expect("it connects");
@@ -40,15 +40,15 @@ pub(super) async fn measure(cluster: &Cluster, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_reaches_a_subscriber_of_another_relay_by_postgres() {
-    let Some(database) = Database::new() else { return };
-    measure(&Cluster::over_postgres(2, &database.0, &[]), "PostgreSQL").await;
+async fn a_message_reaches_a_subscriber_of_another_relay_by_the_store() {
+    let Some(ground) = Ground::new() else { return };
+    measure(&Cluster::start(2, ground), "woken by the store").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_a_subscriber_of_another_relay_by_redis() {
-    let Some(database) = Database::new() else { return };
+    let Some(ground) = Ground::new() else { return };
     let Some(()) = services::require(services::Redis::shared_available()) else { return };
-    let lines = by_redis(&services::Redis::shared().url());
-    measure(&Cluster::over_postgres(2, &database.0, &lines), "PostgreSQL and Redis").await;
+    let ground = ground.with_redis(&services::Redis::shared().url());
+    measure(&Cluster::start(2, ground), "woken by Redis").await;
 }

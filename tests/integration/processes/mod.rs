@@ -1,5 +1,7 @@
 //! Relays as processes of their own over one database: what they do to each other, and what is left when one of them, or
 //! what they stand on, dies.
+//!
+//! The database is PostgreSQL's, or Firestore's where `RNOSTR_TEST_BACKEND` says so.
 
 mod death;
 mod latency;
@@ -11,37 +13,88 @@ use std::path::Path;
 use rnostr_test_services as services;
 use tempfile::TempDir;
 
-use crate::support::process::{Line, Process};
+use crate::support::{
+    backend,
+    process::{Line, Process},
+};
 
 const GATEWAY: &str = "extensions.mls_gateway";
 
-/// Lines for relays that wake each other over Redis.
-fn by_redis(url: &str) -> [(&'static str, String); 2] {
-    [(GATEWAY, "wake = \"redis\"".to_owned()), (GATEWAY, format!("redis_url = \"{url}\""))]
+/// A line of the configuration and its section.
+type Setting = (&'static str, String);
+
+fn gateway(line: impl Into<String>) -> Setting {
+    (GATEWAY, line.into())
+}
+
+/// What relays need to know of the database that they share.
+struct Ground {
+    settings: Vec<Setting>,
+    /// Their environment, as `NAME=value`.
+    variables: Vec<String>,
+    /// Taken away at the end.
+    _database: Option<Database>,
+}
+
+impl Ground {
+    /// A database of its own; `None` where there is no engine, and none is asked for.
+    fn new() -> Option<Self> {
+        if is_firestore() {
+            services::require(services::FirestoreEmulator::shared_available())?;
+            let emulator = services::FirestoreEmulator::shared();
+            return Some(Self::firestore(&emulator.host(), &emulator.project()));
+        }
+        Self::new_postgres()
+    }
+
+    fn new_postgres() -> Option<Self> {
+        services::require(services::Postgres::shared_available())?;
+        let database = Database(services::Postgres::shared().create_database());
+        let ground = Self::postgres(&database.0);
+        Some(Self { _database: Some(database), ..ground })
+    }
+
+    fn postgres(url: &str) -> Self {
+        let settings = vec![
+            gateway("storage_backend = \"cloudsql\""),
+            gateway(format!("database_url = \"{url}\"")),
+            gateway("max_connections = 4"),
+        ];
+        Self { settings, variables: Vec::new(), _database: None }
+    }
+
+    fn firestore(host: &str, project: &str) -> Self {
+        let settings = vec![gateway("storage_backend = \"firestore\""), gateway(format!("project_id = \"{project}\""))];
+        Self { settings, variables: vec![format!("FIRESTORE_EMULATOR_HOST={host}")], _database: None }
+    }
+
+    fn with(mut self, settings: impl IntoIterator<Item = Setting>) -> Self {
+        self.settings.extend(settings);
+        self
+    }
+
+    /// Relays that wake each other over Redis.
+    fn with_redis(self, url: &str) -> Self {
+        self.with([gateway("wake = \"redis\""), gateway(format!("redis_url = \"{url}\""))])
+    }
+}
+
+fn is_firestore() -> bool {
+    backend::name() == "firestore"
 }
 
 /// Relays over one database.
 struct Cluster {
-    lines: Vec<(&'static str, String)>,
+    ground: Ground,
     directories: Vec<TempDir>,
     /// `None` while it is dead.
     processes: Vec<Option<Process>>,
 }
 
 impl Cluster {
-    /// So many relays over the PostgreSQL database at `url`, with these lines beside.
-    fn over_postgres(count: usize, url: &str, lines: &[(&'static str, String)]) -> Self {
-        let mut all = vec![
-            (GATEWAY, "storage_backend = \"cloudsql\"".to_owned()),
-            (GATEWAY, format!("database_url = \"{url}\"")),
-            (GATEWAY, "max_connections = 4".to_owned()),
-        ];
-        all.extend_from_slice(lines);
-        Self::start(count, all)
-    }
-
-    fn start(count: usize, lines: Vec<(&'static str, String)>) -> Self {
-        let mut cluster = Self { lines, directories: Vec::new(), processes: Vec::new() };
+    /// So many relays.
+    fn start(count: usize, ground: Ground) -> Self {
+        let mut cluster = Self { ground, directories: Vec::new(), processes: Vec::new() };
         for n in 0..count {
             cluster.directories.push(tempfile::tempdir().expect("a directory"));
             cluster.processes.push(None);
@@ -50,17 +103,15 @@ impl Cluster {
         cluster
     }
 
-    fn lines(&self) -> Vec<Line<'_>> {
-        self.lines.iter().map(|(section, line)| (*section, line.as_str())).collect()
-    }
-
     /// Starts a dead one, on this port; 0 takes a free one.
     fn revive(&mut self, n: usize, port: u16) {
         let port = format!("port = {port}");
-        let mut lines = self.lines();
+        let mut lines: Vec<Line<'_>> =
+            self.ground.settings.iter().map(|(section, line)| (*section, line.as_str())).collect();
         lines.push(("server", &port));
+        let by: Vec<&str> = std::iter::once("env").chain(self.ground.variables.iter().map(String::as_str)).collect();
         let directory: &Path = self.directories[n].path();
-        let process = Process::start(directory, &lines);
+        let process = Process::start_by(&by, directory, &lines);
         self.processes[n] = Some(process);
     }
 
@@ -79,13 +130,6 @@ impl Cluster {
 
 /// A database of the server that all tests share, taken away at the end.
 struct Database(String);
-
-impl Database {
-    fn new() -> Option<Self> {
-        services::require(services::Postgres::shared_available())?;
-        Some(Self(services::Postgres::shared().create_database()))
-    }
-}
 
 impl Drop for Database {
     fn drop(&mut self) {

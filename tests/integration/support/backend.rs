@@ -30,6 +30,11 @@ fn variable(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
+/// The name of the store.
+pub fn name() -> String {
+    variable("RNOSTR_TEST_BACKEND", "embedded")
+}
+
 /// How many relays share a store.
 pub fn instances() -> usize {
     variable("RNOSTR_TEST_INSTANCES", "1").parse().expect("RNOSTR_TEST_INSTANCES is a number")
@@ -37,7 +42,7 @@ pub fn instances() -> usize {
 
 /// Empty stores.
 pub async fn stores() -> Stores {
-    match variable("RNOSTR_TEST_BACKEND", "embedded").as_str() {
+    match name().as_str() {
         "embedded" => {
             assert_eq!(instances(), 1, "an embedded store belongs to one instance");
             let directory = directory();

@@ -224,14 +224,6 @@ impl Firestore {
         ];
         Ok(Self { inner, tasks })
     }
-
-    /// Writes what waits to be written: epochs of groups, which the registry shows. Nothing else is lost without it.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        Ok(self.inner.flush().await?)
-    }
 }
 
 impl Drop for Firestore {
@@ -305,5 +297,10 @@ impl Store for Firestore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         Box::pin(async move { Ok(self.inner.stats().await?) })
+    }
+
+    /// Epochs of groups, which the registry shows.
+    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { Ok(self.inner.flush().await?) })
     }
 }
