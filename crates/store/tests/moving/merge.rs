@@ -46,7 +46,7 @@ impl Side {
 
 /// A store of each sort, beside one from which comes what it imports.
 async fn sides(test: impl AsyncFn(&Side, &Side)) {
-    for sort in SORTS {
+    for &sort in SORTS {
         let Some(place) = Place::new(sort) else { continue };
         let to = Side::of(place.open().await, Some(place));
         test(&to, &Side::of(Arc::new(Memory::new()), None)).await;
@@ -81,7 +81,7 @@ async fn of_two_records_of_a_group_the_one_with_the_higher_seq_stays() {
             let rosters = log.entries.iter().filter(|entry| entry.kind == Kind::ROSTER);
             assert!(rosters.map(|entry| entry.cursor).min() > places.first().copied(), "before the events come");
             assert!(to.store.events_at(&places).await.expect("events").is_empty(), "there is no event to it");
-            assert_eq!(log.through, to.store.head());
+            assert!(log.through >= to.store.head());
         }
     })
     .await;
