@@ -56,7 +56,7 @@ impl Position {
 }
 
 /// What went out already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Behind {
     /// Everything up to here, in the order of positions.
     Position(Position),
@@ -211,5 +211,68 @@ impl Inner {
             edge = Some((last.received_at, self.names.event(&last.id)));
         }
         Ok(window(behind, looked, false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(received_at: UnixSecs, cursor: Cursor, id: u8) -> Position {
+        Position { received_at, cursor, id: EventId::from_bytes([id; 32]) }
+    }
+
+    #[test]
+    fn places_are_read_back() {
+        let id = EventId::from_bytes([7; 32]);
+        for behind in [Behind::Position(position(1, 2, 3)), Behind::Id(9, id), Behind::Position(Position::end_of(4))] {
+            assert_eq!(Behind::unpack(&behind.pack()), Some(behind));
+        }
+        assert!(Behind::unpack(&[]).is_some_and(|it| it < Behind::Position(position(0, 0, 1))));
+        assert!([1, 39, 41, 47, 49].iter().all(|len| Behind::unpack(&vec![0; *len]).is_none()));
+    }
+
+    /// Everything that is stored, window by window, with no more than `fits` looked at for one.
+    fn windows(stored: &[Position], fits: usize) -> Vec<Position> {
+        let mut out = Vec::new();
+        let mut behind = Behind::unpack(&[]);
+        while let Some(from) = behind {
+            let looked: Vec<Position> = stored
+                .iter()
+                .filter(|it| match from {
+                    Behind::Position(after) if after.cursor == Cursor::MAX => it.received_at > after.received_at,
+                    Behind::Position(after) => it.received_at >= after.received_at,
+                    Behind::Id(second, id) => (it.received_at, it.id) > (second, id),
+                })
+                .take(fits)
+                .copied()
+                .collect();
+            let is_all = looked.len() < fits;
+            let next = window(from, looked, is_all);
+            assert!(next.end != Some(from), "it goes on");
+            out.extend(next.positions);
+            behind = next.end;
+        }
+        out
+    }
+
+    #[test]
+    fn events_go_out_once_by_second_and_then_by_cursor_or_where_there_are_too_many_by_id() {
+        // By second and id, as the service gives them; cursors run against the ids.
+        let second = |at: UnixSecs, count: u8| (0..count).map(move |n| position(at, 100 - u64::from(n), n));
+        let stored: Vec<Position> =
+            [(5, 3), (6, 9), (7, 1), (9, 2)].into_iter().flat_map(|(a, n)| second(a, n)).collect();
+        let mut sorted = stored.clone();
+        sorted.sort_unstable();
+        assert_eq!(windows(&stored, 10), sorted);
+        for fits in 2..9 {
+            let out = windows(&stored, fits);
+            let of = |all: &[Position], at| all.iter().filter(|it| it.received_at == at).copied().collect::<Vec<_>>();
+            assert!(out.len() == stored.len() && out.is_sorted_by_key(|it| it.received_at), "{fits}");
+            assert_eq!(of(&out, 6), of(&stored, 6), "{fits}: by id");
+            if fits > 3 {
+                assert_eq!(of(&out, 5), of(&sorted, 5), "{fits}: by cursor");
+            }
+        }
     }
 }
