@@ -212,7 +212,8 @@ fn a_store_goes_to_firestore_and_back() {
     let Some(()) = services::require(services::FirestoreEmulator::shared_available()) else { return };
     let emulator = starting(services::FirestoreEmulator::shared);
     let (host, project) = (emulator.host(), emulator.project());
-    let (from, whole) = filled(NOTES);
+    // Two pages of events.
+    let (from, whole) = filled(1_100);
     let (from, back) = (from.path(), tempfile::tempdir().expect("a directory"));
     let config = format!("[extensions.mls_gateway]\nstorage_backend = \"firestore\"\nproject_id = \"{project}\"\n");
     fs::write(from.join("firestore.toml"), config).expect("it is written");

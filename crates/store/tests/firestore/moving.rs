@@ -9,7 +9,7 @@ use std::{
 use nostr_extensions::{GroupRecord, GroupView, Kept, Restored, Role, Source, admit::NEVER, gate::Touches};
 use nostr_protocol::testing::keypair;
 use nostr_store::{
-    Store as _,
+    Saved, Store as _,
     firestore::{Firestore, Options, PREFIX},
     memory::Memory,
     moving::{Imported, Moving, Record},
@@ -160,6 +160,48 @@ async fn everything_comes_in_by_small_commits() {
     let store = to.open().await;
     transfer(&*from, &*store, LARGE, START).await;
     assert_eq!(dump(&*store, SMALL, START).await, dump(&*from, LARGE, START).await);
+    let log = store.after(0, 1_000).await.expect("the log").entries;
+    let mut commits: HashMap<u64, usize> = HashMap::new();
+    // The places of one commit are within one microsecond, which has 13 bits of a cursor.
+    log.iter().for_each(|entry| *commits.entry(entry.cursor >> 13).or_default() += 1);
+    assert!(log.len() > 40 && commits.values().all(|events| *events < 4), "with the log's own document");
+    assert!(commits.values().any(|events| *events == 3) && commits.values().any(|events| *events < 3));
+}
+
+/// Two at one time come to what one comes to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_imports_the_same_meanwhile_is_not_in_the_way() {
+    let Some(database) = Database::new() else { return };
+    let [one, two] = database.open_all().await;
+    let from = Arc::new(Memory::new());
+    fill(&mut World::new(Subject { store: Arc::clone(&from) as _, keep: Box::new(()) })).await;
+    let (one_by, two_by) = tokio::join!(transfer(&*from, &*one, LARGE, START), transfer(&*from, &*two, SMALL, START));
+    assert!(one_by.contains_key(&Imported::New) && two_by.contains_key(&Imported::New), "{one_by:?} {two_by:?}");
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort_unstable();
+        lines
+    };
+    let there = dump(&*database.open().await, LARGE, START).await;
+    assert_eq!(sorted(there), sorted(dump(&*from, LARGE, START).await));
+}
+
+/// What an address tombstone takes out is taken out of its owner's directory too.
+#[tokio::test]
+async fn a_reference_is_free_again_where_its_address_was_deleted() {
+    let Some(database) = Database::new() else { return };
+    let [store, other] = database.open_all().await;
+    let here = world(&store);
+    let slot = |content: &str, d: &str| event(30_443, content).tag(&["kpr", "ref"]).tag(&["d", d]);
+    new(here.publish(&slot("old", "slot"), "alice").await);
+    assert!(matches!(here.publish(&slot("new", "other"), "alice").await, Saved::Refused(_)), "a reference");
+    let from = Arc::new(Memory::new());
+    let there = World::new(Subject { store: Arc::clone(&from) as _, keep: Box::new(()) });
+    let address = format!("30443:{}:slot", key("alice").to_hex());
+    new(there.publish(&event(5, "").tag(&["a", &address]), "alice").await);
+    let marks = pages(&*from, LARGE, START).await.concat();
+    let marks: Vec<_> = marks.iter().filter(|it| it.sort() == "address_tombstone").map(restored).collect();
+    assert_eq!(import(&store, marks).await, [Imported::New]);
+    new(world(&other).publish(&slot("new", "other"), "alice").await);
 }
 
 /// Who follows the log of another process meets what came in, in its order, and knows of it at once.
@@ -184,4 +226,6 @@ async fn other_processes_meet_what_comes_in() {
     assert_eq!(events.iter().map(|sealed| sealed.cursor()).collect::<Vec<_>>(), cursors[1..]);
     assert_eq!(world(&other).find("{\"kinds\":[445]}", for_groups(&["grp"])).await.len(), 2);
     assert_eq!(dump(&*other, LARGE, START).await, dump(&*from, LARGE, START).await, "the epoch too");
+    let epochs = call(&database, "GET", &format!("{PREFIX}_epochs"), "");
+    assert_eq!(epochs["documents"].as_array().map(Vec::len), Some(1), "nothing waits to be written");
 }
