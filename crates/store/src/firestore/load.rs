@@ -8,10 +8,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::{Admitted, Effect, NostrGroupId, mls_gateway::deletion::vanishes};
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
-
-use gcloud_sdk::google::firestore::v1::Document;
 
 use super::{
     Inner,

@@ -77,7 +77,7 @@ impl Inner {
         self.group_now(id).await
     }
 
-    /// As [`Inner::group`], but what was acknowledged a moment ago may be missing.
+    /// As [`Inner::group`], for who does not go by the cursor: what was acknowledged a moment ago may lie behind it.
     pub(super) async fn group_now(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
         for tries in 0..READS_MAX {
             match self.read_group(id).await {
