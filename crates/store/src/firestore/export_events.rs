@@ -29,7 +29,7 @@ use crate::{
 
 /// Most events of one second that go out in the order of the log.
 const SECOND_EVENTS_MAX: usize = 20_000;
-/// Most queries by which it is read where the events of a page lie.
+/// Most queries by which it is found where the events of a page lie.
 const QUERIES_MAX: usize = SECOND_EVENTS_MAX / QUERY_DOCUMENTS_MAX;
 
 /// Where an event stands in an export.
@@ -143,7 +143,7 @@ impl Inner {
     ) -> Result<ExportPage, Fail> {
         let behind = Behind::unpack(from.behind()).ok_or(Fail::Damaged("a place in an export"))?;
         let records_max = bounds.records_max.max(1);
-        let Window { mut positions, by_id, end } = self.window_behind(behind, records_max).await?;
+        let Window { mut positions, by_id, end } = self.window_behind(behind).await?;
         positions.retain(|position| position.cursor <= from.up_to());
         let (mut records, mut bytes, mut looked) = (Vec::new(), 0, 0);
         let mut limit = QUERY_EVENTS_MIN;
@@ -179,8 +179,8 @@ impl Inner {
         Ok(ExportPage { records, next: after_part(from, last.map(Behind::pack)) })
     }
 
-    /// Where the next events lie, at least so many where there are.
-    async fn window_behind(&self, behind: Behind, wanted: usize) -> Result<Window, Fail> {
+    /// Where the next events lie: those of a whole second at least.
+    async fn window_behind(&self, behind: Behind) -> Result<Window, Fail> {
         let (since, mut edge) = match behind {
             Behind::Position(it) if it.cursor == Cursor::MAX => (it.received_at.saturating_add(1), None),
             Behind::Position(it) => (it.received_at, None),
@@ -200,10 +200,7 @@ impl Inner {
             let Some(last) = looked.last() else { break };
             let is_enough = match behind {
                 Behind::Id(..) => true,
-                Behind::Position(after) => {
-                    let whole = looked.iter().filter(|it| it.received_at < last.received_at && **it > after);
-                    whole.count() >= wanted
-                }
+                Behind::Position(after) => looked.iter().any(|it| *it > after && it.received_at < last.received_at),
             };
             if is_enough {
                 break;
