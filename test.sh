@@ -219,6 +219,8 @@ part_instances_firestore() {
 part_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test firestore
+    # From Firestore and into it.
+    twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test moving
 }
 
 # The emulator answers late when the machine has much else to do, and a call of the store waits 5 s: what fails is tried

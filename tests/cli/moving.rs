@@ -19,6 +19,8 @@ use nostr_store::{
 use rnostr_test_services as services;
 use tempfile::TempDir;
 
+#[cfg(feature = "mls_gateway_firestore")]
+use super::run::run;
 use super::run::{command, rnostr, rnostr_reading, spawn, starting, with_store};
 
 /// So many events beside those of every sort that there are several pages of them.
@@ -200,6 +202,43 @@ fn a_store_goes_to_postgresql_and_back() {
     let second = from.join("second");
     rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
     starting(|| services::Postgres::shared().drop_database(&url));
+    assert_eq!(held(back.path()), whole);
+}
+
+/// As with PostgreSQL, and the files say the same of the same things.
+#[cfg(feature = "mls_gateway_firestore")]
+#[test]
+fn a_store_goes_to_firestore_and_back() {
+    let Some(()) = services::require(services::FirestoreEmulator::shared_available()) else { return };
+    let emulator = starting(services::FirestoreEmulator::shared);
+    let (host, project) = (emulator.host(), emulator.project());
+    // Two pages of events.
+    let (from, whole) = filled(1_100);
+    let (from, back) = (from.path(), tempfile::tempdir().expect("a directory"));
+    let config = format!("[extensions.mls_gateway]\nstorage_backend = \"firestore\"\nproject_id = \"{project}\"\n");
+    fs::write(from.join("firestore.toml"), config).expect("it is written");
+    let with_firestore = |words: &[&str]| {
+        let words = [words, &["-c", "firestore.toml"]].concat();
+        run(command(from, &words).env("FIRESTORE_EMULATOR_HOST", &host)).succeeds()
+    };
+
+    rnostr(from, &["export", "--to", "first"]).succeeds();
+    let imported = with_firestore(&["import", "--from", "first"]);
+    assert!(imported.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{imported}");
+    let exported = with_firestore(&["export", "--to", "second"]);
+    assert!(exported.starts_with(&format!("exported to second: {} records\n", whole.len())), "{exported}");
+    let records = |file: &str| {
+        let text = fs::read_to_string(from.join(file)).expect("text");
+        let is_record =
+            |line: &&str| !["{\"rnostr_export\"", "{\"mark\"", "{\"end\""].iter().any(|it| line.starts_with(it));
+        text.lines().filter(is_record).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(records("second"), records("first"));
+    assert_eq!(records("second").len(), whole.len());
+    let imported = with_firestore(&["import", "--from", "second"]);
+    assert!(imported.contains(&format!("  event: {} known\n", counts(&whole, "event"))), "{imported}");
+    let second = from.join("second");
+    rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
     assert_eq!(held(back.path()), whole);
 }
 

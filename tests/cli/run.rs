@@ -27,7 +27,8 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     starting(|| command.spawn()).expect("it is run")
 }
 
-fn output(command: &mut Command) -> Ran {
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Ran {
     let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     Ran::of(child.wait_with_output().expect("it ends"))
 }
@@ -75,11 +76,11 @@ pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
 
 /// Runs it to its end.
 pub(crate) fn rnostr(directory: &Path, words: &[&str]) -> Ran {
-    output(&mut command(directory, words))
+    run(&mut command(directory, words))
 }
 
 /// Runs it with a file as its standard input.
 pub(crate) fn rnostr_reading(directory: &Path, words: &[&str], input: &Path) -> Ran {
     let input = std::fs::File::open(input).expect("the file is there");
-    output(command(directory, words).stdin(input))
+    run(command(directory, words).stdin(input))
 }

@@ -54,9 +54,7 @@ pub async fn open_for_moving(config: &Config) -> Result<Arc<dyn Moving>, StartEr
         Opened::Embedded(store) => Arc::<Embedded>::from(store),
         Opened::Postgres(store) => Arc::new(store),
         #[cfg(feature = "firestore")]
-        Opened::Firestore(_) => {
-            return Err(StartError::new("export and import do not reach Firestore in this version".to_owned()));
-        }
+        Opened::Firestore(store) => Arc::<Firestore>::from(store),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
-use nostr_extensions::{Sealed, Stamp, admit::NEVER};
+use nostr_extensions::{Kept, Sealed, Stamp, admit::NEVER};
 use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use super::{
@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::{AUTHOR_ONLY, LOG_ONLY, batch::Put, facts::owners, number_of},
+    moving::Archived,
+    shared::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, facts::owners, number_of},
 };
 
 /// Bytes of a document beside its record, its numbers and its name, by estimate.
@@ -30,7 +31,7 @@ pub(super) struct Stored {
 }
 
 /// The fields of an event without its content, for who has to know no more than what it is.
-pub(super) const WITHOUT_CONTENT: [&str; 5] = ["head", "received_at", field::EXPIRES_AT, "flags", "place"];
+pub(super) const WITHOUT_CONTENT: [&str; 5] = ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place"];
 
 impl Stored {
     /// Of a document, or of the fields [`WITHOUT_CONTENT`].
@@ -42,7 +43,7 @@ impl Stored {
             Some(Self {
                 event: Event::from_record(Bytes::from(record))?,
                 cursor: cursor(document)?,
-                received_at: document.secs("received_at")?,
+                received_at: document.secs(field::RECEIVED_AT)?,
                 expires_at,
                 flags: i16::try_from(document.int("flags")?).ok()?,
             })
@@ -57,6 +58,17 @@ impl Stored {
     /// Whether queries find it.
     pub(super) const fn is_found(&self) -> bool {
         self.flags & LOG_ONLY == 0
+    }
+
+    pub(super) fn archived(self) -> Archived {
+        let kept = Kept {
+            received_at: self.received_at,
+            expires_at: self.expires_at,
+            author_only: self.is_author_only(),
+            log_only: !self.is_found(),
+            touches_groups: self.flags & TOUCHES_GROUPS != 0,
+        };
+        Archived { event: self.event, kept }
     }
 
     pub(super) fn seal(self) -> Sealed {
@@ -88,7 +100,7 @@ pub(super) fn put(names: &Names, put: &Put, place: u64) -> Write {
     let mut fields = Fields::default()
         .bytes("head", head.to_vec())
         .bytes("json", json.to_vec())
-        .number("received_at", put.received_at)
+        .number(field::RECEIVED_AT, put.received_at)
         .int("flags", put.flags.into())
         .number("place", place)
         .number(field::CREATED_AT, event.created_at())

@@ -104,7 +104,7 @@ impl Head {
         mut random: impl FnMut() -> [u8; SHARD_NAME_BYTES],
     ) -> Result<Vec<Write>, Fail> {
         let mut writes = Vec::new();
-        let mut head = Fields::default().text("group", group.as_str());
+        let mut head = Fields::default().text(field::GROUP, group.as_str());
         if next.unlisted {
             head = head.flag("unlisted", true);
         }
@@ -123,7 +123,7 @@ impl Head {
                     Part::New(first, members) => {
                         let shard = Shard { first, name: random() };
                         let fields = Fields::default()
-                            .text("group", group.as_str())
+                            .text(field::GROUP, group.as_str())
                             .bytes("members", pack(&members))
                             .ints(field::KEYS, &numbers(&members));
                         writes.push(value::put(names.members(&hex(&shard.name)), fields, State::Absent));

@@ -8,8 +8,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::{Admitted, Effect, NostrGroupId, mls_gateway::deletion::vanishes};
-use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
     Inner,
@@ -17,6 +18,7 @@ use super::{
     events::Stored,
     fail::Fail,
     groups::{Head, Members},
+    import::read_taken,
     names::field,
     packages::Directory,
     value::{Read as _, State, Unpack},
@@ -57,13 +59,13 @@ pub(super) struct Known {
 const GUARDED: [&str; 12] = [
     "public",
     "until",
-    "group",
+    field::GROUP,
     "unlisted",
     "record",
     "members",
     "shards",
     "head",
-    "received_at",
+    field::RECEIVED_AT,
     field::EXPIRES_AT,
     "flags",
     "place",
@@ -79,13 +81,42 @@ pub(super) struct Loaded {
 
 /// Events have places in the facts by which they are told apart; which, does not matter here.
 #[derive(Default)]
-struct Places(HashMap<EventId, Cursor>);
+pub(super) struct Places(HashMap<EventId, Cursor>);
 
 impl Places {
-    fn of(&mut self, id: EventId) -> Place {
+    pub(super) fn cursor_of(&mut self, id: EventId) -> Cursor {
         let next = self.0.len() as Cursor;
-        Place::Stored(*self.0.entry(id).or_insert(next))
+        *self.0.entry(id).or_insert(next)
     }
+
+    fn of(&mut self, id: EventId) -> Place {
+        Place::Stored(self.cursor_of(id))
+    }
+}
+
+/// What is to be saved, as far as it says what has to be known.
+pub(super) struct Batch<'a> {
+    pub(super) wanted: Wanted,
+    pub(super) events: Vec<(&'a Event, &'a Effect)>,
+    /// Whose KeyPackages may be taken out, beside those whom `wanted` names.
+    pub(super) owners: BTreeSet<PublicKey>,
+}
+
+impl<'a> Batch<'a> {
+    /// Whether its events are stored need not be known where all of them are to be: the commit fails if one is.
+    pub(super) fn of(batch: &'a [Admitted], with_ids: bool) -> Self {
+        let mut wanted = Wanted::by(batch);
+        if !with_ids {
+            wanted.ids.clear();
+        }
+        let events: Vec<_> = batch.iter().map(|admitted| (admitted.event(), admitted.effect())).collect();
+        Self { wanted, owners: vanishing(&events).collect(), events }
+    }
+}
+
+/// Keys whose requests to vanish are among the events.
+pub(super) fn vanishing<'a>(events: &'a [(&Event, &Effect)]) -> impl Iterator<Item = PublicKey> + 'a {
+    events.iter().filter(|(_, effect)| matches!(effect, Effect::Vanish)).map(|(event, _)| event.pubkey())
 }
 
 /// The first reads, which need nothing but the batch.
@@ -96,24 +127,20 @@ pub(super) struct First {
 }
 
 impl Inner {
-    /// Reads what a batch has to know. Whether its events are stored need not be known where all of them are to be: the
-    /// commit fails if one is.
-    pub(super) async fn load(&self, batch: &[Admitted], with_ids: bool) -> Result<Loaded, Fail> {
-        let mut wanted = Wanted::by(batch);
-        if !with_ids {
-            wanted.ids.clear();
-        }
+    /// Reads what a batch has to know.
+    pub(super) async fn load(&self, batch: Batch<'_>) -> Result<Loaded, Fail> {
+        let wanted = &batch.wanted;
         let leaving: Vec<PublicKey> = wanted.leaving.iter().copied().collect();
         let (guarded, ids, plain, left) = tokio::join!(
-            self.guarded(&wanted),
+            self.guarded(wanted),
             self.get_ids(&wanted.ids),
-            self.client.get(self.plain_names(&wanted), None),
+            self.client.get(self.plain_names(wanted), None),
             self.groups_of(&leaving),
         );
         let (guarded, transaction) = guarded?;
         let rest = async {
             let first = First { guarded, ids: ids?, plain: plain? };
-            self.complete(batch, &wanted, first, left?).await
+            self.complete(&batch, first, left?).await
         };
         match rest.await {
             Ok((facts, known)) => Ok(Loaded { facts, known, transaction }),
@@ -158,30 +185,25 @@ impl Inner {
         names
     }
 
-    async fn complete(
-        &self,
-        batch: &[Admitted],
-        wanted: &Wanted,
-        first: First,
-        left: Vec<NostrGroupId>,
-    ) -> Result<(Facts, Known), Fail> {
+    async fn complete(&self, batch: &Batch<'_>, first: First, left: Vec<NostrGroupId>) -> Result<(Facts, Known), Fail> {
+        let Batch { wanted, events, .. } = batch;
         let mut facts = Facts::default();
         let mut known = Known::default();
         self.read_marks(wanted, &first.guarded, &mut facts)?;
-        self.read_stored(batch, &first.ids, &mut facts);
+        self.read_stored(events, &first.ids, &mut facts);
         let mut places = Places::default();
         self.read_targets(wanted, &first.guarded, &mut places, &mut facts)?;
         let mut owners = wanted.owners.clone();
         owners.extend(&wanted.leaving);
-        let vanishing = batch.iter().filter(|it| matches!(it.effect(), Effect::Vanish));
-        let mut more: BTreeSet<PublicKey> = deleters_of_packages(batch, &facts);
-        more.extend(vanishing.map(|it| it.event().pubkey()));
+        let mut more: BTreeSet<PublicKey> = deleters_of_packages(events, &facts);
+        more.extend(&batch.owners);
         more.retain(|owner| !owners.contains(owner));
-        let (packages, holders, groups, counts) = tokio::try_join!(
+        let (packages, taken, holders, groups, counts) = tokio::try_join!(
             self.client.get(more.iter().map(|owner| self.names.owner(owner)).collect(), None),
+            self.get_taken(wanted),
             self.get_holders(wanted, &first.plain),
             self.get_groups(wanted, &first, &left),
-            self.count_memberships(batch, &first.plain),
+            self.count_memberships(wanted, events, &first.plain),
         )?;
         for owner in owners {
             known.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);
@@ -189,6 +211,7 @@ impl Inner {
         for owner in more {
             known.owners.insert(owner, Directory::read(packages.get(&self.names.owner(&owner)))?);
         }
+        read_taken(wanted, &taken, &mut places, &mut facts, &mut known)?;
         self.read_addresses(wanted, &first.plain, &holders, &mut places, &mut facts, &mut known)?;
         read_references(wanted, &known, &mut places, &mut facts);
         self.read_founders(wanted, &first.plain, &mut facts, &mut known)?;
@@ -215,9 +238,8 @@ impl Inner {
     }
 
     /// Which events of the batch are stored, but for what a vanished key left.
-    fn read_stored(&self, batch: &[Admitted], ids: &Got, facts: &mut Facts) {
-        for admitted in batch {
-            let event = admitted.event();
+    fn read_stored(&self, events: &[(&Event, &Effect)], ids: &Got, facts: &mut Facts) {
+        for (event, _) in events {
             let vanished = |key: &PublicKey| facts.vanished.get(key).is_some_and(|at| vanishes(event.view(), key, *at));
             if ids.get(&self.names.event(&event.id())).is_some() && !owners(event).iter().any(vanished) {
                 facts.ids.insert(event.id());
@@ -283,11 +305,7 @@ impl Inner {
     fn read_founders(&self, wanted: &Wanted, plain: &Got, facts: &mut Facts, known: &mut Known) -> Result<(), Fail> {
         for founder in &wanted.founders {
             let document = plain.get(&self.names.founder(founder));
-            let mut packed = Unpack(document.and_then(|it| it.bytes("times")).unwrap_or_default());
-            let mut times = Vec::new();
-            while !packed.is_empty() {
-                times.push(packed.u64().ok_or(Fail::Damaged("a founder"))?);
-            }
+            let mut times = foundings(document)?;
             times.retain(|at| *at > wanted.day_start);
             facts.founded.insert(*founder, u32::try_from(times.len()).unwrap_or(u32::MAX));
             known.founders.insert(*founder, (State::of(document), times));
@@ -296,18 +314,29 @@ impl Inner {
     }
 }
 
+/// When a key founded groups.
+pub(super) fn foundings(founder: Option<&Document>) -> Result<Vec<UnixSecs>, Fail> {
+    let mut packed = Unpack(founder.and_then(|it| it.bytes("times")).unwrap_or_default());
+    let mut times = Vec::new();
+    while !packed.is_empty() {
+        times.push(packed.u64().ok_or(Fail::Damaged("a founder"))?);
+    }
+    Ok(times)
+}
+
 /// Whether a group's head is only relied on, by messages, and not changed.
 pub(super) fn is_guarded(wanted: &Wanted, id: &NostrGroupId) -> bool {
     !wanted.whole.contains(id) && !wanted.wrapped.contains(id)
 }
 
 /// Who deletes KeyPackages, whose directories have to be known.
-fn deleters_of_packages(batch: &[Admitted], facts: &Facts) -> BTreeSet<PublicKey> {
+fn deleters_of_packages(events: &[(&Event, &Effect)], facts: &Facts) -> BTreeSet<PublicKey> {
     let mut owners = BTreeSet::new();
-    for admitted in batch {
-        let Effect::Delete(deletion) = admitted.effect() else { continue };
+    let is_package = |effect: &Effect| matches!(effect, Effect::KeyPackage { .. });
+    for (_, effect) in events {
+        let Effect::Delete(deletion) = effect else { continue };
         // A target may be an event of this very batch.
-        let in_batch = |id: &EventId| batch.iter().any(|other| other.event().id() == *id && is_package(other));
+        let in_batch = |id: &EventId| events.iter().any(|(other, effect)| other.id() == *id && is_package(effect));
         let stored = |id: &EventId| facts.targets.get(id).is_some_and(|target| target.event.kind().is_key_package());
         let by_id = deletion.ids.iter().any(|id| stored(id) || in_batch(id));
         if by_id || deletion.addresses.iter().any(|(kind, _)| kind.is_key_package()) {
@@ -315,10 +344,6 @@ fn deleters_of_packages(batch: &[Admitted], facts: &Facts) -> BTreeSet<PublicKey
         }
     }
     owners
-}
-
-fn is_package(admitted: &Admitted) -> bool {
-    matches!(admitted.effect(), Effect::KeyPackage { .. })
 }
 
 fn read_references(wanted: &Wanted, known: &Known, places: &mut Places, facts: &mut Facts) {

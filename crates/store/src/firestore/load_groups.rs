@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use nostr_extensions::{Admitted, Effect, GroupView, NostrGroupId, Source};
-use nostr_protocol::PublicKey;
+use nostr_extensions::{Effect, GroupView, NostrGroupId, Source};
+use nostr_protocol::{Event, PublicKey};
 
 use super::{
     Inner,
@@ -94,12 +94,13 @@ impl Inner {
     /// How many groups the recipients of wraps are in that may add them to one.
     pub(super) async fn count_memberships(
         &self,
-        batch: &[Admitted],
+        wanted: &Wanted,
+        events: &[(&Event, &Effect)],
         plain: &Got,
     ) -> Result<HashMap<PublicKey, usize>, Fail> {
         let wraps = || {
-            batch.iter().filter_map(|admitted| match admitted.effect() {
-                Effect::Wrap(change) => Some(change),
+            events.iter().filter_map(|(_, effect)| match effect {
+                Effect::Wrap(change) if wanted.wrapped.contains(&change.group) => Some(change),
                 _ => None,
             })
         };

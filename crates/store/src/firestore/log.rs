@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cursor, LogEntry,
-    shared::{AUTHOR_ONLY, EPHEMERAL, batch::Put},
+    shared::{AUTHOR_ONLY, EPHEMERAL, MARK_KIND, batch::Put},
 };
 
 const TOUCHES_GROUP: u8 = 1;
@@ -151,6 +151,15 @@ pub(super) fn pack(packed: &mut Vec<u8>, put: &Put) {
         packed.extend_from_slice(event.pubkey().as_bytes());
         packed.extend_from_slice(&event.created_at().to_be_bytes());
     }
+}
+
+/// Appends an entry without an event, which says that any group may have changed.
+pub(super) fn pack_mark(packed: &mut Vec<u8>) {
+    packed.push(TOUCHES_EVERY_GROUP);
+    packed.extend_from_slice(&MARK_KIND.0.to_be_bytes());
+    // No event has this id, so nothing is found at its place.
+    packed.extend_from_slice(&[0; 32]);
+    pack_len(packed, 0);
 }
 
 fn pack_len(packed: &mut Vec<u8>, len: usize) {

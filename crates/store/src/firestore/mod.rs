@@ -31,9 +31,12 @@ mod clock;
 mod connect;
 mod deploy;
 mod events;
+mod export;
+mod export_events;
 mod fail;
 mod follow;
 mod groups;
+mod import;
 mod knocks;
 mod load;
 mod load_groups;
@@ -200,6 +203,8 @@ impl Firestore {
             }
         };
         let random = Random::default();
+        // What was acknowledged before lies before the head that is read now.
+        client.settle().await;
         let (router, read_at) = state::layout(&client, &names).await.map_err(failed)??;
         let inner = Arc::new(Inner {
             client,

@@ -14,9 +14,12 @@ pub(super) mod field {
     /// When the log's document was taken in by the service, in milliseconds.
     pub(in crate::firestore) const AT: &str = "at";
     pub(in crate::firestore) const CREATED_AT: &str = "created_at";
+    pub(in crate::firestore) const RECEIVED_AT: &str = "received_at";
     /// When the service's lifetime policy, or the sweeper, may remove the document.
     pub(in crate::firestore) const EXPIRES_AT: &str = "expires_at";
     pub(in crate::firestore) const PREFIXES: &str = "prefixes";
+    /// A group's id.
+    pub(in crate::firestore) const GROUP: &str = "group";
     /// Members of a group, as numbers.
     pub(in crate::firestore) const KEYS: &str = "keys";
     pub(in crate::firestore) const MANAGED: &str = "managed";
@@ -93,7 +96,7 @@ impl Collection {
             Self::Events => &[
                 "head",
                 "json",
-                "received_at",
+                field::RECEIVED_AT,
                 field::EXPIRES_AT,
                 "flags",
                 "place",
@@ -107,8 +110,8 @@ impl Collection {
             Self::Claimed => &[],
             Self::Tombstones => &["public"],
             Self::Vanished => &["until", field::PENDING],
-            Self::Groups => &["group", "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
-            Self::Members => &["group", "members", field::KEYS],
+            Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
+            Self::Members => &[field::GROUP, "members", field::KEYS],
             Self::Epochs => &["epoch"],
             Self::Founders => &["times"],
             Self::Meta => &["version", "router", "swept"],
@@ -149,9 +152,9 @@ impl Names {
         self.document(Collection::Addresses, hex(address))
     }
 
-    /// By the hex of it.
-    pub(super) fn address_named(&self, address: &str) -> String {
-        self.document(Collection::Addresses, address)
+    /// By the last part of the name.
+    pub(super) fn named(&self, collection: Collection, id: &str) -> String {
+        self.document(collection, id)
     }
 
     pub(super) fn owner(&self, owner: &PublicKey) -> String {

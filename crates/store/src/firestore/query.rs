@@ -38,10 +38,12 @@ pub(super) const COMPOSITE: [(Collection, &[(&str, Way)]); 1] = [(
 )];
 
 /// Indexes over one field; every other field has none, for each costs at every write.
-pub(super) const SINGLE: [(Collection, &str, &[Way]); 6] = [
+pub(super) const SINGLE: [(Collection, &str, &[Way]); 8] = [
     (Collection::Events, field::EXPIRES_AT, &[Way::Ascending]),
+    (Collection::Events, field::RECEIVED_AT, &[Way::Ascending]),
     (Collection::Log, field::AT, &[Way::Ascending, Way::Descending]),
     (Collection::Vanished, field::PENDING, &[Way::Ascending]),
+    (Collection::Groups, field::GROUP, &[Way::Ascending]),
     (Collection::Groups, field::MANAGED, &[Way::Ascending]),
     (Collection::Groups, field::KEYS, &[Way::Contains]),
     (Collection::Members, field::KEYS, &[Way::Contains]),
@@ -210,7 +212,7 @@ pub(super) fn memberships(
     let mut asked = Asked::of(names, collection)
         .only(field::KEYS, Operator::ArrayContainsAny, array(keys))
         .by(field::NAME, Direction::Ascending)
-        .select(&["group"]);
+        .select(&[field::GROUP]);
     if let Some(name) = behind {
         asked = asked.behind(vec![ValueType::ReferenceValue(name.to_owned())]);
     }
@@ -221,6 +223,48 @@ pub(super) fn memberships(
 pub(super) fn memberships_of(names: &Names, collection: Collection, key: &PublicKey) -> StructuredQuery {
     let number = ValueType::IntegerValue(super::groups::number(key));
     Asked::of(names, collection).only(field::KEYS, Operator::ArrayContains, number).0
+}
+
+/// Documents in the order of their names, these fields of them.
+pub(super) fn every(
+    names: &Names,
+    collection: Collection,
+    behind: Option<&str>,
+    fields: &[&str],
+    limit: usize,
+) -> StructuredQuery {
+    let mut asked = Asked::of(names, collection).by(field::NAME, Direction::Ascending).select(fields);
+    if let Some(name) = behind {
+        asked = asked.behind(vec![ValueType::ReferenceValue(name.to_owned())]);
+    }
+    asked.most(limit)
+}
+
+/// Groups, managed or not, in the order of their ids, these fields of them.
+pub(super) fn every_group(names: &Names, behind: Option<&str>, fields: &[&str], limit: usize) -> StructuredQuery {
+    let mut asked = Asked::of(names, Collection::Groups).by(field::GROUP, Direction::Ascending).select(fields);
+    if let Some(id) = behind {
+        asked = asked.behind(vec![ValueType::StringValue(id.to_owned())]);
+    }
+    asked.most(limit)
+}
+
+/// Where the events lie that were received from a time on, by that time and then by name.
+pub(super) fn received_since(
+    names: &Names,
+    since: UnixSecs,
+    behind: Option<(UnixSecs, &str)>,
+    limit: usize,
+) -> StructuredQuery {
+    let mut asked = Asked::of(names, Collection::Events)
+        .only(field::RECEIVED_AT, Operator::GreaterThanOrEqual, secs(since))
+        .by(field::RECEIVED_AT, Direction::Ascending)
+        .by(field::NAME, Direction::Ascending)
+        .select(&[field::RECEIVED_AT, "place"]);
+    if let Some((received_at, name)) = behind {
+        asked = asked.behind(vec![secs(received_at), ValueType::ReferenceValue(name.to_owned())]);
+    }
+    asked.most(limit)
 }
 
 pub(super) fn managed_groups(names: &Names) -> StructuredQuery {

@@ -17,13 +17,13 @@ use super::{
     events,
     fail::Fail,
     follow::Place,
-    load::Known,
+    load::{Batch, Known},
 };
 use crate::{
     Saved, StoreError,
     shared::{
         EPHEMERAL,
-        batch::{Changes, Decided, GroupChange, cut, decide},
+        batch::{Changes, GroupChange, cut, decide},
     },
 };
 
@@ -60,7 +60,8 @@ impl Inner {
     async fn save_in_parts(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut down: Option<StoreError> = None;
-        for part in cut(batch).into_iter().flat_map(|part| self.in_size(part)) {
+        let len = |admitted: &Admitted| events::byte_len(admitted.event().view());
+        for part in cut(batch).into_iter().flat_map(|part| self.in_size(part, len)) {
             // Where the service is away, nobody waits for it once for each part.
             match &down {
                 Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
@@ -75,20 +76,20 @@ impl Inner {
     }
 
     /// Parts that fit into a commit, by estimate.
-    fn in_size(&self, batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
-        let events_max = self.options.batch_size.saturating_sub(1).max(1);
-        let mut parts: Vec<Vec<Admitted>> = Vec::new();
+    pub(super) fn in_size<T>(&self, batch: Vec<T>, len: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+        let count_max = self.options.batch_size.saturating_sub(1).max(1);
+        let mut parts: Vec<Vec<T>> = Vec::new();
         let mut bytes = 0;
-        for admitted in batch {
-            let len = events::byte_len(admitted.event().view());
-            match parts.last_mut().filter(|part| part.len() < events_max && bytes + len <= COMMIT_BYTES_MAX) {
+        for one in batch {
+            let len = len(&one);
+            match parts.last_mut().filter(|part| part.len() < count_max && bytes + len <= COMMIT_BYTES_MAX) {
                 Some(part) => {
                     bytes += len;
-                    part.push(admitted);
+                    part.push(one);
                 }
                 None => {
                     bytes = len;
-                    parts.push(vec![admitted]);
+                    parts.push(vec![one]);
                 }
             }
         }
@@ -117,15 +118,26 @@ impl Inner {
     async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
         let mut tries = 0;
         loop {
-            match self.try_to_save(part, tries > 0).await {
-                Err(Fail::Conflict) if tries + 1 < TRIES_MAX => {}
-                // A transaction that has grown too old is refused in the same words as what cannot be written.
-                Err(Fail::Invalid(_)) if tries == 0 && part.len() == 1 => {}
-                done => return done,
+            let saved = self.try_to_save(part, tries > 0).await;
+            if !self.is_tried_again(&saved, tries, part.len()).await {
+                return saved;
             }
-            self.wait_before(tries).await;
             tries += 1;
         }
+    }
+
+    /// Whether another try may save so many, after a wait.
+    pub(super) async fn is_tried_again<T>(&self, done: &Result<T, Fail>, tries: u32, count: usize) -> bool {
+        let again = match done {
+            Err(Fail::Conflict) => tries + 1 < TRIES_MAX,
+            // A transaction that has grown too old is refused in the same words as what cannot be written.
+            Err(Fail::Invalid(_)) => tries == 0 && count == 1,
+            _ => false,
+        };
+        if again {
+            self.wait_before(tries).await;
+        }
+        again
     }
 
     /// Lets others pass before another try.
@@ -136,34 +148,48 @@ impl Inner {
 
     /// At first without looking whether the events are stored: mostly they are not, and who published looked before.
     async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
-        let mut loaded = self.load(part, again).await?;
+        let mut loaded = self.load(Batch::of(part, again)).await?;
         let mut decided = decide(part, loaded.facts, &self.router);
         if !again && !decided.puts_all() {
             // What is not stored may be so because it is.
             if let Some(transaction) = loaded.transaction {
                 self.client.rollback(transaction).await;
             }
-            loaded = self.load(part, true).await?;
+            loaded = self.load(Batch::of(part, true)).await?;
             decided = decide(part, loaded.facts, &self.router);
         }
         let (mut known, transaction) = (loaded.known, loaded.transaction);
-        let count = decided.changes.put.len() as u64;
-        let place = self.random.below(PLACES.saturating_sub(count));
+        let place = self.draw_place(&decided.changes);
         let writes = self.writes(&decided.changes, &mut known, place);
         let writes = writes.and_then(|writes| self.of_size(writes, part));
         if let (Err(Fail::Large), true) = (&writes, decided.changes.groups.len() > LEAVING_MAX) {
             return self.leave_some(&decided.changes.groups, &known, transaction).await;
         }
+        if let Some(time) = self.commit_or_end(writes, transaction).await? {
+            self.committed(&decided.changes, time, place);
+            return Ok(decided.answers(|n| clock::cursor(time, place + n as u64)));
+        }
+        Ok(decided.answers(|_| 0))
+    }
+
+    /// Where the places of a batch begin.
+    pub(super) fn draw_place(&self, changes: &Changes) -> u64 {
+        self.random.below(PLACES.saturating_sub(changes.places()))
+    }
+
+    /// Commits the writes and gives the time; `None` where there are none. Without a commit the transaction is ended.
+    pub(super) async fn commit_or_end(
+        &self,
+        writes: Result<Vec<Write>, Fail>,
+        transaction: Option<Transaction>,
+    ) -> Result<Option<clock::Micros>, Fail> {
         match writes {
-            Ok(writes) if !writes.is_empty() => {
-                let time = self.client.commit(writes, transaction).await?;
-                Ok(self.committed(decided, time, place))
-            }
+            Ok(writes) if !writes.is_empty() => self.client.commit(writes, transaction).await.map(Some),
             other => {
                 if let Some(transaction) = transaction {
                     self.client.rollback(transaction).await;
                 }
-                other.map(|_| decided.answers(|_| 0))
+                other.map(|_| None)
             }
         }
     }
@@ -171,12 +197,16 @@ impl Inner {
     /// An event with all its effects is never divided, however many writes that is; but for a key that vanishes, and is in
     /// so many groups that it cannot leave them all at once.
     fn of_size(&self, writes: Vec<Write>, part: &[Admitted]) -> Result<Vec<Write>, Fail> {
-        let bytes: usize = writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum();
         let divides = match part {
-            [one] => matches!(one.effect(), Effect::Vanish) && bytes > COMMIT_BYTES_MAX,
-            _ => writes.len() > self.options.batch_size || bytes > COMMIT_BYTES_MAX,
+            [one] => matches!(one.effect(), Effect::Vanish) && byte_len(&writes) > COMMIT_BYTES_MAX,
+            _ => self.is_large(&writes),
         };
         if divides { Err(Fail::Large) } else { Ok(writes) }
+    }
+
+    /// Whether it is more than one Commit is to be.
+    pub(super) fn is_large(&self, writes: &[Write]) -> bool {
+        writes.len() > self.options.batch_size || byte_len(writes) > COMMIT_BYTES_MAX
     }
 
     /// Takes a vanishing key out of some of its groups, to try again with fewer. Who follows the log hears of it when the
@@ -200,12 +230,10 @@ impl Inner {
     }
 
     /// Takes note of what is durable now.
-    fn committed(&self, decided: Decided, time: clock::Micros, place: u64) -> Vec<Saved> {
-        let cursor_of = |n: usize| clock::cursor(time, place + n as u64);
-        let changes = &decided.changes;
-        for (n, put) in changes.put.iter().enumerate() {
+    pub(super) fn committed(&self, changes: &Changes, time: clock::Micros, place: u64) {
+        for (put, place) in changes.put.iter().zip(place..) {
             if put.flags & EPHEMERAL == 0 {
-                self.places.keep(cursor_of(n), Place::Stored(put.event.id()));
+                self.places.keep(clock::cursor(time, place), Place::Stored(put.event.id()));
             }
         }
         for (key, until) in &changes.vanished {
@@ -214,12 +242,15 @@ impl Inner {
         for (group, epoch) in &changes.epochs {
             self.epochs.rise(group, *epoch);
         }
-        if !changes.put.is_empty() {
-            self.advance(cursor_of(changes.put.len() - 1));
+        if changes.places() > 0 {
+            self.advance(clock::cursor(time, place + changes.places() - 1));
             self.knock();
         }
-        decided.answers(cursor_of)
     }
+}
+
+fn byte_len(writes: &[Write]) -> usize {
+    writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum()
 }
 
 const fn is_down(error: &StoreError) -> bool {

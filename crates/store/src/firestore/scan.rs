@@ -20,11 +20,17 @@ use crate::{Cursor, Page, PageBounds, shared::plan};
 
 /// Most events of one query, and fewest.
 const QUERY_EVENTS_MAX: usize = 300;
-const QUERY_EVENTS_MIN: usize = 8;
+pub(super) const QUERY_EVENTS_MIN: usize = 8;
 /// Bytes that one query is to stay below, by what the events before were like.
 const QUERY_BYTES_AIM: usize = 4 << 20;
 /// Most ids whose events are fetched whole at once; of more, first those are found that come next.
 const IDS_WHOLE_MAX: usize = 32;
+
+/// How many events to read next, where so many were to be read and so many came with so many bytes.
+pub(super) fn fitting(limit: usize, count: usize, bytes: usize) -> usize {
+    let each = (bytes / count.max(1)).max(1);
+    (2 * limit).min(QUERY_BYTES_AIM / each).clamp(QUERY_EVENTS_MIN, QUERY_EVENTS_MAX)
+}
 
 /// One list of numbers, and what it gave that is not used yet.
 struct Range<'a> {
@@ -155,8 +161,7 @@ impl Inner {
             range.behind = Some(position(&stored));
             range.waiting.push_back(stored);
         }
-        let each = (bytes / found.len().max(1)).max(1);
-        range.limit = (2 * range.limit).min(QUERY_BYTES_AIM / each).clamp(QUERY_EVENTS_MIN, QUERY_EVENTS_MAX);
+        range.limit = fitting(range.limit, found.len(), bytes);
         Ok(())
     }
 

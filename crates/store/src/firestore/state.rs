@@ -17,7 +17,7 @@ use super::{
     events::{Stored, WITHOUT_CONTENT},
     fail::Fail,
     groups::{Head, number, unpack},
-    names::{Collection, Names},
+    names::{Collection, Names, field},
     query::{self, Under, VALUES_MAX},
     value::{self, Fields, Read as _, State},
 };
@@ -74,6 +74,11 @@ impl Inner {
 
     pub(super) async fn group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
         self.client.settle().await;
+        self.group_now(id).await
+    }
+
+    /// As [`Inner::group`], for who does not go by the cursor: what was acknowledged a moment ago may lie behind it.
+    pub(super) async fn group_now(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
         for tries in 0..READS_MAX {
             match self.read_group(id).await {
                 Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,
@@ -124,7 +129,7 @@ impl Inner {
         loop {
             let asked = query::memberships(&self.names, collection, keys, behind.as_deref(), MEMBERSHIPS_MAX);
             let found = self.client.query(asked).await?.documents;
-            groups.extend(found.iter().filter_map(|document| NostrGroupId::parse(document.text("group")?)));
+            groups.extend(found.iter().filter_map(|document| NostrGroupId::parse(document.text(field::GROUP)?)));
             if found.len() < MEMBERSHIPS_MAX {
                 return Ok(groups);
             }
@@ -142,6 +147,8 @@ impl Inner {
             query::log_before(&self.names, 0, 1),
             query::memberships(&self.names, Collection::Groups, &[0], None, 1),
             query::memberships(&self.names, Collection::Members, &[0], None, 1),
+            query::received_since(&self.names, 0, None, 1),
+            query::every_group(&self.names, None, &[field::GROUP], 1),
         ];
         futures_util::future::try_join_all(asked.map(|asked| self.client.query(asked))).await.map(drop)
     }

@@ -14,7 +14,7 @@ use super::{
     client::Found,
     events::{Stored, WITHOUT_CONTENT, owner_number},
     fail::Fail,
-    names::field,
+    names::{Collection, field},
     query::{self, Under},
     value::{self, Fields, Read as _, State, id_of},
 };
@@ -86,7 +86,7 @@ impl Inner {
             .documents
             .iter()
             .filter_map(|document| {
-                let name = self.names.address_named(document.text("address")?);
+                let name = self.names.named(Collection::Addresses, document.text("address")?);
                 Some((name, id_of(document).to_owned()))
             })
             .collect();

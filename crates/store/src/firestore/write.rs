@@ -30,10 +30,13 @@ impl Inner {
                 writes.push(events::put(&self.names, put, place));
             }
         }
+        if changes.mark.is_some() {
+            log::pack_mark(&mut entries);
+        }
         if entries.len() > log::ENTRIES_BYTES_MAX {
             return Err(Fail::Large);
         }
-        if !changes.put.is_empty() {
+        if changes.places() > 0 {
             writes.push(log::put(&self.names, &self.random.id(), place, entries));
         }
         let removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
@@ -42,6 +45,8 @@ impl Inner {
             let name = self.names.tombstone(buried);
             writes.push(value::set(name, Fields::default().flag("public", *public)));
         }
+        let claimed = changes.claimed.iter().map(|claimed| self.names.claimed(claimed));
+        writes.extend(claimed.map(|name| value::set(name, Fields::default())));
         for (key, until) in &changes.vanished {
             let fields = Fields::default().number("until", *until).flag(field::PENDING, true);
             writes.push(value::set(self.names.vanished(key), fields));

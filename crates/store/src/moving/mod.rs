@@ -165,7 +165,8 @@ pub trait Moving: Store {
     /// part of it, nor are secrets of the store.
     ///
     /// Each call is bounded; with [`Place::start`] at the store's head, the pages up to the last are everything that was
-    /// committed up to then and is still there.
+    /// committed up to then and is still there. Events come in the order of the log, and where a store does not keep that,
+    /// in the nearest that it has.
     fn export<'a>(
         &'a self,
         from: &'a Place,

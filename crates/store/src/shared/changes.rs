@@ -86,7 +86,7 @@ pub(crate) struct Changes {
     /// KeyPackages that some claim took, as an export says.
     pub(crate) claimed: Vec<Claimed>,
     /// An entry of the log without an event, behind all others, which says that any group may have changed: at this time,
-    /// and kept for [`EPHEMERAL_SECS`].
+    /// and kept for [`EPHEMERAL_SECS`] at least.
     pub(crate) mark: Option<UnixSecs>,
 }
 

@@ -105,13 +105,19 @@ pub async fn fill(w: &mut World) {
     }
     new(w.publish(&event(30_443, "two").tag(&["d", "slot"]), "alice").await);
     assert_eq!(w.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim").len(), 2);
+    for content in ["four", "five"] {
+        new(w.publish(&key_package(content, content), "bob").await);
+    }
+    assert_eq!(w.store.claim_key_packages(&key("bob"), 1, START).await.expect("a claim").len(), 1);
 
     new(w.publish(&deletion(&[deleted]), "alice").await);
     let later = event(1, "comes later");
     let later_id = w.admitted(&later, "bob").await.event().id();
     new(w.publish(&deletion(&[later_id]), "bob").await);
-    let address = format!("30023:{}:a", key("alice").to_hex());
-    new(w.publish(&event(5, "").tag(&["a", &address]), "alice").await);
+    for d in ["a", "never here", "nor this"] {
+        let address = format!("30023:{}:{d}", key("alice").to_hex());
+        new(w.publish(&event(5, "").tag(&["a", &address]), "alice").await);
+    }
 
     let off = Policy { archive_secs: None, ..w.policy.clone() };
     let archive = std::mem::replace(&mut w.policy, off);

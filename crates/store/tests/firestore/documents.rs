@@ -18,7 +18,7 @@ use nostr_store::{
 use super::{Database, world};
 
 /// A call of the emulator's plain interface, and what it answers.
-fn call(database: &Database, method: &str, path: &str, body: &str) -> serde_json::Value {
+pub(super) fn call(database: &Database, method: &str, path: &str, body: &str) -> serde_json::Value {
     let host = database.0.emulator_host.as_deref().expect("an emulator");
     let url = format!("/v1/projects/{}/databases/(default)/documents/{path}", database.0.project_id);
     let mut stream = TcpStream::connect(host).expect("a connection");

@@ -4,6 +4,7 @@
 
 mod documents;
 mod large;
+mod moving;
 mod outages;
 mod races;
 

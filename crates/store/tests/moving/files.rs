@@ -140,12 +140,39 @@ async fn an_export_is_lines_and_reads_back() {
 #[tokio::test]
 async fn an_export_that_was_broken_off_goes_on() {
     let Filled { store, text } = filled().await;
+    goes_on(&**store, text, 30).await;
+}
+
+/// The same of a store in which a place is more than a number.
+#[cfg(feature = "firestore-tests")]
+#[tokio::test]
+async fn an_export_of_firestore_that_was_broken_off_goes_on() {
+    let Filled { store, text } = filled().await;
+    let Some(place) = Place::new(Sort::Firestore) else { return };
+    let from = place.open().await;
+    imported(&*from, &text[..], options(None)).await.1.expect("an import");
+    let mut text = Vec::new();
+    export(&*from, &mut text, None, "9.9.9", NOW, |_| ()).await.expect("an export");
+    assert_eq!(dump(&*from, LARGE, NOW).await, dump(&**store, LARGE, NOW).await);
+    goes_on(&*from, &text, 6).await;
+    // By another process, for which the log has another head.
+    let mut file = text[..text.len() * 2 / 3].to_vec();
+    let Found::Part(begun) = resume(&file[..]).expect("an export") else { panic!("not begun") };
+    file.truncate(usize::try_from(begun.bytes()).expect("small"));
+    let other = place.open().await;
+    assert!(other.head() > from.head());
+    export(&*other, &mut file, Some(begun), "9.9.9", NOW, |_| ()).await.expect("the rest");
+    assert!(file == text);
+}
+
+/// Breaks an export of what `text` is off, at so many places and at some that are special.
+async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
     let ends: Vec<usize> = text.iter().enumerate().filter(|(_, c)| **c == b'\n').map(|(at, _)| at + 1).collect();
-    let some = (0..30).map(|n| text.len() * n / 30);
+    let some = (0..places).map(|n| text.len() * n / places);
     let around = [ends[0] - 3, ends[0], ends[1], ends[1] + 1, ends[ends.len() - 2], text.len() - 1];
     for left in some.chain(around) {
         let mut out = Breaks { out: Vec::new(), left };
-        let broken = export(&**store, &mut out, None, "9.9.9", NOW, |_| ()).await;
+        let broken = export(store, &mut out, None, "9.9.9", NOW, |_| ()).await;
         assert!(matches!(broken, Err(ExportError::Write(_))), "{left}");
         let mut file = out.out;
         let begun = match resume(&file[..]).expect("an export") {
@@ -159,8 +186,8 @@ async fn an_export_that_was_broken_off_goes_on() {
         };
         let last_mark = ends.iter().filter(|end| **end <= left).rfind(|end| is_mark(end)).copied();
         assert_eq!(file.len(), last_mark.unwrap_or(0), "{left}: it goes on from where it was");
-        export(&**store, &mut file, begun, "9.9.9", NOW, |_| ()).await.expect("the rest");
-        assert!(file == *text, "{left}");
+        export(store, &mut file, begun, "9.9.9", NOW, |_| ()).await.expect("the rest");
+        assert!(file == text, "{left}");
         assert!(matches!(resume(&file[..]), Ok(Found::Whole(counts)) if counts["event"] as usize > NOTES));
     }
 }

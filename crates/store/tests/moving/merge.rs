@@ -46,7 +46,7 @@ impl Side {
 
 /// A store of each sort, beside one from which comes what it imports.
 async fn sides(test: impl AsyncFn(&Side, &Side)) {
-    for sort in SORTS {
+    for &sort in SORTS {
         let Some(place) = Place::new(sort) else { continue };
         let to = Side::of(place.open().await, Some(place));
         test(&to, &Side::of(Arc::new(Memory::new()), None)).await;
@@ -81,7 +81,7 @@ async fn of_two_records_of_a_group_the_one_with_the_higher_seq_stays() {
             let rosters = log.entries.iter().filter(|entry| entry.kind == Kind::ROSTER);
             assert!(rosters.map(|entry| entry.cursor).min() > places.first().copied(), "before the events come");
             assert!(to.store.events_at(&places).await.expect("events").is_empty(), "there is no event to it");
-            assert_eq!(log.through, to.store.head());
+            assert!(log.through >= to.store.head());
         }
     })
     .await;
@@ -149,6 +149,7 @@ async fn what_was_taken_back_there_goes_here_too() {
             gone.push(id_of(&new(side.world.publish(&key_package("one", "1"), "alice").await)));
             new(side.world.publish(&key_package("two", "2"), "alice").await);
             gone.push(id_of(&new(side.world.publish(&event(1, "by eve"), "eve").await)));
+            gone.push(id_of(&new(side.world.publish(&key_package("by eve", "5"), "eve").await)));
             gone.push(side.world.send(&wrap("eve", "to eve"), "throw-away", "bob").await);
             gone.push(id_of(&new(side.world.publish(&event(0, "old").at(START - 5), "bob").await)));
         }
@@ -164,6 +165,7 @@ async fn what_was_taken_back_there_goes_here_too() {
         }
         let claimed = to.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim");
         assert_eq!(claimed.len(), 1, "the last one left");
+        assert!(to.store.claim_key_packages(&key("eve"), 2, START).await.expect("a claim").is_empty());
         assert_eq!(to.world.find("{\"kinds\":[0]}", everyone()).await.len(), 1);
         assert!(matches!(to.world.publish(&key_package("one", "4"), "alice").await, Saved::Deleted));
     })

@@ -60,6 +60,18 @@ fn a_random_store_is_moved_from_embedded_to_postgres() {
     tried(12, Sort::Embedded, Sort::Postgres);
 }
 
+#[cfg(feature = "firestore-tests")]
+#[test]
+fn a_random_store_is_moved_from_embedded_to_firestore() {
+    tried(4, Sort::Embedded, Sort::Firestore);
+}
+
+#[cfg(feature = "firestore-tests")]
+#[test]
+fn a_random_store_is_moved_from_firestore_to_embedded() {
+    tried(4, Sort::Firestore, Sort::Embedded);
+}
+
 #[test]
 fn a_random_store_is_moved_from_postgres_to_embedded() {
     tried(12, Sort::Postgres, Sort::Embedded);

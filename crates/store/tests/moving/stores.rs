@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "firestore-tests")]
+use nostr_store::firestore::{self, Firestore};
 use nostr_store::{
     embedded::{Durability, Embedded},
     memory::Memory,
@@ -24,15 +26,25 @@ pub(crate) enum Sort {
     Memory,
     Embedded,
     Postgres,
+    #[cfg(feature = "firestore-tests")]
+    Firestore,
 }
 
-pub(crate) const SORTS: [Sort; 3] = [Sort::Memory, Sort::Embedded, Sort::Postgres];
+pub(crate) const SORTS: &[Sort] = &[
+    Sort::Memory,
+    Sort::Embedded,
+    Sort::Postgres,
+    #[cfg(feature = "firestore-tests")]
+    Sort::Firestore,
+];
 
 /// Where a store lies, empty at first; gone with this.
 pub(crate) enum Place {
     Memory(RefCell<Option<Arc<Memory>>>),
     Embedded(TempDir),
     Postgres(String),
+    #[cfg(feature = "firestore-tests")]
+    Firestore(Box<firestore::Options>, RefCell<Option<Arc<Firestore>>>),
 }
 
 impl Place {
@@ -44,6 +56,15 @@ impl Place {
             Sort::Postgres => {
                 services::require(services::Postgres::shared_available())?;
                 Self::Postgres(services::Postgres::shared().create_database())
+            }
+            #[cfg(feature = "firestore-tests")]
+            Sort::Firestore => {
+                services::require(services::FirestoreEmulator::shared_available())?;
+                let emulator = services::FirestoreEmulator::shared();
+                let options = firestore::Options::new(&emulator.project());
+                let emulator_host = Some(emulator.host());
+                let options = firestore::Options { emulator_host, stats_secs: 0, ..options };
+                Self::Firestore(Box::new(options), RefCell::default())
             }
         })
     }
@@ -70,6 +91,17 @@ impl Place {
             Self::Postgres(url) => {
                 let options = postgres::Options { connections_max: 3, notifies: true };
                 Arc::new(Postgres::open(url, options).await.expect("the database opens"))
+            }
+            #[cfg(feature = "firestore-tests")]
+            Self::Firestore(options, last) => {
+                // As at a stop: what waits is written.
+                let before = last.take();
+                if let Some(before) = before {
+                    before.flush().await.expect("what waits is written");
+                }
+                let store = Arc::new(Firestore::open((**options).clone()).await.expect("the database opens"));
+                last.replace(Some(Arc::clone(&store)));
+                store
             }
         }
     }

@@ -1,0 +1,189 @@
+//! Everything in: records of an export, as many in one Commit as fit, decided and written as batches of events are.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use gcloud_sdk::google::firestore::v1::Document;
+use nostr_extensions::Restored;
+use nostr_protocol::{Kind, PublicKey, UnixSecs, hex};
+
+use super::{
+    Inner, events,
+    fail::Fail,
+    load::{Batch, Known, Places, vanishing},
+    names::Collection,
+    packages::Directory,
+    query,
+    value::id_of,
+};
+use crate::{
+    index::{Front, front},
+    moving::{Imported, Record},
+    shared::{
+        facts::{Address, Facts, Wanted},
+        restore::{cut, decide},
+    },
+};
+
+/// Bytes that a member takes in a commit, with the entry of the index by which its groups are found, by estimate.
+const MEMBER_BYTES: usize = 200;
+/// Bytes that any other record takes, by estimate.
+const RECORD_BYTES: usize = 400;
+/// Most owners of KeyPackages that are searched for at one time.
+const SEARCHES_MAX: usize = 16;
+/// Most owners whose keys begin alike that are looked at; nobody finds a second one.
+const ALIKE_MAX: usize = 2;
+
+impl<'a> Batch<'a> {
+    /// Of records that come back from an export.
+    fn of_records(records: &'a [Record<Restored>], now: UnixSecs) -> Self {
+        let mut wanted = Wanted::by_records(records, now);
+        // A head is written whole, also where all that changes is that it carried unlisted messages.
+        wanted.whole.clone_from(&wanted.groups);
+        let events: Vec<_> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Event(restored) => Some((restored.event(), restored.effect())),
+                _ => None,
+            })
+            .collect();
+        let mut owners: BTreeSet<PublicKey> = vanishing(&events).collect();
+        for record in records {
+            match record {
+                Record::Vanished { key, .. } => drop(owners.insert(*key)),
+                Record::AddressTombstone { address, .. } => owners.extend(owner_at(address)),
+                _ => {}
+            }
+        }
+        Self { wanted, events, owners }
+    }
+}
+
+/// Whose KeyPackage is at an address, where one is.
+fn owner_at(address: &Address) -> Option<PublicKey> {
+    let (key, rest) = address.split_first_chunk::<32>()?;
+    let (kind, _) = rest.split_first_chunk::<2>()?;
+    Kind(u16::from_be_bytes(*kind)).is_key_package().then(|| PublicKey::from_bytes(*key))
+}
+
+/// Bytes that a record takes in a commit, by estimate.
+fn byte_len(record: &Record<Restored>) -> usize {
+    match record {
+        Record::Event(restored) => events::byte_len(restored.event().view()),
+        Record::Group { view, .. } => RECORD_BYTES + view.members.len() * MEMBER_BYTES,
+        _ => RECORD_BYTES,
+    }
+}
+
+impl Inner {
+    /// See [`crate::moving::Moving::import`].
+    pub(super) async fn import(
+        self: &Arc<Self>,
+        records: Vec<Record<Restored>>,
+        now: UnixSecs,
+    ) -> Result<Vec<Imported>, Fail> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        for part in cut(records).into_iter().flat_map(|part| self.in_size(part, byte_len)) {
+            outcomes.extend(self.import_part(&part, now).await?);
+        }
+        // Epochs of groups, so that the answer holds for all of it.
+        self.flush().await?;
+        Ok(outcomes)
+    }
+
+    /// Imports a part; where it does not go as a whole, in halves.
+    fn import_part<'a>(
+        &'a self,
+        part: &'a [Record<Restored>],
+        now: UnixSecs,
+    ) -> BoxFuture<'a, Result<Vec<Imported>, Fail>> {
+        Box::pin(async move {
+            match self.import_whole(part, now).await {
+                Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
+                    let (front, back) = part.split_at(part.len() / 2);
+                    let mut outcomes = self.import_part(front, now).await?;
+                    outcomes.extend(self.import_part(back, now).await?);
+                    Ok(outcomes)
+                }
+                Err(Fail::Invalid(why)) => Err(Fail::Invalid(named(part, &why))),
+                done => done,
+            }
+        })
+    }
+
+    async fn import_whole(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
+        let mut tries = 0;
+        loop {
+            let imported = self.try_to_import(part, now).await;
+            if !self.is_tried_again(&imported, tries, part.len()).await {
+                return imported;
+            }
+            tries += 1;
+        }
+    }
+
+    async fn try_to_import(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
+        let loaded = self.load(Batch::of_records(part, now)).await?;
+        let restoring = decide(part, loaded.facts, &self.router, now);
+        let mut known = loaded.known;
+        let place = self.draw_place(&restoring.changes);
+        let writes = match restoring.changes.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.writes(&restoring.changes, &mut known, place),
+        };
+        let is_large = writes.as_ref().is_ok_and(|writes| part.len() > 1 && self.is_large(writes));
+        let writes = if is_large { Err(Fail::Large) } else { writes };
+        if let Some(time) = self.commit_or_end(writes, loaded.transaction).await? {
+            self.committed(&restoring.changes, time, place);
+        }
+        Ok(restoring.outcomes)
+    }
+
+    /// The directories in which KeyPackages may lie that were claimed elsewhere: of an owner no more than the front of its
+    /// key is known.
+    pub(super) async fn get_taken(&self, wanted: &Wanted) -> Result<Vec<Document>, Fail> {
+        let owners: BTreeSet<&Front> = wanted.taken.iter().map(|(owner, _)| owner).collect();
+        let searches: Vec<_> = owners.into_iter().map(|owner| self.directories_of(owner)).collect();
+        let found: Vec<Vec<Document>> = stream::iter(searches).buffered(SEARCHES_MAX).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn directories_of(&self, owner: &Front) -> Result<Vec<Document>, Fail> {
+        let digits = hex::to_hex(owner);
+        let behind = self.names.named(Collection::Owners, &digits);
+        let asked = query::every(&self.names, Collection::Owners, Some(&behind), &["packages"], ALIKE_MAX);
+        let mut found = self.client.query(asked).await?.documents;
+        found.retain(|document| id_of(document).starts_with(&digits));
+        Ok(found)
+    }
+}
+
+/// What the service does not take, with the event that it does not take.
+fn named(part: &[Record<Restored>], why: &str) -> String {
+    match part {
+        [Record::Event(restored)] => format!("event {}: {why}", restored.event().id()),
+        _ => why.to_owned(),
+    }
+}
+
+/// Takes in the KeyPackages that were claimed elsewhere.
+pub(super) fn read_taken(
+    wanted: &Wanted,
+    directories: &[Document],
+    places: &mut Places,
+    facts: &mut Facts,
+    known: &mut Known,
+) -> Result<(), Fail> {
+    for document in directories {
+        let owner = PublicKey::from_hex(id_of(document)).ok_or(Fail::Damaged("an owner"))?;
+        let directory = Directory::read(Some(document))?;
+        for package in &directory.packages {
+            let claimed = (front(owner.as_bytes()), front(&package.content_hash));
+            if wanted.taken.contains(&claimed) {
+                facts.taken.entry(claimed).or_default().push((places.cursor_of(package.id), package.id));
+            }
+        }
+        known.owners.entry(owner).or_insert(directory);
+    }
+    Ok(())
+}
