@@ -171,7 +171,7 @@ impl<'a> Read<'a> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, StoreError> {
+async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, StoreError> {
     let asker = Asker::new(reader, filter);
     let scans = app.gate.scans(asker);
     let mut groups = Vec::new();

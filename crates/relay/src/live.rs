@@ -83,6 +83,14 @@ impl Live {
         self.index.lock().unsubscribe(connection, id)
     }
 
+    /// Ends all subscriptions there are, and says why.
+    pub fn end_all(&self, reason: &Rejection) {
+        let ended = self.index.lock().end_all();
+        for (outbox, id) in ended {
+            outbox.push(closed_frame(&id, reason));
+        }
+    }
+
     /// How many subscriptions are open.
     pub fn subscriptions(&self) -> usize {
         self.index.lock().len()

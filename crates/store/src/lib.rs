@@ -123,9 +123,10 @@ impl LogEntry {
 pub struct LogPage {
     /// In commit order.
     pub entries: Vec<LogEntry>,
-    /// Whoever has the entries knows everything up to here: the last entry's cursor where the page is full, else the
-    /// head of the log when it was read.
+    /// Whoever has the entries knows everything up to here.
     pub through: Cursor,
+    /// Whether that is the head of the log when it was read; else there is more behind, and as a rule it goes on.
+    pub is_head: bool,
 }
 
 /// What is stored, to be shown and measured.

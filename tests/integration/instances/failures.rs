@@ -92,6 +92,54 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     pair.stop().await;
 }
 
+/// A pass reaches the head of the log, however little of it the store gives at one time.
+#[tokio::test]
+async fn a_pass_ends_at_the_head_of_the_log() {
+    let pair = Pair::start().await;
+    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.door_b.log_entries_max.store(3, Ordering::Relaxed);
+    let alice = Keys::random();
+    let mut on_a = Client::connect(&pair.a).await;
+    let mut on_b = Client::connect(&pair.b).await;
+    for n in 0..5 {
+        publish(&mut on_a, &notes(&alice, n * 50..n * 50 + 50)).await;
+        let found = on_b.count_now("all", &[json!({"authors": [alice.hex()]})]).await;
+        assert_eq!(found, Ok(u64::from(n + 1) * 50));
+    }
+    pair.stop().await;
+}
+
+/// Who was cut off for so long that something may be gone is told to subscribe again, and who was not is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_have_missed_something_is_told() {
+    for (archive, secs, ends) in [(false, 119, false), (false, 120, true), (true, 120, false), (true, 3_000, true)] {
+        let pair = Pair::start_with(|config| config.mls_gateway.enable_message_archive = archive).await;
+        let alice = Keys::random();
+        let mut on_a = Client::connect(&pair.a).await;
+        let mut on_b = Client::connect(&pair.b).await;
+        on_b.req("one", &[json!({"kinds": [1]})]).await.expect("served");
+        pair.door_b.is_down.store(true, Ordering::Relaxed);
+        until_ready_is(&pair.b, 503).await;
+        publish(&mut on_a, &notes(&alice, 0..1)).await;
+        pair.b.advance(secs);
+        pair.door_b.is_down.store(false, Ordering::Relaxed);
+        until_ready_is(&pair.b, 200).await;
+        if ends {
+            let closed = on_b.find(|frame| frame[0] == "CLOSED").await;
+            assert_eq!(closed[1], "one");
+            let reason = closed[2].as_str().expect("a reason");
+            assert!(reason.starts_with("error: ") && reason.ends_with("subscribe again"), "{reason}");
+            on_b.expect_nothing().await;
+            assert_eq!(on_b.req_now("one", &[json!({"kinds": [1]})]).await.expect("served").len(), 1);
+        } else {
+            on_b.next_event("one").await;
+        }
+        publish(&mut on_a, &notes(&alice, 1..2)).await;
+        on_b.next_event("one").await;
+        pair.stop().await;
+    }
+}
+
 /// A request fails where the store answers too late, and not before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_slow_is_waited_for_so_long() {

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Pair;
 use crate::support::{
-    Client, Keys,
+    Client, Keys, empty_set,
     gateway::{key_package, message, roster, wrap},
 };
 
@@ -128,6 +128,30 @@ async fn a_removal_acknowledged_on_one_instance_holds_at_every_door_of_another()
                 bobs.publish(&message("grp_a").sign()).await.refused("restricted");
             }
         }
+    }
+    pair.stop().await;
+}
+
+/// A NIP-77 session ends for who was removed, whatever the filter by which it was opened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_with_the_membership_of_its_reader() {
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    pair.found("grp_a", &[&alice]).await;
+    let mut admins = Client::of(&pair.a, &[&pair.admin, &alice]).await;
+    let said = message("grp_a").sign();
+    admins.publish(&said).await.ok();
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    let filters = [json!({"kinds": [445], "#h": ["grp_a"]}), json!({"ids": [said.id()]}), json!({})];
+    for (round, filter) in (0..).zip(filters) {
+        admins.publish(&roster(&pair.admin, "grp_a", 2 + 2 * round, "add", &[&bob]).sign()).await.ok();
+        let is_answer = |frame: &Value| frame[1] == "neg" && (frame[0] == "NEG-MSG" || frame[0] == "NEG-ERR");
+        let (_, first) = empty_set();
+        bobs.send(&json!(["NEG-OPEN", "neg", filter, first])).await;
+        assert_eq!(bobs.find(is_answer).await[0], "NEG-MSG", "{filter}");
+        admins.publish(&roster(&pair.admin, "grp_a", 3 + 2 * round, "remove", &[&bob]).sign()).await.ok();
+        bobs.send(&json!(["NEG-MSG", "neg", first])).await;
+        assert_eq!(bobs.find(is_answer).await[0], "NEG-ERR", "{filter}");
     }
     pair.stop().await;
 }

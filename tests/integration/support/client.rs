@@ -217,11 +217,8 @@ impl Client {
 
     /// The same, as any client does.
     pub async fn neg_ids_now(&mut self, filter: Value) -> Result<Vec<String>, String> {
-        let mut storage = NegentropyStorageVector::new();
-        storage.seal().expect("an empty set");
-        let mut ours = Negentropy::owned(storage, 0).expect("a session");
-        let first = ours.initiate().expect("a first message");
-        self.send(&json!(["NEG-OPEN", "neg", filter, to_hex(&first)])).await;
+        let (mut ours, first) = empty_set();
+        self.send(&json!(["NEG-OPEN", "neg", filter, first])).await;
         let (mut have, mut need) = (Vec::new(), Vec::new());
         loop {
             let frame = self.find(|frame| frame[1] == "neg" && (frame[0] == "NEG-MSG" || frame[0] == "NEG-ERR")).await;
@@ -367,4 +364,13 @@ fn request(url: &str, headers: &[(&'static str, &str)]) -> Request {
         request.headers_mut().append(*name, HeaderValue::from_str(value).expect("a header"));
     }
     request
+}
+
+/// A NIP-77 session over nothing, and its first message in hex.
+pub fn empty_set() -> (Negentropy<'static, NegentropyStorageVector>, String) {
+    let mut storage = NegentropyStorageVector::new();
+    storage.seal().expect("an empty set");
+    let mut session = Negentropy::owned(storage, 0).expect("a session");
+    let first = to_hex(&session.initiate().expect("a first message"));
+    (session, first)
 }

@@ -16,7 +16,7 @@ pub mod wire;
 
 #[allow(unused_imports, reason = "not every suite uses every part")]
 pub use self::{
-    client::{Answer, Client},
+    client::{Answer, Client, empty_set},
     event::{Draft, Event, Keys, now},
     http::{Response, http, parse},
     relay::TestRelay,

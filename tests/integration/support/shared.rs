@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +47,8 @@ pub struct Door {
     pub fetching: RwLock<()>,
     /// Knocks do not arrive.
     pub loses_knocks: AtomicBool,
+    /// Most entries that one call of `after` gives.
+    pub log_entries_max: AtomicUsize,
     /// Calls of `after`.
     pub after_calls: AtomicU64,
     /// Calls of `events_at`.
@@ -84,6 +86,7 @@ impl Shared {
             fetches: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            log_entries_max: AtomicUsize::new(usize::MAX),
             knocks: watch::Sender::new(0),
         });
         self.log.lock().expect("no panic while it is held").doors.push(Arc::clone(&door));
@@ -145,11 +148,12 @@ impl Shared {
         for entry in &mut entries {
             entry.sealed = None;
         }
-        let through = match entries.last() {
-            Some(last) if entries.len() >= entries_max => last.cursor,
-            _ => self.memory.head().max(cursor),
+        let head = self.memory.head().max(cursor);
+        let (through, is_head) = match entries.last() {
+            Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
+            _ => (head, true),
         };
-        Ok(LogPage { entries, through })
+        Ok(LogPage { entries, through, is_head })
     }
 
     fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
@@ -192,6 +196,7 @@ impl Store for Instance {
             if self.door.log_is_down.load(Ordering::Relaxed) {
                 return Err(StoreError::Unavailable("the test says so".into()));
             }
+            let entries_max = entries_max.min(self.door.log_entries_max.load(Ordering::Relaxed));
             let mut page = self.shared.after(cursor, entries_max)?;
             if self.door.lost_rosters.load(Ordering::Relaxed) {
                 page.entries.retain(|entry| entry.kind != Kind::ROSTER);

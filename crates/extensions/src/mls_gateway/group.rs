@@ -210,6 +210,8 @@ pub enum Refusal {
     NotAdmin,
     /// The reader is no member now.
     NotMember,
+    /// The same of a reader without a key.
+    Anonymous,
     /// `seq` is not above the group's last.
     StaleSeq {
         /// What the roster carried.
@@ -247,11 +249,20 @@ pub const NOT_A_MEMBER: &str = "only members of this group may publish to it; au
 /// The words for a refused roster, the same whatever the group, `seq` or `p`.
 pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
 
+impl Refusal {
+    /// Of a message from a reader with these keys, none of which is a member's.
+    #[must_use]
+    pub const fn no_member(keys: &[PublicKey]) -> Self {
+        if keys.is_empty() { Self::Anonymous } else { Self::NotMember }
+    }
+}
+
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotAdmin => Self::restricted(NOT_AN_ADMIN),
             Refusal::NotMember => Self::restricted(NOT_A_MEMBER),
+            Refusal::Anonymous => Self::auth_required(NOT_A_MEMBER),
             Refusal::StaleSeq { given, current } => Self::invalid(format!("roster seq {given} is not above {current}")),
             Refusal::SeqTooFar { current } => {
                 Self::invalid(format!("roster seq is more than {SEQ_STEP_MAX} above {current}; use a smaller step"))

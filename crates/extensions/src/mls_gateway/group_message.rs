@@ -6,7 +6,7 @@
 use nostr_protocol::{Event, Rejection, tag::name};
 
 use super::{
-    group::{GroupStatus, NOT_A_MEMBER, SeenEpoch},
+    group::{GroupStatus, Refusal, SeenEpoch},
     mls,
     noise_dm::LOG_SECS,
 };
@@ -41,11 +41,7 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
 
 /// The same words for a group that is not managed as for one whose member the reader is not.
 fn refusal(cx: &Context<'_>) -> Rejection {
-    if cx.writer.reader.is_anonymous() {
-        Rejection::auth_required(NOT_A_MEMBER)
-    } else {
-        Rejection::restricted(NOT_A_MEMBER)
-    }
+    Refusal::no_member(cx.writer.reader.keys()).into()
 }
 
 fn epoch(event: &Event) -> SeenEpoch {

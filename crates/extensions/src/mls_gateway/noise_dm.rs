@@ -6,8 +6,8 @@ use nostr_protocol::{Event, Rejection, tag::name};
 
 use crate::admit::{Context, Effect, Keep, Verdict, one_recipient};
 
-/// How long a message stays in the short-lived log when the archive is off.
-pub(crate) const LOG_SECS: u64 = 120;
+/// How long a message stays in the short-lived log when the archive is off, in seconds.
+pub const LOG_SECS: u64 = 120;
 
 /// Anyone who may write publishes; the shape is one `p`, and `["v","noise.1"]`.
 pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {

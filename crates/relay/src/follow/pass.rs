@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{GroupState, Sealed};
+use nostr_extensions::{GroupState, Sealed, mls_gateway::noise_dm::LOG_SECS};
+use nostr_protocol::Rejection;
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,13 @@ const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one answer of the store.
 const CALL_SECS_MAX: u64 = 5;
 
+/// Who has not followed the log for so long has missed what was kept for less, in seconds: with an archive, the log that a
+/// store keeps for an hour; without, group messages and direct messages.
+const GAP_SECS: u64 = 3_000;
+const GAP_SECS_WITHOUT_ARCHIVE: u64 = LOG_SECS;
+/// What clients are told then.
+const GAP: &str = "the relay was cut off from its storage, and what came meanwhile may be gone; subscribe again";
+
 /// What the task needs, without the writer, so that the writer can end before it.
 pub struct Follower {
     follow: Arc<Follow>,
@@ -37,6 +45,8 @@ pub struct Follower {
     clock: Arc<dyn Clock>,
     /// Most events that are fetched at one time.
     fetch_max: usize,
+    /// See [`GAP_SECS`].
+    gap_secs: u64,
 }
 
 /// An entry that somebody waits for.
@@ -56,6 +66,7 @@ impl Follower {
             live: Arc::clone(&app.live),
             metrics: Arc::clone(&app.metrics),
             clock: Arc::clone(&app.clock),
+            gap_secs: if app.policy.archive_secs.is_some() { GAP_SECS } else { GAP_SECS_WITHOUT_ARCHIVE },
             fetch_max: (FETCH_BYTES_MAX / app.config.limitation.max_event_length.max(1)).clamp(1, PAGE_ENTRIES_MAX),
         }
     }
@@ -68,10 +79,17 @@ impl Follower {
     async fn make_passes(self) {
         let mut knocks = self.store.knocks();
         let mut failures = 0;
+        let mut at_head = self.clock.now();
         loop {
             let began = Instant::now();
+            let began_at = self.clock.now();
+            if began_at.saturating_sub(at_head) >= self.gap_secs {
+                // Before anything is delivered that lies behind the gap.
+                self.live.end_all(&Rejection::error(GAP));
+            }
             match self.pass(began).await {
                 Ok(()) => {
+                    at_head = began_at;
                     if failures > 0 {
                         tracing::info!("the log is followed again");
                     }
@@ -118,10 +136,13 @@ impl Follower {
                 self.groups.forget_all(page.through);
                 doubtful = false;
             }
-            let reaches_head = page.entries.len() < PAGE_ENTRIES_MAX || page.through <= from;
+            let (is_head, goes_on) = (page.is_head, page.through > from);
             self.take(from, page).await?;
-            if reaches_head {
+            if is_head {
                 break;
+            }
+            if !goes_on {
+                return Err(StoreError::Unavailable("more is written to the log than can be read".to_owned()));
             }
         }
         self.follow.complete(number, began);

@@ -1,9 +1,12 @@
 //! `NEG-OPEN`, `NEG-MSG`, `NEG-CLOSE` (NIP-77): set reconciliation over what the reader may see.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use nostr_extensions::{Asker, NostrGroupId};
+use nostr_extensions::{Asker, NostrGroupId, admit::group_of};
 use nostr_protocol::{
     Filter, Rejection, hex,
     message::{neg_err_frame, neg_msg_frame},
@@ -11,7 +14,7 @@ use nostr_protocol::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    archive::{Limits, Read, plan},
+    archive::{Limits, Read, ReadError},
     connection::Session,
 };
 
@@ -66,13 +69,11 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     session.publisher.settled().await;
     let app = &session.app;
     app.fresh().await?;
-    let query = plan(app, &session.reader, &filter)
-        .await
-        .map_err(|error| Rejection::from(crate::archive::ReadError::from(error)))?;
     let _place = app.unbounded_reads.acquire().await;
     let mut places = Vec::new();
     let mut storage = NegentropyStorageVector::new();
     let mut events = 0;
+    let mut met = HashSet::new();
     let limits = Limits { default: u64::MAX, max: u64::MAX };
     let mut read = Read::new(app, &session.reader, std::slice::from_ref(&filter), app.groups.applied(), limits);
     while let Some(page) = read.next_page().await? {
@@ -89,6 +90,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
             );
         }
         for event in page {
+            met.extend(group_of(event.event()));
             let id = Id::from_byte_array(*event.id().as_bytes());
             storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
         }
@@ -98,7 +100,15 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     let negentropy =
         Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
-    Ok(Open { negentropy, filter, groups: query.scope.groups, _places: places })
+    let mut groups = Vec::new();
+    let asker = Asker::new(&session.reader, &filter);
+    for group in met {
+        // What is open to a reader for another reason, as a gift wrap to its recipient, is not shut with the group.
+        if app.gate.may_scan(&*app.groups.get(&group).await.map_err(ReadError::from)?, asker) {
+            groups.push(group);
+        }
+    }
+    Ok(Open { negentropy, filter, groups, _places: places })
 }
 
 /// Answers a message of an open session.

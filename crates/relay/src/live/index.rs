@@ -33,6 +33,8 @@ type SubscriptionId = u64;
 pub(super) struct Index {
     cursor: Cursor,
     next_id: u64,
+    /// Events for which candidates were looked for.
+    deliveries: u64,
     router: Router,
     connections: HashMap<ConnectionId, Connection>,
     subscriptions: HashMap<SubscriptionId, Entry>,
@@ -54,8 +56,8 @@ struct Entry {
     routes: Box<[u64]>,
     /// Routes under `Member` among them.
     member_routes: usize,
-    /// The last event it was a candidate for, so that two routes to it count once.
-    seen: Cursor,
+    /// The last delivery it was a candidate for, so that two routes to it count once.
+    seen: u64,
     /// Nothing at or before this is delivered: the archive's part of the answer has it.
     from: Cursor,
     /// The same for what is in no archive.
@@ -67,6 +69,7 @@ impl Index {
         Self {
             cursor,
             next_id: 0,
+            deliveries: 0,
             router,
             connections: HashMap::new(),
             subscriptions: HashMap::new(),
@@ -187,6 +190,20 @@ impl Index {
         true
     }
 
+    /// Ends every subscription; whose they were.
+    pub(super) fn end_all(&mut self) -> Vec<(Arc<Outbox>, Arc<str>)> {
+        let mut ended = Vec::with_capacity(self.subscriptions.len());
+        for connection in self.connections.values_mut() {
+            let subscriptions = std::mem::take(&mut connection.subscriptions);
+            ended.extend(subscriptions.into_keys().map(|id| (Arc::clone(&connection.outbox), id)));
+            (connection.routes, connection.filter_bytes) = (0, 0);
+        }
+        self.subscriptions.clear();
+        self.routes.clear();
+        self.member_routes = 0;
+        ended
+    }
+
     fn forget(&mut self, key: SubscriptionId) {
         if let Some(entry) = self.subscriptions.remove(&key) {
             for route in &entry.routes {
@@ -212,13 +229,15 @@ impl Index {
     /// Each subscription that one of the event's routes leads to, once.
     pub(super) fn candidates(&mut self, event: &Passing<'_>) -> Vec<Candidate> {
         let mut found = Vec::new();
+        // Two events may share a cursor, so that tells no deliveries apart.
+        self.deliveries += 1;
         for key in self.keys(event) {
             for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
                 let Some(entry) = self.subscriptions.get_mut(id) else { continue };
-                if entry.seen == event.cursor || !entry.waits_for(event) {
+                if entry.seen == self.deliveries || !entry.waits_for(event) {
                     continue;
                 }
-                entry.seen = event.cursor;
+                entry.seen = self.deliveries;
                 if let Some(connection) = self.connections.get(&entry.subscription.connection) {
                     found.push(Candidate {
                         subscription: Arc::clone(&entry.subscription),

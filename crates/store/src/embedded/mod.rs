@@ -187,7 +187,7 @@ impl Embedded {
                 let (key, value) = found?;
                 if let Some(LogEntry { cursor: through, .. }) = entries.last().filter(|_| entries.len() >= entries_max)
                 {
-                    return Ok(LogPage { through: *through, entries });
+                    return Ok(LogPage { through: *through, entries, is_head: false });
                 }
                 let stored = Stored::read(value)?;
                 if vanishing.hides(stored.event) {
@@ -197,7 +197,7 @@ impl Embedded {
                 entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.router));
             }
             let through = entries.last().map_or(cursor, |last| last.cursor).max(head);
-            Ok(LogPage { entries, through })
+            Ok(LogPage { entries, through, is_head: true })
         })
     }
 

@@ -85,7 +85,7 @@ impl Tx<'_> {
         if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
             && !self.may_send(group, keys, *unlisted)?
         {
-            return Ok(Saved::Refused(Refusal::NotMember));
+            return Ok(Saved::Refused(Refusal::no_member(keys)));
         }
         if let Some((_, stored)) = self.find(&event.id())?
             && !self.vanishing.hides(stored.event)

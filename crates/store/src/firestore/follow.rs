@@ -123,12 +123,13 @@ impl Inner {
             }
         }
         entries.sort_by_key(|entry| entry.cursor);
-        let mut page = LogPage { entries, through: known_to };
+        self.tell_apart(&part, &mut entries).await?;
+        let mut page = LogPage { entries, through: known_to, is_head: part.known_to == part.read_at };
         if page.entries.len() > entries_max {
             // What shares a place goes together.
             let last = page.entries[entries_max - 1].cursor;
             page.entries.retain(|entry| entry.cursor <= last);
-            page.through = last;
+            (page.through, page.is_head) = (last, false);
         }
         if let Some(last) = page.entries.last() {
             self.advance(last.cursor);
@@ -136,6 +137,41 @@ impl Inner {
         // Of the last microsecond there may be more to give.
         self.given(time_of(page.through).saturating_sub(1));
         Ok(page)
+    }
+
+    /// Two commits of one microsecond may have chosen the same places. What shares a place is fetched here, where it is
+    /// known which event is whose: nobody can ask for it by its place.
+    async fn tell_apart(&self, part: &Part, entries: &mut [LogEntry]) -> Result<(), Fail> {
+        let shared = |entries: &[LogEntry], n: usize| {
+            let cursor = entries[n].cursor;
+            (n > 0 && entries[n - 1].cursor == cursor) || entries.get(n + 1).is_some_and(|next| next.cursor == cursor)
+        };
+        let alike: Vec<usize> =
+            (0..entries.len()).filter(|n| entries[*n].sealed.is_none() && shared(entries, *n)).collect();
+        if alike.is_empty() {
+            return Ok(());
+        }
+        let logged = || part.logs.iter().flat_map(Logs::places);
+        let mut ids: Vec<(Cursor, EventId)> = Vec::new();
+        for (place, logged) in logged().filter(|(_, logged)| logged.whole.is_none()) {
+            if alike.iter().any(|n| entries[*n].cursor == place) && !ids.contains(&(place, logged.id)) {
+                ids.push((place, logged.id));
+            }
+        }
+        let got = self.client.get(ids.iter().map(|(_, id)| self.names.event(id)).collect(), None).await?;
+        for n in alike {
+            let entry = &mut entries[n];
+            let Some(at) = ids.iter().position(|(place, _)| *place == entry.cursor) else { continue };
+            let (_, id) = ids.remove(at);
+            let stored = got.get(&self.names.event(&id)).map(Stored::read).transpose()?;
+            let stored = stored.filter(|it| it.cursor == entry.cursor && !self.hiding.hides(it.event.view()));
+            match stored {
+                Some(stored) => entry.sealed = Some(stored.seal()),
+                // It is gone, and concerns nobody any more.
+                None => entry.routes.clear(),
+            }
+        }
+        Ok(())
     }
 
     /// The log's documents from a little before `cursor` on, until they hold so many entries behind it.

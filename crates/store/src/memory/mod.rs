@@ -150,11 +150,11 @@ impl Store for Memory {
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
         let entries: Vec<LogEntry> =
             behind.map(|(_, item)| LogEntry::new(item.seal(), item.touches_groups, &self.router)).collect();
-        let through = match entries.last() {
-            Some(last) if entries.len() >= entries_max => last.cursor,
-            _ => state.head.max(cursor),
+        let (through, is_head) = match entries.last() {
+            Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
+            _ => (state.head.max(cursor), true),
         };
-        Box::pin(ready(Ok(LogPage { entries, through })))
+        Box::pin(ready(Ok(LogPage { entries, through, is_head })))
     }
 
     fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {

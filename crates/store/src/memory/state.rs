@@ -87,7 +87,7 @@ impl State {
         if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
             && !self.may_send(group, keys, *unlisted)
         {
-            return Saved::Refused(Refusal::NotMember);
+            return Saved::Refused(Refusal::no_member(keys));
         }
         if self.ids.contains_key(&event.id()) {
             return Saved::Duplicate;

@@ -16,7 +16,7 @@ use rustls::{
 };
 use tokio_postgres::{
     Client, Config, Connection, Socket,
-    config::{Host, SslMode},
+    config::{Host, SslMode, TargetSessionAttrs},
     tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -108,8 +108,14 @@ impl Address {
         if config.get_hosts().is_empty() {
             return Err(unfit("no host; write it behind //, or for a socket add ?host=/its/directory"));
         }
+        // What stands behind an unescaped @ of the password would be taken for the host's name, and shown.
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(unfit("the host's name has an @; write %40 for one in the user's name or the password"));
+        }
         config
             .ssl_mode(mode)
+            // A standby may lag, and what it does not have yet was acknowledged.
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .connect_timeout(CONNECT_SECS_MAX)
             .tcp_user_timeout(UNANSWERED_SECS_MAX)
             .keepalives_idle(UNANSWERED_SECS_MAX);

@@ -15,6 +15,8 @@ pub(super) enum Fail {
     Late,
     /// What lies in the database is not what this store wrote.
     Corrupt(&'static str),
+    /// The log ends before what this process has seen of it.
+    WentBack,
     /// This database is not for this build, or this setting is not for a database; the text is for the operator.
     Unfit(String),
 }
@@ -90,6 +92,9 @@ impl Fail {
             Self::Pool(text) | Self::Unfit(text) => text.clone(),
             Self::Late => "the database did not answer in time".to_owned(),
             Self::Corrupt(text) => (*text).to_owned(),
+            Self::WentBack => "the database's log ends before what was read of it: it was restored, or a standby took \
+                over that lacked the last commits; restart this process"
+                .to_owned(),
         }
     }
 }

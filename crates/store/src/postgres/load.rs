@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::{
     fail::Fail,
     pipeline::{Pipeline, parameters},
-    rows::{cursor, end_from, event, event_id, fixed, group_id, key, number, record, role, unsigned},
+    rows::{cursor, end_from, event, event_id, fixed, group_id, key, number, record, role, unsigned, without_content},
 };
 use crate::{
     Cursor,
@@ -25,7 +25,11 @@ use crate::{
 pub(super) const LOCK: &str = "select head from rnostr.log for update";
 
 const IDS: &str = "select id from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0";
-const TARGETS: &str = "select cursor, flags, record from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0";
+const TARGETS: &str = concat!(
+    "select cursor, flags, ",
+    without_content!(),
+    " from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0"
+);
 const TOMBSTONES: &str = "select t.target, t.deleter, t.public from unnest($1::bytea[], $2::bytea[]) \
     as wanted(target, deleter) join rnostr.tombstones t using (target, deleter)";
 const VANISHED: &str = "select key, until from rnostr.vanished where key = any($1::bytea[])";

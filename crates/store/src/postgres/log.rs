@@ -32,6 +32,9 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
     let rows = client.query(&statement, &[&number(behind), &most]).await?;
     let first = rows.first().ok_or(Fail::Corrupt("the log has no head"))?;
     let head = cursor(first, "head")?;
+    if head < behind {
+        return Err(Fail::WentBack);
+    }
     let mut entries = Vec::with_capacity(rows.len());
     for row in &rows {
         if row.try_get::<_, Option<i64>>("cursor")?.is_none() {
@@ -56,11 +59,11 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
             sealed: None,
         });
     }
-    let through = match entries.last() {
-        Some(last) if entries.len() >= entries_max => last.cursor,
-        _ => head.max(behind),
+    let (through, is_head) = match entries.last() {
+        Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
+        _ => (head, true),
     };
-    Ok(LogPage { entries, through })
+    Ok(LogPage { entries, through, is_head })
 }
 
 pub(super) async fn events_at(client: &Client, cursors: &[Cursor]) -> Result<Vec<Sealed>, Fail> {

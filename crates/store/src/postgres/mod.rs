@@ -20,7 +20,7 @@ mod sweep;
 mod write;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -28,7 +28,10 @@ use deadpool_postgres::{Client, Pool};
 use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
 use self::{
     connect::Address,
@@ -62,6 +65,11 @@ pub struct Postgres {
     pool: Pool,
     router: Router,
     head: AtomicU64,
+    /// Set when the log was found to end before what was read of it. What is known here of groups and of the log may
+    /// then be of commits that never were, and stays so when the log has grown again.
+    went_back: AtomicBool,
+    /// So that reads of the archive leave a connection to who follows the log and who writes.
+    scans: Semaphore,
     notifies: bool,
     knocks: watch::Receiver<u64>,
     /// Kept so that the receivers stay open where nobody listens.
@@ -112,7 +120,17 @@ impl Postgres {
         } else {
             (None, Some(knocker))
         };
-        Ok(Self { pool, router, head, notifies: options.notifies, knocks, _knocker: knocker, listener })
+        Ok(Self {
+            pool,
+            router,
+            head,
+            went_back: AtomicBool::new(false),
+            scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
+            notifies: options.notifies,
+            knocks,
+            _knocker: knocker,
+            listener,
+        })
     }
 
     fn knows_of(&self, cursor: Cursor) {
@@ -146,12 +164,23 @@ impl Store for Postgres {
         bounds: PageBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(self.call(async move |client| scan::scan(client, query, from, up_to, bounds, now).await))
+        Box::pin(async move {
+            let _place = self.scans.acquire().await;
+            self.call(async move |client| scan::scan(client, query, from, up_to, bounds, now).await).await
+        })
     }
 
     fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         Box::pin(async move {
-            let page = self.call(async |client| log::after(client, cursor, entries_max).await).await?;
+            let read = async |client: &mut Client| log::after(client, cursor, entries_max).await;
+            let page = match self.went_back.load(Ordering::Acquire) {
+                true => Err(Fail::WentBack),
+                false => self.with_client(read).await,
+            };
+            if matches!(page, Err(Fail::WentBack)) {
+                self.went_back.store(true, Ordering::Release);
+            }
+            let page = page.map_err(|fail| fail.to_store_error())?;
             self.knows_of(page.through);
             Ok(page)
         })

@@ -10,6 +10,17 @@ use tokio_postgres::Row;
 use super::fail::Fail;
 use crate::{Cursor, shared::AUTHOR_ONLY};
 
+/// The column `record` of an event without its content, for who has to know no more than what it is: however large the
+/// event, so much is read. See [`Event::record`]: the length of the tags stands before them, and there has to be some JSON.
+macro_rules! without_content {
+    () => {
+        "substring(record from 1 for 78 + get_byte(substring(record from 75 for 4), 0) \
+            + (get_byte(substring(record from 75 for 4), 1) << 8) + (get_byte(substring(record from 75 for 4), 2) << 16) \
+            + (get_byte(substring(record from 75 for 4), 3) << 24)) || '\\x7b7d'::bytea as record"
+    };
+}
+pub(super) use without_content;
+
 /// A number for a column: no number here is beyond 63 bits, but for what a filter may ask.
 pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -7,7 +7,7 @@ use nostr_protocol::{Kind, PublicKey, UnixSecs};
 use super::{
     fail::Fail,
     pipeline::{Pipeline, parameters},
-    rows::{cursor, end, event, number},
+    rows::{cursor, end, event, number, without_content},
 };
 use crate::{
     Cursor,
@@ -63,10 +63,14 @@ const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
 
 /// Events of a vanished key that are taken out at a time.
 const VANISH_EVENTS_MAX: i64 = 2_000;
-const BY_AUTHOR: &str = "select cursor, record from rnostr.events where author = $1 and created_at <= $2 \
+const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
     and kind <> 62 and kind <> 450 order by created_at limit $3";
-const BY_PREFIX: &str = "select e.cursor, e.record from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
-    where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4";
+const BY_PREFIX: &str = concat!(
+    "select e.cursor, ",
+    without_content!(),
+    " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
+        where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
+);
 
 /// Writes the changes behind `head`, and tells whoever listens where `knock` says so.
 pub(super) async fn write(

@@ -120,7 +120,7 @@ impl Deciding<'_> {
         if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
             && !self.may_send(group, keys, *unlisted)
         {
-            return Outcome::Other(Saved::Refused(Refusal::NotMember));
+            return Outcome::Other(Saved::Refused(Refusal::no_member(keys)));
         }
         if self.facts.ids.contains(&event.id()) {
             return Outcome::Other(Saved::Duplicate);

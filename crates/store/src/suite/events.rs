@@ -36,10 +36,21 @@ pub async fn cursors_rise_in_the_order_of_the_batch(w: &World) {
     assert!(cursors.is_sorted_by(|a, b| a < b) && cursors[0] > before, "{cursors:?}");
     let log = w.store.after(before, 100).await.expect("the log");
     assert_eq!(places(&log), cursors);
-    assert!(log.through >= cursors[19]);
+    assert!(log.through >= cursors[19] && log.is_head);
     let part = w.store.after(cursors[4], 3).await.expect("the log");
     assert_eq!(places(&part), cursors[5..8]);
     assert_eq!(part.through, cursors[7], "a full page goes as far as its last entry");
+    assert!(!part.is_head);
+    let mut read = before;
+    for _ in 0..20 {
+        let page = w.store.after(read, 4).await.expect("the log");
+        assert!(page.is_head || page.through > read, "who reads on comes to an end");
+        read = page.through;
+        if page.is_head {
+            break;
+        }
+    }
+    assert!(read >= cursors[19], "what is said to be the head is the head");
     assert!(w.store.after(log.through, 10).await.expect("the log").entries.is_empty());
 }
 

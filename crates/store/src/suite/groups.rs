@@ -96,6 +96,11 @@ pub async fn an_unlisted_message_is_refused_once_the_group_is_managed(w: &World)
     new(w.publish(&roster(&h, 1, "bootstrap", &["bob"]), "admin").await);
     assert_eq!(*refused(&w.save(vec![early]).await.remove(0)), Refusal::NotMember);
     assert!(w.group(&h).await.is_managed());
+    // Who has no key is told that one is asked for.
+    let h = capability("another room");
+    let early = w.try_admit(message(&h, "early").sign(&keypair("throw-away")), &[], START).await.expect("admitted");
+    new(w.publish(&roster(&h, 1, "bootstrap", &["bob"]), "admin").await);
+    assert_eq!(*refused(&w.save(vec![early]).await.remove(0)), Refusal::Anonymous);
 }
 
 pub async fn a_group_that_carried_unlisted_messages_is_marked_for_ever(w: &World) {

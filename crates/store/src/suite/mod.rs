@@ -66,6 +66,7 @@ macro_rules! conformance {
             removals: [
                 a_deletion_removes_its_authors_events_for_good
                 a_deletion_that_comes_first_holds
+                what_is_large_is_deleted_like_the_rest
                 a_recipient_deletes_what_was_sent_to_it
                 group_messages_and_rosters_are_deleted_by_nobody
                 a_deletion_is_not_deleted

@@ -23,6 +23,28 @@ pub async fn a_deletion_removes_its_authors_events_for_good(w: &World) {
     assert_eq!(w.find(r#"{"kinds":[1]}"#, everyone()).await, [others]);
 }
 
+pub async fn what_is_large_is_deleted_like_the_rest(w: &World) {
+    let fields = "x".repeat(300);
+    for tags in [1, 200, 400] {
+        let content = "y".repeat(60_000);
+        let mut note = event(1, &content).tag(&["n", &tags.to_string()]);
+        for _ in 0..tags {
+            note = note.tag(&["z", &fields]);
+        }
+        let id = stored(w, &note, "alice").await;
+        new(w.publish(&deletion(&[id]), "bob").await);
+        assert!(w.holds(id).await);
+        new(w.publish(&deletion(&[id]), "alice").await);
+        assert!(!w.holds(id).await, "{tags}");
+        let recipient = format!("recipient {tags}");
+        let wrapped = wrap(&recipient, &content).tag(&["n", &tags.to_string()]);
+        let wrapped = (0..tags).fold(wrapped, |wrapped, _| wrapped.tag(&["z", &fields]));
+        let kept = w.send(&wrapped, "throw-away", "carol").await;
+        new(w.publish(&vanish(START), &recipient).await);
+        assert!(!w.holds(kept).await, "{tags}");
+    }
+}
+
 pub async fn a_deletion_that_comes_first_holds(w: &World) {
     let note = event(1, "note");
     let id = note.event(&keypair("alice")).id();

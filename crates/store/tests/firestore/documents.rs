@@ -20,7 +20,8 @@ use super::{Database, world};
 /// A call of the emulator's plain interface, and what it answers.
 pub(super) fn call(database: &Database, method: &str, path: &str, body: &str) -> serde_json::Value {
     let host = database.0.emulator_host.as_deref().expect("an emulator");
-    let url = format!("/v1/projects/{}/databases/(default)/documents/{path}", database.0.project_id);
+    let separator = if path.starts_with(':') { "" } else { "/" };
+    let url = format!("/v1/projects/{}/databases/(default)/documents{separator}{path}", database.0.project_id);
     let mut stream = TcpStream::connect(host).expect("a connection");
     let head = format!("{method} {url} HTTP/1.0\r\nHost: {host}\r\nAuthorization: Bearer owner\r\n");
     let rest = format!("Content-Length: {}\r\n\r\n{body}", body.len());
@@ -120,6 +121,44 @@ async fn what_was_long_under_way_is_not_passed_over() {
     // Who reads it all for the first time sees the same order.
     let all = store.after(0, 100).await.expect("the log").entries;
     assert!(all.len() == 7 && all.is_sorted_by(|a, b| a.cursor < b.cursor));
+}
+
+/// Two commits of one microsecond that chose the same place.
+#[tokio::test]
+async fn what_shares_a_place_is_told_apart() {
+    let Some(database) = Database::new() else { return };
+    let [store, other] = database.open_all().await;
+    let here = world(&store);
+    let mut ids = Vec::new();
+    for (text, by) in [("one", "alice"), ("two", "bob"), ("three", "carol")] {
+        ids.push(id_of(&new(here.publish(&event(1, text), by).await)));
+    }
+    let mut writes = Vec::new();
+    for collection in ["log", "events"] {
+        let found = call(&database, "GET", &format!("{PREFIX}_{collection}"), "");
+        for document in found["documents"].as_array().expect("documents") {
+            let mut fields = document["fields"].clone();
+            fields["place"] = serde_json::json!({ "integerValue": "7" });
+            writes.push(serde_json::json!({ "update": { "name": document["name"], "fields": fields } }));
+        }
+    }
+    assert_eq!(writes.len(), 6);
+    call(&database, "POST", ":commit", &serde_json::json!({ "writes": writes }).to_string());
+    let entries = other.after(0, 10).await.expect("the log").entries;
+    assert!(entries.len() == 3 && entries.iter().all(|entry| entry.cursor == entries[0].cursor), "{entries:?}");
+    let router = other.router();
+    for entry in &entries {
+        let sealed = entry.sealed.as_ref().expect("what shares a place is at hand");
+        assert_eq!(entry.routes, router.routes(sealed), "each has its own event");
+    }
+    let mut found: Vec<EventId> = entries.iter().filter_map(|entry| entry.sealed.as_ref()).map(id_of).collect();
+    (found.sort_unstable(), ids.sort_unstable());
+    assert_eq!(found, ids);
+    // One that is gone by then leaves its entry, which concerns nobody.
+    remove(&database, ids[0]);
+    let entries = database.open().await.after(0, 10).await.expect("the log").entries;
+    assert_eq!(entries.iter().filter(|entry| entry.sealed.is_none() && entry.routes.is_empty()).count(), 1);
+    assert_eq!(entries.iter().filter(|entry| entry.sealed.is_some()).count(), 2);
 }
 
 /// A time of the clock, as the service's plain interface writes it.

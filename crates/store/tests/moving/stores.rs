@@ -9,6 +9,7 @@ use std::{
 #[cfg(feature = "firestore-tests")]
 use nostr_store::firestore::{self, Firestore};
 use nostr_store::{
+    Store as _,
     embedded::{Durability, Embedded},
     memory::Memory,
     moving::Moving,

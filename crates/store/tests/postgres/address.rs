@@ -44,6 +44,38 @@ async fn tables_of_a_newer_release_are_refused() {
 }
 
 #[tokio::test]
+async fn a_database_that_takes_no_writes_is_not_opened() {
+    let Some(database) = Database::new() else { return };
+    drop(database.open().await);
+    let server = services::Postgres::shared();
+    let name = database.0.rsplit('/').next().expect("a name");
+    let name = name.split('?').next().expect("a name");
+    let only_read = format!("alter database \"{name}\" set default_transaction_read_only = on");
+    server.psql(&database.0, &only_read).expect("psql");
+    let refused = Postgres::open(&database.0, OPTIONS).await.expect_err("a standby has not all that was acknowledged");
+    assert!(matches!(&refused, OpenError::Unreachable(text) if text.contains("writes")), "{refused}");
+}
+
+/// As after a restore, or when a standby took over that lacked the last commits.
+#[tokio::test]
+async fn a_log_that_went_back_is_not_followed_again() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let head = |to: u64| {
+        services::Postgres::shared().psql(&database.0, &format!("update rnostr.log set head = {to}")).expect("psql");
+    };
+    head(50);
+    assert!(store.after(50, 10).await.expect("the log").is_head);
+    head(49);
+    for now in [49, 60] {
+        head(now);
+        let error = store.after(50, 10).await.expect_err("what is known may be of commits that never were");
+        assert!(error.to_string().contains("restart"), "{error}");
+    }
+    assert!(database.open().await.after(60, 10).await.is_ok(), "whoever starts now knows nothing of that");
+}
+
+#[tokio::test]
 async fn no_text_tells_the_password() {
     let Some(()) = services::require(services::Postgres::available()) else { return };
     let server = services::Postgres::start(services::Options::fast().with_password("correct-horse"));
@@ -57,6 +89,9 @@ async fn no_text_tells_the_password() {
         assert!(!text.contains("s3kret") && !text.contains("correct-horse"), "{text}");
         assert!(text.contains("127.0.0.1"), "it says which server: {text}");
     }
+    // An @ that is not escaped ends the password for whoever reads the URL.
+    let text = refusal("postgres://u:s3@kret@127.0.0.1:1/db").await;
+    assert!(text.contains("%40") && !text.contains("kret"), "{text}");
     let open = Postgres::open(&right, OPTIONS).await.expect("the password is right");
     assert!(!format!("{open:?}").contains("correct-horse"));
     for bad in
