@@ -1,6 +1,6 @@
 //! The relay as a process of its own on one core, the load on another: what a client sees, and what it costs the relay.
 //!
-//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|idle …]`; without a name all but `idle` run. Rates
+//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|instances|idle …]`; without a name all but `idle` run. Rates
 //! on a busy machine say little, so each line gives the relay's CPU time for one event, query or delivery as well, and the
 //! physical limits of the same run stand beside: one signature check, one fsync.
 //!
@@ -16,7 +16,7 @@
 
 mod relay;
 
-use relay::{load, process::RelayProcess, report, scenario};
+use relay::{instances, load, process::RelayProcess, report, scenario};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -35,6 +35,9 @@ fn main() {
     }
     if asked("fanout") {
         runtime.block_on(scenario::fanout(&RelayProcess::start()));
+    }
+    if asked("instances") {
+        runtime.block_on(instances::latency());
     }
     if asked("idle") {
         runtime.block_on(scenario::idle(&RelayProcess::start()));

@@ -24,10 +24,20 @@ impl RelayProcess {
 
     /// Over the store in `dir`/data.
     pub fn over(dir: TempDir) -> Self {
+        Self::start_with(dir, "", None)
+    }
+
+    /// Over a database that others share, by lines of the gateway's section and a variable.
+    pub fn over_shared(gateway: &str, variable: Option<(&str, &str)>) -> Self {
+        Self::start_with(TempDir::new_in(scratch()).unwrap(), gateway, variable)
+    }
+
+    fn start_with(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.path().join("rnostr.toml");
         let text = format!(
-            "[server]\nport = {port}\nworkers = 1\n[data]\npath = {:?}\n[extensions.mls_gateway.rate_limits]\n\
+            "[server]\nport = {port}\nworkers = 1\n[data]\npath = {:?}\n\
+             [extensions.mls_gateway]\n{gateway}\n[extensions.mls_gateway.rate_limits]\n\
              max_events_per_minute = 0\nmax_keypackages_per_hour = 0\nmax_group_messages_per_minute = 0\n",
             dir.path().join("data")
         );
@@ -36,6 +46,7 @@ impl RelayProcess {
             .args(["-c", "0", env!("CARGO_BIN_EXE_rnostr"), "relay", "-c"])
             .arg(&config)
             .env("RUST_LOG", "warn")
+            .envs(variable)
             .stdout(Stdio::null())
             .spawn()
             .expect("taskset (util-linux) is installed");
