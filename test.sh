@@ -216,6 +216,13 @@ part_instances_firestore() {
     twice over_instances firestore 4
 }
 
+# Relays as processes of their own, killed and cut off; over PostgreSQL they are among the tests.
+part_processes_firestore() {
+    needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    export RNOSTR_TEST_BACKEND=firestore
+    twice limit 1500 cargo test --locked --workspace --features "$FEATURES" --test integration -- processes
+}
+
 part_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test firestore
@@ -417,6 +424,7 @@ part "instances over memory" tests part_instances_memory
 part "instances over PostgreSQL" tests part_instances_postgres
 part "Firestore" tests part_firestore
 part "instances over Firestore" tests part_instances_firestore
+part "processes over Firestore" tests part_processes_firestore
 part "documentation" check part_docs
 part "dependencies" check part_dependencies
 part "advisories" check part_advisories

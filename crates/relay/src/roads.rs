@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use nostr_store::Store;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     follow::{Follow, Handover},
     rate_limit::RateLimits,
     start::StartError,
-    wake::{Wake, redis::Redis},
+    wake::{Hearing, Wake, redis::Redis, store::Told},
     writer::{Committed, LIVE_BATCHES_MAX, Onward},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub struct Roads {
     /// How far the log is followed, where it is.
     pub follow: Option<Arc<Follow>>,
-    /// What tells other instances, where the store does not.
+    /// What is told to other instances beside the log.
     pub wake: Option<Arc<Wake>>,
     /// The writer's end.
     pub onward: Onward,
@@ -37,11 +37,29 @@ pub enum Delivery {
     OfLog {
         /// How far it is followed.
         follow: Arc<Follow>,
-        /// Wake-ups beside those of the store.
-        redis: Option<Box<Redis>>,
+        /// What instances tell each other beside the log.
+        beside: Option<Beside>,
         /// Cancelled when the writer has ended.
         ended: CancellationToken,
     },
+}
+
+/// How instances tell each other what has no place in the log.
+pub enum Beside {
+    /// What events cost, and wake-ups.
+    Redis(Box<Redis>),
+    /// What events cost.
+    Store(Box<Told>),
+}
+
+impl Beside {
+    /// Starts its tasks, until `ended`.
+    pub fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
+        match self {
+            Self::Redis(redis) => redis.start(ended),
+            Self::Store(told) => told.start(ended),
+        }
+    }
 }
 
 /// The rate limits: where instances share a store their buckets have the same names, so that they can tell each other.
@@ -59,7 +77,7 @@ pub fn limits(config: &Config, store: &dyn Store) -> RateLimits {
 /// [`StartError`] where Redis is to be used and its URL is missing or none.
 pub fn roads(
     config: &Config,
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     limits: &Arc<RateLimits>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Roads, StartError> {
@@ -69,31 +87,27 @@ pub fn roads(
         return Ok(Roads { follow: None, wake: None, onward, delivery });
     }
     let follow = Arc::new(Follow::default());
-    let wake = (config.mls_gateway.wake == WakeBy::Redis).then(Arc::<Wake>::default);
-    let redis = match &wake {
-        Some(wake) => Some(Box::new(redis(config, store, wake, &follow, limits, clock)?)),
-        None => None,
+    let wake = Arc::<Wake>::default();
+    let hearing = Hearing { wake: Arc::clone(&wake), limits: Arc::clone(limits), clock: Arc::clone(clock) };
+    let beside = match config.mls_gateway.wake {
+        WakeBy::Redis => Some(Beside::Redis(Box::new(redis(config, &**store, hearing, &follow)?))),
+        WakeBy::Store => {
+            store.told().map(|heard| Beside::Store(Box::new(Told::new(Arc::clone(store), heard, hearing))))
+        }
     };
+    let wake = beside.is_some().then_some(wake);
     let ended = CancellationToken::new();
     let onward = Onward::Followed(Handover {
         follow: Arc::clone(&follow),
         wake: wake.clone(),
         ends: ended.clone().drop_guard(),
     });
-    Ok(Roads { follow: Some(Arc::clone(&follow)), wake, onward, delivery: Delivery::OfLog { follow, redis, ended } })
+    Ok(Roads { follow: Some(Arc::clone(&follow)), wake, onward, delivery: Delivery::OfLog { follow, beside, ended } })
 }
 
-fn redis(
-    config: &Config,
-    store: &dyn Store,
-    wake: &Arc<Wake>,
-    follow: &Arc<Follow>,
-    limits: &Arc<RateLimits>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Redis, StartError> {
+fn redis(config: &Config, store: &dyn Store, hearing: Hearing, follow: &Arc<Follow>) -> Result<Redis, StartError> {
     let failed =
         |what: &str| StartError::new(format!("extensions.mls_gateway.redis_url: {what}; write redis://host:6379"));
     let url = config.mls_gateway.redis_url.as_ref().ok_or_else(|| failed("wake = \"redis\" needs it"))?;
-    let (wake, follow, limits) = (Arc::clone(wake), Arc::clone(follow), Arc::clone(limits));
-    Redis::new(url, &store.router(), wake, follow, limits, Arc::clone(clock)).map_err(|what| failed(&what))
+    Redis::new(url, &store.router(), hearing, Arc::clone(follow)).map_err(|what| failed(&what))
 }

@@ -110,7 +110,7 @@ impl Relay {
         let metrics = Arc::new(Metrics::default());
         let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.router()));
         let limits = Arc::new(limits(&config, &*store));
-        let Roads { follow, wake, onward, delivery } = roads(&config, &*store, &limits, &clock)?;
+        let Roads { follow, wake, onward, delivery } = roads(&config, &store, &limits, &clock)?;
         let (writer, writer_task) =
             Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics), onward);
         let app = Arc::new(App {
@@ -135,8 +135,8 @@ impl Relay {
         });
         let live = match delivery {
             Delivery::OfCommitted(committed) => vec![tokio::spawn(deliver(committed, Parts::of(&app)))],
-            Delivery::OfLog { follow, redis, ended } => {
-                let mut tasks: Vec<_> = redis.into_iter().flat_map(|redis| redis.start(&ended)).collect();
+            Delivery::OfLog { follow, beside, ended } => {
+                let mut tasks: Vec<_> = beside.into_iter().flat_map(|beside| beside.start(&ended)).collect();
                 tasks.push(tokio::spawn(Follower::new(follow, &app).run(ended)));
                 tasks
             }

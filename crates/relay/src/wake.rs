@@ -5,16 +5,18 @@
 
 mod message;
 pub mod redis;
+pub mod store;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::message::{Message, SPENT_MAX};
 use crate::{
+    clock::Clock,
     random,
-    rate_limit::{Debit, Spent},
+    rate_limit::{Debit, RateLimits, Spent},
 };
 
 /// What is to be told to the other instances.
@@ -58,6 +60,31 @@ impl Wake {
 
     fn is_empty(&self) -> bool {
         !self.pending.lock().knocks
+    }
+}
+
+/// What an instance does with what others tell it.
+pub struct Hearing {
+    /// What it tells itself.
+    pub wake: Arc<Wake>,
+    /// The buckets from which the others' events are paid too.
+    pub limits: Arc<RateLimits>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Hearing {
+    /// Takes in a message; says whether something was committed.
+    fn hear(&self, message: &[u8]) -> bool {
+        let Some(message) = Message::decode(message) else { return false };
+        if message.instance == self.wake.instance {
+            return false;
+        }
+        let now_ms = self.clock.now_ms();
+        for spent in &message.spent {
+            self.limits.spent(*spent, now_ms);
+        }
+        message.knocks
     }
 }
 

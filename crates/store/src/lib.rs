@@ -14,13 +14,15 @@ mod shared;
 #[cfg(feature = "testing")]
 pub mod suite;
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use nostr_extensions::{
     Admitted, GroupState, NostrGroupId, Query, Router, Sealed, gate::Touches, mls_gateway::group::Refusal,
     query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// A place in the log: every committed event has one, greater than all before it.
 pub type Cursor = u64;
@@ -142,6 +144,11 @@ pub struct Stats {
     pub bytes_max: u64,
 }
 
+/// Most bytes of a message that processes tell each other.
+pub const TOLD_BYTES_MAX: usize = 3_584;
+/// Most such messages that wait for whoever hears them; the oldest go first.
+pub const TOLD_WAITING_MAX: usize = 64;
+
 /// A store. Reading never waits for writing.
 pub trait Store: Send + Sync + 'static {
     /// Stores a batch in its order, in one transaction where no event of it fails; each event with all its effects or
@@ -183,6 +190,17 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// `None` where this process alone writes.
     fn knocks(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Tells the other processes something that is worth no place in the log, in at most [`TOLD_BYTES_MAX`] bytes. It may
+    /// be lost, and who tells it may hear it too. A store without a [road](Self::told) for that does nothing.
+    fn tell(&self, _message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// What processes [tell](Self::tell) each other from now on; `None` where the store has no road for that.
+    fn told(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
         None
     }
 

@@ -7,6 +7,7 @@ use nostr_store::postgres::{Options, Postgres};
 use rnostr_test_services::{Options as Server, Postgres as Engine, require};
 use serde_json::json;
 
+use super::redis::taken_by;
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::{message, roster},
@@ -15,11 +16,30 @@ use crate::support::{
 
 /// A relay over the database at `url`.
 async fn relay(url: &str, admin: &Keys) -> TestRelay {
+    relay_with(url, admin, |_| {}).await
+}
+
+async fn relay_with(url: &str, admin: &Keys, configure: impl Fn(&mut Config)) -> TestRelay {
     let store = Postgres::open(url, Options::default()).await.expect("the database opens");
     TestRelay::start_over(Arc::new(store), |config: &mut Config| {
         config.mls_gateway.admin_pubkeys = vec![admin.public()];
+        configure(config);
     })
     .await
+}
+
+/// What is spent on one instance is paid on the other too, a moment later, without anything beside the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_one_burst_over_all_instances() {
+    let Some(()) = require(Engine::shared_available()) else { return };
+    let url = Engine::shared().create_database();
+    let admin = Keys::random();
+    let rates = |config: &mut Config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 50;
+    let (a, b) = (relay_with(&url, &admin, rates).await, relay_with(&url, &admin, rates).await);
+    let taken = taken_by([&a, &b], &admin, Duration::from_millis(8)).await;
+    assert!((150..=185).contains(&taken), "{taken}");
+    a.stop().await;
+    b.stop().await;
 }
 
 fn ids(events: &[Event]) -> Vec<&str> {

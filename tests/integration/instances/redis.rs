@@ -11,7 +11,11 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::Pair;
-use crate::support::{Client, Keys, gateway::message, process::Process};
+use crate::support::{
+    Client, Keys, TestRelay,
+    gateway::{message, roster},
+    process::Process,
+};
 
 fn over(url: &str) -> impl Fn(&mut Config) + '_ {
     move |config| {
@@ -136,12 +140,17 @@ async fn other_deployments_are_not_woken() {
     theirs.stop().await;
 }
 
-/// How many of 400 messages to a group a member gets through, every other one by the other instance.
 async fn taken(pair: &Pair, pause: Duration) -> usize {
+    taken_by([&pair.a, &pair.b], &pair.admin, pause).await
+}
+
+/// How many of 400 messages to a group a member gets through, every other one by the other instance.
+pub(super) async fn taken_by([a, b]: [&TestRelay; 2], admin: &Keys, pause: Duration) -> usize {
     let alice = Keys::random();
     let group = format!("grp_{}", &alice.hex()[..8]);
-    pair.found(&group, &[&alice]).await;
-    let mut clients = [Client::of(&pair.a, &[&alice]).await, Client::of(&pair.b, &[&alice]).await];
+    let founding = roster(admin, &group, 1, "bootstrap", &[&alice]).sign();
+    Client::of(a, &[admin]).await.publish(&founding).await.ok();
+    let mut clients = [Client::of(a, &[&alice]).await, Client::of(b, &[&alice]).await];
     let mut taken = 0;
     for n in 0..400 {
         let answer = clients[n % 2].publish(&message(&group).sign()).await;

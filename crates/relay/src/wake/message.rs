@@ -11,6 +11,8 @@ pub const SPENT_MAX: usize = 256;
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 18;
 const SPENT_BYTES: usize = 13;
+/// Most bytes of a message.
+pub(super) const BYTES_MAX: usize = HEAD_BYTES + SPENT_MAX * SPENT_BYTES;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]

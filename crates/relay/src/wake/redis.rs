@@ -14,8 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Wake};
-use crate::{clock::Clock, config::Secret, follow::Follow, pause, rate_limit::RateLimits};
+use super::Hearing;
+use crate::{config::Secret, follow::Follow, pause};
 
 /// Longest wait for an answer of Redis.
 const ANSWER_SECS_MAX: u64 = 1;
@@ -30,10 +30,8 @@ const AWAY_POLL: Duration = Duration::from_millis(100);
 pub struct Redis {
     client: Client,
     channel: String,
-    wake: Arc<Wake>,
+    hearing: Hearing,
     follow: Arc<Follow>,
-    limits: Arc<RateLimits>,
-    clock: Arc<dyn Clock>,
 }
 
 /// Why it cannot be gone.
@@ -53,18 +51,11 @@ impl Redis {
     ///
     /// # Errors
     /// When `url` is none.
-    pub fn new(
-        url: &Secret,
-        router: &Router,
-        wake: Arc<Wake>,
-        follow: Arc<Follow>,
-        limits: Arc<RateLimits>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, String> {
+    pub fn new(url: &Secret, router: &Router, hearing: Hearing, follow: Arc<Follow>) -> Result<Self, String> {
         // The error's own words may repeat the URL, which may hold a password.
         let client = Client::open(url.expose()).map_err(|_| "not a URL of Redis".to_owned())?;
         let channel = format!("rnostr:{:016x}", router.derived("wake channel"));
-        Ok(Self { client, channel, wake, follow, limits, clock })
+        Ok(Self { client, channel, hearing, follow })
     }
 
     /// Sends and listens until `ended`, and then sends what waits.
@@ -85,11 +76,11 @@ impl Redis {
         let mut failures = 0;
         loop {
             let is_last = tokio::select! {
-                () = self.wake.filled.notified() => false,
+                () = self.hearing.wake.filled.notified() => false,
                 () = sleep(BEAT) => false,
                 () = ended.cancelled() => true,
             };
-            if is_last && self.wake.is_empty() {
+            if is_last && self.hearing.wake.is_empty() {
                 return;
             }
             match self.publish(&mut connection).await {
@@ -118,7 +109,7 @@ impl Redis {
                 connection.insert(timeout(limit, opened).await??)
             }
         };
-        let message = self.wake.take().encode();
+        let message = self.hearing.wake.take().encode();
         let mut command = redis::cmd("PUBLISH");
         let command = command.arg(&self.channel).arg(message);
         timeout(limit, command.query_async::<i64>(connection)).await??;
@@ -161,22 +152,9 @@ impl Redis {
             if let Some(opened) = opened.take() {
                 opened();
             }
-            if let Some(message) = Message::decode(message.get_payload_bytes()) {
-                self.take(&message);
+            if self.hearing.hear(message.get_payload_bytes()) {
+                self.follow.knock();
             }
-        }
-    }
-
-    fn take(&self, message: &Message) {
-        if message.instance == self.wake.instance {
-            return;
-        }
-        let now_ms = self.clock.now_ms();
-        for spent in &message.spent {
-            self.limits.spent(*spent, now_ms);
-        }
-        if message.knocks {
-            self.follow.knock();
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) const LOG_KEPT_SECS: u64 = 3_600;
 pub(super) const LOG_DOCUMENTS_MAX: usize = 100;
 /// Most such queries of one call.
 const LOG_QUERIES_MAX: usize = 100;
+/// Where so many bytes of entries were read, what is known by then is given first.
+const LOG_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of places that are remembered, by estimate.
 const PLACES_BYTES_MAX: u64 = 16 << 20;
 /// What a place takes in memory beside an ephemeral event, by estimate.
@@ -178,6 +180,7 @@ impl Inner {
     async fn logs_behind(&self, cursor: Cursor, entries_max: usize) -> Result<Part, Fail> {
         let from = time_of(cursor).saturating_sub(LAG_SECS * SEC);
         let mut part = Part { logs: Vec::new(), known_to: 0, read_at: 0 };
+        let mut bytes = 0;
         for n in 0..LOG_QUERIES_MAX {
             let last = part.logs.last().map(|last| (last.at, self.names.log(&last.name)));
             let behind = last.as_ref().map(|(at, name)| (*at, name.as_str()));
@@ -187,7 +190,14 @@ impl Inner {
             }
             let is_all = found.documents.len() < LOG_DOCUMENTS_MAX;
             for document in &found.documents {
-                part.logs.push(Logs::read(document)?);
+                let mut log = Logs::read(document)?;
+                if log.time < time_of(cursor) {
+                    // It was given before, and may be large.
+                    log.entries = Vec::new();
+                } else {
+                    bytes += document.bytes("entries").map_or(0, |entries| entries.len());
+                }
+                part.logs.push(log);
             }
             // What was not read was taken in later than what was, and committed later still. What was committed after
             // the first read may be missing among what the first read gave.
@@ -197,9 +207,9 @@ impl Inner {
             let known = part.logs.iter().filter(|log| log.time <= part.known_to);
             let entries = known.flat_map(Logs::places).filter(|(place, _)| *place > cursor).count();
             if is_all {
-                self.remember_part(&part, from);
+                self.remember_part(&part, from, time_of(cursor).saturating_sub(1));
             }
-            if is_all || entries > entries_max {
+            if is_all || entries > entries_max || (entries > 0 && bytes > LOG_BYTES_MAX) {
                 break;
             }
         }

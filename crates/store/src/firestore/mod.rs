@@ -84,6 +84,8 @@ use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, S
 pub const PREFIX: &str = "rnostr";
 /// Most writes of one Commit.
 pub const BATCH_SIZE_MAX: usize = 500;
+/// Most queries of reads of the archive that are under way: so many of the client's calls are not left to them.
+const SCANS_MAX: usize = 48;
 /// Most batches that are being saved at one time.
 const SAVES_MAX: usize = 16;
 
@@ -147,6 +149,7 @@ struct Inner {
     head: AtomicU64,
     knocks: watch::Sender<u64>,
     saves: Semaphore,
+    scans: Semaphore,
     hiding: Hiding,
     epochs: Epochs,
     places: Places,
@@ -213,6 +216,7 @@ impl Firestore {
             head: AtomicU64::new(through(read_at)),
             knocks: watch::Sender::new(0),
             saves: Semaphore::new(SAVES_MAX),
+            scans: Semaphore::new(SCANS_MAX),
             hiding: Hiding::default(),
             epochs: Epochs::default(),
             places: Places::default(),

@@ -152,6 +152,7 @@ impl Inner {
             behind: range.behind.map(|behind| behind.created_at).zip(name.as_deref()),
             limit: range.limit,
         };
+        let _place = self.scans.acquire().await;
         let found = self.client.query(query::events_under(&self.names, under)).await?.documents;
         range.is_done = found.len() < range.limit;
         let mut bytes = 0;

@@ -69,10 +69,10 @@ impl Inner {
         Ok(Some(part))
     }
 
-    /// Takes in what was read in full.
-    pub(super) fn remember_part(&self, part: &Part, from: Micros) {
+    /// Takes in what was read in full, but for the entries of what was given by `given`.
+    pub(super) fn remember_part(&self, part: &Part, from: Micros, given: Micros) {
         let logs = part.logs.iter().map(|log| ((log.at, log.name.clone()), Some(log.clone()))).collect();
-        self.remember(Known { logs, from, given: 0 });
+        self.remember(Known { logs, from, given });
     }
 
     fn remember(&self, known: Known) {

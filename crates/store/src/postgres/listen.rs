@@ -1,28 +1,43 @@
-//! Hearing of commits: PostgreSQL's LISTEN, on a connection of its own. A notification that is lost costs time and
-//! nothing else, as the log tells everything.
+//! Hearing of commits, and what processes tell each other beside them: PostgreSQL's LISTEN, on a connection of its own. A
+//! notification that is lost costs time and nothing else, as the log tells everything.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
+use deadpool_postgres::Client;
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::watch;
+use nostr_protocol::hex;
+use tokio::sync::{broadcast, watch};
 use tokio_postgres::AsyncMessage;
 
 use super::{connect::Address, fail::Fail};
+use crate::TOLD_BYTES_MAX;
 
 /// Wait before the first attempt to connect again, and the longest one; each is up to half longer, by chance.
 const RETRY_MS_MIN: u64 = 50;
 const RETRY_MS_MAX: u64 = 2_000;
 
+/// The channel of what is told, in hex: a payload is text, and has less than 8,000 bytes.
+const TOLD: &str = "rnostr_told";
+const TELL: &str = "select pg_notify('rnostr_told', $1)";
+const _: () = assert!(2 * TOLD_BYTES_MAX < 8_000, "a message fits into a payload");
+
+/// See [`crate::Store::tell`].
+pub(super) async fn tell(client: &Client, message: &[u8]) -> Result<(), Fail> {
+    let statement = client.prepare_cached(TELL).await?;
+    client.query(&statement, &[&hex::to_hex(message)]).await.map(drop).map_err(Fail::from)
+}
+
 /// Listens until the receivers are gone.
-pub(super) async fn run(address: Address, knocks: watch::Sender<u64>) {
+pub(super) async fn run(address: Address, knocks: watch::Sender<u64>, told: broadcast::Sender<Arc<[u8]>>) {
     let mut wait_ms = RETRY_MS_MIN;
     loop {
         let ended = tokio::select! {
             () = knocks.closed() => return,
-            ended = listen(&address, &knocks, &mut wait_ms) => ended,
+            ended = listen(&address, &knocks, &told, &mut wait_ms) => ended,
         };
         if let Err(fail) = ended {
             tracing::debug!(error = %fail.to_store_error(), "listening to the database ended");
@@ -33,11 +48,16 @@ pub(super) async fn run(address: Address, knocks: watch::Sender<u64>) {
     }
 }
 
-async fn listen(address: &Address, knocks: &watch::Sender<u64>, wait_ms: &mut u64) -> Result<(), Fail> {
+async fn listen(
+    address: &Address,
+    knocks: &watch::Sender<u64>,
+    told: &broadcast::Sender<Arc<[u8]>>,
+    wait_ms: &mut u64,
+) -> Result<(), Fail> {
     let (client, mut connection) = address.connect().await?;
     let messages = stream::poll_fn(move |context| connection.poll_message(context));
     let mut messages = std::pin::pin!(messages);
-    let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log"));
+    let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log; listen rnostr_told"));
     let mut is_listening = false;
     loop {
         tokio::select! {
@@ -49,6 +69,12 @@ async fn listen(address: &Address, knocks: &watch::Sender<u64>, wait_ms: &mut u6
                 knocks.send_modify(|count| *count += 1);
             }
             message = messages.next() => match message {
+                Some(Ok(AsyncMessage::Notification(message))) if message.channel() == TOLD => {
+                    if let Some(message) = hex::parse_any(message.payload().as_bytes()) {
+                        // Nobody may be there to hear it.
+                        let _ = told.send(message.into());
+                    }
+                }
                 Some(Ok(AsyncMessage::Notification(_))) => knocks.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),

@@ -20,7 +20,10 @@ mod sweep;
 mod write;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,7 +32,7 @@ use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, broadcast, watch},
     task::JoinHandle,
 };
 
@@ -38,7 +41,7 @@ use self::{
     fail::Fail,
     rows::{cursor, fixed},
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, TOLD_WAITING_MAX};
 
 /// Longest wait for one call.
 const CALL_SECS_MAX: Duration = Duration::from_secs(8);
@@ -72,6 +75,8 @@ pub struct Postgres {
     scans: Semaphore,
     notifies: bool,
     knocks: watch::Receiver<u64>,
+    /// What others tell; nothing where nobody listens.
+    told: broadcast::Sender<Arc<[u8]>>,
     /// Kept so that the receivers stay open where nobody listens.
     _knocker: Option<watch::Sender<u64>>,
     listener: Option<JoinHandle<()>>,
@@ -115,8 +120,9 @@ impl Postgres {
         let head = AtomicU64::new(cursor(&log, "head")?);
         drop(client);
         let (knocker, knocks) = watch::channel(0);
+        let told = broadcast::Sender::new(TOLD_WAITING_MAX);
         let (listener, knocker) = if options.notifies {
-            (Some(tokio::spawn(listen::run(address, knocker))), None)
+            (Some(tokio::spawn(listen::run(address, knocker, told.clone()))), None)
         } else {
             (None, Some(knocker))
         };
@@ -128,6 +134,7 @@ impl Postgres {
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
             knocks,
+            told,
             _knocker: knocker,
             listener,
         })
@@ -200,6 +207,14 @@ impl Store for Postgres {
 
     fn knocks(&self) -> Option<watch::Receiver<u64>> {
         Some(self.knocks.clone())
+    }
+
+    fn tell(&self, message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.call(async move |client| listen::tell(client, &message).await))
+    }
+
+    fn told(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
+        self.notifies.then(|| self.told.subscribe())
     }
 
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
