@@ -242,6 +242,10 @@ fn queries(c: &mut Criterion) {
             ("20 of a reader of 100 groups", all[..100].to_vec(), None, 20),
             ("20 of a reader of 10000 groups", all, None, 20),
         ] {
+            // The emulator looks at everything for each value of a query, and gives none of these an answer in time.
+            if *messages_per > 1 && groups.len() > 1 {
+                continue;
+            }
             let mut filter: Filter = serde_json::from_str(r#"{"kinds":[445]}"#).expect("a filter");
             if let Some(named) = named {
                 filter.tags.insert(b'h', vec![named.as_str().into()]);

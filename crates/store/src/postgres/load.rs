@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use deadpool_postgres::Transaction;
 use nostr_extensions::{GroupRecord, GroupView, NostrGroupId};
 use nostr_protocol::PublicKey;
 use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
-    pipeline::{Pipeline, parameters},
+    pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, end_from, event, event_id, fixed, group_id, key, number, record, role, unsigned, without_content},
 };
 use crate::{

@@ -10,6 +10,7 @@ use super::{
     Postgres,
     fail::Fail,
     load::load,
+    pipeline::Transaction,
     rows::{cursor, end_from, event, fixed, group_id, key, members, number, record, unsigned},
     write::write,
 };
@@ -143,15 +144,11 @@ impl Postgres {
     async fn import_part(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
         let wanted = Wanted::by_records(part, now);
         let (restoring, head) = self
-            .with_client(async |client: &mut Client| {
-                let transaction = client.transaction().await?;
-                let (facts, head) = load(&transaction, wanted).await?;
+            .transact(async |transaction: &Transaction<'_>| {
+                let (facts, head) = load(transaction, wanted).await?;
                 let restoring = decide(part, facts, &self.router, now);
-                if restoring.changes.is_empty() {
-                    transaction.rollback().await?;
-                } else {
-                    write(&transaction, &restoring.changes, head, self.notifies).await?;
-                    transaction.commit().await?;
+                if !restoring.changes.is_empty() {
+                    write(transaction, &restoring.changes, head, self.notifies).await?;
                 }
                 Ok((restoring, head))
             })

@@ -9,7 +9,7 @@ use super::{
     Postgres,
     fail::Fail,
     load::{LOCK, load},
-    pipeline::{Pipeline, parameters},
+    pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, event_id, fixed, number, sealed},
     write::{BURY, PUT_CLAIMED, REMOVE, write},
 };
@@ -60,15 +60,11 @@ impl Postgres {
     async fn save_once(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
         let wanted = Wanted::by(part);
         let (decided, head) = self
-            .with_client(async |client: &mut Client| {
-                let transaction = client.transaction().await?;
-                let (facts, head) = load(&transaction, wanted).await?;
+            .transact(async |transaction: &Transaction<'_>| {
+                let (facts, head) = load(transaction, wanted).await?;
                 let decided = decide(part, facts, &self.router);
-                if decided.changes.put.is_empty() {
-                    transaction.rollback().await?;
-                } else {
-                    write(&transaction, &decided.changes, head, self.notifies).await?;
-                    transaction.commit().await?;
+                if !decided.changes.put.is_empty() {
+                    write(transaction, &decided.changes, head, self.notifies).await?;
                 }
                 Ok((decided, head))
             })
@@ -83,12 +79,11 @@ impl Postgres {
         packages_max: usize,
         now: UnixSecs,
     ) -> Result<Vec<Sealed>, Fail> {
-        self.with_client(async |client: &mut Client| {
-            let transaction = client.transaction().await?;
+        self.transact(async |transaction: &Transaction<'_>| {
             let mut pipeline = Pipeline::default();
             pipeline.add(LOCK, Vec::new());
             pipeline.add(OWNED, parameters![owner.as_bytes().to_vec(), number(now)]);
-            let answers = pipeline.run(&transaction).await?;
+            let answers = pipeline.run(transaction).await?;
             let rows = answers.get(1).map_or(&[][..], Vec::as_slice);
             let mut owned = Vec::with_capacity(rows.len());
             for row in rows {
@@ -115,12 +110,31 @@ impl Postgres {
                 pipeline.add(REMOVE, parameters![gone]);
                 pipeline.add(BURY, parameters![ids, by, public]);
                 pipeline.add(PUT_CLAIMED, parameters![vec![owner; used.len()], used]);
-                pipeline.run(&transaction).await?;
+                pipeline.commit(transaction).await?;
             }
-            transaction.commit().await?;
             Ok(given)
         })
         .await
+    }
+
+    /// Does something in a transaction, within [`super::CALL_SECS_MAX`]; what was not committed at the end is taken back. A
+    /// connection of which nobody knows that its transaction has ended is closed, also when nobody waits any more.
+    pub(super) async fn transact<T>(
+        &self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
+        let lent = Lent(Some(self.pool.get().await?));
+        let Some(client) = &lent.0 else { return Err(Fail::Late) };
+        let done = tokio::time::timeout(super::CALL_SECS_MAX, async {
+            let transaction = Transaction::new(client);
+            let done = work(&transaction).await;
+            (done, transaction.end().await)
+        });
+        let Ok((done, ended)) = done.await else { return Err(Fail::Late) };
+        if ended.is_ok() {
+            lent.give_back();
+        }
+        done
     }
 
     /// Does something with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection of which nobody knows
@@ -138,5 +152,22 @@ impl Postgres {
             drop(Object::take(client));
         }
         done
+    }
+}
+
+/// A connection that is closed when it is dropped.
+struct Lent(Option<Object>);
+
+impl Lent {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
+        }
     }
 }

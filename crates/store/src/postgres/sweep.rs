@@ -29,6 +29,7 @@ pub(super) async fn sweep(client: &mut Client, now: UnixSecs, events_max: usize)
         let transaction = client.transaction().await?;
         let lock = transaction.prepare_cached(LOCK).await?;
         if !transaction.query_one(&lock, &[&SWEEP_LOCK]).await?.try_get::<_, bool>(0)? {
+            transaction.rollback().await?;
             return Ok(0);
         }
         let expired = transaction.prepare_cached(EXPIRED).await?;
@@ -36,6 +37,7 @@ pub(super) async fn sweep(client: &mut Client, now: UnixSecs, events_max: usize)
         let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
         let kept = rows.iter().filter(|row| row.get::<_, i16>("flags") & EPHEMERAL == 0).count();
         if cursors.is_empty() {
+            transaction.rollback().await?;
             return Ok(0);
         }
         let remove = transaction.prepare_cached(REMOVE).await?;

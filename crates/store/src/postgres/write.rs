@@ -1,12 +1,11 @@
 //! Writing what a batch comes to, under the lock of the log.
 
-use deadpool_postgres::Transaction;
 use nostr_extensions::{Source, gate::Touches, mls_gateway::deletion::vanishes};
 use nostr_protocol::{Kind, PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
-    pipeline::{Pipeline, parameters},
+    pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, end, event, number, without_content},
 };
 use crate::{
@@ -72,7 +71,7 @@ const BY_PREFIX: &str = concat!(
         where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
 );
 
-/// Writes the changes behind `head`, and tells whoever listens where `knock` says so.
+/// Writes the changes behind `head`, tells whoever listens where `knock` says so, and commits.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
@@ -131,8 +130,7 @@ pub(super) async fn write(
     if knock {
         pipeline.add(KNOCK, parameters![head.to_string()]);
     }
-    pipeline.run(transaction).await?;
-    Ok(())
+    pipeline.commit(transaction).await.map(drop)
 }
 
 fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
@@ -220,6 +218,7 @@ fn put_group(pipeline: &mut Pipeline, change: &GroupChange) -> Result<(), Fail> 
 
 /// Takes out what a vanished key takes along, some at a time.
 async fn take_along(transaction: &Transaction<'_>, key: &PublicKey, at: UnixSecs) -> Result<(), Fail> {
+    let transaction = transaction.client();
     let by_author = transaction.prepare_cached(BY_AUTHOR).await?;
     let remove = transaction.prepare_cached(REMOVE).await?;
     loop {

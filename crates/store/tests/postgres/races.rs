@@ -1,6 +1,10 @@
 //! Several processes over one database, all at once.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use nostr_extensions::Admitted;
@@ -210,4 +214,32 @@ async fn a_key_that_vanishes_takes_thousands_along() {
     assert_eq!(store.stats().await.expect("stats").events, 1, "the request itself");
     let ids: HashSet<_> = world.find("{}", nostr_store::suite::world::everyone()).await.into_iter().collect();
     assert_eq!(ids.len(), 1);
+}
+
+/// Whoever saves may be dropped at any moment: no transaction stays open, and no connection is used again in the middle of
+/// one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_any_more_holds_up_nobody() {
+    let Some(database) = Database::new() else { return };
+    let [store, other]: [_; 2] = database.open_all().await;
+    let (here, there) = (world(&store), world(&other));
+    let mut saved = 0;
+    for n in 0..60_u64 {
+        let batch = vec![here.admitted(&event(1, &format!("dropped {n}")), "alice").await];
+        let dropped = tokio::time::timeout(Duration::from_micros(n * 60), store.save(batch)).await;
+        saved += usize::from(dropped.is_ok());
+        let started = Instant::now();
+        for (world, name) in [(&there, "there"), (&here, "here")] {
+            let note = world.admitted(&event(1, &format!("{name} {n}")), "alice").await;
+            assert!(matches!(world.save(vec![note]).await[..], [Saved::New(_)]));
+        }
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    }
+    let log = whole_log(&other, 1_000).await;
+    assert!((120 + saved..=180).contains(&log.len()), "{} events, {saved} of them not dropped", log.len());
+    // Those that were dropped in the middle of a transaction are gone, and the transaction with them.
+    let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in %' \
+        and now() - state_change > interval '1 second'";
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(rnostr_test_services::Postgres::shared().psql(&database.0, open).expect("psql"), "0");
 }
