@@ -7,9 +7,11 @@ use std::{
 };
 
 #[cfg(feature = "firestore-tests")]
-use nostr_store::firestore::{self, Firestore};
 use nostr_store::{
     Store as _,
+    firestore::{self, Firestore},
+};
+use nostr_store::{
     embedded::{Durability, Embedded},
     memory::Memory,
     moving::Moving,
