@@ -143,7 +143,10 @@ part_fetch() {
     echo "the crates are here"
 }
 
-part_lints() { limit 1800 cargo clippy --locked --workspace --all-targets --features "$FEATURES" -- -D warnings; }
+part_lints() {
+    limit 1800 cargo clippy --locked --workspace --all-targets --features "$FEATURES,nostr-store/firestore-tests" -- \
+        -D warnings
+}
 
 # Starts one engine of each sort and leaves it running for the parts that follow. Where one is missing, the tests over it
 # do not run, and say so; on CI that is a failure.

@@ -152,7 +152,8 @@ async fn what_shares_a_place_is_told_apart() {
         assert_eq!(entry.routes, router.routes(sealed), "each has its own event");
     }
     let mut found: Vec<EventId> = entries.iter().filter_map(|entry| entry.sealed.as_ref()).map(id_of).collect();
-    (found.sort_unstable(), ids.sort_unstable());
+    found.sort_unstable();
+    ids.sort_unstable();
     assert_eq!(found, ids);
     // One that is gone by then leaves its entry, which concerns nobody.
     remove(&database, ids[0]);
