@@ -195,6 +195,9 @@ part_advisories() {
     cargo deny --locked check --disable-fetch advisories
 }
 
+# The emulator answers each call after a while, so that more tests than there are cores are under way.
+readonly EMULATOR_TEST_THREADS=8
+
 # What must hold for clients, over a store that instances share: on one instance, and with each client on the next one.
 over_instances() {
     local backend=$1 count
@@ -216,7 +219,8 @@ part_instances_postgres() {
 
 part_instances_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
-    twice over_instances firestore 4
+    export RUST_TEST_THREADS="$EMULATOR_TEST_THREADS"
+    twice over_instances firestore 2 4
 }
 
 # Relays as processes of their own, killed and cut off; over PostgreSQL they are among the tests.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nostr_relay::config::Config;
 use nostr_store::moving::{Begun, Counts, Found, export, resume};
 
 use super::moving::{End, configured, now, private, progress::Progress, require_store, with_store};
@@ -40,24 +41,14 @@ impl Export {
                 Open::Begun(file, begun) => (Box::new(file), begun),
             },
         };
-        let version = env!("CARGO_PKG_VERSION");
-        let records = with_store(&config, async |store| {
-            let stats = store.stats().await.map_err(|error| error.to_string())?;
-            let mut progress = Progress::new("events and groups", Some(stats.events + stats.groups));
-            let written = |records: &Counts| {
-                let of = |sort: &str| records.get(sort).copied().unwrap_or(0);
-                progress.at(of("event") + of("group"), records.values().sum());
-            };
-            let exported = export(&*store, &mut *out, begun, version, now(), written).await;
-            progress.end();
-            exported.map_err(|error| match &to {
-                End::Pipe => error.to_string(),
-                End::File(path) => {
-                    let path = path.display();
-                    format!("{path}: {error}; what is there can be finished with --resume")
-                }
-            })
-        })?;
+        let exported = write(&config, &to, &mut *out, begun);
+        if let (Err(_), End::File(path)) = (&exported, &to)
+            && std::fs::metadata(path).is_ok_and(|there| there.len() == 0)
+        {
+            // Nothing to go on with, and in the way of the next try.
+            let _ = std::fs::remove_file(path);
+        }
+        let records = exported?;
         match to {
             End::Pipe => eprint!("exported{}", lines(&records)),
             End::File(path) => {
@@ -70,6 +61,26 @@ impl Export {
     }
 }
 
+fn write(config: &Config, to: &End, out: &mut dyn Write, begun: Option<Begun>) -> Result<Counts, String> {
+    let version = env!("CARGO_PKG_VERSION");
+    with_store(config, async |store| {
+        let stats = store.stats().await.map_err(|error| error.to_string())?;
+        let mut progress = Progress::new("events and groups", Some(stats.events + stats.groups));
+        let written = |records: &Counts| {
+            let of = |sort: &str| records.get(sort).copied().unwrap_or(0);
+            progress.at(of("event") + of("group"), records.values().sum());
+        };
+        let exported = export(&*store, out, begun, version, now(), written).await;
+        progress.end();
+        exported.map_err(|error| match to {
+            End::Pipe => error.to_string(),
+            End::File(path) => {
+                let path = path.display();
+                format!("{path}: {error}; what is there can be finished with --resume")
+            }
+        })
+    })
+}
 /// What is at the place where the export goes.
 enum Open {
     Whole(Counts),

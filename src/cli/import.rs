@@ -27,7 +27,7 @@ pub(super) struct Import {
     /// Pass over what an import of this file before has written, which FILE.imported says
     #[arg(long)]
     resume: bool,
-    /// Pass over lines that are not what was exported, and count them
+    /// Pass over events that are not what was exported, and count them
     #[arg(long)]
     skip_bad: bool,
 }

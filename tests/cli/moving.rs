@@ -171,6 +171,11 @@ fn what_cannot_be_is_said() {
     let at = directory.path();
     assert!(rnostr(at, &["export"]).fails().contains("there is no store in ./data"));
     assert!(!at.join("data").exists(), "and none is made");
+    let damaged = tempfile::tempdir().expect("a directory");
+    fs::create_dir(damaged.path().join("data")).expect("a directory");
+    fs::write(damaged.path().join("data/data.mdb"), "no store").expect("it is written");
+    rnostr(damaged.path(), &["export", "--to", "all"]).fails();
+    assert!(!damaged.path().join("all").exists(), "what holds nothing is not left in the way");
     assert!(rnostr(at, &["import", "--from", "nothing"]).fails().contains("nothing: No such file"));
     assert!(rnostr(at, &["export", "-c", "nothing.toml"]).fails().contains("nothing.toml"));
     fs::write(at.join("other"), "hello\n").expect("it is written");

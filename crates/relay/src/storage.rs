@@ -72,10 +72,12 @@ async fn open_named(config: &Config) -> Result<Opened, StartError> {
             }
             Err(OpenError::Unreachable(text)) => text,
         };
-        let wait = Duration::from_millis(wait_ms + RandomState::new().hash_one(0) % (wait_ms / 2 + 1));
-        if Instant::now() + wait > until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(StartError::new(format!("Failed to connect to database: {error}")));
         }
+        // The last try is made when the time is over, and not before.
+        let wait = Duration::from_millis(wait_ms + RandomState::new().hash_one(0) % (wait_ms / 2 + 1)).min(left);
         tracing::warn!(%error, "the database cannot be reached; trying again in {} ms", wait.as_millis());
         tokio::time::sleep(wait).await;
         wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);

@@ -60,6 +60,17 @@ pub enum ImportError {
         /// How many whole lines there are.
         lines: u64,
     },
+    /// Lines that are not what was exported, among what has no signature of its own.
+    #[error(
+        "lines {first} to {last} are not what was exported, and have no signatures by which to tell groups and what was \
+         taken back from what somebody made of them; export again"
+    )]
+    Unsigned {
+        /// The first line that may be another.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// It is not the file of which a part is imported.
     #[error("this is not the file of which a part is imported already; run without --resume")]
     OtherFile,
@@ -151,6 +162,7 @@ pub async fn import(
         page: Vec::new(),
         page_bytes: 0,
         checked: 0,
+        at_events: false,
         probe: VecDeque::new(),
         ended: false,
     };
@@ -167,6 +179,8 @@ struct Importing<'a> {
     page_bytes: usize,
     /// The last line of which the checksum held.
     checked: u64,
+    /// Whether a page of events was read: nothing else comes behind it.
+    at_events: bool,
     probe: VecDeque<EventId>,
     ended: bool,
 }
@@ -278,11 +292,18 @@ impl Importing<'_> {
     fn check(&mut self, before: &Count, lines: u64, sha256: Hex<32>, number: u64) -> Result<(), ImportError> {
         if lines == before.lines && sha256.0 == before.sha256() {
             self.checked = number;
+            self.at_events |= matches!(self.page.last(), Some(Record::Event(_)));
             return Ok(());
         }
         let (first, last) = (self.checked + 1, number);
         if !self.skip_bad {
             return Err(ImportError::Damaged { first, last });
+        }
+        // Events come last, and each proves itself; who is in a group stands in nothing but its line.
+        let is_event = |record: &Record<Restored>| matches!(record, Record::Event(_));
+        self.at_events |= !self.page.is_empty() && self.page.iter().all(is_event);
+        if !(self.at_events && self.page.iter().all(is_event)) {
+            return Err(ImportError::Unsigned { first, last });
         }
         // Each checksum is of all lines before, so those behind the first that does not hold say nothing more.
         self.report.damaged.get_or_insert((first, last));

@@ -326,7 +326,15 @@ async fn a_group_that_was_tampered_with_is_refused() {
     let stats = to.stats().await.expect("stats");
     assert_eq!((stats.groups, stats.events), (0, 0));
     let without = with_line(text, number, |_| r#"{"unlisted":"x"}"#.to_owned());
-    assert!(matches!(imported(&to, without, options(None)).await.1, Err(ImportError::Damaged { .. })));
+    assert!(matches!(imported(&to, &without[..], options(None)).await.1, Err(ImportError::Damaged { .. })));
+    // Nor is it passed over: nothing would tell whose word it is, and messages would be left without their group.
+    for file in [&changed, &without, &with_line(text, number, |_| "{\"group\":".to_owned())] {
+        let (_, ended) = imported(&to, &file[..], skipping()).await;
+        let Err(ImportError::Unsigned { first, last }) = ended else { panic!("{ended:?}") };
+        assert!((first..=last).contains(&(number as u64)));
+        let stats = to.stats().await.expect("stats");
+        assert_eq!((stats.groups, stats.events), (0, 0));
+    }
 }
 
 #[tokio::test]
