@@ -221,7 +221,9 @@ fn hex(keys: &[&Keys]) -> Vec<String> {
 #[test]
 fn every_path_agrees() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let config = Config { cases: 10, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
+    // A case takes a minute beside the emulator, which answers late.
+    let cases = if crate::support::backend::name() == "firestore" { 3 } else { 10 };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     // Most of what a step says is of who does it; rosters and requests go over the admin's connection most of the time.
     let story = vec((step(), 0..READERS.len(), 0..4_usize), 10..40);
     let result = TestRunner::new(config).run(&story, |story| {
