@@ -142,7 +142,7 @@ impl Inner {
         now: UnixSecs,
     ) -> Result<ExportPage, Fail> {
         let behind = Behind::unpack(from.behind()).ok_or(Fail::Damaged("a place in an export"))?;
-        let records_max = bounds.records_max.max(1);
+        let (records_max, hidden) = (bounds.records_max.max(1), self.hiding.now());
         let Window { mut positions, by_id, end } = self.window_behind(behind).await?;
         positions.retain(|position| position.cursor <= from.up_to());
         let (mut records, mut bytes, mut looked) = (Vec::new(), 0, 0);
@@ -158,7 +158,7 @@ impl Inner {
                 let Some(document) = got.get(name) else { continue };
                 let stored = Stored::read(document)?;
                 read += stored.event.record().len();
-                if stored.expires_at > now && !self.hiding.hides(stored.event.view()) {
+                if stored.expires_at > now && !hidden.hides(stored.event.view()) {
                     let record = Record::Event(stored.archived());
                     bytes += record.byte_len();
                     records.push(record);

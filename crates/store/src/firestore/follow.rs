@@ -107,8 +107,10 @@ impl Inner {
         };
         let mut entries: Vec<LogEntry> = Vec::new();
         let mut cursor = cursor;
+        let mut has_gap = false;
         if let Some(gone) = self.gone_behind(cursor, part.read_at).await? {
             cursor = gone.cursor;
+            has_gap = true;
             entries.push(gone);
         }
         let known_to = through(part.known_to).max(cursor);
@@ -118,11 +120,16 @@ impl Inner {
                 if let Some((key, until)) = logged.vanished {
                     self.hiding.learn(key, until, log.time);
                 }
+                has_gap |= logged.is_mark();
                 if logged.whole.is_none() || !is_late {
                     self.places.keep(place, Place::of(logged));
                     entries.push(logged.entry(place));
                 }
             }
+        }
+        if has_gap {
+            // Which keys vanished is not said by entries, here and in an import.
+            self.learn_vanished().await?;
         }
         entries.sort_by_key(|entry| entry.cursor);
         self.tell_apart(&part, &mut entries).await?;
@@ -160,13 +167,14 @@ impl Inner {
                 ids.push((place, logged.id));
             }
         }
+        let hidden = self.hiding.now();
         let got = self.client.get(ids.iter().map(|(_, id)| self.names.event(id)).collect(), None).await?;
         for n in alike {
             let entry = &mut entries[n];
             let Some(at) = ids.iter().position(|(place, _)| *place == entry.cursor) else { continue };
             let (_, id) = ids.remove(at);
             let stored = got.get(&self.names.event(&id)).map(Stored::read).transpose()?;
-            let stored = stored.filter(|it| it.cursor == entry.cursor && !self.hiding.hides(it.event.view()));
+            let stored = stored.filter(|it| it.cursor == entry.cursor && !hidden.hides(it.event.view()));
             match stored {
                 Some(stored) => entry.sealed = Some(stored.seal()),
                 // It is gone, and concerns nobody any more.
@@ -263,6 +271,7 @@ impl Inner {
             Place::Stored(id) => Some(self.names.event(id)),
             Place::Whole(_) => None,
         });
+        let hidden = self.hiding.now();
         let got = self.client.get(names.collect(), None).await?;
         let now = got.read_at.max(time_of(self.head()));
         let mut events = Vec::with_capacity(wanted.len());
@@ -274,7 +283,7 @@ impl Inner {
                     let Some(document) = got.get(&self.names.event(&id)) else { continue };
                     let stored = Stored::read(document)?;
                     // An event that went and came again lies elsewhere.
-                    if stored.cursor == cursor && !self.hiding.hides(stored.event.view()) {
+                    if stored.cursor == cursor && !hidden.hides(stored.event.view()) {
                         events.push(stored.seal());
                     }
                 }

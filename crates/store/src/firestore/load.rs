@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use gcloud_sdk::google::firestore::v1::Document;
-use nostr_extensions::{Admitted, Effect, NostrGroupId, mls_gateway::deletion::vanishes};
+use nostr_extensions::{Admitted, Effect, NostrGroupId};
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted, owners},
+    shared::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted},
 };
 
 /// The document of an address.
@@ -190,7 +190,8 @@ impl Inner {
         let mut facts = Facts::default();
         let mut known = Known::default();
         self.read_marks(wanted, &first.guarded, &mut facts)?;
-        self.read_stored(events, &first.ids, &mut facts);
+        let is_stored = |id: &&EventId| first.ids.get(&self.names.event(id)).is_some();
+        facts.ids = wanted.ids.iter().filter(is_stored).copied().collect();
         let mut places = Places::default();
         self.read_targets(wanted, &first.guarded, &mut places, &mut facts)?;
         let mut owners = wanted.owners.clone();
@@ -237,21 +238,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Which events of the batch are stored, but for what a vanished key left.
-    fn read_stored(&self, events: &[(&Event, &Effect)], ids: &Got, facts: &mut Facts) {
-        for (event, _) in events {
-            let vanished = |key: &PublicKey| facts.vanished.get(key).is_some_and(|at| vanishes(event.view(), key, *at));
-            if ids.get(&self.names.event(&event.id())).is_some() && !owners(event).iter().any(vanished) {
-                facts.ids.insert(event.id());
-            }
-        }
-    }
-
     fn read_targets(&self, wanted: &Wanted, guarded: &Got, places: &mut Places, facts: &mut Facts) -> Result<(), Fail> {
         for id in &wanted.targets {
             let Some(document) = guarded.get(&self.names.event(id)) else { continue };
             let stored = Stored::read(document)?;
-            if !self.hiding.hides(stored.event.view()) {
+            if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
                 facts.targets.insert(*id, Target { at: places.of(*id), event: stored.event, author_only });
             }

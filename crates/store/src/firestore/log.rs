@@ -62,6 +62,11 @@ pub(super) struct Logged {
 }
 
 impl Logged {
+    /// Whether this is the entry of an import, without an event.
+    pub(super) fn is_mark(&self) -> bool {
+        self.kind == MARK_KIND
+    }
+
     pub(super) fn entry(&self, cursor: Cursor) -> LogEntry {
         LogEntry {
             cursor,
@@ -153,7 +158,7 @@ pub(super) fn pack(packed: &mut Vec<u8>, put: &Put) {
     }
 }
 
-/// Appends an entry without an event, which says that any group may have changed.
+/// Appends an entry without an event, which says that any group may have changed and any key may have vanished.
 pub(super) fn pack_mark(packed: &mut Vec<u8>) {
     packed.push(TOUCHES_EVERY_GROUP);
     packed.extend_from_slice(&MARK_KIND.0.to_be_bytes());

@@ -6,54 +6,13 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwap;
-use nostr_extensions::{NostrGroupId, audience::recipients, mls_gateway::deletion::vanishes};
-use nostr_protocol::{EventRef, Kind, PublicKey, UnixSecs};
+use nostr_extensions::NostrGroupId;
 use parking_lot::Mutex;
 
-use super::{clock::Micros, value::hex};
+use super::value::hex;
 
 /// Most groups whose last epoch is remembered.
 const EPOCHS_MAX: usize = 65_536;
-
-/// Keys that vanished and whose events are not all gone yet: who reads does not see these.
-#[derive(Debug, Default)]
-pub(super) struct Hiding(ArcSwap<HashMap<PublicKey, (UnixSecs, Micros)>>);
-
-impl Hiding {
-    /// A key vanished, with all up to `until`, by a commit of this time.
-    pub(super) fn learn(&self, key: PublicKey, until: UnixSecs, committed: Micros) {
-        self.0.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            let entry = known.entry(key).or_default();
-            *entry = (entry.0.max(until), entry.1.max(committed));
-            known
-        });
-    }
-
-    /// Of the keys that vanished by `read_at`, these alone are not done with.
-    pub(super) fn settle(&self, pending: &HashMap<PublicKey, UnixSecs>, read_at: Micros) {
-        self.0.rcu(|known| {
-            let later = known.iter().filter(|(_, (_, committed))| *committed > read_at);
-            let mut next: HashMap<_, _> = later.map(|(key, what)| (*key, *what)).collect();
-            for (key, until) in pending {
-                let entry = next.entry(*key).or_default();
-                entry.0 = entry.0.max(*until);
-            }
-            next
-        });
-    }
-
-    /// Whether an event is gone for every reader, if not yet from the store. A request to vanish stays itself.
-    pub(super) fn hides(&self, event: EventRef<'_>) -> bool {
-        let known = self.0.load();
-        if known.is_empty() || event.kind() == Kind::VANISH {
-            return false;
-        }
-        let takes = |key: &PublicKey| known.get(key).is_some_and(|(until, _)| vanishes(event, key, *until));
-        takes(&event.pubkey()) || recipients(event).iter().any(takes)
-    }
-}
 
 /// The last epochs of groups, as the registry shows them. They are written once a second and not with each message.
 #[derive(Debug, Default)]

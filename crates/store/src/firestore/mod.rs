@@ -72,13 +72,13 @@ use self::{
     clock::through,
     fail::Fail,
     follow::Places,
-    memory::{Epochs, Hiding, Random},
+    memory::{Epochs, Random},
     names::Names,
     scan::Scan,
     state::StatsCache,
     tail::Tail,
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, shared::hiding::Hiding};
 
 /// Collections begin with this where nothing else is said.
 pub const PREFIX: &str = "rnostr";

@@ -16,7 +16,10 @@ use super::{
     query::{self, Under, VALUES_MAX},
     value::{Read as _, id_of},
 };
-use crate::{Cursor, Page, PageBounds, shared::plan};
+use crate::{
+    Cursor, Page, PageBounds,
+    shared::{hiding::Hidden, plan},
+};
 
 /// Most events of one query, and fewest.
 const QUERY_EVENTS_MAX: usize = 300;
@@ -44,6 +47,7 @@ struct Range<'a> {
 /// A page in the making.
 struct Pages<'a> {
     scan: &'a Scan<'a>,
+    hidden: Hidden,
     page: Page,
     bytes: usize,
     looked: usize,
@@ -65,7 +69,7 @@ fn position(stored: &Stored) -> Position {
 
 impl Pages<'_> {
     /// Looks at the next event; `true` where the page ends with it.
-    fn look(&mut self, inner: &Inner, stored: Stored) -> bool {
+    fn look(&mut self, stored: Stored) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
         self.last = Some(position(&stored));
@@ -74,7 +78,7 @@ impl Pages<'_> {
             && stored.expires_at > *now
             && stored.is_found()
             && query.filter.matches(event)
-            && !inner.hiding.hides(event);
+            && !self.hidden.hides(event);
         if is_wanted {
             let sealed = stored.seal();
             if query.filter.ids.is_some() || is_in_scope(&query.scope, &sealed) {
@@ -105,7 +109,8 @@ fn is_in_scope(scope: &Scope, sealed: &Sealed) -> bool {
 impl Inner {
     /// See [`crate::Store::scan`].
     pub(super) async fn scan(&self, scan: Scan<'_>) -> Result<Page, Fail> {
-        let pages = Pages { scan: &scan, page: Page::default(), bytes: 0, looked: 0, last: scan.from };
+        let hidden = self.hiding.now();
+        let pages = Pages { scan: &scan, hidden, page: Page::default(), bytes: 0, looked: 0, last: scan.from };
         if scan.query.filter.is_impossible() {
             return Ok(pages.end(true));
         }
@@ -136,7 +141,7 @@ impl Inner {
                     found = range.waiting.pop_front();
                 }
             }
-            if found.is_some_and(|stored| pages.look(self, stored)) {
+            if found.is_some_and(|stored| pages.look(stored)) {
                 let is_all = ranges.iter().all(|range| range.is_done && range.waiting.is_empty());
                 return Ok(pages.end(is_all));
             }
@@ -192,7 +197,7 @@ impl Inner {
                 pages.last = Some(*place);
                 continue;
             };
-            if pages.look(self, Stored::read(document)?) {
+            if pages.look(Stored::read(document)?) {
                 return Ok(pages.end(n + 1 == count));
             }
         }

@@ -64,11 +64,11 @@ pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(Rou
 
 impl Inner {
     pub(super) async fn holds(&self, id: &EventId) -> Result<bool, Fail> {
-        let name = self.names.event(id);
+        let (name, hidden) = (self.names.event(id), self.hiding.now());
         let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
         match got.get(&name) {
             None => Ok(false),
-            Some(document) => Ok(!self.hiding.hides(Stored::read(document)?.event.view())),
+            Some(document) => Ok(!hidden.hides(Stored::read(document)?.event.view())),
         }
     }
 

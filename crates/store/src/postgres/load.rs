@@ -16,6 +16,7 @@ use crate::{
     shared::{
         AUTHOR_ONLY,
         facts::{Facts, Holder, Place, Referenced, Target, Wanted},
+        hiding::Hidden,
     },
 };
 
@@ -38,7 +39,8 @@ const ADDRESS_TOMBSTONES: &str =
     "select address, until from rnostr.address_tombstones where address = any($1::bytea[])";
 const REFERENCES: &str = "select p.owner, p.reference, p.content_hash, p.cursor, e.expires_at \
     from unnest($1::bytea[], $2::bytea[]) as wanted(owner, reference) \
-    join rnostr.packages p using (owner, reference) join rnostr.events e on e.cursor = p.cursor";
+    join rnostr.packages p using (owner, reference) join rnostr.events e on e.cursor = p.cursor \
+    where not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at)";
 const CLAIMED: &str = "select c.owner, c.content_hash from unnest($1::bytea[], $2::bytea[]) \
     as wanted(owner, content_hash) join rnostr.claimed c using (owner, content_hash)";
 /// By the fronts of owner and content.
@@ -69,8 +71,12 @@ impl Asked {
     }
 }
 
-/// Takes the log's lock, and loads. The second value is the log's head.
-pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> Result<(Facts, Cursor), Fail> {
+/// Takes the log's lock, and loads; what is `hidden` is no target. The second value is the log's head.
+pub(super) async fn load(
+    transaction: &Transaction<'_>,
+    mut wanted: Wanted,
+    hidden: &Hidden,
+) -> Result<(Facts, Cursor), Fail> {
     let mut pipeline = Pipeline::default();
     pipeline.add(LOCK, Vec::new());
     if !wanted.leaving.is_empty() {
@@ -134,6 +140,9 @@ pub(super) async fn load(transaction: &Transaction<'_>, mut wanted: Wanted) -> R
         let event = event(row)?;
         let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
         let at = Place::Stored(cursor(row, "cursor")?);
+        if hidden.hides(event.view()) {
+            continue;
+        }
         facts.targets.insert(event.id(), Target { at, event, author_only });
     }
     for row in tombstones.of(&answers) {

@@ -8,17 +8,26 @@ use nostr_protocol::{EventId, Kind, PublicKey};
 
 use super::{
     fail::Fail,
-    rows::{cursor, group, group_id, members, number, record, sealed},
+    rows::{cursor, event, group, group_id, key, members, number, record, seal, unsigned, without_content},
+    vanished,
 };
-use crate::{Cursor, LogEntry, LogPage, shared::TOUCHES_GROUPS};
+use crate::{
+    Cursor, LogEntry, LogPage,
+    shared::{
+        MARK_KIND, TOUCHES_GROUPS,
+        hiding::{Hidden, Hiding},
+    },
+};
 
 /// The head and what lies behind a cursor, in one snapshot.
-const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes from rnostr.log l \
-    left join lateral (select cursor, kind, flags, group_id, touches_group, routes from rnostr.events \
+const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes, \
+        case when e.kind = 62 then e.author end as vanished, e.created_at \
+    from rnostr.log l left join lateral (select cursor, kind, flags, group_id, touches_group, routes, author, created_at \
+        from rnostr.events \
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
-const HOLDS: &str = "select exists (select from rnostr.events where id = $1 and flags & 8 = 0)";
+const HOLDS: &str = concat!("select ", without_content!(), " from rnostr.events where id = $1 and flags & 8 = 0");
 const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
     exists (select from rnostr.unlisted u where u.group_id = $1) as unlisted \
     from rnostr.log l left join rnostr.groups g on g.id = $1 \
@@ -26,7 +35,12 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
         where group_id = g.id) m on true";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
-pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
+pub(super) async fn after(
+    client: &Client,
+    behind: Cursor,
+    entries_max: usize,
+    hiding: &Hiding,
+) -> Result<LogPage, Fail> {
     let statement = client.prepare_cached(AFTER).await?;
     let most = i64::try_from(entries_max).unwrap_or(i64::MAX);
     let rows = client.query(&statement, &[&number(behind), &most]).await?;
@@ -36,6 +50,7 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
         return Err(Fail::WentBack);
     }
     let mut entries = Vec::with_capacity(rows.len());
+    let mut has_mark = false;
     for row in &rows {
         if row.try_get::<_, Option<i64>>("cursor")?.is_none() {
             break;
@@ -49,6 +64,10 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
             }
             None => Touches::Nothing,
         };
+        if row.try_get::<_, Option<&[u8]>>("vanished")?.is_some() {
+            hiding.learn(key(row, "vanished")?, unsigned(row.try_get("created_at")?)?, cursor(row, "cursor")?);
+        }
+        has_mark |= kind == MARK_KIND;
         let routes: Vec<i64> = row.try_get("routes")?;
         entries.push(LogEntry {
             cursor: cursor(row, "cursor")?,
@@ -59,6 +78,10 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
             sealed: None,
         });
     }
+    if has_mark {
+        // Which keys vanished by an import is not said by its entry.
+        vanished::learn(client, hiding).await?;
+    }
     let (through, is_head) = match entries.last() {
         Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
         _ => (head, true),
@@ -66,15 +89,25 @@ pub(super) async fn after(client: &Client, behind: Cursor, entries_max: usize) -
     Ok(LogPage { entries, through, is_head })
 }
 
-pub(super) async fn events_at(client: &Client, cursors: &[Cursor]) -> Result<Vec<Sealed>, Fail> {
+pub(super) async fn events_at(client: &Client, cursors: &[Cursor], hidden: &Hidden) -> Result<Vec<Sealed>, Fail> {
     let statement = client.prepare_cached(EVENTS_AT).await?;
     let cursors: Vec<i64> = cursors.iter().map(|cursor| number(*cursor)).collect();
-    client.query(&statement, &[&cursors]).await?.iter().map(sealed).collect()
+    let mut events = Vec::with_capacity(cursors.len());
+    for row in &client.query(&statement, &[&cursors]).await? {
+        let event = event(row)?;
+        if !hidden.hides(event.view()) {
+            events.push(seal(row, event)?);
+        }
+    }
+    Ok(events)
 }
 
-pub(super) async fn holds(client: &Client, id: &EventId) -> Result<bool, Fail> {
+pub(super) async fn holds(client: &Client, id: &EventId, hidden: &Hidden) -> Result<bool, Fail> {
     let statement = client.prepare_cached(HOLDS).await?;
-    Ok(client.query_one(&statement, &[&&id.as_bytes()[..]]).await?.try_get(0)?)
+    match client.query_opt(&statement, &[&&id.as_bytes()[..]]).await? {
+        Some(row) => Ok(!hidden.hides(event(&row)?.view())),
+        None => Ok(false),
+    }
 }
 
 pub(super) async fn state_of(client: &Client, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {

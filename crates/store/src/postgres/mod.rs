@@ -17,6 +17,7 @@ mod save;
 mod scan;
 mod schema;
 mod sweep;
+mod vanished;
 mod write;
 
 use std::{
@@ -41,7 +42,10 @@ use self::{
     fail::Fail,
     rows::{cursor, fixed},
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, TOLD_WAITING_MAX};
+use crate::{
+    Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, TOLD_WAITING_MAX,
+    shared::{changes::Changes, hiding::Hiding},
+};
 
 /// Longest wait for one call.
 const CALL_SECS_MAX: Duration = Duration::from_secs(8);
@@ -71,6 +75,7 @@ pub struct Postgres {
     /// Set when the log was found to end before what was read of it. What is known here of groups and of the log may
     /// then be of commits that never were, and stays so when the log has grown again.
     went_back: AtomicBool,
+    hiding: Hiding,
     /// So that reads of the archive leave a connection to who follows the log and who writes.
     scans: Semaphore,
     notifies: bool,
@@ -118,6 +123,8 @@ impl Postgres {
         let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
         let router = Router::new(&fixed(&log, "router_key")?);
         let head = AtomicU64::new(cursor(&log, "head")?);
+        let hiding = Hiding::default();
+        vanished::learn(&client, &hiding).await?;
         drop(client);
         let (knocker, knocks) = watch::channel(0);
         let told = broadcast::Sender::new(TOLD_WAITING_MAX);
@@ -131,6 +138,7 @@ impl Postgres {
             router,
             head,
             went_back: AtomicBool::new(false),
+            hiding,
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
             knocks,
@@ -142,6 +150,15 @@ impl Postgres {
 
     fn knows_of(&self, cursor: Cursor) {
         self.head.fetch_max(cursor, Ordering::AcqRel);
+    }
+
+    /// Takes note of what is durable now, `head` being the log's before it.
+    fn committed(&self, changes: &Changes, head: Cursor) {
+        let head = head + changes.places();
+        for (key, until) in &changes.vanished {
+            self.hiding.learn(*key, *until, head);
+        }
+        self.knows_of(head);
     }
 
     /// See [`Postgres::with_client`], for the trait.
@@ -173,13 +190,15 @@ impl Store for Postgres {
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let _place = self.scans.acquire().await;
-            self.call(async move |client| scan::scan(client, query, from, up_to, bounds, now).await).await
+            let hidden = self.hiding.now();
+            let scan = scan::Scan { query, from, up_to, bounds, now, hidden };
+            self.call(async move |client| scan.page(client).await).await
         })
     }
 
     fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         Box::pin(async move {
-            let read = async |client: &mut Client| log::after(client, cursor, entries_max).await;
+            let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding).await;
             let page = match self.went_back.load(Ordering::Acquire) {
                 true => Err(Fail::WentBack),
                 false => self.with_client(read).await,
@@ -194,7 +213,8 @@ impl Store for Postgres {
     }
 
     fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(self.call(async move |client| log::events_at(client, cursors).await))
+        let hidden = self.hiding.now();
+        Box::pin(self.call(async move |client| log::events_at(client, cursors, &hidden).await))
     }
 
     fn head(&self) -> Cursor {
@@ -218,7 +238,8 @@ impl Store for Postgres {
     }
 
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.call(async move |client| log::holds(client, id).await))
+        let hidden = self.hiding.now();
+        Box::pin(self.call(async move |client| log::holds(client, id, &hidden).await))
     }
 
     fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
@@ -239,7 +260,7 @@ impl Store for Postgres {
     }
 
     fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.call(async move |client| sweep::sweep(client, now, events_max).await))
+        Box::pin(self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await))
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {

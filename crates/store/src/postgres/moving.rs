@@ -18,8 +18,9 @@ use crate::{
     StoreError,
     moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
     shared::{
-        AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS,
+        AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
         facts::Wanted,
+        hiding::Hidden,
         restore::{self, decide},
     },
 };
@@ -51,9 +52,15 @@ const EVENTS: &str = "with found as (select * from rnostr.events where cursor > 
         sum(octet_length(record)) over (order by cursor) - octet_length(record) as before from found) \
     select cursor, received_at, expires_at, flags, record, entries from sized where before < $4 order by cursor";
 
-async fn page(client: &Client, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, Fail> {
+async fn page(
+    client: &Client,
+    from: &Place,
+    bounds: ExportBounds,
+    now: UnixSecs,
+    hidden: &Hidden,
+) -> Result<ExportPage, Fail> {
     if from.part() == Part::Events {
-        return events(client, from, bounds, now).await;
+        return events(client, from, bounds, now, hidden).await;
     }
     let most = i64::try_from(bounds.records_max.max(1)).unwrap_or(i64::MAX);
     let (statement, most) = match from.part() {
@@ -110,7 +117,13 @@ fn record_of(part: Part, row: &Row) -> Result<Record<Archived>, Fail> {
     })
 }
 
-async fn events(client: &Client, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, Fail> {
+async fn events(
+    client: &Client,
+    from: &Place,
+    bounds: ExportBounds,
+    now: UnixSecs,
+    hidden: &Hidden,
+) -> Result<ExportPage, Fail> {
     let statement = client.prepare_cached(EVENTS).await?;
     let most = i64::try_from(bounds.records_max.max(1)).unwrap_or(i64::MAX);
     let bytes = i64::try_from(bounds.bytes_max.max(1)).unwrap_or(i64::MAX);
@@ -126,8 +139,11 @@ async fn events(client: &Client, from: &Place, bounds: ExportBounds, now: UnixSe
             log_only: flags & LOG_ONLY != 0,
             touches_groups: flags & TOUCHES_GROUPS != 0,
         };
-        if flags & crate::shared::EPHEMERAL == 0 && kept.expires_at > now {
-            records.push(Record::Event(Archived { event: event(row)?, kept }));
+        if flags & EPHEMERAL == 0 && kept.expires_at > now {
+            let event = event(row)?;
+            if !hidden.hides(event.view()) {
+                records.push(Record::Event(Archived { event, kept }));
+            }
         }
     }
     let mut last = None;
@@ -145,7 +161,7 @@ impl Postgres {
         let wanted = Wanted::by_records(part, now);
         let (restoring, head) = self
             .transact(async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, wanted).await?;
+                let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
                 let restoring = decide(part, facts, &self.router, now);
                 if !restoring.changes.is_empty() {
                     write(transaction, &restoring.changes, head, self.notifies).await?;
@@ -153,7 +169,7 @@ impl Postgres {
                 Ok((restoring, head))
             })
             .await?;
-        self.knows_of(head + restoring.changes.places());
+        self.committed(&restoring.changes, head);
         Ok(restoring.outcomes)
     }
 }
@@ -165,7 +181,8 @@ impl Moving for Postgres {
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        Box::pin(self.call(async move |client| page(client, from, bounds, now).await))
+        let hidden = self.hiding.now();
+        Box::pin(self.call(async move |client| page(client, from, bounds, now, &hidden).await))
     }
 
     fn import(

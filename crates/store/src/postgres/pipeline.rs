@@ -99,11 +99,6 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// For single statements after the first pipeline.
-    pub(super) const fn client(&self) -> &Client {
-        self.client
-    }
-
     /// Takes back what was not committed; the connection may be used again when it is done.
     pub(super) async fn end(self) -> Result<(), Fail> {
         match self.state.into_inner() {

@@ -25,7 +25,9 @@ use crate::{
 
 const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \
     e.record from rnostr.packages p join rnostr.events e on e.cursor = p.cursor \
-    where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) order by p.cursor";
+    where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) \
+        and not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at) \
+    order by p.cursor";
 
 impl Postgres {
     pub(super) async fn save_all(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
@@ -61,7 +63,7 @@ impl Postgres {
         let wanted = Wanted::by(part);
         let (decided, head) = self
             .transact(async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, wanted).await?;
+                let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
                 let decided = decide(part, facts, &self.router);
                 if !decided.changes.put.is_empty() {
                     write(transaction, &decided.changes, head, self.notifies).await?;
@@ -69,7 +71,7 @@ impl Postgres {
                 Ok((decided, head))
             })
             .await?;
-        self.knows_of(head + decided.changes.put.len() as u64);
+        self.committed(&decided.changes, head);
         Ok(decided.answers(|n| head + 1 + n as u64))
     }
 

@@ -10,7 +10,10 @@ use super::{
     fail::Fail,
     rows::{event, event_id, number, seal},
 };
-use crate::{Cursor, Page, PageBounds, shared};
+use crate::{
+    Cursor, Page, PageBounds,
+    shared::{self, hiding::Hidden},
+};
 
 /// What is common to both: of the entries in `found`, in their order, those that may fit have their event with them, up
 /// to so many bytes.
@@ -44,55 +47,61 @@ const BY_IDS: &str = page!(
         and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
 );
 
-/// One page of an answer.
-pub(super) async fn scan(
-    client: &Client,
-    query: &Query,
-    from: Option<Position>,
-    up_to: Cursor,
-    bounds: PageBounds,
-    now: UnixSecs,
-) -> Result<Page, Fail> {
-    let filter = &query.filter;
-    if filter.is_impossible() || !query.finds_something() {
-        return Ok(Page::default());
-    }
-    let prefixes = if filter.ids.is_none() { shared::plan(query) } else { Vec::new() };
-    if filter.ids.is_none() && prefixes.is_empty() {
-        return Ok(Page::default());
-    }
-    let kinds: Option<Vec<i32>> =
-        filter.kinds.as_ref().map(|kinds| kinds.iter().map(|Kind(kind)| i32::from(*kind)).collect());
-    let authors: Option<Vec<&[u8]>> =
-        filter.authors.as_ref().map(|authors| authors.iter().map(|key| &key.as_bytes()[..]).collect());
-    let ids: Vec<&[u8]> = filter.ids.iter().flatten().map(|id| &id.as_bytes()[..]).collect();
-    // No id is as short as none, so this is the place before all that are as young.
-    let first = (filter.until.map_or(i64::MIN, |until| -number(until)), Vec::new());
-    let behind = from.map_or_else(|| first.clone(), |from| (-number(from.created_at), from.id.as_bytes().to_vec()));
-    let (age, id) = behind.max(first);
-    let oldest = -number(filter.since.unwrap_or(0));
-    let entries_max = i64::try_from(bounds.events_max.min(bounds.entries_max).max(1)).unwrap_or(i64::MAX);
-    let bytes_max = i64::try_from(bounds.bytes_max.max(1)).unwrap_or(i64::MAX);
-    let (up_to, now) = (number(up_to), number(now));
-    let statement = client.prepare_cached(if filter.ids.is_some() { BY_IDS } else { BY_PREFIXES }).await?;
-    let rows = if filter.ids.is_some() {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
-            [&up_to, &now, &kinds, &authors, &bytes_max, &ids, &age, &id, &oldest, &entries_max];
-        client.query(&statement, &parameters).await?
-    } else {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
-            [&up_to, &now, &kinds, &authors, &bytes_max, &prefixes, &age, &id, &oldest, &entries_max];
-        client.query(&statement, &parameters).await?
-    };
-    page(query, &rows, entries_max)
+/// What is asked for.
+pub(super) struct Scan<'a> {
+    pub(super) query: &'a Query,
+    pub(super) from: Option<Position>,
+    pub(super) up_to: Cursor,
+    pub(super) bounds: PageBounds,
+    pub(super) now: UnixSecs,
+    pub(super) hidden: Hidden,
 }
 
-fn page(query: &Query, rows: &[Row], entries_max: i64) -> Result<Page, Fail> {
+impl Scan<'_> {
+    /// One page of an answer.
+    pub(super) async fn page(self, client: &Client) -> Result<Page, Fail> {
+        let Self { query, from, up_to, bounds, now, ref hidden } = self;
+        let filter = &query.filter;
+        if filter.is_impossible() || !query.finds_something() {
+            return Ok(Page::default());
+        }
+        let prefixes = if filter.ids.is_none() { shared::plan(query) } else { Vec::new() };
+        if filter.ids.is_none() && prefixes.is_empty() {
+            return Ok(Page::default());
+        }
+        let kinds: Option<Vec<i32>> =
+            filter.kinds.as_ref().map(|kinds| kinds.iter().map(|Kind(kind)| i32::from(*kind)).collect());
+        let authors: Option<Vec<&[u8]>> =
+            filter.authors.as_ref().map(|authors| authors.iter().map(|key| &key.as_bytes()[..]).collect());
+        let ids: Vec<&[u8]> = filter.ids.iter().flatten().map(|id| &id.as_bytes()[..]).collect();
+        // No id is as short as none, so this is the place before all that are as young.
+        let first = (filter.until.map_or(i64::MIN, |until| -number(until)), Vec::new());
+        let behind = from.map_or_else(|| first.clone(), |from| (-number(from.created_at), from.id.as_bytes().to_vec()));
+        let (age, id) = behind.max(first);
+        let oldest = -number(filter.since.unwrap_or(0));
+        let entries_max = i64::try_from(bounds.events_max.min(bounds.entries_max).max(1)).unwrap_or(i64::MAX);
+        let bytes_max = i64::try_from(bounds.bytes_max.max(1)).unwrap_or(i64::MAX);
+        let (up_to, now) = (number(up_to), number(now));
+        let statement = client.prepare_cached(if filter.ids.is_some() { BY_IDS } else { BY_PREFIXES }).await?;
+        let rows = if filter.ids.is_some() {
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+                [&up_to, &now, &kinds, &authors, &bytes_max, &ids, &age, &id, &oldest, &entries_max];
+            client.query(&statement, &parameters).await?
+        } else {
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 10] =
+                [&up_to, &now, &kinds, &authors, &bytes_max, &prefixes, &age, &id, &oldest, &entries_max];
+            client.query(&statement, &parameters).await?
+        };
+        page_of(query, &rows, entries_max, hidden)
+    }
+}
+
+fn page_of(query: &Query, rows: &[Row], entries_max: i64, hidden: &Hidden) -> Result<Page, Fail> {
     let mut page = Page::default();
     for row in rows {
         if row.try_get("fits")? {
             let event = event(row)?;
-            if query.filter.matches(event.view()) {
+            if query.filter.matches(event.view()) && !hidden.hides(event.view()) {
                 page.events.push(seal(row, event)?);
             }
         }

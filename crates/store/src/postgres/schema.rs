@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::fail::Fail;
 
 /// Each brings the tables one version further.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 /// The lock under which tables are made, taken for the length of one transaction.
 const MIGRATION_LOCK: i64 = 0x726e_6f73_7472;
 /// The oldest server that has everything that is used here, as `server_version_num`.

@@ -1,15 +1,20 @@
-//! Taking out what has expired, and what there is.
+//! Taking out what has expired and what vanished keys left, and what there is.
 
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, Transaction};
 use nostr_protocol::UnixSecs;
 
-use super::{fail::Fail, rows::number, write::REMOVE};
-use crate::{Stats, shared::EPHEMERAL};
+use super::{fail::Fail, rows::number, vanished, write::REMOVE};
+use crate::{
+    Stats,
+    shared::{EPHEMERAL, hiding::Hiding},
+};
 
 /// Whoever sweeps; the others leave it to them.
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
 /// Rounds of one call in which nothing but ephemeral events was found.
 const ROUNDS_MAX: usize = 50;
+/// Vanished keys of which one call takes events out.
+const VANISHED_MAX: usize = 500;
 /// Above so many events their number is what the server estimates.
 const COUNTED_MAX: f32 = 100_000.0;
 
@@ -23,15 +28,42 @@ const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint 
         where r.relnamespace = c.relnamespace and r.relkind = 'r') as bytes \
     from pg_class c where c.oid = 'rnostr.events'::regclass";
 
-pub(super) async fn sweep(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+/// Takes out at most `events_max` events; how many.
+pub(super) async fn sweep(
+    client: &mut Client,
+    now: UnixSecs,
+    events_max: usize,
+    hiding: &Hiding,
+) -> Result<usize, Fail> {
+    // Who does not sweep learns by this what others are done with.
+    let pending = vanished::learn(client, hiding).await?;
+    let mut removed = sweep_expired(client, now, events_max).await?;
+    for (key, until) in pending.iter().take(VANISHED_MAX) {
+        if removed >= events_max {
+            break;
+        }
+        let Some(transaction) = begin(client).await? else { break };
+        removed += vanished::take_out(&transaction, key, *until, events_max - removed).await?;
+        transaction.commit().await?;
+    }
+    Ok(removed)
+}
+
+/// A transaction of the one who sweeps; none where another process does.
+async fn begin(client: &mut Client) -> Result<Option<Transaction<'_>>, Fail> {
+    let transaction = client.transaction().await?;
+    let lock = transaction.prepare_cached(LOCK).await?;
+    if transaction.query_one(&lock, &[&SWEEP_LOCK]).await?.try_get::<_, bool>(0)? {
+        return Ok(Some(transaction));
+    }
+    transaction.rollback().await?;
+    Ok(None)
+}
+
+async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
     let most = i64::try_from(events_max).unwrap_or(i64::MAX);
     for _ in 0..ROUNDS_MAX {
-        let transaction = client.transaction().await?;
-        let lock = transaction.prepare_cached(LOCK).await?;
-        if !transaction.query_one(&lock, &[&SWEEP_LOCK]).await?.try_get::<_, bool>(0)? {
-            transaction.rollback().await?;
-            return Ok(0);
-        }
+        let Some(transaction) = begin(client).await? else { return Ok(0) };
         let expired = transaction.prepare_cached(EXPIRED).await?;
         let rows = transaction.query(&expired, &[&number(now), &most]).await?;
         let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();

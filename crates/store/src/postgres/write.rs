@@ -1,20 +1,17 @@
 //! Writing what a batch comes to, under the lock of the log.
 
-use nostr_extensions::{Source, gate::Touches, mls_gateway::deletion::vanishes};
-use nostr_protocol::{Kind, PublicKey, UnixSecs};
+use nostr_extensions::{Source, gate::Touches};
 
 use super::{
     fail::Fail,
     pipeline::{Pipeline, Transaction, parameters},
-    rows::{cursor, end, event, number, without_content},
+    rows::{end, number},
 };
 use crate::{
     Cursor,
-    index::prefix,
     shared::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
         batch::{Changes, GroupChange, Put},
-        number_of,
     },
 };
 
@@ -39,8 +36,8 @@ pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, p
     on conflict (target, deleter) do update set public = excluded.public";
 const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
-const VANISH: &str = "insert into rnostr.vanished (key, until) values ($1, $2) \
-    on conflict (key) do update set until = greatest(vanished.until, excluded.until)";
+const VANISH: &str = "insert into rnostr.vanished (key, until, pending) values ($1, $2, true) \
+    on conflict (key) do update set until = greatest(vanished.until, excluded.until), pending = true";
 const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps) values ($1, $2, $3, $4) \
     on conflict (id) do update set record = excluded.record, by_wraps = excluded.by_wraps";
 const REMOVE_MEMBERS: &str = "delete from rnostr.members where group_id = $1 and key = any($2::bytea[])";
@@ -60,17 +57,6 @@ const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created
 const ADVANCE: &str = "update rnostr.log set head = $1";
 const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
 
-/// Events of a vanished key that are taken out at a time.
-const VANISH_EVENTS_MAX: i64 = 2_000;
-const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
-    and kind <> 62 and kind <> 450 order by created_at limit $3";
-const BY_PREFIX: &str = concat!(
-    "select e.cursor, ",
-    without_content!(),
-    " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
-        where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
-);
-
 /// Writes the changes behind `head`, tells whoever listens where `knock` says so, and commits.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
@@ -78,9 +64,6 @@ pub(super) async fn write(
     head: Cursor,
     knock: bool,
 ) -> Result<(), Fail> {
-    for (key, at) in &changes.vanished {
-        take_along(transaction, key, *at).await?;
-    }
     let mut pipeline = Pipeline::default();
     if !changes.removed.is_empty() {
         let cursors: Vec<i64> = changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect();
@@ -212,43 +195,6 @@ fn put_group(pipeline: &mut Pipeline, change: &GroupChange) -> Result<(), Fail> 
         let keys: Vec<Vec<u8>> = there.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
         let admins: Vec<bool> = there.iter().map(|(_, role)| *role == Some(nostr_extensions::Role::Admin)).collect();
         pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins]);
-    }
-    Ok(())
-}
-
-/// Takes out what a vanished key takes along, some at a time.
-async fn take_along(transaction: &Transaction<'_>, key: &PublicKey, at: UnixSecs) -> Result<(), Fail> {
-    let transaction = transaction.client();
-    let by_author = transaction.prepare_cached(BY_AUTHOR).await?;
-    let remove = transaction.prepare_cached(REMOVE).await?;
-    loop {
-        let author: &[u8] = key.as_bytes();
-        let rows = transaction.query(&by_author, &[&author, &number(at), &VANISH_EVENTS_MAX]).await?;
-        let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
-        if cursors.is_empty() {
-            break;
-        }
-        transaction.query(&remove, &[&cursors]).await?;
-    }
-    let by_prefix = transaction.prepare_cached(BY_PREFIX).await?;
-    for kind in [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP] {
-        let prefix = number_of(&prefix::reader(key, kind));
-        let (mut age, mut id) = (-number(at), Vec::new());
-        loop {
-            let rows = transaction.query(&by_prefix, &[&prefix, &age, &id, &VANISH_EVENTS_MAX]).await?;
-            let mut gone = Vec::new();
-            for row in &rows {
-                let event = event(row)?;
-                (age, id) = (-number(event.created_at()), event.id().as_bytes().to_vec());
-                if vanishes(event.view(), key, at) {
-                    gone.push(number(cursor(row, "cursor")?));
-                }
-            }
-            if rows.is_empty() {
-                break;
-            }
-            transaction.query(&remove, &[&gone]).await?;
-        }
     }
     Ok(())
 }

@@ -24,8 +24,8 @@ pub(crate) use super::changes::{Changes, GroupChange, Put, PutPackage};
 use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
     facts::{
-        Address, Buried, Facts, Holder, Place, Referenced, Target, address_bytes, buried, claimed, deleters, owners,
-        reference_of,
+        Address, Buried, Facts, Holder, Place, Referenced, Target, address_bytes, author_of, buried, claimed, deleters,
+        owners, reference_of,
     },
     prefixes,
 };
@@ -86,7 +86,7 @@ pub(crate) fn cut(batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
 
 /// Decides a batch by what is known.
 pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &Router) -> Decided {
-    let mut deciding = Deciding { facts, changes: Changes::default(), router };
+    let mut deciding = Deciding::new(facts, router);
     let outcomes = batch.iter().map(|admitted| deciding.event(admitted)).collect();
     Decided { outcomes, changes: deciding.changes }
 }
@@ -109,7 +109,25 @@ pub(super) struct With {
 /// Refused or passed over as a whole, or to be put.
 pub(super) type Applied = Result<With, Saved>;
 
-impl Deciding<'_> {
+impl<'a> Deciding<'a> {
+    pub(super) fn new(facts: Facts, router: &'a Router) -> Self {
+        let mut deciding = Self { facts, changes: Changes::default(), router };
+        deciding.free_addresses();
+        deciding
+    }
+
+    /// Takes out what a vanished key left at addresses that are asked about: it is gone for all, and held them.
+    fn free_addresses(&mut self) {
+        let Facts { holders, vanished, .. } = &self.facts;
+        let left = holders.iter().filter(|(address, holder)| {
+            vanished.get(&author_of(address)).is_some_and(|until| holder.created_at <= *until)
+        });
+        let left: Vec<_> = left.map(|(_, holder)| (holder.at, holder.id)).collect();
+        for (at, id) in left {
+            self.remove(at, id);
+        }
+    }
+
     fn event(&mut self, admitted: &Admitted) -> Outcome {
         let event = admitted.event();
         let now = admitted.received_at();
@@ -122,11 +140,12 @@ impl Deciding<'_> {
         {
             return Outcome::Other(Saved::Refused(Refusal::no_member(keys)));
         }
-        if self.facts.ids.contains(&event.id()) {
-            return Outcome::Other(Saved::Duplicate);
-        }
+        // Asked first: what a vanished key left may be stored still.
         if self.is_gone(event) {
             return Outcome::Other(Saved::Deleted);
+        }
+        if self.facts.ids.contains(&event.id()) {
+            return Outcome::Other(Saved::Duplicate);
         }
         let applied = match admitted.effect() {
             Effect::None => Ok(With::default()),

@@ -74,7 +74,7 @@ pub(crate) struct Changes {
     /// Tombstones, and whether what they are of was public.
     pub(crate) tombstones: Vec<(Buried, bool)>,
     pub(crate) address_tombstones: Vec<(Address, UnixSecs)>,
-    /// Keys that vanished, with their times: their events are to be taken out as [`vanishes`] says.
+    /// Keys that vanished, with their times: their events are hidden as [`super::hiding`] says, and a sweep takes them out.
     pub(crate) vanished: Vec<(PublicKey, UnixSecs)>,
     /// In their order; one group may change more than once.
     pub(crate) groups: Vec<GroupChange>,
@@ -85,8 +85,8 @@ pub(crate) struct Changes {
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
     /// KeyPackages that some claim took, as an export says.
     pub(crate) claimed: Vec<Claimed>,
-    /// An entry of the log without an event, behind all others, which says that any group may have changed: at this time,
-    /// and kept for [`EPHEMERAL_SECS`] at least.
+    /// An entry of the log without an event, behind all others, which says that any group may have changed and any key may
+    /// have vanished: at this time, and kept for [`EPHEMERAL_SECS`] at least.
     pub(crate) mark: Option<UnixSecs>,
 }
 

@@ -26,6 +26,13 @@ pub(crate) fn address_bytes(key: &Key) -> Address {
     bytes
 }
 
+/// The key of an address.
+pub(crate) fn author_of(address: &Address) -> PublicKey {
+    let mut key = [0; 32];
+    key.copy_from_slice(&address[..32]);
+    PublicKey::from_bytes(key)
+}
+
 /// A reference of a KeyPackage: its owner and a hash of its text.
 pub(crate) type Reference = (PublicKey, [u8; 16]);
 

@@ -9,6 +9,7 @@ pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod claim;
 pub(crate) mod facts;
+pub(crate) mod hiding;
 pub(crate) mod restore;
 
 use std::convert::Infallible;

@@ -87,10 +87,10 @@ impl Wanted {
 
 /// Decides a part by what is known.
 pub(crate) fn decide(records: &[Record<Restored>], facts: Facts, router: &Router, now: UnixSecs) -> Restoring {
-    let mut deciding = Deciding { facts, changes: Changes::default(), router };
+    let mut deciding = Deciding::new(facts, router);
     let outcomes = records.iter().map(|record| deciding.record(record, now)).collect();
     let mut changes = deciding.changes;
-    changes.mark = (!changes.groups.is_empty()).then_some(now);
+    changes.mark = (!(changes.groups.is_empty() && changes.vanished.is_empty())).then_some(now);
     Restoring { outcomes, changes }
 }
 
@@ -188,11 +188,11 @@ impl Deciding<'_> {
         if kept.expires_at <= now {
             return Imported::Expired;
         }
-        if self.facts.ids.contains(&event.id()) {
-            return Imported::Known;
-        }
         if self.is_gone(event) {
             return Imported::Deleted;
+        }
+        if self.facts.ids.contains(&event.id()) {
+            return Imported::Known;
         }
         let applied = match restored.effect() {
             Effect::Replace { identifier } => self.replace(event, identifier, now),

@@ -73,6 +73,7 @@ macro_rules! conformance {
                 a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors
                 an_address_is_deleted_up_to_the_deletions_time
                 a_key_that_vanishes_takes_its_events_at_once_and_for_good
+                what_a_vanished_key_left_is_in_nobodys_way
                 a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
                 a_reference_names_one_key_package
                 deleting_a_key_package_leaves_its_twin

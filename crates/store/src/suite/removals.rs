@@ -170,6 +170,37 @@ pub async fn a_key_that_vanishes_takes_its_events_at_once_and_for_good(w: &World
     stored(w, &event(1, "back").at(START + 6), "alice").await;
 }
 
+pub async fn what_a_vanished_key_left_is_in_nobodys_way(w: &World) {
+    stored(w, &event(0, "profile").at(START - 9), "alice").await;
+    let slot = event(30_023, "slot").tag(&["d", "slot"]);
+    stored(w, &slot.clone().at(START - 9), "alice").await;
+    let note = stored(w, &event(1, "note").at(START - 9), "alice").await;
+    stored(w, &key_package("old", "1").at(START - 9), "alice").await;
+    stored(w, &vanish(START), "alice").await;
+    let address = format!("30023:{}:slot", key("alice").to_hex());
+    // Nothing is known of what these name, so they are for their author alone.
+    let named = event(5, "").at(START + 1).tag(&["e", &note.to_hex()]);
+    let placed = event(5, "").at(START + 1).tag(&["a", &address]);
+    stored(w, &named, "alice").await;
+    stored(w, &placed, "alice").await;
+    assert!(w.find(r#"{"kinds":[5]}"#, everyone()).await.is_empty());
+    let back = [
+        stored(w, &event(0, "profile").at(START + 1), "alice").await,
+        stored(w, &slot.at(START + 2), "alice").await,
+        stored(w, &key_package("new", "1").at(START + 1), "alice").await,
+    ];
+    for swept in [false, true] {
+        if swept {
+            w.sweep(START).await;
+        }
+        let found = w.find(r#"{"kinds":[0,1,443,30023]}"#, everyone()).await;
+        assert!(found.len() == 3 && back.iter().all(|id| found.contains(id)), "{found:?}, {swept}");
+        let claimed = w.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim");
+        assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), back[2..], "{swept}");
+    }
+    assert_eq!(w.store.stats().await.expect("stats").events, 6);
+}
+
 pub async fn a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin(w: &World) {
     let roster_id = stored(w, &roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await;
     new(w.publish(&wrap("bob", "1").tag(&["h", "hers"]), "alice").await);

@@ -29,8 +29,22 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "1");
+    assert_eq!(sql("select version from rnostr.schema_version"), "2");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
+}
+
+#[tokio::test]
+async fn tables_of_the_first_release_are_brought_up_to_date() {
+    let Some(database) = Database::new() else { return };
+    let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
+    drop(database.open().await);
+    // As the first release left them, with a key that had vanished and took all along at once.
+    sql("alter table rnostr.vanished drop column pending");
+    sql("update rnostr.schema_version set version = 1");
+    sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
+    drop(database.open().await);
+    assert_eq!(sql("select version from rnostr.schema_version"), "2");
+    assert_eq!(sql("select count(*) from rnostr.vanished where not pending"), "1");
 }
 
 #[tokio::test]

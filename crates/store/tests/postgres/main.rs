@@ -4,6 +4,7 @@
 mod address;
 mod outages;
 mod races;
+mod vanished;
 
 use std::sync::Arc;
 

@@ -195,27 +195,6 @@ async fn what_expires_leaves_no_more_behind_the_tenth_time_than_the_second() {
     assert!(sizes[9] <= sizes[1] + sizes[1] / 4, "{sizes:?}");
 }
 
-#[tokio::test]
-async fn a_key_that_vanishes_takes_thousands_along() {
-    let Some(database) = Database::new() else { return };
-    let store = database.open().await;
-    let world = world(&store);
-    let mut batch = Vec::new();
-    for n in 0..2_100 {
-        batch.push(world.admitted(&event(1, &n.to_string()), "alice").await);
-        if n % 7 == 0 {
-            let wrapped = nostr_store::suite::world::wrap("alice", &n.to_string());
-            batch.push(world.admitted(&wrapped, "bob").await);
-        }
-    }
-    world.save(batch).await;
-    assert_eq!(store.stats().await.expect("stats").events, 2_400);
-    world.publish(&nostr_store::suite::world::vanish(START), "alice").await;
-    assert_eq!(store.stats().await.expect("stats").events, 1, "the request itself");
-    let ids: HashSet<_> = world.find("{}", nostr_store::suite::world::everyone()).await.into_iter().collect();
-    assert_eq!(ids.len(), 1);
-}
-
 /// Whoever saves may be dropped at any moment: no transaction stays open, and no connection is used again in the middle of
 /// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

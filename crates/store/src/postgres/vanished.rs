@@ -1,0 +1,116 @@
+//! What vanished keys left: hidden from the moment of the request on, and taken out by sweeps, some at a time.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::{Client, Transaction};
+use nostr_extensions::mls_gateway::deletion::vanishes;
+use nostr_protocol::{Kind, PublicKey, UnixSecs};
+
+use super::{
+    fail::Fail,
+    rows::{cursor, event, key, number, unsigned, without_content},
+};
+use crate::{
+    index::prefix,
+    shared::{hiding::Hiding, number_of},
+};
+
+/// Keys that one statement gives.
+const PENDING_KEYS_MAX: i64 = 1_000;
+
+/// With the head of the log in the same snapshot.
+const PENDING: &str = "select l.head, v.key, v.until from rnostr.log l left join lateral \
+    (select key, until from rnostr.vanished where pending and key > $1 order by key limit $2) v on true order by v.key";
+const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
+    and kind <> 62 and kind <> 450 order by created_at limit $3";
+const BY_PREFIX: &str = concat!(
+    "select e.cursor, i.age, i.id, ",
+    without_content!(),
+    " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
+        where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
+);
+/// As `REMOVE`, but leaves to others what they are about to take out: who writes never waits for who waits for it.
+const REMOVE_FREE: &str = "with free as (select cursor from rnostr.events where cursor = any($1::bigint[]) \
+        for update skip locked), \
+    gone as (delete from rnostr.events e using free where e.cursor = free.cursor \
+        returning e.created_at, e.id, e.prefixes), \
+    index as (delete from rnostr.event_index i \
+        using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
+        where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id) \
+    select count(*) from gone";
+const DONE: &str = "update rnostr.vanished set pending = false where key = $1 and until = $2";
+
+/// Reads which keys vanished and are not done with.
+pub(super) async fn learn(client: &Client, hiding: &Hiding) -> Result<HashMap<PublicKey, UnixSecs>, Fail> {
+    let statement = client.prepare_cached(PENDING).await?;
+    let (mut pending, mut head) = (HashMap::new(), None);
+    let mut behind = Vec::new();
+    loop {
+        let rows = client.query(&statement, &[&behind, &PENDING_KEYS_MAX]).await?;
+        for row in &rows {
+            // What vanished since the first snapshot may be missing in a later one.
+            head = Some(head.unwrap_or(cursor(row, "head")?));
+            if row.try_get::<_, Option<&[u8]>>("key")?.is_some() {
+                let key = key(row, "key")?;
+                behind = key.as_bytes().to_vec();
+                pending.insert(key, unsigned(row.try_get("until")?)?);
+            }
+        }
+        if (rows.len() as i64) < PENDING_KEYS_MAX {
+            break;
+        }
+    }
+    hiding.settle(&pending, head.ok_or(Fail::Corrupt("the log has no head"))?);
+    Ok(pending)
+}
+
+/// Takes out some of what a vanished key left, at most `events_max` events; how many. When nothing is left, the key is done
+/// with.
+pub(super) async fn take_out(
+    transaction: &Transaction<'_>,
+    key: &PublicKey,
+    until: UnixSecs,
+    events_max: usize,
+) -> Result<usize, Fail> {
+    let left = left_by(transaction, key, until, events_max).await?;
+    if left.is_empty() {
+        let done = transaction.prepare_cached(DONE).await?;
+        transaction.execute(&done, &[&key.as_bytes().as_slice(), &number(until)]).await?;
+        return Ok(0);
+    }
+    let remove = transaction.prepare_cached(REMOVE_FREE).await?;
+    let removed: i64 = transaction.query_one(&remove, &[&left]).await?.try_get(0)?;
+    Ok(usize::try_from(removed).unwrap_or(0))
+}
+
+/// Places of events that a vanished key left, at most `events_max`; none where none is left.
+async fn left_by(
+    transaction: &Transaction<'_>,
+    key: &PublicKey,
+    until: UnixSecs,
+    events_max: usize,
+) -> Result<Vec<i64>, Fail> {
+    let most = i64::try_from(events_max.max(1)).unwrap_or(i64::MAX);
+    let statement = transaction.prepare_cached(BY_AUTHOR).await?;
+    let rows = transaction.query(&statement, &[&key.as_bytes().as_slice(), &number(until), &most]).await?;
+    let mut left = rows.iter().map(|row| Ok(row.try_get("cursor")?)).collect::<Result<Vec<i64>, Fail>>()?;
+    let statement = transaction.prepare_cached(BY_PREFIX).await?;
+    for kind in [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP] {
+        let prefix = number_of(&prefix::reader(key, kind));
+        let (mut age, mut id) = (-number(until), Vec::<u8>::new());
+        // All under this prefix goes, but for what shares its number with another.
+        while left.len() < events_max {
+            let rows = transaction.query(&statement, &[&prefix, &age, &id, &most]).await?;
+            for row in &rows {
+                (age, id) = (row.try_get("age")?, row.try_get("id")?);
+                if vanishes(event(row)?.view(), key, until) {
+                    left.push(number(cursor(row, "cursor")?));
+                }
+            }
+            if (rows.len() as i64) < most {
+                break;
+            }
+        }
+    }
+    Ok(left)
+}

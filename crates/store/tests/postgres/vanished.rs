@@ -1,0 +1,87 @@
+//! What a vanished key left, over several processes: hidden from all at once, and taken out bit by bit.
+
+use std::sync::Arc;
+
+use nostr_store::{
+    Store,
+    moving::{Moving as _, Record},
+    postgres::Postgres,
+    suite::{
+        moving::{LARGE, pages},
+        world::{START, Subject, World, event, everyone, id_of, key, new, vanish, wrap},
+    },
+};
+
+use super::{Database, OPTIONS};
+
+fn world(store: Arc<dyn Store>) -> World {
+    World::new(Subject { store, keep: Box::new(()) })
+}
+
+async fn open(database: &Database) -> Arc<Postgres> {
+    Arc::new(Postgres::open(&database.0, OPTIONS).await.expect("the database opens"))
+}
+
+#[tokio::test]
+async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
+    let Some(database) = Database::new() else { return };
+    let [a, b] = [open(&database).await, open(&database).await];
+    let (here, there) = (world(a.clone()), world(b.clone()));
+    let mut batch = Vec::new();
+    for n in 0..2_100 {
+        batch.push(here.admitted(&event(1, &n.to_string()), "alice").await);
+        if n % 7 == 0 {
+            batch.push(here.admitted(&wrap("alice", &n.to_string()), "bob").await);
+        }
+    }
+    here.save(batch).await;
+    let one = id_of(&new(here.publish(&event(1, "one more"), "alice").await));
+    let cursors: Vec<u64> = (1..=2_401).collect();
+    let through = a.head();
+    new(here.publish(&vanish(START), "alice").await);
+    assert_eq!(a.stats().await.expect("stats").events, 2_402, "nothing is gone that long");
+    // Who follows the log hears of it, and hides what is there; so does who opens the store then.
+    b.after(through, 10).await.expect("the log");
+    let late = open(&database).await;
+    for (world, store) in [(&here, &a), (&there, &b), (&world(late.clone()), &late)] {
+        assert!(!world.holds(one).await);
+        assert_eq!(world.find("{}", everyone()).await.len(), 1);
+        assert!(store.events_at(&cursors).await.expect("events").is_empty());
+        let exported = pages(&**store, LARGE, START).await.concat();
+        assert_eq!(exported.iter().filter(|record| record.sort() == "event").count(), 1);
+    }
+    // Some at a time, by one of them; the others are told by nobody, and hide on.
+    assert_eq!(a.sweep(START, 500).await.expect("a sweep"), 500);
+    assert_eq!(a.stats().await.expect("stats").events, 1_902);
+    while a.sweep(START, 500).await.expect("a sweep") > 0 {}
+    assert_eq!(a.stats().await.expect("stats").events, 1, "the request itself");
+    assert_eq!(database.pending(), "0");
+    // It may vanish again.
+    new(here.publish(&event(1, "again").at(START + 5), "alice").await);
+    new(there.publish(&vanish(START + 6), "alice").await);
+    assert_eq!(there.find("{}", everyone()).await.len(), 2);
+    assert_eq!(database.pending(), "1");
+    while b.sweep(START, 500).await.expect("a sweep") > 0 {}
+    assert_eq!((database.pending().as_str(), b.stats().await.expect("stats").events), ("0", 2));
+}
+
+#[tokio::test]
+async fn a_key_that_vanished_elsewhere_is_hidden_in_every_process() {
+    let Some(database) = Database::new() else { return };
+    let [a, b] = [open(&database).await, open(&database).await];
+    let there = world(b.clone());
+    let id = id_of(&new(there.publish(&event(1, "note"), "alice").await));
+    let through = b.head();
+    a.import(vec![Record::Vanished { key: key("alice"), at: START }], START).await.expect("an import");
+    b.after(through, 10).await.expect("the log");
+    assert!(!there.holds(id).await);
+    assert!(there.find("{}", everyone()).await.is_empty());
+}
+
+impl Database {
+    /// How many keys are not done with.
+    fn pending(&self) -> String {
+        let count = "select count(*) from rnostr.vanished where pending";
+        rnostr_test_services::Postgres::shared().psql(&self.0, count).expect("psql")
+    }
+}
