@@ -232,6 +232,7 @@ part_processes_firestore() {
 
 part_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    export RUST_TEST_THREADS="$EMULATOR_TEST_THREADS"
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test firestore
     # From Firestore and into it.
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test moving

@@ -5,6 +5,7 @@ mod oracle;
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -95,10 +96,6 @@ impl Run {
         Self { relay, keys, groups, clients, subscriptions, oracle, made: Vec::new(), seq: 0 }
     }
 
-    fn reader(&self, connection: usize) -> Vec<String> {
-        hex(&READERS[connection].iter().map(|&n| &self.keys[n]).collect::<Vec<_>>())
-    }
-
     /// The event of a step; `None` for a step that is none.
     fn draft(&self, step: &Step) -> Option<Draft> {
         let key = |n: &usize| &self.keys[*n];
@@ -146,7 +143,7 @@ impl Run {
         // Each event is later than the one before, so that the order is known.
         let Some(draft) = self.draft(step) else { return };
         let event = draft.created_at(self.oracle.now - 100_000 + self.seq).sign();
-        let reader = self.reader(connection);
+        let reader = reader(&self.keys, connection);
         let answer = self.clients[connection].publish(&event).await;
         let taken = self.oracle.publish(&event, &reader);
         assert_eq!(answer.accepted, taken, "{step:?} by {connection}: {}", answer.reason);
@@ -156,17 +153,20 @@ impl Run {
 
     /// What came in live is the event just taken, for whom it is, and nothing else.
     async fn check_live(&mut self, taken: bool) {
-        for connection in 0..READERS.len() {
-            let reader = self.reader(connection);
-            for (n, filter) in self.subscriptions.iter().enumerate() {
-                let got = self.clients[connection].received(&n.to_string()).await;
-                let new = self.oracle.known.last().filter(|_| taken);
-                let due = new.filter(|_| !self.oracle.needs_key(filter, &reader));
-                let due = due.filter(|known| self.oracle.may_read(known, &reader, filter));
+        let Self { clients, subscriptions, oracle, keys, .. } = self;
+        let readers = clients.iter_mut().enumerate().map(async |(connection, client)| {
+            let reader = reader(keys, connection);
+            client.settle().await;
+            for (n, filter) in subscriptions.iter().enumerate() {
+                let got = client.here(&n.to_string());
+                let new = oracle.known.last().filter(|_| taken);
+                let due = new.filter(|_| !oracle.needs_key(filter, &reader));
+                let due = due.filter(|known| oracle.may_read(known, &reader, filter));
                 let due: Vec<Event> = due.map(|known| known.event.clone()).into_iter().collect();
                 assert_eq!(got, due, "live, connection {connection}, {filter}");
             }
-        }
+        });
+        join_all(readers).await;
     }
 
     fn filters(&self) -> Vec<Value> {
@@ -188,30 +188,37 @@ impl Run {
         filters
     }
 
-    /// REQ, COUNT and NIP-77 show what the oracle says.
+    /// REQ, COUNT and NIP-77 show what the oracle says; all readers ask at one time.
     async fn check_stored(&mut self) {
-        for filter in self.filters() {
-            for connection in 0..READERS.len() {
-                let reader = self.reader(connection);
-                let client = &mut self.clients[connection];
+        let filters = self.filters();
+        let Self { clients, oracle, keys, .. } = self;
+        let readers = clients.iter_mut().enumerate().map(async |(connection, client)| {
+            let reader = reader(keys, connection);
+            for filter in &filters {
                 let (stored, counted) =
-                    (client.ids(filter.clone()).await, client.count(std::slice::from_ref(&filter)).await);
+                    (client.ids(filter.clone()).await, client.count(std::slice::from_ref(filter)).await);
                 let synced = client.neg_ids(filter.clone()).await;
-                if self.oracle.needs_key(&filter, &reader) {
+                if oracle.needs_key(filter, &reader) {
                     let refusals = [stored.err(), counted.err(), synced.err()];
                     for reason in refusals {
                         assert!(reason.is_some_and(|reason| reason.starts_with("auth-required: ")), "{filter}");
                     }
                     continue;
                 }
-                let mut expected = self.oracle.stored(&reader, &filter);
+                let mut expected = oracle.stored(&reader, filter);
                 assert_eq!(stored.as_ref(), Ok(&expected), "REQ, connection {connection}, {filter}");
                 assert_eq!(counted, Ok(expected.len() as u64), "COUNT, connection {connection}, {filter}");
                 expected.sort_unstable();
                 assert_eq!(synced, Ok(expected), "NEG-OPEN, connection {connection}, {filter}");
             }
-        }
+        });
+        join_all(readers).await;
     }
+}
+
+/// The keys of a connection.
+fn reader(keys: &[Keys], connection: usize) -> Vec<String> {
+    hex(&READERS[connection].iter().map(|&n| &keys[n]).collect::<Vec<_>>())
 }
 
 fn hex(keys: &[&Keys]) -> Vec<String> {
@@ -221,8 +228,8 @@ fn hex(keys: &[&Keys]) -> Vec<String> {
 #[test]
 fn every_path_agrees() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    // A case takes a minute beside the emulator, which answers late.
-    let cases = if crate::support::backend::name() == "firestore" { 3 } else { 10 };
+    // A case takes a quarter of a minute beside the emulator, which answers late.
+    let cases = if crate::support::backend::name() == "firestore" { 4 } else { 10 };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     // Most of what a step says is of who does it; rosters and requests go over the admin's connection most of the time.
     let story = vec((step(), 0..READERS.len(), 0..4_usize), 10..40);

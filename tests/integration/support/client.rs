@@ -257,6 +257,11 @@ impl Client {
     /// All that came in under a subscription, and would have by now.
     pub async fn received(&mut self, sub: &str) -> Vec<Event> {
         self.settle().await;
+        self.here(sub)
+    }
+
+    /// What came in under a subscription so far.
+    pub fn here(&mut self, sub: &str) -> Vec<Event> {
         let is_event = |frame: &Value| frame[0] == "EVENT" && frame[1] == sub;
         let events = self.waiting.iter().filter(|frame| is_event(frame)).map(|frame| Event(frame[2].clone())).collect();
         self.waiting.retain(|frame| !is_event(frame));
