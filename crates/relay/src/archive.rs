@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Asker, GroupState, NostrGroupId, Query, Reader, Released, Scope, query::Position};
+use nostr_extensions::{Asker, GroupState, NostrGroupId, Query, Reader, Released, Scope, Sealed, query::Position};
 use nostr_protocol::{EventId, Filter, Rejection};
 use nostr_store::{Cursor, PageBounds, StoreError};
 
@@ -50,7 +50,6 @@ struct Current {
     query: Query,
     from: Option<Position>,
     left: u64,
-    group: Option<Arc<GroupState>>,
 }
 
 /// Why a read ends early.
@@ -101,7 +100,7 @@ impl<'a> Read<'a> {
                 None => {
                     let left = filter.limit.unwrap_or(self.limits.default).min(self.limits.max);
                     let query = plan(self.app, self.reader, filter).await?;
-                    Current { query, from: None, left, group: None }
+                    Current { query, from: None, left }
                 }
             };
             let searches = current.left > 0 && !filter.is_impossible() && current.query.finds_something();
@@ -137,15 +136,12 @@ impl<'a> Read<'a> {
         if !self.app.is_current() {
             return Err(ReadError::NotCurrent);
         }
+        // Asked anew for each page: a group may have changed since the last one.
+        let groups = Met::in_page(self.app, &page.events).await?;
         let asker = Asker::new(self.reader, filter);
         let mut released = Vec::with_capacity(page.events.len());
         for sealed in &page.events {
-            if let Some(id) = sealed.group()
-                && current.group.as_ref().is_none_or(|group| group.id != *id)
-            {
-                current.group = Some(self.app.groups.get(id).await?);
-            }
-            let Some(event) = self.app.gate.release(sealed, asker, current.group.as_deref(), now) else { continue };
+            let Some(event) = self.app.gate.release(sealed, asker, groups.of(sealed), now) else { continue };
             if self.filters.len() > 1 && !self.seen.insert(event.id()) {
                 continue;
             }
@@ -155,8 +151,6 @@ impl<'a> Read<'a> {
                 break;
             }
         }
-        // The next page asks for the groups' states anew: one may have changed in between.
-        current.group = None;
         if page.next.is_some() && current.left > 0 {
             current.from = page.next;
             self.current = Some(current);
@@ -164,6 +158,34 @@ impl<'a> Read<'a> {
             self.at += 1;
         }
         Ok(released)
+    }
+}
+
+/// The groups of a page's events, and their states.
+struct Met<'a> {
+    /// In ascending order.
+    ids: Vec<&'a NostrGroupId>,
+    states: Vec<Arc<GroupState>>,
+}
+
+impl<'a> Met<'a> {
+    async fn in_page(app: &App, page: &'a [Sealed]) -> Result<Self, StoreError> {
+        let mut ids: Vec<&NostrGroupId> = Vec::new();
+        for id in page.iter().filter_map(Sealed::group) {
+            // Most pages are of one group.
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let states = app.groups.get_all(&ids).await?;
+        Ok(Self { ids, states })
+    }
+
+    fn of(&self, sealed: &Sealed) -> Option<&GroupState> {
+        let place = self.ids.binary_search(&sealed.group()?).ok()?;
+        self.states.get(place).map(|state| &**state)
     }
 }
 
@@ -177,11 +199,10 @@ async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, Stor
     let mut groups = Vec::new();
     if scans.groups && filter.ids.is_none() {
         if filter.tags.contains_key(&b'h') {
-            for id in filter.tag_values(b'h').iter().filter_map(|h| NostrGroupId::parse(h)) {
-                if app.gate.may_scan(&*app.groups.get(&id).await?, asker) {
-                    groups.push(id);
-                }
-            }
+            groups.extend(filter.tag_values(b'h').iter().filter_map(|h| NostrGroupId::parse(h)));
+            let states = app.groups.get_all(&groups.iter().collect::<Vec<_>>()).await?;
+            let mut open = states.iter().map(|state| app.gate.may_scan(state, asker));
+            groups.retain(|_| open.next().unwrap_or(false));
         } else if !reader.is_anonymous() {
             groups = app.store.groups_of(reader.keys()).await?;
         }

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::try_join_all;
 use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, Source, gate::Touches};
 use nostr_protocol::Kind;
 use nostr_store::{Cursor, Store, StoreError};
@@ -24,6 +25,8 @@ use quick_cache::{Weighter, unsync::Cache};
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Groups that the cache is laid out for.
 const CACHE_GROUPS_EXPECTED: usize = 10_000;
+/// Most groups that one request loads at one time.
+const LOADS_TOGETHER_MAX: usize = 16;
 /// Most times that a load is tried again because a change overtook it.
 const LOADS_MAX: usize = 16;
 
@@ -112,6 +115,18 @@ impl Groups {
     /// Those of the store; the caller then treats the group as shut.
     pub async fn get(&self, id: &NostrGroupId) -> Result<Arc<GroupState>, StoreError> {
         self.get_at(id, Cursor::MAX).await
+    }
+
+    /// The states of several groups, in their order.
+    ///
+    /// # Errors
+    /// As [`Groups::get`], where one of them cannot be read.
+    pub async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<GroupState>>, StoreError> {
+        let mut states = Vec::with_capacity(ids.len());
+        for some in ids.chunks(LOADS_TOGETHER_MAX) {
+            states.extend(try_join_all(some.iter().map(|id| self.get(id))).await?);
+        }
+        Ok(states)
     }
 
     /// The state that decides about an event at `cursor`, asked by whoever follows the log and is there: that of before a

@@ -49,6 +49,31 @@ async fn a_group_message_reaches_a_member_on_another_instance() {
     pair.stop().await;
 }
 
+/// Who is in many groups waits for a few reads of them, and not for one behind the other.
+#[tokio::test]
+async fn the_groups_of_a_request_are_read_together() {
+    const GROUPS: usize = 40;
+    let pair = Pair::start().await;
+    let [alice, bob] = Keys::some();
+    let mut alices = Client::of(&pair.a, &[&alice]).await;
+    let mut admins = pair.admin_on_a().await;
+    for n in 0..GROUPS {
+        let group = format!("grp_{n}");
+        admins.publish(&roster(&pair.admin, &group, 1, "bootstrap", &[&alice, &bob]).sign()).await.ok();
+        alices.publish(&message(&group).sign()).await.ok();
+    }
+    let mut bobs = Client::of(&pair.b, &[&bob]).await;
+    let named: Vec<String> = (0..GROUPS).map(|n| format!("other_{n}")).collect();
+    for (filter, found) in [(json!({"kinds": [445]}), GROUPS), (json!({"kinds": [445], "#h": named}), 0)] {
+        pair.door_b.group_loads_most.store(0, Ordering::Relaxed);
+        pair.door_b.delay_ms.store(20, Ordering::Relaxed);
+        assert_eq!(bobs.ids(filter.clone()).await.expect("served").len(), found);
+        pair.door_b.delay_ms.store(0, Ordering::Relaxed);
+        assert_eq!(pair.door_b.group_loads_most.load(Ordering::Relaxed), 16, "{filter}");
+    }
+    pair.stop().await;
+}
+
 /// What is in no archive takes the same road.
 #[tokio::test]
 async fn ephemeral_events_reach_another_instance_once() {

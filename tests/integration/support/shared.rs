@@ -43,6 +43,9 @@ pub struct Door {
     pub hiccups: AtomicU64,
     /// So many further reads of a group's state fail.
     pub group_failures: AtomicU64,
+    /// Reads of a group's state that are under way, and the most that were.
+    pub group_loads: AtomicU64,
+    pub group_loads_most: AtomicU64,
     /// Whoever holds it for writing holds up `events_at`.
     pub fetching: RwLock<()>,
     /// Knocks do not arrive.
@@ -80,6 +83,8 @@ impl Shared {
             lost_rosters: AtomicBool::new(false),
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
+            group_loads: AtomicU64::new(0),
+            group_loads_most: AtomicU64::new(0),
             fetching: RwLock::new(()),
             loses_knocks: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
@@ -237,7 +242,11 @@ impl Store for Instance {
 
     fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
         Box::pin(async {
-            self.door.pass().await?;
+            let loads = self.door.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
+            self.door.group_loads_most.fetch_max(loads, Ordering::Relaxed);
+            let passed = self.door.pass().await;
+            self.door.group_loads.fetch_sub(1, Ordering::Relaxed);
+            passed?;
             if take_one(&self.door.group_failures) {
                 return Err(StoreError::Unavailable("the test says so".into()));
             }

@@ -309,10 +309,11 @@ fn a_wrong_variable_is_named() {
             ("RNOSTR_WHAT__EVER", "1"),
             "RNOSTR_WHAT__EVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as RNOSTR_SERVER__PORT",
         ),
-        (("PORT", "http"), "PORT: server.port: out of range; write a whole number from 0 to 65535"),
+        (("PORT", "65536"), "PORT: server.port: out of range; write a whole number from 0 to 65535"),
+        (("PORT", "http"), "PORT: server.port: not a whole number; write a whole number from 0 to 65535"),
         (
             ("RNOSTR_SERVER__PORT", ""),
-            "RNOSTR_SERVER__PORT: server.port: out of range; write a whole number from 0 to 65535",
+            "RNOSTR_SERVER__PORT: server.port: not a whole number; write a whole number from 0 to 65535",
         ),
         (("NOSTR_AUTH_REQUIRED", "maybe"), "NOSTR_AUTH_REQUIRED: auth.enabled: not true or false; write true or false"),
         (

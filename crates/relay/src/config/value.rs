@@ -90,7 +90,14 @@ impl Value {
         let right = format!("a whole number from {} to {}", range.start(), range.end());
         let number = match self {
             Self::Integer(number) => Some(*number),
-            Self::Variable(text) => text.replace('_', "").parse().ok(),
+            Self::Variable(text) => {
+                let text = text.replace('_', "");
+                let digits = text.strip_prefix('-').unwrap_or(&text);
+                if digits.is_empty() || digits.bytes().any(|byte| !byte.is_ascii_digit()) {
+                    return Err(Problem::new(format!("not a whole number; write {right}")));
+                }
+                text.parse().ok()
+            }
             Self::Text(_) => return Err(self.wrong(&format!("{right}, without quotes"))),
             other => return Err(other.wrong(&right)),
         };

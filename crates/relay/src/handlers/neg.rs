@@ -100,14 +100,12 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
     let negentropy =
         Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
-    let mut groups = Vec::new();
     let asker = Asker::new(&session.reader, &filter);
-    for group in met {
-        // What is open to a reader for another reason, as a gift wrap to its recipient, is not shut with the group.
-        if app.gate.may_scan(&*app.groups.get(&group).await.map_err(ReadError::from)?, asker) {
-            groups.push(group);
-        }
-    }
+    let met: Vec<NostrGroupId> = met.into_iter().collect();
+    let states = app.groups.get_all(&met.iter().collect::<Vec<_>>()).await.map_err(ReadError::from)?;
+    // What is open to a reader for another reason, as a gift wrap to its recipient, is not shut with the group.
+    let is_open = |(group, state): (_, Arc<_>)| app.gate.may_scan(&state, asker).then_some(group);
+    let groups = met.into_iter().zip(states).filter_map(is_open).collect();
     Ok(Open { negentropy, filter, groups, _places: places })
 }
 
@@ -137,11 +135,6 @@ async fn still_open(session: &Session, id: &str) -> bool {
         return false;
     }
     let asker = Asker::new(&session.reader, &open.filter);
-    for group in &open.groups {
-        match session.app.groups.get(group).await {
-            Ok(state) if session.app.gate.may_scan(&state, asker) => {}
-            _ => return false,
-        }
-    }
-    true
+    let states = session.app.groups.get_all(&open.groups.iter().collect::<Vec<_>>()).await;
+    states.is_ok_and(|states| states.iter().all(|state| session.app.gate.may_scan(state, asker)))
 }

@@ -1,7 +1,6 @@
 //! Several processes over one database, all at once.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };

@@ -80,7 +80,7 @@ pub(super) const MLS_GATEWAY: &[Key] = &[
         "Most connections of an instance to `cloudsql`; one more listens.",
         |c, v| put(&mut c.mls_gateway.max_connections, v.integer(2..=1_000).map(Some)),
     ),
-    key("firestore_batch_size", "500", "writes", "Most writes of one commit to `firestore`.", |c, v| {
+    key("firestore_batch_size", "500", "writes", "Most writes of one commit to `firestore`, 20 to 500.", |c, v| {
         put(&mut c.mls_gateway.firestore_batch_size, v.integer(20..=500))
     }),
     key(
