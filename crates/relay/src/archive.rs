@@ -199,10 +199,8 @@ async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, Stor
     let mut groups = Vec::new();
     if scans.groups && filter.ids.is_none() {
         if filter.tags.contains_key(&b'h') {
-            groups.extend(filter.tag_values(b'h').iter().filter_map(|h| NostrGroupId::parse(h)));
-            let states = app.groups.get_all(&groups.iter().collect::<Vec<_>>()).await?;
-            let mut open = states.iter().map(|state| app.gate.may_scan(state, asker));
-            groups.retain(|_| open.next().unwrap_or(false));
+            let named = filter.tag_values(b'h').iter().filter_map(|h| NostrGroupId::parse(h)).collect();
+            groups = app.groups.filter(named, |state| app.gate.may_scan(state, asker)).await?;
         } else if !reader.is_anonymous() {
             groups = app.store.groups_of(reader.keys()).await?;
         }

@@ -20,12 +20,13 @@ use nostr_protocol::Kind;
 use nostr_store::{Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
+use tokio::sync::Semaphore;
 
 /// Most bytes of cached states, by estimate.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Groups that the cache is laid out for.
 const CACHE_GROUPS_EXPECTED: usize = 10_000;
-/// Most groups that one request loads at one time.
+/// Most groups that requests load at one time, so that who follows the log and who writes do not wait long behind them.
 const LOADS_TOGETHER_MAX: usize = 16;
 /// Most times that a load is tried again because a change overtook it.
 const LOADS_MAX: usize = 16;
@@ -36,6 +37,8 @@ pub struct Groups {
     /// The most age of a cached state.
     ttl: Duration,
     inner: Mutex<Inner>,
+    /// For requests.
+    loads: Semaphore,
     applied: AtomicU64,
 }
 
@@ -106,7 +109,13 @@ impl Groups {
     pub fn new(store: Arc<dyn Store>, ttl: Duration) -> Self {
         let applied = AtomicU64::new(store.head());
         let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, Bytes);
-        Self { store, ttl, inner: Mutex::new(Inner { cache, changed_at: 0 }), applied }
+        Self {
+            store,
+            ttl,
+            inner: Mutex::new(Inner { cache, changed_at: 0 }),
+            loads: Semaphore::new(LOADS_TOGETHER_MAX),
+            applied,
+        }
     }
 
     /// The state of a group, no older than the last change that was noted.
@@ -117,16 +126,38 @@ impl Groups {
         self.get_at(id, Cursor::MAX).await
     }
 
-    /// The states of several groups, in their order.
+    /// The states of the groups of a page, in their order.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
     pub async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<GroupState>>, StoreError> {
-        let mut states = Vec::with_capacity(ids.len());
+        let get = async |id: &&NostrGroupId| match self.cached(id, Cursor::MAX) {
+            Some(state) => Ok(state),
+            None => {
+                let _place = self.loads.acquire().await;
+                self.get(id).await
+            }
+        };
+        try_join_all(ids.iter().map(get)).await
+    }
+
+    /// Those of the groups whose states pass; of any number of them, few are held at one time.
+    ///
+    /// # Errors
+    /// As [`Groups::get`], where one of them cannot be read.
+    pub async fn filter(
+        &self,
+        mut ids: Vec<NostrGroupId>,
+        passes: impl Fn(&GroupState) -> bool,
+    ) -> Result<Vec<NostrGroupId>, StoreError> {
+        let mut verdicts = Vec::with_capacity(ids.len());
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
-            states.extend(try_join_all(some.iter().map(|id| self.get(id))).await?);
+            let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
+            verdicts.extend(states.iter().map(|state| passes(state)));
         }
-        Ok(states)
+        let mut verdicts = verdicts.into_iter();
+        ids.retain(|_| verdicts.next().unwrap_or(false));
+        Ok(ids)
     }
 
     /// The state that decides about an event at `cursor`, asked by whoever follows the log and is there: that of before a

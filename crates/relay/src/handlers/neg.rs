@@ -101,11 +101,9 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<Open, R
         Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
     let asker = Asker::new(&session.reader, &filter);
-    let met: Vec<NostrGroupId> = met.into_iter().collect();
-    let states = app.groups.get_all(&met.iter().collect::<Vec<_>>()).await.map_err(ReadError::from)?;
     // What is open to a reader for another reason, as a gift wrap to its recipient, is not shut with the group.
-    let is_open = |(group, state): (_, Arc<_>)| app.gate.may_scan(&state, asker).then_some(group);
-    let groups = met.into_iter().zip(states).filter_map(is_open).collect();
+    let open = app.groups.filter(met.into_iter().collect(), |state| app.gate.may_scan(state, asker));
+    let groups = open.await.map_err(ReadError::from)?;
     Ok(Open { negentropy, filter, groups, _places: places })
 }
 
@@ -135,6 +133,7 @@ async fn still_open(session: &Session, id: &str) -> bool {
         return false;
     }
     let asker = Asker::new(&session.reader, &open.filter);
-    let states = session.app.groups.get_all(&open.groups.iter().collect::<Vec<_>>()).await;
-    states.is_ok_and(|states| states.iter().all(|state| session.app.gate.may_scan(state, asker)))
+    let gate = &session.app.gate;
+    let still = session.app.groups.filter(open.groups.clone(), |state| gate.may_scan(state, asker)).await;
+    still.is_ok_and(|still| still.len() == open.groups.len())
 }

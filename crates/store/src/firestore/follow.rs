@@ -118,7 +118,7 @@ impl Inner {
             let is_late = part.read_at.saturating_sub(log.time) > EPHEMERAL_SECS * SEC;
             for (place, logged) in log.places().filter(|(place, _)| *place > cursor && *place <= known_to) {
                 if let Some((key, until)) = logged.vanished {
-                    self.hiding.learn(key, until, log.time);
+                    self.hiding.learn(&[(key, until)], log.time);
                 }
                 has_gap |= logged.is_mark();
                 if logged.whole.is_none() || !is_late {

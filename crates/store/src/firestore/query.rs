@@ -195,10 +195,14 @@ pub(super) fn log_before(names: &Names, before: Micros, limit: usize) -> Structu
 }
 
 /// Keys that vanished and whose events are not all gone.
-pub(super) fn vanished_pending(names: &Names, limit: usize) -> StructuredQuery {
-    Asked::of(names, Collection::Vanished)
+pub(super) fn vanished_pending(names: &Names, behind: Option<&str>, limit: usize) -> StructuredQuery {
+    let mut asked = Asked::of(names, Collection::Vanished)
         .only(field::PENDING, Operator::Equal, ValueType::BooleanValue(true))
-        .most(limit)
+        .by(field::NAME, Direction::Ascending);
+    if let Some(name) = behind {
+        asked = asked.behind(vec![ValueType::ReferenceValue(name.to_owned())]);
+    }
+    asked.most(limit)
 }
 
 /// Groups, or parts of large groups, of which one of these keys is a member.

@@ -236,9 +236,7 @@ impl Inner {
                 self.places.keep(clock::cursor(time, place), Place::Stored(put.event.id()));
             }
         }
-        for (key, until) in &changes.vanished {
-            self.hiding.learn(*key, *until, time);
-        }
+        self.hiding.learn(&changes.vanished, time);
         for (group, epoch) in &changes.epochs {
             self.epochs.rise(group, *epoch);
         }

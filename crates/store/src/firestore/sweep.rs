@@ -23,7 +23,7 @@ use super::{
 const SWEEP_EVENTS_MAX: usize = 400;
 /// Most such calls of one sweep.
 const SWEEP_ROUNDS_MAX: usize = 50;
-/// Most keys that vanished of which one sweep looks for events.
+/// Most keys that vanished that one query gives, and of which one sweep looks for events.
 const VANISHED_MAX: usize = 1_000;
 /// Most events of a vanished key that are read at one time.
 const SEARCHED_MAX: usize = 400;
@@ -59,23 +59,28 @@ impl Inner {
         Ok(removed)
     }
 
-    /// Reads which keys vanished and are not done with.
+    /// Reads which keys vanished and are not done with; gives the first [`VANISHED_MAX`].
     pub(super) async fn learn_vanished(&self) -> Result<Found, Fail> {
-        let pending = self.client.query(query::vanished_pending(&self.names, VANISHED_MAX)).await?;
-        let keys = pending
-            .documents
-            .iter()
-            .filter_map(|document| Some((PublicKey::from_hex(id_of(document))?, document.secs("until")?)));
-        let keys: HashMap<PublicKey, UnixSecs> = keys.collect();
-        // Where there are more than were read, none of those that are known is done with for sure.
-        if pending.documents.len() < VANISHED_MAX {
-            self.hiding.settle(&keys, pending.read_at);
-        } else {
-            for (key, until) in keys {
-                self.hiding.learn(key, until, pending.read_at);
+        let read = async |behind: Option<&str>| {
+            self.client.query(query::vanished_pending(&self.names, behind, VANISHED_MAX)).await
+        };
+        let first = read(None).await?;
+        let mut keys: HashMap<PublicKey, UnixSecs> = HashMap::new();
+        let mut next = None;
+        loop {
+            let documents = next.as_ref().map_or(&first.documents, |page: &Found| &page.documents);
+            let pending = documents
+                .iter()
+                .filter_map(|document| Some((PublicKey::from_hex(id_of(document))?, document.secs("until")?)));
+            keys.extend(pending);
+            match documents.last().filter(|_| documents.len() >= VANISHED_MAX) {
+                Some(last) => next = Some(read(Some(&last.name)).await?),
+                None => break,
             }
         }
-        Ok(pending)
+        // What vanished since the first read may be missing in a later one.
+        self.hiding.settle(&keys, first.read_at);
+        Ok(first)
     }
 
     async fn remove_expired(&self, expired: Found) -> Result<usize, Fail> {

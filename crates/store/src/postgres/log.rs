@@ -35,11 +35,13 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
         where group_id = g.id) m on true";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
+/// What lies behind a cursor. Who does not know what vanished up to it, as it did not follow for a while, learns it here.
 pub(super) async fn after(
     client: &Client,
     behind: Cursor,
     entries_max: usize,
     hiding: &Hiding,
+    knows: bool,
 ) -> Result<LogPage, Fail> {
     let statement = client.prepare_cached(AFTER).await?;
     let most = i64::try_from(entries_max).unwrap_or(i64::MAX);
@@ -65,7 +67,8 @@ pub(super) async fn after(
             None => Touches::Nothing,
         };
         if row.try_get::<_, Option<&[u8]>>("vanished")?.is_some() {
-            hiding.learn(key(row, "vanished")?, unsigned(row.try_get("created_at")?)?, cursor(row, "cursor")?);
+            let vanished = (key(row, "vanished")?, unsigned(row.try_get("created_at")?)?);
+            hiding.learn(&[vanished], cursor(row, "cursor")?);
         }
         has_mark |= kind == MARK_KIND;
         let routes: Vec<i64> = row.try_get("routes")?;
@@ -78,14 +81,15 @@ pub(super) async fn after(
             sealed: None,
         });
     }
-    if has_mark {
-        // Which keys vanished by an import is not said by its entry.
-        vanished::learn(client, hiding).await?;
-    }
     let (through, is_head) = match entries.last() {
         Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
         _ => (head, true),
     };
+    if has_mark || !is_head || !knows {
+        // Which keys vanished by an import is not said by its entry; and what lies further on in the log hides already
+        // what lies here.
+        vanished::learn(client, hiding).await?;
+    }
     Ok(LogPage { entries, through, is_head })
 }
 

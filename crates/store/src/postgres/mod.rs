@@ -25,13 +25,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Client, Pool};
 use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, broadcast, watch},
     task::JoinHandle,
@@ -44,11 +45,14 @@ use self::{
 };
 use crate::{
     Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, TOLD_WAITING_MAX,
-    shared::{changes::Changes, hiding::Hiding},
+    shared::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
 /// Longest wait for one call.
 const CALL_SECS_MAX: Duration = Duration::from_secs(8);
+
+/// For how long what an import said in the log can be read there for sure: half as long as it is kept.
+const STILL_KNOWN_SECS_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
 
 /// How a database is used.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ pub struct Postgres {
     /// then be of commits that never were, and stays so when the log has grown again.
     went_back: AtomicBool,
     hiding: Hiding,
+    /// When the log was last read.
+    followed: Mutex<Instant>,
     /// So that reads of the archive leave a connection to who follows the log and who writes.
     scans: Semaphore,
     notifies: bool,
@@ -139,6 +145,7 @@ impl Postgres {
             head,
             went_back: AtomicBool::new(false),
             hiding,
+            followed: Mutex::new(Instant::now()),
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
             knocks,
@@ -155,9 +162,7 @@ impl Postgres {
     /// Takes note of what is durable now, `head` being the log's before it.
     fn committed(&self, changes: &Changes, head: Cursor) {
         let head = head + changes.places();
-        for (key, until) in &changes.vanished {
-            self.hiding.learn(*key, *until, head);
-        }
+        self.hiding.learn(&changes.vanished, head);
         self.knows_of(head);
     }
 
@@ -190,15 +195,19 @@ impl Store for Postgres {
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let _place = self.scans.acquire().await;
-            let hidden = self.hiding.now();
-            let scan = scan::Scan { query, from, up_to, bounds, now, hidden };
-            self.call(async move |client| scan.page(client).await).await
+            self.call(async move |client| {
+                let hidden = self.hiding.now();
+                scan::Scan { query, from, up_to, bounds, now, hidden }.page(client).await
+            })
+            .await
         })
     }
 
     fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         Box::pin(async move {
-            let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding).await;
+            let asked = Instant::now();
+            let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
+            let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
             let page = match self.went_back.load(Ordering::Acquire) {
                 true => Err(Fail::WentBack),
                 false => self.with_client(read).await,
@@ -207,14 +216,14 @@ impl Store for Postgres {
                 self.went_back.store(true, Ordering::Release);
             }
             let page = page.map_err(|fail| fail.to_store_error())?;
+            *self.followed.lock() = asked;
             self.knows_of(page.through);
             Ok(page)
         })
     }
 
     fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        let hidden = self.hiding.now();
-        Box::pin(self.call(async move |client| log::events_at(client, cursors, &hidden).await))
+        Box::pin(self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await))
     }
 
     fn head(&self) -> Cursor {
@@ -238,8 +247,7 @@ impl Store for Postgres {
     }
 
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let hidden = self.hiding.now();
-        Box::pin(self.call(async move |client| log::holds(client, id, &hidden).await))
+        Box::pin(self.call(async move |client| log::holds(client, id, &self.hiding.now()).await))
     }
 
     fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {

@@ -181,8 +181,7 @@ impl Moving for Postgres {
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        let hidden = self.hiding.now();
-        Box::pin(self.call(async move |client| page(client, from, bounds, now, &hidden).await))
+        Box::pin(self.call(async move |client| page(client, from, bounds, now, &self.hiding.now()).await))
     }
 
     fn import(

@@ -40,6 +40,11 @@ const REMOVE_FREE: &str = "with free as (select cursor from rnostr.events where 
     select count(*) from gone";
 const DONE: &str = "update rnostr.vanished set pending = false where key = $1 and until = $2";
 
+/// The numbers of the prefixes under which lies what a vanished key takes along that is not its own.
+pub(super) fn prefixes_for(key: &PublicKey) -> [i64; 3] {
+    [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP].map(|kind| number_of(&prefix::reader(key, kind)))
+}
+
 /// Reads which keys vanished and are not done with.
 pub(super) async fn learn(client: &Client, hiding: &Hiding) -> Result<HashMap<PublicKey, UnixSecs>, Fail> {
     let statement = client.prepare_cached(PENDING).await?;
@@ -95,8 +100,7 @@ async fn left_by(
     let rows = transaction.query(&statement, &[&key.as_bytes().as_slice(), &number(until), &most]).await?;
     let mut left = rows.iter().map(|row| Ok(row.try_get("cursor")?)).collect::<Result<Vec<i64>, Fail>>()?;
     let statement = transaction.prepare_cached(BY_PREFIX).await?;
-    for kind in [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP] {
-        let prefix = number_of(&prefix::reader(key, kind));
+    for prefix in prefixes_for(key) {
         let (mut age, mut id) = (-number(until), Vec::<u8>::new());
         // All under this prefix goes, but for what shares its number with another.
         while left.len() < events_max {

@@ -6,6 +6,7 @@ use super::{
     fail::Fail,
     pipeline::{Pipeline, Transaction, parameters},
     rows::{end, number},
+    vanished::prefixes_for,
 };
 use crate::{
     Cursor,
@@ -36,8 +37,12 @@ pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, p
     on conflict (target, deleter) do update set public = excluded.public";
 const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
-const VANISH: &str = "insert into rnostr.vanished (key, until, pending) values ($1, $2, true) \
-    on conflict (key) do update set until = greatest(vanished.until, excluded.until), pending = true";
+/// What a key left is looked for by its own events and under the prefixes of what is for it.
+const VANISH: &str = "insert into rnostr.vanished (key, until, pending) select $1, $2, \
+        exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> 62 and kind <> 450) \
+        or exists (select from rnostr.event_index where prefix = any($3::bigint[]) and age >= -$2::bigint) \
+    on conflict (key) do update set until = greatest(vanished.until, excluded.until), \
+        pending = vanished.pending or excluded.pending";
 const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps) values ($1, $2, $3, $4) \
     on conflict (id) do update set record = excluded.record, by_wraps = excluded.by_wraps";
 const REMOVE_MEMBERS: &str = "delete from rnostr.members where group_id = $1 and key = any($2::bytea[])";
@@ -82,7 +87,7 @@ pub(super) async fn write(
         pipeline.add(BURY_ADDRESS, parameters![address.to_vec(), number(*until)]);
     }
     for (key, at) in &changes.vanished {
-        pipeline.add(VANISH, parameters![key.as_bytes().to_vec(), number(*at)]);
+        pipeline.add(VANISH, parameters![key.as_bytes().to_vec(), number(*at), prefixes_for(key).to_vec()]);
     }
     for change in &changes.groups {
         put_group(&mut pipeline, change)?;

@@ -19,12 +19,14 @@ pub(crate) struct Hiding(ArcSwap<Known>);
 pub(crate) struct Hidden(Arc<Known>);
 
 impl Hiding {
-    /// A key vanished, with all up to `until`, by a commit of this place.
-    pub(crate) fn learn(&self, key: PublicKey, until: UnixSecs, committed: u64) {
+    /// These keys vanished, each with all up to its time, by a commit of this place.
+    pub(crate) fn learn(&self, keys: &[(PublicKey, UnixSecs)], committed: u64) {
+        if keys.is_empty() {
+            return;
+        }
         self.0.rcu(|known| {
             let mut known = Known::clone(known);
-            let entry = known.entry(key).or_default();
-            *entry = (entry.0.max(until), entry.1.max(committed));
+            note(&mut known, keys.iter().copied(), committed);
             known
         });
     }
@@ -34,10 +36,8 @@ impl Hiding {
         self.0.rcu(|known| {
             let later = known.iter().filter(|(_, (_, committed))| *committed > read_at);
             let mut next: Known = later.map(|(key, what)| (*key, *what)).collect();
-            for (key, until) in pending {
-                let entry = next.entry(*key).or_default();
-                entry.0 = entry.0.max(*until);
-            }
+            // With the place where they were read: who read before that knows less, however late it comes.
+            note(&mut next, pending.iter().map(|(key, until)| (*key, *until)), read_at);
             next
         });
     }
@@ -48,6 +48,13 @@ impl Hiding {
     }
 }
 
+fn note(known: &mut Known, keys: impl Iterator<Item = (PublicKey, UnixSecs)>, place: u64) {
+    for (key, until) in keys {
+        let entry = known.entry(key).or_default();
+        *entry = (entry.0.max(until), entry.1.max(place));
+    }
+}
+
 impl Hidden {
     /// Whether an event is gone for every reader, if not yet from the store. A request to vanish stays itself.
     pub(crate) fn hides(&self, event: EventRef<'_>) -> bool {
@@ -55,6 +62,38 @@ impl Hidden {
             return false;
         }
         let takes = |key: &PublicKey| self.0.get(key).is_some_and(|(until, _)| vanishes(event, key, *until));
-        takes(&event.pubkey()) || recipients(event).iter().any(takes)
+        let has_recipients = matches!(event.kind(), Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP);
+        takes(&event.pubkey()) || (has_recipients && recipients(event).iter().any(takes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr_protocol::testing::{EventBuilder, keypair};
+
+    use super::*;
+
+    fn hides(hiding: &Hiding, name: &str) -> bool {
+        let event = EventBuilder::new(1).at(5).sign(&keypair(name));
+        hiding.now().hides(event.event().view())
+    }
+
+    fn of(names: &[&str]) -> HashMap<PublicKey, UnixSecs> {
+        let key = |name: &&str| EventBuilder::new(1).sign(&keypair(name)).event().pubkey();
+        names.iter().map(|name| (key(name), 10)).collect()
+    }
+
+    #[test]
+    fn who_read_earlier_and_comes_later_takes_nothing_back() {
+        let hiding = Hiding::default();
+        hiding.settle(&of(&["alice", "bob"]), 7);
+        hiding.settle(&of(&["bob"]), 6);
+        assert!(hides(&hiding, "alice") && hides(&hiding, "bob"));
+        hiding.settle(&of(&["bob"]), 7);
+        assert!(!hides(&hiding, "alice") && hides(&hiding, "bob"));
+        let carol: Vec<_> = of(&["carol"]).into_iter().collect();
+        hiding.learn(&carol, 9);
+        hiding.settle(&of(&[]), 8);
+        assert!(hides(&hiding, "carol") && !hides(&hiding, "bob"));
     }
 }

@@ -85,3 +85,31 @@ impl Database {
         rnostr_test_services::Postgres::shared().psql(&self.0, count).expect("psql")
     }
 }
+
+#[tokio::test]
+async fn who_reads_the_log_late_is_shown_nothing_that_is_gone_by_then() {
+    let Some(database) = Database::new() else { return };
+    let [a, b] = [open(&database).await, open(&database).await];
+    let here = world(a.clone());
+    let note = new(here.publish(&event(1, "note"), "alice").await);
+    new(here.publish(&event(1, "another"), "bob").await);
+    new(here.publish(&vanish(START), "alice").await);
+    let page = b.after(note.cursor() - 1, 1).await.expect("a page");
+    assert_eq!(page.entries.len(), 1);
+    assert!(b.events_at(&[note.cursor()]).await.expect("events").is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_left_nothing_is_done_with_at_once() {
+    let Some(database) = Database::new() else { return };
+    let here = world(open(&database).await);
+    new(here.publish(&vanish(START), "nobody").await);
+    assert_eq!(database.pending(), "0");
+    here.send(&wrap("alice", "to her"), "throw-away", "bob").await;
+    new(here.publish(&event(1, "his"), "bob").await);
+    for name in ["alice", "bob"] {
+        new(here.publish(&vanish(START), name).await);
+    }
+    assert_eq!(database.pending(), "2");
+    assert!(matches!(here.publish(&event(1, "again").at(START), "nobody").await, nostr_store::Saved::Deleted));
+}
