@@ -81,6 +81,7 @@ fn write(config: &Config, to: &End, out: &mut dyn Write, begun: Option<Begun>) -
         })
     })
 }
+
 /// What is at the place where the export goes.
 enum Open {
     Whole(Counts),

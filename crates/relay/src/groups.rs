@@ -160,6 +160,20 @@ impl Groups {
         Ok(ids)
     }
 
+    /// Whether the states of all these groups pass; it looks no further than to the first few of which one does not.
+    ///
+    /// # Errors
+    /// As [`Groups::get`], where one of them cannot be read.
+    pub async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&GroupState) -> bool) -> Result<bool, StoreError> {
+        for some in ids.chunks(LOADS_TOGETHER_MAX) {
+            let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
+            if !states.iter().all(|state| passes(state)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The state that decides about an event at `cursor`, asked by whoever follows the log and is there: that of before a
     /// change which this process has made further on, where it is still known, else the latest.
     ///

@@ -134,6 +134,6 @@ async fn still_open(session: &Session, id: &str) -> bool {
     }
     let asker = Asker::new(&session.reader, &open.filter);
     let gate = &session.app.gate;
-    let still = session.app.groups.filter(open.groups.clone(), |state| gate.may_scan(state, asker)).await;
-    still.is_ok_and(|still| still.len() == open.groups.len())
+    // A group whose state cannot be read is shut.
+    session.app.groups.all(&open.groups, |state| gate.may_scan(state, asker)).await.unwrap_or(false)
 }
