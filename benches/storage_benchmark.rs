@@ -18,7 +18,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nostr_extensions::{
-    Admitted, GroupState, GroupStatus, NostrGroupId, Policy, Query, Reader, Scope, Writer,
+    Admitted, Group, GroupStatus, NostrGroupId, Policy, Publisher, Query, Reader, Scope,
     admit::{admit, group_of},
 };
 use nostr_protocol::{Filter, PublicKey, Unverified, Verified, auth::RelayNames, hex};
@@ -63,8 +63,8 @@ fn group(n: u64) -> NostrGroupId {
 fn admitted(event: Verified, status: GroupStatus) -> Admitted {
     let reader = Reader::new(&[main_key()]);
     let policy = Policy { admin_keys: [main_key()].into(), ..Policy::default() };
-    let state = group_of(event.event()).map(|id| GroupState { id, status });
-    let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+    let state = group_of(event.event()).map(|id| Group { id, status });
+    let writer = Publisher { reader: &reader, names: &RelayNames::Loopback };
     admit(event, writer, &policy, state.as_ref(), NOW).expect("an event that is admitted")
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use nostr_extensions::{GroupState, GroupStatus, Policy, Reader, Writer, admit};
+use nostr_extensions::{Group, GroupStatus, Policy, Publisher, Reader, admit};
 use nostr_protocol::{
     auth::RelayNames,
     testing::{EventBuilder, public_key, random_keypair},
@@ -90,7 +90,7 @@ fn open(dir: &TempDir) -> Embedded {
 /// Fills a store with messages of `groups` unlisted groups.
 async fn fill(store: &Embedded, events: usize, groups: usize) {
     let (policy, reader, names) = (Policy::default(), Reader::default(), RelayNames::Loopback);
-    let writer = Writer { reader: &reader, names: &names };
+    let writer = Publisher { reader: &reader, names: &names };
     let now = now();
     let keypair = random_keypair();
     let content = "A".repeat(120);
@@ -99,10 +99,8 @@ async fn fill(store: &Embedded, events: usize, groups: usize) {
             let group = group(n % groups);
             let created_at = now - 86_400 + (n * 86_400 / events) as u64;
             let event = EventBuilder::new(445).tag(&["h", &group]).content(format!("{content}{n}")).at(created_at);
-            let state = GroupState {
-                id: nostr_extensions::NostrGroupId::parse(&group).unwrap(),
-                status: GroupStatus::Unlisted,
-            };
+            let state =
+                Group { id: nostr_extensions::NostrGroupId::parse(&group).unwrap(), status: GroupStatus::Unlisted };
             admit::admit(unsigned(&event.json(&keypair)), writer, &policy, Some(&state), now).unwrap()
         });
         for saved in store.save(batch.collect()).await {
@@ -196,7 +194,7 @@ async fn managed_group(store: &Embedded, member: &secp256k1::Keypair) {
     let save = async |event: EventBuilder, by: &secp256k1::Keypair, reader: &secp256k1::Keypair| {
         let (state, _) = store.group(&id).await.unwrap();
         let reader = Reader::new(&[public_key(reader)]);
-        let writer = Writer { reader: &reader, names: &names };
+        let writer = Publisher { reader: &reader, names: &names };
         let event = admit::admit(event.at(now).sign(by), writer, &policy, Some(&state), now).unwrap();
         assert!(matches!(store.save(vec![event]).await[0], Ok(nostr_store::Saved::New(_))));
     };

@@ -12,7 +12,7 @@ use crate::{
     gate::Reader,
     mls_gateway::{
         deletion, gift_wrap,
-        group::{GroupState, NostrGroupId, RosterChange, SeenEpoch, WrapChange},
+        group::{Group, NostrGroupId, RosterChange, SeenEpoch, WrapChange},
         group_message, key_package, key_package_request, noise_dm, roster, welcome,
     },
     policy::Policy,
@@ -25,7 +25,7 @@ pub const NEVER: UnixSecs = u64::MAX;
 
 /// Who publishes, and over which connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Writer<'a> {
+pub struct Publisher<'a> {
     /// The reader of the connection.
     pub reader: &'a Reader,
     /// How this connection may name the relay, for NIP-62.
@@ -34,7 +34,7 @@ pub struct Writer<'a> {
 
 /// How an event is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum Persistence {
     /// Stored and found by queries.
     Stored,
     /// Durable in the short-lived log that feeds live delivery, found by no query.
@@ -60,7 +60,7 @@ pub enum Effect {
     /// A KeyPackage; one of kind 30443 replaces as well.
     KeyPackage {
         /// What the directory knows about it.
-        entry: key_package::Entry,
+        entry: key_package::DirectoryEntry,
         /// The `d` value of a 30443.
         identifier: Option<Box<str>>,
     },
@@ -87,7 +87,7 @@ pub struct Admitted {
     event: Event,
     received_at: UnixSecs,
     expires_at: UnixSecs,
-    keep: Keep,
+    persistence: Persistence,
     effect: Effect,
 }
 
@@ -112,8 +112,8 @@ impl Admitted {
 
     /// How it is kept.
     #[must_use]
-    pub const fn keep(&self) -> Keep {
-        self.keep
+    pub const fn persistence(&self) -> Persistence {
+        self.persistence
     }
 
     /// What it changes.
@@ -135,21 +135,21 @@ impl Admitted {
 /// What a kind's own rules say of an event.
 pub(crate) struct Verdict {
     pub(crate) expires_at: UnixSecs,
-    pub(crate) keep: Keep,
+    pub(crate) persistence: Persistence,
     pub(crate) effect: Effect,
 }
 
 impl Verdict {
     pub(crate) const fn stored(expires_at: UnixSecs, effect: Effect) -> Self {
-        Self { expires_at, keep: Keep::Stored, effect }
+        Self { expires_at, persistence: Persistence::Stored, effect }
     }
 }
 
 /// What the kinds' own rules are asked with.
 pub(crate) struct Context<'a> {
     pub(crate) policy: &'a Policy,
-    pub(crate) writer: Writer<'a>,
-    pub(crate) group: Option<&'a GroupState>,
+    pub(crate) publisher: Publisher<'a>,
+    pub(crate) group: Option<&'a Group>,
     pub(crate) now: UnixSecs,
 }
 
@@ -161,7 +161,7 @@ impl Context<'_> {
 
     /// The author must be one of the reader's keys, whatever `[auth]` says.
     pub(crate) fn require_author_here(&self, event: &Event) -> Result<(), Rejection> {
-        let reader = self.writer.reader;
+        let reader = self.publisher.reader;
         if reader.has(&event.pubkey()) {
             Ok(())
         } else if reader.is_anonymous() {
@@ -194,8 +194,8 @@ pub fn group_of(event: &Event) -> Option<NostrGroupId> {
 ///
 /// # Errors
 /// The [`Rejection`] for the client.
-pub fn precheck(event: &Event, writer: Writer<'_>, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
-    if policy.auth_required && writer.reader.is_anonymous() {
+pub fn precheck(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
+    if policy.auth_required && publisher.reader.is_anonymous() {
         return Err(Rejection::auth_required("this relay takes nothing before AUTH (NIP-42)"));
     }
     welcome::refuse_inner_kinds(event.kind())?;
@@ -225,14 +225,14 @@ pub fn precheck(event: &Event, writer: Writer<'_>, policy: &Policy, now: UnixSec
 /// The [`Rejection`] for the client.
 pub fn admit(
     event: Verified,
-    writer: Writer<'_>,
+    publisher: Publisher<'_>,
     policy: &Policy,
-    group: Option<&GroupState>,
+    group: Option<&Group>,
     now: UnixSecs,
 ) -> Result<Admitted, Rejection> {
     let event = event.into_event();
-    precheck(&event, writer, policy, now)?;
-    let cx = Context { policy, writer, group, now };
+    precheck(&event, publisher, policy, now)?;
+    let cx = Context { policy, publisher, group, now };
     if event.tags().named("-").next().is_some() {
         cx.require_author_here(&event)?;
     }
@@ -251,7 +251,9 @@ pub fn admit(
             Lifetime::Regular => Verdict::stored(NEVER, Effect::None),
             Lifetime::Replaceable => Verdict::stored(NEVER, Effect::Replace { identifier: "".into() }),
             Lifetime::Addressable => Verdict::stored(NEVER, Effect::Replace { identifier: identifier(&event) }),
-            Lifetime::Ephemeral => Verdict { expires_at: NEVER, keep: Keep::Ephemeral, effect: Effect::None },
+            Lifetime::Ephemeral => {
+                Verdict { expires_at: NEVER, persistence: Persistence::Ephemeral, effect: Effect::None }
+            }
         },
     };
     let expires_at = match expiration {
@@ -264,7 +266,7 @@ pub fn admit(
     if expires_at <= now {
         return Err(Rejection::invalid("the event has expired; give a later expiration in Unix seconds"));
     }
-    Ok(Admitted { event, received_at: now, expires_at, keep: verdict.keep, effect: verdict.effect })
+    Ok(Admitted { event, received_at: now, expires_at, persistence: verdict.persistence, effect: verdict.effect })
 }
 
 /// The `d` of an addressable event; a missing one is empty (NIP-01).
@@ -275,7 +277,7 @@ pub(crate) fn identifier(event: &Event) -> Box<str> {
 /// The whitelist's rule (decisions, "Identity" 5).
 fn may_write(event: &Event, cx: &Context<'_>) -> Result<(), Rejection> {
     let policy = cx.policy;
-    let reader = cx.writer.reader;
+    let reader = cx.publisher.reader;
     if policy.residents.is_none()
         || policy.is_resident(&event.pubkey())
         || reader.keys().iter().any(|k| policy.is_resident(k))

@@ -10,7 +10,7 @@ use nostr_protocol::{Event, EventId, Filter, Kind, PublicKey, Rejection, UnixSec
 
 use crate::{
     audience::{Audience, audience, is_for_recipients, may_be_for_keys, may_be_public},
-    mls_gateway::group::{GroupState, GroupStatus, NostrGroupId},
+    mls_gateway::group::{Group, GroupStatus, NostrGroupId},
     policy::{KeyPackageConsumption, Policy},
     route::Condition,
 };
@@ -279,7 +279,7 @@ impl Gate {
     }
 
     /// Whether the reader may see anything of `kind` in a group, asked with `filter` or, for `event`, by its id.
-    fn opens(&self, group: &GroupState, asker: Asker<'_>, kind: Kind, id: Option<EventId>) -> bool {
+    fn opens(&self, group: &Group, asker: Asker<'_>, kind: Kind, id: Option<EventId>) -> bool {
         if kind == Kind::ROSTER && asker.reader.keys().iter().any(|key| self.policy.is_admin(key)) {
             return true;
         }
@@ -298,7 +298,7 @@ impl Gate {
 
     /// Whether a store need look into a group at all for this asker: a group that stays shut is never scanned.
     #[must_use]
-    pub fn may_scan(&self, group: &GroupState, asker: Asker<'_>) -> bool {
+    pub fn may_scan(&self, group: &Group, asker: Asker<'_>) -> bool {
         [Kind::GROUP_MESSAGE, Kind::ROSTER]
             .into_iter()
             .any(|kind| asker.filter.asks_kind(kind) && self.opens(group, asker, kind, None))
@@ -323,13 +323,7 @@ impl Gate {
     /// `group` is the state of [`Sealed::group`] as of now; without it, or with another group's, an event of a group
     /// stays sealed. The event must fit the asker's filter.
     #[must_use]
-    pub fn release(
-        &self,
-        sealed: &Sealed,
-        asker: Asker<'_>,
-        group: Option<&GroupState>,
-        now: UnixSecs,
-    ) -> Option<Released> {
+    pub fn release(&self, sealed: &Sealed, asker: Asker<'_>, group: Option<&Group>, now: UnixSecs) -> Option<Released> {
         let event = &sealed.event;
         if sealed.stamp.expires_at <= now || !asker.filter.matches(event.view()) {
             return None;

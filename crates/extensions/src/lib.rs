@@ -16,11 +16,11 @@ pub mod query;
 pub mod restore;
 pub mod route;
 
-pub use admit::{Admitted, Effect, Keep, Writer};
+pub use admit::{Admitted, Effect, Persistence, Publisher};
 pub use audience::Audience;
 pub use gate::{Asker, Gate, Reader, Released, Sealed, Stamp};
-pub use mls_gateway::group::{GroupRecord, GroupState, GroupStatus, GroupView, NostrGroupId, Role, Source};
+pub use mls_gateway::group::{Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, Source};
 pub use policy::Policy;
 pub use query::{Query, Scope};
-pub use restore::{Kept, Restored};
-pub use route::Router;
+pub use restore::{EventMeta, Restored};
+pub use route::RouteHasher;

@@ -13,7 +13,7 @@ use crate::{
 
 /// What a store keeps with an event beside its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct EventMeta {
     /// When it was received.
     pub received_at: UnixSecs,
     /// From when on it is served to nobody; [`NEVER`](crate::admit::NEVER) for what is kept without end.
@@ -32,7 +32,7 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub struct Restored {
     event: Event,
-    kept: Kept,
+    meta: EventMeta,
     effect: Effect,
 }
 
@@ -42,7 +42,7 @@ impl Restored {
     /// # Errors
     /// A [`Rejection`], in words for the operator: the event is of a kind that is never stored, or does not have the form
     /// of its kind.
-    pub fn new(event: Verified, kept: Kept) -> Result<Self, Rejection> {
+    pub fn new(event: Verified, meta: EventMeta) -> Result<Self, Rejection> {
         let event = event.into_event();
         welcome::refuse_inner_kinds(event.kind())?;
         let effect = match event.kind() {
@@ -61,7 +61,7 @@ impl Restored {
                 }
             },
         };
-        Ok(Self { event, kept, effect })
+        Ok(Self { event, meta, effect })
     }
 
     /// The event.
@@ -72,8 +72,8 @@ impl Restored {
 
     /// What was kept with it.
     #[must_use]
-    pub const fn kept(&self) -> Kept {
-        self.kept
+    pub const fn meta(&self) -> EventMeta {
+        self.meta
     }
 
     /// What storing it changes beside the event: never a group.

@@ -36,18 +36,18 @@ pub enum Condition<'a> {
 
 /// Hashes conditions under a key: the same wherever the key is the same, and nobody can choose what collides.
 #[derive(Clone, Copy)]
-pub struct Router {
+pub struct RouteHasher {
     keyed: SipHasher13,
 }
 
-impl std::fmt::Debug for Router {
+impl std::fmt::Debug for RouteHasher {
     /// Does not show the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Router").finish_non_exhaustive()
+        f.debug_struct("RouteHasher").finish_non_exhaustive()
     }
 }
 
-impl Router {
+impl RouteHasher {
     /// A router of 16 secret bytes, shared by all who follow one log.
     #[must_use]
     pub fn new(key: &[u8; 16]) -> Self {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Asker, GroupState, NostrGroupId, Query, Reader, Released, Scope, Sealed, query::Position};
+use nostr_extensions::{Asker, Group, NostrGroupId, Query, Reader, Released, Scope, Sealed, query::Position};
 use nostr_protocol::{EventId, Filter, Rejection};
 use nostr_store::{Cursor, PageBounds, StoreError};
 
@@ -165,7 +165,7 @@ impl<'a> Read<'a> {
 struct Met<'a> {
     /// In ascending order.
     ids: Vec<&'a NostrGroupId>,
-    states: Vec<Arc<GroupState>>,
+    states: Vec<Arc<Group>>,
 }
 
 impl<'a> Met<'a> {
@@ -183,7 +183,7 @@ impl<'a> Met<'a> {
         Ok(Self { ids, states })
     }
 
-    fn of(&self, sealed: &Sealed) -> Option<&GroupState> {
+    fn of(&self, sealed: &Sealed) -> Option<&Group> {
         let place = self.ids.binary_search(&sealed.group()?).ok()?;
         self.states.get(place).map(|state| &**state)
     }

@@ -22,7 +22,7 @@ use crate::{
     live::ConnectionId,
     outbox::{Outbox, Outgoing},
     rate_limit::{Class, Receipt},
-    writer::{IN_FLIGHT_MAX, Publisher},
+    writer::{IN_FLIGHT_MAX, InFlight},
 };
 
 /// Longest wait for a client to take what is written to it.
@@ -54,7 +54,7 @@ pub struct Session {
     pub(crate) challenge: String,
     pub(crate) reader: Reader,
     pub(crate) id: ConnectionId,
-    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) publisher: Arc<InFlight>,
     pub(crate) neg: handlers::neg::Sessions,
 }
 
@@ -147,7 +147,7 @@ pub async fn serve(app: Arc<App>, peer: Peer, socket: HttpWebSocket) {
     let mut session = Session {
         challenge: crate::random::challenge(),
         reader: Reader::default(),
-        publisher: Arc::new(Publisher::new(Arc::clone(&outbox))),
+        publisher: Arc::new(InFlight::new(Arc::clone(&outbox))),
         neg: handlers::neg::Sessions::default(),
         id,
         peer,

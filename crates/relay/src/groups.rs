@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use nostr_extensions::{GroupState, GroupStatus, NostrGroupId, Source, gate::Touches};
+use nostr_extensions::{Group, GroupStatus, NostrGroupId, Source, gate::Touches};
 use nostr_protocol::Kind;
 use nostr_store::{Cursor, Store, StoreError};
 use parking_lot::Mutex;
@@ -59,7 +59,7 @@ struct Cached {
 
 #[derive(Clone)]
 struct Loaded {
-    state: Arc<GroupState>,
+    state: Arc<Group>,
     as_of: Cursor,
     at: Instant,
 }
@@ -82,7 +82,7 @@ impl Cached {
         self.latest.is_none() && self.before.is_none()
     }
 
-    fn states(&self) -> impl Iterator<Item = &GroupState> {
+    fn states(&self) -> impl Iterator<Item = &Group> {
         self.latest.iter().chain(self.before.iter().map(|(before, _)| before)).map(|loaded| &*loaded.state)
     }
 }
@@ -92,7 +92,7 @@ struct Bytes;
 
 impl Weighter<NostrGroupId, Cached> for Bytes {
     fn weight(&self, id: &NostrGroupId, cached: &Cached) -> u64 {
-        let members = |state: &GroupState| match &state.status {
+        let members = |state: &Group| match &state.status {
             GroupStatus::Managed(view) => view.members.len(),
             _ => 0,
         };
@@ -100,7 +100,7 @@ impl Weighter<NostrGroupId, Cached> for Bytes {
     }
 }
 
-fn has_roster(state: &GroupState) -> bool {
+fn has_roster(state: &Group) -> bool {
     matches!(&state.status, GroupStatus::Managed(view) if view.record.source > Source::GiftWrap)
 }
 
@@ -122,7 +122,7 @@ impl Groups {
     ///
     /// # Errors
     /// Those of the store; the caller then treats the group as shut.
-    pub async fn get(&self, id: &NostrGroupId) -> Result<Arc<GroupState>, StoreError> {
+    pub async fn get(&self, id: &NostrGroupId) -> Result<Arc<Group>, StoreError> {
         self.get_at(id, Cursor::MAX).await
     }
 
@@ -130,7 +130,7 @@ impl Groups {
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<GroupState>>, StoreError> {
+    pub async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<Group>>, StoreError> {
         let get = async |id: &&NostrGroupId| match self.cached(id, Cursor::MAX) {
             Some(state) => Ok(state),
             None => {
@@ -148,7 +148,7 @@ impl Groups {
     pub async fn filter(
         &self,
         mut ids: Vec<NostrGroupId>,
-        passes: impl Fn(&GroupState) -> bool,
+        passes: impl Fn(&Group) -> bool,
     ) -> Result<Vec<NostrGroupId>, StoreError> {
         let mut verdicts = Vec::with_capacity(ids.len());
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
@@ -164,7 +164,7 @@ impl Groups {
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&GroupState) -> bool) -> Result<bool, StoreError> {
+    pub async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&Group) -> bool) -> Result<bool, StoreError> {
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
             let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
             if !states.iter().all(|state| passes(state)) {
@@ -179,7 +179,7 @@ impl Groups {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<GroupState>, StoreError> {
+    pub async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<Group>, StoreError> {
         if let Some(state) = self.cached(id, cursor) {
             return Ok(state);
         }
@@ -198,7 +198,7 @@ impl Groups {
         Err(StoreError::Unavailable("the group's state changes faster than it can be read".into()))
     }
 
-    fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<GroupState>> {
+    fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
         let inner = self.inner.lock();
         let cached = inner.cache.get(id)?;
         let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);

@@ -10,7 +10,7 @@ mod index;
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{Asker, Gate, GroupState, GroupStatus, Reader, Role, Router, Sealed};
+use nostr_extensions::{Asker, Gate, Group, GroupStatus, Reader, Role, RouteHasher, Sealed};
 use nostr_protocol::{Filter, Kind, Lifetime, PublicKey, Rejection, UnixSecs, message::closed_frame};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::Mutex;
@@ -28,14 +28,14 @@ pub struct Live {
     gate: Gate,
     groups: Arc<Groups>,
     index: Mutex<Index>,
-    router: Router,
+    router: RouteHasher,
     /// Woken after each event.
     advanced: Notify,
 }
 
 impl Live {
     /// No subscriptions; what was committed so far is delivered to nobody. `router` is that of the store.
-    pub fn new(gate: Gate, groups: Arc<Groups>, router: Router) -> Self {
+    pub fn new(gate: Gate, groups: Arc<Groups>, router: RouteHasher) -> Self {
         let index = Mutex::new(Index::new(groups.applied(), router));
         Self { gate, groups, index, router, advanced: Notify::new() }
     }
@@ -120,11 +120,11 @@ impl Live {
     }
 
     /// Whether a subscription waits for an event under one of its routes or as a member of its group.
-    pub fn wants(&self, entry: &LogEntry, group: Option<&GroupState>) -> bool {
+    pub fn wants(&self, entry: &LogEntry, group: Option<&Group>) -> bool {
         self.index.lock().wants(&self.passing(entry, group))
     }
 
-    fn passing<'a>(&self, entry: &'a LogEntry, group: Option<&'a GroupState>) -> Passing<'a> {
+    fn passing<'a>(&self, entry: &'a LogEntry, group: Option<&'a Group>) -> Passing<'a> {
         Passing {
             cursor: entry.cursor,
             routes: &entry.routes,
@@ -142,12 +142,12 @@ impl Live {
     /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of its place in the
     /// log, so that a removal holds for the message after it and not for the one before; without it
     /// an event of a group is delivered to nobody.
-    pub fn deliver(&self, sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
+    pub fn deliver(&self, sealed: &Sealed, group: Option<&Group>, now: UnixSecs) -> usize {
         self.deliver_along(&self.router.routes(sealed), sealed, group, now)
     }
 
     /// The same along routes that are known.
-    pub fn deliver_along(&self, routes: &[u64], sealed: &Sealed, group: Option<&GroupState>, now: UnixSecs) -> usize {
+    pub fn deliver_along(&self, routes: &[u64], sealed: &Sealed, group: Option<&Group>, now: UnixSecs) -> usize {
         let mut delivered = 0;
         let passing = Passing {
             cursor: sealed.cursor(),
@@ -187,7 +187,7 @@ impl Live {
     }
 }
 
-fn members(group: &GroupState) -> Option<&HashMap<PublicKey, Role>> {
+fn members(group: &Group) -> Option<&HashMap<PublicKey, Role>> {
     match &group.status {
         GroupStatus::Managed(view) => Some(&view.members),
         _ => None,

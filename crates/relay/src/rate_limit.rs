@@ -31,7 +31,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use nostr_extensions::Router;
+use nostr_extensions::RouteHasher;
 use nostr_protocol::{PublicKey, Rejection};
 
 use self::bucket::{Buckets, Eviction, Rate};
@@ -120,7 +120,7 @@ impl RateLimits {
 
     /// The same, of instances that share the store of `router` and tell each other what was spent.
     #[must_use]
-    pub fn shared(rates: &RateLimitRates, router: &Router) -> Self {
+    pub fn shared(rates: &RateLimitRates, router: &RouteHasher) -> Self {
         Self::bounded(rates, Key::of(router), BUCKETS_MAX)
     }
 

@@ -65,8 +65,8 @@ impl Beside {
 /// The rate limits: where instances share a store their buckets have the same names, so that they can tell each other.
 pub fn limits(config: &Config, store: &dyn Store) -> RateLimits {
     let rates = &config.mls_gateway.rate_limits;
-    match store.knocks() {
-        Some(_) => RateLimits::shared(rates, &store.router()),
+    match store.notifications() {
+        Some(_) => RateLimits::shared(rates, &store.route_hasher()),
         None => RateLimits::new(rates),
     }
 }
@@ -81,7 +81,7 @@ pub fn roads(
     limits: &Arc<RateLimits>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Roads, StartError> {
-    if store.knocks().is_none() {
+    if store.notifications().is_none() {
         let (sender, committed) = mpsc::channel(LIVE_BATCHES_MAX);
         let (onward, delivery) = (Onward::Live(sender), Delivery::OfCommitted(committed));
         return Ok(Roads { follow: None, wake: None, onward, delivery });
@@ -92,7 +92,7 @@ pub fn roads(
     let beside = match config.mls_gateway.wake {
         WakeBy::Redis => Some(Beside::Redis(Box::new(redis(config, &**store, hearing, &follow)?))),
         WakeBy::Store => {
-            store.told().map(|heard| Beside::Store(Box::new(Told::new(Arc::clone(store), heard, hearing))))
+            store.messages().map(|heard| Beside::Store(Box::new(Told::new(Arc::clone(store), heard, hearing))))
         }
     };
     let wake = beside.is_some().then_some(wake);
@@ -109,5 +109,5 @@ fn redis(config: &Config, store: &dyn Store, hearing: Hearing, follow: &Arc<Foll
     let failed =
         |what: &str| StartError::new(format!("extensions.mls_gateway.redis_url: {what}; write redis://host:6379"));
     let url = config.mls_gateway.redis_url.as_ref().ok_or_else(|| failed("wake = \"redis\" needs it"))?;
-    Redis::new(url, &store.router(), hearing, Arc::clone(follow)).map_err(|what| failed(&what))
+    Redis::new(url, &store.route_hasher(), hearing, Arc::clone(follow)).map_err(|what| failed(&what))
 }

@@ -108,7 +108,7 @@ impl Relay {
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::default());
-        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.router()));
+        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.route_hasher()));
         let limits = Arc::new(limits(&config, &*store));
         let Roads { follow, wake, onward, delivery } = roads(&config, &store, &limits, &clock)?;
         let (writer, writer_task) =

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use nostr_extensions::{Admitted, GroupState, Sealed, mls_gateway::group::Refusal};
+use nostr_extensions::{Admitted, Group, Sealed, mls_gateway::group::Refusal};
 use nostr_protocol::{
     EventId, Kind, Rejection,
     message::{ok_frame, refused_frame},
@@ -39,7 +39,7 @@ pub const LIVE_BATCHES_MAX: usize = 16;
 
 /// Who is told what became of an event.
 #[derive(Default)]
-pub struct Publisher {
+pub struct InFlight {
     /// Where answers go.
     pub outbox: Arc<Outbox>,
     in_flight: AtomicUsize,
@@ -48,7 +48,7 @@ pub struct Publisher {
     settled: Notify,
 }
 
-impl Publisher {
+impl InFlight {
     /// A publisher with nothing under way.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>) -> Self {
@@ -102,7 +102,7 @@ struct Job {
     admitted: Admitted,
     id: EventId,
     kind: Kind,
-    publisher: Arc<Publisher>,
+    publisher: Arc<InFlight>,
     receipt: Receipt,
     room: OwnedSemaphorePermit,
 }
@@ -124,7 +124,7 @@ pub struct Committed {
     /// The event.
     pub sealed: Sealed,
     /// The state of its group when it was committed.
-    pub group: Option<Arc<GroupState>>,
+    pub group: Option<Arc<Group>>,
 }
 
 /// Where committed events go on.
@@ -157,7 +157,7 @@ impl Writer {
     }
 
     /// Hands an event in with what was paid for it; the answer goes to the publisher's outbox. Waits while too many wait.
-    pub async fn save(&self, admitted: Admitted, publisher: &Arc<Publisher>, receipt: Receipt) {
+    pub async fn save(&self, admitted: Admitted, publisher: &Arc<InFlight>, receipt: Receipt) {
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
         let kib = u32::try_from(admitted.event().record().len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
         // The semaphore is never closed, and one event is far smaller than all the room there is.
@@ -232,7 +232,7 @@ async fn run(
 
 /// Notes what was committed. Each event of a group gets the group's state as of its own place in the log, not as of the
 /// end of the batch.
-async fn note(groups: &Groups, saved: &[Result<Saved, StoreError>]) -> Vec<Option<Arc<GroupState>>> {
+async fn note(groups: &Groups, saved: &[Result<Saved, StoreError>]) -> Vec<Option<Arc<Group>>> {
     let mut states = Vec::with_capacity(saved.len());
     let mut last = 0;
     for saved in saved {

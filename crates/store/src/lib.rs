@@ -3,6 +3,7 @@
 //! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
 //! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
 
+mod decide;
 pub mod embedded;
 #[cfg(feature = "firestore")]
 pub mod firestore;
@@ -10,7 +11,6 @@ mod index;
 pub mod memory;
 pub mod moving;
 pub mod postgres;
-mod shared;
 #[cfg(feature = "testing")]
 pub mod suite;
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use nostr_extensions::{
-    Admitted, GroupState, NostrGroupId, Query, Router, Sealed, gate::Touches, mls_gateway::group::Refusal,
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, mls_gateway::group::Refusal,
     query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
@@ -108,7 +108,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// Of an event at hand. `touches_groups` is whether it took events out of the log that had changed groups.
     #[must_use]
-    pub fn new(sealed: Sealed, touches_groups: bool, router: &Router) -> Self {
+    pub fn new(sealed: Sealed, touches_groups: bool, router: &RouteHasher) -> Self {
         Self {
             cursor: sealed.cursor(),
             kind: sealed.kind(),
@@ -145,9 +145,9 @@ pub struct Stats {
 }
 
 /// Most bytes of a message that processes tell each other.
-pub const TOLD_BYTES_MAX: usize = 3_584;
+pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
 /// Most such messages that wait for whoever hears them; the oldest go first.
-pub const TOLD_WAITING_MAX: usize = 64;
+pub const PEER_MESSAGES_WAITING_MAX: usize = 64;
 
 /// A store. Reading never waits for writing.
 pub trait Store: Send + Sync + 'static {
@@ -183,24 +183,24 @@ pub trait Store: Send + Sync + 'static {
     fn head(&self) -> Cursor;
 
     /// Hashes the conditions of subscriptions: the same for all who share the store.
-    fn router(&self) -> Router;
+    fn route_hasher(&self) -> RouteHasher;
 
     /// Where other processes write to this store too: a receiver that changes soon after each commit of anyone's. A knock
     /// may be lost, and says no more than that there may be something [behind](Self::after) the last cursor.
     ///
     /// `None` where this process alone writes.
-    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+    fn notifications(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
-    /// Tells the other processes something that is worth no place in the log, in at most [`TOLD_BYTES_MAX`] bytes. It may
-    /// be lost, and who tells it may hear it too. A store without a [road](Self::told) for that does nothing.
-    fn tell(&self, _message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+    /// Tells the other processes something that is worth no place in the log, in at most [`PEER_MESSAGE_BYTES_MAX`] bytes. It may
+    /// be lost, and who tells it may hear it too. A store without a [road](Self::messages) for that does nothing.
+    fn broadcast(&self, _message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// What processes [tell](Self::tell) each other from now on; `None` where the store has no road for that.
-    fn told(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
+    /// What processes [tell](Self::broadcast) each other from now on; `None` where the store has no road for that.
+    fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
         None
     }
 
@@ -208,7 +208,7 @@ pub trait Store: Send + Sync + 'static {
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// A group's state, and the cursor up to which it is true.
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>>;
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>>;
 
     /// The managed groups of which one of these keys is a member, each once.
     fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>>;
@@ -236,9 +236,9 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// A router for a store that no other process shares.
-fn random_router() -> Router {
+fn random_route_hasher() -> RouteHasher {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new();
     let [a, b] = [random.hash_one(0), random.hash_one(1)];
-    Router::new(&(u128::from(a) << 64 | u128::from(b)).to_be_bytes())
+    RouteHasher::new(&(u128::from(a) << 64 | u128::from(b)).to_be_bytes())
 }

@@ -80,7 +80,7 @@ async fn one_racer_wins_a_reference() {
     assert_eq!(answers.iter().filter(|answer| answer.accepted).count(), 1);
 }
 
-/// Kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
+/// EventMeta until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
 #[tokio::test]
 async fn the_first_end_holds() {
     let world = World::new().await;

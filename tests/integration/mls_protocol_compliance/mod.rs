@@ -25,7 +25,7 @@ mod wrapped_groups;
 use std::collections::BTreeMap;
 
 use nostr_extensions::{
-    GroupState, GroupStatus, NostrGroupId,
+    Group, GroupStatus, NostrGroupId,
     mls_gateway::group::{GroupRecord, Role},
 };
 use nostr_relay::config::Config;
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// What the store knows of a group.
-    async fn state(&self, group: &str) -> GroupState {
+    async fn state(&self, group: &str) -> Group {
         let id = NostrGroupId::parse(group).expect("a group id");
         self.relay.app().store.group(&id).await.expect("the store answers").0
     }

@@ -53,7 +53,7 @@ async fn group_admins_cannot_request() {
         .refused("restricted");
 }
 
-/// Kept for its `ttl`, at most `keypackage_request_ttl`, at most 7 days.
+/// EventMeta for its `ttl`, at most `keypackage_request_ttl`, at most 7 days.
 #[tokio::test]
 async fn request_ends_with_its_ttl() {
     let world = World::with(|config| config.mls_gateway.keypackage_request_ttl_secs = 3 * DAY).await;

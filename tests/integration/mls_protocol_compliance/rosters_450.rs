@@ -156,7 +156,7 @@ async fn roster_needs_its_signer_on_the_connection() {
     world.admin().await.publish(&event).await.ok();
 }
 
-/// Kept `roster_policy_ttl_days`; the group's state outlives it, and no `seq` is forgotten.
+/// EventMeta `roster_policy_ttl_days`; the group's state outlives it, and no `seq` is forgotten.
 #[tokio::test]
 async fn group_outlives_its_rosters() {
     let world = World::with(|config| config.mls_gateway.roster_policy_ttl_days = 2).await;

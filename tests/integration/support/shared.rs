@@ -11,7 +11,9 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, admit::Keep, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, admit::Persistence, query::Position,
+};
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
 use tokio::sync::{RwLock, watch};
@@ -128,7 +130,8 @@ fn now<T>(call: BoxFuture<'_, T>) -> T {
 impl Shared {
     fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut log = self.log.lock().expect("no panic while it is held");
-        let ephemeral: Vec<bool> = batch.iter().map(|admitted| admitted.keep() == Keep::Ephemeral).collect();
+        let ephemeral: Vec<bool> =
+            batch.iter().map(|admitted| admitted.persistence() == Persistence::Ephemeral).collect();
         let saved = now(self.memory.save(batch));
         for (saved, is_ephemeral) in saved.iter().zip(ephemeral) {
             if let (Ok(Saved::New(sealed)), true) = (saved, is_ephemeral) {
@@ -144,7 +147,7 @@ impl Shared {
     fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let log = self.log.lock().expect("no panic while it is held");
         let stored = now(self.memory.after(cursor, entries_max))?;
-        let router = self.memory.router();
+        let router = self.memory.route_hasher();
         let ephemeral = log.ephemeral.range(cursor.saturating_add(1)..).take(entries_max);
         let ephemeral = ephemeral.map(|(_, sealed)| LogEntry::new(sealed.clone(), false, &router));
         let mut entries: Vec<LogEntry> = stored.entries.into_iter().chain(ephemeral).collect();
@@ -225,11 +228,11 @@ impl Store for Instance {
         self.shared.memory.head()
     }
 
-    fn router(&self) -> Router {
-        self.shared.memory.router()
+    fn route_hasher(&self) -> RouteHasher {
+        self.shared.memory.route_hasher()
     }
 
-    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+    fn notifications(&self) -> Option<watch::Receiver<u64>> {
         Some(self.door.knocks.subscribe())
     }
 
@@ -240,7 +243,7 @@ impl Store for Instance {
         })
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         Box::pin(async {
             let loads = self.door.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
             self.door.group_loads_most.fetch_max(loads, Ordering::Relaxed);

@@ -102,7 +102,7 @@ pub(crate) fn admit_vanish(event: &Event, cx: &Context<'_>) -> Result<Verdict, R
     cx.require_owner(event)?;
     let mut answer = Err(Rejection::invalid("kind 62 names the relay in a relay tag, or ALL_RELAYS"));
     for relay in event.tags().values(name::RELAY) {
-        answer = if relay == "ALL_RELAYS" { Ok(()) } else { cx.writer.names.check(relay) };
+        answer = if relay == "ALL_RELAYS" { Ok(()) } else { cx.publisher.names.check(relay) };
         if answer.is_ok() {
             break;
         }

@@ -6,20 +6,20 @@
 use nostr_protocol::{Event, Kind, PublicKey, Rejection};
 
 use super::group::{NostrGroupId, Source, WrapChange};
-use crate::admit::{Context, Effect, Keep, NEVER, Verdict, one_recipient, optional_group};
+use crate::admit::{Context, Effect, NEVER, Persistence, Verdict, one_recipient, optional_group};
 
 /// Anyone who may write publishes; the shape is one `p` and at most one `h`.
 pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let recipient = one_recipient(event)?;
     let group = optional_group(event)?;
     if event.kind() == Kind::EPHEMERAL_GIFT_WRAP {
-        return Ok(Verdict { expires_at: NEVER, keep: Keep::Ephemeral, effect: Effect::None });
+        return Ok(Verdict { expires_at: NEVER, persistence: Persistence::Ephemeral, effect: Effect::None });
     }
     let effect = match group {
-        Some(group) if cx.policy.sources.contains(&Source::GiftWrap) && !cx.writer.reader.is_anonymous() => {
+        Some(group) if cx.policy.sources.contains(&Source::GiftWrap) && !cx.publisher.reader.is_anonymous() => {
             Effect::Wrap(WrapChange {
                 founder: founder(event, &group, cx),
-                publishers: cx.writer.reader.keys().to_vec(),
+                publishers: cx.publisher.reader.keys().to_vec(),
                 group,
                 recipient,
             })
@@ -35,7 +35,7 @@ fn founder(event: &Event, group: &NostrGroupId, cx: &Context<'_>) -> Option<Publ
         return None;
     }
     let author = event.pubkey();
-    let reader = cx.writer.reader;
+    let reader = cx.publisher.reader;
     let founder = if reader.has(&author) { author } else { reader.primary()? };
     cx.policy.is_resident(&founder).then_some(founder)
 }

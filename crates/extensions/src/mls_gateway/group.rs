@@ -104,7 +104,7 @@ pub struct GroupRecord {
 
 /// A managed group as of some commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupView {
+pub struct ManagedGroup {
     /// Everything but the members.
     pub record: GroupRecord,
     /// Who is in, and as what.
@@ -119,19 +119,19 @@ pub enum GroupStatus {
     /// Never had a record, and has carried unlisted messages.
     Unlisted,
     /// Has, or ever had, a record.
-    Managed(Arc<GroupView>),
+    Managed(Arc<ManagedGroup>),
 }
 
 /// An `h` with what is known of it: what the gate asks for.
 #[derive(Clone, Debug)]
-pub struct GroupState {
+pub struct Group {
     /// Which group.
     pub id: NostrGroupId,
     /// What is known.
     pub status: GroupStatus,
 }
 
-impl GroupState {
+impl Group {
     /// Whether one of `keys` is a member now.
     #[must_use]
     pub fn has_member(&self, keys: &[PublicKey]) -> bool {
@@ -292,7 +292,7 @@ impl From<Refusal> for Rejection {
 #[derive(Clone, Debug)]
 pub struct Changed {
     /// The group now.
-    pub view: GroupView,
+    pub view: ManagedGroup,
     /// Each key whose membership or role changed.
     pub delta: Vec<(PublicKey, Option<Role>)>,
     /// The key that founded the group by a gift wrap, to be counted.
@@ -315,7 +315,7 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
         return Err(Refusal::NotAdmin);
     }
     check_seq(view.record.seq, change)?;
-    let mut next = GroupView { record: view.record.clone(), members: view.members.clone() };
+    let mut next = ManagedGroup { record: view.record.clone(), members: view.members.clone() };
     match change.op {
         RosterOp::Bootstrap => {
             if !(change.by_admin_key && view.record.source == Source::GiftWrap) {
@@ -393,7 +393,7 @@ fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs)
         GroupRecord { source: Source::Roster, seq: change.seq, created_at: now, display_name: None, last_epoch: None };
     rename(&mut record, change);
     let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
-    Ok(Changed { view: GroupView { record, members }, delta, founder: None })
+    Ok(Changed { view: ManagedGroup { record, members }, delta, founder: None })
 }
 
 fn rename(record: &mut GroupRecord, change: &RosterChange) {
@@ -426,7 +426,7 @@ pub fn apply_wrap(
             let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
             let record =
                 GroupRecord { source: Source::GiftWrap, seq: 0, created_at: now, display_name: None, last_epoch: None };
-            Ok(Some(Changed { view: GroupView { record, members }, delta, founder: Some(founder) }))
+            Ok(Some(Changed { view: ManagedGroup { record, members }, delta, founder: Some(founder) }))
         }
         GroupStatus::Managed(view) => {
             let by_member = change.publishers.iter().any(|key| view.members.contains_key(key));
@@ -437,7 +437,7 @@ pub fn apply_wrap(
             if view.members.len() >= GROUP_MEMBERS_MAX {
                 return Err(Refusal::GroupFull);
             }
-            let mut next = GroupView::clone(view);
+            let mut next = ManagedGroup::clone(view);
             next.members.insert(change.recipient, Role::Member);
             Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], founder: None }))
         }
@@ -458,7 +458,7 @@ pub const fn leaves_groups(at: UnixSecs, now: UnixSecs) -> bool {
 
 /// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin or as no member.
 #[must_use]
-pub fn apply_vanish(view: &GroupView, key: &PublicKey) -> Option<Changed> {
+pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
     let role = view.members.get(key)?;
     let admins = view.members.values().filter(|role| **role == Role::Admin).count();
     if *role == Role::Admin && admins == 1 {

@@ -10,13 +10,13 @@ use super::{
     mls,
     noise_dm::LOG_SECS,
 };
-use crate::admit::{Context, Effect, Keep, Verdict, decimal, one_group};
+use crate::admit::{Context, Effect, Persistence, Verdict, decimal, one_group};
 
 /// A member publishes to a managed group; anyone who may write to an unlisted one.
 pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let group = one_group(event)?;
     let state = cx.group.filter(|state| state.id == group).map(|state| &state.status);
-    let keys = cx.writer.reader.keys();
+    let keys = cx.publisher.reader.keys();
     let unlisted = match state {
         Some(GroupStatus::Managed(view)) => {
             if !keys.iter().any(|key| view.members.contains_key(key)) {
@@ -34,14 +34,14 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     };
     // Only a managed group has a registry, so only there is the header worth reading.
     let epoch = if unlisted { SeenEpoch::Nowhere } else { epoch(event) };
-    let keep = if cx.policy.archive_secs.is_some() { Keep::Stored } else { Keep::LogOnly };
+    let persistence = if cx.policy.archive_secs.is_some() { Persistence::Stored } else { Persistence::LogOnly };
     let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch };
-    Ok(Verdict { expires_at: cx.archived(LOG_SECS), keep, effect })
+    Ok(Verdict { expires_at: cx.archived(LOG_SECS), persistence, effect })
 }
 
 /// The same words for a group that is not managed as for one whose member the reader is not.
 fn refusal(cx: &Context<'_>) -> Rejection {
-    Refusal::no_member(cx.writer.reader.keys()).into()
+    Refusal::no_member(cx.publisher.reader.keys()).into()
 }
 
 fn epoch(event: &Event) -> SeenEpoch {

@@ -17,7 +17,7 @@ use crate::{
 
 /// What the directory knows about a KeyPackage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DirectoryEntry {
     /// Whose it is.
     pub owner: PublicKey,
     /// Its reference (`kpr` or `i`), where one is given.
@@ -58,19 +58,19 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
         };
     }
     let (entry, identifier) = read_with(event, &content, package.as_ref());
-    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry: Entry { warning, ..entry }, identifier }))
+    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry: DirectoryEntry { warning, ..entry }, identifier }))
 }
 
 /// What the directory knows about a KeyPackage that is or was stored, and its `d` where it replaces.
-pub(crate) fn read(event: &Event) -> (Entry, Option<Box<str>>) {
+pub(crate) fn read(event: &Event) -> (DirectoryEntry, Option<Box<str>>) {
     let content = event.content();
     let bytes = bytes(event, &content);
     read_with(event, &content, bytes.as_deref().and_then(KeyPackage::read).as_ref())
 }
 
-fn read_with(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> (Entry, Option<Box<str>>) {
+fn read_with(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> (DirectoryEntry, Option<Box<str>>) {
     let hashed = package.map_or(content.as_bytes(), |package| package.bytes);
-    let entry = Entry {
+    let entry = DirectoryEntry {
         owner: event.pubkey(),
         reference: reference(event).map(|(_, value)| value.into()),
         content_hash: Sha256::digest(hashed).into(),

@@ -4,7 +4,7 @@
 
 use nostr_protocol::{Event, Rejection, tag::name};
 
-use crate::admit::{Context, Effect, Keep, Verdict, one_recipient};
+use crate::admit::{Context, Effect, Persistence, Verdict, one_recipient};
 
 /// How long a message stays in the short-lived log when the archive is off, in seconds.
 pub const LOG_SECS: u64 = 120;
@@ -15,6 +15,6 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     if event.tags().value(name::VERSION) != Some("noise.1") {
         return Err(Rejection::invalid("kind 446 carries [\"v\",\"noise.1\"]"));
     }
-    let keep = if cx.policy.archive_secs.is_some() { Keep::Stored } else { Keep::LogOnly };
-    Ok(Verdict { expires_at: cx.archived(LOG_SECS), keep, effect: Effect::None })
+    let persistence = if cx.policy.archive_secs.is_some() { Persistence::Stored } else { Persistence::LogOnly };
+    Ok(Verdict { expires_at: cx.archived(LOG_SECS), persistence, effect: Effect::None })
 }

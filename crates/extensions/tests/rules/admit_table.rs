@@ -2,7 +2,7 @@
 //! writer. `+` accepted, `a` auth-required, `r` restricted, `b` blocked, `i` invalid.
 
 use nostr_extensions::{
-    Effect, GroupState, GroupStatus, Policy, Role, Source,
+    Effect, Group, GroupStatus, Policy, Role, Source,
     mls_gateway::group::{apply_roster, apply_wrap},
 };
 use nostr_protocol::{
@@ -170,7 +170,7 @@ fn decide(
     author: &str,
     event: EventBuilder,
     policy: &Policy,
-    groups: &[GroupState],
+    groups: &[Group],
 ) -> Result<(), Rejection> {
     let admitted = send(readers, author, event, policy, groups)?;
     let status = |id| groups.iter().find(|group| group.id == id).map_or(GroupStatus::Unknown, |g| g.status.clone());
@@ -182,7 +182,7 @@ fn decide(
     Ok(())
 }
 
-fn assert_table(table: &str, policy: &Policy, groups: &[GroupState]) {
+fn assert_table(table: &str, policy: &Policy, groups: &[Group]) {
     let mut wrong = Vec::new();
     for row in table.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#')) {
         let mut words = row.split_whitespace();

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{
-    Admitted, GroupRecord, GroupState, GroupStatus, GroupView, NostrGroupId, Policy, Reader, Role, Source, Writer,
+    Admitted, Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Policy, Publisher, Reader, Role, Source,
     admit,
     mls_gateway::group::{RosterChange, RosterOp, WrapChange},
 };
@@ -38,21 +38,21 @@ pub fn group_id(text: &str) -> NostrGroupId {
     NostrGroupId::parse(text).unwrap()
 }
 
-pub fn view(source: Source, seq: u64, members: &[(&str, Role)]) -> GroupView {
+pub fn view(source: Source, seq: u64, members: &[(&str, Role)]) -> ManagedGroup {
     let record = GroupRecord { source, seq, created_at: 1, display_name: None, last_epoch: None };
-    GroupView { record, members: members.iter().map(|(name, role)| (key(name), *role)).collect() }
+    ManagedGroup { record, members: members.iter().map(|(name, role)| (key(name), *role)).collect() }
 }
 
 pub fn managed(source: Source, seq: u64, members: &[(&str, Role)]) -> GroupStatus {
     GroupStatus::Managed(Arc::new(view(source, seq, members)))
 }
 
-pub fn state(id: &str, status: GroupStatus) -> GroupState {
-    GroupState { id: group_id(id), status }
+pub fn state(id: &str, status: GroupStatus) -> Group {
+    Group { id: group_id(id), status }
 }
 
 /// `grp`, at seq 5: ada is its admin, alice and bob are members.
-pub fn grp() -> GroupState {
+pub fn grp() -> Group {
     let members = [("ada", Role::Admin), ("alice", Role::Member), ("bob", Role::Member)];
     state("grp", managed(Source::Roster, 5, &members))
 }
@@ -66,10 +66,10 @@ pub fn admit_as(
     reader: &Reader,
     event: Verified,
     policy: &Policy,
-    group: Option<&GroupState>,
+    group: Option<&Group>,
 ) -> Result<Admitted, Rejection> {
     let names = names();
-    admit::admit(event, Writer { reader, names: &names }, policy, group, NOW)
+    admit::admit(event, Publisher { reader, names: &names }, policy, group, NOW)
 }
 
 /// The event, signed by `author` at [`NOW`], sent by a reader of `readers` keys; the group is as `groups` say, or unknown.
@@ -78,12 +78,12 @@ pub fn send(
     author: &str,
     event: EventBuilder,
     policy: &Policy,
-    groups: &[GroupState],
+    groups: &[Group],
 ) -> Result<Admitted, Rejection> {
     let event = event.at(NOW).sign(&keypair(author));
     let group = admit::group_of(event.event()).map(|id| {
         let known = groups.iter().find(|group| group.id == id).cloned();
-        known.unwrap_or(GroupState { id, status: GroupStatus::Unknown })
+        known.unwrap_or(Group { id, status: GroupStatus::Unknown })
     });
     admit_as(&reader(readers), event, policy, group.as_ref())
 }

@@ -2,7 +2,7 @@
 //! reader and each way of asking. `+` released, `-` not.
 
 use nostr_extensions::{
-    Asker, Gate, GroupState, GroupStatus, Policy,
+    Asker, Gate, Group, GroupStatus, Policy,
     Role::{Admin, Member},
     Sealed, Source, Stamp,
     policy::KeyPackageConsumption,
@@ -120,19 +120,19 @@ fn seal(name: &str) -> Sealed {
     Sealed::new(event(name), Stamp { cursor: 1, received_at: NOW - 10, expires_at: NOW + 10, author_only })
 }
 
-fn groups() -> Vec<GroupState> {
+fn groups() -> Vec<Group> {
     let grp = managed(Source::Roster, 5, &[("ada", Admin), ("alice", Member)]);
     vec![state("grp", grp), state(CAPABILITY, GroupStatus::Unlisted)]
 }
 
 /// The state of the sealed event's group, as a store gives it.
-fn group_of(sealed: &Sealed, groups: &[GroupState]) -> Option<GroupState> {
+fn group_of(sealed: &Sealed, groups: &[Group]) -> Option<Group> {
     let id = sealed.group()?;
     let known = groups.iter().find(|group| group.id == *id).cloned();
-    Some(known.unwrap_or(GroupState { id: id.clone(), status: GroupStatus::Unknown }))
+    Some(known.unwrap_or(Group { id: id.clone(), status: GroupStatus::Unknown }))
 }
 
-fn assert_table(table: &str, policy: Policy, groups: &[GroupState]) {
+fn assert_table(table: &str, policy: Policy, groups: &[Group]) {
     let gate = Gate::new(policy.into());
     let mut wrong = Vec::new();
     for row in table.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#')) {

@@ -1,7 +1,7 @@
 //! Decisions, "Groups" 3 and 7, and NIP-62: what gift wraps, vanishing keys and messages do to a group.
 use crate::common::{CAPABILITY, group_id, keys, managed, members, policy, send, state, view, wrap};
 use nostr_extensions::{
-    Effect, GroupState, GroupStatus, Policy,
+    Effect, Group, GroupStatus, Policy,
     Role::{Admin, Member},
     Source,
     mls_gateway::group::{
@@ -191,6 +191,6 @@ fn a_capability_is_64_lower_case_hex_digits() {
 
 #[test]
 fn debug_output_of_a_group_does_not_show_its_id() {
-    let state: GroupState = state(CAPABILITY, GroupStatus::Unlisted);
+    let state: Group = state(CAPABILITY, GroupStatus::Unlisted);
     assert!(!format!("{state:?}").contains(&CAPABILITY[..8]));
 }

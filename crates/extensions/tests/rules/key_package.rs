@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nostr_extensions::{
     Admitted, Effect, Policy,
-    mls_gateway::{key_package::Entry, mls::KeyPackage},
+    mls_gateway::{key_package::DirectoryEntry, mls::KeyPackage},
     policy::VerifyKeyPackages,
 };
 use nostr_protocol::{
@@ -37,7 +37,7 @@ fn publish(event: EventBuilder, policy: &Policy) -> Result<Admitted, Rejection> 
     send(&[], "alice", event, policy, &[])
 }
 
-fn entry(admitted: &Admitted) -> Entry {
+fn entry(admitted: &Admitted) -> DirectoryEntry {
     match admitted.effect() {
         Effect::KeyPackage { entry, .. } => entry.clone(),
         other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! Which requests are answered at all, and where a store need look for them.
 
 use nostr_extensions::{
-    Asker, Gate, GroupState, GroupStatus, Policy,
+    Asker, Gate, Group, GroupStatus, Policy,
     Role::{Admin, Member},
     Source,
     gate::Scans,
@@ -124,9 +124,8 @@ fn a_group_that_stays_shut_is_never_scanned() {
     let gate = Gate::new(policy().into());
     let grp = state("grp", managed(Source::Roster, 1, &[("ada", Admin), ("alice", Member)]));
     let unlisted = state(CAPABILITY, GroupStatus::Unlisted);
-    let may = |group: &GroupState, names: &[&str], asked: Value| {
-        gate.may_scan(group, Asker::new(&reader(names), &filter(&asked)))
-    };
+    let may =
+        |group: &Group, names: &[&str], asked: Value| gate.may_scan(group, Asker::new(&reader(names), &filter(&asked)));
     for (names, open) in [(&["alice"][..], true), (&["carol"], false), (&[], false), (&["operator"], true)] {
         assert_eq!(may(&grp, names, json!({"#h": ["grp"]})), open, "{names:?}");
     }

@@ -1,7 +1,7 @@
 //! Decisions, "Groups" 4 and 5, sentence by sentence: what a roster does to a group.
 use crate::common::{managed, members, roster, view};
 use nostr_extensions::{
-    GroupStatus, GroupView, Role,
+    GroupStatus, ManagedGroup, Role,
     Role::{Admin, Member},
     Source,
     mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Refusal, RosterChange, RosterOp, SEQ_MAX, apply_roster},
@@ -15,7 +15,7 @@ fn grp() -> GroupStatus {
     managed(Source::Roster, 5, &ADA_ALICE_BOB)
 }
 
-fn apply(status: &GroupStatus, change: &RosterChange) -> Result<GroupView, Refusal> {
+fn apply(status: &GroupStatus, change: &RosterChange) -> Result<ManagedGroup, Refusal> {
     apply_roster(status, change, 100).map(|changed| {
         assert_delta(status, &changed);
         changed.view
@@ -295,7 +295,7 @@ fn the_name_is_that_of_the_highest_seq_that_had_one() {
         force,
         ..roster("operator", seq, RosterOp::Replace, &["ada"])
     };
-    let next = |view: GroupView, change: RosterChange| apply(&GroupStatus::Managed(view.into()), &change).unwrap();
+    let next = |view: ManagedGroup, change: RosterChange| apply(&GroupStatus::Managed(view.into()), &change).unwrap();
     let view = apply(&grp(), &named(6, Some("six"), false)).unwrap();
     let view = next(view, named(7, None, false));
     assert_eq!(view.record.display_name, Some((6, "six".to_owned())));

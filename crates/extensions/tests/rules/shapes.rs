@@ -2,7 +2,7 @@
 
 use nostr_extensions::{
     Admitted, Effect, GroupStatus, Policy,
-    admit::{Keep, NEVER, Writer, group_of, precheck},
+    admit::{NEVER, Persistence, Publisher, group_of, precheck},
     mls_gateway::group::{ROSTER_KEYS_MAX, RosterOp},
 };
 use nostr_protocol::{
@@ -157,7 +157,7 @@ fn size_and_number_of_tags_are_bounded_before_the_signature_is_looked_at() {
     let check = |event: EventBuilder| {
         let (reader, names) = (reader(&[]), names());
         let unverified = event.at(NOW).unverified(&keypair("alice"));
-        precheck(unverified.event(), Writer { reader: &reader, names: &names }, &policy, NOW)
+        precheck(unverified.event(), Publisher { reader: &reader, names: &names }, &policy, NOW)
     };
     assert!(check(EventBuilder::new(1).tag(&["t"]).tag(&["t"]).tag(&["t"])).is_ok());
     assert_eq!(letter(&check(EventBuilder::new(1).tag(&["t"]).tag(&["t"]).tag(&["t"]).tag(&["t"]))), 'i');
@@ -201,22 +201,22 @@ fn each_kind_is_kept_as_the_table_says() {
     let off = Policy { archive_secs: None, ..policy() };
     let kept = |kind, policy: &Policy| {
         let admitted = publish(shaped(kind), policy).unwrap();
-        (admitted.keep(), admitted.expires_at())
+        (admitted.persistence(), admitted.expires_at())
     };
     for kind in [445, 446] {
-        assert_eq!(kept(kind, &on), (Keep::Stored, NOW + 30 * DAY));
+        assert_eq!(kept(kind, &on), (Persistence::Stored, NOW + 30 * DAY));
         let (keep, expires_at) = kept(kind, &off);
-        assert_eq!(keep, Keep::LogOnly, "fed to every instance and not kept");
+        assert_eq!(keep, Persistence::LogOnly, "fed to every instance and not kept");
         assert!((NOW + 1..=NOW + 600).contains(&expires_at));
     }
-    assert_eq!(kept(1059, &on), (Keep::Stored, NOW + 30 * DAY));
-    assert_eq!(kept(1059, &off), (Keep::Stored, NOW + 3_600));
-    assert_eq!(kept(450, &on), (Keep::Stored, NOW + 365 * DAY));
+    assert_eq!(kept(1059, &on), (Persistence::Stored, NOW + 30 * DAY));
+    assert_eq!(kept(1059, &off), (Persistence::Stored, NOW + 3_600));
+    assert_eq!(kept(450, &on), (Persistence::Stored, NOW + 365 * DAY));
     for kind in [20001, 21059] {
-        assert_eq!(kept(kind, &on).0, Keep::Ephemeral);
+        assert_eq!(kept(kind, &on).0, Persistence::Ephemeral);
     }
     for kind in [0, 1, 4, 30078] {
-        assert_eq!(kept(kind, &on), (Keep::Stored, NEVER), "without end");
+        assert_eq!(kept(kind, &on), (Persistence::Stored, NEVER), "without end");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use nostr_extensions::{
-    Admitted, Effect, GroupState, GroupStatus, Policy, Reader,
+    Admitted, Effect, Group, GroupStatus, Policy, Reader,
     Role::{Admin, Member},
     Source,
     admit::group_of,
@@ -55,13 +55,13 @@ fn writer() -> PublicKey {
 }
 
 /// `h` of 64 hex is unlisted; every other group is managed, with the writer of the gateway's file as its admin.
-fn group(vector: &Vector) -> Option<GroupState> {
+fn group(vector: &Vector) -> Option<Group> {
     let id = group_of(vector.event.event())?;
     let mut group = view(Source::Roster, 0, &[]);
     group.members.insert(writer(), Admin);
     let is_new = vector.kind() == 450 || id.is_capability();
     let status = if is_new { GroupStatus::Unknown } else { GroupStatus::Managed(group.into()) };
-    Some(GroupState { id, status })
+    Some(Group { id, status })
 }
 
 fn admit(vector: &Vector, reader: &Reader, policy: &Policy) -> Result<Admitted, Rejection> {

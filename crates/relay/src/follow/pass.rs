@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{GroupState, Sealed, mls_gateway::noise_dm::LOG_SECS};
+use nostr_extensions::{Group, Sealed, mls_gateway::noise_dm::LOG_SECS};
 use nostr_protocol::Rejection;
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::time::{sleep, timeout};
@@ -52,7 +52,7 @@ pub struct Follower {
 /// An entry that somebody waits for.
 struct Wanted {
     entry: LogEntry,
-    group: Option<Arc<GroupState>>,
+    group: Option<Arc<Group>>,
 }
 
 impl Follower {
@@ -77,7 +77,7 @@ impl Follower {
     }
 
     async fn make_passes(self) {
-        let mut knocks = self.store.knocks();
+        let mut knocks = self.store.notifications();
         let mut failures = 0;
         let mut at_head = self.clock.now();
         loop {
@@ -174,7 +174,7 @@ impl Follower {
 
     /// Notes what the entries changed, and takes the states of groups that decide about them. At a state that cannot be
     /// read now it ends: what is behind waits with it.
-    async fn states(&self, entries: &[LogEntry]) -> (Vec<Option<Arc<GroupState>>>, Option<StoreError>) {
+    async fn states(&self, entries: &[LogEntry]) -> (Vec<Option<Arc<Group>>>, Option<StoreError>) {
         let mut states = Vec::with_capacity(entries.len());
         for entry in entries {
             self.groups.changed(entry.kind, &entry.touches, entry.cursor);
@@ -187,7 +187,7 @@ impl Follower {
     }
 
     /// The state of the entry's group, where anybody may wait for the entry.
-    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<GroupState>>, StoreError> {
+    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<Group>>, StoreError> {
         let Some(id) = entry.group.as_ref().filter(|_| self.live.may_want(entry)) else { return Ok(None) };
         match answer(self.groups.get_at(id, entry.cursor)).await {
             Ok(state) => Ok(Some(state)),
@@ -200,11 +200,7 @@ impl Follower {
     }
 
     /// The entries that anybody waits for. Asked after the archive's end has moved past them.
-    async fn wanted(
-        &self,
-        entries: Vec<LogEntry>,
-        states: Vec<Option<Arc<GroupState>>>,
-    ) -> Result<Vec<Wanted>, StoreError> {
+    async fn wanted(&self, entries: Vec<LogEntry>, states: Vec<Option<Arc<Group>>>) -> Result<Vec<Wanted>, StoreError> {
         let mut wanted = Vec::new();
         for (entry, state) in entries.into_iter().zip(states) {
             let group = match state {

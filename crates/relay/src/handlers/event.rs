@@ -3,7 +3,7 @@
 //! A signature is checked here, on the connection's task: the runtime's workers are the pool, the order within a
 //! connection is kept, and between two events other connections get their turn.
 
-use nostr_extensions::{Admitted, Writer, admit, audience};
+use nostr_extensions::{Admitted, Publisher, admit, audience};
 use nostr_protocol::{
     Event, EventError, EventId, Kind, Rejection, Unverified,
     message::{notice_frame, ok_frame, refused_frame},
@@ -57,7 +57,7 @@ enum Taken {
 async fn take(session: &Session, event: Unverified, mut receipt: Receipt) -> Result<Taken, Rejection> {
     let app = &session.app;
     let now = app.clock.now();
-    let writer = Writer { reader: &session.reader, names: &session.peer.names };
+    let writer = Publisher { reader: &session.reader, names: &session.peer.names };
     admit::precheck(event.event(), writer, &app.policy, now)?;
     let id = event.event().id();
     // A store that is shared is asked once, by the transaction that would store the event.

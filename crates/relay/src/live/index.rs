@@ -6,7 +6,7 @@ use std::{
 };
 
 use nostr_extensions::{
-    Policy, Reader, Role, Router,
+    Policy, Reader, Role, RouteHasher,
     audience::{is_for_group, may_be_for_keys, may_be_public},
     route::Condition,
 };
@@ -35,7 +35,7 @@ pub(super) struct Index {
     next_id: u64,
     /// Events for which candidates were looked for.
     deliveries: u64,
-    router: Router,
+    router: RouteHasher,
     connections: HashMap<ConnectionId, Connection>,
     subscriptions: HashMap<SubscriptionId, Entry>,
     routes: BTreeSet<(u64, SubscriptionId)>,
@@ -65,7 +65,7 @@ struct Entry {
 }
 
 impl Index {
-    pub(super) fn new(cursor: Cursor, router: Router) -> Self {
+    pub(super) fn new(cursor: Cursor, router: RouteHasher) -> Self {
         Self {
             cursor,
             next_id: 0,
@@ -293,7 +293,7 @@ fn bytes(filters: &[Filter]) -> usize {
 }
 
 /// The routes of a subscription, and how many of them are `Member` routes.
-fn routes(router: &Router, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
+fn routes(router: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
     let mut routes = BTreeSet::new();
     let mut member_routes = BTreeSet::new();
     for filter in filters.iter().filter(|filter| !filter.is_impossible()) {

@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher as _};
 
-use nostr_extensions::Router;
+use nostr_extensions::RouteHasher;
 use siphasher::sip::SipHasher13;
 
 use crate::random;
@@ -120,7 +120,7 @@ impl Key {
     }
 
     /// The key of all who share the store of `router`.
-    pub(super) fn of(router: &Router) -> Self {
+    pub(super) fn of(router: &RouteHasher) -> Self {
         let [a, b] = ["rate limits, 1", "rate limits, 2"].map(|purpose| router.derived(purpose));
         Self(SipHasher13::new_with_keys(a, b))
     }

@@ -164,7 +164,7 @@ fn a_flood_of_addresses_gives_no_one_a_new_bucket() {
 /// What one instance took counts on the other, and what is over is no more than one message's delay.
 #[test]
 fn what_was_spent_elsewhere_is_taken_here() {
-    let router = Router::new(&[1; 16]);
+    let router = RouteHasher::new(&[1; 16]);
     let [here, there] = [0, 1].map(|_| RateLimits::shared(&RateLimitRates::default(), &router));
     let tell = |paid: Paid, to: &RateLimits| {
         let mut receipt = Receipt::new(true);
@@ -180,7 +180,7 @@ fn what_was_spent_elsewhere_is_taken_here() {
         taken += 1;
     }
     assert_eq!(taken, 150, "one burst over both");
-    let apart = RateLimits::shared(&RateLimitRates::default(), &Router::new(&[2; 16]));
+    let apart = RateLimits::shared(&RateLimitRates::default(), &RouteHasher::new(&[2; 16]));
     assert!(apart.sender(&key(1), Class::Event, 0).is_ok(), "another store has other buckets");
     let debit = here.debit(Purse::SenderEvents, key(7));
     here.spent(Spent { debit, times: u32::MAX }, 0);

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use nostr_extensions::Router;
+use nostr_extensions::RouteHasher;
 use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
 use tokio::{
     task::JoinHandle,
@@ -51,7 +51,7 @@ impl Redis {
     ///
     /// # Errors
     /// When `url` is none.
-    pub fn new(url: &Secret, router: &Router, hearing: Hearing, follow: Arc<Follow>) -> Result<Self, String> {
+    pub fn new(url: &Secret, router: &RouteHasher, hearing: Hearing, follow: Arc<Follow>) -> Result<Self, String> {
         // The error's own words may repeat the URL, which may hold a password.
         let client = Client::open(url.expose()).map_err(|_| "not a URL of Redis".to_owned())?;
         let channel = format!("rnostr:{:016x}", router.derived("wake channel"));

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_store::{Store, TOLD_BYTES_MAX};
+use nostr_store::{PEER_MESSAGE_BYTES_MAX, Store};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     task::JoinHandle,
@@ -16,7 +16,7 @@ use super::{Hearing, message::BYTES_MAX};
 /// Shortest time between two messages: the database does as much for each as for a small write.
 const PAUSE: Duration = Duration::from_millis(100);
 
-const _: () = assert!(BYTES_MAX <= TOLD_BYTES_MAX, "a message fits");
+const _: () = assert!(BYTES_MAX <= PEER_MESSAGE_BYTES_MAX, "a message fits");
 
 /// The road over a store.
 pub struct Told {
@@ -66,7 +66,7 @@ async fn send(store: &dyn Store, hearing: &Hearing, ended: CancellationToken) {
         };
         let message = hearing.wake.take();
         if !message.spent.is_empty()
-            && let Err(error) = store.tell(message.encode()).await
+            && let Err(error) = store.broadcast(message.encode()).await
         {
             tracing::debug!(%error, "what events cost was not told");
         }

@@ -169,7 +169,7 @@ impl Embedded {
             if stored.expires_at > now && !vanishing.hides(stored.event) {
                 let record = bytes::Bytes::copy_from_slice(stored.event.record());
                 let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
-                page.push(Record::Event(Archived { event, kept: stored.kept() }));
+                page.push(Record::Event(Archived { event, kept: stored.meta() }));
             }
             if page.is_full() {
                 return Ok(Some(number_from(key).to_be_bytes().to_vec()));

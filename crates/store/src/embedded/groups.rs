@@ -10,7 +10,7 @@ use std::{
 
 use heed::{RoTxn, RwTxn};
 use nostr_extensions::{
-    GroupRecord, GroupStatus, GroupView, NostrGroupId, Role,
+    GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role,
     mls_gateway::group::{Changed, SeenEpoch, next_epoch},
 };
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -88,7 +88,7 @@ impl Tables {
             let key = key[prefix.len()..].try_into().map_err(|_| Fail::Corrupt("a member has no key"))?;
             members.insert(PublicKey::from_bytes(key), role_from(role.first())?);
         }
-        Ok(GroupStatus::Managed(Arc::new(GroupView { record, members })))
+        Ok(GroupStatus::Managed(Arc::new(ManagedGroup { record, members })))
     }
 
     pub(super) fn groups_of(&self, txn: &RoTxn<'_>, keys: &[PublicKey]) -> Result<BTreeSet<NostrGroupId>, Fail> {

@@ -1,7 +1,7 @@
 //! Everything in: records of an export, in one transaction.
 
 use nostr_extensions::{
-    Effect, GroupStatus, GroupView, NostrGroupId, Restored,
+    Effect, GroupStatus, ManagedGroup, NostrGroupId, Restored,
     mls_gateway::{deletion::Deletion, group::Changed},
 };
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     Cursor,
+    decide::restore::{delta, new_unless, refused},
     index::Front,
     moving::{Imported, Record, foundings_missing, merge_group},
-    shared::restore::{delta, new_unless, refused},
 };
 
 impl Tx<'_> {
@@ -63,10 +63,10 @@ impl Tx<'_> {
         })
     }
 
-    fn import_group(&mut self, id: &NostrGroupId, given: &GroupView, now: UnixSecs) -> Result<Imported, Fail> {
+    fn import_group(&mut self, id: &NostrGroupId, given: &ManagedGroup, now: UnixSecs) -> Result<Imported, Fail> {
         let status = self.tables.group_status(&self.txn, id)?;
         let mut here = match status {
-            GroupStatus::Managed(view) => Some(GroupView::clone(&view)),
+            GroupStatus::Managed(view) => Some(ManagedGroup::clone(&view)),
             GroupStatus::Unlisted | GroupStatus::Unknown => None,
         };
         if let Some(here) = &mut here {
@@ -104,7 +104,7 @@ impl Tx<'_> {
     }
 
     fn restore(&mut self, restored: &Restored, now: UnixSecs) -> Result<Imported, Fail> {
-        let (event, kept) = (restored.event().view(), restored.kept());
+        let (event, kept) = (restored.event().view(), restored.meta());
         if kept.expires_at <= now {
             return Ok(Imported::Expired);
         }

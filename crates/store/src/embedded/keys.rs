@@ -5,7 +5,7 @@
 //! reader compares whole ids. The cursor makes each key its own, so that an id ground to share its front with another
 //! displaces nothing.
 
-use nostr_extensions::{Audience, Kept, Stamp, admit::NEVER};
+use nostr_extensions::{Audience, EventMeta, Stamp, admit::NEVER};
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::fail::Fail;
@@ -129,8 +129,8 @@ impl<'a> Stored<'a> {
         Stamp { cursor, received_at: self.received_at, expires_at: self.expires_at, author_only: self.has(AUTHOR_ONLY) }
     }
 
-    pub(super) const fn kept(&self) -> Kept {
-        Kept {
+    pub(super) const fn meta(&self) -> EventMeta {
+        EventMeta {
             received_at: self.received_at,
             expires_at: self.expires_at,
             author_only: self.has(AUTHOR_ONLY),

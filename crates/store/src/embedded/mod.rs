@@ -38,7 +38,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use heed::{Env, RoTxn, WithTls};
-use nostr_extensions::{Admitted, GroupState, GroupStatus, NostrGroupId, Query, Router, Sealed, query::Position};
+use nostr_extensions::{Admitted, Group, GroupStatus, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
@@ -54,7 +54,9 @@ use self::{
     tables::{NEXT_CURSOR, Tables},
     writer::Writer,
 };
-use crate::{Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, random_router};
+use crate::{
+    Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, random_route_hasher,
+};
 
 /// Most transactions of one call of [`Store::sweep`]; other writes go in between.
 const SWEEP_ROUNDS_MAX: usize = 50;
@@ -106,7 +108,7 @@ pub struct Embedded {
     tables: Tables,
     shared: Arc<Shared>,
     hot: Hot,
-    router: Router,
+    router: RouteHasher,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     map_bytes_max: u64,
@@ -162,7 +164,7 @@ impl Embedded {
             tables,
             shared,
             hot,
-            router: random_router(),
+            router: random_route_hasher(),
             queue,
             writer: Some(writer),
             map_bytes_max: options.map_bytes_max,
@@ -217,7 +219,7 @@ impl Embedded {
         })
     }
 
-    fn group_now(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), StoreError> {
+    fn group_now(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
         // What was committed before is in the snapshot; what the snapshot holds beyond is found in its log.
         let head = self.head();
         let epoch = self.shared.epochs.lock().last(id);
@@ -227,7 +229,7 @@ impl Embedded {
                 Arc::make_mut(view).record.last_epoch = last_epoch;
             }
             let cursor = head.max(self.tables.last_cursor(txn)?);
-            Ok((GroupState { id: id.clone(), status }, cursor))
+            Ok((Group { id: id.clone(), status }, cursor))
         })
     }
 }
@@ -305,7 +307,7 @@ impl Store for Embedded {
         Box::pin(async move { self.sealed_at(cursors) })
     }
 
-    fn router(&self) -> Router {
+    fn route_hasher(&self) -> RouteHasher {
         self.router
     }
 
@@ -323,7 +325,7 @@ impl Store for Embedded {
         })
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         Box::pin(async move { self.group_now(id) })
     }
 

@@ -3,7 +3,7 @@
 //! Source: decisions, "KeyPackages".
 
 use heed::{RoTxn, RwTxn};
-use nostr_extensions::{Sealed, mls_gateway::key_package::Entry};
+use nostr_extensions::{Sealed, mls_gateway::key_package::DirectoryEntry};
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
@@ -36,7 +36,7 @@ fn claimed(owner: &PublicKey, content: &[u8; 32]) -> Key {
 
 impl Tables {
     /// Whether the KeyPackage was claimed, in this event or in a twin.
-    pub(super) fn is_claimed(&self, txn: &RoTxn<'_>, entry: &Entry) -> Result<bool, Fail> {
+    pub(super) fn is_claimed(&self, txn: &RoTxn<'_>, entry: &DirectoryEntry) -> Result<bool, Fail> {
         Ok(self.claimed.get(txn, &claimed(&entry.owner, &entry.content_hash))?.is_some())
     }
 
@@ -44,7 +44,7 @@ impl Tables {
     pub(super) fn is_reference_taken(
         &self,
         txn: &RoTxn<'_>,
-        entry: &Entry,
+        entry: &DirectoryEntry,
         vanishing: &Vanishing,
         now: UnixSecs,
     ) -> Result<bool, Fail> {
@@ -63,7 +63,7 @@ impl Tables {
         Ok(false)
     }
 
-    pub(super) fn put_package(&self, txn: &mut RwTxn<'_>, entry: &Entry, cursor: Cursor) -> Result<(), Fail> {
+    pub(super) fn put_package(&self, txn: &mut RwTxn<'_>, entry: &DirectoryEntry, cursor: Cursor) -> Result<(), Fail> {
         // An owner's KeyPackages without references share one hash here; nothing is checked by it.
         let reference = hash16(entry.reference.as_deref().unwrap_or_default().as_bytes());
         let value = Key::new().with(&reference).with(&entry.content_hash).with(&[u8::from(entry.last_resort)]);

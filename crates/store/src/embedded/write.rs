@@ -7,11 +7,11 @@ use std::{
 
 use heed::RwTxn;
 use nostr_extensions::{
-    Admitted, Effect, GroupStatus, Keep, NostrGroupId, Sealed, Source, Stamp,
+    Admitted, Effect, GroupStatus, NostrGroupId, Persistence, Sealed, Source, Stamp,
     admit::NEVER,
     mls_gateway::{
         group::{Changed, Refusal, RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap},
-        key_package::Entry,
+        key_package::DirectoryEntry,
     },
 };
 use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
@@ -71,7 +71,7 @@ impl Tx<'_> {
     /// Stores one event with its effects; on an error the transaction is to be given up.
     pub(super) fn save(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
         let event = admitted.event().view();
-        if admitted.keep() == Keep::Ephemeral {
+        if admitted.persistence() == Persistence::Ephemeral {
             let stamp = Stamp {
                 cursor: self.next,
                 received_at: admitted.received_at(),
@@ -110,7 +110,7 @@ impl Tx<'_> {
             Ok(marks) => marks,
             Err(saved) => return Ok(saved),
         };
-        let log_only = admitted.keep() == Keep::LogOnly;
+        let log_only = admitted.persistence() == Persistence::LogOnly;
         self.put(admitted.event(), now, admitted.expires_at(), log_only, marks).map(Saved::New)
     }
 
@@ -224,7 +224,7 @@ impl Tx<'_> {
     pub(super) fn key_package(
         &mut self,
         event: EventRef<'_>,
-        entry: &Entry,
+        entry: &DirectoryEntry,
         identifier: Option<&str>,
         now: UnixSecs,
     ) -> Result<Applied, Fail> {

@@ -13,7 +13,7 @@ use super::{
     save::TRIES_MAX,
     value::{self, Fields},
 };
-use crate::shared::{
+use crate::decide::{
     claim::{Owned, claim},
     facts::{buried, claimed as used_up},
 };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
-use nostr_extensions::{Kept, Sealed, Stamp, admit::NEVER};
+use nostr_extensions::{EventMeta, Sealed, Stamp, admit::NEVER};
 use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use super::{
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     Cursor,
+    decide::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, facts::owners, number_of},
     moving::Archived,
-    shared::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, facts::owners, number_of},
 };
 
 /// Bytes of a document beside its record, its numbers and its name, by estimate.
@@ -61,7 +61,7 @@ impl Stored {
     }
 
     pub(super) fn archived(self) -> Archived {
-        let kept = Kept {
+        let kept = EventMeta {
             received_at: self.received_at,
             expires_at: self.expires_at,
             author_only: self.is_author_only(),

@@ -3,7 +3,7 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use gcloud_sdk::google::firestore::v1::Document;
-use nostr_extensions::{GroupStatus, GroupView, NostrGroupId, Restored};
+use nostr_extensions::{GroupStatus, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{PublicKey, UnixSecs, hex};
 
 use super::{
@@ -111,7 +111,7 @@ impl Inner {
             Part::Groups if document.flag(field::MANAGED) => {
                 let id = group_of(document)?;
                 match self.group_now(&id).await?.0.status {
-                    GroupStatus::Managed(view) => Some(Record::Group { id, view: GroupView::clone(&view) }),
+                    GroupStatus::Managed(view) => Some(Record::Group { id, view: ManagedGroup::clone(&view) }),
                     GroupStatus::Unlisted | GroupStatus::Unknown => None,
                 }
             }

@@ -26,7 +26,7 @@ use super::{
     query,
     value::Read as _,
 };
-use crate::{Cursor, LogEntry, LogPage, shared::EPHEMERAL_SECS};
+use crate::{Cursor, LogEntry, LogPage, decide::EPHEMERAL_SECS};
 
 /// How much later than it was taken in a commit may have its time, in seconds: a call has ended by then, or never will.
 pub(super) const LAG_SECS: u64 = 3 * CALL_SECS_MAX;

@@ -17,12 +17,12 @@ use super::{
     value::id_of,
 };
 use crate::{
-    index::{Front, front},
-    moving::{Imported, Record},
-    shared::{
+    decide::{
         facts::{Address, Facts, Wanted},
         restore::{cut, decide},
     },
+    index::{Front, front},
+    moving::{Imported, Record},
 };
 
 /// Bytes that a member takes in a commit, with the entry of the index by which its groups are found, by estimate.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted},
+    decide::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted},
 };
 
 /// The document of an address.

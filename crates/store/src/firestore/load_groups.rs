@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use nostr_extensions::{Effect, GroupView, NostrGroupId, Source};
+use nostr_extensions::{Effect, ManagedGroup, NostrGroupId, Source};
 use nostr_protocol::{Event, PublicKey};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     query,
     value::Read as _,
 };
-use crate::shared::facts::{Facts, GroupFacts, Wanted};
+use crate::decide::facts::{Facts, GroupFacts, Wanted};
 
 impl Inner {
     /// The groups that are wanted or left, with the members that are wanted of each.
@@ -68,7 +68,7 @@ impl Inner {
         known: &mut Known,
     ) {
         for (id, group) in groups {
-            let mut view = group.head.record.clone().map(|record| GroupView {
+            let mut view = group.head.record.clone().map(|record| ManagedGroup {
                 record,
                 members: group.members.iter().map(|(key, role)| (*key, *role)).collect(),
             });

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cursor, LogEntry,
-    shared::{AUTHOR_ONLY, EPHEMERAL, MARK_KIND, batch::Put},
+    decide::{AUTHOR_ONLY, EPHEMERAL, MARK_KIND, batch::Put},
 };
 
 const TOUCHES_GROUP: u8 = 1;

@@ -59,7 +59,7 @@ use std::sync::{
 };
 
 use futures_util::future::BoxFuture;
-use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
+use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio::{
     sync::{Semaphore, watch},
@@ -78,7 +78,7 @@ use self::{
     state::StatsCache,
     tail::Tail,
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, shared::hiding::Hiding};
+use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
 
 /// Collections begin with this where nothing else is said.
 pub const PREFIX: &str = "rnostr";
@@ -145,7 +145,7 @@ struct Inner {
     client: Client,
     names: Names,
     options: Options,
-    router: Router,
+    router: RouteHasher,
     head: AtomicU64,
     knocks: watch::Sender<u64>,
     saves: Semaphore,
@@ -271,11 +271,11 @@ impl Store for Firestore {
         self.inner.head()
     }
 
-    fn router(&self) -> Router {
+    fn route_hasher(&self) -> RouteHasher {
         self.inner.router
     }
 
-    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+    fn notifications(&self) -> Option<watch::Receiver<u64>> {
         Some(self.inner.knocks.subscribe())
     }
 
@@ -283,7 +283,7 @@ impl Store for Firestore {
         Box::pin(async move { Ok(self.inner.holds(id).await?) })
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         Box::pin(async move { Ok(self.inner.group(id).await?) })
     }
 

@@ -7,7 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use super::value::hex;
-use crate::shared::facts::{Address, Buried, Claimed};
+use crate::decide::facts::{Address, Buried, Claimed};
 
 /// Fields that queries name, and those that are too large for an index.
 pub(super) mod field {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Saved, StoreError,
-    shared::{
+    decide::{
         EPHEMERAL,
         batch::{Changes, GroupChange, cut, decide},
     },

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Cursor, Page, PageBounds,
-    shared::{hiding::Hidden, plan},
+    decide::{hiding::Hidden, plan},
 };
 
 /// Most events of one query, and fewest.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{GroupState, GroupStatus, GroupView, NostrGroupId, Router};
+use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, RouteHasher};
 use nostr_protocol::{EventId, PublicKey};
 use parking_lot::Mutex;
 
@@ -35,7 +35,7 @@ const READS_MAX: usize = 8;
 pub(super) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
 
 /// The database's router, which the first process to come makes, and when it was read.
-pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(Router, Micros), OpenError>, Fail> {
+pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, Micros), OpenError>, Fail> {
     let name = names.meta("layout");
     // Whoever is second finds what the first one wrote.
     for _ in 0..2 {
@@ -49,7 +49,7 @@ pub(super) async fn layout(client: &Client, names: &Names) -> Result<Result<(Rou
             }
             let key =
                 document.bytes("router").and_then(|key| key.try_into().ok()).ok_or(Fail::Damaged("the layout"))?;
-            return Ok(Ok((Router::new(key), got.read_at)));
+            return Ok(Ok((RouteHasher::new(key), got.read_at)));
         }
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
@@ -72,13 +72,13 @@ impl Inner {
         }
     }
 
-    pub(super) async fn group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+    pub(super) async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
         self.client.settle().await;
         self.group_now(id).await
     }
 
     /// As [`Inner::group`], for who does not go by the cursor: what was acknowledged a moment ago may lie behind it.
-    pub(super) async fn group_now(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+    pub(super) async fn group_now(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
         for tries in 0..READS_MAX {
             match self.read_group(id).await {
                 Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,
@@ -88,7 +88,7 @@ impl Inner {
         Err(Fail::Conflict)
     }
 
-    async fn read_group(&self, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+    async fn read_group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
         let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
         let pending = self.epochs.last(id);
         let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
@@ -107,10 +107,10 @@ impl Inner {
                     let packed = document.bytes("members").unwrap_or_default();
                     members.extend(unpack(packed).ok_or(Fail::Damaged("members"))?);
                 }
-                GroupStatus::Managed(Arc::new(GroupView { record, members: members.into_iter().collect() }))
+                GroupStatus::Managed(Arc::new(ManagedGroup { record, members: members.into_iter().collect() }))
             }
         };
-        Ok((GroupState { id: id.clone(), status }, through(got.read_at)))
+        Ok((Group { id: id.clone(), status }, through(got.read_at)))
     }
 
     pub(super) async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {

@@ -16,7 +16,7 @@ use super::{
     packages::Package,
     value::{self, Fields, State},
 };
-use crate::shared::{EPHEMERAL, batch::Changes, facts::Address};
+use crate::decide::{EPHEMERAL, batch::Changes, facts::Address};
 
 impl Inner {
     /// The writes that carry out `changes`; the events take places from `place` on.

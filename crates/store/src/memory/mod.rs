@@ -8,28 +8,29 @@ use std::collections::BTreeSet;
 
 use futures_util::future::{BoxFuture, ready};
 use nostr_extensions::{
-    Admitted, Audience, GroupState, GroupView, NostrGroupId, Query, Router, Sealed, admit::NEVER,
-    mls_gateway::key_package::Entry, query::Position,
+    Admitted, Audience, Group, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed, admit::NEVER,
+    mls_gateway::key_package::DirectoryEntry, query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, random_router,
-    shared::facts::{buried, claimed},
+    Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
+    decide::facts::{buried, claimed},
+    random_route_hasher,
 };
 
 /// A store that ends with the process.
 #[derive(Debug)]
 pub struct Memory {
     state: Mutex<State>,
-    router: Router,
+    router: RouteHasher,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { state: Mutex::default(), router: random_router() }
+        Self { state: Mutex::default(), router: random_route_hasher() }
     }
 }
 
@@ -68,7 +69,7 @@ impl State {
 
     fn claim(&mut self, owner: &PublicKey, packages_max: usize, now: UnixSecs) -> Vec<Sealed> {
         // One for each KeyPackage, the first to be stored.
-        let mut distinct: Vec<(Cursor, Entry)> = Vec::new();
+        let mut distinct: Vec<(Cursor, DirectoryEntry)> = Vec::new();
         for (cursor, item) in &self.log {
             if let Some(entry) = item.package.as_ref().filter(|it| it.owner == *owner && item.stamp.expires_at > now)
                 && distinct.iter().all(|(_, known)| known.content_hash != entry.content_hash)
@@ -165,7 +166,7 @@ impl Store for Memory {
         Box::pin(ready(Ok(events)))
     }
 
-    fn router(&self) -> Router {
+    fn route_hasher(&self) -> RouteHasher {
         self.router
     }
 
@@ -177,14 +178,14 @@ impl Store for Memory {
         Box::pin(ready(Ok(self.state.lock().ids.contains_key(id))))
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         let state = self.state.lock();
-        Box::pin(ready(Ok((GroupState { id: id.clone(), status: state.status(id) }, state.head))))
+        Box::pin(ready(Ok((Group { id: id.clone(), status: state.status(id) }, state.head))))
     }
 
     fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
         let state = self.state.lock();
-        let of = |view: &GroupView| keys.iter().any(|key| view.members.contains_key(key));
+        let of = |view: &ManagedGroup| keys.iter().any(|key| view.members.contains_key(key));
         let groups: BTreeSet<NostrGroupId> =
             state.groups.iter().filter(|(_, view)| of(view)).map(|(id, _)| id.clone()).collect();
         Box::pin(ready(Ok(groups.into_iter().collect())))

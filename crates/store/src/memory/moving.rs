@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, ready};
 use nostr_extensions::{
-    Audience, Effect, Kept, Restored, Sealed, Stamp,
+    Audience, Effect, EventMeta, Restored, Sealed, Stamp,
     mls_gateway::deletion::{Deletion, may_delete},
 };
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -15,15 +15,15 @@ use super::{
 };
 use crate::{
     Cursor, StoreError,
+    decide::{
+        batch::names_group,
+        facts::{address_bytes, buried},
+        restore::{self, new_unless},
+    },
     index::{address, front},
     moving::{
         Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part,
         foundings_missing, merge_group,
-    },
-    shared::{
-        batch::names_group,
-        facts::{address_bytes, buried},
-        restore::{self, new_unless},
     },
 };
 
@@ -142,7 +142,7 @@ impl State {
     }
 
     fn restore(&mut self, restored: &Restored, now: UnixSecs) -> Imported {
-        let (event, kept) = (restored.event(), restored.kept());
+        let (event, kept) = (restored.event(), restored.meta());
         if kept.expires_at <= now {
             return Imported::Expired;
         }
@@ -201,7 +201,7 @@ impl State {
 
 impl Item {
     fn archived(&self) -> Archived {
-        let kept = Kept {
+        let kept = EventMeta {
             received_at: self.stamp.received_at,
             expires_at: self.stamp.expires_at,
             author_only: self.stamp.author_only,

@@ -6,14 +6,14 @@ use std::{
 };
 
 use nostr_extensions::{
-    Admitted, Audience, Effect, GroupState, GroupStatus, GroupView, Keep, NostrGroupId, Sealed, Stamp,
+    Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
     mls_gateway::{
         deletion::{Deletion, may_delete, vanishes},
         group::{
             Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups,
             next_epoch,
         },
-        key_package::Entry,
+        key_package::DirectoryEntry,
     },
     query::Position,
 };
@@ -21,8 +21,8 @@ use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
 
 use crate::{
     Cursor, Saved,
+    decide::facts::{Address, Buried, Claimed, address_bytes, buried, claimed, deleters},
     index::address,
-    shared::facts::{Address, Buried, Claimed, address_bytes, buried, claimed, deleters},
 };
 
 const DAY_SECS: u64 = 86_400;
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) head: Cursor,
     pub(super) log: BTreeMap<Cursor, Item>,
     pub(super) ids: HashMap<EventId, Cursor>,
-    pub(super) groups: HashMap<NostrGroupId, Arc<GroupView>>,
+    pub(super) groups: HashMap<NostrGroupId, Arc<ManagedGroup>>,
     pub(super) unlisted: HashSet<NostrGroupId>,
     pub(super) founded: Vec<(PublicKey, UnixSecs)>,
     /// Whether the target was public.
@@ -49,7 +49,7 @@ pub(super) struct Item {
     pub(super) found_by_queries: bool,
     pub(super) touches_groups: bool,
     pub(super) address: Option<Address>,
-    pub(super) package: Option<Entry>,
+    pub(super) package: Option<DirectoryEntry>,
 }
 
 impl Item {
@@ -72,14 +72,14 @@ pub(super) struct With {
     pub(super) author_only: bool,
     pub(super) touches_groups: bool,
     pub(super) address: Option<Address>,
-    pub(super) package: Option<Entry>,
+    pub(super) package: Option<DirectoryEntry>,
 }
 
 impl State {
     pub(super) fn save(&mut self, admitted: &Admitted) -> Saved {
         let event = admitted.event();
         let now = admitted.received_at();
-        if admitted.keep() == Keep::Ephemeral {
+        if admitted.persistence() == Persistence::Ephemeral {
             self.head += 1;
             return Saved::New(Sealed::new(event.clone(), self.stamp(admitted, false)));
         }
@@ -110,7 +110,7 @@ impl State {
                 let founder = change.founder;
                 let recent = |(key, at): &&(PublicKey, UnixSecs)| Some(*key) == founder && at + DAY_SECS > now;
                 let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
-                let member_of = |view: &&GroupView| view.members.contains_key(&change.recipient);
+                let member_of = |view: &&ManagedGroup| view.members.contains_key(&change.recipient);
                 let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
                 match apply_wrap(&self.status(&change.group), change, founded, now) {
                     Ok(Some(_)) if is_full => Ok(With::default()),
@@ -125,7 +125,7 @@ impl State {
         match applied {
             Ok(with) => {
                 let stamp = self.stamp(admitted, with.author_only);
-                Saved::New(self.put(event.clone(), stamp, admitted.keep() == Keep::Stored, with))
+                Saved::New(self.put(event.clone(), stamp, admitted.persistence() == Persistence::Stored, with))
             }
             Err(saved) => saved,
         }
@@ -189,7 +189,7 @@ impl State {
     pub(super) fn key_package(
         &mut self,
         event: &Event,
-        entry: &Entry,
+        entry: &DirectoryEntry,
         identifier: Option<&str>,
         now: UnixSecs,
     ) -> Result<With, Saved> {
@@ -234,7 +234,7 @@ impl State {
     }
 
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
-        let state = GroupState { id: group.clone(), status: self.status(group) };
+        let state = Group { id: group.clone(), status: self.status(group) };
         if state.is_managed() { state.has_member(keys) } else { unlisted }
     }
 

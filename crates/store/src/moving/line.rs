@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use nostr_extensions::{GroupRecord, GroupView, Kept, NostrGroupId, Restored, Role, Source, admit::NEVER};
+use nostr_extensions::{EventMeta, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER};
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -182,13 +182,15 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
         Wire::Group { id, source, seq, created_at, display_name, last_epoch, admins, members } => {
             let with = |keys: Vec<Hex<32>>, role| keys.into_iter().map(move |key| (PublicKey::from_bytes(key.0), role));
             let record = GroupRecord { source, seq, created_at, display_name, last_epoch };
-            let view =
-                GroupView { record, members: with(members, Role::Member).chain(with(admins, Role::Admin)).collect() };
+            let view = ManagedGroup {
+                record,
+                members: with(members, Role::Member).chain(with(admins, Role::Admin)).collect(),
+            };
             Record::Group { id: group_id(&id)?, view }
         }
         Wire::Event { received_at, expires_at, author_only, log_only, touches_groups, signed } => {
             let expires_at = expires_at.unwrap_or(NEVER);
-            let kept = Kept { received_at, expires_at, author_only, log_only, touches_groups };
+            let kept = EventMeta { received_at, expires_at, author_only, log_only, touches_groups };
             let event = Unverified::parse(signed.get().as_bytes()).map_err(|error| error.to_string())?;
             let event = event.verify().map_err(|error| error.to_string())?;
             Record::Event(Restored::new(event, kept).map_err(|rejection| rejection.to_string())?)
@@ -228,7 +230,7 @@ pub(super) fn write(record: &Record<Archived>, out: &mut Vec<u8>) -> Result<(), 
     push(&wire, out)
 }
 
-fn group<'a>(id: &'a NostrGroupId, view: &GroupView) -> Wire<'a> {
+fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup) -> Wire<'a> {
     let with = |role: Role| {
         let mut keys: Vec<PublicKey> =
             view.members.iter().filter(|(_, has)| **has == role).map(|(key, _)| *key).collect();

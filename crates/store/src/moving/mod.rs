@@ -14,7 +14,7 @@ mod place;
 mod verify;
 
 use futures_util::future::BoxFuture;
-use nostr_extensions::{GroupView, Kept, NostrGroupId, Restored};
+use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{Event, PublicKey, UnixSecs};
 
 pub(crate) use self::place::after_part;
@@ -75,7 +75,7 @@ pub enum Record<E> {
         /// Which.
         id: NostrGroupId,
         /// Its record and members.
-        view: GroupView,
+        view: ManagedGroup,
     },
     /// An event, in the order of the log.
     Event(E),
@@ -116,7 +116,7 @@ pub struct Archived {
     /// The event, as it was received.
     pub event: Event,
     /// What was kept with it.
-    pub kept: Kept,
+    pub kept: EventMeta,
 }
 
 /// How far one call of [`Moving::export`] goes.
@@ -195,7 +195,7 @@ pub(crate) fn foundings_missing(here: usize, at: &[UnixSecs], now: UnixSecs) -> 
 
 /// What becomes of a group's record beside the one that is here; [`Imported::New`] and [`Imported::Replaced`] are to be
 /// written, with the higher of the epochs.
-pub(crate) fn merge_group(here: Option<&GroupView>, given: &GroupView) -> (Imported, GroupView) {
+pub(crate) fn merge_group(here: Option<&ManagedGroup>, given: &ManagedGroup) -> (Imported, ManagedGroup) {
     let Some(here) = here else { return (Imported::New, given.clone()) };
     let mut merged = given.clone();
     merged.record.last_epoch = given.record.last_epoch.max(here.record.last_epoch);

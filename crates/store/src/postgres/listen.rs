@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_postgres::AsyncMessage;
 
 use super::{connect::Address, fail::Fail};
-use crate::TOLD_BYTES_MAX;
+use crate::PEER_MESSAGE_BYTES_MAX;
 
 /// Wait before the first attempt to connect again, and the longest one; each is up to half longer, by chance.
 const RETRY_MS_MIN: u64 = 50;
@@ -23,9 +23,9 @@ const RETRY_MS_MAX: u64 = 2_000;
 /// The channel of what is told, in hex: a payload is text, and has less than 8,000 bytes.
 const TOLD: &str = "rnostr_told";
 const TELL: &str = "select pg_notify('rnostr_told', $1)";
-const _: () = assert!(2 * TOLD_BYTES_MAX < 8_000, "a message fits into a payload");
+const _: () = assert!(2 * PEER_MESSAGE_BYTES_MAX < 8_000, "a message fits into a payload");
 
-/// See [`crate::Store::tell`].
+/// See [`crate::Store::broadcast`].
 pub(super) async fn tell(client: &Client, message: &[u8]) -> Result<(), Fail> {
     let statement = client.prepare_cached(TELL).await?;
     client.query(&statement, &[&hex::to_hex(message)]).await.map(drop).map_err(Fail::from)

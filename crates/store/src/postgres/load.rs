@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{GroupRecord, GroupView, NostrGroupId};
+use nostr_extensions::{GroupRecord, ManagedGroup, NostrGroupId};
 use nostr_protocol::PublicKey;
 use tokio_postgres::Row;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::{
+    decide::{
         AUTHOR_ONLY,
         facts::{Facts, Holder, Place, Referenced, Target, Wanted},
         hiding::Hidden,
@@ -196,10 +196,10 @@ pub(super) async fn load(
 }
 
 fn load_groups(facts: &mut Facts, groups: &[Row], unlisted: &[Row], members: [&[Row]; 2]) -> Result<(), Fail> {
-    let mut views: HashMap<NostrGroupId, GroupView> = HashMap::new();
+    let mut views: HashMap<NostrGroupId, ManagedGroup> = HashMap::new();
     for row in groups {
         let record: GroupRecord = record(row)?;
-        views.insert(group_id(row, "id")?, GroupView { record, members: HashMap::new() });
+        views.insert(group_id(row, "id")?, ManagedGroup { record, members: HashMap::new() });
     }
     for row in members.into_iter().flatten() {
         if let Some(view) = views.get_mut(&group_id(row, "group_id")?) {

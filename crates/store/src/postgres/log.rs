@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use deadpool_postgres::Client;
-use nostr_extensions::{GroupState, GroupStatus, GroupView, NostrGroupId, Sealed, gate::Touches};
+use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, Sealed, gate::Touches};
 use nostr_protocol::{EventId, Kind, PublicKey};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Cursor, LogEntry, LogPage,
-    shared::{
+    decide::{
         MARK_KIND, TOUCHES_GROUPS,
         hiding::{Hidden, Hiding},
     },
@@ -114,17 +114,17 @@ pub(super) async fn holds(client: &Client, id: &EventId, hidden: &Hidden) -> Res
     }
 }
 
-pub(super) async fn state_of(client: &Client, id: &NostrGroupId) -> Result<(GroupState, Cursor), Fail> {
+pub(super) async fn state_of(client: &Client, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
     let statement = client.prepare_cached(GROUP).await?;
     let row = client.query_one(&statement, &[&id.as_str()]).await?;
     let status = if row.try_get::<_, Option<&str>>("record")?.is_some() {
-        GroupStatus::Managed(Arc::new(GroupView { record: record(&row)?, members: members(&row)? }))
+        GroupStatus::Managed(Arc::new(ManagedGroup { record: record(&row)?, members: members(&row)? }))
     } else if row.try_get("unlisted")? {
         GroupStatus::Unlisted
     } else {
         GroupStatus::Unknown
     };
-    Ok((GroupState { id: id.clone(), status }, cursor(&row, "head")?))
+    Ok((Group { id: id.clone(), status }, cursor(&row, "head")?))
 }
 
 pub(super) async fn groups_of(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {

@@ -30,7 +30,7 @@ use std::{
 
 use deadpool_postgres::{Client, Pool};
 use futures_util::future::BoxFuture;
-use nostr_extensions::{Admitted, GroupState, NostrGroupId, Query, Router, Sealed, query::Position};
+use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 use tokio::{
@@ -44,8 +44,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, TOLD_WAITING_MAX,
-    shared::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
+    Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store, StoreError,
+    decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
 /// Longest wait for one call.
@@ -74,7 +74,7 @@ impl Default for Options {
 /// See the module.
 pub struct Postgres {
     pool: Pool,
-    router: Router,
+    router: RouteHasher,
     head: AtomicU64,
     /// Set when the log was found to end before what was read of it. What is known here of groups and of the log may
     /// then be of commits that never were, and stays so when the log has grown again.
@@ -127,13 +127,13 @@ impl Postgres {
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
         let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
-        let router = Router::new(&fixed(&log, "router_key")?);
+        let router = RouteHasher::new(&fixed(&log, "router_key")?);
         let head = AtomicU64::new(cursor(&log, "head")?);
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
         drop(client);
         let (knocker, knocks) = watch::channel(0);
-        let told = broadcast::Sender::new(TOLD_WAITING_MAX);
+        let told = broadcast::Sender::new(PEER_MESSAGES_WAITING_MAX);
         let (listener, knocker) = if options.notifies {
             (Some(tokio::spawn(listen::run(address, knocker, told.clone()))), None)
         } else {
@@ -230,19 +230,19 @@ impl Store for Postgres {
         self.head.load(Ordering::Acquire)
     }
 
-    fn router(&self) -> Router {
+    fn route_hasher(&self) -> RouteHasher {
         self.router
     }
 
-    fn knocks(&self) -> Option<watch::Receiver<u64>> {
+    fn notifications(&self) -> Option<watch::Receiver<u64>> {
         Some(self.knocks.clone())
     }
 
-    fn tell(&self, message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn broadcast(&self, message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.call(async move |client| listen::tell(client, &message).await))
     }
 
-    fn told(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
+    fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
         self.notifies.then(|| self.told.subscribe())
     }
 
@@ -250,7 +250,7 @@ impl Store for Postgres {
         Box::pin(self.call(async move |client| log::holds(client, id, &self.hiding.now()).await))
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(GroupState, Cursor), StoreError>> {
+    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         Box::pin(self.call(async move |client| log::state_of(client, id).await))
     }
 

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::Client;
 use futures_util::future::BoxFuture;
-use nostr_extensions::{GroupView, Kept, Restored};
+use nostr_extensions::{EventMeta, ManagedGroup, Restored};
 use nostr_protocol::UnixSecs;
 use tokio_postgres::{Row, types::ToSql};
 
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{
     StoreError,
-    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
-    shared::{
+    decide::{
         AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
         facts::Wanted,
         hiding::Hidden,
         restore::{self, decide},
     },
+    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
 };
 
 /// Most groups of one page; each may have 10,000 members.
@@ -111,9 +111,10 @@ fn record_of(part: Part, row: &Row) -> Result<Record<Archived>, Fail> {
             Record::Founded { key: key(row, "key")?, at: times.into_iter().map(unsigned).collect::<Result<_, _>>()? }
         }
         Part::Unlisted => Record::Unlisted(group_id(row, "group_id")?),
-        Part::Groups | Part::Events => {
-            Record::Group { id: group_id(row, "id")?, view: GroupView { record: record(row)?, members: members(row)? } }
-        }
+        Part::Groups | Part::Events => Record::Group {
+            id: group_id(row, "id")?,
+            view: ManagedGroup { record: record(row)?, members: members(row)? },
+        },
     })
 }
 
@@ -132,7 +133,7 @@ async fn events(
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
         let flags: i16 = row.try_get("flags")?;
-        let kept = Kept {
+        let kept = EventMeta {
             received_at: unsigned(row.try_get("received_at")?)?,
             expires_at: end_from(row.try_get("expires_at")?)?,
             author_only: flags & AUTHOR_ONLY != 0,

@@ -8,7 +8,7 @@ use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::fail::Fail;
-use crate::{Cursor, shared::AUTHOR_ONLY};
+use crate::{Cursor, decide::AUTHOR_ONLY};
 
 /// The column `record` of an event without its content, for who has to know no more than what it is: however large the
 /// event, so much is read. See [`Event::record`]: the length of the tags stands before them, and there has to be some JSON.

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     Saved, StoreError,
-    index::front,
-    shared::{
+    decide::{
         batch::{cut, decide},
         claim::{Owned, claim},
         facts::Wanted,
     },
+    index::front,
 };
 
 const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Cursor, Page, PageBounds,
-    shared::{self, hiding::Hidden},
+    decide::{self, hiding::Hidden},
 };
 
 /// What is common to both: of the entries in `found`, in their order, those that may fit have their event with them, up
@@ -65,7 +65,7 @@ impl Scan<'_> {
         if filter.is_impossible() || !query.finds_something() {
             return Ok(Page::default());
         }
-        let prefixes = if filter.ids.is_none() { shared::plan(query) } else { Vec::new() };
+        let prefixes = if filter.ids.is_none() { decide::plan(query) } else { Vec::new() };
         if filter.ids.is_none() && prefixes.is_empty() {
             return Ok(Page::default());
         }

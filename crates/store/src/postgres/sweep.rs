@@ -6,7 +6,7 @@ use nostr_protocol::UnixSecs;
 use super::{fail::Fail, rows::number, vanished, write::REMOVE};
 use crate::{
     Stats,
-    shared::{EPHEMERAL, hiding::Hiding},
+    decide::{EPHEMERAL, hiding::Hiding},
 };
 
 /// Whoever sweeps; the others leave it to them.

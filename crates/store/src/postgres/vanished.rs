@@ -11,8 +11,8 @@ use super::{
     rows::{cursor, event, key, number, unsigned, without_content},
 };
 use crate::{
+    decide::{hiding::Hiding, number_of},
     index::prefix,
-    shared::{hiding::Hiding, number_of},
 };
 
 /// Keys that one statement gives.

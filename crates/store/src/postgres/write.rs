@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    shared::{
+    decide::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
         batch::{Changes, GroupChange, Put},
     },

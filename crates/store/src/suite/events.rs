@@ -72,7 +72,7 @@ pub async fn what_is_in_the_log_is_fetched_by_its_place(w: &World) {
 }
 
 pub async fn the_log_leads_to_the_subscriptions_that_wait(w: &World) {
-    let router = w.store.router();
+    let router = w.store.route_hasher();
     let routes = async |w: &World, sealed: &nostr_extensions::Sealed| {
         let log = w.store.after(0, 100).await.expect("the log");
         let entry = log.entries.into_iter().find(|entry| entry.cursor == sealed.cursor()).expect("its entry");
@@ -108,7 +108,7 @@ pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {
     // Only a store that is shared has it in its log.
     let log = w.store.after(first.cursor(), 10).await.expect("the log");
     assert!(log.through >= passing.cursor());
-    assert_eq!(log.entries.len(), usize::from(w.store.knocks().is_some()));
+    assert_eq!(log.entries.len(), usize::from(w.store.notifications().is_some()));
     let places: Vec<_> = log.entries.iter().map(|entry| entry.cursor).collect();
     let fetched = w.store.events_at(&places).await.expect("the events");
     assert!(fetched.iter().all(|sealed| id_of(sealed) == id_of(&passing)) && fetched.len() == places.len());

@@ -159,7 +159,7 @@ pub async fn the_last_epoch_is_that_of_the_messages(w: &World) {
     for (n, k) in ["3", "900", "5000", "7"].into_iter().enumerate() {
         w.send(&message("grp", &n.to_string()).tag(&["k", k]), "throw-away", "alice").await;
     }
-    let epoch = |state: nostr_extensions::GroupState| match state.status {
+    let epoch = |state: nostr_extensions::Group| match state.status {
         GroupStatus::Managed(view) => view.record.last_epoch,
         _ => None,
     };

@@ -8,7 +8,7 @@ pub mod strategy;
 use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{
-    Admitted, GroupStatus, NostrGroupId, Query, Reader, Scope, Writer,
+    Admitted, GroupStatus, NostrGroupId, Publisher, Query, Reader, Scope,
     admit::{admit, group_of},
     gate::Touches,
 };
@@ -257,7 +257,7 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             None => None,
         };
         let reader = Reader::new(&[key(reader)]);
-        let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+        let writer = Publisher { reader: &reader, names: &RelayNames::Loopback };
         admit(event, writer, &self.policy, state.as_ref(), self.now).ok()
     }
 

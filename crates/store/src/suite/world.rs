@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use nostr_extensions::{
-    Admitted, GroupState, NostrGroupId, Policy, Query, Reader, Scope, Sealed, Writer,
+    Admitted, Group, NostrGroupId, Policy, Publisher, Query, Reader, Scope, Sealed,
     admit::{admit, group_of},
     query::Position,
 };
@@ -82,7 +82,7 @@ impl World {
     /// # Panics
     /// When the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
-    pub async fn group(&self, id: &str) -> GroupState {
+    pub async fn group(&self, id: &str) -> Group {
         self.store.group(&group(id)).await.expect("a group's state").0
     }
 
@@ -113,7 +113,7 @@ impl World {
         };
         let keys: Vec<PublicKey> = readers.iter().map(|name| key(name)).collect();
         let reader = Reader::new(&keys);
-        let writer = Writer { reader: &reader, names: &RelayNames::Loopback };
+        let writer = Publisher { reader: &reader, names: &RelayNames::Loopback };
         admit(event, writer, &self.policy, state.as_ref(), now)
     }
 

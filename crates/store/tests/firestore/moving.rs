@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use nostr_extensions::{GroupRecord, GroupView, Kept, Restored, Role, Source, admit::NEVER, gate::Touches};
+use nostr_extensions::{EventMeta, GroupRecord, ManagedGroup, Restored, Role, Source, admit::NEVER, gate::Touches};
 use nostr_protocol::testing::keypair;
 use nostr_store::{
     Saved, Store as _,
@@ -29,11 +29,11 @@ fn members(numbers: std::ops::Range<usize>) -> HashMap<nostr_protocol::PublicKey
 fn record(id: &str, seq: u64, members: HashMap<nostr_protocol::PublicKey, Role>) -> Record<Restored> {
     let last_epoch = Some(seq);
     let record = GroupRecord { source: Source::Roster, seq, created_at: START, display_name: None, last_epoch };
-    Record::Group { id: group(id), view: GroupView { record, members } }
+    Record::Group { id: group(id), view: ManagedGroup { record, members } }
 }
 
-fn kept(received_at: u64) -> Kept {
-    Kept { received_at, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false }
+fn kept(received_at: u64) -> EventMeta {
+    EventMeta { received_at, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false }
 }
 
 fn note(content: &str, received_at: u64) -> Record<Restored> {

@@ -59,7 +59,7 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
 
     // Each knock may be lost, and the listener comes back.
-    let mut knocks = store.knocks().expect("it is shared");
+    let mut knocks = store.notifications().expect("it is shared");
     let other = database.open().await;
     let until = Instant::now() + WAIT;
     let mut n = 0;

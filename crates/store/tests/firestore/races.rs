@@ -86,7 +86,7 @@ async fn who_follows_the_log_misses_nothing_and_sees_nothing_twice() {
     let Some(database) = Database::new() else { return };
     let stores: [_; WRITERS] = database.open_all().await;
     let follower = database.open().await;
-    let mut knocks = follower.knocks().expect("it is shared");
+    let mut knocks = follower.notifications().expect("it is shared");
     let mut writing = Vec::new();
     for (writer, store) in stores.iter().enumerate() {
         let world = world(store);

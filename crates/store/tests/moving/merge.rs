@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nostr_extensions::{GroupStatus, Kept, Restored, Role, admit::NEVER, gate::Touches};
+use nostr_extensions::{EventMeta, GroupStatus, Restored, Role, admit::NEVER, gate::Touches};
 use nostr_protocol::{Kind, testing::keypair};
 use nostr_store::{
     Saved,
@@ -73,7 +73,7 @@ async fn of_two_records_of_a_group_the_one_with_the_higher_seq_stays() {
         assert_eq!(to.store.groups_of(&[key("dave")]).await.expect("groups").len(), 2);
         assert_eq!(to.store.groups_of(&[key("carol")]).await.expect("groups"), [group("lower")]);
         assert_eq!(to.take(from, "group").await, [Imported::Kept, Imported::Known, Imported::Kept]);
-        if to.store.knocks().is_some() {
+        if to.store.notifications().is_some() {
             let log = to.store.after(head, 1_000).await.expect("the log");
             let touched = log.entries.iter().filter(|entry| entry.touches == Touches::EveryGroup);
             let places: Vec<u64> = touched.map(|entry| entry.cursor).collect();
@@ -175,7 +175,7 @@ async fn what_was_taken_back_there_goes_here_too() {
 #[tokio::test]
 async fn what_has_expired_on_the_way_stays_behind() {
     sides(async |to, _| {
-        let kept = |expires_at| Kept {
+        let kept = |expires_at| EventMeta {
             received_at: START - 100,
             expires_at,
             author_only: false,
@@ -195,7 +195,8 @@ async fn what_has_expired_on_the_way_stays_behind() {
 
 #[test]
 fn what_is_never_stored_is_never_restored() {
-    let kept = Kept { received_at: 1, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false };
+    let kept =
+        EventMeta { received_at: 1, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false };
     for kind in [20_001, 22_242, 21_059, 13, 444, 448] {
         assert!(Restored::new(event(kind, "").sign(&keypair("alice")), kept).is_err(), "{kind}");
     }

@@ -130,7 +130,7 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     works_again(&store).await;
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
     // Each knock may be lost, and the listener comes back.
-    let mut knocks = store.knocks().expect("it is shared");
+    let mut knocks = store.notifications().expect("it is shared");
     knocks.mark_unchanged();
     let until = Instant::now() + WAIT;
     let mut n = 0;

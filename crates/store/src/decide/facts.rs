@@ -6,7 +6,7 @@ use std::{
 };
 
 use nostr_extensions::{
-    Admitted, Effect, GroupStatus, GroupView, Keep, NostrGroupId, audience::recipients,
+    Admitted, Effect, GroupStatus, ManagedGroup, NostrGroupId, Persistence, audience::recipients,
     mls_gateway::group::leaves_groups,
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
@@ -119,7 +119,7 @@ impl Wanted {
     /// What a batch wants.
     pub(crate) fn by(batch: &[Admitted]) -> Self {
         let mut wanted = Self { day_start: UnixSecs::MAX, ..Self::default() };
-        for admitted in batch.iter().filter(|admitted| admitted.keep() != Keep::Ephemeral) {
+        for admitted in batch.iter().filter(|admitted| admitted.persistence() != Persistence::Ephemeral) {
             wanted.add(admitted);
         }
         wanted
@@ -218,7 +218,7 @@ pub(crate) struct Target {
 /// What is known of a group: the members are all of them, or those that were asked about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GroupFacts {
-    pub(crate) view: Option<Arc<GroupView>>,
+    pub(crate) view: Option<Arc<ManagedGroup>>,
     pub(crate) unlisted: bool,
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nostr_extensions::{
-    Admitted, Audience, Effect, Keep, NostrGroupId, Router, Sealed, Source, Stamp,
+    Admitted, Audience, Effect, NostrGroupId, Persistence, RouteHasher, Sealed, Source, Stamp,
     admit::NEVER,
     gate::Touches,
     mls_gateway::{
@@ -15,7 +15,7 @@ use nostr_extensions::{
             Changed, Refusal, RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_vanish,
             apply_wrap, leaves_groups, next_epoch,
         },
-        key_package::Entry,
+        key_package::DirectoryEntry,
     },
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
@@ -85,7 +85,7 @@ pub(crate) fn cut(batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
 }
 
 /// Decides a batch by what is known.
-pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &Router) -> Decided {
+pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &RouteHasher) -> Decided {
     let mut deciding = Deciding::new(facts, router);
     let outcomes = batch.iter().map(|admitted| deciding.event(admitted)).collect();
     Decided { outcomes, changes: deciding.changes }
@@ -94,7 +94,7 @@ pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &Router) -> Decid
 pub(super) struct Deciding<'a> {
     pub(super) facts: Facts,
     pub(super) changes: Changes,
-    pub(super) router: &'a Router,
+    pub(super) router: &'a RouteHasher,
 }
 
 /// What an event is put with beside what it says.
@@ -110,7 +110,7 @@ pub(super) struct With {
 pub(super) type Applied = Result<With, Saved>;
 
 impl<'a> Deciding<'a> {
-    pub(super) fn new(facts: Facts, router: &'a Router) -> Self {
+    pub(super) fn new(facts: Facts, router: &'a RouteHasher) -> Self {
         let mut deciding = Self { facts, changes: Changes::default(), router };
         deciding.free_addresses();
         deciding
@@ -131,7 +131,7 @@ impl<'a> Deciding<'a> {
     fn event(&mut self, admitted: &Admitted) -> Outcome {
         let event = admitted.event();
         let now = admitted.received_at();
-        if admitted.keep() == Keep::Ephemeral {
+        if admitted.persistence() == Persistence::Ephemeral {
             return Outcome::Put(self.put_admitted(admitted, With::default()));
         }
         // Whether a message is stored is told to those alone who may send it now.
@@ -167,10 +167,10 @@ impl<'a> Deciding<'a> {
     }
 
     fn put_admitted(&mut self, admitted: &Admitted, with: With) -> usize {
-        let flags = match admitted.keep() {
-            Keep::Stored => 0,
-            Keep::LogOnly => LOG_ONLY,
-            Keep::Ephemeral => EPHEMERAL,
+        let flags = match admitted.persistence() {
+            Persistence::Stored => 0,
+            Persistence::LogOnly => LOG_ONLY,
+            Persistence::Ephemeral => EPHEMERAL,
         };
         self.put(admitted.event(), admitted.received_at(), admitted.expires_at(), flags, with)
     }
@@ -275,7 +275,7 @@ impl<'a> Deciding<'a> {
     pub(super) fn key_package(
         &mut self,
         event: &Event,
-        entry: &Entry,
+        entry: &DirectoryEntry,
         identifier: Option<&str>,
         now: UnixSecs,
     ) -> Applied {

@@ -3,7 +3,7 @@
 //! As with a batch of events the store loads what is [`Wanted`], and writes the [`Changes`].
 
 use nostr_extensions::{
-    Effect, GroupView, NostrGroupId, Restored, Role, Router,
+    Effect, ManagedGroup, NostrGroupId, Restored, Role, RouteHasher,
     mls_gateway::{
         deletion::{Deletion, may_delete},
         group::GROUP_MEMBERS_MAX,
@@ -86,7 +86,7 @@ impl Wanted {
 }
 
 /// Decides a part by what is known.
-pub(crate) fn decide(records: &[Record<Restored>], facts: Facts, router: &Router, now: UnixSecs) -> Restoring {
+pub(crate) fn decide(records: &[Record<Restored>], facts: Facts, router: &RouteHasher, now: UnixSecs) -> Restoring {
     let mut deciding = Deciding::new(facts, router);
     let outcomes = records.iter().map(|record| deciding.record(record, now)).collect();
     let mut changes = deciding.changes;
@@ -169,7 +169,7 @@ impl Deciding<'_> {
         is_new
     }
 
-    fn group(&mut self, id: &NostrGroupId, given: &GroupView) -> Imported {
+    fn group(&mut self, id: &NostrGroupId, given: &ManagedGroup) -> Imported {
         let here = self.facts.groups.get(id).and_then(|facts| facts.view.as_deref());
         let (imported, view) = merge_group(here, given);
         if matches!(imported, Imported::New | Imported::Replaced) {
@@ -184,7 +184,7 @@ impl Deciding<'_> {
     }
 
     fn restored(&mut self, restored: &Restored, now: UnixSecs) -> Imported {
-        let (event, kept) = (restored.event(), restored.kept());
+        let (event, kept) = (restored.event(), restored.meta());
         if kept.expires_at <= now {
             return Imported::Expired;
         }
@@ -235,7 +235,7 @@ impl Deciding<'_> {
 }
 
 /// Each key whose membership differs.
-pub(crate) fn delta(here: Option<&GroupView>, given: &GroupView) -> Vec<(PublicKey, Option<Role>)> {
+pub(crate) fn delta(here: Option<&ManagedGroup>, given: &ManagedGroup) -> Vec<(PublicKey, Option<Role>)> {
     let gone = here.into_iter().flat_map(|here| here.members.keys()).filter(|key| !given.members.contains_key(key));
     let was = |key: &PublicKey| here.and_then(|here| here.members.get(key));
     let changed = given.members.iter().filter(|(key, role)| was(key) != Some(role));
