@@ -18,7 +18,7 @@ const EVENT_BYTES: usize = 200_000;
 /// reads gets all of it at the writer's pace; when the four read again each finds the beginning, whole and in order, and
 /// then `CLOSED` with "too slow".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_that_do_not_read_are_told_that_they_were_too_slow() {
+async fn readers_that_do_not_read_are_closed_as_too_slow() {
     let directory = tempfile::tempdir().expect("a directory");
     let process = Process::start(directory.path(), &[]);
     let before = process.memory_kib();

@@ -40,7 +40,7 @@ async fn stops_in_order(signal: &str) {
     let (mut sent, mut acked) = (BTreeSet::new(), BTreeSet::new());
     for writer in writers {
         let load = writer.await.expect("a writer does not panic");
-        assert_eq!(load.close_code, Some(1001), "each connection is told that the relay goes away");
+        assert_eq!(load.close_code, Some(1001), "each connection is signalled that the relay goes away");
         sent.extend(load.sent);
         acked.extend(load.acked);
     }
@@ -79,14 +79,14 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     deaf.writer.message(&json!(["REQ", "all", {"authors": [keys.hex()]}])).await.expect("a message is sent");
     deaf.reader.frame().await.expect("the answer begins");
 
-    let told = Instant::now();
+    let signalled = Instant::now();
     process.signal("TERM");
-    assert_eq!(writer.reader.close_code().await, Some(1001), "others are told at once");
-    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    assert_eq!(writer.reader.close_code().await, Some(1001), "others are signalled at once");
+    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
     while TcpStream::connect(process.address).await.is_ok() {
-        assert!(told.elapsed() < Duration::from_secs(3), "nobody new is let in");
+        assert!(signalled.elapsed() < Duration::from_secs(3), "nobody new is let in");
     }
-    let status = process.exit(STOP_MAX.saturating_sub(told.elapsed())).await;
+    let status = process.exit(STOP_MAX.saturating_sub(signalled.elapsed())).await;
     assert!(status.success(), "{status}: {}", process.log());
 }
 
@@ -104,11 +104,11 @@ async fn unfinished_handshakes_do_not_hold_up_the_stop() {
     // The relay has seen the three when it answers the fourth.
     let mut wire = Wire::connect(process.address).await;
     wire.writer.raw(&frame(FIN | PING, b"")).await.expect("a ping is sent");
-    let told = Instant::now();
+    let signalled = Instant::now();
     process.signal("TERM");
     let status = process.exit(STOP_MAX).await;
     assert!(status.success(), "{status}: {}", process.log());
-    assert!(told.elapsed() < Duration::from_secs(4), "{:?}: {}", told.elapsed(), process.log());
+    assert!(signalled.elapsed() < Duration::from_secs(4), "{:?}: {}", signalled.elapsed(), process.log());
 }
 
 /// Stopping twice, as an impatient operator does, is stopping once.

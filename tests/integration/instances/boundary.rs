@@ -70,14 +70,14 @@ async fn nothing_falls_between_the_archive_and_live() {
 /// A subscription that opens while a pass is under way, when nobody else waits for its events: some of them were passed over
 /// already, and are in the archive's part of the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_begins_to_wait_in_the_middle_of_a_pass_misses_nothing() {
+async fn a_subscription_opened_during_a_pass_misses_nothing() {
     const ROUNDS: usize = 40;
     const EVENTS: usize = 30;
     let pair = Pair::start().await;
     let mut others = Client::connect(&pair.b).await;
     others.req("others", &[json!({"kinds": [2]})]).await.expect("served");
     let mut reader = Client::connect(&pair.b).await;
-    pair.door_b.delay_ms.store(1, Ordering::Relaxed);
+    pair.link_b.delay_ms.store(1, Ordering::Relaxed);
     for round in 0..ROUNDS {
         let keys = Keys::random();
         let authors = json!({"authors": [keys.hex()], "kinds": [1]});
@@ -107,20 +107,20 @@ async fn who_begins_to_wait_in_the_middle_of_a_pass_misses_nothing() {
 
 /// Who begins to wait while a pass is held up has what it passed over already in the archive's part of the answer.
 #[tokio::test]
-async fn who_begins_to_wait_while_a_pass_is_held_up_misses_nothing() {
+async fn a_subscription_opened_while_a_pass_is_held_up_misses_nothing() {
     let pair = Pair::start().await;
     let alice = Keys::random();
     let mut others = Client::connect(&pair.b).await;
     others.req("others", &[json!({"kinds": [2]})]).await.expect("served");
     let mut on_a = Client::connect(&pair.a).await;
-    pair.door_b.log_is_down.store(true, Ordering::Relaxed);
-    let held = pair.door_b.fetching.write().await;
+    pair.link_b.log_is_down.store(true, Ordering::Relaxed);
+    let held = pair.link_b.fetching.write().await;
     // One that is fetched, and behind it one that nobody waits for yet.
     for kind in [2, 1] {
         on_a.publish(&alice.event(kind).sign()).await.ok();
     }
-    pair.door_b.log_is_down.store(false, Ordering::Relaxed);
-    while fetches(&pair.door_b) == 0 {
+    pair.link_b.log_is_down.store(false, Ordering::Relaxed);
+    while fetches(&pair.link_b) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let live = &pair.b.app().live;
@@ -136,7 +136,7 @@ async fn who_begins_to_wait_while_a_pass_is_held_up_misses_nothing() {
         usize::from(in_archive) + came,
         1,
         "from the archive or live, and not from both: archive to {archive_ends}, {} fetches",
-        fetches(&pair.door_b)
+        fetches(&pair.link_b)
     );
     pair.stop().await;
 }

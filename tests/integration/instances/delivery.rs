@@ -65,11 +65,11 @@ async fn the_groups_of_a_request_are_read_together() {
     let mut bobs = Client::of(&pair.b, &[&bob]).await;
     let named: Vec<String> = (0..GROUPS).map(|n| format!("other_{n}")).collect();
     for (filter, found) in [(json!({"kinds": [445]}), GROUPS), (json!({"kinds": [445], "#h": named}), 0)] {
-        pair.door_b.group_loads_most.store(0, Ordering::Relaxed);
-        pair.door_b.delay_ms.store(20, Ordering::Relaxed);
+        pair.link_b.group_loads_most.store(0, Ordering::Relaxed);
+        pair.link_b.delay_ms.store(20, Ordering::Relaxed);
         assert_eq!(bobs.ids(filter.clone()).await.expect("served").len(), found);
-        pair.door_b.delay_ms.store(0, Ordering::Relaxed);
-        assert_eq!(pair.door_b.group_loads_most.load(Ordering::Relaxed), 16, "{filter}");
+        pair.link_b.delay_ms.store(0, Ordering::Relaxed);
+        assert_eq!(pair.link_b.group_loads_most.load(Ordering::Relaxed), 16, "{filter}");
     }
     pair.stop().await;
 }
@@ -178,7 +178,7 @@ async fn an_instance_knows_its_own_changes_before_it_meets_them_in_the_log() {
     let mut both = Client::of(&pair.a, &[&pair.admin, &alice]).await;
     both.publish(&message("grp_a").content("zero").sign()).await.ok();
     assert_eq!(contents(&bobs.live("live", 1).await), ["zero"]);
-    pair.door_a.log_is_down.store(true, Ordering::Relaxed);
+    pair.link_a.log_is_down.store(true, Ordering::Relaxed);
     let carol = Keys::random();
     both.publish(&message("grp_a").content("one").sign()).await.ok();
     both.publish(&roster(&pair.admin, "grp_a", 2, "add", &[&carol]).sign()).await.ok();
@@ -186,7 +186,7 @@ async fn an_instance_knows_its_own_changes_before_it_meets_them_in_the_log() {
     carols.publish(&message("grp_a").content("two").sign()).await.ok();
     both.publish(&roster(&pair.admin, "grp_a", 3, "remove", &[&bob]).sign()).await.ok();
     both.publish(&message("grp_a").content("three").sign()).await.ok();
-    pair.door_a.log_is_down.store(false, Ordering::Relaxed);
+    pair.link_a.log_is_down.store(false, Ordering::Relaxed);
     let got = bobs.received("live").await;
     assert_eq!(
         contents(&got).first(),
@@ -215,15 +215,15 @@ async fn only_what_somebody_waits_for_is_fetched() {
     }
     assert_eq!(on_a.live("own", 100).await.len(), 100);
     on_b.expect_nothing().await;
-    assert_eq!(fetches(&pair.door_b), 0, "nobody on b waits for any of them");
-    assert_eq!(fetches(&pair.door_a), 0, "a has what it took at hand");
+    assert_eq!(fetches(&pair.link_b), 0, "nobody on b waits for any of them");
+    assert_eq!(fetches(&pair.link_a), 0, "a has what it took at hand");
     let notes: Vec<Event> = (0..50).map(|n| carol.event(1).content(n.to_string()).sign()).collect();
     for answer in on_a.publish_all(&notes).await {
         answer.ok();
     }
     assert_eq!(contents(&on_b.live("carol", 50).await), contents(&notes));
-    assert!((1..=50).contains(&fetches(&pair.door_b)));
-    assert_eq!(pair.door_b.fetched.load(Ordering::Relaxed), 50);
+    assert!((1..=50).contains(&fetches(&pair.link_b)));
+    assert_eq!(pair.link_b.fetched.load(Ordering::Relaxed), 50);
     metric(&pair.b, "mls_gateway_follow_fetched_events_total 50").await;
     metric(&pair.b, "mls_gateway_follow_skipped_events_total 101").await;
     metric(&pair.b, "mls_gateway_ready 1").await;
@@ -238,14 +238,14 @@ async fn a_page_is_fetched_at_once() {
     let mut on_b = Client::connect(&pair.b).await;
     on_b.req("notes", &[json!({"kinds": [1]})]).await.expect("served");
     let mut on_a = Client::connect(&pair.a).await;
-    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    pair.link_b.is_down.store(true, Ordering::Relaxed);
     let notes: Vec<Event> = (0..600).map(|n| alice.event(1).content(n.to_string()).sign()).collect();
     for answer in on_a.publish_all(&notes).await {
         answer.ok();
     }
-    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    pair.link_b.is_down.store(false, Ordering::Relaxed);
     assert_eq!(contents(&on_b.live("notes", notes.len()).await), contents(&notes));
-    let fetches = fetches(&pair.door_b);
+    let fetches = fetches(&pair.link_b);
     assert!(fetches <= 600 / 64 + 5, "{fetches} calls for 600 events");
     pair.stop().await;
 }

@@ -63,7 +63,7 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     publish(&mut on_a, &first).await;
     assert_eq!(ids(&bobs.live("live", 10).await), ids(&first));
 
-    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    pair.link_b.is_down.store(true, Ordering::Relaxed);
     let mut between = notes(&alice, 10..300);
     between.extend((0..20).map(|_| message("grp_a").sign()));
     between.extend((0..20).map(|n| alice.event(20_001).content(n.to_string()).sign()));
@@ -81,7 +81,7 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     metric(&pair.b, "mls_gateway_ready 0").await;
     assert_eq!(ready(&pair.a).await.status, 200, "the other one is not concerned");
 
-    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    pair.link_b.is_down.store(false, Ordering::Relaxed);
     until_ready_is(&pair.b, 200).await;
     assert_eq!(ids(&bobs.live("live", between.len()).await), ids(&between), "no gap, in order");
     let last = notes(&alice, 300..310);
@@ -96,8 +96,8 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
 #[tokio::test]
 async fn a_pass_ends_at_the_head_of_the_log() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
-    pair.door_b.log_entries_max.store(3, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
+    pair.link_b.log_entries_max.store(3, Ordering::Relaxed);
     let alice = Keys::random();
     let mut on_a = Client::connect(&pair.a).await;
     let mut on_b = Client::connect(&pair.b).await;
@@ -111,18 +111,18 @@ async fn a_pass_ends_at_the_head_of_the_log() {
 
 /// Who was cut off for so long that something may be gone is told to subscribe again, and who was not is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_have_missed_something_is_told() {
+async fn an_instance_cut_off_too_long_closes_its_subscriptions() {
     for (archive, secs, ends) in [(false, 119, false), (false, 120, true), (true, 120, false), (true, 3_000, true)] {
         let pair = Pair::start_with(|config| config.mls_gateway.enable_message_archive = archive).await;
         let alice = Keys::random();
         let mut on_a = Client::connect(&pair.a).await;
         let mut on_b = Client::connect(&pair.b).await;
         on_b.req("one", &[json!({"kinds": [1]})]).await.expect("served");
-        pair.door_b.is_down.store(true, Ordering::Relaxed);
+        pair.link_b.is_down.store(true, Ordering::Relaxed);
         until_ready_is(&pair.b, 503).await;
         publish(&mut on_a, &notes(&alice, 0..1)).await;
         pair.b.advance(secs);
-        pair.door_b.is_down.store(false, Ordering::Relaxed);
+        pair.link_b.is_down.store(false, Ordering::Relaxed);
         until_ready_is(&pair.b, 200).await;
         if ends {
             let closed = on_b.find(|frame| frame[0] == "CLOSED").await;
@@ -142,14 +142,14 @@ async fn who_may_have_missed_something_is_told() {
 
 /// A request fails where the store answers too late, and not before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_slow_is_waited_for_so_long() {
+async fn a_slow_store_is_waited_for_up_to_a_bound() {
     let pair = Pair::start().await;
     let mut client = Client::connect(&pair.b).await;
-    pair.door_b.delay_ms.store(300, Ordering::Relaxed);
+    pair.link_b.delay_ms.store(300, Ordering::Relaxed);
     client.req_now("slow", &[json!({"kinds": [1]})]).await.expect("served");
-    pair.door_b.delay_ms.store(3_000, Ordering::Relaxed);
+    pair.link_b.delay_ms.store(3_000, Ordering::Relaxed);
     assert_eq!(client.req_now("late", &[json!({"kinds": [1]})]).await.err().as_deref(), Some(UNAVAILABLE));
-    pair.door_b.delay_ms.store(0, Ordering::Relaxed);
+    pair.link_b.delay_ms.store(0, Ordering::Relaxed);
     until_ready_is(&pair.b, 200).await;
     client.req_now("again", &[json!({"kinds": [1]})]).await.expect("served");
     pair.stop().await;
@@ -166,14 +166,14 @@ async fn passes_that_fail_in_their_middle_lose_nothing_and_repeat_nothing() {
     bobs.req("live", &[json!({"kinds": [1, 445]})]).await.expect("served");
     let mut sent = Vec::new();
     for round in 0..12 {
-        pair.door_b.hiccups.store(4, Ordering::Relaxed);
+        pair.link_b.hiccups.store(4, Ordering::Relaxed);
         let mut events = notes(&alice, round * 100..round * 100 + 90);
         events.extend((0..10).map(|_| message("grp_a").sign()));
         publish(&mut on_a, &events).await;
         sent.extend(events);
     }
     assert_eq!(ids(&bobs.live("live", sent.len()).await), ids(&sent));
-    pair.door_b.hiccups.store(0, Ordering::Relaxed);
+    pair.link_b.hiccups.store(0, Ordering::Relaxed);
     bobs.expect_nothing().await;
     pair.stop().await;
 }
@@ -187,7 +187,7 @@ async fn a_message_waits_for_the_state_of_its_group() {
     let mut on_a = Client::of(&pair.a, &[&pair.admin, &alice]).await;
     let mut bobs = Client::of(&pair.b, &[&bob]).await;
     bobs.req("live", &[json!({"kinds": [1, 445]})]).await.expect("served");
-    pair.door_b.group_failures.store(5, Ordering::Relaxed);
+    pair.link_b.group_failures.store(5, Ordering::Relaxed);
     let events = [
         alice.event(1).content("before").sign(),
         roster(&pair.admin, "grp_a", 2, "add", &[&Keys::random()]).sign(),
@@ -197,15 +197,15 @@ async fn a_message_waits_for_the_state_of_its_group() {
     publish(&mut on_a, &events).await;
     let expected = [events[0].id(), events[2].id(), events[3].id()];
     assert_eq!(ids(&bobs.live("live", 3).await), expected);
-    assert_eq!(pair.door_b.group_failures.load(Ordering::Relaxed), 0);
+    assert_eq!(pair.link_b.group_failures.load(Ordering::Relaxed), 0);
     pair.stop().await;
 }
 
 /// Without a single knock everything arrives, a little later.
 #[tokio::test]
-async fn lost_knocks_cost_a_moment() {
+async fn lost_notifications_cost_a_moment() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let alice = Keys::random();
     let mut on_a = Client::connect(&pair.a).await;
     let mut on_b = Client::connect(&pair.b).await;
@@ -233,12 +233,12 @@ async fn what_was_cached_before_a_long_outage_is_dropped() {
     bobs.req("live", &filter).await.expect("served");
     both.publish(&message("grp_a").sign()).await.ok();
     bobs.next_event("live").await;
-    pair.door_b.lost_rosters.store(true, Ordering::Relaxed);
-    pair.door_b.is_down.store(true, Ordering::Relaxed);
+    pair.link_b.lost_rosters.store(true, Ordering::Relaxed);
+    pair.link_b.is_down.store(true, Ordering::Relaxed);
     both.publish(&roster(&pair.admin, "grp_a", 2, "remove", &[&bob]).sign()).await.ok();
     both.publish(&message("grp_a").sign()).await.ok();
     until_ready_is(&pair.b, 503).await;
-    pair.door_b.is_down.store(false, Ordering::Relaxed);
+    pair.link_b.is_down.store(false, Ordering::Relaxed);
     until_ready_is(&pair.b, 200).await;
     assert!(bobs.req_now("stored", &filter).await.expect("served").is_empty());
     bobs.expect_nothing().await;
@@ -256,7 +256,7 @@ async fn a_cached_state_has_an_end() {
     let mut bobs = Client::of(&pair.b, &[&bob]).await;
     let filter = [json!({"kinds": [445], "#h": ["grp_a"]})];
     assert_eq!(bobs.req_now("before", &filter).await.expect("served").len(), 1);
-    pair.door_b.lost_rosters.store(true, Ordering::Relaxed);
+    pair.link_b.lost_rosters.store(true, Ordering::Relaxed);
     both.publish(&roster(&pair.admin, "grp_a", 2, "remove", &[&bob]).sign()).await.ok();
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert!(bobs.req_now("after", &filter).await.expect("served").is_empty());
@@ -267,11 +267,11 @@ async fn a_cached_state_has_an_end() {
 #[tokio::test]
 async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {
     use crate::support::shared::Shared;
-    let (store, door) = Shared::new().instance();
-    door.is_down.store(true, Ordering::Relaxed);
+    let (store, link) = Shared::new().instance();
+    link.is_down.store(true, Ordering::Relaxed);
     let relay = TestRelay::start_over(store, |_| {}).await;
     assert_eq!(ready(&relay).await.status, 503);
-    door.is_down.store(false, Ordering::Relaxed);
+    link.is_down.store(false, Ordering::Relaxed);
     until_ready_is(&relay, 200).await;
     relay.app().stopping.cancel();
     assert_eq!(relay.app().not_ready(), Some("this relay is stopping"));
@@ -288,7 +288,7 @@ async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {
 async fn a_stop_answers_what_was_taken() {
     let pair = Pair::start().await;
     let alice = Keys::random();
-    pair.door_a.delay_ms.store(20, Ordering::Relaxed);
+    pair.link_a.delay_ms.store(20, Ordering::Relaxed);
     let mut on_a = Client::connect(&pair.a).await;
     let events = notes(&alice, 0..20);
     for event in &events {

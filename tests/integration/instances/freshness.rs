@@ -16,7 +16,7 @@ const ROUNDS: u64 = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_instance_acknowledged_is_found_on_another() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let alice = Keys::random();
     let mut on_a = Client::connect(&pair.a).await;
     let mut on_b = Client::connect(&pair.b).await;
@@ -50,8 +50,8 @@ async fn requests_that_wait_share_a_pass() {
     for _ in 0..CLIENTS {
         clients.push(Client::connect(&pair.b).await);
     }
-    pair.door_b.delay_ms.store(100, Ordering::Relaxed);
-    let before = pair.door_b.after_calls.load(Ordering::Relaxed);
+    pair.link_b.delay_ms.store(100, Ordering::Relaxed);
+    let before = pair.link_b.after_calls.load(Ordering::Relaxed);
     let asking: Vec<_> = clients
         .into_iter()
         .map(|mut client| tokio::spawn(async move { client.req_now("none", &[json!({"kinds": [1]})]).await }))
@@ -59,7 +59,7 @@ async fn requests_that_wait_share_a_pass() {
     for request in asking {
         request.await.expect("no panic").expect("served");
     }
-    let passes = pair.door_b.after_calls.load(Ordering::Relaxed) - before;
+    let passes = pair.link_b.after_calls.load(Ordering::Relaxed) - before;
     assert!(passes < 10, "{passes} passes for {CLIENTS} requests");
     pair.stop().await;
 }
@@ -68,7 +68,7 @@ async fn requests_that_wait_share_a_pass() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_added_on_one_instance_may_publish_on_another_at_once() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let alice = Keys::random();
     pair.found("grp_a", &[&alice]).await;
     let mut admins = pair.admin_on_a().await;
@@ -91,7 +91,7 @@ async fn a_member_added_on_one_instance_may_publish_on_another_at_once() {
 #[tokio::test]
 async fn a_group_founded_on_one_instance_is_there_on_another() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let alice = Keys::random();
     let mut alices = Client::of(&pair.b, &[&alice]).await;
     for n in 0..50 {
@@ -107,7 +107,7 @@ async fn a_group_founded_on_one_instance_is_there_on_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_acknowledged_on_one_instance_holds_at_every_door_of_another() {
     let pair = Pair::start().await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let [alice, bob] = Keys::some();
     pair.found("grp_a", &[&alice]).await;
     let mut admins = Client::of(&pair.a, &[&pair.admin, &alice]).await;
@@ -164,7 +164,7 @@ async fn key_packages_and_welcomes_are_found_at_once() {
         config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead;
     })
     .await;
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     let reader = Keys::random();
     let mut on_a = Client::connect(&pair.a).await;
     let mut on_b = Client::of(&pair.b, &[&reader]).await;

@@ -14,7 +14,7 @@ use nostr_relay::config::Config;
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::roster,
-    shared::{Door, Shared},
+    shared::{Link, Shared},
 };
 
 /// Two relays over one store, and an admin key of both.
@@ -22,9 +22,9 @@ struct Pair {
     a: TestRelay,
     b: TestRelay,
     /// Between `a` and the store.
-    door_a: Arc<Door>,
+    link_a: Arc<Link>,
     /// Between `b` and the store.
-    door_b: Arc<Door>,
+    link_b: Arc<Link>,
     admin: Keys,
 }
 
@@ -36,14 +36,14 @@ impl Pair {
     async fn start_with(configure: impl Fn(&mut Config)) -> Self {
         let admin = Keys::random();
         let shared = Shared::new();
-        let ((store_a, door_a), (store_b, door_b)) = (shared.instance(), shared.instance());
+        let ((store_a, link_a), (store_b, link_b)) = (shared.instance(), shared.instance());
         let configure = |config: &mut Config| {
             config.mls_gateway.admin_pubkeys = vec![admin.public()];
             configure(config);
         };
         let a = TestRelay::start_over(store_a, configure).await;
         let b = TestRelay::start_over(store_b, configure).await;
-        Self { a, b, door_a, door_b, admin }
+        Self { a, b, link_a, link_b, admin }
     }
 
     /// The admin's connection to `a`.
@@ -69,8 +69,8 @@ async fn metric(relay: &TestRelay, line: &str) {
     assert!(page.body.lines().any(|it| it == line), "{line} is not in {}", page.body);
 }
 
-fn fetches(door: &Door) -> u64 {
-    door.fetches.load(Ordering::Relaxed)
+fn fetches(link: &Link) -> u64 {
+    link.fetches.load(Ordering::Relaxed)
 }
 
 fn contents(events: &[Event]) -> Vec<&str> {

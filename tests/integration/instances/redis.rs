@@ -27,8 +27,8 @@ fn over(url: &str) -> impl Fn(&mut Config) + '_ {
 /// A pair whose store does not knock.
 async fn pair(configure: impl Fn(&mut Config)) -> Pair {
     let pair = Pair::start_with(configure).await;
-    pair.door_a.loses_knocks.store(true, Ordering::Relaxed);
-    pair.door_b.loses_knocks.store(true, Ordering::Relaxed);
+    pair.link_a.loses_notifications.store(true, Ordering::Relaxed);
+    pair.link_b.loses_notifications.store(true, Ordering::Relaxed);
     pair
 }
 
@@ -130,7 +130,7 @@ async fn other_deployments_are_not_woken() {
     let mut from = Client::connect(&ours.a).await;
     let mut to = reader(&ours).await;
     until_woken(&mut from, &mut to).await;
-    let passes = |pair: &Pair| pair.door_b.after_calls.load(Ordering::Relaxed);
+    let passes = |pair: &Pair| pair.link_b.after_calls.load(Ordering::Relaxed);
     let before = (passes(&ours), passes(&theirs), Instant::now());
     delay(&mut from, &mut to, 100).await;
     let looks = before.2.elapsed().as_millis() as u64 / 100 + 2;

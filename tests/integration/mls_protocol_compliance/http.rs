@@ -21,7 +21,7 @@ async fn health_is_as_specified() {
 
 /// `/` is NIP-11 to who asks for it, and a page to a person.
 #[tokio::test]
-async fn the_root_tells_programs_and_people() {
+async fn the_root_serves_nip_11_to_programs_and_a_page_to_people() {
     let world = World::with(|config| {
         config.information.name = "A relay <of> tests".to_owned();
         config.limitation.max_subscriptions = 7;

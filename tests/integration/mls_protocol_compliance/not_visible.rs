@@ -97,7 +97,7 @@ async fn duplicate_is_said_to_who_may_publish() {
 
 /// With `auth.enabled`, what is another's is refused whether or not it is stored.
 #[tokio::test]
-async fn duplicate_is_not_said_of_what_is_anothers() {
+async fn duplicate_is_not_said_about_another_owners_event() {
     let world = World::closed().await;
     let [alice, eve] = Keys::some();
     let event = key_package(&alice).sign();

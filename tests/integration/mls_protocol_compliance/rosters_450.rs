@@ -53,7 +53,7 @@ async fn seq_is_a_plain_decimal() {
 
 /// Strictly rising: a stale one is refused and told the current, a gap is fine.
 #[tokio::test]
-async fn stale_seq_is_told_the_current_one() {
+async fn the_refusal_of_a_stale_seq_names_the_current_one() {
     let world = World::new().await;
     let [alice, bob] = Keys::some();
     world.group("grp_a", &[&alice]).await;

@@ -12,7 +12,7 @@ use std::{
 use rnostr_test_services as services;
 
 use super::{
-    Cluster, Ground, is_firestore,
+    Cluster, StoreConfig, is_firestore,
     load::{Published, Subscriber, check, publish},
 };
 
@@ -59,8 +59,8 @@ async fn survive(cluster: &mut Cluster, stays: usize, mut disturb: impl FnMut(&m
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_dies_and_nothing_that_was_acknowledged_is_lost() {
-    let Some(ground) = Ground::new() else { return };
-    let mut cluster = Cluster::start(3, ground);
+    let Some(store) = StoreConfig::new() else { return };
+    let mut cluster = Cluster::start(3, store);
     let mut victim = 0;
     let troubles = survive(&mut cluster, 2, |cluster| {
         let port = cluster.kill(victim);
@@ -73,7 +73,7 @@ async fn a_relay_dies_and_nothing_that_was_acknowledged_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_is_gone_for_a_while_and_those_who_are_connected_stay_and_miss_nothing() {
-    let troubles = if is_firestore() { the_way_to_firestore_is_cut().await } else { postgres_dies().await };
+    let troubles = if is_firestore() { firestore_is_cut_off().await } else { postgres_dies().await };
     let Some(troubles) = troubles else { return };
     assert!(troubles.iter().map(|(put_off, _)| put_off).sum::<usize>() >= ROUNDS, "{troubles:?}");
 }
@@ -81,7 +81,7 @@ async fn the_store_is_gone_for_a_while_and_those_who_are_connected_stay_and_miss
 async fn postgres_dies() -> Option<Vec<(usize, usize)>> {
     services::require(services::Postgres::available())?;
     let mut server = services::Postgres::start(services::Options::durable());
-    let mut cluster = Cluster::start(2, Ground::postgres(&server.create_database()));
+    let mut cluster = Cluster::start(2, StoreConfig::postgres(&server.create_database()));
     let troubles = survive(&mut cluster, 1, |_| {
         server.stop_immediate();
         std::thread::sleep(Duration::from_millis(300));
@@ -90,11 +90,11 @@ async fn postgres_dies() -> Option<Vec<(usize, usize)>> {
     Some(troubles.await)
 }
 
-async fn the_way_to_firestore_is_cut() -> Option<Vec<(usize, usize)>> {
+async fn firestore_is_cut_off() -> Option<Vec<(usize, usize)>> {
     services::require(services::FirestoreEmulator::shared_available())?;
     let emulator = services::FirestoreEmulator::shared();
     let proxy = services::Proxy::start(&emulator.host());
-    let mut cluster = Cluster::start(2, Ground::firestore(&proxy.address(), &emulator.project()));
+    let mut cluster = Cluster::start(2, StoreConfig::firestore(&proxy.address(), &emulator.project()));
     let troubles = survive(&mut cluster, 1, |_| {
         proxy.cut();
         std::thread::sleep(Duration::from_millis(500));
@@ -105,10 +105,10 @@ async fn the_way_to_firestore_is_cut() -> Option<Vec<(usize, usize)>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_dies_and_nobody_misses_anything() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(store) = StoreConfig::new() else { return };
     let Some(()) = services::require(services::Redis::available()) else { return };
     let mut redis = services::Redis::start();
-    let mut cluster = Cluster::start(2, ground.with_redis(&redis.url()));
+    let mut cluster = Cluster::start(2, store.with_redis(&redis.url()));
     let troubles = survive(&mut cluster, 1, |_| {
         redis.kill();
         std::thread::sleep(Duration::from_millis(200));

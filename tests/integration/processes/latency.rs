@@ -6,7 +6,7 @@ use serde_json::json;
 
 use rnostr_test_services as services;
 
-use super::{Cluster, Ground};
+use super::{Cluster, StoreConfig};
 use crate::support::{
     Client,
     gateway::{capability, message},
@@ -41,14 +41,14 @@ async fn measure(cluster: &Cluster, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_a_subscriber_of_another_relay_by_the_store() {
-    let Some(ground) = Ground::new() else { return };
-    measure(&Cluster::start(2, ground), "woken by the store").await;
+    let Some(store) = StoreConfig::new() else { return };
+    measure(&Cluster::start(2, store), "woken by the store").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_reaches_a_subscriber_of_another_relay_by_redis() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(store) = StoreConfig::new() else { return };
     let Some(()) = services::require(services::Redis::shared_available()) else { return };
-    let ground = ground.with_redis(&services::Redis::shared().url());
-    measure(&Cluster::start(2, ground), "woken by Redis").await;
+    let store = store.with_redis(&services::Redis::shared().url());
+    measure(&Cluster::start(2, store), "woken by Redis").await;
 }

@@ -28,7 +28,7 @@ fn gateway(line: impl Into<String>) -> Setting {
 }
 
 /// What relays need to know of the database that they share.
-struct Ground {
+struct StoreConfig {
     settings: Vec<Setting>,
     /// Their environment, as `NAME=value`.
     variables: Vec<String>,
@@ -36,7 +36,7 @@ struct Ground {
     _database: Option<Database>,
 }
 
-impl Ground {
+impl StoreConfig {
     /// A database of its own; `None` where there is no engine, and none is asked for.
     fn new() -> Option<Self> {
         if is_firestore() {
@@ -50,8 +50,8 @@ impl Ground {
     fn new_postgres() -> Option<Self> {
         services::require(services::Postgres::shared_available())?;
         let database = Database(services::Postgres::shared().create_database());
-        let ground = Self::postgres(&database.0);
-        Some(Self { _database: Some(database), ..ground })
+        let store = Self::postgres(&database.0);
+        Some(Self { _database: Some(database), ..store })
     }
 
     fn postgres(url: &str) -> Self {
@@ -85,7 +85,7 @@ fn is_firestore() -> bool {
 
 /// Relays over one database.
 struct Cluster {
-    ground: Ground,
+    store: StoreConfig,
     directories: Vec<TempDir>,
     /// `None` while it is dead.
     processes: Vec<Option<Process>>,
@@ -93,8 +93,8 @@ struct Cluster {
 
 impl Cluster {
     /// So many relays.
-    fn start(count: usize, ground: Ground) -> Self {
-        let mut cluster = Self { ground, directories: Vec::new(), processes: Vec::new() };
+    fn start(count: usize, store: StoreConfig) -> Self {
+        let mut cluster = Self { store, directories: Vec::new(), processes: Vec::new() };
         for n in 0..count {
             cluster.directories.push(tempfile::tempdir().expect("a directory"));
             cluster.processes.push(None);
@@ -107,9 +107,9 @@ impl Cluster {
     fn revive(&mut self, n: usize, port: u16) {
         let port = format!("port = {port}");
         let mut lines: Vec<Line<'_>> =
-            self.ground.settings.iter().map(|(section, line)| (*section, line.as_str())).collect();
+            self.store.settings.iter().map(|(section, line)| (*section, line.as_str())).collect();
         lines.push(("server", &port));
-        let by: Vec<&str> = std::iter::once("env").chain(self.ground.variables.iter().map(String::as_str)).collect();
+        let by: Vec<&str> = std::iter::once("env").chain(self.store.variables.iter().map(String::as_str)).collect();
         let directory: &Path = self.directories[n].path();
         let process = Process::start_by(&by, directory, &lines);
         self.processes[n] = Some(process);

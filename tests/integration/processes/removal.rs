@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::{Cluster, Ground, gateway};
+use super::{Cluster, StoreConfig, gateway};
 use crate::support::{
     Client, Event, Keys,
     gateway::{message, roster},
@@ -26,10 +26,10 @@ async fn client(url: &str, keys: &Keys) -> Client {
 /// what lies between his coming and his going.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_elsewhere_holds_for_the_next_message_two_hundred_times() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(store) = StoreConfig::new() else { return };
     let [admin, alice, bob] = Keys::some();
     let admins = format!("admin_pubkeys = [\"{}\"]", admin.hex());
-    let cluster = Cluster::start(4, ground.with([gateway(admins)]));
+    let cluster = Cluster::start(4, store.with([gateway(admins)]));
     let mut admins = client(&cluster.url(0), &admin).await;
     let mut alices = client(&cluster.url(1), &alice).await;
     let mut bobs = client(&cluster.url(2), &bob).await;

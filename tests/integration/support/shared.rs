@@ -1,5 +1,5 @@
 //! A store that several relays of this process share, as processes share a database: the store in memory with a log that
-//! keeps ephemeral events too, knocks, and the things that go wrong between a relay and its database.
+//! keeps ephemeral events too, notifications, and the things that go wrong between a relay and its database.
 
 use std::{
     collections::BTreeMap,
@@ -28,11 +28,11 @@ pub struct Shared {
 #[derive(Default)]
 struct Log {
     ephemeral: BTreeMap<Cursor, Sealed>,
-    doors: Vec<Arc<Door>>,
+    links: Vec<Arc<Link>>,
 }
 
 /// What lies between one instance and the store, to be turned by tests.
-pub struct Door {
+pub struct Link {
     /// Every call takes so many milliseconds longer.
     pub delay_ms: AtomicU64,
     /// Every call fails.
@@ -51,7 +51,7 @@ pub struct Door {
     /// Whoever holds it for writing holds up `events_at`.
     pub fetching: RwLock<()>,
     /// Knocks do not arrive.
-    pub loses_knocks: AtomicBool,
+    pub loses_notifications: AtomicBool,
     /// Most entries that one call of `after` gives.
     pub log_entries_max: AtomicUsize,
     /// Calls of `after`.
@@ -61,13 +61,13 @@ pub struct Door {
     /// Events that they gave.
     pub fetched: AtomicU64,
     calls: AtomicU64,
-    knocks: watch::Sender<u64>,
+    notifications: watch::Sender<u64>,
 }
 
 /// The store as one relay has it.
 pub struct Instance {
     shared: Arc<Shared>,
-    door: Arc<Door>,
+    link: Arc<Link>,
 }
 
 impl Shared {
@@ -77,8 +77,8 @@ impl Shared {
     }
 
     /// The store for one more relay, and what lies between them.
-    pub fn instance(self: &Arc<Self>) -> (Arc<Instance>, Arc<Door>) {
-        let door = Arc::new(Door {
+    pub fn instance(self: &Arc<Self>) -> (Arc<Instance>, Arc<Link>) {
+        let link = Arc::new(Link {
             delay_ms: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
             log_is_down: AtomicBool::new(false),
@@ -88,16 +88,16 @@ impl Shared {
             group_loads: AtomicU64::new(0),
             group_loads_most: AtomicU64::new(0),
             fetching: RwLock::new(()),
-            loses_knocks: AtomicBool::new(false),
+            loses_notifications: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             log_entries_max: AtomicUsize::new(usize::MAX),
-            knocks: watch::Sender::new(0),
+            notifications: watch::Sender::new(0),
         });
-        self.log.lock().expect("no panic while it is held").doors.push(Arc::clone(&door));
-        (Arc::new(Instance { shared: Arc::clone(self), door: Arc::clone(&door) }), door)
+        self.log.lock().expect("no panic while it is held").links.push(Arc::clone(&link));
+        (Arc::new(Instance { shared: Arc::clone(self), link: Arc::clone(&link) }), link)
     }
 }
 
@@ -106,7 +106,7 @@ fn take_one(left: &AtomicU64) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
-impl Door {
+impl Link {
     async fn pass(&self) -> Result<(), StoreError> {
         let delay = self.delay_ms.load(Ordering::Relaxed);
         if delay > 0 {
@@ -138,8 +138,8 @@ impl Shared {
                 log.ephemeral.insert(sealed.cursor(), sealed.clone());
             }
         }
-        for door in log.doors.iter().filter(|door| !door.loses_knocks.load(Ordering::Relaxed)) {
-            door.knocks.send_modify(|knocks| *knocks += 1);
+        for link in log.links.iter().filter(|link| !link.loses_notifications.load(Ordering::Relaxed)) {
+            link.notifications.send_modify(|notifications| *notifications += 1);
         }
         saved
     }
@@ -176,7 +176,7 @@ impl Shared {
 impl Store for Instance {
     fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
         Box::pin(async {
-            match self.door.pass().await {
+            match self.link.pass().await {
                 Ok(()) => self.shared.save(batch),
                 Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
             }
@@ -192,21 +192,21 @@ impl Store for Instance {
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
-            self.door.pass().await?;
+            self.link.pass().await?;
             self.shared.memory.scan(query, from, up_to, bounds, now).await
         })
     }
 
     fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
         Box::pin(async move {
-            self.door.after_calls.fetch_add(1, Ordering::Relaxed);
-            self.door.pass().await?;
-            if self.door.log_is_down.load(Ordering::Relaxed) {
+            self.link.after_calls.fetch_add(1, Ordering::Relaxed);
+            self.link.pass().await?;
+            if self.link.log_is_down.load(Ordering::Relaxed) {
                 return Err(StoreError::Unavailable("the test says so".into()));
             }
-            let entries_max = entries_max.min(self.door.log_entries_max.load(Ordering::Relaxed));
+            let entries_max = entries_max.min(self.link.log_entries_max.load(Ordering::Relaxed));
             let mut page = self.shared.after(cursor, entries_max)?;
-            if self.door.lost_rosters.load(Ordering::Relaxed) {
+            if self.link.lost_rosters.load(Ordering::Relaxed) {
                 page.entries.retain(|entry| entry.kind != Kind::ROSTER);
             }
             Ok(page)
@@ -215,11 +215,11 @@ impl Store for Instance {
 
     fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
         Box::pin(async move {
-            self.door.fetches.fetch_add(1, Ordering::Relaxed);
-            let _open = self.door.fetching.read().await;
-            self.door.pass().await?;
+            self.link.fetches.fetch_add(1, Ordering::Relaxed);
+            let _open = self.link.fetching.read().await;
+            self.link.pass().await?;
             let events = self.shared.events_at(cursors)?;
-            self.door.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
+            self.link.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
             Ok(events)
         })
     }
@@ -233,24 +233,24 @@ impl Store for Instance {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.door.knocks.subscribe())
+        Some(self.link.notifications.subscribe())
     }
 
     fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async {
-            self.door.pass().await?;
+            self.link.pass().await?;
             self.shared.memory.holds(id).await
         })
     }
 
     fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
         Box::pin(async {
-            let loads = self.door.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
-            self.door.group_loads_most.fetch_max(loads, Ordering::Relaxed);
-            let passed = self.door.pass().await;
-            self.door.group_loads.fetch_sub(1, Ordering::Relaxed);
+            let loads = self.link.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
+            self.link.group_loads_most.fetch_max(loads, Ordering::Relaxed);
+            let passed = self.link.pass().await;
+            self.link.group_loads.fetch_sub(1, Ordering::Relaxed);
             passed?;
-            if take_one(&self.door.group_failures) {
+            if take_one(&self.link.group_failures) {
                 return Err(StoreError::Unavailable("the test says so".into()));
             }
             self.shared.memory.group(id).await
@@ -259,7 +259,7 @@ impl Store for Instance {
 
     fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
         Box::pin(async {
-            self.door.pass().await?;
+            self.link.pass().await?;
             self.shared.memory.groups_of(keys).await
         })
     }
@@ -271,7 +271,7 @@ impl Store for Instance {
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
         Box::pin(async move {
-            self.door.pass().await?;
+            self.link.pass().await?;
             self.shared.memory.claim_key_packages(owner, packages_max, now).await
         })
     }
