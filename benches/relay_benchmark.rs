@@ -1,11 +1,12 @@
-//! The relay as a process of its own on one core, the load on another: what a client sees, and what it costs the relay.
+//! The relay as a process on one core, the load on another: rates and latencies as a client sees them, and the CPU time
+//! of the relay.
 //!
-//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|instances|idle …]`; without a name all but `idle` run. Rates
-//! on a busy machine say little, so each line gives the relay's CPU time for one event, query or delivery as well, and the
-//! physical limits of the same run stand beside: one signature check, one fsync.
+//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|instances|idle …]`; without a name all but
+//! `idle` run. Rates on a busy machine say little, so each line also gives the relay's CPU time for one event, query or
+//! delivery. Beside the lines stand the physical limits measured in the same run: one signature check, one fsync.
 //!
-//! Sizes are set by environment: `BENCH_EVENTS` (events to ingest, 40000), `BENCH_STORED` (events of other groups, 1000000),
-//! `BENCH_QUERIES` (20000), `BENCH_CONNECTIONS` (idle connections, 10000).
+//! The environment sets the sizes: `BENCH_EVENTS` (events to ingest, 40000), `BENCH_STORED` (events of other groups,
+//! 1000000), `BENCH_QUERIES` (20000), `BENCH_CONNECTIONS` (idle connections, 10000).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

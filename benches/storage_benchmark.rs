@@ -1,11 +1,12 @@
-//! What the stores cost: events taken in, a group's messages found among those of others, rosters.
+//! Costs of the stores: saving events, finding a group's messages among those of other groups, changing rosters.
 //!
-//! `cargo bench --bench storage_benchmark`; with `--features mls_gateway_firestore` Firestore's emulator too, which says
-//! what the store asks of Firestore and not how fast Firestore is. PostgreSQL and the emulator are started here, on this
-//! machine; PostgreSQL with fsync on, and one connection to it. `RNOSTR_BENCH_MESSAGES` is how many messages of other
-//! groups lie in the store that is queried (100,000 where it is not set; the growth target is measured with 1,000,000 and
-//! more; the emulator holds a twentieth). Criterion times the wall, fsync included; for stores of this process the CPU
-//! time of an event is printed before, as the budget of one event is in CPU time.
+//! `cargo bench --bench storage_benchmark`; `--features mls_gateway_firestore` adds the Firestore emulator, whose
+//! figures show the calls that the store makes and not the speed of Firestore. The benchmark starts PostgreSQL and the
+//! emulator on this machine; PostgreSQL runs with fsync on, and the store has one connection to it.
+//! `RNOSTR_BENCH_MESSAGES` is the number of messages of other groups in the store that is queried (default 100,000; the
+//! growth target is measured with 1,000,000 and more; the emulator holds a twentieth). Criterion measures wall time,
+//! fsync included. For stores of this process the benchmark also prints the CPU time of an event, because the budget of
+//! one event is CPU time.
 #![allow(missing_docs, reason = "criterion_main! writes no docs")]
 #![allow(clippy::expect_used, reason = "a benchmark ends where its store fails")]
 
@@ -34,7 +35,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
 const NOW: u64 = 1_795_370_771;
-/// Groups that the messages of others are spread over.
+/// Number of groups over which the messages of others are spread.
 const OTHER_GROUPS: u64 = 10_000;
 const BATCHES: [usize; 4] = [1, 100, 500, 1_000];
 const BOUNDS: PageBounds = PageBounds { events_max: 500, bytes_max: 8 << 20, entries_max: 100_000 };
@@ -43,7 +44,7 @@ fn main_key() -> PublicKey {
     PublicKey::from_bytes([7; 32])
 }
 
-/// An event as if it had been verified: its signature is no signature, which no store looks at.
+/// An event that counts as verified. Its signature is not valid, and no store looks at signatures.
 fn event(kind: u16, tags: &Value, content: &str, created_at: u64, author: &PublicKey) -> Verified {
     let canonical = json!([0, author.to_hex(), created_at, kind, tags, content]).to_string();
     let id = hex::to_hex(&Sha256::digest(canonical));
@@ -68,7 +69,7 @@ fn admitted(event: Verified, status: GroupStatus) -> Admitted {
     admit(event, writer, &policy, state.as_ref(), NOW).expect("an event that is admitted")
 }
 
-/// A group message of about 480 bytes, by a key of its own.
+/// A group message of about 480 bytes to group number `of`, signed by a key of its own.
 fn message(n: u64, of: u64) -> Admitted {
     let author = PublicKey::from_bytes(Sha256::digest(n.to_be_bytes()).into());
     let tags = json!([["h", group(of).as_str()]]);
@@ -77,7 +78,7 @@ fn message(n: u64, of: u64) -> Admitted {
 }
 
 fn messages(from: u64, count: usize, of_groups: u64) -> Vec<Admitted> {
-    // Spread so that neighbours in time are of different groups.
+    // Neighbours in time belong to different groups.
     (from..from + count as u64).map(|n| message(n, n.wrapping_mul(7_919) % of_groups)).collect()
 }
 
@@ -85,11 +86,11 @@ fn messages(from: u64, count: usize, of_groups: u64) -> Vec<Admitted> {
 struct Bench {
     name: &'static str,
     store: Arc<dyn Store>,
-    /// Whether all its work is done in this process.
+    /// Whether the store does all its work in this process.
     is_local: bool,
-    /// Takes one message where the others take so many.
+    /// Divisor of the number of messages that are stored beside the queried ones; above 1 for a slow store.
     messages_per: u64,
-    /// A directory or a server.
+    /// The store's directory or server, kept alive with it.
     _keep: Box<dyn Any>,
 }
 
@@ -100,7 +101,7 @@ fn embedded(name: &'static str, durability: Durability) -> Bench {
     Bench { name, store, is_local: true, messages_per: 1, _keep: Box::new(directory) }
 }
 
-/// Over a server of its own, by one connection.
+/// A PostgreSQL store on its own server, with one connection.
 fn postgres(runtime: &Runtime) -> Option<Bench> {
     services::require(services::Postgres::available())?;
     let server = services::Postgres::start(services::Options::durable());
@@ -121,7 +122,7 @@ fn stores(runtime: &Runtime) -> Vec<Bench> {
     stores
 }
 
-/// Over an emulator of its own.
+/// A Firestore store on its own emulator.
 #[cfg(feature = "mls_gateway_firestore")]
 fn firestore(runtime: &Runtime) -> Option<Bench> {
     use nostr_store::firestore::{Firestore, Options};
@@ -155,8 +156,8 @@ fn cpu_ticks() -> u64 {
     [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<u64>().ok()).sum()
 }
 
-/// Prints the CPU time of an event at each batch size, made beforehand; once with as many groups at a time as talk at a
-/// time, and once with each message in another group's corner of the index.
+/// Prints the CPU time of an event at each batch size; batches are built before the clock starts. With few groups,
+/// messages fall into index pages that are in use; with many, each message falls into another part of the index.
 fn ingest_cpu(runtime: &Runtime, of_groups: u64) {
     for Bench { name, store, .. } in stores(runtime).iter().filter(|bench| bench.is_local) {
         let mut next = 0;
@@ -190,7 +191,7 @@ fn ingest_cpu(runtime: &Runtime, of_groups: u64) {
 
 fn ingest(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    // Criterion passes over what it is not asked for; this is none of its benchmarks.
+    // `ingest_cpu` is not a Criterion benchmark, so the names on the command line are compared here.
     if std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).all(|asked| asked.contains("ingest")) {
         for of_groups in [100, OTHER_GROUPS] {
             ingest_cpu(&runtime, of_groups);
@@ -242,7 +243,7 @@ fn queries(c: &mut Criterion) {
             ("20 of a reader of 100 groups", all[..100].to_vec(), None, 20),
             ("20 of a reader of 10000 groups", all, None, 20),
         ] {
-            // The emulator looks at everything for each value of a query, and gives none of these an answer in time.
+            // The emulator reads everything once for each value of a query, and would answer none of these in time.
             if *messages_per > 1 && groups.len() > 1 {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! Two relays over one database: how long a message takes from one of them to a subscriber of the other. PostgreSQL runs
-//! with fsync on; Firestore's emulator answers later than Firestore does.
+//! Two relays over one database: the time a message takes from a publisher on one of them to a subscriber on the other.
+//! PostgreSQL runs with fsync on; the Firestore emulator answers more slowly than Firestore does.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use super::{
     report::{line, percentiles},
 };
 
-/// Few enough that no relay pings in between.
+/// Number of messages measured; few enough that no relay sends a ping in between.
 const MESSAGES: usize = 500;
 
-/// Over each engine that there is.
+/// Measures each shared store whose database this machine has.
 pub async fn latency() {
     if services::require(services::Postgres::available()).is_some() {
         let server = services::Postgres::start(services::Options::durable());

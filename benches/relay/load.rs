@@ -1,4 +1,4 @@
-//! Clients as light as can be: frames are written by hand, so that the load's core keeps up with the relay's.
+//! Minimal clients: they write frames by hand, so that the core of the load keeps up with the core of the relay.
 
 use nostr_protocol::{
     Unverified,
@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Keeps this thread, and what it starts later, on one core.
+/// Keeps the threads of this process, and threads started later, on one core.
 pub fn pin_to_core(core: usize) {
     let pid = std::process::id().to_string();
     let _ = std::process::Command::new("taskset")
@@ -18,7 +18,7 @@ pub fn pin_to_core(core: usize) {
         .status();
 }
 
-/// A WebSocket client over a socket of its own.
+/// A WebSocket client that reads and writes frames on a TCP socket itself.
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -104,7 +104,7 @@ fn parse(buffer: &[u8]) -> Option<(Vec<u8>, usize)> {
     bounds(buffer).map(|(start, end)| (buffer[start..end].to_vec(), end))
 }
 
-/// Where the payload of the first frame begins and ends.
+/// Start and end of the first frame's payload.
 fn bounds(buffer: &[u8]) -> Option<(usize, usize)> {
     let short = usize::from(*buffer.get(1)?);
     let (start, length) = match short {
@@ -115,7 +115,7 @@ fn bounds(buffer: &[u8]) -> Option<(usize, usize)> {
     (buffer.len() >= start + length).then_some((start, start + length))
 }
 
-/// A masked text frame (RFC 6455); the mask is zero, which leaves the bytes as they are.
+/// A masked text frame (RFC 6455). The mask is zero, so the payload stays as it is.
 pub fn frame(text: &str) -> Vec<u8> {
     let mut out = vec![0x81];
     match text.len() {
@@ -146,7 +146,7 @@ pub fn group_message(group: &str, created_at: u64) -> String {
     EventBuilder::new(445).tag(&["h", group]).content(content).at(created_at).json(&keypair)
 }
 
-/// An event that is not signed, for filling a store: its id holds.
+/// An event without a valid signature, for filling a store; only its id is checked.
 pub fn unsigned(json: &str) -> nostr_protocol::Verified {
     let event = Unverified::parse(json.as_bytes()).unwrap();
     let id = event.event().id();

@@ -1,4 +1,4 @@
-//! A relay of this build, on a core of its own, over a store of its own.
+//! A relay of this build as a process on its own core, over its own store.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A running relay; it is ended with the value.
+/// A running relay; dropping the value ends it.
 pub struct RelayProcess {
     pub port: u16,
     child: Child,
@@ -17,17 +17,17 @@ pub struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// Over an empty store.
+    /// Starts a relay over an empty store.
     pub fn start() -> Self {
         Self::over(TempDir::new_in(scratch()).unwrap())
     }
 
-    /// Over the store in `dir`/data.
+    /// Starts a relay over the store in `dir`/data.
     pub fn over(dir: TempDir) -> Self {
         Self::start_with(dir, "", None)
     }
 
-    /// Over a database that others share, by lines of the gateway's section and a variable.
+    /// Starts a relay over a shared database, given by lines of the gateway's section and an environment variable.
     pub fn over_shared(gateway: &str, variable: Option<(&str, &str)>) -> Self {
         Self::start_with(TempDir::new_in(scratch()).unwrap(), gateway, variable)
     }
@@ -59,12 +59,12 @@ impl RelayProcess {
         relay
     }
 
-    /// CPU time that it has used so far, user and system.
+    /// CPU time that the relay has used so far, user and system.
     pub fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // Linux counts in hundredths of a second whatever the kernel's own tick is.
+        // Linux counts in hundredths of a second, independently of the kernel's own tick.
         Duration::from_millis(ticks * 10)
     }
 
@@ -83,7 +83,7 @@ impl Drop for RelayProcess {
     }
 }
 
-/// Where stores are made: on a disk, and not in memory.
+/// Directory for the stores of a benchmark: on a disk, and not in memory.
 pub fn scratch() -> PathBuf {
     let dir = std::env::var_os("CARGO_TARGET_TMPDIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rnostr")).parent().unwrap().join("bench"), PathBuf::from);

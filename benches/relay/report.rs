@@ -1,4 +1,4 @@
-//! What is printed: rates, CPU time, latencies, and the physical limits beside them.
+//! Printed figures: rates, CPU time, latencies, and the physical limits beside them.
 
 use std::{
     io::Write as _,
@@ -9,7 +9,7 @@ use nostr_protocol::testing::{EventBuilder, random_keypair};
 
 use super::process::scratch;
 
-/// One line of figures.
+/// Prints one line of figures.
 pub fn line(what: &str, figures: &[(&str, String)]) {
     let figures: Vec<String> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
     println!("{what:<34} {}", figures.join("   "));
@@ -33,7 +33,7 @@ pub fn percentiles(mut times: Vec<Duration>) -> [(&'static str, String); 2] {
     ]
 }
 
-/// What the machine gives at most: one signature check, and one fsync of one page.
+/// Prints the limits of the machine: one signature check, and one fsync of one page.
 pub fn limits() {
     let keypair = random_keypair();
     let events: Vec<_> = (0..2_000).map(|n| EventBuilder::new(445).at(n).unverified(&keypair)).collect();

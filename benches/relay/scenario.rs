@@ -1,4 +1,4 @@
-//! What is measured.
+//! The scenarios that the benchmark measures.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,8 @@ fn now() -> u64 {
 const INGEST_CONNECTIONS: usize = 64;
 const INGEST_IN_FLIGHT: usize = 32;
 
-/// Signed group messages over 64 connections, 32 in flight on each, and one connection with one in flight.
+/// Publishes signed group messages over 64 connections, 32 in flight on each, and then over one connection with one in
+/// flight.
 pub async fn ingest(relay: &RelayProcess) {
     let events = size("BENCH_EVENTS", 40_000);
     let now = now();
@@ -60,7 +61,7 @@ pub async fn ingest(relay: &RelayProcess) {
     line("ingest 445, 1 x 1 in flight", &percentiles(times));
 }
 
-/// Publishes with a window; each must be accepted.
+/// Publishes with a window; each event must be accepted.
 async fn publish(client: &mut Client, frames: &[Vec<u8>], in_flight: usize) {
     let mut sent = in_flight.min(frames.len());
     client.send(&frames[..sent].concat()).await;
@@ -109,7 +110,7 @@ async fn fill(store: &Embedded, events: usize, groups: usize) {
     }
 }
 
-/// `#h` queries of 100 events each in a store of 100,000.
+/// Asks `#h` queries of 100 events each in a store of 100,000.
 pub async fn query() {
     let (groups, queries) = (1_000, size("BENCH_QUERIES", 20_000));
     let dir = TempDir::new_in(scratch()).unwrap();
@@ -184,7 +185,7 @@ pub async fn member() {
     line(&format!("kinds:[445], 20 beside {stored}"), &[p50, p99, ("CPU/query", micros(cpu, 2_000))]);
 }
 
-/// A group of which `member` is the one member, with 20 messages.
+/// Stores a group with 20 messages and `member` as its only member.
 async fn managed_group(store: &Embedded, member: &secp256k1::Keypair) {
     let admin = random_keypair();
     let policy = Policy { admin_keys: [public_key(&admin)].into(), ..Policy::default() };
@@ -207,7 +208,7 @@ async fn managed_group(store: &Embedded, member: &secp256k1::Keypair) {
     }
 }
 
-/// One publisher, 1,000 subscribers of the same group; eight events in flight, then one.
+/// One publisher sends to 1,000 subscribers of one group; first eight events are in flight, then one.
 pub async fn fanout(relay: &RelayProcess) {
     let (subscribers, events) = (1_000, 400);
     let group = group(1);
@@ -240,7 +241,7 @@ pub async fn fanout(relay: &RelayProcess) {
     }
 }
 
-/// Idle connections with one subscription each.
+/// Opens idle connections with one subscription each, and prints the memory of one.
 pub async fn idle(relay: &RelayProcess) {
     let connections = size("BENCH_CONNECTIONS", 10_000);
     let before = relay.resident();

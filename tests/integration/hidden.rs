@@ -1,19 +1,19 @@
-//! What the doors say to a reader for whom something is hidden: the same at each of them.
+//! Checks that every door gives a reader the same answer about events that are hidden from it.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Event};
 
-/// What a question gets at every door.
+/// The answer that every door must give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// An answer with nothing in it.
+    /// An empty answer.
     Nothing,
     /// `CLOSED` or `NEG-ERR`, with `auth-required:`.
     AuthRequired,
 }
 
-/// Asks by stored REQ, COUNT and NIP-77, and panics where one of them says anything else.
+/// Asks by stored REQ, COUNT and NIP-77, and panics if one of the answers differs from `expected`.
 pub async fn expect(client: &mut Client, filter: Value, expected: Expected) {
     let answers = [
         ("REQ", client.ids(filter.clone()).await.map(|ids| ids.len() as u64)),
@@ -24,22 +24,22 @@ pub async fn expect(client: &mut Client, filter: Value, expected: Expected) {
         match (&answer, expected) {
             (Ok(0), Expected::Nothing) => {}
             (Err(reason), Expected::AuthRequired) if reason.starts_with("auth-required: ") => {}
-            _ => panic!("{door} {filter}: {expected:?} was to come, and there came {answer:?}"),
+            _ => panic!("{door} {filter}: expected {expected:?}, got {answer:?}"),
         }
     }
 }
 
-/// Asks for everything there is, at every door, and panics where one of `hidden` is in the answer, or counted.
+/// Asks for everything at every door, and panics if one of `hidden` is returned or counted.
 pub async fn expect_none_of(client: &mut Client, hidden: &[Event]) {
     let is_hidden = |id: &String| hidden.iter().any(|event| event.id() == id);
-    let stored = client.ids(json!({})).await.expect("whoever has authenticated may ask for everything");
-    assert!(!stored.iter().any(is_hidden), "REQ gave what is hidden");
-    let synced = client.neg_ids(json!({})).await.expect("and sync everything");
-    assert!(!synced.iter().any(is_hidden), "NIP-77 gave what is hidden");
-    assert_eq!(client.count(&[json!({})]).await, Ok(stored.len() as u64), "COUNT counted what REQ does not give");
+    let stored = client.ids(json!({})).await.expect("this reader may ask for everything");
+    assert!(!stored.iter().any(is_hidden), "REQ returned a hidden event");
+    let synced = client.neg_ids(json!({})).await.expect("this reader may sync everything");
+    assert!(!synced.iter().any(is_hidden), "NIP-77 returned a hidden event");
+    assert_eq!(client.count(&[json!({})]).await, Ok(stored.len() as u64), "COUNT and REQ must agree");
 }
 
-/// Filters that lead to `event` in every way but its kind alone.
+/// Filters that find `event` by its id, its author and each of its tags; none asks by kind alone.
 pub fn ways_to(event: &Event) -> Vec<Value> {
     let mut ways = vec![
         json!({"ids": [event.id()]}),

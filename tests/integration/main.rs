@@ -1,6 +1,6 @@
 //! The suites that start a relay of their own and talk to it over WebSocket and HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test fails by panicking")]
-#![allow(unreachable_pub, reason = "what the suites share is public to them")]
+#![allow(unreachable_pub, reason = "shared helpers are public to the suites")]
 
 mod abuse;
 mod durability;

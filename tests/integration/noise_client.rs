@@ -1,5 +1,5 @@
-//! A Noise conversation by snow: handshake (XX) and messages as kind 446 between two people, of whom one is away for a
-//! while. A third person, and someone without a key, see none of it.
+//! A Noise conversation by snow: handshake (XX) and messages as kind 446 between two people. One of them is offline for
+//! a while; a third person and a client without a key see none of it.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const CHACHA: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
-/// The form that the specification's "XChaCha20-Poly1305 with Curve25519 key exchange" describes.
+/// The cipher of the specification's "XChaCha20-Poly1305 with Curve25519 key exchange".
 const XCHACHA: &str = "Noise_XX_25519_XChaChaPoly_BLAKE2s";
 const MESSAGE_BYTES_MAX: usize = 65_535;
 
@@ -68,7 +68,7 @@ async fn two_people_talk_and_nobody_else_sees_it(protocol: &str, auth: bool) {
     let mut bt = online(&relay, &bob).await;
     let mut missed = bt.req("stored", &[json!({"kinds": [446]})]).await.expect("a recipient reads");
     missed.retain(|event| !seen.iter().any(|id| id == event.id()));
-    // Of one second the relay gives the lower id first: the order is in the messages.
+    // Within one second the relay orders by id, so the messages carry their own order.
     missed.sort_by_key(number);
     let heard: Vec<String> = missed.iter().map(|event| bob.hear(event)).collect();
     assert_eq!(heard, texts);
@@ -76,15 +76,15 @@ async fn two_people_talk_and_nobody_else_sees_it(protocol: &str, auth: bool) {
     assert_eq!(alice.hear(&at.next_event("446").await), "I am back");
 
     outside.expect_nothing_of(&sent, auth).await;
-    // A 446 is its recipient's, and not its author's.
+    // A 446 is readable by its recipient, and not by its author.
     let by_alice = json!({"authors": [alice.keys.hex()], "kinds": [446]});
     hidden::expect(&mut at, by_alice.clone(), Expected::Nothing).await;
     let received = bt.ids(by_alice).await.expect("a recipient reads").len();
-    assert_eq!(received, 2 + 2 + texts.len(), "of the handshake, the conversation, and the time away");
+    assert_eq!(received, 2 + 2 + texts.len(), "of the handshake, the conversation, and bob's absence");
     relay.stop().await;
 }
 
-/// A connection of `person` that is subscribed to what is for it from now on.
+/// Connects `person` and subscribes to the 446s that are addressed to it from now on.
 async fn online(relay: &TestRelay, person: &Person) -> Client {
     let mut client = Client::of(relay, &[&person.keys]).await;
     client
@@ -109,7 +109,7 @@ struct Person {
 enum Session {
     None,
     Handshake(Box<HandshakeState>),
-    /// Messages carry their number: a relay keeps no order within a second.
+    /// Messages carry their number, because a relay keeps no order within a second.
     Open {
         state: Box<StatelessTransportState>,
         sent: u64,
@@ -134,7 +134,7 @@ impl Person {
         self.session = Session::Handshake(Box::new(state));
     }
 
-    /// The handshake's next message, with `text` in it, as far protected as the handshake has come.
+    /// The next message of the handshake. It carries `text`, protected as far as this step of the handshake allows.
     fn handshake(&mut self, to: &Self, text: &str) -> Event {
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         let length = self.state().write_message(text.as_bytes(), &mut buffer).expect("our turn");
@@ -147,7 +147,7 @@ impl Person {
         text(&buffer[..length])
     }
 
-    /// Ends the handshake; the other's Noise key.
+    /// Ends the handshake and returns the other person's Noise key.
     fn open(&mut self) -> Vec<u8> {
         let Session::Handshake(state) = std::mem::replace(&mut self.session, Session::None) else {
             panic!("no handshake is under way");
@@ -211,7 +211,7 @@ fn number(event: &Event) -> u64 {
     u64::from_be_bytes(bytes[..size_of::<u64>()].try_into().expect("so many bytes"))
 }
 
-/// Someone with a key of their own, and someone without; both have listened from the start.
+/// A client with a key of its own and a client without one; both have been subscribed from the start.
 struct Outside {
     stranger: Client,
     anonymous: Client,
@@ -222,7 +222,7 @@ impl Outside {
         let mut stranger = Client::of(relay, &[&Keys::random()]).await;
         stranger.req("all", &[json!({"kinds": [446]}), json!({})]).await.expect("a reader may ask");
         let mut anonymous = Client::connect(relay).await;
-        // With AUTH on this is CLOSED; without, it stays open for what is public.
+        // With AUTH on, the relay answers CLOSED; with AUTH off, the subscription stays open for public events.
         let _ = anonymous.req("all", &[json!({})]).await;
         Self { stranger, anonymous }
     }

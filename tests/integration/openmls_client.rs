@@ -39,8 +39,8 @@ async fn three_people_talk_and_whoever_is_outside_sees_nothing(auth: bool) {
     talk(&mut [&mut alice, &mut bob]).await;
     assert_eq!(alice.person.epoch(), bob.person.epoch());
 
-    // The subscription that carol has had open since before the group was there.
-    assert_eq!(carol.client.received("group").await, [], "what was sent after the removal");
+    // Carol's subscription has been open since before the group existed.
+    assert_eq!(carol.client.received("group").await, [], "events sent after the removal");
     let mut hidden = scene.rosters.clone();
     for member in [&alice, &bob, &carol] {
         hidden.extend(member.sent.iter().cloned());
@@ -50,7 +50,7 @@ async fn three_people_talk_and_whoever_is_outside_sees_nothing(auth: bool) {
     outside.expect_nothing_of(&hidden, auth).await;
     carol.publish_refused(&scene).await;
 
-    // The same questions have answers for a member: it is not that nothing is there.
+    // A member gets answers to the same queries, so the empty answers above do not come from an empty store.
     let archive = bob.client.ids(json!({"kinds": [445]})).await.expect("a member reads");
     assert_eq!(archive.len(), hidden.iter().filter(|event| event.kind() == 445).count());
     assert_eq!(bob.client.count(&[json!({"kinds": [445], "#h": [&scene.group]})]).await, Ok(archive.len() as u64));
@@ -84,8 +84,8 @@ async fn a_late_joiner_reads_the_archive_and_talks(auth: bool) {
     let mut read: Vec<&str> = archive.iter().map(Event::id).collect();
     sent.sort_unstable();
     read.sort_unstable();
-    assert_eq!(read, sent, "all of it, from before the invitation too");
-    // The relay gives the bytes; MLS keeps the keys of the time before to those who were there.
+    assert_eq!(read, sent, "the whole archive, from before the invitation too");
+    // The relay serves the bytes; MLS gives the keys of an epoch only to the members of that epoch.
     assert!(archive.iter().all(|event| dave.person.hear(event).is_err()));
 
     talk_from_now(&mut [&mut alice, &mut bob, &mut dave]).await;
@@ -109,7 +109,7 @@ async fn the_epoch_is_read_from_the_mls_header_whatever_k_says() {
     scene.relay.stop().await;
 }
 
-/// Alice founds the group on the roster and in MLS, and takes the others in.
+/// The admin bootstraps the roster with all of them; alice founds the MLS group and invites the others.
 async fn found_group(scene: &mut Scene, alice: &mut Member, others: &mut [&mut Member]) {
     let mut everyone: Vec<&Member> = vec![alice];
     everyone.extend(others.iter().map(|member| &**member));
@@ -118,7 +118,7 @@ async fn found_group(scene: &mut Scene, alice: &mut Member, others: &mut [&mut M
     alice.invite(others).await;
 }
 
-/// Each says something, and each of the others reads what was said, and by whom.
+/// Each member says something, and each of the others reads the text and its author.
 async fn talk(members: &mut [&mut Member]) {
     for speaker in 0..members.len() {
         let text = format!("words of number {speaker}, in epoch {}", members[speaker].person.epoch());
@@ -130,7 +130,7 @@ async fn talk(members: &mut [&mut Member]) {
     }
 }
 
-/// As [`talk`], for subscriptions under which a late joiner may have got what it cannot read.
+/// Drops the events received so far, some of which a late joiner cannot decrypt, and then does as [`talk`].
 async fn talk_from_now(members: &mut [&mut Member]) {
     for member in &mut *members {
         member.client.received("group").await;
@@ -148,7 +148,7 @@ struct Scene {
     admin: Keys,
     admin_client: Client,
     group: String,
-    /// The 450s so far; the next `seq` is one more than there are.
+    /// The 450s so far; the next `seq` is one above their number.
     rosters: Vec<Event>,
 }
 
@@ -182,7 +182,7 @@ impl Scene {
         self.rosters.push(event);
     }
 
-    /// The highest that any instance knows: some write it a moment later.
+    /// The highest epoch that any instance knows; some stores write it a moment later.
     async fn last_epoch(&self) -> Option<u64> {
         let id = NostrGroupId::parse(&self.group).expect("a group id");
         let mut highest = None;
@@ -201,12 +201,12 @@ impl Scene {
 struct Member {
     person: Person,
     client: Client,
-    /// Every 445 by this person, and every 1059.
+    /// All 445s and 1059s by this person.
     sent: Vec<Event>,
 }
 
 impl Member {
-    /// Invites these people by KeyPackages that they publish and this member fetches.
+    /// Invites these people: each publishes a KeyPackage, and this member fetches it.
     async fn invite(&mut self, others: &mut [&mut Member]) {
         let mut packages = Vec::new();
         for other in &mut *others {
@@ -219,14 +219,14 @@ impl Member {
         }
         let invitation = self.person.invite(&packages);
         self.publish(&invitation.commit).await;
-        // What MLS clients do: the commit stands, and the Welcomes go out, when the relay has the commit.
+        // MLS clients apply a commit and send the Welcomes once the relay has accepted the commit.
         self.person.merge();
         for (other, welcome) in others.iter_mut().zip(&invitation.welcomes) {
             self.publish(welcome).await;
             let wrap = other.client.next_event("wraps").await;
             assert_eq!(wrap.id(), welcome.id());
             other.person.join(&wrap);
-            // What came before the Welcome is not for who was no member of the MLS group.
+            // A new member cannot decrypt messages from before its Welcome, so they are dropped.
             other.client.received("group").await;
         }
     }
@@ -248,7 +248,7 @@ impl Member {
         self.sent.push(event.clone());
     }
 
-    /// The next message of someone else, read.
+    /// Waits for the next message of another member and decrypts it.
     async fn hear(&mut self) -> Heard {
         loop {
             let event = self.client.next_event("group").await;
@@ -258,18 +258,18 @@ impl Member {
         }
     }
 
-    /// As [`Self::hear`], and it is this one.
+    /// Waits for the next message of another member, which must be `sent`, and decrypts it.
     async fn hear_one_of(&mut self, sent: &Event) -> Heard {
         loop {
             let event = self.client.next_event("group").await;
             if !self.sent.contains(&event) {
-                assert_eq!(&event, sent, "as it was signed, and nothing in between");
+                assert_eq!(&event, sent, "the next event is the one that was sent, unchanged");
                 return self.person.hear(&event).expect("a member reads it");
             }
         }
     }
 
-    /// Every door is shut to who was removed; what is addressed to it stays its own.
+    /// Checks that a removed member gets nothing at any door but the events addressed to it.
     async fn expect_nothing_of(&mut self, hidden: &[Event]) {
         let own = self.person.keys.hex();
         let is_own = |event: &Event| event.kind() == 1059 && event.0["tags"][0][1] == own.as_str();
@@ -279,7 +279,7 @@ impl Member {
         }
         for event in others.iter().filter(|event| event.kind() != 1059) {
             for filter in hidden::ways_to(event).into_iter().filter(|filter| filter.get("#p").is_none()) {
-                // By `h` without a kind it finds its own Welcome, and nothing else.
+                // A filter by `h` without a kind finds the member's own Welcome and nothing else.
                 if filter.get("#h").is_none() || filter.get("kinds").is_some() {
                     hidden::expect(&mut self.client, filter, Expected::Nothing).await;
                 }
@@ -288,7 +288,7 @@ impl Member {
         hidden::expect_none_of(&mut self.client, &others).await;
     }
 
-    /// A former member writes nothing either, and hears what a stranger does.
+    /// A former member's message is refused in the same words as a message to an unknown group.
     async fn publish_refused(&mut self, scene: &Scene) {
         let here = self.client.publish(&gateway::message(&scene.group).sign()).await;
         let elsewhere = self.client.publish(&gateway::message("grp_none").sign()).await;
@@ -296,7 +296,8 @@ impl Member {
     }
 }
 
-/// Someone with a key who is in no group, and someone without; both have listened for everything from the start.
+/// A client whose key is in no group, and a client without a key; both have been subscribed to everything from the
+/// start.
 struct Outside {
     stranger: Client,
     anonymous: Client,
@@ -311,7 +312,7 @@ impl Outside {
             .await
             .expect("and this");
         let mut anonymous = Client::connect(&scene.relay).await;
-        // With AUTH on this is CLOSED; without, it stays open for what is public.
+        // With AUTH on, the relay answers CLOSED; with AUTH off, the subscription stays open for public events.
         let _ = anonymous.req("all", &[json!({}), json!({"#h": [scene.group]})]).await;
         Self { stranger, anonymous }
     }
@@ -319,7 +320,7 @@ impl Outside {
     async fn expect_nothing_of(&mut self, hidden: &[Event], auth: bool) {
         for client in [&mut self.stranger, &mut self.anonymous] {
             let live = client.received("all").await;
-            assert!(!live.iter().any(|event| hidden.contains(event)), "live, on a subscription from long before");
+            assert!(!live.iter().any(|event| hidden.contains(event)), "a hidden event was delivered live");
         }
         assert_eq!(self.stranger.received("group").await, []);
         for kind in [445, 450, 1059] {
@@ -327,7 +328,7 @@ impl Outside {
             hidden::expect(&mut self.anonymous, json!({"kinds": [kind]}), Expected::AuthRequired).await;
         }
         for event in hidden {
-            // A `p` without a kind leads to public KeyPackages too.
+            // A filter by `p` without a kind also finds public KeyPackages.
             for filter in hidden::ways_to(event) {
                 let by_recipient = filter.get("#p").is_some();
                 if by_recipient && filter.get("kinds").is_none() {

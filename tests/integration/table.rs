@@ -1,8 +1,9 @@
-//! The table of who reads what through which door, written by hand: that all doors agree is no proof that they are right.
+//! A hand-written table of the events that each reader gets at each door. Agreement of all doors would not prove that
+//! they are right.
 //!
-//! `+` is shown, `-` is served without it, `A` is refused with `auth-required:`. Each row is one event, asked for by its
-//! kind and its author; the doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, and a subscription that was
-//! open when it came.
+//! `+` is shown, `-` is served without the event, `A` is refused with `auth-required:`. Each row is one event, asked
+//! for by its kind and its author. The doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, and a
+//! subscription that was open when the event came.
 
 use nostr_relay::config::Config;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::support::{
     gateway::{capability, deletion, key_package, message, noise, request, roster, wrap},
 };
 
-/// Who asks, in the order of the columns.
+/// The readers, in the order of the columns.
 const READERS: [&str; 7] = ["anonymous", "member", "former member", "recipient", "author", "stranger", "admin key"];
 
 /// `auth.enabled = false`, unlisted groups on.
@@ -86,7 +87,7 @@ impl Scene {
         Self { relay, admin, member, recipient, author, thrown_away, unlisted: capability(), readers }
     }
 
-    /// The event of a row, the filter that asks for it, and what is published before it.
+    /// The event of a row, the filter that asks for it, and an event that must be published before it.
     fn event(&self, row: &str) -> (Event, Value, Option<Event>) {
         let Self { author, recipient, .. } = self;
         let hidden = wrap(author).sign();
@@ -122,7 +123,7 @@ impl Scene {
 
     async fn check(&mut self, row: &str, cells: &str) {
         let (event, filter, before) = self.event(row);
-        // One connection may publish anything here: it has the keys of the member, the author and the admin.
+        // This connection may publish every row's event: it has the keys of the member, the author and the admin.
         let mut writer = Client::of(&self.relay, &[&self.member, &self.author, &self.admin]).await;
         if let Some(before) = before {
             writer.publish(&before).await.ok();
@@ -153,7 +154,8 @@ impl Scene {
             assert_eq!(is(counted), stored, "{}", at("COUNT"));
             let synced = reader.neg_ids(filter.clone()).await.map(|ids| ids.contains(&id));
             assert_eq!(is(synced), stored, "{}", at("NEG-OPEN"));
-            // An id alone names no kind: it is served, and opens an unlisted group as its name does.
+            // A filter by id names no kind, so without `auth.enabled` it is served. An id opens an unlisted group as
+            // its `h` does.
             let by_id = reader.ids(json!({"ids": [id]})).await.map(|ids| ids.contains(&id));
             let expected = match stored {
                 _ if event.kind() == 445 && (named || row == "445 unlisted") => "+",

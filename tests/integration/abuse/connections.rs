@@ -1,4 +1,4 @@
-//! Connections that never get anywhere, go away in every way, or are too many.
+//! Connections that never finish their handshake, that end in every possible way, or that are too many.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::support::{
     wire::{CLOSE, FIN, PING, PONG, TEXT, Wire, frame, head},
 };
 
-/// Reads until the relay ends the connection; how long that took.
+/// Reads until the relay ends the connection. Returns the time since `since`.
 async fn ended(mut stream: TcpStream, since: Instant) -> Duration {
     let mut rest = Vec::new();
     let end = timeout(Duration::from_secs(15), stream.read_to_end(&mut rest)).await;
@@ -24,7 +24,7 @@ async fn ended(mut stream: TcpStream, since: Instant) -> Duration {
     since.elapsed()
 }
 
-/// A head that trickles, and silence, are dropped when the time for a handshake is over; 300 of them harm nobody.
+/// Handshakes that trickle or stay silent are dropped when the time for a handshake is over; 300 of them harm nobody.
 #[tokio::test]
 async fn slow_handshakes_are_dropped() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -39,7 +39,7 @@ async fn slow_handshakes_are_dropped() {
                 if n % 3 == 0 {
                     return ended(stream, since).await;
                 }
-                // One byte of a head each 100 ms, which is fast enough for any timeout between two bytes.
+                // One byte every 100 ms: no timeout between two bytes would end this handshake.
                 let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-{}: y", "long".repeat(100));
                 for byte in head.bytes() {
                     if stream.write_all(&[byte]).await.is_err() {
@@ -62,7 +62,7 @@ async fn slow_handshakes_are_dropped() {
     bounded(&process, before, 24);
 }
 
-/// A request head without end is refused at its bound.
+/// An endless request head is refused at its bound.
 #[tokio::test]
 async fn a_head_without_end_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -84,7 +84,7 @@ async fn a_head_without_end_is_refused() {
     bounded(&process, before, 16);
 }
 
-/// A client that answers no ping is closed with 1008; one that answers stays.
+/// A client that answers no ping is closed with 1008; a client that answers stays connected.
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_closed() {
     let relay = TestRelay::with_memory(|config| config.server.ping_interval_secs = 1).await;
@@ -103,7 +103,7 @@ async fn a_silent_client_is_pinged_and_closed() {
     relay.stop().await;
 }
 
-/// Connections over the bound are closed at once, and there is room again when others leave.
+/// Connections over the bound are closed at once; when another client leaves, there is room again.
 #[tokio::test]
 async fn connections_over_the_bound_are_closed() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -113,7 +113,7 @@ async fn connections_over_the_bound_are_closed() {
         open.push(Wire::connect(process.address).await);
     }
     assert!(Wire::open(process.address, "").await.is_err());
-    assert_eq!(open[0].ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT", "those within are served");
+    assert_eq!(open[0].ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT", "connections within the bound are served");
     open.pop();
     let until = Instant::now() + Duration::from_secs(10);
     while Wire::open(process.address, "").await.is_err() {
@@ -122,7 +122,7 @@ async fn connections_over_the_bound_are_closed() {
     }
 }
 
-/// A client that closes its sending side has left: the relay ends the connection, and what it published is stored.
+/// A client that closes its sending side has left: the relay ends the connection and stores the events sent before.
 #[tokio::test]
 async fn half_closed_connections_end() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -139,7 +139,7 @@ async fn half_closed_connections_end() {
     relay.stop().await;
 }
 
-/// 2,400 connections that end in every way leave nothing behind: no subscription, no task, no count.
+/// After 2,400 connections that end in every way no subscription, task or count is left.
 #[tokio::test]
 async fn connections_that_end_in_any_way_leave_nothing_behind() {
     const ROUNDS: usize = 60;
@@ -164,7 +164,7 @@ async fn connections_that_end_in_any_way_leave_nothing_behind() {
 
 async fn connect_and_leave(address: std::net::SocketAddr, way: usize) {
     if way.is_multiple_of(8) {
-        // In the middle of the handshake.
+        // Leaves in the middle of the handshake.
         let mut stream = TcpStream::connect(address).await.expect("the relay listens");
         let _ = stream.write_all(b"GET / HTTP/1.1\r\nupgrade: webs").await;
         return;
@@ -173,12 +173,12 @@ async fn connect_and_leave(address: std::net::SocketAddr, way: usize) {
     let _ = wire.writer.text(r##"["REQ","a",{"kinds":[1]},{"#t":["x","y"]}]"##).await;
     let _ = wire.writer.text(r#"["REQ","b",{"authors":[]}]"#).await;
     match way % 8 {
-        // With answers unread: a reset.
+        // Leaves with unread answers, which resets the connection.
         1 => {}
         2 => {
             let _ = wire.reader.message().await;
         }
-        // In the middle of a frame.
+        // Leaves in the middle of a frame.
         3 => {
             let _ = wire.writer.raw(&head(FIN | TEXT, 1_000)).await;
         }
@@ -189,7 +189,7 @@ async fn connect_and_leave(address: std::net::SocketAddr, way: usize) {
             let _ = wire.writer.raw(&frame(FIN | CLOSE, &1000_u16.to_be_bytes())).await;
             wire.reader.close_code().await;
         }
-        // With events under way.
+        // Leaves with unanswered events.
         6 => {
             let keys = Keys::random();
             for n in 0..5 {

@@ -1,11 +1,11 @@
-//! Too much of what is right: subscriptions, names, values, filters, tags.
+//! Requests that are valid but too large: subscriptions, their ids, filters, values, tags.
 
 use serde_json::{Value, json};
 
 use super::{bounded, served_beside};
 use crate::support::{Keys, TestRelay, process::Process, wire::Wire};
 
-/// Of 3,000 subscriptions 300 are open, the others are refused by name; one that is closed makes room.
+/// A client opens 3,000 subscriptions: 300 stay open, the others are refused one by one; closing one makes room.
 #[tokio::test]
 async fn of_3000_subscriptions_300_are_opened() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -50,13 +50,13 @@ async fn subscription_ids_are_bounded() {
         }
     }
     for id in ["\0", "\"]", "\\", "\u{7f}\n"] {
-        assert_eq!(wire.ask(&json!(["COUNT", id, {"ids": []}]).to_string()).await[1], id, "an id comes back as it was");
+        assert_eq!(wire.ask(&json!(["COUNT", id, {"ids": []}]).to_string()).await[1], id, "ids come back unchanged");
     }
     assert!(wire.ask(&json!(["REQ", "x".repeat(400_000), {}]).to_string()).await[0] == "CLOSED");
     relay.stop().await;
 }
 
-/// A filter with 10,000 values is refused with the bound, in REQ, COUNT and NEG-OPEN.
+/// A filter with 10,000 values is refused in REQ, COUNT and NEG-OPEN, and the answer names the bound.
 #[tokio::test]
 async fn filters_of_10000_values_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -93,7 +93,7 @@ async fn filters_of_10000_values_are_refused() {
     bounded(&process, before, 24);
 }
 
-/// At most 100 filters a request, and many large ones together cost no other reader anything.
+/// A request has at most 100 filters, and many large requests delay no other client.
 #[tokio::test]
 async fn too_many_filters_are_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -118,8 +118,8 @@ async fn too_many_filters_are_refused() {
     bounded(&process, before, 16);
 }
 
-/// What the filters of one connection take is bounded as a whole, however many subscriptions they stand in: 25 requests of
-/// 400 KB, of which the index needs one value each, do not stay.
+/// All subscriptions of a connection share one bound for the bytes of their filters: 25 requests of 400 KB do not all
+/// stay open, although the index needs only one value of each filter.
 #[tokio::test]
 async fn the_filters_of_a_connection_are_bounded_as_a_whole() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Below the messages: frames that are too large, broken, or too many.
+//! WebSocket frames that are too large, broken, or too many.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn start() -> (TempDir, Process) {
     (directory, process)
 }
 
-/// Sends what `next` makes until it ends or the relay takes no more; the close code that comes back.
+/// Sends the bytes of `next` until it ends or the relay takes no more. Returns the relay's close code.
 async fn close_code_after(wire: Wire, mut next: impl FnMut(usize) -> Option<Vec<u8>>) -> Option<u16> {
     let Wire { mut reader, mut writer, .. } = wire;
     let sending = async {
@@ -33,14 +33,14 @@ async fn close_code_after(wire: Wire, mut next: impl FnMut(usize) -> Option<Vec<
             }
             n += 1;
         }
-        // Held until the answer is there.
+        // The sending half stays open until the close code has arrived.
         writer
     };
     let (_writer, code) = tokio::join!(sending, reader.close_code());
     code
 }
 
-/// A frame of 64 MiB is refused by its head with 1009, and not gathered.
+/// A frame of 64 MiB is refused with 1009 as soon as its head is read; the relay does not buffer it.
 #[tokio::test]
 async fn a_frame_of_64_mib_is_closed_with_1009() {
     let (_directory, process) = start();
@@ -59,7 +59,7 @@ async fn a_frame_of_64_mib_is_closed_with_1009() {
     bounded(&process, before, 16);
 }
 
-/// So is one that claims 2^63 bytes.
+/// Frames whose heads claim 1 TiB and more are closed with 1009.
 #[tokio::test]
 async fn a_frame_of_impossible_length_is_closed_with_1009() {
     let (_directory, process) = start();
@@ -70,7 +70,7 @@ async fn a_frame_of_impossible_length_is_closed_with_1009() {
     }
 }
 
-/// 64 MiB in fragments of 4 KiB are closed with 1009 at the message limit.
+/// A message of 64 MiB in fragments of 4 KiB is closed with 1009 at the message limit.
 #[tokio::test]
 async fn small_fragments_of_a_large_message_are_closed_with_1009() {
     let (_directory, process) = start();
@@ -89,7 +89,7 @@ async fn small_fragments_of_a_large_message_are_closed_with_1009() {
     bounded(&process, before, 16);
 }
 
-/// A million empty fragments cost nothing, and the message that they end is answered.
+/// A million empty fragments cost no memory, and the message that they belong to is answered.
 #[tokio::test]
 async fn a_million_empty_fragments_cost_no_memory() {
     let (_directory, process) = start();
@@ -108,7 +108,7 @@ async fn a_million_empty_fragments_cost_no_memory() {
     bounded(&process, before, 8);
 }
 
-/// A message just within the limit is read, one byte more is not.
+/// A message at the limit is read; a message one byte longer is not.
 #[tokio::test]
 async fn the_message_limit_is_exact() {
     let (_directory, process) = start();
@@ -124,7 +124,8 @@ async fn the_message_limit_is_exact() {
     assert_eq!(wire.reader.close_code().await, Some(1009));
 }
 
-/// A few KB, and 400 KB, that inflate to much more are closed with 1009 at the message limit.
+/// Compressed messages of a few KB and of 400 KB that inflate to 1 MiB and 64 MiB are closed with 1009 at the message
+/// limit.
 #[tokio::test]
 async fn a_compressed_bomb_is_closed_with_1009() {
     let (_directory, process) = start();
@@ -137,7 +138,7 @@ async fn a_compressed_bomb_is_closed_with_1009() {
             close_code_after(wire, |n| (n == 0).then(|| frame(FIN | TEXT | RSV1, &bomb))).await
         };
         assert_eq!(served_beside(process.address, attack).await, Some(1009));
-        // The same in fragments of one compressed message.
+        // The same message in fragments.
         let attack = async {
             let wire = Wire::compressed(process.address).await;
             let chunks: Vec<&[u8]> = bomb.chunks(1024).collect();
@@ -152,7 +153,7 @@ async fn a_compressed_bomb_is_closed_with_1009() {
     bounded(&process, before, 16);
 }
 
-/// What is compressed honestly is read, and what is no DEFLATE ends the connection with a close code.
+/// Valid compression is read; bytes that are no DEFLATE stream end the connection with a close code.
 #[tokio::test]
 async fn broken_compression_is_closed() {
     let (_directory, process) = start();
@@ -162,7 +163,7 @@ async fn broken_compression_is_closed() {
     assert_eq!(wire.reader.message().await.expect("the relay answers")[0], "COUNT");
     wire.writer.raw(&frame(FIN | TEXT | RSV1, &[0xff; 64])).await.expect("bytes are sent");
     assert!(wire.reader.close_code().await.is_some());
-    // Compressed, and never agreed on.
+    // This connection never agreed on compression.
     let mut wire = Wire::connect(process.address).await;
     wire.writer.raw(&frame(FIN | TEXT | RSV1, &honest)).await.expect("bytes are sent");
     assert_eq!(wire.reader.close_code().await, Some(1002));
@@ -181,7 +182,7 @@ async fn invalid_utf8_is_closed_with_1007() {
     let wire = Wire::connect(process.address).await;
     let parts = [frame(TEXT, b"[\"CLOSE\",\"\xc3"), frame(FIN | CONTINUATION, b"\x28\"]")];
     assert_eq!(close_code_after(wire, |n| parts.get(n).cloned()).await, Some(1007));
-    // A character that is cut by fragments is whole in the message.
+    // A character that is split between two fragments is whole in the message.
     let mut wire = Wire::connect(process.address).await;
     wire.writer.raw(&frame(TEXT, b"[\"COUNT\",\"\xc3")).await.expect("bytes are sent");
     wire.writer.raw(&frame(FIN | CONTINUATION, b"\xa9\",{\"ids\":[]}]")).await.expect("bytes are sent");
@@ -197,7 +198,7 @@ async fn binary_messages_are_closed_with_1003() {
     assert_eq!(code, Some(1003));
 }
 
-/// What breaks RFC 6455 is closed with 1002 (an unknown opcode with 1003), once, and nothing follows the close frame.
+/// Violations of RFC 6455 are closed with 1002 (an unknown opcode with 1003), and nothing follows the close frame.
 #[tokio::test]
 async fn broken_frames_are_closed_with_1002() {
     let (_directory, process) = start();
@@ -221,7 +222,7 @@ async fn broken_frames_are_closed_with_1002() {
     }
 }
 
-/// A client that is closed for what it sent, and goes on sending, still gets all that was sent to it before, and the code.
+/// A client that is closed for a violation, and goes on sending, still gets every earlier frame and the close code.
 #[tokio::test]
 async fn what_was_sent_before_a_close_is_not_lost() {
     let (_directory, process) = start();
@@ -235,7 +236,7 @@ async fn what_was_sent_before_a_close_is_not_lost() {
     wire.writer.message(&json!(["REQ", "r", {"authors": [keys.hex()]}])).await.expect("a message is sent");
     wire.writer.raw(&head(FIN | TEXT, 64 << 20)).await.expect("bytes are sent");
     wire.writer.raw(&vec![b'['; 100_000]).await.expect("bytes are sent");
-    // It reads only when the relay has long closed its side.
+    // The client starts to read long after the relay has closed its side.
     tokio::time::sleep(Duration::from_millis(700)).await;
     for _ in 0..6 {
         assert_eq!(wire.reader.message().await.expect("an event")[0], "EVENT");
@@ -244,7 +245,7 @@ async fn what_was_sent_before_a_close_is_not_lost() {
     assert_eq!(wire.reader.close_code().await, Some(1009));
 }
 
-/// A close frame is answered with its code before the connection ends, and what was published before it is stored.
+/// A close frame is answered with its code before the connection ends, and events published before it are stored.
 #[tokio::test]
 async fn a_close_frame_is_answered() {
     let (_directory, process) = start();
@@ -283,7 +284,7 @@ async fn pings_are_answered() {
     assert_eq!(wire.reader.message().await.expect("the relay answers")[0], "COUNT");
 }
 
-/// A client that sends pings without end and reads no pong is not read on: nothing piles up.
+/// The relay stops reading from a client that sends endless pings and reads no pong, so no pongs pile up.
 #[tokio::test]
 async fn pongs_that_nobody_reads_do_not_pile_up() {
     let (_directory, process) = start();
@@ -292,7 +293,7 @@ async fn pongs_that_nobody_reads_do_not_pile_up() {
         let mut wire = Wire::connect(process.address).await;
         let pings = frame(FIN | PING, &[7; 125]).repeat(1_000);
         for _ in 0..400 {
-            // 50 MB, or as much as is taken.
+            // 50 MB in total, or as much as the relay takes.
             let sent = tokio::time::timeout(Duration::from_millis(500), wire.writer.raw(&pings)).await;
             if !matches!(sent, Ok(Ok(()))) {
                 break;
@@ -315,12 +316,12 @@ fn bomb(bytes: usize) -> Vec<u8> {
         bits.put_code(0, 5);
     }
     bits.put_code(0, 7);
-    // The head of the empty stored block whose rest RFC 7692 leaves out.
+    // Head of the empty stored block whose remaining bytes RFC 7692 leaves out.
     bits.put(0, 3);
     bits.bytes
 }
 
-/// A compressed message that holds `text` as it is.
+/// A compressed message that holds `text` in a stored block.
 fn stored(text: &[u8]) -> Vec<u8> {
     let bytes = text.len() as u16;
     [&[0][..], &bytes.to_le_bytes(), &(!bytes).to_le_bytes(), text, &[0]].concat()
@@ -333,7 +334,7 @@ struct Bits {
 }
 
 impl Bits {
-    /// The lowest bit first.
+    /// Appends the lowest bit first.
     fn put(&mut self, value: u32, bits: u32) {
         for at in 0..bits {
             if self.used.is_multiple_of(8) {
@@ -345,7 +346,7 @@ impl Bits {
         }
     }
 
-    /// The highest bit first, as Huffman codes stand.
+    /// Appends the highest bit first, the order of Huffman codes.
     fn put_code(&mut self, code: u32, bits: u32) {
         (0..bits).rev().for_each(|at| self.put(code >> at & 1, 1));
     }

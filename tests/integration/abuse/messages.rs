@@ -1,4 +1,4 @@
-//! Text that is no message, and events that are none.
+//! Texts that are no messages, and JSON that is no event.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::support::{Event, Keys, TestRelay, now, process::Process, wire::Wire};
 
 const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
-/// What the relay says to something that is wrong.
+/// The relay's answer to a malformed message.
 #[derive(Clone, Copy, Debug)]
 enum Says {
     /// `NOTICE`.
@@ -18,12 +18,13 @@ enum Says {
     Closed,
     /// `NEG-ERR` of session `a`.
     NegErr,
-    /// `OK false` of the event [`ID`].
+    /// `OK false` for the event [`ID`].
     OkFalse,
 }
 use Says::{Closed, NegErr, Notice, OkFalse};
 
-/// Sends each text on one connection, which stays open; each answer fits, begins with `invalid:` and says more.
+/// Sends each text on one connection, which stays open. Each answer is of the expected type, begins with `invalid:` and
+/// gives a reason.
 async fn answers(address: SocketAddr, cases: impl IntoIterator<Item = (String, Says)>) {
     let mut wire = Wire::connect(address).await;
     for (text, says) in cases {
@@ -41,14 +42,14 @@ async fn answers(address: SocketAddr, cases: impl IntoIterator<Item = (String, S
         assert!(reason.starts_with("invalid: ") && reason.len() > 15, "{shown}: {reason}");
         assert!(reason.len() < 400, "a reason is a sentence: {reason}");
     }
-    assert_eq!(wire.ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT", "the connection goes on");
+    assert_eq!(wire.ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT", "the connection stays open");
 }
 
 fn each(says: Says, texts: &[&str]) -> Vec<(String, Says)> {
     texts.iter().map(|text| ((*text).to_owned(), says)).collect()
 }
 
-/// What is not JSON, or not a message, gets a `NOTICE` with a reason; the connection goes on.
+/// Text that is not JSON, or not a message, gets a `NOTICE` with a reason; the connection stays open.
 #[tokio::test]
 async fn malformed_json_gets_a_notice() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -103,7 +104,7 @@ async fn malformed_json_gets_a_notice() {
     relay.stop().await;
 }
 
-/// A request whose id can be read gets `CLOSED`, and a sync `NEG-ERR`, with a reason.
+/// A malformed request with a readable id gets `CLOSED` with a reason; a malformed sync message gets `NEG-ERR`.
 #[tokio::test]
 async fn malformed_requests_get_closed() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -145,7 +146,7 @@ async fn malformed_requests_get_closed() {
     relay.stop().await;
 }
 
-/// A subscription that is answered `CLOSED` is closed, also when it was open before.
+/// A subscription that is answered `CLOSED` is closed, also if it was open before.
 #[tokio::test]
 async fn a_malformed_request_closes_the_subscription_of_its_id() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -156,7 +157,7 @@ async fn a_malformed_request_closes_the_subscription_of_its_id() {
     relay.stop().await;
 }
 
-/// 20,000 brackets, wherever they stand, are refused without a deeper stack.
+/// 20,000 brackets at any place in a message are refused without a deeper stack.
 #[tokio::test]
 async fn deep_nesting_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -190,7 +191,7 @@ async fn deep_nesting_is_refused() {
     bounded(&process, before, 8);
 }
 
-/// An event of another content, author, time, id or signature than was signed is refused.
+/// An event is refused if its content, author, time, kind, tags, id or signature was changed after signing.
 #[tokio::test]
 async fn forged_events_are_refused() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -223,17 +224,17 @@ async fn forged_events_are_refused() {
         assert_eq!((&answer[1], &answer[2]), (&honest.0["id"], &json!(false)), "{answer}");
         assert!(answer[3].as_str().unwrap_or_default().starts_with("invalid: signature"), "{answer}");
     }
-    // A key that is no point of the curve, under an id that fits.
+    // This key is no point of the curve; the id fits the event.
     let mut event = forged("pubkey", json!("ff".repeat(32)));
     event["id"] = json!(id_of(&event));
     let answer = wire.publish(&Event(event)).await;
     assert_eq!(answer[2], false, "{answer}");
-    // The same forgeries prove no key.
+    // The same forgeries do not authenticate a key.
     for event in [forged("sig", json!(flipped)), forged("content", json!("changed"))] {
         let answer = wire.ask(&json!(["AUTH", event]).to_string()).await;
         assert_eq!(answer[2], false, "{answer}");
     }
-    // After all that the honest one is taken, and a wrong signature over what is stored is still no event of anyone's.
+    // The honest event is still accepted.
     assert_eq!(wire.publish(&honest).await[2], true);
     relay.stop().await;
 }
@@ -244,7 +245,7 @@ fn id_of(event: &Value) -> String {
     nostr_protocol::hex::to_hex(&Sha256::digest(signed.to_string()))
 }
 
-/// Keys, ids and signatures are lower-case hex; anything else is refused and not folded.
+/// Keys, ids and signatures must be lower-case hex; upper case is refused and not converted.
 #[tokio::test]
 async fn upper_case_hex_is_refused() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -254,9 +255,9 @@ async fn upper_case_hex_is_refused() {
         let upper = event[member].as_str().expect("hex").to_ascii_uppercase();
         event[member] = json!(upper);
         let answer = wire.publish(&Event(event.clone())).await;
-        let told = if member == "id" { &answer[1] } else { &answer[3] };
+        let reason = if member == "id" { &answer[1] } else { &answer[3] };
         assert!(answer[0] == if member == "id" { "NOTICE" } else { "OK" }, "{answer}");
-        assert!(told.as_str().unwrap_or_default().contains("lower-case hex"), "{answer}");
+        assert!(reason.as_str().unwrap_or_default().contains("lower-case hex"), "{answer}");
     }
     let upper = Keys::random().hex().to_ascii_uppercase();
     let cases = ["ids", "authors", "#e", "#p"].map(|name| (json!(["REQ", "a", {name: [upper]}]).to_string(), Closed));
@@ -264,7 +265,7 @@ async fn upper_case_hex_is_refused() {
     relay.stop().await;
 }
 
-/// Numbers that are negative, huge, fractions or strings are refused by name; none wraps around.
+/// Negative, huge and fractional numbers, and strings, are refused by name; no number wraps around.
 #[tokio::test]
 async fn numbers_out_of_range_are_refused() {
     let relay = TestRelay::with_memory(|_| {}).await;
@@ -282,7 +283,7 @@ async fn numbers_out_of_range_are_refused() {
     }
     cases.push((format!("[\"EVENT\",{{\"id\":\"{ID}\",\"kind\":65536}}]"), OkFalse));
     cases.push(("[\"REQ\",\"a\",{\"kinds\":[65536]}]".to_owned(), Closed));
-    // JSON that is none ends the frame before its id can matter.
+    // `NaN` is no JSON: such an EVENT has no id that the relay could answer to.
     cases.retain(|(text, _)| !(text.starts_with("[\"EVENT") && text.contains("NaN")));
     answers(relay.address, cases).await;
 
@@ -308,7 +309,7 @@ async fn numbers_out_of_range_are_refused() {
     relay.stop().await;
 }
 
-/// Past what comes in under the open subscription.
+/// Skips events of the open subscription, up to the next `OK`.
 async fn loop_to_ok(wire: &mut Wire, mut frame: Value) -> Value {
     while frame[0] != "OK" {
         frame = wire.reader.message().await.expect("the relay answers");

@@ -1,5 +1,5 @@
-//! Clients that mean harm, or are broken: each is told what is wrong or is cut off, memory stays bounded, and everyone else
-//! is served as before.
+//! Harmful or broken clients: the relay answers each with a reason or cuts it off, its memory stays bounded, and all
+//! other clients are served as before.
 
 mod connections;
 mod filters;
@@ -18,13 +18,13 @@ use serde_json::json;
 
 use crate::support::{Keys, process::Process, wire::Wire};
 
-/// Longest time for another client to publish and read back, on a busy machine.
+/// Longest time in which another client publishes and reads back, on a busy machine.
 const SERVED_MAX: Duration = Duration::from_secs(3);
 
-/// MiB that the allocator may keep of what was given back to it.
+/// Freed memory in MiB that the allocator may keep.
 const ALLOCATOR_MIB: u64 = 24;
 
-/// Runs an attack while another client publishes and reads, again and again; what the attack saw.
+/// Runs an attack while another client publishes and reads in a loop. Returns the result of the attack.
 async fn served_beside<T>(address: SocketAddr, attack: impl Future<Output = T>) -> T {
     let mut attack = pin!(attack);
     let mut other = Wire::connect(address).await;
@@ -39,7 +39,7 @@ async fn served_beside<T>(address: SocketAddr, attack: impl Future<Output = T>) 
     }
 }
 
-/// Publishes, reads back, and ends the subscription.
+/// Publishes an event, reads it back, and ends the subscription.
 async fn serve(wire: &mut Wire) {
     let started = Instant::now();
     let event = Keys::random().event(1).content("from someone else").sign();
@@ -51,10 +51,11 @@ async fn serve(wire: &mut Wire) {
     let eose = wire.reader.message().await.expect("the relay answers");
     assert_eq!(eose, json!(["EOSE", "mine"]));
     wire.writer.message(&json!(["CLOSE", "mine"])).await.expect("a message is sent");
-    assert!(started.elapsed() < SERVED_MAX, "others wait {:?}", started.elapsed());
+    assert!(started.elapsed() < SERVED_MAX, "another client waits {:?}", started.elapsed());
 }
 
-/// The process's memory has grown by less than this many MiB since `before_kib`, beside what its allocator keeps.
+/// Panics if the process's memory has grown by `mib_max` MiB since `before_kib`, beyond the part that its allocator
+/// keeps.
 #[track_caller]
 fn bounded(process: &Process, before_kib: u64, mib_max: u64) {
     let now = process.memory_kib();

@@ -1,4 +1,4 @@
-//! Readers that do not read.
+//! Clients that do not read.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::support::{
 const FLOOD_EVENTS: usize = 150;
 const EVENT_BYTES: usize = 200_000;
 
-/// Four clients that subscribe to a flood of 30 MB and do not read it cost the relay their bounded outboxes; a client that
-/// reads gets all of it at the writer's pace; when the four read again each finds the beginning, whole and in order, and
-/// then `CLOSED` with "too slow".
+/// Four clients subscribe to a flood of 30 MB and do not read. They cost the relay no more than their bounded outboxes,
+/// and a client that reads gets the whole flood at the writer's pace. When the four read again, each finds the
+/// beginning of the flood without a gap, and then `CLOSED` with "too slow".
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_do_not_read_are_closed_as_too_slow() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -34,7 +34,7 @@ async fn readers_that_do_not_read_are_closed_as_too_slow() {
         let mut got = Vec::new();
         while got.len() < FLOOD_EVENTS {
             let frame = reading.reader.message().await.expect("the flood goes on");
-            assert_eq!(frame[0], "EVENT", "who reads is not cut off");
+            assert_eq!(frame[0], "EVENT", "a client that reads is not cut off");
             got.push(number(&frame));
         }
         got
@@ -49,20 +49,20 @@ async fn readers_that_do_not_read_are_closed_as_too_slow() {
             let answer = writer.publish(&event).await;
             assert_eq!(answer[2], true, "{answer}");
         }
-        // Those who read have it all while the four have not begun.
+        // The reading client gets the whole flood before the four begin to read.
         reading.await.expect("the reader does not panic")
     };
     let started = Instant::now();
     let got = served_beside(process.address, flood).await;
     assert_eq!(got, (0..FLOOD_EVENTS).collect::<Vec<_>>());
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
-    // Four outboxes of 4 MiB, and what the sockets hold; events are shared.
+    // Four outboxes of 4 MiB and the sockets' buffers; the events themselves are shared.
     bounded(&process, before, 48);
 
     for mut wire in deaf {
         let mut got = Vec::new();
         loop {
-            let frame = wire.reader.message().await.expect("what waits is sent");
+            let frame = wire.reader.message().await.expect("the relay sends the waiting frames");
             match frame[0].as_str() {
                 Some("EVENT") => got.push(number(&frame)),
                 _ => {
@@ -74,8 +74,8 @@ async fn readers_that_do_not_read_are_closed_as_too_slow() {
             }
         }
         assert!(!got.is_empty() && got.len() < FLOOD_EVENTS, "{} events", got.len());
-        assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "without a gap up to where it was cut off");
-        // The connection goes on, and the client may subscribe again.
+        assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "no gap before the subscription was cut off");
+        // The connection stays open, and the client may subscribe again.
         assert_eq!(wire.ask(r#"["REQ","flood",{"kinds":[7],"limit":0}]"#).await[0], "EOSE");
     }
 }
@@ -84,7 +84,7 @@ fn number(frame: &Value) -> usize {
     frame[2]["tags"][0][1].as_str().and_then(|n| n.parse().ok()).expect("the tag n")
 }
 
-/// A client that asks for everything again and again and reads nothing is not read on: its answers do not pile up.
+/// The relay stops reading from a client that asks for everything in a loop and reads nothing, so no answers pile up.
 #[tokio::test]
 async fn answers_that_nobody_reads_do_not_pile_up() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -102,13 +102,13 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
         for _ in 0..10 {
             let mut wire = Wire::connect(process.address).await;
             let ask = json!(["REQ", "all", {"authors": [keys.hex()]}]);
-            // 100 answers of 10 MB.
+            // Each of the 100 answers has 10 MB.
             for _ in 0..100 {
                 wire.writer.message(&ask).await.expect("a message is sent");
             }
             deaf.push(wire);
         }
-        // Each has begun to be answered.
+        // The relay has begun to answer each of them.
         for wire in &mut deaf {
             assert_eq!(wire.reader.frame().await.expect("the answer begins").opcode, TEXT);
         }
@@ -118,8 +118,8 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
     bounded(&process, before, 48);
 }
 
-/// A client that publishes without reading its answers is read no further than what may be under way; none is lost when it
-/// reads.
+/// A client publishes without reading its answers: the relay reads only as many events as may be under way, and every
+/// event is answered when the client reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publisher_that_reads_no_answers_does_not_pile_up() {
     const EVENTS: usize = 2_000;
@@ -130,7 +130,7 @@ async fn a_publisher_that_reads_no_answers_does_not_pile_up() {
         let Wire { mut reader, mut writer, .. } = Wire::connect(process.address).await;
         let keys = Keys::random();
         for n in 0..EVENTS {
-            // Every other one is refused, with a reason that takes room.
+            // Every second event is refused, with a reason that takes room.
             let mut event = keys.event(1).content(n.to_string()).sign().0;
             if n % 2 == 1 {
                 event["sig"] = json!("00".repeat(64));

@@ -1,4 +1,4 @@
-//! Values that other stores trip over are kept, found and given back as they are.
+//! Values that trip other stores are stored, found and returned unchanged.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn odd_values() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    // Alike in all that fits an index key.
+    // Long values, two of which differ only behind more bytes than an index key can hold.
     values.extend([
         "x".repeat(64),
         "x".repeat(65),
@@ -36,12 +36,13 @@ fn odd_values() -> Vec<String> {
 }
 
 async fn found(client: &mut Client, value: &str) -> Vec<Event> {
-    let found = client.req("value", &[json!({"#t": [value]})]).await.expect("what is public may be read");
+    let found = client.req("value", &[json!({"#t": [value]})]).await.expect("public events may be read");
     client.close("value").await;
     found
 }
 
-/// Control characters, NUL and 200 KB in a tag: stored, found by exactly that value, given back as signed; on both stores.
+/// Control characters, NUL and 200 KB in a tag value: the event is stored, found by exactly that value and returned as
+/// signed, by the suite's store and by the store in memory.
 #[tokio::test]
 async fn odd_tag_values_are_found_and_given_back() {
     for relay in [TestRelay::start(|_| {}).await, TestRelay::with_memory(|_| {}).await] {
@@ -66,7 +67,7 @@ async fn odd_tag_values_are_found_and_given_back() {
     }
 }
 
-/// The same in contents.
+/// The same values as contents are returned unchanged.
 #[tokio::test]
 async fn odd_contents_are_given_back() {
     let relay = TestRelay::start(|_| {}).await;
@@ -79,7 +80,7 @@ async fn odd_contents_are_given_back() {
     relay.stop().await;
 }
 
-/// Live subscribers get them too.
+/// Live subscribers get events with these tag values.
 #[tokio::test]
 async fn odd_values_are_delivered_live() {
     let relay = TestRelay::start(|_| {}).await;
@@ -102,7 +103,7 @@ async fn odd_values_are_delivered_live() {
     relay.stop().await;
 }
 
-/// One address with NUL, quotes and 200 KB: an addressable event is replaced and deleted under it as under any other.
+/// An addressable event whose `d` holds NUL, a quote or 200 KB is replaced and deleted like any other.
 #[tokio::test]
 async fn odd_addresses_replace_each_other() {
     let relay = TestRelay::start(|_| {}).await;
@@ -122,7 +123,7 @@ async fn odd_addresses_replace_each_other() {
     relay.stop().await;
 }
 
-/// An event that no one else may be harmed by: among others in one batch, each has its own answer.
+/// Odd and forged events harm no other event of their batch: each gets its own answer.
 #[tokio::test]
 async fn odd_events_harm_no_other_of_their_batch() {
     let relay = TestRelay::start(|_| {}).await;

@@ -1,4 +1,4 @@
-//! No room: in the map, and on the disk.
+//! Writes without space: in the store's map, and on the disk.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::load::found;
 use crate::support::{Client, Event, Keys, TestRelay, gateway, now, process::Process, wire::Wire};
 
 const CONTENT_BYTES: usize = 8_000;
-/// Far more than fits.
+/// Far more events than fit.
 const EVENTS_MAX: usize = 4_000;
 
 async fn small(directory: &Path) -> TestRelay {
@@ -23,7 +23,7 @@ fn note(keys: &Keys, n: usize) -> crate::support::Draft {
     keys.event(1).content(format!("{n} {}", "x".repeat(CONTENT_BYTES)))
 }
 
-/// Publishes until the relay says that there is no room; what was taken.
+/// Publishes until the relay answers that there is no room. Returns the accepted events.
 async fn fill(client: &mut Client, mut next: impl FnMut(usize) -> Event) -> Vec<Event> {
     let mut taken = Vec::new();
     for n in 0..EVENTS_MAX {
@@ -45,8 +45,8 @@ async fn all_there(client: &mut Client, events: &[Event]) {
     }
 }
 
-/// A full map refuses writing with `error:`, goes on reading, and has lost nothing that it acknowledged; what authors
-/// delete makes room again.
+/// A full map refuses writes with `error:` and serves reads. No acknowledged event is lost, and deletions make room
+/// again.
 #[tokio::test]
 async fn a_full_map_refuses_writes_and_deletions_make_room() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -76,7 +76,7 @@ async fn a_full_map_refuses_writes_and_deletions_make_room() {
     relay.stop().await;
 }
 
-/// In a full map what expires is swept, and makes room again.
+/// In a full map the sweep removes expired events, which makes room again.
 #[tokio::test]
 async fn a_full_map_has_room_again_when_events_expire() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -93,7 +93,7 @@ async fn a_full_map_has_room_again_when_events_expire() {
     relay.stop().await;
 }
 
-/// In a full map a group's state is still changed or refused as a whole, and its last `seq` stays.
+/// In a full map a roster is applied or refused as a whole, and the group keeps its last `seq`.
 #[tokio::test]
 async fn a_full_map_forgets_no_seq() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -119,7 +119,7 @@ async fn a_full_map_forgets_no_seq() {
     relay.stop().await;
 }
 
-/// Publishes to a process until it says that there is no room; the ids that were taken.
+/// Publishes to a process until it answers that there is no room. Returns the accepted ids.
 async fn fill_process(wire: &mut Wire, keys: &Keys) -> BTreeSet<String> {
     let mut taken = BTreeSet::new();
     for n in 0..EVENTS_MAX {
@@ -135,8 +135,8 @@ async fn fill_process(wire: &mut Wire, keys: &Keys) -> BTreeSet<String> {
     panic!("the disk does not fill up");
 }
 
-/// A file that may not grow (EFBIG): `error:`, reading goes on, and with the bound gone everything is there and writing
-/// goes on too.
+/// A store whose file may not grow (EFBIG) refuses writes with `error:` and serves reads. After a restart without the
+/// limit every acknowledged event is there, and writes succeed.
 #[tokio::test]
 async fn a_file_that_cannot_grow_loses_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -155,7 +155,8 @@ async fn a_file_that_cannot_grow_loses_nothing() {
     assert_eq!(wire.publish(&note(&keys, EVENTS_MAX).sign()).await[2], true);
 }
 
-/// A full disk (ENOSPC): `error:`, reading goes on, and when the disk has room again writing goes on in the same process.
+/// A store on a full disk (ENOSPC) refuses writes with `error:` and serves reads; when the disk has room again the same
+/// process writes again.
 #[tokio::test]
 async fn a_full_disk_loses_nothing_and_writing_goes_on_when_it_has_room() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -163,10 +164,10 @@ async fn a_full_disk_loses_nothing_and_writing_goes_on_when_it_has_room() {
     std::fs::create_dir(&data).expect("a directory");
     let may_mount = std::process::Command::new("unshare").args(["-m", "true"]).status();
     if !may_mount.is_ok_and(|status| status.success()) {
-        eprintln!("this needs the right to mount a small disk; the bounded file above stands for it");
+        eprintln!("skipped: no right to mount a small disk; the test with a bounded file covers this case");
         return;
     }
-    // A disk of 8 MiB of its own, of which something else takes 4; it goes with the process.
+    // The script mounts a disk of 8 MiB and fills 4 of them with a ballast file; the disk disappears with the process.
     let script = format!(
         "mount -t tmpfs -o size=8m tmpfs {0} && head -c 4194304 /dev/zero > {0}/ballast && exec \"$0\" \"$@\"",
         data.display()

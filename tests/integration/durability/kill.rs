@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of writing.
+//! SIGKILL while clients write.
 
 use std::{
     collections::BTreeSet,
@@ -19,14 +19,14 @@ const EVENTS_MIN: usize = 300;
 const ROSTERS_MIN: usize = 20;
 const GROUP: &str = "grp_killed";
 
-/// After each of five kills every event and every roster that had `OK true` is served, and the group's last `seq` is at
-/// least the last acknowledged one: a stale one is refused with it named.
+/// After each of five kills the relay serves every event and every roster that had `OK true`. The group's last `seq` is
+/// at least the last acknowledged one: the refusal of a stale roster names it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_five_kills() {
     survives_kills(ROUNDS, &[]).await;
 }
 
-/// `durability = "interval"` gives up what a power cut takes, and nothing that a killed process takes.
+/// `durability = "interval"` may lose acknowledged events in a power cut, but loses none when the process is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_interval_durability_what_was_acknowledged_survives_a_kill() {
     survives_kills(2, &[("data", "durability = \"interval\""), ("data", "sync_interval_ms = 5000")]).await;
@@ -73,7 +73,7 @@ async fn survives_kills(rounds: usize, config: &[Line<'_>]) {
             acked.extend(load.acked);
         }
         let changes = changes.await.expect("a writer does not panic");
-        // Rosters went out in the order of their seq.
+        // Rosters were sent in the order of their `seq`.
         let last = changes.sent.iter().rposition(|id| changes.acked.contains(id)).expect("some were acknowledged");
         let (last_acked, last_sent) = (first + 1 + last as u64, first + changes.sent.len() as u64);
         assert!(sent + changes.sent.len() > acked.len() + changes.acked.len(), "it was killed while it wrote");
@@ -92,10 +92,10 @@ async fn survives_kills(rounds: usize, config: &[Line<'_>]) {
         assert!((last_acked..=last_sent).contains(&seq), "{last_acked} <= {seq} <= {last_sent}");
     }
     let mut wire = reader(&process, &admin).await;
-    assert_eq!(found(&mut wire, &everything).await, everything, "what earlier rounds wrote is there at the end");
+    assert_eq!(found(&mut wire, &everything).await, everything, "events of earlier rounds are there at the end");
 }
 
-/// The current `seq` that the refusal of a stale one names.
+/// The current `seq` that the refusal of a stale roster names.
 fn current_seq(answer: &Value, stale: u64) -> u64 {
     let reason = answer[3].as_str().unwrap_or_default();
     let current = reason.strip_prefix(&format!("invalid: roster seq {stale} is not above "));

@@ -1,4 +1,4 @@
-//! Writers that do not wait for answers.
+//! Writers that send without waiting for answers.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::support::{
     wire::{CLOSE, TEXT, Wire},
 };
 
-/// What came of a writer's work.
+/// Record of a writer.
 #[derive(Debug, Default)]
 pub struct Load {
     /// Ids in the order in which they were sent.
@@ -31,7 +31,7 @@ pub struct Load {
     pub close_code: Option<u16>,
 }
 
-/// Sends events, as many as the relay takes, until the connection ends. Each `OK true` counts up `acked`.
+/// Sends events as fast as the relay takes them, until the connection ends. Counts each `OK true` in `acked`.
 pub async fn pump(
     address: SocketAddr,
     by: Option<Keys>,
@@ -74,7 +74,7 @@ pub async fn pump(
     load
 }
 
-/// Notes by one key.
+/// Notes by one new key.
 pub fn notes(text: String) -> impl FnMut() -> Event + Send + 'static {
     let keys = Keys::random();
     let mut n = 0_u64;
@@ -84,13 +84,13 @@ pub fn notes(text: String) -> impl FnMut() -> Event + Send + 'static {
     }
 }
 
-/// Group messages to a group of their own, each by a key of its own.
+/// Messages to one new group, each by a new key.
 pub fn messages() -> impl FnMut() -> Event + Send + 'static {
     let group = crate::support::gateway::capability();
     move || crate::support::gateway::message(&group).sign()
 }
 
-/// Waits until so many have been acknowledged.
+/// Waits until `count` is at least `least`.
 pub async fn reaches(count: &AtomicUsize, least: usize) {
     let reached = async {
         while count.load(Ordering::Relaxed) < least {
@@ -100,7 +100,7 @@ pub async fn reaches(count: &AtomicUsize, least: usize) {
     tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the relay takes events in time");
 }
 
-/// Those of `ids` that the relay serves to this reader.
+/// The `ids` that the relay serves to this reader.
 pub async fn found<'a>(wire: &mut Wire, ids: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
     let ids: Vec<&String> = ids.into_iter().collect();
     let mut found = BTreeSet::new();
@@ -111,14 +111,14 @@ pub async fn found<'a>(wire: &mut Wire, ids: impl IntoIterator<Item = &'a String
             match frame[0].as_str() {
                 Some("EVENT") => found.insert(frame[2]["id"].as_str().expect("an id").to_owned()),
                 Some("EOSE") => break,
-                _ => panic!("events were to come: {frame}"),
+                _ => panic!("expected events: {frame}"),
             };
         }
     }
     found
 }
 
-/// A connection to the relay, authenticated by `keys`.
+/// A connection to the relay, authenticated with `keys`.
 pub async fn reader(process: &Process, keys: &Keys) -> Wire {
     let mut wire = Wire::connect(process.address).await;
     wire.auth(keys).await;

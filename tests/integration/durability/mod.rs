@@ -1,4 +1,4 @@
-//! What has its `OK true` stays, whatever happens to the process, the map or the disk below it; and stopping in order.
+//! Acknowledged events survive failures of the process, the map and the disk; a stop is orderly.
 
 mod full;
 mod kill;

@@ -1,10 +1,10 @@
-//! Stores that are not to be opened.
+//! Stores that must not be opened.
 
 use std::path::Path;
 
 use crate::support::{Keys, process::Process, wire::Wire};
 
-/// A second process on the same directory ends with an error that says so, and the first does not notice.
+/// A second process on the same directory ends with an error that says so; the first process keeps working.
 #[tokio::test]
 async fn a_store_in_use_is_not_opened_twice() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -21,7 +21,7 @@ async fn a_store_in_use_is_not_opened_twice() {
     assert_eq!(found.len(), 1);
 }
 
-/// A lock that a killed process left behind stops nobody.
+/// A lock that a killed process left behind does not prevent the next start.
 #[tokio::test]
 async fn a_killed_process_leaves_no_lock() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -29,7 +29,7 @@ async fn a_killed_process_leaves_no_lock() {
     Process::start(directory.path(), &[]);
 }
 
-/// A store of a newer schema is refused with both numbers, and left as it is.
+/// A store of a newer schema is refused with an error that names the schema, and its tables stay unchanged.
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -51,7 +51,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     assert_eq!(found.len(), 1);
 }
 
-/// Writes another schema number where the store keeps its own: behind the key, in each copy of the page.
+/// Overwrites the store's schema number, which stands behind its key in each copy of the page.
 fn set_schema(file: &Path, from: u8, to: u8) {
     let mut bytes = std::fs::read(file).expect("the store is a file");
     let key = [b"schema\0\0\0", &[from][..]].concat();
@@ -63,7 +63,7 @@ fn set_schema(file: &Path, from: u8, to: u8) {
     std::fs::write(file, bytes).expect("the store is written");
 }
 
-/// Without the two meta pages of LMDB, which say when it was last opened.
+/// The file without LMDB's two meta pages, which record when it was last opened.
 fn tables_only(bytes: &[u8]) -> &[u8] {
     &bytes[2 * 4096..]
 }

@@ -1,4 +1,4 @@
-//! Many who write the same thing at the same moment.
+//! Concurrent writes that exclude each other.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::support::{Answer, Client, Event, Keys, TestRelay, gateway};
 const CONNECTIONS: usize = 20;
 const RACES: u64 = 50;
 
-/// Publishes one event on each connection at the same moment; the answers.
+/// Publishes one event on each connection at the same moment and returns the answers.
 async fn race(clients: &mut Vec<Client>, events: Vec<Event>) -> Vec<Answer> {
     let start = Arc::new(Barrier::new(clients.len()));
     let racers: Vec<_> = clients
@@ -46,7 +46,7 @@ async fn start() -> (TestRelay, Vec<Keys>, Vec<Client>) {
     (relay, admins, clients)
 }
 
-/// Of 20 connections that race for one `seq`, 50 times, one wins each time; the others are told the current one.
+/// 20 connections race for one `seq`, 50 times. One wins each time, and the others are answered with the current one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_twenty_racers_for_one_seq_one_wins_each_time() {
     let (relay, admins, mut clients) = start().await;
@@ -72,7 +72,7 @@ async fn of_twenty_racers_for_one_seq_one_wins_each_time() {
     relay.stop().await;
 }
 
-/// Of 20 who found one group at the same moment, one does.
+/// 20 admins found one group at the same moment, and one of them succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_twenty_founders_of_one_group_one_founds_it() {
     let (relay, admins, mut clients) = start().await;

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C.
+//! Stops by SIGTERM and by Ctrl-C.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use crate::support::{
     wire::{FIN, PING, Wire, frame},
 };
 
-/// Longest time from the signal to the end.
+/// Longest time from the signal to the end of the process.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 async fn stops_in_order(signal: &str) {
@@ -40,29 +40,30 @@ async fn stops_in_order(signal: &str) {
     let (mut sent, mut acked) = (BTreeSet::new(), BTreeSet::new());
     for writer in writers {
         let load = writer.await.expect("a writer does not panic");
-        assert_eq!(load.close_code, Some(1001), "each connection is signalled that the relay goes away");
+        assert_eq!(load.close_code, Some(1001), "each connection is closed with the code of a stop");
         sent.extend(load.sent);
         acked.extend(load.acked);
     }
     let process = Process::start(directory.path(), &[]);
     let stored = found(&mut Wire::connect(process.address).await, &sent).await;
-    assert_eq!(stored.difference(&acked).count(), 0, "what was taken was answered before the connection closed");
-    assert_eq!(acked.difference(&stored).count(), 0, "what was answered is there");
+    assert_eq!(stored.difference(&acked).count(), 0, "each stored event was answered before the connection closed");
+    assert_eq!(acked.difference(&stored).count(), 0, "each answered event is stored");
 }
 
-/// SIGTERM under load: what was accepted is finished and answered, sockets close with 1001, the status is 0 in 10 s.
+/// SIGTERM under load: accepted events are finished and answered, sockets close with 1001, and the process exits with 0
+/// within 10 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_finishes_what_was_accepted_and_closes_with_1001() {
     stops_in_order("TERM").await;
 }
 
-/// Ctrl-C does the same.
+/// Ctrl-C stops the relay in the same way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_finishes_what_was_accepted_and_closes_with_1001() {
     stops_in_order("INT").await;
 }
 
-/// A client that reads nothing holds the stop up for a bounded time, in which nobody new is let in.
+/// A client that reads nothing delays the stop by a bounded time, in which no new connection is accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -74,17 +75,17 @@ async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {
         let event = keys.event(1).content(format!("{n}{content}")).sign();
         assert_eq!(writer.publish(&event).await[2], true);
     }
-    // 20 MB are asked for, more than the system's buffers take, and not read.
+    // The client asks for 20 MB, more than the system's buffers take, and does not read them.
     let mut deaf = Wire::connect(process.address).await;
     deaf.writer.message(&json!(["REQ", "all", {"authors": [keys.hex()]}])).await.expect("a message is sent");
     deaf.reader.frame().await.expect("the answer begins");
 
     let signalled = Instant::now();
     process.signal("TERM");
-    assert_eq!(writer.reader.close_code().await, Some(1001), "others are signalled at once");
+    assert_eq!(writer.reader.close_code().await, Some(1001), "other clients are closed at once");
     assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
     while TcpStream::connect(process.address).await.is_ok() {
-        assert!(signalled.elapsed() < Duration::from_secs(3), "nobody new is let in");
+        assert!(signalled.elapsed() < Duration::from_secs(3), "no new connection is accepted");
     }
     let status = process.exit(STOP_MAX.saturating_sub(signalled.elapsed())).await;
     assert!(status.success(), "{status}: {}", process.log());
@@ -101,7 +102,7 @@ async fn unfinished_handshakes_do_not_hold_up_the_stop() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("bytes are sent");
         silent.push(stream);
     }
-    // The relay has seen the three when it answers the fourth.
+    // The relay has accepted the three connections when it answers on the fourth.
     let mut wire = Wire::connect(process.address).await;
     wire.writer.raw(&frame(FIN | PING, b"")).await.expect("a ping is sent");
     let signalled = Instant::now();
@@ -111,7 +112,7 @@ async fn unfinished_handshakes_do_not_hold_up_the_stop() {
     assert!(signalled.elapsed() < Duration::from_secs(4), "{:?}: {}", signalled.elapsed(), process.log());
 }
 
-/// Stopping twice, as an impatient operator does, is stopping once.
+/// A second signal during a stop changes nothing.
 #[tokio::test]
 async fn a_second_signal_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! Whatever is published, by whom, and however groups change: every door shows every reader what the table of the
-//! decisions says, and the same as every other door.
+//! Random events by random readers, in groups that change: every door gives every reader the events that the decisions'
+//! table says, and so the same ones as every other door.
 
 mod oracle;
 
@@ -21,7 +21,7 @@ const GROUPS: usize = 4;
 /// The keys of each connection; the sixth key is the relay's admin.
 const READERS: [&[usize]; 7] = [&[], &[0], &[1], &[1, 2], &[3], &[4], &[5]];
 
-/// What happens; numbers are indices of keys, groups, connections, and events so far.
+/// One step of a run; numbers are indices of keys, groups, connections, and of the events so far.
 #[derive(Clone, Debug)]
 enum Step {
     Note { by: usize, expires_in: Option<u64> },
@@ -96,7 +96,7 @@ impl Run {
         Self { relay, keys, groups, clients, subscriptions, oracle, made: Vec::new(), seq: 0 }
     }
 
-    /// The event of a step; `None` for a step that is none.
+    /// The event of a step; `None` for a step that publishes nothing.
     fn draft(&self, step: &Step) -> Option<Draft> {
         let key = |n: &usize| &self.keys[*n];
         Some(match step {
@@ -119,7 +119,8 @@ impl Run {
                 gateway::roster(&self.keys[KEYS], &self.groups[*group], self.seq, op, &keys)
             }
             Step::Delete { by, targets } => {
-                // What ends by itself is no target here: whether it still counts as public is not promised.
+                // Events that expire are no targets here: no rule promises whether a deletion of an expired event is
+                // public.
                 let lasting = |event: &&Event| oracle::tags(event, "expiration").next().is_none();
                 let lasting: Vec<&Event> = self.made.iter().filter(lasting).collect();
                 if lasting.is_empty() {
@@ -140,7 +141,7 @@ impl Run {
             self.oracle.now = self.relay.now();
         }
         self.seq += 1;
-        // Each event is later than the one before, so that the order is known.
+        // Each event is newer than the one before, so that the order is known.
         let Some(draft) = self.draft(step) else { return };
         let event = draft.created_at(self.oracle.now - 100_000 + self.seq).sign();
         let reader = reader(&self.keys, connection);
@@ -151,7 +152,7 @@ impl Run {
         self.check_live(taken).await;
     }
 
-    /// What came in live is the event just taken, for whom it is, and nothing else.
+    /// Checks that the event just accepted came live to the readers that may read it, and that nothing else came.
     async fn check_live(&mut self, taken: bool) {
         let Self { clients, subscriptions, oracle, keys, .. } = self;
         let readers = clients.iter_mut().enumerate().map(async |(connection, client)| {
@@ -188,7 +189,7 @@ impl Run {
         filters
     }
 
-    /// REQ, COUNT and NIP-77 show what the oracle says; all readers ask at one time.
+    /// Checks that REQ, COUNT and NIP-77 give the events that the oracle expects; all readers ask at the same time.
     async fn check_stored(&mut self) {
         let filters = self.filters();
         let Self { clients, oracle, keys, .. } = self;
@@ -228,10 +229,11 @@ fn hex(keys: &[&Keys]) -> Vec<String> {
 #[test]
 fn every_path_agrees() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    // A case takes a quarter of a minute beside the emulator, which answers late.
+    // A case takes about 15 s over the emulator, which is slow.
     let cases = if crate::support::backend::name() == "firestore" { 4 } else { 10 };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
-    // Most of what a step says is of who does it; rosters and requests go over the admin's connection most of the time.
+    // The relay refuses most rosters and requests of other senders, so the admin's connection sends three in four of
+    // them.
     let story = vec((step(), 0..READERS.len(), 0..4_usize), 10..40);
     let result = TestRunner::new(config).run(&story, |story| {
         runtime.block_on(async {

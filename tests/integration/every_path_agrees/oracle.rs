@@ -1,4 +1,4 @@
-//! A second, small telling of who may publish and who may read, by the table of the decisions and nothing else.
+//! A second, small implementation of the rules for publishing and reading, made from the decisions' table alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,33 +6,33 @@ use serde_json::Value;
 
 use crate::support::Event;
 
-/// A group as the table needs it.
+/// State of a group, as far as the table needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Group {
     Unlisted,
     Managed { by_roster: bool, members: BTreeMap<String, bool> },
 }
 
-/// What became of an event.
+/// State of an accepted event.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Stored,
-    /// By a kind 5.
+    /// Removed by a kind 5.
     Deleted,
-    /// Never stored, superseded, or taken along by a key that vanished: as if it had never been.
+    /// Never stored, superseded, or removed with a key that vanished: it counts as if it had never been published.
     Forgotten,
 }
 
-/// An event that was taken.
+/// An event that was accepted.
 pub struct Known {
     pub event: Event,
     expires_at: u64,
     fate: Fate,
-    /// For a deletion: whether it names public events alone.
+    /// For a kind 5: whether it names public events alone.
     public: bool,
 }
 
-/// Everything that was taken, and what it did.
+/// All accepted events, and the groups that they made.
 #[derive(Default)]
 pub struct Oracle {
     pub admin: String,
@@ -41,7 +41,7 @@ pub struct Oracle {
     pub groups: BTreeMap<String, Group>,
 }
 
-/// Kinds that name their readers.
+/// Kinds that only a reader with a key may ask for by name.
 const FOR_KEYS: [u64; 6] = [4, 446, 447, 450, 1059, 21059];
 
 pub fn tags<'e>(event: &'e Event, name: &'e str) -> impl Iterator<Item = &'e str> {
@@ -66,7 +66,7 @@ fn is_public(kind: u64) -> bool {
 }
 
 impl Oracle {
-    /// Whether a reader of these keys may publish the event; if so it is known from now on.
+    /// Whether a reader of these keys may publish the event; if so the oracle remembers it.
     pub fn publish(&mut self, event: &Event, reader: &[String]) -> bool {
         let taken = match event.kind() {
             445 => self.message(event, reader),
@@ -163,7 +163,7 @@ impl Oracle {
     fn deletion(&mut self, event: &Event) -> bool {
         let by = author(event);
         let targets: BTreeSet<&str> = tags(event, "e").collect();
-        // What this key cannot know of is as if it had never been.
+        // A forgotten event, and a deleted one of another author, count as never published.
         let named = |known: &&Known| {
             let own = author(&known.event) == by;
             let there = known.fate == Fate::Stored || (known.fate == Fate::Deleted && own);
@@ -220,7 +220,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a request is refused for want of a key.
+    /// Whether a request is refused because its reader has no key.
     pub fn needs_key(&self, filter: &Value, reader: &[String]) -> bool {
         let kinds = filter["kinds"].as_array().into_iter().flatten();
         let names = || filter["#h"].as_array().into_iter().flatten().filter_map(Value::as_str).any(is_capability);
@@ -228,7 +228,7 @@ impl Oracle {
         reader.is_empty() && kinds.filter_map(Value::as_u64).any(needs)
     }
 
-    /// Whether the reader may be sent this event, asking so.
+    /// Whether the reader may get this event in answer to this filter.
     pub fn may_read(&self, known: &Known, reader: &[String], filter: &Value) -> bool {
         let event = &known.event;
         let has = |key: &str| reader.iter().any(|own| own == key);
@@ -252,7 +252,7 @@ impl Oracle {
         open && known.expires_at > self.now && matches(filter, event)
     }
 
-    /// What is stored for the reader, newest first.
+    /// Ids of the stored events that the reader gets, newest first.
     pub fn stored(&self, reader: &[String], filter: &Value) -> Vec<String> {
         let open = |known: &&Known| known.fate == Fate::Stored && self.may_read(known, reader, filter);
         let mut found: Vec<&Event> = self.known.iter().filter(open).map(|known| &known.event).collect();

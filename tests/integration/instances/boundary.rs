@@ -1,4 +1,4 @@
-//! Where the archive's part of an answer ends and live delivery begins: each event is on one side.
+//! The boundary between the archive's part of an answer and live delivery: each event is on one side of it.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Pair, contents, fetches};
 use crate::support::{Client, Event, Keys, TestRelay, gateway::message};
 
-/// Subscriptions that open while events come by on both instances get each once: from the archive or live.
+/// Subscriptions opened while both instances accept events get each event once, from the archive or live.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_falls_between_the_archive_and_live() {
     const ROUNDS: usize = 60;
@@ -63,12 +63,12 @@ async fn nothing_falls_between_the_archive_and_live() {
             ["a", "b"].iter().flat_map(|name| (0..ROUNDS * PER_ROUND).map(move |n| format!("{name} {n:04}")));
         assert_eq!(contents, expected.collect::<Vec<_>>(), "{sub} on {at}");
     }
-    assert!(live > 0, "some came live");
+    assert!(live > 0, "some events came live");
     pair.stop().await;
 }
 
-/// A subscription that opens while a pass is under way, when nobody else waits for its events: some of them were passed over
-/// already, and are in the archive's part of the answer.
+/// A subscription opens while a pass is under way, and no other one waits for its events. The pass has already skipped
+/// some of these events, which are then in the archive's part of the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_opened_during_a_pass_misses_nothing() {
     const ROUNDS: usize = 40;
@@ -85,7 +85,7 @@ async fn a_subscription_opened_during_a_pass_misses_nothing() {
         let writing = tokio::spawn(async move {
             let mut client = Client::open(&url, &[]).await.expect("it connects");
             for n in 0..EVENTS {
-                // One that makes the pass wait for a fetch, and one that nobody waits for at first.
+                // The pass waits for a fetch of kind 2; at first no subscription waits for kind 1.
                 let events = [2, 1].map(|kind| keys.event(kind).content(n.to_string()).sign());
                 for answer in client.publish_all(&events).await {
                     answer.ok();
@@ -105,7 +105,8 @@ async fn a_subscription_opened_during_a_pass_misses_nothing() {
     pair.stop().await;
 }
 
-/// Who begins to wait while a pass is held up has what it passed over already in the archive's part of the answer.
+/// A subscription opens while a pass is blocked. The events that the pass has skipped are in the archive's part of the
+/// answer.
 #[tokio::test]
 async fn a_subscription_opened_while_a_pass_is_held_up_misses_nothing() {
     let pair = Pair::start().await;
@@ -115,7 +116,7 @@ async fn a_subscription_opened_while_a_pass_is_held_up_misses_nothing() {
     let mut on_a = Client::connect(&pair.a).await;
     pair.link_b.log_is_down.store(true, Ordering::Relaxed);
     let held = pair.link_b.fetching.write().await;
-    // One that is fetched, and behind it one that nobody waits for yet.
+    // The pass fetches the first event; no subscription waits for the second one yet.
     for kind in [2, 1] {
         on_a.publish(&alice.event(kind).sign()).await.ok();
     }

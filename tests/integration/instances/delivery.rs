@@ -1,4 +1,4 @@
-//! Live delivery of what another instance took.
+//! Live delivery of events that another instance accepted.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use crate::support::{
     gateway::{message, roster},
 };
 
-/// Publishes notes until it is told to stop; says how many.
+/// Publishes notes until `stop` is set. Returns their number.
 fn load(relay: &TestRelay, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
     let (url, stop) = (relay.url.clone(), Arc::clone(stop));
     tokio::spawn(async move {
@@ -49,7 +49,7 @@ async fn a_group_message_reaches_a_member_on_another_instance() {
     pair.stop().await;
 }
 
-/// Who is in many groups waits for a few reads of them, and not for one behind the other.
+/// A request of a reader in many groups reads the groups' states together, and not one after the other.
 #[tokio::test]
 async fn the_groups_of_a_request_are_read_together() {
     const GROUPS: usize = 40;
@@ -74,7 +74,7 @@ async fn the_groups_of_a_request_are_read_together() {
     pair.stop().await;
 }
 
-/// What is in no archive takes the same road.
+/// Ephemeral events, which are in no archive, reach another instance through the same log.
 #[tokio::test]
 async fn ephemeral_events_reach_another_instance_once() {
     let pair = Pair::start().await;
@@ -90,14 +90,13 @@ async fn ephemeral_events_reach_another_instance_once() {
     let sealed = Keys::random().event(21_059).tag(["p", &bob.hex()]).content("sealed").sign();
     alices.publish(&sealed).await.ok();
     let got = bobs.live("public", notes.len()).await;
-    assert_eq!(contents(&got), contents(&notes), "each, in the order of the log");
+    assert_eq!(contents(&got), contents(&notes), "all of them, in the order of the log");
     assert_eq!(bobs.next_event("mine").await.id(), sealed.id());
     bobs.expect_nothing().await;
     pair.stop().await;
 }
 
-/// The example of the design: who was removed on one instance gets no later message on the other, and has what was sent
-/// before.
+/// A member removed on one instance gets no later message on the other, and has the messages sent before.
 #[tokio::test]
 async fn a_removed_member_gets_no_later_message() {
     let pair = Pair::start().await;
@@ -114,8 +113,8 @@ async fn a_removed_member_gets_no_later_message() {
     pair.stop().await;
 }
 
-/// 200 removals through one instance while both carry other traffic: what was sent after each reaches nobody who was
-/// removed, on either.
+/// Removes bob 200 times through one instance while both carry other traffic. On neither instance does bob get a
+/// message that was sent after his removal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_on_one_instance_holds_on_the_other_in_the_order_of_the_log() {
     const ROUNDS: u64 = 200;
@@ -137,7 +136,7 @@ async fn a_removal_on_one_instance_holds_on_the_other_in_the_order_of_the_log() 
             roster(&pair.admin, group, 2, "remove", &[&bob]).sign(),
             message(group).content(format!("out {round}")).sign(),
         ];
-        // Half of the rounds without a wait in between.
+        // Every second round sends its events without waiting in between.
         if round % 2 == 0 {
             for answer in both.publish_all(&events).await {
                 answer.ok();
@@ -160,14 +159,14 @@ async fn a_removal_on_one_instance_holds_on_the_other_in_the_order_of_the_log() 
             assert_eq!(out, 0, "of {ROUNDS} messages after a removal");
             let rounds: Vec<u64> = got.iter().filter_map(|content| content.strip_prefix("in ")?.parse().ok()).collect();
             assert!(rounds.is_sorted_by(|a, b| a < b), "in order, each once: {rounds:?}");
-            assert!(rounds.len() as u64 > ROUNDS / 4, "what came before is delivered: {} of {ROUNDS}", rounds.len());
+            assert!(rounds.len() as u64 > ROUNDS / 4, "earlier messages are delivered: {} of {ROUNDS}", rounds.len());
         }
     }
     pair.stop().await;
 }
 
-/// While an instance cannot read the log, what it commits itself counts for what is published next; when it can again, each
-/// of its messages goes to who was a member at the message's place.
+/// While an instance cannot read the log, its own commits already decide about later events. When it can read again, it
+/// delivers each of its messages to the members at the message's place in the log.
 #[tokio::test]
 async fn an_instance_knows_its_own_changes_before_it_meets_them_in_the_log() {
     let pair = Pair::start().await;
@@ -191,14 +190,14 @@ async fn an_instance_knows_its_own_changes_before_it_meets_them_in_the_log() {
     assert_eq!(
         contents(&got).first(),
         Some(&"one"),
-        "before the first change everything was known: {:?}",
+        "the state before the first change was known: {:?}",
         contents(&got)
     );
     assert!(!contents(&got).contains(&"three"), "{:?}", contents(&got));
     pair.stop().await;
 }
 
-/// What nobody waits for is not fetched; what this instance took is not fetched either.
+/// An event is fetched only if a subscription waits for it and another instance accepted it.
 #[tokio::test]
 async fn only_what_somebody_waits_for_is_fetched() {
     let pair = Pair::start().await;
@@ -216,7 +215,7 @@ async fn only_what_somebody_waits_for_is_fetched() {
     assert_eq!(on_a.live("own", 100).await.len(), 100);
     on_b.expect_nothing().await;
     assert_eq!(fetches(&pair.link_b), 0, "nobody on b waits for any of them");
-    assert_eq!(fetches(&pair.link_a), 0, "a has what it took at hand");
+    assert_eq!(fetches(&pair.link_a), 0, "a still holds the events that it accepted");
     let notes: Vec<Event> = (0..50).map(|n| carol.event(1).content(n.to_string()).sign()).collect();
     for answer in on_a.publish_all(&notes).await {
         answer.ok();
@@ -230,7 +229,7 @@ async fn only_what_somebody_waits_for_is_fetched() {
     pair.stop().await;
 }
 
-/// Many events at one knock are fetched in few calls.
+/// Many events that wait in the log are fetched in few calls.
 #[tokio::test]
 async fn a_page_is_fetched_at_once() {
     let pair = Pair::start().await;
@@ -250,7 +249,7 @@ async fn a_page_is_fetched_at_once() {
     pair.stop().await;
 }
 
-/// A reader that does not read is told so, and nobody waits for it.
+/// A subscription whose client does not read is closed, and no other client waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_on_another_instance_is_cut_off_alone() {
     const EVENTS: usize = 100;

@@ -1,4 +1,4 @@
-//! A store that is away for a while, is slow, or fails now and then; knocks that are lost.
+//! A store that is unavailable for a while, is slow, or fails at times; notifications that are lost.
 
 use std::{
     sync::atomic::Ordering,
@@ -20,7 +20,7 @@ async fn ready(relay: &TestRelay) -> Response {
     http(relay.address, "GET /ready", &[]).await
 }
 
-/// Waits until `/ready` answers so.
+/// Waits until `/ready` answers with `status`.
 async fn until_ready_is(relay: &TestRelay, status: u16) -> Response {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
@@ -47,8 +47,8 @@ fn ids(events: &[Event]) -> Vec<&str> {
     events.iter().map(Event::id).collect()
 }
 
-/// While the store is away for one instance, writes and requests there are refused in the right words, it says that it is
-/// not ready, and readers stay connected. Afterwards they get what came in between: each event once.
+/// While one instance cannot reach the store, it refuses writes and requests with the right words, says that it is not
+/// ready, and keeps its readers connected. Afterwards the readers get each missed event once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     let pair = Pair::start().await;
@@ -79,7 +79,7 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     assert_eq!(not_ready.body, r#"{"status":"not ready","reason":"the store's log cannot be followed"}"#);
     assert_eq!(http(pair.b.address, "GET /health", &[]).await.status, 200, "the process lives");
     metric(&pair.b, "mls_gateway_ready 0").await;
-    assert_eq!(ready(&pair.a).await.status, 200, "the other one is not concerned");
+    assert_eq!(ready(&pair.a).await.status, 200, "the other instance is not affected");
 
     pair.link_b.is_down.store(false, Ordering::Relaxed);
     until_ready_is(&pair.b, 200).await;
@@ -92,7 +92,7 @@ async fn an_instance_that_loses_its_store_goes_on_where_it_was() {
     pair.stop().await;
 }
 
-/// A pass reaches the head of the log, however little of it the store gives at one time.
+/// A pass reaches the head of the log even if the store returns few entries at a time.
 #[tokio::test]
 async fn a_pass_ends_at_the_head_of_the_log() {
     let pair = Pair::start().await;
@@ -109,7 +109,7 @@ async fn a_pass_ends_at_the_head_of_the_log() {
     pair.stop().await;
 }
 
-/// Who was cut off for so long that something may be gone is told to subscribe again, and who was not is not.
+/// An instance that was cut off so long that events may be gone closes its subscriptions; before that it keeps them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_cut_off_too_long_closes_its_subscriptions() {
     for (archive, secs, ends) in [(false, 119, false), (false, 120, true), (true, 120, false), (true, 3_000, true)] {
@@ -140,7 +140,7 @@ async fn an_instance_cut_off_too_long_closes_its_subscriptions() {
     }
 }
 
-/// A request fails where the store answers too late, and not before.
+/// A request waits for a slow store up to a bound, and then fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_store_is_waited_for_up_to_a_bound() {
     let pair = Pair::start().await;
@@ -155,7 +155,7 @@ async fn a_slow_store_is_waited_for_up_to_a_bound() {
     pair.stop().await;
 }
 
-/// Passes that break off anywhere are made again: nothing is left out, nothing comes twice, the order stays.
+/// A pass that fails at any point is repeated: no event is lost, none comes twice, and the order stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passes_that_fail_in_their_middle_lose_nothing_and_repeat_nothing() {
     let pair = Pair::start().await;
@@ -178,7 +178,7 @@ async fn passes_that_fail_in_their_middle_lose_nothing_and_repeat_nothing() {
     pair.stop().await;
 }
 
-/// A message whose group's state cannot be read is not passed over.
+/// A message whose group's state cannot be read is delivered later, and not skipped.
 #[tokio::test]
 async fn a_message_waits_for_the_state_of_its_group() {
     let pair = Pair::start().await;
@@ -201,7 +201,7 @@ async fn a_message_waits_for_the_state_of_its_group() {
     pair.stop().await;
 }
 
-/// Without a single knock everything arrives, a little later.
+/// Without a single notification all events arrive, a little later.
 #[tokio::test]
 async fn lost_notifications_cost_a_moment() {
     let pair = Pair::start().await;
@@ -220,8 +220,7 @@ async fn lost_notifications_cost_a_moment() {
     pair.stop().await;
 }
 
-/// An instance that could not follow the log for long relies on nothing that it knew of groups, were the log itself to have
-/// lost something.
+/// After a long outage an instance drops its cached states of groups, in case the log has lost changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_cached_before_a_long_outage_is_dropped() {
     let pair = Pair::start().await;
@@ -245,7 +244,7 @@ async fn what_was_cached_before_a_long_outage_is_dropped() {
     pair.stop().await;
 }
 
-/// Whatever the log says or does not say, a cached state is no older than `group_cache_ttl`.
+/// A cached state is no older than `group_cache_ttl`, even if the log has lost a change.
 #[tokio::test]
 async fn a_cached_state_has_an_end() {
     let pair = Pair::start_with(|config| config.mls_gateway.group_cache_ttl_secs = 1).await;
@@ -263,7 +262,7 @@ async fn a_cached_state_has_an_end() {
     pair.stop().await;
 }
 
-/// A relay is not ready before it has followed the log once, nor when it stops.
+/// A relay is not ready before its first pass over the log, nor when it stops.
 #[tokio::test]
 async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {
     use crate::support::shared::Shared;
@@ -283,7 +282,7 @@ async fn a_relay_is_ready_between_its_first_pass_and_its_stop() {
     alone.stop().await;
 }
 
-/// A relay that stops sends what it has taken, and answers.
+/// A relay that stops ends in time, and every event that it answered is stored.
 #[tokio::test]
 async fn a_stop_answers_what_was_taken() {
     let pair = Pair::start().await;

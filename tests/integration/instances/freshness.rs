@@ -1,4 +1,4 @@
-//! What was acknowledged anywhere holds for what is asked afterwards, on every instance.
+//! An event acknowledged by one instance counts for every later request, on every instance.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::support::{
 
 const ROUNDS: u64 = 200;
 
-/// 200 of 200, at each door, without a single knock.
+/// Each of 200 notes is found at a door of the other instance, without a single notification.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_instance_acknowledged_is_found_on_another() {
     let pair = Pair::start().await;
@@ -41,7 +41,7 @@ async fn what_one_instance_acknowledged_is_found_on_another() {
     pair.stop().await;
 }
 
-/// Many requests share a pass.
+/// Requests that wait at the same time share a pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_wait_share_a_pass() {
     const CLIENTS: usize = 40;
@@ -64,7 +64,7 @@ async fn requests_that_wait_share_a_pass() {
     pair.stop().await;
 }
 
-/// A member who was added through one instance a moment ago publishes through another, whatever that one had in its cache.
+/// A member just added through one instance may publish through another, even if that one has cached an older state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_added_on_one_instance_may_publish_on_another_at_once() {
     let pair = Pair::start().await;
@@ -80,14 +80,14 @@ async fn a_member_added_on_one_instance_may_publish_on_another_at_once() {
         }
         admins.publish(&roster(&pair.admin, "grp_a", 2 + n, "add", &[&carol]).sign()).await.ok();
         carols.publish(&message("grp_a").sign()).await.ok();
-        // And reads what is there.
+        // Carol also reads the group's messages.
         let found = carols.req_now("all", &[json!({"kinds": [445]})]).await.expect("served");
         assert!(!found.is_empty(), "round {n}");
     }
     pair.stop().await;
 }
 
-/// A group that was founded on one instance is known on another at once, though that one knew that there was none.
+/// A group founded on one instance is known at once on another that has cached its absence.
 #[tokio::test]
 async fn a_group_founded_on_one_instance_is_there_on_another() {
     let pair = Pair::start().await;
@@ -103,7 +103,7 @@ async fn a_group_founded_on_one_instance_is_there_on_another() {
     pair.stop().await;
 }
 
-/// A removal that was acknowledged on one instance holds on the other for what is asked and published afterwards.
+/// A removal acknowledged on one instance applies to all later requests and messages on the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_acknowledged_on_one_instance_holds_at_every_door_of_another() {
     let pair = Pair::start().await;
@@ -132,7 +132,7 @@ async fn a_removal_acknowledged_on_one_instance_holds_at_every_door_of_another()
     pair.stop().await;
 }
 
-/// A NIP-77 session ends for who was removed, whatever the filter by which it was opened.
+/// A NIP-77 session ends when its reader is removed from the group, whichever filter opened it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_ends_with_the_membership_of_its_reader() {
     let pair = Pair::start().await;
@@ -156,7 +156,7 @@ async fn a_session_ends_with_the_membership_of_its_reader() {
     pair.stop().await;
 }
 
-/// KeyPackages and welcomes are found on the other instance as soon as they are acknowledged.
+/// KeyPackages and Welcomes are found on the other instance as soon as they are acknowledged.
 #[tokio::test]
 async fn key_packages_and_welcomes_are_found_at_once() {
     use nostr_relay::config::KeyPackageConsumption;

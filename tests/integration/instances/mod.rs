@@ -1,4 +1,4 @@
-//! Several relays over one store: what one of them takes, the others deliver, find and hold to.
+//! Several relays over one store: each delivers, finds and obeys the events that another one accepted.
 
 mod boundary;
 mod delivery;
@@ -21,9 +21,9 @@ use crate::support::{
 struct Pair {
     a: TestRelay,
     b: TestRelay,
-    /// Between `a` and the store.
+    /// The link between `a` and the store.
     link_a: Arc<Link>,
-    /// Between `b` and the store.
+    /// The link between `b` and the store.
     link_b: Arc<Link>,
     admin: Keys,
 }
@@ -46,12 +46,12 @@ impl Pair {
         Self { a, b, link_a, link_b, admin }
     }
 
-    /// The admin's connection to `a`.
+    /// Connects the admin to `a`.
     async fn admin_on_a(&self) -> Client {
         Client::of(&self.a, &[&self.admin]).await
     }
 
-    /// Founds a group of these members, through `a`.
+    /// Founds a group of these members through `a`.
     async fn found(&self, group: &str, members: &[&Keys]) {
         let mut admins = self.admin_on_a().await;
         admins.publish(&roster(&self.admin, group, 1, "bootstrap", members).sign()).await.ok();
@@ -63,7 +63,7 @@ impl Pair {
     }
 }
 
-/// Panics with what `/metrics` says unless it has this line.
+/// Panics unless `/metrics` has this line.
 async fn metric(relay: &TestRelay, line: &str) {
     let page = crate::support::http(relay.address, "GET /metrics", &[]).await;
     assert!(page.body.lines().any(|it| it == line), "{line} is not in {}", page.body);

@@ -1,4 +1,4 @@
-//! The same over PostgreSQL in earnest: what the store in memory cannot say about knocks, order and connections.
+//! Relays over a real PostgreSQL: notifications, order and connections, which the store in memory only imitates.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ async fn relay_with(url: &str, admin: &Keys, configure: impl Fn(&mut Config)) ->
     .await
 }
 
-/// What is spent on one instance is paid on the other too, a moment later, without anything beside the database.
+/// A cost charged on one instance counts on the other a moment later, with nothing but the database between them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_is_one_burst_over_all_instances() {
     let Some(()) = require(Engine::shared_available()) else { return };
@@ -46,7 +46,7 @@ fn ids(events: &[Event]) -> Vec<&str> {
     events.iter().map(Event::id).collect()
 }
 
-/// Messages, removals, requests and ephemeral events between two relays; nothing is waited for but answers.
+/// Sends messages, removals, requests and ephemeral events through two relays, and waits for nothing but answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_relays_over_one_database_are_as_one() {
     const ROUNDS: usize = 50;
@@ -73,9 +73,9 @@ async fn two_relays_over_one_database_are_as_one() {
         }
         let filter = json!({"kinds": [445], "#h": [group]});
         let found = asking.req_now(&group, std::slice::from_ref(&filter)).await.expect("served");
-        assert_eq!(found.len(), 2, "what was acknowledged on a is found on b");
-        assert_eq!(bobs.count_now("stored", &[filter]).await, Ok(0), "who was removed on a reads nothing on b");
-        // Through the other one too.
+        assert_eq!(found.len(), 2, "messages acknowledged on a are found on b");
+        assert_eq!(bobs.count_now("stored", &[filter]).await, Ok(0), "a member removed on a reads nothing on b");
+        // A member publishes through the other relay too.
         asking.publish(&message(&group).content("from b").sign()).await.ok();
         expected.push(events[2].clone());
     }
@@ -87,7 +87,7 @@ async fn two_relays_over_one_database_are_as_one() {
     b.stop().await;
 }
 
-/// The server is ended as by a crash and comes back: readers stay connected and get what was acknowledged, each event once.
+/// PostgreSQL crashes and comes back: readers stay connected and get each acknowledged event once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_costs_no_event() {
     let Some(()) = require(Engine::available()) else { return };

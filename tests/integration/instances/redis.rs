@@ -1,4 +1,4 @@
-//! Wake-ups and spending over Redis.
+//! Notifications and rate-limit costs over Redis.
 
 use std::{
     sync::atomic::Ordering,
@@ -24,7 +24,7 @@ fn over(url: &str) -> impl Fn(&mut Config) + '_ {
     }
 }
 
-/// A pair whose store does not knock.
+/// A pair whose store sends no notifications.
 async fn pair(configure: impl Fn(&mut Config)) -> Pair {
     let pair = Pair::start_with(configure).await;
     pair.link_a.loses_notifications.store(true, Ordering::Relaxed);
@@ -32,8 +32,8 @@ async fn pair(configure: impl Fn(&mut Config)) -> Pair {
     pair
 }
 
-/// How long each of `n` notes takes from the `OK` on one client to the other, which is subscribed to kind 1; the slowest
-/// quarter aside.
+/// Time from the `OK` on one client to the delivery to the other, which is subscribed to kind 1: the 75th percentile of
+/// `n` notes.
 async fn delay(from: &mut Client, to: &mut Client, n: usize) -> Duration {
     let keys = Keys::random();
     let mut delays = Vec::new();
@@ -54,11 +54,11 @@ async fn reader(pair: &Pair) -> Client {
     client
 }
 
-/// Waits until events come faster than by looking at the log now and then.
+/// Waits until events arrive faster than the relay's polling of the log would bring them.
 async fn until_woken(from: &mut Client, to: &mut Client) {
     let until = Instant::now() + Duration::from_secs(20);
     while delay(from, to, 8).await > Duration::from_millis(30) {
-        assert!(Instant::now() < until, "nobody is woken");
+        assert!(Instant::now() < until, "no notification arrives");
     }
 }
 
@@ -75,7 +75,8 @@ async fn redis_wakes_the_others() {
     pair.stop().await;
 }
 
-/// While Redis is away everything arrives a little later, and no `OK` waits; then it wakes again.
+/// While Redis is away events arrive a little later and no `OK` waits; when Redis is back its notifications arrive
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_away_costs_a_moment() {
     let Some(()) = require(Redis::available()) else { return };
@@ -100,7 +101,7 @@ async fn a_redis_that_is_away_costs_a_moment() {
     pair.stop().await;
 }
 
-/// A Redis that takes connections and says nothing holds nobody up.
+/// A Redis that accepts connections and never answers delays no `OK`, no delivery and no stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_does_not_answer_holds_nobody_up() {
     let deaf = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -120,7 +121,7 @@ async fn a_redis_that_does_not_answer_holds_nobody_up() {
     assert!(stopping.elapsed() < Duration::from_secs(7), "{:?}", stopping.elapsed());
 }
 
-/// Two deployments on one Redis do not wake each other.
+/// Two deployments on one Redis do not notify each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_deployments_are_not_woken() {
     let Some(()) = require(Redis::shared_available()) else { return };
@@ -134,8 +135,8 @@ async fn other_deployments_are_not_woken() {
     let before = (passes(&ours), passes(&theirs), Instant::now());
     delay(&mut from, &mut to, 100).await;
     let looks = before.2.elapsed().as_millis() as u64 / 100 + 2;
-    assert!(passes(&ours) >= before.0 + 50, "ours are woken");
-    assert!(passes(&theirs) <= before.1 + looks, "theirs are not: {} passes", passes(&theirs) - before.1);
+    assert!(passes(&ours) >= before.0 + 50, "our instances are notified");
+    assert!(passes(&theirs) <= before.1 + looks, "theirs are not notified: {} passes", passes(&theirs) - before.1);
     ours.stop().await;
     theirs.stop().await;
 }
@@ -144,7 +145,7 @@ async fn taken(pair: &Pair, pause: Duration) -> usize {
     taken_by([&pair.a, &pair.b], &pair.admin, pause).await
 }
 
-/// How many of 400 messages to a group a member gets through, every other one by the other instance.
+/// Number of messages that a member gets accepted by a group, of 400; every second one goes to the other instance.
 pub(super) async fn taken_by([a, b]: [&TestRelay; 2], admin: &Keys, pause: Duration) -> usize {
     let alice = Keys::random();
     let group = format!("grp_{}", &alice.hex()[..8]);
@@ -164,7 +165,7 @@ pub(super) async fn taken_by([a, b]: [&TestRelay; 2], admin: &Keys, pause: Durat
     taken
 }
 
-/// A burst is one burst over all instances, where they tell each other; else one for each.
+/// Instances that notify each other share one burst; without notifications each instance allows a burst of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_spent_on_one_instance_counts_on_the_other() {
     let Some(()) = require(Redis::shared_available()) else { return };

@@ -1,4 +1,4 @@
-//! Decisions, "Answers to clients": words, sentences, bounds, and that no event harms another's write.
+//! Decisions, "Answers to clients": words, sentences and bounds of answers, and events that do not disturb each other.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -58,7 +58,7 @@ async fn every_reason_is_a_word_and_a_sentence() {
     is_reason(&world.client(&[]).await.req("x", &[json!({"kinds": [4]})]).await.expect_err("refused"));
 }
 
-/// `OK true` says nothing more than that.
+/// `OK true` has no reason.
 #[tokio::test]
 async fn what_is_taken_needs_no_reason() {
     let world = World::new().await;
@@ -83,7 +83,7 @@ async fn events_are_bounded() {
     client.publish(&with_tags(2_501)).await.refused("invalid");
 }
 
-/// A message has at most 512 KiB; a longer one ends the connection with 1009, and no other.
+/// A message has at most 512 KiB; a longer one ends its connection with 1009, and no other connection.
 #[tokio::test]
 async fn messages_are_bounded() {
     let world = World::new().await;
@@ -99,12 +99,12 @@ async fn messages_are_bounded() {
     match client.recv_raw().await {
         Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1009),
         None => {}
-        other => panic!("the connection was to end, and there came {other:?}"),
+        other => panic!("expected the end of the connection, got {other:?}"),
     }
     bystander.expect_nothing().await;
 }
 
-/// `created_at` is at most 900 s ahead, and any age behind.
+/// `created_at` may be at most 900 s ahead, and any time behind.
 #[tokio::test]
 async fn created_at_is_little_ahead_and_any_age_behind() {
     let world = World::new().await;
@@ -117,7 +117,7 @@ async fn created_at_is_little_ahead_and_any_age_behind() {
     client.publish(&alice.event(1).created_at(now + 901).sign()).await.refused("invalid");
 }
 
-/// 300 subscriptions a connection; one of the same id takes the old one's place.
+/// A connection has at most 300 subscriptions; a new one of the same id replaces the old one.
 #[tokio::test]
 async fn a_connection_has_at_most_three_hundred_subscriptions() {
     let world = World::new().await;
@@ -132,7 +132,7 @@ async fn a_connection_has_at_most_three_hundred_subscriptions() {
     client.req("one more", &filter).await.expect("there is room");
 }
 
-/// `limit` is 500 where none is given, and at most that; COUNT counts all.
+/// `limit` is 500 by default and at most; COUNT counts all events.
 #[tokio::test]
 async fn an_answer_has_at_most_five_hundred_events() {
     let world = World::new().await;
@@ -150,7 +150,7 @@ async fn an_answer_has_at_most_five_hundred_events() {
     assert_eq!(client.req("x", &[json!({"kinds": [1], "limit": 0})]).await, Ok(vec![]));
 }
 
-/// At most 1,000 values in a list of a filter.
+/// A list in a filter has at most 1,000 values.
 #[tokio::test]
 async fn a_list_has_at_most_a_thousand_values() {
     let world = World::new().await;
@@ -161,7 +161,7 @@ async fn a_list_has_at_most_a_thousand_values() {
     is_reason(&client.count(&[json!({"kinds": (0..1_001).collect::<Vec<_>>()})]).await.expect_err("too many"));
 }
 
-/// NUL, 200 KB values and values around 64 bytes are stored as they are, and found by what they are.
+/// NUL, values of 200 KB and values around 64 bytes are stored unchanged, and found by exactly that value.
 #[tokio::test]
 async fn odd_tag_values_are_stored_and_found() {
     let world = World::new().await;
@@ -189,7 +189,7 @@ async fn odd_tag_values_are_stored_and_found() {
     }
 }
 
-/// What a batch holds beside an event that is refused is stored all the same.
+/// A refused event does not keep the other events of its batch from being stored.
 #[tokio::test]
 async fn a_refused_event_harms_no_other() {
     let world = World::new().await;
@@ -212,7 +212,7 @@ async fn a_refused_event_harms_no_other() {
     assert_eq!(shown(&mut client, json!({"kinds": [1]})).await, Ok(ids(&good.iter().collect::<Vec<_>>())));
 }
 
-/// What a client sent is what the others get, to the letter.
+/// Events are served exactly as they were signed.
 #[tokio::test]
 async fn events_are_served_as_signed() {
     let world = World::new().await;
@@ -226,10 +226,10 @@ async fn events_are_served_as_signed() {
     client.publish(&extended).await.ok();
     let served = client.req("x", &[json!({"authors": [alice.hex()]})]).await.expect("served");
     assert_eq!(served.len(), 2);
-    assert!(served.contains(&event) && served.contains(&plain), "what was not signed is not carried");
+    assert!(served.contains(&event) && served.contains(&plain), "members that were not signed are dropped");
 }
 
-/// What is no message is told so, and the connection lives on.
+/// A malformed message gets a `NOTICE` with a reason, and the connection stays open.
 #[tokio::test]
 async fn malformed_messages_get_a_reason() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Decisions, "Archive" and expiry: how long what is kept.
+//! Decisions, "Archive", and expiry: how long each kind is kept.
 
 use nostr_relay::config::Config;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::support::{
 
 const DAY: u64 = 86_400;
 
-/// 445, 446 and 1059 are kept `message_archive_ttl_days` from receipt, however far they are back-dated.
+/// 445, 446 and 1059 are kept for `message_archive_ttl_days` from receipt, even if they are back-dated.
 #[tokio::test]
 async fn archive_counts_from_receipt() {
     let world = World::with(|config| config.mls_gateway.message_archive_ttl_days = 1).await;
@@ -38,7 +38,7 @@ fn off(config: &mut Config) {
     config.mls_gateway.enable_message_archive = false;
 }
 
-/// Without the archive 445 and 446 are delivered to who is there, and not kept.
+/// Without the archive 445 and 446 are delivered to connected readers, and not kept.
 #[tokio::test]
 async fn without_archive_messages_are_delivered_and_not_kept() {
     let world = World::with(off).await;
@@ -65,7 +65,7 @@ async fn without_archive_messages_are_delivered_and_not_kept() {
     }
 }
 
-/// Without the archive a 1059 is kept `welcome_ttl` from receipt.
+/// Without the archive a 1059 is kept for `welcome_ttl` from receipt.
 #[tokio::test]
 async fn without_archive_wraps_are_kept_for_welcome_ttl() {
     let world = World::with(|config| {
@@ -83,7 +83,7 @@ async fn without_archive_wraps_are_kept_for_welcome_ttl() {
     assert!(!sees(&mut bobs, &event).await);
 }
 
-/// `expiration` shortens any of these, and lengthens none.
+/// `expiration` shortens each of these times, and lengthens none.
 #[tokio::test]
 async fn expiration_shortens_and_never_lengthens() {
     let world = World::with(|config| config.mls_gateway.message_archive_ttl_days = 1).await;
@@ -116,7 +116,7 @@ async fn expiration_shortens_and_never_lengthens() {
     assert!(!sees(&mut bobs, &long).await);
 }
 
-/// What has expired is not taken.
+/// An event that has expired is refused.
 #[tokio::test]
 async fn expired_events_are_refused() {
     let world = World::new().await;
@@ -148,7 +148,7 @@ async fn what_must_last_carries_no_expiration() {
     }
 }
 
-/// Nothing expired is served, swept or not, and a sweep takes it and nothing else out of the store.
+/// An expired event is never served, swept or not; a sweep removes the expired events and no others.
 #[tokio::test]
 async fn sweeping_removes_what_has_expired_and_nothing_else() {
     let world = World::new().await;
@@ -174,7 +174,7 @@ async fn sweeping_removes_what_has_expired_and_nothing_else() {
     assert_eq!(shown(&mut client, filter).await, Ok(ids(&[&kept])));
 }
 
-/// 4, 5 and other kinds are kept without end.
+/// Kinds 4, 5 and 1 are kept without end.
 #[tokio::test]
 async fn other_kinds_are_kept_without_end() {
     let world = World::new().await;
@@ -194,7 +194,7 @@ async fn other_kinds_are_kept_without_end() {
     client.publish(&gone).await.refused("blocked");
 }
 
-/// A message of an unlisted group is kept as any other.
+/// A message of an unlisted group is kept like any other.
 #[tokio::test]
 async fn unlisted_messages_are_archived() {
     let world = World::with(|config| config.mls_gateway.message_archive_ttl_days = 1).await;
@@ -209,7 +209,7 @@ async fn unlisted_messages_are_archived() {
     assert_eq!(shown(&mut client, filter).await, Ok(vec![]));
 }
 
-/// Of replaceable and addressable events the newest is kept (NIP-01).
+/// Among replaceable or addressable events the newest is kept (NIP-01).
 #[tokio::test]
 async fn replaceable_events_keep_the_newest() {
     let world = World::new().await;

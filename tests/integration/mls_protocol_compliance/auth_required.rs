@@ -1,4 +1,4 @@
-//! Decisions: when a request of a reader without keys is CLOSED with `auth-required:`, and when it is served.
+//! Decisions: requests of a reader without keys that are CLOSED with `auth-required:`, and requests that are served.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{
     gateway::{capability, message, wrap},
 };
 
-/// Any filter that names one of {4, 446, 447, 450, 1059, 21059}, alone or among others.
+/// A filter that names one of the kinds 4, 446, 447, 450, 1059 and 21059 needs a key, alone or among other filters.
 #[tokio::test]
 async fn naming_a_kind_for_keys_needs_a_key() {
     let world = World::new().await;
@@ -25,7 +25,7 @@ async fn naming_a_kind_for_keys_needs_a_key() {
     }
 }
 
-/// 445 with no `#h` value of 64 lower-case hex digits.
+/// A filter for 445 needs a key unless an `#h` value has 64 lower-case hex digits.
 #[tokio::test]
 async fn naming_messages_without_a_capability_needs_a_key() {
     let world = World::new().await;
@@ -45,7 +45,7 @@ async fn naming_messages_without_a_capability_needs_a_key() {
     assert_eq!(shown(&mut client, json!({"kinds": [445], "#h": ["grp_a", group]})).await, Ok(vec![]));
 }
 
-/// Filters that name no kinds are served with what is visible.
+/// Filters that name no kinds are served with the events that this reader may read.
 #[tokio::test]
 async fn filters_without_kinds_are_served_with_what_is_visible() {
     let world = World::new().await;
@@ -64,7 +64,7 @@ async fn filters_without_kinds_are_served_with_what_is_visible() {
     assert_eq!(shown(&mut client, json!({"#h": ["grp_a"]})).await, Ok(vec![]));
 }
 
-/// A reader with any key is served, with nothing where nothing is for it.
+/// A reader with any key is served, with an empty answer if no event is for it.
 #[tokio::test]
 async fn a_reader_with_a_key_is_served() {
     let world = World::new().await;
@@ -74,7 +74,7 @@ async fn a_reader_with_a_key_is_served() {
     }
 }
 
-/// What was CLOSED is no subscription; after AUTH the client repeats it and gets all.
+/// A CLOSED request is no subscription; the client repeats it after AUTH and gets all events.
 #[tokio::test]
 async fn what_was_closed_is_repeated_after_auth() {
     let world = World::new().await;
@@ -96,7 +96,7 @@ async fn what_was_closed_is_repeated_after_auth() {
     assert_eq!(client.received("inbox").await, [third]);
 }
 
-/// A refused REQ ends the subscription of the same id that was open.
+/// A refused REQ ends the open subscription of the same id.
 #[tokio::test]
 async fn a_refused_request_ends_the_one_before() {
     let world = World::new().await;

@@ -9,7 +9,7 @@ use crate::support::{
     gateway::{deletion, key_package, message, noise, request, roster, welcome, wrap},
 };
 
-/// A kind 5 removes its author's own events, and nobody else's.
+/// A kind 5 removes its author's own events, and no other author's.
 #[tokio::test]
 async fn a_deletion_removes_the_authors_own_events() {
     let world = World::new().await;
@@ -31,7 +31,7 @@ async fn a_deletion_removes_the_authors_own_events() {
     }
 }
 
-/// A recipient's removes 446, 447 and 1059 addressed to it; a 4 it does not.
+/// A recipient's kind 5 removes the 446, 447 and 1059 addressed to it, but no 4.
 #[tokio::test]
 async fn a_recipient_removes_what_was_sent_to_it() {
     let world = World::new().await;
@@ -55,7 +55,7 @@ async fn a_recipient_removes_what_was_sent_to_it() {
     assert!(sees(&mut client, &dm).await);
 }
 
-/// One that names a 445 or a 450 is `blocked:`, and removes nothing of what else it names.
+/// A kind 5 that names a 445 or a 450 is `blocked:`, and removes none of its other targets.
 #[tokio::test]
 async fn messages_and_rosters_are_never_deleted() {
     let world = World::new().await;
@@ -78,7 +78,7 @@ async fn messages_and_rosters_are_never_deleted() {
     }
 }
 
-/// A deletion that came before a 445 does not keep it out.
+/// A deletion that comes before a 445 does not keep the 445 out.
 #[tokio::test]
 async fn an_early_deletion_keeps_no_message_out() {
     let world = World::new().await;
@@ -91,7 +91,7 @@ async fn an_early_deletion_keeps_no_message_out() {
     assert!(sees(&mut client, &said).await);
 }
 
-/// At most 500 targets, and at least one.
+/// A kind 5 has at most 500 targets, and at least one.
 #[tokio::test]
 async fn a_deletion_has_at_most_five_hundred_targets() {
     let world = World::new().await;
@@ -103,7 +103,7 @@ async fn a_deletion_has_at_most_five_hundred_targets() {
     client.publish(&of(500)).await.ok();
 }
 
-/// A tombstone is (target, deleter), and is checked against author or recipient when the event arrives.
+/// A tombstone is (target, deleter); it is checked against author or recipient when the target arrives.
 #[tokio::test]
 async fn tombstones_hold_for_their_owner_alone() {
     let world = World::new().await;
@@ -121,7 +121,7 @@ async fn tombstones_hold_for_their_owner_alone() {
     client.publish(&note).await.refused("blocked");
 }
 
-/// An address takes the author's own events of it along, up to the deletion's time.
+/// A deletion by address removes its author's own events at the address, up to the deletion's time.
 #[tokio::test]
 async fn an_address_deletes_what_is_older() {
     let world = World::new().await;
@@ -141,7 +141,7 @@ async fn an_address_deletes_what_is_older() {
     client.publish(&article(now - 40)).await.ok();
 }
 
-/// A deletion is for everyone when each target is a public event, stored or deleted; else for its author alone.
+/// A deletion is public if each target is a public event, stored or deleted; else its author alone may read it.
 #[tokio::test]
 async fn deletions_of_what_is_hidden_are_for_their_author() {
     let world = World::new().await;
@@ -166,7 +166,7 @@ async fn deletions_of_what_is_hidden_are_for_their_author() {
     }
 }
 
-/// A deletion is no target of a deletion.
+/// A deletion cannot be deleted.
 #[tokio::test]
 async fn deletions_are_not_deleted() {
     let world = World::new().await;
@@ -185,7 +185,8 @@ fn vanish(keys: &Keys) -> Draft {
     keys.event(62).tag(["relay", "ALL_RELAYS"])
 }
 
-/// NIP-62 removes the key's events and the 446, 447 and 1059 to it; what vanished never comes back, what is new may.
+/// NIP-62 removes the key's events and the 446, 447 and 1059 to it. Removed events never come back; new ones are
+/// accepted.
 #[tokio::test]
 async fn a_vanished_key_takes_its_events_along() {
     let world = World::new().await;
@@ -222,7 +223,7 @@ async fn a_vanished_key_takes_its_events_along() {
     client.publish(&wrap(&alice).created_at(now).sign()).await.ok();
 }
 
-/// NIP-62 takes the key out of its groups, but not the last admin, and removes no roster and no group's state.
+/// NIP-62 removes the key from its groups, the last admin excepted, and removes no roster and no group's state.
 #[tokio::test]
 async fn a_vanished_key_leaves_its_groups() {
     let world = World::new().await;
@@ -239,6 +240,6 @@ async fn a_vanished_key_leaves_its_groups() {
     assert_eq!(world.roles("grp_led").await.get(&alice.hex()), Some(&Role::Admin));
     assert!(sees(&mut world.client(&[&bob]).await, &listed).await);
     assert!(!sees(&mut alices, &said).await);
-    assert!(sees(&mut world.client(&[&bob]).await, &said).await, "it is the group's, by a throw-away key");
+    assert!(sees(&mut world.client(&[&bob]).await, &said).await, "a message by a throw-away key stays");
     alices.publish(&message("grp_a").sign()).await.refused("restricted");
 }

@@ -1,4 +1,5 @@
-//! HTTP on the same port, and what of decisions, "Elsewhere" it covers: health, NIP-11, the page, metrics, origins, TLS.
+//! HTTP on the same port (decisions, "Elsewhere"): health, NIP-11, the page, metrics, origins, and the end of
+//! connections.
 
 use nostr_relay::config::{Config, Origins, Secret};
 use serde_json::json;
@@ -6,7 +7,7 @@ use serde_json::json;
 use super::World;
 use crate::support::{Client, Keys, TestRelay, gateway::wrap, http};
 
-/// `GET /health` as specified.
+/// `GET /health` answers as specified.
 #[tokio::test]
 async fn health_is_as_specified() {
     let world = World::new().await;
@@ -19,7 +20,7 @@ async fn health_is_as_specified() {
     assert_eq!(body.as_object().map(serde_json::Map::len), Some(3));
 }
 
-/// `/` is NIP-11 to who asks for it, and a page to a person.
+/// `/` is the NIP-11 document for a client that asks for it, and a page for people.
 #[tokio::test]
 async fn the_root_serves_nip_11_to_programs_and_a_page_to_people() {
     let world = World::with(|config| {
@@ -74,7 +75,7 @@ async fn metrics_count_under_the_specifications_names() {
     }
 }
 
-/// Strangers need the bearer token; without one set there is none.
+/// Strangers need the bearer token; where none is set they are refused.
 #[tokio::test]
 async fn metrics_are_not_for_strangers() {
     let elsewhere = ("x-forwarded-for", "203.0.113.9");
@@ -92,7 +93,7 @@ fn only_app(config: &mut Config) {
     config.server.allowed_origins = Origins::Only(vec!["https://app.example".to_owned()]);
 }
 
-/// A page of an origin that is not allowed opens no WebSocket and reads no answer; a program sends no origin.
+/// A page of a foreign origin can open no WebSocket and read no answer; a program sends no origin and is served.
 #[tokio::test]
 async fn origins_are_asked() {
     let world = World::with(only_app).await;
@@ -118,7 +119,7 @@ async fn origins_are_asked() {
     );
 }
 
-/// A stop takes no new connections and closes each socket with 1001.
+/// A stop accepts no new connections and closes each socket with 1001.
 #[tokio::test]
 async fn a_stop_closes_each_connection_as_going_away() {
     use tokio_tungstenite::tungstenite::Message;
@@ -129,7 +130,7 @@ async fn a_stop_closes_each_connection_as_going_away() {
     let (end, ()) = tokio::join!(client.recv_raw(), relay.stop());
     match end {
         Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1001),
-        other => panic!("the connection was to end with 1001, and there came {other:?}"),
+        other => panic!("expected a close frame with 1001, got {other:?}"),
     }
     assert!(Client::open(&url, &[]).await.is_err());
     assert!(tokio::net::TcpStream::connect(address).await.is_err());

@@ -1,4 +1,4 @@
-//! Decisions, "Identity": who acts and whose a thing is, several keys, AUTH and the relay's names.
+//! Decisions, "Identity": the key that acts, the owner of an event, several keys, AUTH, and the relay's names.
 
 use nostr_extensions::mls_gateway::group::Role;
 use nostr_relay::config::RelayUrl;
@@ -10,8 +10,8 @@ use crate::support::{
     gateway::{deletion, key_package, message, noise, request, roster, welcome, wrap},
 };
 
-/// Who acts is the reader: a 445 by a throw-away key counts for the member that sends it, and a member's signature
-/// counts for nobody else.
+/// The reader acts, and not the author: a member may send a 445 by a throw-away key, and a stranger may not send a 445
+/// that a member signed.
 #[tokio::test]
 async fn who_acts_is_the_reader_and_never_the_author() {
     let world = World::new().await;
@@ -22,11 +22,11 @@ async fn who_acts_is_the_reader_and_never_the_author() {
     world.client(&[]).await.publish(&by_member).await.refused("auth-required");
     world.client(&[&bob]).await.publish(&by_member).await.ok();
     world.client(&[&bob]).await.publish(&message("grp_a").sign()).await.ok();
-    // Having written it opens nothing either.
+    // Eve, who tried to publish it, cannot read it either.
     assert_eq!(shown(&mut world.client(&[&eve]).await, json!({"authors": [alice.hex()]})).await, Ok(vec![]));
 }
 
-/// With `auth.enabled` the author of a thing that is somebody's must be one of the reader's keys.
+/// With `auth.enabled` the owner of a 443, 30443, 5 or 62 must be one of the reader's keys.
 #[tokio::test]
 async fn with_auth_the_owner_is_on_the_connection() {
     let world = World::closed().await;
@@ -48,7 +48,7 @@ fn addressable(owner: &Keys) -> Draft {
     owner.event(30443).tag(["d", "slot"]).content("x")
 }
 
-/// Without it a signature is enough for 443, 30443, 5 and 62.
+/// Without `auth.enabled` a signature is enough for 443, 30443, 5 and 62.
 #[tokio::test]
 async fn without_auth_a_signature_is_enough_for_what_is_ones_own() {
     let world = World::new().await;
@@ -61,7 +61,7 @@ async fn without_auth_a_signature_is_enough_for_what_is_ones_own() {
     anonymous.publish(&alice.event(62).tag(["relay", "ALL_RELAYS"]).sign()).await.ok();
 }
 
-/// 447, 450 and protected events (NIP-70) ask for their author on the connection always.
+/// 447, 450 and protected events (NIP-70) always need their author's key on the connection.
 #[tokio::test]
 async fn protected_events_need_their_author_on_the_connection() {
     let world = World::new().await;
@@ -79,7 +79,7 @@ async fn protected_events_need_their_author_on_the_connection() {
     }
 }
 
-/// Several AUTH on one connection add keys: the reader is all of them at once.
+/// Several AUTH on one connection add keys: the reader has all of them at once.
 #[tokio::test]
 async fn several_auth_add_keys() {
     let world = World::new().await;
@@ -100,7 +100,7 @@ async fn several_auth_add_keys() {
     assert_eq!(shown(&mut client, filter).await, Ok(ids(&[&to_bob, &from_carol, &said])));
 }
 
-/// The first key is the primary one: it founds a group for an author that is a throw-away key.
+/// The first key is the primary one: it founds a group when the author is a throw-away key.
 #[tokio::test]
 async fn first_key_is_the_primary_one() {
     let world = World::new().await;
@@ -109,10 +109,10 @@ async fn first_key_is_the_primary_one() {
     let roles = world.roles("grp_a").await;
     assert_eq!(roles.get(&alice.hex()), Some(&Role::Admin));
     assert_eq!(roles.get(&carol.hex()), Some(&Role::Member));
-    assert_eq!(roles.len(), 2, "the second key of the connection is nobody there");
+    assert_eq!(roles.len(), 2, "the second key of the connection is no member");
 }
 
-/// At most 16 keys a connection.
+/// A connection has at most 16 keys.
 #[tokio::test]
 async fn a_connection_has_at_most_sixteen_keys() {
     let world = World::new().await;
@@ -126,7 +126,7 @@ async fn a_connection_has_at_most_sixteen_keys() {
     assert_eq!(shown(&mut client, json!({"kinds": [1059]})).await, Ok(vec![]));
 }
 
-/// A challenge comes first on every connection, each its own, whatever `[auth]` says.
+/// Every connection begins with a challenge of its own, with `auth.enabled` and without.
 #[tokio::test]
 async fn every_connection_gets_a_challenge_of_its_own() {
     for world in [World::new().await, World::closed().await] {
@@ -136,7 +136,7 @@ async fn every_connection_gets_a_challenge_of_its_own() {
     }
 }
 
-/// AUTH checks kind, signature, challenge, time and relay; what fails proves nothing.
+/// AUTH checks kind, signature, challenge, time and relay; an AUTH that fails adds no key.
 #[tokio::test]
 async fn auth_is_checked() {
     let world = World::closed().await;
@@ -174,7 +174,7 @@ async fn auth_is_checked() {
     }
 }
 
-/// The `relay` tag names `public_url` or an alias; the Host header and the address count for nothing then.
+/// The `relay` tag must name `public_url` or an alias; then the Host header and the peer's address do not count.
 #[tokio::test]
 async fn auth_names_the_public_url_or_an_alias() {
     let world = World::with(|config| {
@@ -206,7 +206,7 @@ async fn auth_as(client: &mut Client, keys: &Keys, relay: &str) -> crate::suppor
     client.send_auth(&event).await
 }
 
-/// With no URL set a peer on this machine may name any loopback host.
+/// Without `public_url` a peer on this machine may name any loopback host.
 #[tokio::test]
 async fn auth_without_public_url_takes_loopback_names() {
     let world = World::new().await;
@@ -219,19 +219,19 @@ async fn auth_without_public_url_takes_loopback_names() {
     }
 }
 
-/// With no URL set a peer from elsewhere proves nothing, and is told what the operator has to do.
+/// Without `public_url` a peer from elsewhere cannot authenticate, and the answer names the missing setting.
 #[tokio::test]
 async fn auth_without_public_url_is_refused_elsewhere() {
     let world = World::new().await;
     let alice = Keys::random();
-    // A proxy on this machine stands before a peer from elsewhere.
+    // With this header the peer is one from elsewhere, behind a proxy on this machine.
     let mut client = Client::connect_with(&world.relay, &[("x-forwarded-for", "203.0.113.9")]).await;
     let answer = client.auth(&alice).await;
     assert_eq!(answer.reason, "error: this relay needs [server] public_url to be set");
     assert!(!answer.accepted);
 }
 
-/// On Cloud Run, with no URL set, the Host header counts.
+/// On Cloud Run without `public_url` the Host header counts.
 #[tokio::test]
 async fn auth_on_cloud_run_takes_the_host() {
     let world = World::with(|config| config.on_cloud_run = true).await;
@@ -242,7 +242,7 @@ async fn auth_on_cloud_run_takes_the_host() {
     auth_as(&mut world.client(&[]).await, &alice, "wss://relay.example.com").await.refused("invalid");
 }
 
-/// NIP-62 names the relay by the same rule.
+/// A NIP-62 event must name the relay by the same rule.
 #[tokio::test]
 async fn vanish_names_this_relay() {
     let world = World::new().await;
@@ -270,7 +270,7 @@ async fn auth_events_are_neither_stored_nor_broadcast() {
     assert_eq!(shown(&mut watcher, json!({"ids": [event.id()]})).await, Ok(vec![]));
 }
 
-/// `auth.enabled`: nothing but AUTH is answered before AUTH.
+/// With `auth.enabled` the relay answers nothing but AUTH before AUTH.
 #[tokio::test]
 async fn nothing_is_answered_before_auth() {
     let world = World::closed().await;

@@ -1,4 +1,4 @@
-//! Decisions, "KeyPackages" 1 to 3: the directory, references, ends, and verification.
+//! Decisions, "KeyPackages" 1 to 3: the directory, references, lifetimes, and verification.
 
 use nostr_relay::config::VerifyKeyPackages;
 use serde_json::json;
@@ -16,7 +16,7 @@ use real::Package;
 
 const DAY: u64 = 86_400;
 
-/// Twins of the same bytes are all stored and served as signed; deleting one leaves the other.
+/// Twins, a 443 and a 30443 of the same bytes, are both stored and served as signed; deleting one leaves the other.
 #[tokio::test]
 async fn twins_are_served_as_signed_and_deleted_one_by_one() {
     let world = World::new().await;
@@ -35,7 +35,7 @@ async fn twins_are_served_as_signed_and_deleted_one_by_one() {
     assert_eq!(shown(&mut client, filter).await, Ok(ids(&[&new])));
 }
 
-/// 30443 replaces by `d`; 443s stand side by side.
+/// A 30443 replaces the one with the same `d`; 443s do not replace each other.
 #[tokio::test]
 async fn addressable_packages_replace_by_identifier() {
     let world = World::new().await;
@@ -51,7 +51,7 @@ async fn addressable_packages_replace_by_identifier() {
     assert_eq!(shown(&mut client, json!({"authors": [alice.hex()]})).await, Ok(ids(&[&b1, &a2, &x, &y])));
 }
 
-/// A reference names one KeyPackage of its owner: it is refused when the bytes differ, and only then.
+/// A reference names one KeyPackage of its owner: it is refused if the bytes differ, and only then.
 #[tokio::test]
 async fn a_reference_names_one_package_of_its_owner() {
     let world = World::new().await;
@@ -66,7 +66,7 @@ async fn a_reference_names_one_package_of_its_owner() {
     client.publish(&named(&bob, "kpr", "second")).await.ok();
 }
 
-/// Of racers with one reference and different bytes, one wins.
+/// Events race with one reference and different bytes, and one of them wins.
 #[tokio::test]
 async fn one_racer_wins_a_reference() {
     let world = World::new().await;
@@ -80,7 +80,7 @@ async fn one_racer_wins_a_reference() {
     assert_eq!(answers.iter().filter(|answer| answer.accepted).count(), 1);
 }
 
-/// EventMeta until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
+/// A KeyPackage is kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
 #[tokio::test]
 async fn the_first_end_holds() {
     let world = World::new().await;
@@ -106,7 +106,7 @@ async fn the_first_end_holds() {
     }
 }
 
-/// A leaf that has ended is refused in every mode.
+/// A KeyPackage whose leaf has ended is refused in every mode.
 #[tokio::test]
 async fn an_ended_leaf_is_refused() {
     for mode in [VerifyKeyPackages::Off, VerifyKeyPackages::Log, VerifyKeyPackages::Enforce] {
@@ -118,7 +118,8 @@ async fn an_ended_leaf_is_refused() {
     }
 }
 
-/// `keypackage_ttl` from receipt where no end is given; never past `keypackage_max_lifetime`.
+/// A KeyPackage that names no end is kept for `keypackage_ttl` from receipt, and none longer than
+/// `keypackage_max_lifetime`.
 #[tokio::test]
 async fn packages_without_an_end_live_for_the_ttl() {
     let world = World::with(|config| {
@@ -142,7 +143,7 @@ async fn packages_without_an_end_live_for_the_ttl() {
     }
 }
 
-/// The default bound is 90 days.
+/// The default of `keypackage_max_lifetime` is 90 days.
 #[tokio::test]
 async fn no_package_lives_past_ninety_days() {
     let world = World::new().await;
@@ -156,7 +157,7 @@ async fn no_package_lives_past_ninety_days() {
     assert!(!sees(&mut client, &event).await);
 }
 
-/// Faults that a KeyPackage's event can have, and a word of what the refusal says.
+/// Faults that a KeyPackage's event can have, each with a word of its refusal.
 fn faults(alice: &Keys) -> Vec<(Draft, &'static str)> {
     let other = Keys::random();
     let good = Package::new(alice);
@@ -176,7 +177,7 @@ fn faults(alice: &Keys) -> Vec<(Draft, &'static str)> {
     ]
 }
 
-/// `enforce` refuses what fails a check, and says which; what holds is taken.
+/// `enforce` refuses an event that fails a check and names the check; it accepts events that pass.
 #[tokio::test]
 async fn enforce_says_which_check_failed() {
     let world = World::with(|config| config.mls_gateway.verify_keypackages = VerifyKeyPackages::Enforce).await;
@@ -191,7 +192,7 @@ async fn enforce_says_which_check_failed() {
     client.publish(&good.tag(["mls_ciphersuite", "0x0001"]).sign()).await.ok();
 }
 
-/// `log` and `off` take it all, as signed.
+/// `log` and `off` accept all of them, and serve them as signed.
 #[tokio::test]
 async fn log_and_off_take_what_fails_a_check() {
     for mode in [VerifyKeyPackages::Log, VerifyKeyPackages::Off] {
@@ -206,7 +207,8 @@ async fn log_and_off_take_what_fails_a_check() {
     }
 }
 
-/// Content is base64 or hex, of a KeyPackage or of an MLSMessage that holds one, and the identity 32 bytes or 64 hex.
+/// Content is base64 or hex, of a KeyPackage or of an MLSMessage that holds one; the identity is 32 bytes or 64 hex
+/// digits.
 #[tokio::test]
 async fn contents_are_read_in_every_form() {
     let world = World::with(|config| config.mls_gateway.verify_keypackages = VerifyKeyPackages::Enforce).await;

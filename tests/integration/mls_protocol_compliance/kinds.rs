@@ -1,4 +1,4 @@
-//! The specification's table of kinds, line by line, and the decisions' table of who publishes and who reads.
+//! The specification's table of kinds, line by line, and the decisions' table of publishers and readers.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{
     gateway::{key_package, message, noise, request, roster, welcome, wrap},
 };
 
-/// 443: the owner tag is the author.
+/// 443: the owner tag must name the author.
 #[tokio::test]
 async fn key_package_with_another_owner_is_refused() {
     let world = World::new().await;
@@ -20,7 +20,7 @@ async fn key_package_with_another_owner_is_refused() {
     client.publish(&alice.event(443).content("no p at all").sign()).await.ok();
 }
 
-/// 443: an `exp` that lies behind is refused, one ahead is taken and ends the event.
+/// 443: an `exp` in the past is refused; one in the future is accepted, and the event ends then.
 #[tokio::test]
 async fn key_package_expires() {
     let world = World::new().await;
@@ -53,7 +53,7 @@ async fn key_package_is_public() {
     assert!(refusal.starts_with("auth-required: "), "{refusal}");
 }
 
-/// 444 and the other inner kinds never stand alone.
+/// 444 and the other inner kinds are never accepted as events of their own.
 #[tokio::test]
 async fn inner_kinds_are_never_top_level() {
     let world = World::new().await;
@@ -157,7 +157,7 @@ async fn gift_wrap_is_for_its_recipient() {
     }
 }
 
-/// 21059: delivered to its recipient while it is there, and never stored.
+/// 21059: delivered to its recipient while that is connected, and never stored.
 #[tokio::test]
 async fn ephemeral_gift_wrap_is_live_only() {
     let world = World::new().await;
@@ -200,6 +200,6 @@ async fn other_kinds_are_public() {
 
     let closed = World::closed().await;
     closed.client(&[&bob]).await.publish(&event).await.ok();
-    assert!(sees(&mut closed.client(&[&bob]).await, &event).await, "anyone who may write carries another's note");
+    assert!(sees(&mut closed.client(&[&bob]).await, &event).await, "a reader may publish a note of another author");
     assert!(shown(&mut closed.client(&[]).await, json!({"kinds": [1]})).await.is_err());
 }

@@ -1,4 +1,4 @@
-//! What the specification and the decisions promise, a test for each promise.
+//! A test for each promise of the specification and of the decisions.
 //!
 //! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; decisions, sections 1 to 7.
 
@@ -40,12 +40,12 @@ struct World {
 }
 
 impl World {
-    /// With the built-in configuration.
+    /// Starts a relay with the built-in configuration.
     async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With a changed one.
+    /// Starts a relay with a changed configuration.
     async fn with(configure: impl FnOnce(&mut Config)) -> Self {
         let admin = Keys::random();
         let relay = TestRelay::start(|config| {
@@ -55,7 +55,7 @@ impl World {
         Self { relay: relay.await, admin }
     }
 
-    /// The same as one instance, for what each instance counts by itself.
+    /// Starts one instance with a changed configuration, for limits that each instance counts by itself.
     async fn alone(configure: impl FnOnce(&mut Config)) -> Self {
         let admin = Keys::random();
         let relay = TestRelay::start_alone(|config| {
@@ -65,7 +65,7 @@ impl World {
         Self { relay: relay.await, admin }
     }
 
-    /// With AUTH asked of everyone, and unlisted groups off, as it comes with that.
+    /// Starts a relay that requires AUTH of everyone, and has unlisted groups off, as is the default then.
     async fn closed() -> Self {
         Self::with(|config| {
             config.auth.enabled = true;
@@ -74,12 +74,12 @@ impl World {
         .await
     }
 
-    /// A connection that has authenticated these keys.
+    /// Connects and authenticates with these keys.
     async fn client(&self, keys: &[&Keys]) -> Client {
         Client::of(&self.relay, keys).await
     }
 
-    /// A connection that has authenticated the admin key.
+    /// Connects and authenticates with the admin key.
     async fn admin(&self) -> Client {
         self.client(&[&self.admin]).await
     }
@@ -90,19 +90,19 @@ impl World {
         self.admin().await.publish(&event).await.ok();
     }
 
-    /// Does `op` to a group as its next roster.
+    /// Applies `op` to a group by its next roster.
     async fn change(&self, group: &str, seq: u64, op: &str, keys: &[&Keys]) {
         let event = roster(&self.admin, group, seq, op, keys).sign();
         self.admin().await.publish(&event).await.ok();
     }
 
-    /// What the store knows of a group.
+    /// The stored state of a group.
     async fn state(&self, group: &str) -> Group {
         let id = NostrGroupId::parse(group).expect("a group id");
         self.relay.app().store.group(&id).await.expect("the store answers").0
     }
 
-    /// Who is in a managed group, and as what.
+    /// The members of a managed group, and their roles.
     async fn roles(&self, group: &str) -> BTreeMap<String, Role> {
         match self.state(group).await.status {
             GroupStatus::Managed(view) => view.members.iter().map(|(key, role)| (key.to_hex(), *role)).collect(),
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    /// What is kept of a managed group beside its members.
+    /// The record of a managed group.
     async fn record(&self, group: &str) -> GroupRecord {
         match self.state(group).await.status {
             GroupStatus::Managed(view) => view.record.clone(),
@@ -118,14 +118,14 @@ impl World {
         }
     }
 
-    /// Removes what has expired by the relay's clock; says how many events.
+    /// Removes the events that have expired by the relay's clock, and returns their number.
     async fn sweep(&self) -> usize {
         self.relay.app().store.sweep(self.relay.now(), 10_000).await.expect("the store sweeps")
     }
 }
 
-/// What the client is shown by a filter: the same by REQ, COUNT and NIP-77, or this fails. Sorted ids, or the reason of
-/// the refusal.
+/// The ids that a filter gives to the client, sorted, or the reason of the refusal. Panics if REQ, COUNT and NIP-77
+/// differ.
 async fn shown(client: &mut Client, filter: Value) -> Result<Vec<String>, String> {
     let stored = client.ids(filter.clone()).await.map(sorted);
     let counted = client.count(std::slice::from_ref(&filter)).await;
@@ -135,12 +135,12 @@ async fn shown(client: &mut Client, filter: Value) -> Result<Vec<String>, String
     stored
 }
 
-/// Whether the client is shown `event` when it asks for its id, and by its kind, which agree or this fails.
+/// Whether the client gets `event`. Panics if asking by its id and asking by its kind differ.
 async fn sees(client: &mut Client, event: &Event) -> bool {
     let by_id = shown(client, json!({"ids": [event.id()]})).await.is_ok_and(|ids| ids == [event.id()]);
     let by_kind =
         shown(client, json!({"kinds": [event.kind()]})).await.is_ok_and(|ids| ids.iter().any(|id| id == event.id()));
-    assert_eq!(by_id, by_kind, "an id and a kind show the same of kind {}", event.kind());
+    assert_eq!(by_id, by_kind, "asking by id and by kind differs for kind {}", event.kind());
     by_id
 }
 

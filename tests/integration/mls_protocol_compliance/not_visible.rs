@@ -1,4 +1,4 @@
-//! Decisions: "not visible is not there".
+//! Decisions, "not visible is not there": hidden events are never returned, counted or hinted at.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{
     gateway::{key_package, message, noise, request, roster, welcome, wrap},
 };
 
-/// `limit` counts what the reader may see: the messages of other groups spend none of it.
+/// `limit` counts the events that the reader may see; messages of other groups use up none of it.
 #[tokio::test]
 async fn limit_counts_what_the_reader_may_see() {
     let world = World::new().await;
@@ -37,7 +37,7 @@ async fn limit_counts_what_the_reader_may_see() {
     assert_eq!(alices.count(&[json!({"kinds": [445, 1059]})]).await, Ok(5));
 }
 
-/// The same answer for a hidden id as for one that nobody ever published.
+/// A hidden id gets the same answer as an id that was never published.
 #[tokio::test]
 async fn a_hidden_id_is_an_unknown_id() {
     let world = World::new().await;
@@ -65,7 +65,7 @@ async fn a_hidden_id_is_an_unknown_id() {
     }
 }
 
-/// `duplicate:` is said only to a reader whom the rules would let publish that event.
+/// `duplicate:` is said only to a reader that may publish that event.
 #[tokio::test]
 async fn duplicate_is_said_to_who_may_publish() {
     let world = World::new().await;
@@ -90,12 +90,12 @@ async fn duplicate_is_said_to_who_may_publish() {
         let (known, unknown) = (eves.publish(known).await, eves.publish(unknown).await);
         assert_eq!(known.refused("restricted"), unknown.reason);
     }
-    // A former member is told no more than a stranger.
+    // A former member learns no more than a stranger.
     world.change("grp_a", 2, "remove", &[&alice]).await;
     world.client(&[&alice]).await.publish(&said).await.refused("restricted");
 }
 
-/// With `auth.enabled`, what is another's is refused whether or not it is stored.
+/// With `auth.enabled` an event of another owner is refused in the same words, stored or not.
 #[tokio::test]
 async fn duplicate_is_not_said_about_another_owners_event() {
     let world = World::closed().await;
@@ -107,7 +107,7 @@ async fn duplicate_is_not_said_about_another_owners_event() {
     assert_eq!(known.refused("restricted"), unknown.reason);
 }
 
-/// An id is recomputed before it is looked up: what borrows a stored id learns nothing.
+/// An id is recomputed before it is looked up, so an event that borrows a stored id learns nothing.
 #[tokio::test]
 async fn a_borrowed_id_is_an_invalid_event() {
     let world = World::new().await;
@@ -123,7 +123,7 @@ async fn a_borrowed_id_is_an_invalid_event() {
     }
 }
 
-/// A stored id with another signature is no way in, and the stored event stays as it is.
+/// A stored event stays as it is when its id comes again with another signature.
 #[tokio::test]
 async fn a_stored_event_keeps_its_signature() {
     let world = World::new().await;
@@ -165,7 +165,7 @@ async fn a_members_filters_all_find_its_messages() {
     }
 }
 
-/// A refused wrap or message changes no group and leaves no trace.
+/// A refused wrap, message or roster changes no group and leaves no trace.
 #[tokio::test]
 async fn what_is_refused_leaves_no_trace() {
     let world = World::closed().await;

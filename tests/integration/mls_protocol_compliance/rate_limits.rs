@@ -1,4 +1,5 @@
-//! Decisions, "Rate limits": who pays, and that no one mutes another. The clock stands still unless a test moves it.
+//! Decisions, "Rate limits": the bucket that each event pays from, and that no client mutes another. The clock stands
+//! still unless a test moves it.
 
 use nostr_relay::config::{Cidr, Config};
 
@@ -24,7 +25,7 @@ fn notes(by: &Keys, count: usize) -> Vec<Event> {
     (0..count).map(|n| by.event(1).content(n.to_string()).sign()).collect()
 }
 
-/// A burst of 150 goes through, then the sustained rate holds.
+/// A burst of 150 events is accepted, then the sustained rate applies.
 #[tokio::test]
 async fn a_burst_of_150_and_then_the_rate() {
     let world = World::alone(events_per_minute(60)).await;
@@ -36,7 +37,7 @@ async fn a_burst_of_150_and_then_the_rate() {
     assert_eq!(taken(&client.publish_all(&events[160..171]).await), 5);
 }
 
-/// The address pays for all its connections together.
+/// All connections of an address pay from one bucket.
 #[tokio::test]
 async fn one_address_has_one_bucket() {
     let world = World::alone(events_per_minute(60)).await;
@@ -45,7 +46,7 @@ async fn one_address_has_one_bucket() {
     assert_eq!(taken(&world.client(&[]).await.publish_all(&notes(&bob, 100)).await), 50);
 }
 
-/// A key pays from its own bucket too, from whatever address it comes.
+/// A key also pays from its own bucket, from every address.
 #[tokio::test]
 async fn a_key_pays_from_every_address() {
     let world = behind_proxy(60).await;
@@ -60,7 +61,7 @@ async fn a_key_pays_from_every_address() {
     assert_eq!(accepted, 150);
 }
 
-/// A relay behind a proxy on this machine that is trusted, with a URL of its own.
+/// A relay with a `public_url` behind a trusted proxy on this machine.
 async fn behind_proxy(rate: u32) -> World {
     World::alone(|config| {
         config.server.trusted_proxies =
@@ -71,15 +72,15 @@ async fn behind_proxy(rate: u32) -> World {
     .await
 }
 
-/// A client of which the proxy says that it comes from there.
+/// A client that comes from this address, as the proxy says.
 async fn from(world: &World, forwarded: &str) -> Client {
     let mut client = Client::connect_with(&world.relay, &[("x-forwarded-for", forwarded)]).await;
     client.name_relay("ws://127.0.0.1");
     client
 }
 
-/// The address is the right-most untrusted one of X-Forwarded-For when the peer is trusted: what a client writes itself
-/// stands to the left and counts for nothing.
+/// Behind a trusted peer the address is the right-most untrusted one of X-Forwarded-For. Addresses that a client wrote
+/// itself stand to the left and count for nothing.
 #[tokio::test]
 async fn the_address_is_the_rightmost_untrusted_one() {
     let world = behind_proxy(60).await;
@@ -104,7 +105,7 @@ async fn an_untrusted_peer_names_no_address() {
     assert_eq!(taken(&one.publish_all(&events[..100]).await) + taken(&two.publish_all(&events[100..]).await), 150);
 }
 
-/// Residents pay from their key alone: a spent address does not stop them.
+/// Residents pay from their key alone: an empty bucket of their address does not stop them.
 #[tokio::test]
 async fn residents_pay_from_their_key_alone() {
     let [alice, bob] = Keys::some();
@@ -118,7 +119,7 @@ async fn residents_pay_from_their_key_alone() {
     assert_eq!(taken(&eves.publish_all(&wraps).await), 150);
     assert_eq!(taken(&eves.publish_all(&[wrap(&bob).sign()]).await), 0);
     let mut alices = Client::of(&world.relay, &[]).await;
-    // The address is spent, so that even AUTH has to wait.
+    // The address's bucket is empty, so that even AUTH has to wait.
     alices.send(&serde_json::json!(["AUTH", alices.auth_event(&alice).0])).await;
     assert_eq!(alices.recv().await[0], "NOTICE");
     world.relay.advance(1);
@@ -126,7 +127,7 @@ async fn residents_pay_from_their_key_alone() {
     assert_eq!(taken(&alices.publish_all(&notes(&alice, 160)).await), 150);
 }
 
-/// An invalid signature costs ten.
+/// An event with an invalid signature costs ten.
 #[tokio::test]
 async fn an_invalid_signature_costs_ten() {
     let world = World::alone(events_per_minute(60)).await;
@@ -140,7 +141,7 @@ async fn an_invalid_signature_costs_ten() {
     assert_eq!(taken(&client.publish_all(&notes(&alice, 20)).await), 10);
 }
 
-/// 445 pays per sender and group: who is muted in one group speaks in another, and mutes nobody.
+/// A 445 pays per sender and group: a sender that is over its rate in one group may send to another, and mutes nobody.
 #[tokio::test]
 async fn no_one_mutes_a_group() {
     let world = World::alone(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 60).await;
@@ -154,7 +155,7 @@ async fn no_one_mutes_a_group() {
     assert_eq!(taken(&world.client(&[&bob]).await.publish_all(&to("grp_a", 10)).await), 10);
 }
 
-/// What is refused at admission costs a group nothing.
+/// A message that is refused at admission costs its group nothing.
 #[tokio::test]
 async fn strangers_spend_nothing_of_a_group() {
     let world = World::alone(|config| config.mls_gateway.rate_limits.max_group_messages_per_minute = 1).await;
@@ -167,7 +168,7 @@ async fn strangers_spend_nothing_of_a_group() {
     world.client(&[&alice]).await.publish(&message("grp_a").sign()).await.ok();
 }
 
-/// 1059 pays per sender and recipient; another sender still reaches the inbox, and an unlisted group is paid for alone.
+/// A 1059 pays per sender and recipient: another sender still reaches the inbox.
 #[tokio::test]
 async fn no_one_mutes_an_inbox() {
     let world = behind_proxy(60).await;
@@ -181,7 +182,7 @@ async fn no_one_mutes_an_inbox() {
     assert_eq!(taken(&bobs.publish_all(&to(&carol, 10)).await), 10);
 }
 
-/// KeyPackages have a rate of their own, by the hour.
+/// KeyPackages have an hourly rate of their own.
 #[tokio::test]
 async fn key_packages_have_a_rate_of_their_own() {
     let world = World::alone(|config| config.mls_gateway.rate_limits.max_keypackages_per_hour = 10).await;
@@ -194,7 +195,7 @@ async fn key_packages_have_a_rate_of_their_own() {
     assert_eq!(taken(&client.publish_all(&events[150..152]).await), 1);
 }
 
-/// 447 pays per publisher.
+/// A 447 pays per publisher.
 #[tokio::test]
 async fn requests_pay_per_publisher() {
     let system = Keys::random();
@@ -213,7 +214,7 @@ async fn requests_pay_per_publisher() {
     assert_eq!(taken(&world.client(&[&system]).await.publish_all(&asks(&system, 10)).await), 10);
 }
 
-/// 0 means no limit.
+/// A rate of 0 means no limit.
 #[tokio::test]
 async fn zero_is_no_limit() {
     let world = World::alone(|_| {}).await;
@@ -226,7 +227,7 @@ async fn zero_is_no_limit() {
     assert_eq!(taken(&client.publish_all(&events).await), 480);
 }
 
-/// The built-in numbers are those of the specification.
+/// The built-in rates are the specification's.
 #[tokio::test]
 async fn the_built_in_rates_are_the_specifications() {
     let relay =

@@ -7,7 +7,7 @@ use crate::support::{Client, Keys, TestRelay, gateway::request};
 
 const DAY: u64 = 86_400;
 
-/// `p` is required, and there is one; `h` is optional, and there is at most one.
+/// A 447 has exactly one `p`, and at most one `h`.
 #[tokio::test]
 async fn request_names_one_recipient_and_at_most_one_group() {
     let world = World::new().await;
@@ -27,7 +27,7 @@ async fn request_names_one_recipient_and_at_most_one_group() {
     assert!(sees(&mut world.client(&[&bob]).await, &full).await);
 }
 
-/// The signer must be on the connection: a signature by an admin key is not enough.
+/// The signer's key must be on the connection: a signature by an admin key is not enough.
 #[tokio::test]
 async fn request_needs_its_signer_on_the_connection() {
     let world = World::new().await;
@@ -53,7 +53,7 @@ async fn group_admins_cannot_request() {
         .refused("restricted");
 }
 
-/// EventMeta for its `ttl`, at most `keypackage_request_ttl`, at most 7 days.
+/// A 447 is kept for its `ttl`, at most `keypackage_request_ttl`, at most 7 days.
 #[tokio::test]
 async fn request_ends_with_its_ttl() {
     let world = World::with(|config| config.mls_gateway.keypackage_request_ttl_secs = 3 * DAY).await;
@@ -77,7 +77,7 @@ async fn request_ends_with_its_ttl() {
     assert_eq!(shown(&mut bobs, filter).await, Ok(vec![]));
 }
 
-/// Never longer than 7 days, whatever is configured.
+/// No configuration keeps a 447 longer than 7 days.
 #[tokio::test]
 async fn request_ends_after_seven_days() {
     let world = World::with(|config| config.mls_gateway.keypackage_request_ttl_secs = 30 * DAY).await;

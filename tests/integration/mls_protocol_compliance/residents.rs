@@ -29,7 +29,7 @@ async fn strangers_cannot_auth_where_auth_is_asked() {
     stranger.publish(&alice.event(1).sign()).await.refused("auth-required");
 }
 
-/// Without it a write is taken when a reader key or the author is a resident.
+/// Without `auth.enabled` a write is accepted if a reader key or the author is a resident.
 #[tokio::test]
 async fn residents_write_by_key_or_by_signature() {
     let [alice, eve] = Keys::some();
@@ -44,7 +44,7 @@ async fn residents_write_by_key_or_by_signature() {
     }
 }
 
-/// A 1059 to a resident is taken from anyone, one to a stranger is not.
+/// A 1059 to a resident is accepted from anyone; a 1059 to a stranger is not.
 #[tokio::test]
 async fn wraps_to_residents_are_taken_from_anyone() {
     let [alice, eve] = Keys::some();
@@ -67,7 +67,7 @@ async fn members_write_to_their_group_and_are_no_residents() {
     bobs.publish(&wrap(&bob).sign()).await.refused("restricted");
 }
 
-/// A 445 to an unlisted group is taken from anyone where those are on.
+/// A 445 to an unlisted group is accepted from anyone while unlisted groups are on.
 #[tokio::test]
 async fn unlisted_groups_are_open_beside_a_whitelist() {
     let alice = Keys::random();
@@ -83,7 +83,7 @@ async fn unlisted_groups_are_open_beside_a_whitelist() {
     off.client(&[&alice]).await.publish(&message(&group).sign()).await.refused("restricted");
 }
 
-/// Where a whitelist is set, the founder of a group must be a resident.
+/// With a whitelist the founder of a group must be a resident.
 #[tokio::test]
 async fn founders_are_residents() {
     let [alice, bob, eve] = Keys::some();

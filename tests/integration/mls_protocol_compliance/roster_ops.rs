@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 4: what each operation of a roster does, and to whom it is refused.
+//! Decisions, "Groups" 4: the effect of each operation of a roster, and the signers that it is refused to.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ async fn bootstrap_founds_a_group_with_one_role() {
     assert_eq!(world.roles("grp_b").await, roles(&[(&alice, Admin), (&bob, Admin)]));
 }
 
-/// `bootstrap` is refused where a record exists.
+/// `bootstrap` is refused if a record exists.
 #[tokio::test]
 async fn bootstrap_is_refused_where_a_record_exists() {
     let world = World::new().await;
@@ -75,7 +75,7 @@ async fn open_bootstrap_lets_anyone_found_and_lead() {
         .refused("restricted");
 }
 
-/// `add` takes keys in with `role`, and never changes who is in already.
+/// `add` adds keys with `role`, and never changes a present member.
 #[tokio::test]
 async fn add_never_changes_a_present_member() {
     let world = World::new().await;
@@ -88,7 +88,7 @@ async fn add_never_changes_a_present_member() {
     assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Member), (&bob, Admin), (&carol, Member)]));
 }
 
-/// `remove` takes out.
+/// `remove` removes members, and passes over keys that are none.
 #[tokio::test]
 async fn remove_takes_out() {
     let world = World::new().await;
@@ -98,7 +98,7 @@ async fn remove_takes_out() {
     assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Member)]));
 }
 
-/// A member may take itself out, alone, and do nothing else.
+/// A member may remove itself alone, and may do nothing else.
 #[tokio::test]
 async fn a_member_may_leave_alone() {
     let world = World::new().await;
@@ -134,10 +134,10 @@ async fn promote_and_demote_change_roles() {
         let reason = world.admin().await.publish(&event).await.refused("invalid").to_owned();
         assert!(reason.contains(&eve.hex()), "{reason}");
     }
-    assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Admin), (&bob, Member)]), "nothing by halves");
+    assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Admin), (&bob, Member)]), "nothing changed");
 }
 
-/// `replace` sets the list: who stays keeps the role, who is new takes `role`.
+/// `replace` sets the list: members that stay keep their role, and new ones take `role`.
 #[tokio::test]
 async fn replace_keeps_the_roles_of_those_who_stay() {
     let world = World::new().await;
@@ -149,7 +149,7 @@ async fn replace_keeps_the_roles_of_those_who_stay() {
     assert_eq!(world.roles("grp_a").await, roles(&[(&alice, Admin), (&bob, Member), (&dave, Admin)]));
 }
 
-/// An operation on a group without a record is told to bootstrap.
+/// An operation on a group without a record is refused, unless it is `bootstrap`.
 #[tokio::test]
 async fn a_group_is_founded_before_it_is_changed() {
     let world = World::new().await;
@@ -174,7 +174,7 @@ async fn group_admins_lead_their_own_group_alone() {
     assert_eq!(world.roles("grp_b").await.len(), 1);
 }
 
-/// After any operation by a group admin the signer is still one; an admin key may do anything.
+/// After any operation by a group admin the signer is still an admin; an admin key may do anything.
 #[tokio::test]
 async fn group_admins_cannot_leave_the_group_without_themselves() {
     let world = World::new().await;
@@ -193,7 +193,7 @@ async fn group_admins_cannot_leave_the_group_without_themselves() {
     alices.publish(&message("grp_a").sign()).await.refused("restricted");
 }
 
-/// An admin key's forced `replace` is taken at any `seq`, and sets it; nobody else's is.
+/// An admin key's forced `replace` is accepted at any `seq`, and sets it; other keys and other operations cannot force.
 #[tokio::test]
 async fn forced_replace_sets_the_seq() {
     let world = World::new().await;
@@ -208,7 +208,7 @@ async fn forced_replace_sets_the_seq() {
     world.change("grp_a", 6, "remove", &[&bob]).await;
 }
 
-/// Where rosters are no source of membership nobody publishes one.
+/// Nobody can publish a roster if rosters are no source of membership.
 #[tokio::test]
 async fn rosters_can_be_off() {
     use nostr_relay::config::MembershipSource;

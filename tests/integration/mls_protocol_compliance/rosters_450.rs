@@ -1,4 +1,4 @@
-//! The specification's section "Roster/Policy Control (Kind 450)": form, order, and who may.
+//! The specification's section "Roster/Policy Control (Kind 450)": form, order, and permission.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::{
 
 const DAY: u64 = 86_400;
 
-/// Exactly one `h`, `seq` and `op`, and at least one `p`.
+/// A roster has exactly one `h`, `seq` and `op`, and at least one `p`.
 #[tokio::test]
 async fn roster_has_one_group_one_seq_one_op_and_keys() {
     let world = World::new().await;
@@ -51,7 +51,7 @@ async fn seq_is_a_plain_decimal() {
     admin.publish(&with_seq("9007199254740991")).await.ok();
 }
 
-/// Strictly rising: a stale one is refused and told the current, a gap is fine.
+/// `seq` must rise: the refusal of a stale one names the current one, and a gap is fine.
 #[tokio::test]
 async fn the_refusal_of_a_stale_seq_names_the_current_one() {
     let world = World::new().await;
@@ -64,11 +64,11 @@ async fn the_refusal_of_a_stale_seq_names_the_current_one() {
         let reason = admin.publish(&stale).await.reason;
         assert_eq!(reason, format!("invalid: roster seq {seq} is not above 42"));
     }
-    assert_eq!(world.roles("grp_a").await.len(), 2, "what is refused changes nothing");
+    assert_eq!(world.roles("grp_a").await.len(), 2, "a refused roster changes nothing");
     world.change("grp_a", 5_000, "remove", &[&bob]).await;
 }
 
-/// A group admin steps at most 1,000 ahead, an admin key as far as it likes.
+/// A group admin may step at most 1,000 ahead, an admin key any number.
 #[tokio::test]
 async fn group_admin_steps_at_most_a_thousand() {
     let world = World::new().await;
@@ -80,7 +80,7 @@ async fn group_admin_steps_at_most_a_thousand() {
     alices.publish(&roster(&alice, "grp_a", 1_002, "add", &[&bob]).sign()).await.ok();
 }
 
-/// Of any number of racers with one `seq`, one wins, and the group is the winner's.
+/// Rosters race with one `seq`: one of them wins, and its change is the group's.
 #[tokio::test]
 async fn one_racer_wins_a_seq() {
     let world = World::new().await;
@@ -120,7 +120,7 @@ async fn same_roster_again_is_a_duplicate() {
     assert!(answers.iter().all(|answer| answer.accepted), "{answers:?}");
 }
 
-/// To anyone who is no admin there one fixed refusal, whatever the group, the `seq` or the `p`.
+/// A reader that is no admin of the group gets one fixed refusal, for every group, `seq` and `p`.
 #[tokio::test]
 async fn strangers_learn_nothing_from_a_refusal() {
     let world = World::new().await;
@@ -140,12 +140,12 @@ async fn strangers_learn_nothing_from_a_refusal() {
     }
     reasons.dedup();
     assert_eq!(reasons.len(), 1, "{reasons:?}");
-    // A member that is no admin is told the same.
+    // A member that is no admin gets the same answer.
     let by_member = roster(&alice, "grp_a", 1, "add", &[&mallory]).sign();
     assert_eq!(world.client(&[&alice]).await.publish(&by_member).await.reason, reasons[0]);
 }
 
-/// The signer must be on the connection, and the roster of another is taken from nobody.
+/// The signer's key must be on the connection: no other reader can publish its roster.
 #[tokio::test]
 async fn roster_needs_its_signer_on_the_connection() {
     let world = World::new().await;
@@ -156,7 +156,7 @@ async fn roster_needs_its_signer_on_the_connection() {
     world.admin().await.publish(&event).await.ok();
 }
 
-/// EventMeta `roster_policy_ttl_days`; the group's state outlives it, and no `seq` is forgotten.
+/// A roster is kept for `roster_policy_ttl_days`; the group's state and its last `seq` outlive it.
 #[tokio::test]
 async fn group_outlives_its_rosters() {
     let world = World::with(|config| config.mls_gateway.roster_policy_ttl_days = 2).await;
@@ -185,7 +185,7 @@ async fn roster_carries_no_expiration() {
     world.admin().await.publish(&event).await.refused("invalid");
 }
 
-/// At most 2,000 `p` tags an event, and 10,000 members a group.
+/// A roster has at most 2,000 `p` tags, and a group at most 10,000 members.
 #[tokio::test]
 async fn rosters_and_groups_are_bounded() {
     let world = World::new().await;
@@ -204,7 +204,7 @@ async fn rosters_and_groups_are_bounded() {
     admin.publish(&of(6, "add", 9_999, 1)).await.ok();
 }
 
-/// The name for people is that of the highest `seq` that has one.
+/// A group's display name is the one of the highest `seq` that has a name.
 #[tokio::test]
 async fn group_is_named_by_the_last_roster_with_a_name() {
     let world = World::new().await;
@@ -218,7 +218,7 @@ async fn group_is_named_by_the_last_roster_with_a_name() {
     assert_eq!(world.record("grp_a").await.display_name, Some((3, "Crew".to_owned())));
 }
 
-/// A roster makes a group that gift wraps founded its own: wraps change it no more.
+/// The first roster makes a group that gift wraps founded a roster group, which wraps no longer change.
 #[tokio::test]
 async fn first_roster_makes_a_wrapped_group_a_roster_group() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Selective delivery: the specification's routing list at the live door, and what a change of members does to it.
+//! Selective delivery: the specification's routing list for live events, and the effect of membership changes on it.
 
 use serde_json::json;
 
@@ -9,8 +9,9 @@ use crate::support::{
     gateway::{capability, key_package, message, noise, request, roster, wrap},
 };
 
-/// All at once for one instance, which has every change of a group at hand. Another one may read a group's state when it
-/// is asked for the first time, and find the change behind the first event made; so there the first goes ahead.
+/// Splits events into those to send first and the rest. A single instance has every change of a group in its cache and
+/// gets all events at once. One of several instances may read a group's state for the first event and find a later
+/// change already made, so there the first event goes ahead.
 fn in_step(events: &[Event]) -> [&[Event]; 2] {
     let (first, rest) = events.split_at(if instances() == 1 { 0 } else { 1 });
     [first, rest]
@@ -26,7 +27,7 @@ async fn live_ids(client: &mut Client) -> Vec<String> {
     client.received("live").await.iter().map(|event| event.id().to_owned()).collect()
 }
 
-/// 443: live to whoever is authenticated.
+/// 443: live to every authenticated reader.
 #[tokio::test]
 async fn key_packages_reach_every_subscriber() {
     let world = World::closed().await;
@@ -37,7 +38,7 @@ async fn key_packages_reach_every_subscriber() {
     assert_eq!(bobs.received("live").await, [event]);
 }
 
-/// 446, 447, 1059: live to the recipient alone, not to the author, nor to an admin key.
+/// 446, 447, 1059: live to the recipient alone, and neither to the author nor to an admin key.
 #[tokio::test]
 async fn recipient_kinds_reach_the_recipient_alone() {
     let world = World::new().await;
@@ -59,7 +60,7 @@ async fn recipient_kinds_reach_the_recipient_alone() {
     }
 }
 
-/// 445: live to the members of the named group, and of no other.
+/// 445: live to the members of the named group, and to no members of other groups.
 #[tokio::test]
 async fn group_messages_reach_members_alone() {
     let world = World::new().await;
@@ -78,7 +79,7 @@ async fn group_messages_reach_members_alone() {
     }
 }
 
-/// 450: live to members and admin keys; who is taken out by a roster does not get it, who is taken in does.
+/// 450: live to members and admin keys. A roster does not reach a member that it removes, and reaches one that it adds.
 #[tokio::test]
 async fn rosters_reach_the_members_that_they_leave() {
     let world = World::new().await;
@@ -92,7 +93,7 @@ async fn rosters_reach_the_members_that_they_leave() {
     let back = roster(&world.admin, "grp_a", 3, "add", &[&carol]).sign();
     for event in [&out, &back] {
         world.admin().await.publish(event).await.ok();
-        // An instance that is behind asks for the state of a group when it gets there, and carol may be in it by then.
+        // An instance that is behind may read the group's state only when carol is already in it.
         world.relay.caught_up().await;
     }
     let both = [out.id().to_owned(), back.id().to_owned()];
@@ -102,7 +103,7 @@ async fn rosters_reach_the_members_that_they_leave() {
     bobs.expect_nothing().await;
 }
 
-/// A removal is in force before the next message, on a subscription opened long before.
+/// A removal applies before the next message, on a subscription opened long before.
 #[tokio::test]
 async fn removed_member_gets_no_later_message() {
     let world = World::new().await;
@@ -110,7 +111,7 @@ async fn removed_member_gets_no_later_message() {
     world.group("grp_a", &[&alice, &bob]).await;
     let mut bobs = listen(&world, &[&bob], 445).await;
     let mut alices = world.client(&[&alice, &world.admin]).await;
-    // Sent without a pause, so that all may stand in one batch: what counts is the order of the log.
+    // Sent without a pause, the events may form one batch, and the order of the log decides.
     let events = [
         message("grp_a").content("one").sign(),
         roster(&world.admin, "grp_a", 2, "remove", &[&bob]).sign(),
@@ -127,7 +128,7 @@ async fn removed_member_gets_no_later_message() {
     bobs.publish(&message("grp_a").sign()).await.refused("restricted");
 }
 
-/// Who is taken in gets the next message on a subscription that was open before.
+/// An added member gets the next message on a subscription that was open before.
 #[tokio::test]
 async fn added_member_gets_the_next_message() {
     let world = World::new().await;
@@ -149,7 +150,8 @@ async fn added_member_gets_the_next_message() {
     assert_eq!(bobs.received("live").await, events[2..]);
 }
 
-/// Present members read the whole archive of their group, former members nothing, and who returns reads all again.
+/// Present members read the whole archive of their group, former members nothing, and members that return all of it
+/// again.
 #[tokio::test]
 async fn members_read_the_whole_archive_and_former_members_nothing() {
     let world = World::new().await;
@@ -168,7 +170,7 @@ async fn members_read_the_whole_archive_and_former_members_nothing() {
     assert_eq!(shown(&mut bobs, filter).await, Ok(ids(&[&first])));
 }
 
-/// An unlisted group that becomes managed shows its old messages to members only, on subscriptions too.
+/// An unlisted group that becomes managed shows its old messages to members only, on open subscriptions too.
 #[tokio::test]
 async fn unlisted_group_that_becomes_managed_shuts() {
     let world = World::new().await;
@@ -192,7 +194,7 @@ async fn unlisted_group_that_becomes_managed_shuts() {
     assert_eq!(shown(&mut world.client(&[&alice]).await, filter).await, Ok(ids(&[&old, &new])));
 }
 
-/// A key that is proven after the REQ counts on the subscription that is open.
+/// A key that is authenticated after the REQ counts for the open subscription.
 #[tokio::test]
 async fn a_later_key_counts_on_an_open_subscription() {
     let world = World::new().await;
@@ -204,7 +206,7 @@ async fn a_later_key_counts_on_an_open_subscription() {
     assert_eq!(client.received("live").await, [event]);
 }
 
-/// A subscription shows first what is stored and then what comes, each once, whatever is published meanwhile.
+/// A subscription gives the stored events and then the live ones, each once, even while others publish.
 #[tokio::test]
 async fn nothing_falls_between_stored_and_live() {
     let world = World::new().await;

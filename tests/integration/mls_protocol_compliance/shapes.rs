@@ -1,4 +1,4 @@
-//! Decisions, "Shape": which tags a kind carries, and what a group id and a public key look like.
+//! Decisions, "Shape": the tags that each kind carries, and the form of group ids and public keys.
 
 use serde_json::json;
 
@@ -111,7 +111,8 @@ async fn group_ids_are_compared_byte_for_byte() {
     assert_eq!(shown(&mut world.client(&[&bob]).await, json!({"#h": ["grp_a"]})).await, Ok(vec![]));
 }
 
-/// Times in tags are Unix seconds: milliseconds are refused, with that said, and what is no number too.
+/// Times in tags are Unix seconds: milliseconds are refused with a reason that says so, and other texts are refused
+/// too.
 #[tokio::test]
 async fn milliseconds_are_refused_as_such() {
     let world = World::new().await;

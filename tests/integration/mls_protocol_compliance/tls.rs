@@ -19,7 +19,7 @@ use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::support::{Keys, TestRelay, parse};
 
-/// A relay with a certificate made for it, which clients can hold it to.
+/// Starts a relay with a new certificate, which clients verify.
 async fn relay() -> (TestRelay, CertificateDer<'static>, tempfile::TempDir) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
@@ -80,7 +80,7 @@ async fn the_relay_speaks_tls() {
     }
 }
 
-/// Who speaks no TLS is not served, and holds up nobody.
+/// A client that speaks no TLS is not served, and delays no other client.
 #[tokio::test]
 async fn plain_text_is_not_served() {
     let (relay, cert, _directory) = relay().await;

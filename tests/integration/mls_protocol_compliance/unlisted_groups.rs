@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 5 and 6: managed is for ever, and an unlisted group's id is its own capability.
+//! Decisions, "Groups" 5 and 6: a managed group stays managed, and an unlisted group's id is its own capability.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{
     gateway::{capability, message, roster, welcome},
 };
 
-/// Anyone who may write publishes; whoever names the `h` reads, without AUTH.
+/// Anyone who may write can publish to an unlisted group, and a filter that names the `h` reads it without AUTH.
 #[tokio::test]
 async fn whoever_names_the_id_reads_and_writes() {
     let world = World::new().await;
@@ -22,7 +22,7 @@ async fn whoever_names_the_id_reads_and_writes() {
     }
 }
 
-/// Only the whole id opens it, or the event's own id: no other condition does, at any door.
+/// Only the whole `h`, or the event's own id, opens an unlisted group; no other condition does, at any door.
 #[tokio::test]
 async fn nothing_but_the_id_opens_an_unlisted_group() {
     let world = World::new().await;
@@ -49,7 +49,7 @@ async fn nothing_but_the_id_opens_an_unlisted_group() {
     assert_eq!(shown(&mut world.client(&[]).await, json!({"ids": [event.id()]})).await, Ok(ids(&[&event])));
 }
 
-/// The same at the live door.
+/// Live delivery opens an unlisted group to the same filters.
 #[tokio::test]
 async fn live_shows_unlisted_messages_to_who_names_the_id() {
     let world = World::new().await;
@@ -69,7 +69,7 @@ async fn live_shows_unlisted_messages_to_who_names_the_id() {
     client.expect_nothing().await;
 }
 
-/// Off with `auth.enabled`, unless switched on: then any reader with keys may name the id.
+/// Unlisted groups are off in a closed relay; switched on, they open to any reader with keys that names the id.
 #[tokio::test]
 async fn unlisted_groups_can_be_off() {
     let group = capability();
@@ -84,7 +84,7 @@ async fn unlisted_groups_can_be_off() {
     );
 }
 
-/// Any other `h` that is not managed is refused in the words of a non-member; a 445 never makes a group.
+/// A 445 to any other `h` that is not managed is refused in the words for a non-member, and never makes a group.
 #[tokio::test]
 async fn named_ids_that_are_not_managed_are_refused_like_strangers() {
     let world = World::new().await;
@@ -100,7 +100,7 @@ async fn named_ids_that_are_not_managed_are_refused_like_strangers() {
     assert_eq!(world.client(&[]).await.publish(&message("grp_none").sign()).await.reason, anonymous);
 }
 
-/// Nobody takes an unlisted group over by listing it: only an admin key's forced roster makes it managed.
+/// Nobody takes over an unlisted group by listing it: only an admin key's forced roster makes it managed.
 #[tokio::test]
 async fn only_a_forced_roster_takes_an_unlisted_group_over() {
     let world = World::with(|config| config.mls_gateway.open_bootstrap = true).await;
@@ -118,7 +118,7 @@ async fn only_a_forced_roster_takes_an_unlisted_group_over() {
     assert!(world.state(&group).await.is_managed());
 }
 
-/// An `h` that carried messages is marked though they were never stored.
+/// An `h` that carried messages is marked even if they were never stored.
 #[tokio::test]
 async fn unstored_messages_mark_the_group_too() {
     let world = World::with(|config| config.mls_gateway.enable_message_archive = false).await;
@@ -128,7 +128,7 @@ async fn unstored_messages_mark_the_group_too() {
     world.admin().await.publish(&event).await.refused("invalid");
 }
 
-/// Managed is for ever: not when its last member goes, nor when sources change, nor when its events have expired.
+/// A group stays managed when its last member is removed, when sources change, and when its events have expired.
 #[tokio::test]
 async fn managed_is_for_ever() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -24,7 +24,7 @@ async fn first_wrap_founds_the_group() {
     world.client(&[&bob]).await.publish(&message("grp_a").sign()).await.ok();
 }
 
-/// The author founds the group when it is authenticated, whichever key came first.
+/// An authenticated author founds the group, even if another key of the connection came first.
 #[tokio::test]
 async fn an_authenticated_author_is_the_founder() {
     let world = World::new().await;
@@ -52,7 +52,7 @@ async fn members_add_by_wraps_and_strangers_do_not() {
     world.client(&[&eve]).await.publish(&message("grp_a").sign()).await.refused("restricted");
 }
 
-/// An anonymous publisher founds nothing, and nobody founds by wrapping to themselves.
+/// An anonymous publisher founds nothing, and no key founds a group by a wrap to itself.
 #[tokio::test]
 async fn nobody_founds_anonymously_or_for_themselves() {
     let world = World::new().await;
@@ -65,7 +65,7 @@ async fn nobody_founds_anonymously_or_for_themselves() {
     }
 }
 
-/// A 64-hex `h` is never founded by a wrap while unlisted groups are on, and is where they are off.
+/// A wrap founds no 64-hex `h` while unlisted groups are on, and does when they are off.
 #[tokio::test]
 async fn wraps_never_found_an_unlisted_id() {
     let [alice, bob] = Keys::some();
@@ -97,7 +97,7 @@ async fn a_key_founds_twenty_groups_a_day() {
     assert!(world.state("grp_21").await.is_managed());
 }
 
-/// A roster decides alone: wraps do not change its group.
+/// A group that has a roster is not changed by wraps.
 #[tokio::test]
 async fn wraps_do_not_change_a_roster_group() {
     let world = World::new().await;
@@ -107,7 +107,7 @@ async fn wraps_do_not_change_a_roster_group() {
     assert_eq!(world.roles("grp_a").await.len(), 1);
 }
 
-/// Where wraps are no source of membership they found and add nothing.
+/// Wraps found nothing and add nobody if they are no source of membership.
 #[tokio::test]
 async fn wraps_can_be_off() {
     let world = World::with(|config| config.mls_gateway.membership_sources = vec![MembershipSource::Roster]).await;
@@ -116,7 +116,7 @@ async fn wraps_can_be_off() {
     assert!(!world.state("grp_a").await.is_managed());
 }
 
-/// The founder is a group admin: its rosters are taken.
+/// The founder is a group admin, whose rosters are accepted.
 #[tokio::test]
 async fn founder_may_change_the_roster() {
     let world = World::new().await;
@@ -133,7 +133,7 @@ async fn founder_may_change_the_roster() {
     assert_eq!(world.roles("grp_a").await.len(), 1);
 }
 
-/// Racing wraps of strangers found one group, with one admin.
+/// Wraps of strangers race and found one group, with one admin.
 #[tokio::test]
 async fn one_racer_founds() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! NIP-44, version 2: what a gift wrap is sealed with.
+//! NIP-44, version 2: the encryption of gift wraps and their seals.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chacha20::{
@@ -33,7 +33,7 @@ fn encrypt_with(from: &Keypair, to: &PublicKey, text: &str, nonce: [u8; NONCE_BY
     BASE64_STANDARD.encode([&[VERSION][..], &nonce, &padded, &mac].concat())
 }
 
-/// Decrypts what `from` encrypted for `by`; `None` for anything else.
+/// Decrypts a payload that `from` encrypted for `by`; `None` for any other payload.
 pub fn decrypt(by: &Keypair, from: &PublicKey, payload: &str) -> Option<String> {
     let bytes = BASE64_STANDARD.decode(payload).ok()?;
     let (version, rest) = bytes.split_first()?;
@@ -94,7 +94,7 @@ fn padded_bytes(length: usize) -> usize {
     length.div_ceil(chunk) * chunk
 }
 
-/// The first of the vectors that NIP-44 names, for the keys 1 and 2, and the lengths that nostr-tools pads to.
+/// Compares with the first vector that NIP-44 names, for the keys 1 and 2, and with the padded lengths of nostr-tools.
 #[test]
 fn it_is_nip_44() {
     let pair = |n: u8| {
@@ -105,7 +105,8 @@ fn it_is_nip_44() {
     let public = |pair: &Keypair| nostr_protocol::testing::public_key(pair);
     let mut nonce = [0; 32];
     nonce[31] = 1;
-    let payload = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABee0G5VSK0/9YypIObAtDKfYEAjD35uVkHyB0F4DwrcNaCXlCWZKaArsGrY6M9wnuTMxWfp1RTN9Xga8no+kF5Vsb";
+    let payload = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABee0G5VSK0/9YypIObAtDKfYEAjD35uVkHyB0F4DwrcNaCXlCWZKa\
+                   ArsGrY6M9wnuTMxWfp1RTN9Xga8no+kF5Vsb";
     assert_eq!(encrypt_with(&pair(1), &public(&pair(2)), "a", nonce), payload);
     assert_eq!(decrypt(&pair(2), &public(&pair(1)), payload).as_deref(), Some("a"));
     assert_eq!(decrypt(&pair(3), &public(&pair(1)), payload), None, "another key opens nothing");

@@ -1,7 +1,7 @@
-//! A person's own side: openmls, and events in the specification's shapes.
+//! One person's side of the conversation: openmls, and events in the specification's shapes.
 //!
-//! The credential's identity is the Nostr key. A group message and a gift wrap are signed by a key made for that event,
-//! as MLS clients do.
+//! The credential's identity is the Nostr key. As MLS clients do, a person signs each group message and each gift wrap
+//! with a new key.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use nostr_protocol::hex::to_hex;
@@ -37,25 +37,25 @@ struct Group {
     mls: MlsGroup,
 }
 
-/// What a group message turned out to be.
+/// Content of a group message after decryption.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Words of a member.
+    /// A member's text.
     Said {
         /// The Nostr key that the sender's credential names.
         by: String,
-        /// The words.
+        /// The text.
         text: String,
     },
-    /// A commit, which is applied.
+    /// A commit, which has been applied.
     Commit,
 }
 
-/// A commit that takes people in, and what each of them gets.
+/// A commit that adds people, and a Welcome for each of them.
 pub struct Invitation {
-    /// The 445.
+    /// The 445 that holds the commit.
     pub commit: Event,
-    /// The 1059s, in the order of the invited.
+    /// The 1059s that hold the Welcomes, in the order of the invited people.
     pub welcomes: Vec<Event>,
 }
 
@@ -92,14 +92,14 @@ impl Person {
             .sign()
     }
 
-    /// Founds an MLS group of one, which has the `h` `id` on Nostr.
+    /// Founds an MLS group with this person as its only member; `id` is the group's `h` on Nostr.
     pub fn found(&mut self, id: &str) {
         let config = MlsGroupCreateConfig::builder().ciphersuite(CIPHERSUITE).use_ratchet_tree_extension(true).build();
         let mls = MlsGroup::new(&self.provider, &self.signer, &config, self.credential()).expect("a group");
         self.group = Some(Group { id: id.to_owned(), mls });
     }
 
-    /// Takes in the owners of these 443s. The commit stands from [`Self::merge`] on.
+    /// Adds the owners of these 443s. The commit takes effect with [`Self::merge`].
     pub fn invite(&mut self, packages: &[Event]) -> Invitation {
         let wanted: Vec<KeyPackage> = packages.iter().map(|event| self.read_key_package(event)).collect();
         let group = self.group.as_mut().expect("a member of a group");
@@ -108,7 +108,7 @@ impl Person {
         Invitation { commit: self.group_message(&commit), welcomes }
     }
 
-    /// Takes a member out. The commit stands from [`Self::merge`] on.
+    /// Removes a member. The commit takes effect with [`Self::merge`].
     pub fn expel(&mut self, member: &Keys) -> Event {
         let group = self.group.as_mut().expect("a member of a group");
         let identity = member.public().as_bytes().to_vec();
@@ -117,20 +117,20 @@ impl Person {
         self.group_message(&commit)
     }
 
-    /// The last commit of one's own was taken by the relay: it stands.
+    /// Applies this person's last commit, once the relay has accepted it.
     pub fn merge(&mut self) {
         let group = self.group.as_mut().expect("a member of a group");
         group.mls.merge_pending_commit(&self.provider).expect("the commit is merged");
     }
 
-    /// A 445 with these words.
+    /// A 445 with this text.
     pub fn say(&mut self, text: &str) -> Event {
         let group = self.group.as_mut().expect("a member of a group");
         let message = group.mls.create_message(&self.provider, &self.signer, text.as_bytes()).expect("a message");
         self.group_message(&message)
     }
 
-    /// Joins by a 1059.
+    /// Joins a group by a 1059.
     pub fn join(&mut self, wrap: &Event) {
         let rumor = self.unwrap(wrap);
         assert_eq!(rumor["kind"], 444);
@@ -143,10 +143,10 @@ impl Person {
         self.group = Some(Group { id, mls });
     }
 
-    /// Reads a 445 of somebody else.
+    /// Decrypts a 445 of another member.
     ///
     /// # Errors
-    /// When this client cannot read it, as what was sent before it joined.
+    /// This client cannot decrypt it, for example because it was sent before the client joined.
     pub fn hear(&mut self, event: &Event) -> Result<Heard, String> {
         let group = self.group.as_mut().expect("a member of a group");
         assert_eq!(tag(event, "h").as_deref(), Some(group.id.as_str()), "a message of another group");
@@ -171,7 +171,7 @@ impl Person {
         self.group.as_ref().is_some_and(|group| group.mls.is_active())
     }
 
-    /// The epoch of one's own state.
+    /// The epoch of this person's own state.
     pub fn epoch(&self) -> u64 {
         self.group.as_ref().expect("a member of a group").mls.epoch().as_u64()
     }
@@ -191,7 +191,7 @@ impl Person {
             .sign()
     }
 
-    /// A Welcome as a 444 in a seal in a 1059 (NIP-59), for the owner of a KeyPackage.
+    /// Wraps a Welcome as a 444 in a seal in a 1059 (NIP-59), for the owner of a KeyPackage.
     fn wrap(&self, welcome: &MlsMessageOut, package: &Event) -> Event {
         let group = self.group.as_ref().expect("a member of a group");
         let owner = public_key(package);
@@ -217,7 +217,7 @@ impl Person {
         let seal = Event(open(wrap));
         assert_eq!(seal.kind(), 13);
         let rumor = open(&seal);
-        assert_eq!(rumor["pubkey"], seal.0["pubkey"], "the seal's signer is who speaks");
+        assert_eq!(rumor["pubkey"], seal.0["pubkey"], "the seal's signer is the rumor's author");
         rumor
     }
 }

@@ -1,5 +1,5 @@
-//! SIGKILL of a relay, of PostgreSQL, of Redis, and a cut of the way to Firestore, while notes are written: ten rounds
-//! each.
+//! SIGKILL of a relay, of PostgreSQL and of Redis, and a cut connection to Firestore, while clients publish notes: ten
+//! rounds each.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
 
 const ROUNDS: usize = 10;
 const PUBLISHERS: usize = 4;
-/// Events that are acknowledged in each round before something dies, and after it is back.
+/// Events that are acknowledged in each round before the disturbance, and again after it.
 const EVENTS_MIN: usize = 40;
 const TOPIC: &str = "kept";
 
@@ -30,7 +30,8 @@ async fn reaches(count: &AtomicUsize, wanted: usize) {
     }
 }
 
-/// Writes and reads while `disturb` does its worst in each round.
+/// Publishes and reads while `disturb` runs once in each round. Returns for each publisher the number of answers that
+/// asked to try again and the number of connections that broke.
 async fn survive(cluster: &mut Cluster, stays: usize, mut disturb: impl FnMut(&mut Cluster)) -> Vec<(usize, usize)> {
     let urls: Vec<String> = (0..cluster.processes.len()).map(|n| cluster.url(n)).collect();
     let mut subscribers = [Subscriber::new(&urls[stays], TOPIC).await, Subscriber::new(&urls[stays], TOPIC).await];

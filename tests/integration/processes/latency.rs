@@ -1,4 +1,4 @@
-//! How long a message takes from one relay to a subscriber of another: shown, and no test of speed.
+//! Time that a message takes from one relay to a subscriber of another: printed, not judged.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Publishers that do not give up, and subscribers that keep count.
+//! Publishers that retry until each event is acknowledged, and subscribers that record every id.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,24 +14,25 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::support::{Client, Event, Keys};
 
-/// Longest wait for something that must come at last.
+/// Longest wait for an event that must come.
 const WAIT: Duration = Duration::from_secs(40);
-/// Longest wait for one answer, before the publisher tries elsewhere.
+/// Longest wait for one answer before the publisher tries another relay.
 const ANSWER: Duration = Duration::from_secs(12);
 const UNAVAILABLE: &str = "error: storage unavailable, try again";
 
-/// What a publisher did.
+/// Record of a publisher.
 #[derive(Default)]
 pub(super) struct Published {
     /// Ids in the order in which they were acknowledged.
     pub(super) acknowledged: Vec<String>,
-    /// Answers that asked to try again.
+    /// Number of answers that asked to try again.
     pub(super) put_off: usize,
-    /// Connections that broke.
+    /// Number of connections that broke.
     pub(super) broken: usize,
 }
 
-/// Publishes notes one after the other, each until it is acknowledged, at whichever of `urls` takes it, until `stop`.
+/// Publishes notes one after the other until `stop`. Repeats each until it is acknowledged, and moves to the next of
+/// `urls` when a connection breaks.
 pub(super) fn publish(
     urls: Vec<String>,
     topic: String,
@@ -49,7 +50,7 @@ pub(super) fn publish(
             let event = author.event(1).tag(["t", &topic]).content(format!("{n}")).sign();
             let until = Instant::now() + WAIT;
             loop {
-                assert!(Instant::now() < until, "an event is taken by nobody");
+                assert!(Instant::now() < until, "no relay accepts an event");
                 let Some(open) = &mut client else {
                     let url = &urls[at % urls.len()];
                     at += 1;
@@ -81,7 +82,7 @@ pub(super) fn publish(
     })
 }
 
-/// The answer to an event; `None` where the connection breaks.
+/// The answer to an event; `None` if the connection breaks.
 async fn answer(client: &mut Client, event: &Event) -> Option<(bool, String)> {
     client.try_send(&json!(["EVENT", event.0])).await?;
     loop {
@@ -92,7 +93,7 @@ async fn answer(client: &mut Client, event: &Event) -> Option<(bool, String)> {
     }
 }
 
-/// A subscriber that stays: every id, in the order in which it came.
+/// A subscriber that stays connected and records every id in the order of arrival.
 pub(super) struct Subscriber {
     client: Client,
     pub(super) ids: Vec<String>,
@@ -124,8 +125,8 @@ impl Subscriber {
     }
 }
 
-/// What must hold at the end: each subscriber saw all that was acknowledged, once, what each publisher sent in its order;
-/// and whoever asks now is given each once.
+/// Checks that each subscriber saw every acknowledged event once, with the events of each publisher in their order, and
+/// that a later query returns each event once.
 pub(super) async fn check(publishers: Vec<Published>, subscribers: &mut [Subscriber], url: &str, topic: &str) {
     let acknowledged: BTreeSet<String> = publishers.iter().flat_map(|it| it.acknowledged.iter().cloned()).collect();
     assert!(!acknowledged.is_empty());
@@ -135,7 +136,7 @@ pub(super) async fn check(publishers: Vec<Published>, subscribers: &mut [Subscri
         assert_eq!(places.len(), subscriber.ids.len(), "nothing comes twice");
         for publisher in &publishers {
             let order: Vec<usize> = publisher.acknowledged.iter().map(|id| places[id]).collect();
-            assert!(order.is_sorted(), "what one publisher sent comes in its order");
+            assert!(order.is_sorted(), "the events of one publisher come in their order");
         }
     }
     let mut client = Client::open(url, &[]).await.expect("it connects");

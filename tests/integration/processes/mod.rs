@@ -1,7 +1,7 @@
-//! Relays as processes of their own over one database: what they do to each other, and what is left when one of them, or
-//! what they stand on, dies.
+//! Relays as processes over one database: their effects on each other, and the state after one of them, or the
+//! database, has died.
 //!
-//! The database is PostgreSQL's, or Firestore's where `RNOSTR_TEST_BACKEND` says so.
+//! The database is PostgreSQL, or Firestore if `RNOSTR_TEST_BACKEND` says so.
 
 mod death;
 mod latency;
@@ -27,17 +27,17 @@ fn gateway(line: impl Into<String>) -> Setting {
     (GATEWAY, line.into())
 }
 
-/// What relays need to know of the database that they share.
+/// Settings by which relays reach the database that they share.
 struct StoreConfig {
     settings: Vec<Setting>,
-    /// Their environment, as `NAME=value`.
+    /// Environment of the relays, as `NAME=value`.
     variables: Vec<String>,
-    /// Taken away at the end.
+    /// Drops the database with this value.
     _database: Option<Database>,
 }
 
 impl StoreConfig {
-    /// A database of its own; `None` where there is no engine, and none is asked for.
+    /// A new database; `None` if the engine is missing and the tests may run without it.
     fn new() -> Option<Self> {
         if is_firestore() {
             services::require(services::FirestoreEmulator::shared_available())?;
@@ -73,7 +73,7 @@ impl StoreConfig {
         self
     }
 
-    /// Relays that wake each other over Redis.
+    /// Makes the relays notify each other over Redis.
     fn with_redis(self, url: &str) -> Self {
         self.with([gateway("wake = \"redis\""), gateway(format!("redis_url = \"{url}\""))])
     }
@@ -87,12 +87,12 @@ fn is_firestore() -> bool {
 struct Cluster {
     store: StoreConfig,
     directories: Vec<TempDir>,
-    /// `None` while it is dead.
+    /// `None` while the process is dead.
     processes: Vec<Option<Process>>,
 }
 
 impl Cluster {
-    /// So many relays.
+    /// Starts `count` relays.
     fn start(count: usize, store: StoreConfig) -> Self {
         let mut cluster = Self { store, directories: Vec::new(), processes: Vec::new() };
         for n in 0..count {
@@ -103,7 +103,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a dead one, on this port; 0 takes a free one.
+    /// Starts a dead relay on this port; 0 takes a free port.
     fn revive(&mut self, n: usize, port: u16) {
         let port = format!("port = {port}");
         let mut lines: Vec<Line<'_>> =
@@ -115,7 +115,7 @@ impl Cluster {
         self.processes[n] = Some(process);
     }
 
-    /// SIGKILL; the port on which it was.
+    /// Kills a relay by SIGKILL and returns its port.
     fn kill(&mut self, n: usize) -> u16 {
         let process = self.processes[n].take().expect("it lives");
         let port = process.address.port();
@@ -128,7 +128,7 @@ impl Cluster {
     }
 }
 
-/// A database of the server that all tests share, taken away at the end.
+/// A database of the server that all tests share; it is dropped with the value.
 struct Database(String);
 
 impl Drop for Database {

@@ -1,4 +1,4 @@
-//! A removal through one relay silences the others, in the order of the log.
+//! A removal through one relay applies on the others, in the order of the log.
 
 use std::collections::HashSet;
 
@@ -21,9 +21,9 @@ async fn client(url: &str, keys: &Keys) -> Client {
     client
 }
 
-/// Bob is connected to a third relay. In each round he is taken in, messages are sent through the second while he is
-/// taken out through the first, and he must have got nothing that lies behind his removal in the log; what he got must be
-/// what lies between his coming and his going.
+/// Bob is connected to the third relay. In each round he is added; then alice sends messages through the second relay
+/// while he is removed through the first. He must get no message that follows his removal in the log, and no message
+/// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_elsewhere_holds_for_the_next_message_two_hundred_times() {
     let Some(store) = StoreConfig::new() else { return };
@@ -36,10 +36,10 @@ async fn a_removal_elsewhere_holds_for_the_next_message_two_hundred_times() {
     let mut watcher = client(&cluster.url(3), &admin).await;
     admins.publish(&roster(&admin, GROUP, 1, "bootstrap", &[&admin, &alice]).sign()).await.ok();
     bobs.req_now("live", &[json!({"kinds": [445]})]).await.expect("it is served");
-    // The log as another instance delivers it: rosters and messages in one subscription.
+    // The watcher's subscription shows the log as a fourth instance delivers it: rosters and messages together.
     watcher.req_now("log", &[json!({"kinds": [445, 450], "#h": [GROUP]})]).await.expect("it is served");
-    // What the log says lay before a removal. A live event may come behind an answer that was asked for after it, so what
-    // earlier rounds allowed is allowed; what lay behind a removal never is.
+    // Ids of the messages that precede a removal in the log. A live event may arrive after the answer to a later
+    // request, so a message that an earlier round allowed stays allowed; a message that follows a removal never is.
     let mut before = Vec::new();
     let mut seen = HashSet::new();
     for round in 0..ROUNDS as u64 {
@@ -65,13 +65,13 @@ async fn a_removal_elsewhere_holds_for_the_next_message_two_hundred_times() {
                 before.push(event.id().to_owned());
             }
         }
-        assert!(!open, "the removal lies before what was sent after it");
-        // Bob's own relay has passed the last message when it answers him from the archive, and shows him nothing.
+        assert!(!open, "the removal precedes a message sent after it");
+        // When bob's relay answers from the archive it has processed the last message, and it returns nothing to him.
         assert_eq!(bobs.req_now("now", &[json!({"kinds": [445], "#h": [GROUP]})]).await, Ok(vec![]), "round {round}");
         bobs.send(&json!(["CLOSE", "now"])).await;
         let got: Vec<String> = bobs.received("live").await.iter().map(|event| event.id().to_owned()).collect();
         let behind: Vec<&String> = got.iter().filter(|id| !before.contains(id)).collect();
         assert!(behind.is_empty(), "round {round}: {behind:?} of {got:?} lay behind a removal");
-        assert!(got.into_iter().all(|id| seen.insert(id)), "round {round}: each comes once");
+        assert!(got.into_iter().all(|id| seen.insert(id)), "round {round}: each message comes once");
     }
 }

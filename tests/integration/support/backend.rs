@@ -1,7 +1,8 @@
-//! Which store the suites run over, and as how many instances: what the environment says.
+//! The store that the suites run over, and the number of instances, as the environment says.
 //!
 //! `RNOSTR_TEST_BACKEND` is `embedded` (the default), `memory` (one store in memory that several instances share),
-//! `postgres` or `firestore`; `RNOSTR_TEST_INSTANCES` is how many relays share it, with each client on the next one.
+//! `postgres` or `firestore`. `RNOSTR_TEST_INSTANCES` is the number of relays that share the store; each new client
+//! connects to the next relay in turn.
 
 use std::{any::Any, path::Path, sync::Arc};
 
@@ -17,10 +18,10 @@ use super::shared::Shared;
 
 /// Address space of a test's embedded store.
 pub const MAP_BYTES_MAX: u64 = 1 << 30;
-/// Connections of one instance: all tests of a machine share one server.
+/// Connections of one instance to the database: all tests of a machine share one server.
 const CONNECTIONS_MAX: usize = 3;
 
-/// A store for each instance, and whatever must live as long as they do.
+/// A store for each instance, and the values that must live as long as they do.
 pub struct Stores {
     pub stores: Vec<Arc<dyn Store>>,
     pub keep: Box<dyn Any + Send + Sync>,
@@ -30,17 +31,17 @@ fn variable(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
-/// The name of the store.
+/// Name of the store.
 pub fn name() -> String {
     variable("RNOSTR_TEST_BACKEND", "embedded")
 }
 
-/// How many relays share a store.
+/// Number of relays that share a store.
 pub fn instances() -> usize {
     variable("RNOSTR_TEST_INSTANCES", "1").parse().expect("RNOSTR_TEST_INSTANCES is a number")
 }
 
-/// Empty stores.
+/// Opens an empty store for each instance.
 pub async fn stores() -> Stores {
     match name().as_str() {
         "embedded" => {
@@ -69,7 +70,7 @@ pub async fn stores() -> Stores {
             let emulator = services::FirestoreEmulator::shared();
             let mut options = Options::new(&emulator.project());
             options.emulator_host = Some(emulator.host());
-            // Tests count as soon as they have changed something.
+            // The store caches its counts by default, and tests compare counts right after a change.
             options.stats_secs = 0;
             let mut stores: Vec<Arc<dyn Store>> = Vec::new();
             for _ in 0..instances() {
@@ -87,14 +88,14 @@ pub fn embedded(directory: &Path) -> Arc<Embedded> {
     Arc::new(Embedded::open(directory, options).expect("the store opens"))
 }
 
-/// A directory in memory where the machine has one: what is durable is not what these tests ask.
+/// A directory in memory if the machine has one: these tests do not depend on durability.
 fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.or_else(|_| tempfile::tempdir()).expect("a directory")
 }
 
-/// A database, taken away at the end.
+/// A database that is dropped with the value.
 struct Database(String);
 
 impl Drop for Database {

@@ -24,23 +24,23 @@ use super::{
 /// The relay's answer to an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The third element of `OK`.
+    /// Third element of `OK`.
     pub accepted: bool,
-    /// The fourth.
+    /// Fourth element of `OK`.
     pub reason: String,
 }
 
 impl Answer {
-    /// Panics unless the event was taken.
+    /// Panics unless the event was accepted.
     #[track_caller]
     pub fn ok(&self) {
         assert!(self.accepted, "refused: {}", self.reason);
     }
 
-    /// Panics unless the event was refused with this word; gives the reason.
+    /// Panics unless the event was refused with this word. Returns the reason.
     #[track_caller]
     pub fn refused(&self, word: &str) -> &str {
-        assert!(!self.accepted, "taken, and not refused as {word}");
+        assert!(!self.accepted, "accepted, and not refused as {word}");
         assert!(self.reason.starts_with(&format!("{word}: ")), "{word} expected: {}", self.reason);
         &self.reason
     }
@@ -52,9 +52,9 @@ pub struct Client {
     /// The challenge that the relay sent at the start.
     pub challenge: String,
     url: String,
-    /// Of all instances.
+    /// The parts of all instances.
     apps: Vec<Weak<App>>,
-    /// Frames that came while something else was waited for.
+    /// Frames that arrived while the client waited for another one.
     waiting: VecDeque<Value>,
     sentinels: u64,
 }
@@ -65,7 +65,7 @@ impl Client {
         Self::connect_with(relay, &[]).await
     }
 
-    /// Connects with further headers.
+    /// Connects with additional headers.
     pub async fn connect_with(relay: &TestRelay, headers: &[(&'static str, &str)]) -> Self {
         let mut client = Self::open(&relay.next_url(), headers).await.expect("the relay upgrades the connection");
         client.apps = relay.apps().map(Arc::downgrade).collect();
@@ -75,9 +75,9 @@ impl Client {
     /// Connects to a relay that need not be in this process.
     ///
     /// # Errors
-    /// When the relay does not upgrade the connection.
+    /// The relay does not upgrade the connection.
     pub async fn open(url: &str, headers: &[(&'static str, &str)]) -> Result<Self, Error> {
-        // Without Nagle: two small messages in a row would wait for the first one's acknowledgement.
+        // Nagle's algorithm is off: the second of two small messages would wait until the first is acknowledged.
         let (socket, _) = connect_async_with_config(request(url, headers), None, true).await?;
         let mut client = Self {
             socket,
@@ -94,7 +94,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Connects and authenticates these keys.
+    /// Connects and authenticates with these keys.
     pub async fn of(relay: &TestRelay, keys: &[&Keys]) -> Self {
         let mut client = Self::connect(relay).await;
         for keys in keys {
@@ -103,12 +103,12 @@ impl Client {
         client
     }
 
-    /// Calls the relay by this URL from now on, as clients behind a proxy do.
+    /// Names the relay by this URL from now on, as clients behind a proxy do.
     pub fn name_relay(&mut self, url: &str) {
         url.clone_into(&mut self.url);
     }
 
-    /// The event that proves `keys` to this connection.
+    /// Builds the event that proves `keys` to this connection.
     pub fn auth_event(&self, keys: &Keys) -> Event {
         let draft = keys.event(22242).tag(["relay", &self.url]).tag(["challenge", &self.challenge]);
         match self.apps.first().and_then(Weak::upgrade) {
@@ -135,7 +135,7 @@ impl Client {
         self.answer(event.id()).await
     }
 
-    /// Publishes events without waiting in between; the answers are in their order.
+    /// Publishes events without waiting in between; the answers come back in the order of the events.
     pub async fn publish_all(&mut self, events: &[Event]) -> Vec<Answer> {
         for event in events {
             self.socket.feed(Message::text(json!(["EVENT", event.0]).to_string())).await.expect("a message is sent");
@@ -157,14 +157,14 @@ impl Client {
         }
     }
 
-    /// Subscribes; what is stored, in the order in which it came, or the reason of `CLOSED`. Everything committed before
-    /// is in it.
+    /// Waits until all that is committed is delivered, then subscribes. Returns the stored events in the order of their
+    /// arrival, or the reason of `CLOSED`.
     pub async fn req(&mut self, sub: &str, filters: &[Value]) -> Result<Vec<Event>, String> {
         self.caught_up().await;
         self.req_now(sub, filters).await
     }
 
-    /// Subscribes as any client does, which does not know how far live delivery is.
+    /// Subscribes without waiting for live delivery, as an ordinary client does.
     pub async fn req_now(&mut self, sub: &str, filters: &[Value]) -> Result<Vec<Event>, String> {
         let mut message = vec![json!("REQ"), json!(sub)];
         message.extend_from_slice(filters);
@@ -182,7 +182,7 @@ impl Client {
         }
     }
 
-    /// Subscribes, keeps the ids of what is stored, and ends the subscription.
+    /// Subscribes, returns the ids of the stored events, and ends the subscription.
     pub async fn ids(&mut self, filter: Value) -> Result<Vec<String>, String> {
         let found = self.req("ids", &[filter]).await;
         if found.is_ok() {
@@ -191,13 +191,13 @@ impl Client {
         found.map(|events| events.iter().map(|event| event.id().to_owned()).collect())
     }
 
-    /// How many events `COUNT` says there are, or the reason of `CLOSED`.
+    /// Waits until all that is committed is delivered, then asks `COUNT`. Returns the count or the reason of `CLOSED`.
     pub async fn count(&mut self, filters: &[Value]) -> Result<u64, String> {
         self.caught_up().await;
         self.count_now("count", filters).await
     }
 
-    /// The same, as any client does.
+    /// Asks `COUNT` without waiting for live delivery, as an ordinary client does.
     pub async fn count_now(&mut self, id: &str, filters: &[Value]) -> Result<u64, String> {
         let mut message = vec![json!("COUNT"), json!(id)];
         message.extend_from_slice(filters);
@@ -209,13 +209,14 @@ impl Client {
         }
     }
 
-    /// The ids that the relay has by NIP-77, reconciled from an empty set and sorted, or the reason of `NEG-ERR`.
+    /// Waits until all that is committed is delivered, then reconciles an empty set by NIP-77. Returns the relay's ids,
+    /// sorted, or the reason of `NEG-ERR`.
     pub async fn neg_ids(&mut self, filter: Value) -> Result<Vec<String>, String> {
         self.caught_up().await;
         self.neg_ids_now(filter).await
     }
 
-    /// The same, as any client does.
+    /// Reconciles an empty set without waiting for live delivery, as an ordinary client does.
     pub async fn neg_ids_now(&mut self, filter: Value) -> Result<Vec<String>, String> {
         let (mut ours, first) = empty_set();
         self.send(&json!(["NEG-OPEN", "neg", filter, first])).await;
@@ -239,13 +240,13 @@ impl Client {
         Ok(ids)
     }
 
-    /// The next event that comes in under a subscription.
+    /// Waits for the next event of a subscription.
     pub async fn next_event(&mut self, sub: &str) -> Event {
         let frame = self.find(|frame| frame[0] == "EVENT" && frame[1] == sub).await;
         Event(frame[2].clone())
     }
 
-    /// The next `n` events that come in under a subscription.
+    /// Waits for the next `n` events of a subscription.
     pub async fn live(&mut self, sub: &str, n: usize) -> Vec<Event> {
         let mut events = Vec::with_capacity(n);
         for _ in 0..n {
@@ -254,13 +255,13 @@ impl Client {
         events
     }
 
-    /// All that came in under a subscription, and would have by now.
+    /// Waits until all that is committed is delivered, and returns the events of a subscription.
     pub async fn received(&mut self, sub: &str) -> Vec<Event> {
         self.settle().await;
         self.here(sub)
     }
 
-    /// What came in under a subscription so far.
+    /// Returns the events of a subscription that are here already, without waiting.
     pub fn here(&mut self, sub: &str) -> Vec<Event> {
         let is_event = |frame: &Value| frame[0] == "EVENT" && frame[1] == sub;
         let events = self.waiting.iter().filter(|frame| is_event(frame)).map(|frame| Event(frame[2].clone())).collect();
@@ -268,18 +269,18 @@ impl Client {
         events
     }
 
-    /// Panics if anything came in that nothing waited for.
+    /// Panics if a frame arrived that no call has taken.
     #[track_caller]
     pub fn expect_nothing(&mut self) -> impl Future<Output = ()> {
         let at = std::panic::Location::caller();
         async move {
             self.settle().await;
-            assert!(self.waiting.is_empty(), "{at}: nothing was to come, and there came {:?}", self.waiting);
+            assert!(self.waiting.is_empty(), "{at}: expected no frame, got {:?}", self.waiting);
         }
     }
 
-    /// Everything committed so far is delivered, and what of it was for this client is here: the answer to a request that
-    /// was sent after it has come.
+    /// Waits until everything committed so far is delivered and has reached this client. The relay answers in order, so
+    /// the answer to a request sent now comes after all of it.
     pub async fn settle(&mut self) {
         self.caught_up().await;
         self.sentinels += 1;
@@ -287,7 +288,7 @@ impl Client {
         let _ = self.count_now(&id, &[json!({"ids": ["00".repeat(32)]})]).await;
     }
 
-    /// Ends a subscription, and drops what came for it.
+    /// Ends a subscription and drops its frames.
     pub async fn close(&mut self, sub: &str) {
         self.send(&json!(["CLOSE", sub])).await;
         self.settle().await;
@@ -304,12 +305,12 @@ impl Client {
         self.send_raw(Message::text(message.to_string())).await;
     }
 
-    /// Sends a message; `None` where the connection is broken.
+    /// Sends a message; `None` if the connection is broken.
     pub async fn try_send(&mut self, message: &Value) -> Option<()> {
         self.socket.send(Message::text(message.to_string())).await.ok()
     }
 
-    /// The next message, however long it takes; `None` at the end of the connection, in order or not.
+    /// Waits for the next message without a limit; `None` at the end of the connection, however it ended.
     pub async fn try_recv(&mut self) -> Option<Value> {
         if let Some(frame) = self.waiting.pop_front() {
             return Some(frame);
@@ -328,7 +329,7 @@ impl Client {
         self.socket.send(message).await.expect("a message is sent");
     }
 
-    /// The next WebSocket message that is no ping or pong; `None` at the end of the connection.
+    /// The next WebSocket message other than a ping or pong; `None` at the end of the connection.
     pub async fn recv_raw(&mut self) -> Option<Message> {
         loop {
             let message = timeout(WAIT, self.socket.next()).await.expect("the relay answers in time")?;
@@ -344,11 +345,11 @@ impl Client {
     pub async fn recv(&mut self) -> Value {
         match self.recv_raw().await {
             Some(Message::Text(text)) => serde_json::from_str(&text).expect("a frame is JSON"),
-            other => panic!("a frame was to come, and there came {other:?}"),
+            other => panic!("expected a frame, got {other:?}"),
         }
     }
 
-    /// The first frame, of those that wait or come, that `fits`; the others stay in their order.
+    /// Takes the first frame that `fits`, from the waiting ones and then from the network; the others keep their order.
     pub async fn find(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.waiting.iter().position(&fits) {
             return self.waiting.remove(at).expect("it was found there");
@@ -371,7 +372,7 @@ fn request(url: &str, headers: &[(&'static str, &str)]) -> Request {
     request
 }
 
-/// A NIP-77 session over nothing, and its first message in hex.
+/// A NIP-77 session over an empty set, and its first message in hex.
 pub fn empty_set() -> (Negentropy<'static, NegentropyStorageVector>, String) {
     let mut storage = NegentropyStorageVector::new();
     storage.seal().expect("an empty set");

@@ -19,12 +19,12 @@ pub fn now() -> u64 {
 pub struct Keys(Keypair);
 
 impl Keys {
-    /// A pair that nobody has seen before.
+    /// A new random pair.
     pub fn random() -> Self {
         Self(random_keypair())
     }
 
-    /// `N` of them.
+    /// `N` random pairs.
     pub fn some<const N: usize>() -> [Self; N] {
         std::array::from_fn(|_| Self::random())
     }
@@ -44,7 +44,7 @@ impl Keys {
         &self.0
     }
 
-    /// An event by this key, to be filled and signed; `created_at` is the machine's time.
+    /// Starts an event by this key; `created_at` is the machine's time.
     pub fn event(&self, kind: u16) -> Draft {
         Draft { by: self.0, builder: EventBuilder::new(kind).at(now()) }
     }
@@ -58,30 +58,30 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// With one more tag.
+    /// Adds a tag.
     pub fn tag(mut self, strings: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.builder.tags.push(strings.into_iter().map(|text| text.as_ref().to_owned()).collect());
         self
     }
 
-    /// With a tag of this name for each value.
+    /// Adds a tag of this name for each value.
     pub fn tags(self, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         values.into_iter().fold(self, |draft, value| draft.tag([name, value.as_ref()]))
     }
 
-    /// With this content.
+    /// Sets the content.
     pub fn content(mut self, content: impl Into<String>) -> Self {
         self.builder.content = content.into();
         self
     }
 
-    /// With this `created_at`.
+    /// Sets `created_at`.
     pub const fn created_at(mut self, secs: u64) -> Self {
         self.builder.created_at = secs;
         self
     }
 
-    /// Signed.
+    /// Signs the event.
     pub fn sign(self) -> Event {
         Event(self.builder.value(&self.by))
     }

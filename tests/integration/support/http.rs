@@ -1,4 +1,4 @@
-//! HTTP by hand: what is asked is what stands on the wire.
+//! HTTP written by hand, so that the request on the wire is exactly the one in the test.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::relay::WAIT;
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Response {
     /// The status.
@@ -33,7 +33,7 @@ impl Response {
     }
 }
 
-/// Asks `METHOD path` with these headers.
+/// Sends `METHOD path` with these headers and reads the response.
 pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Response {
     let mut head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
@@ -50,7 +50,7 @@ pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> 
     parse(&timeout(WAIT, exchange).await.expect("the relay answers in time"))
 }
 
-/// Reads an answer with a body of known length.
+/// Parses a response.
 pub fn parse(answer: &[u8]) -> Response {
     let answer = String::from_utf8(answer.to_vec()).expect("text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");

@@ -1,7 +1,7 @@
-//! A relay in this process, and clients that reach it over the network as any other does.
+//! A relay in this process, and clients that reach it over the network.
 //!
-//! Nothing here sleeps to let something happen: [`TestRelay::caught_up`] compares cursors, and what does not come is
-//! proven by an answer that would have come after it.
+//! Nothing here sleeps to let something happen: [`TestRelay::caught_up`] compares cursors. To show that a frame does
+//! not come, a test waits for an answer that the relay would have sent after it.
 #![allow(dead_code, reason = "not every suite uses every part")]
 
 pub mod backend;

@@ -1,4 +1,4 @@
-//! A relay as a process of its own, to be killed.
+//! A relay as a process of its own, which a test can kill.
 
 use std::{
     collections::BTreeMap,
@@ -25,20 +25,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a relay with its store in `directory`, rates without limit and `config` beside that, and
-    /// waits until it listens.
+    /// Starts a relay with its store in `directory`, without rate limits, and waits until it listens. Lines of `config`
+    /// replace the defaults.
     pub fn start(directory: &Path, config: &[Line<'_>]) -> Self {
         Self::start_by(&[], directory, config)
     }
 
-    /// Starts it by way of another program, which must become the relay in the end.
+    /// Starts the relay through another program, which must become the relay in the end.
     pub fn start_by(by: &[&str], directory: &Path, config: &[Line<'_>]) -> Self {
         let mut child = command(by, directory, config).spawn().expect("the relay starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (listens, listening) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
         let writing = Arc::clone(&log);
-        // Reads on to the end, so that the relay never waits for a full pipe.
+        // The thread reads to the end, so that the relay never waits for a full pipe.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some((_, address)) = line.split_once("listening on ws://") {
@@ -57,7 +57,7 @@ impl Process {
         Self { address, url: format!("ws://{address}"), child, log }
     }
 
-    /// Starts a relay that is not to start; what it says.
+    /// Starts a relay that must refuse to start. Returns its standard error.
     pub fn refusal(directory: &Path, config: &[Line<'_>]) -> String {
         let output = command(&[], directory, config).output().expect("the relay is run");
         assert!(!output.status.success(), "it was not to start");
@@ -68,31 +68,31 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has logged.
+    /// Returns the lines logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no panic while it is held").clone()
     }
 
-    /// KiB of memory of its own, the store's map aside.
+    /// Anonymous memory in KiB, which leaves out the store's map.
     pub fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process lives");
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon is there");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is gone");
     }
 
-    /// Sends a signal, as `TERM`.
+    /// Sends the signal of this name, for example `TERM`.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(sent.expect("kill is run").success());
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     pub async fn exit(&mut self, limit: Duration) -> ExitStatus {
         let until = Instant::now() + limit;
         loop {
@@ -117,7 +117,7 @@ fn command(by: &[&str], directory: &Path, config: &[Line<'_>]) -> Command {
     let mut words = by.iter().map(Into::into).chain([env!("CARGO_BIN_EXE_rnostr").into()]);
     let mut command = Command::new::<std::ffi::OsString>(words.next().expect("a program"));
     command.args(words).args(["relay", "-c"]).arg(file);
-    // Nothing of the environment that could configure it.
+    // No variable of the environment may configure the relay.
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
@@ -134,7 +134,7 @@ fn write_config(directory: &Path, config: &[Line<'_>]) -> PathBuf {
         (rates, "max_group_messages_per_minute = 0"),
     ];
     let mut sections = BTreeMap::<&str, BTreeMap<&str, &str>>::new();
-    // What a test says stands over what is usual.
+    // A test's lines replace the default ones.
     for (section, line) in ours.iter().chain(config) {
         let key = line.split_once('=').map_or(*line, |(key, _)| key.trim());
         sections.entry(section).or_default().insert(key, line);

@@ -24,13 +24,13 @@ pub const WAIT: Duration = Duration::from_secs(20);
 
 /// A relay that listens on a free port of this machine, with a store and a clock of its own.
 pub struct TestRelay {
-    /// `ws://127.0.0.1:PORT`, of the first instance.
+    /// `ws://127.0.0.1:PORT` of the first instance.
     pub url: String,
     /// `http://127.0.0.1:PORT`
     pub http: String,
-    /// Where it listens.
+    /// Address of the first instance.
     pub address: SocketAddr,
-    /// The clock of all instances: the machine's time at the start, and then as it is set.
+    /// The clock of all instances: the machine's time at the start, later the time that tests set.
     pub clock: Arc<SetClock>,
     relays: Vec<Relay>,
     next: AtomicUsize,
@@ -38,30 +38,30 @@ pub struct TestRelay {
 }
 
 impl TestRelay {
-    /// A relay over an empty store, as many instances of it as the environment says. Rates are without limit and the
-    /// ports are free, unless `configure` says otherwise.
+    /// Starts a relay over an empty store, as many instances as the environment says. Rates are unlimited and ports are
+    /// free ones, unless `configure` changes that.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
         Self::start_with(backend::stores().await, configure).await
     }
 
-    /// One instance, whatever the environment says, for what each instance counts by itself.
+    /// Starts one instance, independently of the environment, for limits that each instance counts by itself.
     pub async fn start_alone(configure: impl FnOnce(&mut Config)) -> Self {
         let mut stores = backend::stores().await;
         stores.stores.truncate(1);
         Self::start_with(stores, configure).await
     }
 
-    /// A relay over the embedded store in `directory`, which outlives it.
+    /// Starts a relay over the embedded store in `directory`, which outlives it.
     pub async fn start_in(directory: &Path, configure: impl FnOnce(&mut Config)) -> Self {
         Self::start_over(backend::embedded(directory), configure).await
     }
 
-    /// A relay over the store in memory.
+    /// Starts a relay over the store in memory.
     pub async fn with_memory(configure: impl FnOnce(&mut Config)) -> Self {
         Self::start_over(Arc::new(Memory::default()), configure).await
     }
 
-    /// A relay over `store`.
+    /// Starts a relay over `store`.
     pub async fn start_over(store: Arc<dyn Store>, configure: impl FnOnce(&mut Config)) -> Self {
         Self::start_with(Stores { stores: vec![store], keep: Box::new(()) }, configure).await
     }
@@ -92,7 +92,7 @@ impl TestRelay {
         }
     }
 
-    /// The instance that the next client is on: its URL.
+    /// URL of the instance for the next client.
     pub(super) fn next_url(&self) -> String {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         format!("ws://{}", self.relays[next % self.relays.len()].address)
@@ -113,7 +113,7 @@ impl TestRelay {
         nostr_relay::clock::Clock::now(&*self.clock)
     }
 
-    /// Moves the relay's clock on.
+    /// Moves the relay's clock forward.
     pub fn advance(&self, secs: u64) {
         self.clock.set(self.now() + secs);
     }
@@ -123,7 +123,7 @@ impl TestRelay {
         caught_up(&self.apps().map(Arc::as_ref).collect::<Vec<_>>()).await;
     }
 
-    /// Stops the relay as a signal does.
+    /// Stops the relay in order, as a signal does.
     pub async fn stop(self) {
         for relay in self.relays {
             relay.stop().await;
@@ -131,7 +131,7 @@ impl TestRelay {
     }
 }
 
-/// See [`TestRelay::caught_up`]: what any of them knows to be committed, all have delivered.
+/// Waits until every instance has delivered everything that any of them knows to be committed.
 pub async fn caught_up(apps: &[&App]) {
     let head = apps.iter().map(|app| app.store.head()).max().unwrap_or(0);
     let reached = async {

@@ -1,5 +1,6 @@
-//! A store that several relays of this process share, as processes share a database: the store in memory with a log that
-//! keeps ephemeral events too, notifications, and the things that go wrong between a relay and its database.
+//! A store that several relays of this process share, as processes share a database: the store in memory, with a log
+//! that also holds ephemeral events, with notifications, and with the faults that occur between a relay and its
+//! database.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
 use tokio::sync::{RwLock, watch};
 
-/// What all instances share.
+/// The part that all instances share.
 #[derive(Default)]
 pub struct Shared {
     memory: Memory,
@@ -31,40 +32,41 @@ struct Log {
     links: Vec<Arc<Link>>,
 }
 
-/// What lies between one instance and the store, to be turned by tests.
+/// The link between one instance and the store: faults that tests set, and counters that tests read.
 pub struct Link {
-    /// Every call takes so many milliseconds longer.
+    /// Every call takes this many milliseconds longer.
     pub delay_ms: AtomicU64,
     /// Every call fails.
     pub is_down: AtomicBool,
-    /// The log cannot be read; all else can.
+    /// Calls that read the log fail; all other calls succeed.
     pub log_is_down: AtomicBool,
-    /// The log has lost its rosters.
+    /// Pages of the log come without rosters.
     pub lost_rosters: AtomicBool,
-    /// So many further calls fail, one in two.
+    /// Number of further failures; every second call fails until they are used up.
     pub hiccups: AtomicU64,
-    /// So many further reads of a group's state fail.
+    /// Number of further failures; every read of a group's state fails until they are used up.
     pub group_failures: AtomicU64,
-    /// Reads of a group's state that are under way, and the most that were.
+    /// Reads of a group's state in progress.
     pub group_loads: AtomicU64,
+    /// Most reads of a group's state that were ever in progress at once.
     pub group_loads_most: AtomicU64,
-    /// Whoever holds it for writing holds up `events_at`.
+    /// A test that holds this lock for writing blocks `events_at`.
     pub fetching: RwLock<()>,
-    /// Knocks do not arrive.
+    /// Notifications do not arrive.
     pub loses_notifications: AtomicBool,
-    /// Most entries that one call of `after` gives.
+    /// Most entries that one call of `after` returns.
     pub log_entries_max: AtomicUsize,
-    /// Calls of `after`.
+    /// Calls of `after` so far.
     pub after_calls: AtomicU64,
-    /// Calls of `events_at`.
+    /// Calls of `events_at` so far.
     pub fetches: AtomicU64,
-    /// Events that they gave.
+    /// Events that `events_at` has returned so far.
     pub fetched: AtomicU64,
     calls: AtomicU64,
     notifications: watch::Sender<u64>,
 }
 
-/// The store as one relay has it.
+/// The store as one relay sees it.
 pub struct Instance {
     shared: Arc<Shared>,
     link: Arc<Link>,
@@ -76,7 +78,7 @@ impl Shared {
         Arc::default()
     }
 
-    /// The store for one more relay, and what lies between them.
+    /// Returns the store for one more relay, and the link between the two.
     pub fn instance(self: &Arc<Self>) -> (Arc<Instance>, Arc<Link>) {
         let link = Arc::new(Link {
             delay_ms: AtomicU64::new(0),
@@ -101,7 +103,7 @@ impl Shared {
     }
 }
 
-/// Takes one of what is left.
+/// Decrements `left`; `false` if it is zero.
 fn take_one(left: &AtomicU64) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
@@ -122,7 +124,7 @@ impl Link {
     }
 }
 
-/// What a call of the store in memory gives: it never waits.
+/// Result of a call of the store in memory, which never waits.
 fn now<T>(call: BoxFuture<'_, T>) -> T {
     call.now_or_never().expect("the store in memory does not wait")
 }

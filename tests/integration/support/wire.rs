@@ -1,4 +1,4 @@
-//! WebSocket by hand (RFC 6455), for what no library would send.
+//! WebSocket frames written by hand (RFC 6455), for messages that no library would send.
 
 use std::{
     io::{Error, ErrorKind, Result},
@@ -26,12 +26,12 @@ pub const BINARY: u8 = 0x2;
 pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xa;
-/// In a frame's first byte: the last of its message.
+/// Bit of a frame's first byte: last frame of its message.
 pub const FIN: u8 = 0x80;
-/// In a frame's first byte: compressed.
+/// Bit of a frame's first byte: compressed message.
 pub const RSV1: u8 = 0x40;
 
-/// The head of a client's frame, whose mask changes nothing.
+/// The head of a client's frame; its mask is zero, so the payload stays as it is.
 pub fn head(first: u8, payload_bytes: u64) -> Vec<u8> {
     let mut head = vec![first];
     match payload_bytes {
@@ -56,20 +56,20 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What the relay sent.
+/// A frame that the relay sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
 
-/// The way to the relay.
+/// The sending half of a connection.
 pub struct WireWriter(pub OwnedWriteHalf);
 
-/// The way back.
+/// The receiving half of a connection.
 pub struct WireReader(BufReader<OwnedReadHalf>);
 
-/// A connection.
+/// A connection to the relay.
 pub struct Wire {
     pub reader: WireReader,
     pub writer: WireWriter,
@@ -93,7 +93,7 @@ impl Wire {
         wire
     }
 
-    /// Connects with further header lines.
+    /// Connects with additional header lines.
     pub async fn open(address: SocketAddr, headers: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -130,12 +130,12 @@ impl Wire {
         assert_eq!(answer[2], true, "{answer}");
     }
 
-    /// Publishes an event; the frame that comes back.
+    /// Publishes an event and returns the frame that the relay answers.
     pub async fn publish(&mut self, event: &Event) -> Value {
         self.ask(&json!(["EVENT", event.0]).to_string()).await
     }
 
-    /// Sends a text; the frame that comes back.
+    /// Sends a text and returns the frame that the relay answers.
     pub async fn ask(&mut self, text: &str) -> Value {
         self.writer.text(text).await.expect("a message is sent");
         self.reader.message().await.expect("an answer")
@@ -176,7 +176,7 @@ impl WireReader {
         .await
     }
 
-    /// The next text frame as JSON; pings and pongs are passed over.
+    /// The next text frame as JSON; pings and pongs are skipped.
     pub async fn message(&mut self) -> Result<Value> {
         loop {
             let frame = self.frame().await?;
@@ -188,7 +188,7 @@ impl WireReader {
         }
     }
 
-    /// Reads to the end: the code of the close frame, or `None` where the connection ended without one.
+    /// Reads to the end. Returns the code of the close frame, or `None` if the connection ended without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {
             let frame = self.frame().await.ok()?;
@@ -198,7 +198,7 @@ impl WireReader {
         }
     }
 
-    /// Whether the connection is at its end.
+    /// Whether the connection has ended.
     pub async fn is_at_end(&mut self) -> bool {
         within(self.0.read_u8()).await.is_err()
     }

@@ -33,7 +33,7 @@ async fn take(client: &mut Client, owner: &Keys) -> Vec<String> {
     client.ids(of(owner)).await.expect("served")
 }
 
-/// Unless it is asked for, reading consumes nothing.
+/// By default reading consumes nothing.
 #[tokio::test]
 async fn a_plain_request_never_consumes() {
     let world = World::new().await;
@@ -59,7 +59,8 @@ async fn consuming_needs_auth() {
     assert_eq!(shown(&mut client, json!({"authors": [alice.hex()]})).await, Ok(vec![]));
 }
 
-/// A REQ with `authors` takes at most 2 of an owner; what is taken is given to nobody again and comes back never.
+/// A REQ with `authors` takes at most 2 packages of an owner. A package that was taken is never given nor accepted
+/// again.
 #[tokio::test]
 async fn a_request_takes_two_packages_of_an_owner() {
     let world = consuming().await;
@@ -68,7 +69,7 @@ async fn a_request_takes_two_packages_of_an_owner() {
     let first = take(&mut world.client(&[&bob]).await, &alice).await;
     let second = take(&mut world.client(&[&carol]).await, &alice).await;
     assert_eq!((first.len(), second.len()), (2, 2));
-    assert!(first.iter().all(|id| !second.contains(id)), "each is given once");
+    assert!(first.iter().all(|id| !second.contains(id)), "each package is given once");
     let mut alices = world.client(&[&alice]).await;
     let left = shown(&mut alices, of(&alice)).await.expect("served");
     assert_eq!(left.len(), 1);
@@ -77,7 +78,7 @@ async fn a_request_takes_two_packages_of_an_owner() {
     }
 }
 
-/// The last package left is always served, and stays.
+/// The last package of an owner is always served, and stays.
 #[tokio::test]
 async fn the_last_package_is_always_served() {
     let world = consuming().await;
@@ -88,7 +89,7 @@ async fn the_last_package_is_always_served() {
     }
 }
 
-/// A package of last resort is never used up, and goes after all others.
+/// A package of last resort is never consumed, and is given only after all others.
 #[tokio::test]
 async fn a_package_of_last_resort_is_never_consumed() {
     let world = consuming().await;
@@ -102,7 +103,7 @@ async fn a_package_of_last_resort_is_never_consumed() {
     }
 }
 
-/// Twins count once, and are used up together.
+/// Twins count once, and are consumed together.
 #[tokio::test]
 async fn twins_are_consumed_together() {
     let world = consuming().await;
@@ -121,7 +122,7 @@ async fn twins_are_consumed_together() {
     }
 }
 
-/// Live, COUNT, NIP-77 and wider filters show one's own only.
+/// Live delivery, COUNT, NIP-77 and wider filters give a reader its own packages only.
 #[tokio::test]
 async fn other_doors_show_ones_own_packages_alone() {
     let world = consuming().await;
@@ -143,11 +144,11 @@ async fn other_doors_show_ones_own_packages_alone() {
     assert_eq!(
         shown(&mut alices, json!({"kinds": [443]})).await.map(|ids| ids.len()),
         Ok(3),
-        "reading one's own takes nothing"
+        "an owner's reading takes nothing"
     );
 }
 
-/// At most 10 an hour for each reader and owner, and for each address and owner.
+/// A reader may claim at most 10 packages of an owner an hour, and so may all readers of one address together.
 #[tokio::test]
 async fn claims_are_limited_by_the_hour() {
     let world = World::alone(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await;

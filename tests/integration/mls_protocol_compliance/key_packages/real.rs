@@ -1,4 +1,4 @@
-//! KeyPackages by openmls.
+//! KeyPackages that openmls makes.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nostr_protocol::hex::to_hex;
@@ -13,7 +13,7 @@ use crate::support::{Draft, Keys, now};
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// A KeyPackage of a key.
+/// A KeyPackage and its owner.
 pub struct Package {
     owner: Keys,
     pub bytes: Vec<u8>,
@@ -21,22 +21,22 @@ pub struct Package {
 }
 
 impl Package {
-    /// A fresh one, whose leaf ends in a day.
+    /// Makes a KeyPackage whose leaf ends in a day.
     pub fn new(owner: &Keys) -> Self {
         Self::until(owner, now() + 86_400)
     }
 
-    /// A fresh one, whose leaf ends then.
+    /// Makes a KeyPackage whose leaf ends at `not_after`.
     pub fn until(owner: &Keys, not_after: u64) -> Self {
         Self::build(owner, owner.public().as_bytes(), not_after, false)
     }
 
-    /// A fresh one of this identity.
+    /// Makes a KeyPackage of this identity.
     pub fn with_identity(owner: &Keys, identity: &[u8]) -> Self {
         Self::build(owner, identity, now() + 86_400, false)
     }
 
-    /// A fresh one, marked as of last resort.
+    /// Makes a KeyPackage that is marked as last resort.
     pub fn of_last_resort(owner: &Keys) -> Self {
         Self::build(owner, owner.public().as_bytes(), now() + 86_400, true)
     }
@@ -65,17 +65,17 @@ impl Package {
         }
     }
 
-    /// Its content.
+    /// The content of its event.
     pub fn base64(&self) -> String {
         base64(&self.bytes)
     }
 
-    /// Its event, by its owner.
+    /// Its event, to be signed by its owner.
     pub fn draft(&self, kind: u16) -> Draft {
         self.signed_by(&self.owner, kind)
     }
 
-    /// Its event, by anyone.
+    /// Its event, to be signed by any key.
     pub fn signed_by(&self, by: &Keys, kind: u16) -> Draft {
         by.event(kind).tag(["kpr", &self.reference]).content(self.base64())
     }
