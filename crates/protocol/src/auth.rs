@@ -1,4 +1,6 @@
-//! Who a connection speaks for (NIP-42), and which relay is meant by a `relay` or `u` tag (decisions, "Identity" 3).
+//! Authentication of a connection (NIP-42), and the check that a `relay` or `u` tag names this relay.
+//!
+//! Source: NIP-42; decisions, "Identity" 3.
 
 use std::net::IpAddr;
 
@@ -7,16 +9,16 @@ use crate::{event::Verified, key::PublicKey, kind::Kind, rejection::Rejection, t
 /// Most seconds between an authentication event's `created_at` and now, either way.
 pub const AUTH_AGE_SECS_MAX: u64 = 600;
 
-/// What may name this relay for one connection.
+/// The names that one connection may use for this relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayNames {
-    /// `[server] public_url` and its aliases: authority and path of each.
+    /// `[server] public_url` and its aliases. Authority and path must be equal.
     Configured(Vec<RelayAddress>),
-    /// Nothing configured, and the peer is on this machine: any loopback host.
+    /// Any loopback host: nothing is configured, and the peer is on this machine.
     Loopback,
-    /// Nothing configured, on Cloud Run: the host of the request, because the front end routed by it.
+    /// The host of the request: nothing is configured, and Cloud Run's front end has routed the request by its host.
     Host(RelayAddress),
-    /// Nothing configured, and the peer is elsewhere: nothing can be proven.
+    /// No name: nothing is configured, and the peer is elsewhere. Nobody can authenticate.
     Unknown,
 }
 
@@ -30,7 +32,7 @@ pub struct RelayAddress {
 impl RelayAddress {
     /// Reads `ws`, `wss`, `http` or `https` URLs; `None` for anything else.
     ///
-    /// The scheme does not count beyond its default port: a relay behind a TLS proxy sees `ws` where its clients wrote
+    /// The scheme only gives the default port, because a relay behind a TLS proxy sees `ws` when its clients write
     /// `wss`.
     #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
@@ -63,7 +65,7 @@ impl RelayNames {
     /// Whether `url` names this relay.
     ///
     /// # Errors
-    /// `error:` when this relay does not know its own name, `invalid:` when the URL names another.
+    /// `error:` when this relay does not know its own name, `invalid:` when the URL names another relay.
     pub fn check(&self, url: &str) -> Result<(), Rejection> {
         let address = RelayAddress::parse(url);
         let named = match (self, &address) {
@@ -77,7 +79,7 @@ impl RelayNames {
     }
 }
 
-/// Checks an authentication event (kind 22242) and says which key it proves.
+/// Checks an authentication event (kind 22242) and returns the key that it proves.
 ///
 /// # Errors
 /// `invalid:` with the check that failed, or `error:` from [`RelayNames::check`].

@@ -1,11 +1,11 @@
-//! From bytes to [`Event`] to [`Verified`]: parsed once, and kept as one record that serves memory, store and wire.
+//! Events: parsed once from bytes, and kept as one record that serves memory, store and wire.
 //!
 //! Source: NIP-01, "Events and signatures".
 //!
 //! A record is `id (32) | pubkey (32) | created_at (8, little endian) | kind (2) | length of tags (4) | tags | JSON`.
-//! The JSON is the event as its author's client wrote it, so it is sent on without being written anew; only an event
-//! that carries members beyond NIP-01's seven, or line breaks between them, is rewritten, so that nobody can have the
-//! relay carry what its author did not sign.
+//! The JSON is the event as its author's client wrote it, so the relay sends it on unchanged. The relay rewrites only
+//! events that carry members beyond NIP-01's seven, or line breaks between members: nobody can have the relay carry
+//! bytes that the author did not sign.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -23,30 +23,30 @@ const KIND: usize = 72;
 const TAGS_LEN: usize = 74;
 const TAGS: usize = 78;
 
-/// An event whose id is the hash of what it says. Whether its signature holds is not known: see [`Verified`].
+/// An event whose id is the hash of its other fields. Its signature may be wrong: see [`Verified`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event {
     record: Bytes,
 }
 
-/// An event as read from a client, and the signature it came with.
+/// An event as a client sent it, with its unchecked signature.
 #[derive(Clone)]
 pub struct Unverified {
     event: Event,
     sig: [u8; 64],
 }
 
-/// An event whose id and signature hold.
+/// An event whose id and signature are right.
 #[derive(Clone)]
 pub struct Verified(Event);
 
-/// Why bytes are no event; the text is for the client that sent them.
+/// The reason why bytes are no event. The text is for the client that sent them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Not JSON, or not the JSON of an event.
     #[error("not an event: {0}")]
     Malformed(String),
-    /// The id is not the hash of the event.
+    /// The event's id is not its hash.
     #[error("id does not match the event; it is the SHA-256 of [0,pubkey,created_at,kind,tags,content]")]
     WrongId {
         /// The id that the event claims.
@@ -83,7 +83,7 @@ impl Unverified {
         &self.event
     }
 
-    /// Checks the signature: about 50 us of CPU.
+    /// Checks the signature, which takes about 50 µs of CPU.
     ///
     /// # Errors
     /// [`EventError::BadSignature`].
@@ -98,10 +98,11 @@ impl Unverified {
         }
     }
 
-    /// For filling stores in benchmarks. Takes the event as verified because `stored`, an event that was verified when it was stored, has the same id.
+    /// Takes the event as verified because its id is `stored`, the id of an event that was verified when it was stored.
+    /// Benchmarks fill stores with it.
     ///
-    /// The id covers everything but the signature, so what the event says is what was signed then. `None` when the ids
-    /// differ.
+    /// The id covers every field but the signature, so the stored event's signature covers these fields too. `None`
+    /// when the ids differ.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn same_as(self, stored: &EventId) -> Option<Verified> {
@@ -146,7 +147,7 @@ impl Event {
         Some(Self { record })
     }
 
-    /// The record, to be kept by a store.
+    /// The record, as a store keeps it.
     #[must_use]
     pub const fn record(&self) -> &Bytes {
         &self.record
@@ -194,7 +195,7 @@ impl Event {
         self.view().content()
     }
 
-    /// The JSON, shared and not copied.
+    /// The JSON, as a shared slice of the record.
     #[must_use]
     pub fn json(&self) -> Bytes {
         let start = self.record.len() - self.view().json().len();
@@ -208,14 +209,14 @@ impl std::fmt::Debug for Event {
     }
 }
 
-/// An event read in place, as in the page of a store.
+/// An event read in place, for example in a store's page.
 #[derive(Clone, Copy)]
 pub struct EventRef<'a> {
     record: &'a [u8],
 }
 
 impl<'a> EventRef<'a> {
-    /// Over a record; `None` when the bytes are too short to be one.
+    /// Reads `record` in place; `None` when the bytes are too short to be one.
     #[must_use]
     pub fn new(record: &'a [u8]) -> Option<Self> {
         let view = Self { record };
@@ -239,7 +240,7 @@ impl<'a> EventRef<'a> {
         PublicKey::from_bytes(self.fixed(PUBKEY).unwrap_or_default())
     }
 
-    /// Unix seconds, as the author says.
+    /// The author's time, in Unix seconds.
     #[must_use]
     pub fn created_at(self) -> u64 {
         u64::from_le_bytes(self.fixed(CREATED_AT).unwrap_or_default())
@@ -261,27 +262,29 @@ impl<'a> EventRef<'a> {
         Tags::new(&self.record[TAGS..TAGS + self.tags_len()])
     }
 
-    /// The JSON as it goes to clients.
+    /// The JSON, as clients get it.
     #[must_use]
     pub fn json(self) -> &'a [u8] {
         &self.record[TAGS + self.tags_len()..]
     }
 
-    /// The content, read out of the JSON anew: few kinds need it.
+    /// The content, parsed out of the JSON at each call, because few kinds need it.
     #[must_use]
     pub fn content(self) -> String {
         Parsed::from_json(self.json()).map(|parsed| parsed.content.into_owned()).unwrap_or_default()
     }
 
-    /// The whole record, to be copied.
+    /// The whole record.
     #[must_use]
     pub const fn record(self) -> &'a [u8] {
         self.record
     }
 }
 
-/// NIP-01 wants control characters other than the seven with short escapes verbatim; `JSON.stringify` and most
-/// libraries write `\u00XX`. Both spellings are in use, so an id by either holds.
+/// Whether the id is the hash of the event, in either of two spellings.
+///
+/// NIP-01 writes control characters verbatim, but for the seven with short escapes. `JSON.stringify` and most libraries
+/// write `\u00XX` instead. Both spellings are in use, so an id by either is right.
 fn id_matches(parsed: &Parsed<'_>) -> bool {
     let canonical = parsed.canonical(true);
     if Sha256::digest(&canonical).as_slice() == parsed.id.as_bytes() {

@@ -1,7 +1,7 @@
-//! A filter of a subscription: what a client asks for (NIP-01, "Communication between clients and relays").
+//! Filters of subscriptions (NIP-01, "Communication between clients and relays").
 //!
-//! Values are kept sorted, so that a filter of a thousand values is matched by binary search. A key that this relay does
-//! not know is refused and not passed over: an ignored condition would answer more than was asked.
+//! Values are kept sorted, so that a filter of a thousand values is matched by binary search. The reader refuses a key
+//! that it does not know: a relay that ignores a condition answers more than the client asked for.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -18,7 +18,7 @@ use crate::{
     parse::Number,
 };
 
-/// One filter. A condition that is `None` or absent asks nothing; one with an empty list matches nothing.
+/// One filter. A condition that is `None` or absent matches everything; an empty list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Event ids, sorted.
@@ -27,18 +27,18 @@ pub struct Filter {
     pub authors: Option<Vec<PublicKey>>,
     /// Kinds, sorted.
     pub kinds: Option<Vec<Kind>>,
-    /// For each tag letter the values of which one must stand in the event; sorted.
+    /// Sorted values for each tag letter. The event must carry at least one of them.
     pub tags: BTreeMap<u8, Vec<Box<str>>>,
     /// Smallest `created_at`, inclusive.
     pub since: Option<u64>,
     /// Largest `created_at`, inclusive.
     pub until: Option<u64>,
-    /// At most this many stored events; says nothing about live ones.
+    /// Most stored events to return; live events are not counted.
     pub limit: Option<u64>,
 }
 
 impl Filter {
-    /// Whether the event fits every condition but `limit`.
+    /// Whether the event meets every condition but `limit`.
     #[must_use]
     pub fn matches(&self, event: EventRef<'_>) -> bool {
         self.since.is_none_or(|since| event.created_at() >= since)
@@ -53,7 +53,7 @@ impl Filter {
             })
     }
 
-    /// Whether some condition can match no event at all, as an empty list or `since` past `until`.
+    /// Whether some condition can match no event: an empty list, or `since` past `until`.
     #[must_use]
     pub fn is_impossible(&self) -> bool {
         self.ids.as_ref().is_some_and(Vec::is_empty)
@@ -63,30 +63,30 @@ impl Filter {
             || matches!((self.since, self.until), (Some(since), Some(until)) if since > until)
     }
 
-    /// Whether the filter names `kind`, or no kinds and so any.
+    /// Whether the filter names `kind`, or names no kinds.
     #[must_use]
     pub fn asks_kind(&self, kind: Kind) -> bool {
         self.kinds.as_ref().is_none_or(|kinds| kinds.binary_search(&kind).is_ok())
     }
 
-    /// The values asked for tag `letter`; empty where the filter does not name the tag.
+    /// The values that the filter wants of tag `letter`; empty when it does not name the tag.
     #[must_use]
     pub fn tag_values(&self, letter: u8) -> &[Box<str>] {
         self.tags.get(&letter).map_or(&[], Vec::as_slice)
     }
 
-    /// Bytes of memory that the filter takes, about.
+    /// Memory that the filter takes, in bytes, approximately.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let keys = self.ids.as_ref().map_or(0, Vec::len) + self.authors.as_ref().map_or(0, Vec::len);
         let kinds = self.kinds.as_ref().map_or(0, Vec::len);
         let values = self.tags.values().flatten();
-        // A short string costs what the allocator rounds it up to, beside its pointer and length.
+        // The allocator rounds a short string up; its pointer and length come on top.
         let values: usize = values.map(|value| size_of::<Box<str>>() + value.len().next_multiple_of(16) + 16).sum();
         size_of::<Self>() + 32 * keys + size_of::<Kind>() * kinds + values
     }
 
-    /// The longest list of values in the filter, to be held against a limit.
+    /// Length of the filter's longest list of values, which the caller compares with a limit.
     #[must_use]
     pub fn longest_list(&self) -> usize {
         let lists = [
@@ -126,7 +126,8 @@ impl<'de> Visitor<'de> for FilterVisitor {
                 _ => {
                     let Some(letter) = tag_letter(&name) else {
                         return Err(de::Error::custom(format_args!(
-                            "filter key \"{}\" is not supported; use ids, authors, kinds, #<letter>, since, until, limit",
+                            "filter key \"{}\" is not supported; \
+                             use ids, authors, kinds, #<letter>, since, until, limit",
                             name.chars().take(32).collect::<String>()
                         )));
                     };
@@ -166,7 +167,7 @@ fn hex_list<'de, A: MapAccess<'de>, T: Ord>(
     Ok(sorted(list?))
 }
 
-/// NIP-01: the values of `#e` and `#p` are 64 lower-case hex digits.
+/// Reads the values of a tag condition. NIP-01: values of `#e` and `#p` are 64 lower-case hex digits.
 fn tag_values<'de, A: MapAccess<'de>>(map: &mut A, letter: u8) -> Result<Vec<Box<str>>, A::Error> {
     let values: Vec<Box<str>> = map.next_value()?;
     let is_hex = |value: &str| hex::parse_lower::<32>(value.as_bytes()).is_some();

@@ -1,4 +1,4 @@
-//! Lower-case hexadecimal, the only form in which Nostr writes ids, keys and signatures (NIP-01).
+//! Lower-case hexadecimal, the only spelling of ids, keys and signatures in Nostr (NIP-01).
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
@@ -21,8 +21,8 @@ pub fn to_hex(bytes: &[u8]) -> String {
 
 /// Reads exactly `2 * N` lower-case hex digits.
 ///
-/// `None` for any other length and for any other character, upper-case digits included: NIP-01 knows one spelling of
-/// a key or an id, and a second one would be a second name for the same thing.
+/// `None` for any other length and any other character, upper-case digits included: in a second spelling, a key or an
+/// id would have a second name.
 #[must_use]
 pub fn parse_lower<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     if text.len() != N * 2 {
@@ -35,7 +35,7 @@ pub fn parse_lower<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(out)
 }
 
-/// Reads any even number of hex digits of either case; for contents, where the case carries no meaning.
+/// Reads any even number of hex digits of either case. Contents may use either.
 #[must_use]
 pub fn parse_any(text: &[u8]) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) {

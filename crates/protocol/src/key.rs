@@ -1,4 +1,4 @@
-//! The 32-byte names of Nostr: public keys (BIP-340, x-only) and event ids (SHA-256), and their NIP-19 spellings.
+//! Public keys (BIP-340, x-only) and event ids (SHA-256), 32 bytes each, and their NIP-19 spellings.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use bech32::{Bech32, Hrp, primitives::decode::CheckedHrpstring};
 
 use crate::hex;
 
-/// A BIP-340 x-only public key, as `pubkey` and `p` tags carry it. Not proven to lie on the curve until a signature by
-/// it has been verified.
+/// A BIP-340 x-only public key, as `pubkey` and `p` tags carry it. The bytes may lie outside the curve until a
+/// signature by the key has been verified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
@@ -18,13 +18,13 @@ pub struct EventId([u8; 32]);
 macro_rules! bytes32 {
     ($name:ident) => {
         impl $name {
-            /// From its 32 bytes.
+            /// Makes it of its 32 bytes.
             #[must_use]
             pub const fn from_bytes(bytes: [u8; 32]) -> Self {
                 Self(bytes)
             }
 
-            /// Its 32 bytes.
+            /// The 32 bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
@@ -59,13 +59,13 @@ macro_rules! bytes32 {
 bytes32!(PublicKey);
 bytes32!(EventId);
 
-/// Why a text is no public key; says what to write instead.
+/// The reason why a text is no public key, and the form to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Hex digits, but upper-case ones.
+    /// Upper-case hex digits.
     #[error("a public key is written in lower-case hex")]
     UpperCase,
-    /// An `nsec` where a public key belongs: the text is a secret and is not repeated.
+    /// An `nsec` in the place of a public key. The message does not repeat the text, which is a secret.
     #[error("this is a secret key (nsec); write the public key: 64 lower-case hex digits or npub1…")]
     Secret,
     /// Anything else.
@@ -74,10 +74,10 @@ pub enum KeyError {
 }
 
 impl PublicKey {
-    /// Reads 64 lower-case hex digits or an `npub` (NIP-19), for keys that people write: configuration and commands.
+    /// Reads 64 lower-case hex digits or an `npub` (NIP-19), as people write keys in configurations and commands.
     ///
     /// # Errors
-    /// [`KeyError`], in words for the person who wrote it.
+    /// [`KeyError`], in words for the person at the keyboard.
     pub fn from_hex_or_npub(text: &str) -> Result<Self, KeyError> {
         if let Some(key) = Self::from_hex(text) {
             return Ok(key);
@@ -103,10 +103,10 @@ impl PublicKey {
     }
 }
 
-/// 32 bytes under a human-readable part of NIP-19 (`npub`, `nsec`, `note`).
+/// Writes 32 bytes in bech32 under a human-readable part of NIP-19 (`npub`, `nsec`, `note`).
 ///
 /// # Panics
-/// Never for the parts that NIP-19 names: they are valid, and 32 bytes fit.
+/// Never for the parts that NIP-19 names, because they are valid and 32 bytes fit.
 #[must_use]
 pub fn to_bech32(part: &'static str, bytes: &[u8; 32]) -> String {
     #[allow(clippy::expect_used, reason = "the part is one of NIP-19's literals and the length is fixed")]

@@ -1,4 +1,4 @@
-//! Event kinds: the numbers that the relay treats by name, and the ranges of NIP-01.
+//! Event kinds: the kinds with rules of their own, and the ranges of NIP-01.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u16);
 
-/// How a relay keeps events of a kind (NIP-01, "Kinds").
+/// Retention of a kind's events (NIP-01, "Kinds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// All are kept.
+    /// Every event is kept.
     Regular,
-    /// The newest of a (pubkey, kind) is kept.
+    /// The newest event of a (pubkey, kind) is kept.
     Replaceable,
-    /// None is kept.
+    /// No event is kept.
     Ephemeral,
-    /// The newest of a (pubkey, kind, `d`) is kept.
+    /// The newest event of a (pubkey, kind, `d`) is kept.
     Addressable,
 }
 
-#[allow(missing_docs, reason = "the names are the field's own; each is explained where its rules are")]
+#[allow(missing_docs, reason = "the names are the field's own; the file with a kind's rules explains the kind")]
 impl Kind {
     pub const METADATA: Self = Self(0);
     pub const ENCRYPTED_DM: Self = Self(4);
@@ -40,7 +40,7 @@ impl Kind {
 }
 
 impl Kind {
-    /// The range this kind lies in.
+    /// Retention by the range that the kind lies in.
     #[must_use]
     pub const fn lifetime(self) -> Lifetime {
         match self.0 {
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is a KeyPackage of either form.
+    /// Whether the kind is a KeyPackage of either form.
     #[must_use]
     pub const fn is_key_package(self) -> bool {
         matches!(self, Self::KEY_PACKAGE | Self::ADDRESSABLE_KEY_PACKAGE)

@@ -1,8 +1,8 @@
-//! Frames: what clients send (NIP-01, 42, 45, 77) and what the relay answers.
+//! Frames: messages of clients and answers of the relay (NIP-01, 42, 45, 77).
 //!
-//! A frame is read once: the event of an `EVENT` is handed on as the bytes that stood in the frame, and its own reader
-//! (see [`crate::event`]) goes over them. Answers are written straight into a string; the frame that carries an event is
-//! put together by the gate's crate, which alone can reach an event that may be sent.
+//! A frame is parsed once: the event of an `EVENT` stays the bytes of the frame, and [`crate::event`] parses them.
+//! Answers are written straight into a string. The gate's crate writes the frames that carry events, because it alone
+//! can reach an event that may be sent.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 
 use crate::{filter::Filter, key::EventId, parse::without_position, rejection::Rejection};
 
-/// What a client sends.
+/// A message of a client.
 #[derive(Debug)]
 pub enum ClientMessage<'a> {
-    /// `["EVENT", event]`: the JSON of the event, unread.
+    /// `["EVENT", event]`: the event's JSON, not yet parsed.
     Event(&'a RawValue),
-    /// `["AUTH", event]` (NIP-42): likewise.
+    /// `["AUTH", event]` (NIP-42): the event's JSON, not yet parsed.
     Auth(&'a RawValue),
     /// `["REQ", id, filter…]`
     Req(Cow<'a, str>, Vec<Filter>),
@@ -35,14 +35,14 @@ pub enum ClientMessage<'a> {
     NegClose(Cow<'a, str>),
 }
 
-/// Why a frame is no message, and to which subscription that can be answered.
+/// The reason why a frame is no message, and the subscription to answer, where the frame named one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageError {
-    /// The kind of message, where it was one.
+    /// The message's name, where it is a known one.
     pub verb: Option<Verb>,
-    /// The subscription id of a `REQ`, `COUNT` or `NEG-OPEN` whose rest is wrong.
+    /// The subscription id, at most 64 characters of it, where the frame was right up to there.
     pub subscription: Option<String>,
-    /// What is wrong.
+    /// The fault, in words for the client.
     pub text: String,
 }
 
@@ -63,7 +63,7 @@ pub enum Verb {
 impl<'a> ClientMessage<'a> {
     /// Reads a text frame.
     ///
-    /// `filters_max` bounds the filters of one request; a longer list is an error and not cut.
+    /// `filters_max` bounds the filters of one request. A longer list is an error; it is never cut.
     ///
     /// # Errors
     /// [`MessageError`], whose text says what to change.
@@ -231,7 +231,7 @@ pub fn neg_err_frame(subscription: &str, reason: &str) -> String {
     format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason))
 }
 
-/// `text` as a JSON string.
+/// Writes `text` as a JSON string.
 #[must_use]
 pub fn json_str(text: &str) -> String {
     serde_json::Value::from(text).to_string()

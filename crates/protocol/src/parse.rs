@@ -1,4 +1,5 @@
-//! Reading the JSON of an event: types, ranges and the seven members of NIP-01, with one error that says what to change.
+//! Parser for the JSON of an event: types, ranges and the seven members of NIP-01. Each error says how to mend the
+//! event.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,7 +14,7 @@ use crate::{
     tag::{Tags, TagsBuilder, put_str},
 };
 
-/// An event as its JSON says it, nothing checked beyond the form.
+/// An event's fields as the JSON gives them. Neither id nor signature is checked.
 pub(crate) struct Parsed<'a> {
     pub(crate) id: EventId,
     pub(crate) pubkey: PublicKey,
@@ -22,7 +23,8 @@ pub(crate) struct Parsed<'a> {
     pub(crate) tags: TagsBuilder,
     pub(crate) content: Cow<'a, str>,
     pub(crate) sig: [u8; 64],
-    /// Whether the JSON holds the seven members alone and no control character between them, so that it can be sent on.
+    /// Whether the JSON holds the seven members alone and no raw control character, so that it can be sent on
+    /// unchanged.
     pub(crate) exact: bool,
 }
 
@@ -35,8 +37,8 @@ impl<'a> Parsed<'a> {
         Ok(parsed)
     }
 
-    /// `[0,pubkey,created_at,kind,tags,content]` without white space (NIP-01). `json_escapes` writes the control
-    /// characters that have no short escape as `\u00XX`; otherwise they stand as they are.
+    /// Writes `[0,pubkey,created_at,kind,tags,content]` without white space (NIP-01). With `json_escapes`, control
+    /// characters without a short escape become `\u00XX`; without it they stay as they are.
     pub(crate) fn canonical(&self, json_escapes: bool) -> Vec<u8> {
         let mut out = String::with_capacity(self.content.len() + self.tags.byte_len() * 2 + 120);
         out.push_str("[0,\"");
@@ -47,7 +49,7 @@ impl<'a> Parsed<'a> {
         out.into_bytes()
     }
 
-    /// The event as JSON of the seven members alone.
+    /// Writes the event as JSON with the seven members alone.
     pub(crate) fn to_json(&self) -> String {
         let mut out = String::with_capacity(self.content.len() + self.tags.byte_len() * 2 + 360);
         out.push_str("{\"id\":\"");
@@ -62,7 +64,7 @@ impl<'a> Parsed<'a> {
         out
     }
 
-    /// `created_at kind tags content` with the given separators before `kind` and `tags`.
+    /// Writes `created_at`, `kind`, `tags` and `content`, with the given separators before `kind` and `tags`.
     fn push_signed(&self, out: &mut String, kind: &str, tags: &str, json_escapes: bool) {
         use fmt::Write as _;
         let in_object = kind.len() > 1;
@@ -85,10 +87,10 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// Most characters of an error's text: serde_json's repeats the value that it did not expect, however long.
+/// Most characters of an error's text. serde_json repeats the unexpected value, however long it is.
 const ERROR_CHARS_MAX: usize = 200;
 
-/// serde_json's message without " at line 1 column 2", which says nothing inside a frame, and cut to a sentence's length.
+/// Cuts serde_json's message to [`ERROR_CHARS_MAX`], without " at line 1 column 2", which means nothing inside a frame.
 pub(crate) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
@@ -98,7 +100,7 @@ pub(crate) fn without_position(error: &serde_json::Error) -> String {
     }
 }
 
-/// `text` as a JSON string with the escapes of NIP-01.
+/// Writes `text` as a JSON string with the escapes of NIP-01.
 fn push_json_str(out: &mut String, text: &str, json_escapes: bool) {
     use fmt::Write as _;
     out.push('"');
@@ -182,7 +184,7 @@ fn set<T, E: de::Error>(slot: &mut Option<T>, field: usize, value: T) -> Result<
     }
 }
 
-/// Which of the seven members a name is; 7 for any other.
+/// Index of a member's name in [`FIELDS`]; 7 for any other name.
 struct FieldSeed;
 
 impl<'de> DeserializeSeed<'de> for FieldSeed {
@@ -248,7 +250,7 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// A string, borrowed from the frame where it has no escapes.
+/// A string, borrowed from the frame when it has no escapes.
 struct TextSeed;
 
 impl<'de> DeserializeSeed<'de> for TextSeed {

@@ -1,11 +1,11 @@
-//! What a client is told when it does not get what it asked: one of the words of NIP-01 and NIP-42, and one sentence.
+//! Refusals: one of the words of NIP-01 and NIP-42, and one sentence for the client.
 
 use std::{borrow::Cow, fmt};
 
 /// The machine-readable word in front of a reason (NIP-01, NIP-42).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
-    /// The relay has the event already; said with `OK true`.
+    /// The relay has the event already. It goes with `OK true`.
     Duplicate,
     /// The event or the request breaks a rule of its form.
     Invalid,
@@ -15,14 +15,14 @@ pub enum Word {
     Restricted,
     /// The reader must authenticate first.
     AuthRequired,
-    /// Too much in too short a time.
+    /// The client asks for too much in too short a time.
     RateLimited,
     /// The relay failed, not the client.
     Error,
 }
 
 impl Word {
-    /// As it stands on the wire, without the colon.
+    /// The spelling on the wire, without the colon.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,12 +37,12 @@ impl Word {
     }
 }
 
-/// A refusal, ready to be sent as the reason of `OK false` or `CLOSED`.
+/// A refusal: the reason in an `OK false` or a `CLOSED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The word.
     pub word: Word,
-    /// The sentence: what is wrong, and what to change.
+    /// The sentence, which names the fault and the remedy.
     pub text: Cow<'static, str>,
 }
 

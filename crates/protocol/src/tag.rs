@@ -1,10 +1,10 @@
-//! Tags, packed: all the strings of an event's tags in one buffer, read in place.
+//! Packed tags: all strings of an event's tags in one buffer, read in place.
 //!
-//! The layout is that of the event record (see [`crate::event`]): a count of tags, and for each a count of strings and
-//! the strings, every number a LEB128. So an event in the store is matched without parsing its JSON and without an
-//! allocation.
+//! The event record (see [`crate::event`]) holds them in this layout: the number of tags, and for each tag the number
+//! of its strings and then the strings, each behind its length. Every number is a LEB128. A stored event is thus
+//! matched without parsing its JSON and without an allocation.
 //!
-//! The wire names of tags live here and no further.
+//! The wire names of tags stand in [`name`] and nowhere else.
 
 /// Names of the tags that the relay reads.
 pub mod name {
@@ -12,7 +12,7 @@ pub mod name {
     pub const ADDRESS: &str = "a";
     /// Ciphersuite of a KeyPackage, in the gateway's spelling.
     pub const CIPHERSUITE: &str = "cs";
-    /// Ciphersuite of a KeyPackage, written out.
+    /// Ciphersuite of a KeyPackage, in the gateway's long spelling.
     pub const CIPHERSUITE_LONG: &str = "ciphersuite";
     /// Challenge of NIP-42.
     pub const CHALLENGE: &str = "challenge";
@@ -20,7 +20,7 @@ pub mod name {
     pub const IDENTIFIER: &str = "d";
     /// Id of another event (NIP-01).
     pub const EVENT: &str = "e";
-    /// How a KeyPackage's content is written (`base64` or `hex`).
+    /// Encoding of a KeyPackage's content (`base64` or `hex`).
     pub const ENCODING: &str = "encoding";
     /// Unix seconds at which a KeyPackage ends, in the gateway's spelling.
     pub const EXP: &str = "exp";
@@ -42,11 +42,11 @@ pub mod name {
     pub const METHOD: &str = "method";
     /// A group's name for people.
     pub const NAME: &str = "name";
-    /// What a roster does.
+    /// Operation of a roster.
     pub const OP: &str = "op";
     /// A public key: recipient, owner or member.
     pub const PUBLIC_KEY: &str = "p";
-    /// The relay that is meant (NIP-42, NIP-62).
+    /// URL of the relay that the event is meant for (NIP-42, NIP-62).
     pub const RELAY: &str = "relay";
     /// Role that a roster gives.
     pub const ROLE: &str = "role";
@@ -66,7 +66,7 @@ pub struct Tags<'a> {
     packed: &'a [u8],
 }
 
-/// One tag: its strings in order, the first being its name.
+/// One tag: its strings in order. The first is its name.
 #[derive(Clone, Copy)]
 pub struct Tag<'a> {
     count: usize,
@@ -74,7 +74,7 @@ pub struct Tag<'a> {
 }
 
 impl<'a> Tags<'a> {
-    /// Over the packed form that [`TagsBuilder`] made.
+    /// Reads the packed form that [`TagsBuilder`] made.
     pub(crate) const fn new(packed: &'a [u8]) -> Self {
         Self { packed }
     }
@@ -87,7 +87,7 @@ impl<'a> Tags<'a> {
         TagIter { left, rest }
     }
 
-    /// How many tags there are.
+    /// Number of tags.
     #[must_use]
     pub fn len(self) -> usize {
         take_number(&mut { self.packed })
@@ -104,7 +104,7 @@ impl<'a> Tags<'a> {
         self.iter().filter(move |tag| tag.name() == name)
     }
 
-    /// The second strings of the tags of this name; a tag without one is passed over.
+    /// The second strings of the tags of this name. Tags without one are skipped.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a str> {
         self.named(name).filter_map(|tag| tag.value())
     }
@@ -115,13 +115,13 @@ impl<'a> Tags<'a> {
         self.values(name).next()
     }
 
-    /// The (letter, value) pairs that NIP-01 lets a filter ask for: first and second string of each tag whose name is
-    /// one ASCII letter.
+    /// The (letter, value) pairs that a filter can name (NIP-01): first and second string of each tag whose name is one
+    /// ASCII letter.
     pub fn indexed(self) -> impl Iterator<Item = (u8, &'a str)> {
         self.indexed_bytes().map(|(letter, value)| (letter, std::str::from_utf8(value).unwrap_or("")))
     }
 
-    /// As [`Tags::indexed`], the values as bytes: a match needs no second proof that they are UTF-8.
+    /// [`Tags::indexed`] with the values as bytes, which spares a second check that they are UTF-8.
     pub(crate) fn indexed_bytes(self) -> impl Iterator<Item = (u8, &'a [u8])> {
         self.iter().filter_map(|tag| {
             let mut rest = tag.packed;
@@ -134,7 +134,7 @@ impl<'a> Tags<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// The first string; empty for a tag without any.
+    /// The first string; empty for a tag without strings.
     #[must_use]
     pub fn name(self) -> &'a str {
         self.get(0).unwrap_or("")
@@ -159,7 +159,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// See [`Tags::iter`].
+/// The iterator of [`Tags::iter`].
 pub struct TagIter<'a> {
     left: usize,
     rest: &'a [u8],
@@ -180,7 +180,7 @@ impl<'a> Iterator for TagIter<'a> {
     }
 }
 
-/// Packs tags while an event is read.
+/// Packer of tags, used while an event is parsed.
 #[derive(Default)]
 pub(crate) struct TagsBuilder {
     tags: usize,
@@ -188,7 +188,7 @@ pub(crate) struct TagsBuilder {
 }
 
 impl TagsBuilder {
-    /// Appends a tag of which the strings are `strings`.
+    /// Appends a tag with these strings.
     #[cfg(test)]
     pub(crate) fn push(&mut self, strings: &[&str]) {
         self.push_packed(strings.len(), |body| {
@@ -229,7 +229,7 @@ fn put_number(out: &mut Vec<u8>, mut number: usize) {
     out.push(number as u8);
 }
 
-/// A LEB128 from the front; 0 where the record is cut short, which the reader of a record has ruled out.
+/// Takes a LEB128 from the front; 0 when nothing is left. Records come from [`TagsBuilder`] and are never cut short.
 fn take_number(rest: &mut &[u8]) -> usize {
     let mut number = 0usize;
     let mut shift = 0;

@@ -1,5 +1,5 @@
-//! Keys and signed events for tests (feature `testing`). The canonical form is written here a second time, by
-//! `serde_json`, so that a test does not hold the reader against itself.
+//! Keys and signed events for tests (feature `testing`). `serde_json` writes the canonical form here, so that tests do
+//! not compare the parser with itself.
 
 use secp256k1::{Keypair, schnorr};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Event, PublicKey, Unverified, Verified, hex};
 
-/// A key pair that is always the same for a name.
+/// The key pair of a name, the same at each call.
 ///
 /// # Panics
 /// Never in practice: the hash of a name is no valid secret key with a chance of 2^-128.
@@ -17,13 +17,13 @@ pub fn keypair(name: &str) -> Keypair {
     Keypair::from_secret_bytes(Sha256::digest(name).into()).expect("a hash is a secret key")
 }
 
-/// A key pair that nobody has seen before.
+/// A new random key pair.
 #[must_use]
 pub fn random_keypair() -> Keypair {
     Keypair::new(&mut secp256k1::rand::rng())
 }
 
-/// The public half.
+/// The public half of a key pair.
 #[must_use]
 pub fn public_key(keypair: &Keypair) -> PublicKey {
     PublicKey::from_bytes(keypair.x_only_public_key().0.to_byte_array())
@@ -35,7 +35,7 @@ pub fn key(name: &str) -> PublicKey {
     public_key(&keypair(name))
 }
 
-/// An event about to be signed.
+/// An event to be signed.
 #[derive(Clone, Debug, Default)]
 pub struct EventBuilder {
     /// The kind.
@@ -49,34 +49,34 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// An event of this kind, empty, of the year 2026.
+    /// An empty event of this kind, of the year 2026.
     #[must_use]
     pub fn new(kind: u16) -> Self {
         Self { kind, created_at: 1_795_370_771, ..Self::default() }
     }
 
-    /// With one more tag.
+    /// Adds a tag.
     #[must_use]
     pub fn tag(mut self, strings: &[&str]) -> Self {
         self.tags.push(strings.iter().map(|&text| text.to_owned()).collect());
         self
     }
 
-    /// With this content.
+    /// Sets the content.
     #[must_use]
     pub fn content(mut self, content: impl Into<String>) -> Self {
         self.content = content.into();
         self
     }
 
-    /// With this `created_at`.
+    /// Sets `created_at`.
     #[must_use]
     pub const fn at(mut self, created_at: u64) -> Self {
         self.created_at = created_at;
         self
     }
 
-    /// Its members, signed.
+    /// Signs it and returns its members.
     #[must_use]
     pub fn value(&self, by: &Keypair) -> Value {
         let pubkey = public_key(by).to_hex();
@@ -89,33 +89,33 @@ impl EventBuilder {
         })
     }
 
-    /// Its JSON, signed.
+    /// Signs it and returns its JSON.
     #[must_use]
     pub fn json(&self, by: &Keypair) -> String {
         self.value(by).to_string()
     }
 
-    /// Signed, and read back without checking the signature.
+    /// Signs it and parses it, without checking the signature.
     ///
     /// # Panics
-    /// When the reader refuses it.
+    /// When the parser refuses it.
     #[must_use]
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub fn unverified(&self, by: &Keypair) -> Unverified {
         Unverified::parse(self.json(by).as_bytes()).expect("a built event is read")
     }
 
-    /// Signed, and verified.
+    /// Signs and verifies it.
     ///
     /// # Panics
-    /// When the reader refuses it or the signature does not hold.
+    /// When the parser refuses it or the signature is wrong.
     #[must_use]
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub fn sign(&self, by: &Keypair) -> Verified {
         self.unverified(by).verify().expect("a built event verifies")
     }
 
-    /// Signed, as a plain event.
+    /// Signs it and returns the plain event.
     #[must_use]
     pub fn event(&self, by: &Keypair) -> Event {
         self.sign(by).into_event()

@@ -1,4 +1,4 @@
-//! NIP-42: which event proves a key on this connection, and which URL names this relay.
+//! NIP-42: events that prove a key on this connection, and URLs that name this relay.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nostr_protocol::{

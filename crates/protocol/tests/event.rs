@@ -1,4 +1,4 @@
-//! Reading an event: what is taken, what is refused, and that nothing is lost between the frame and the record.
+//! Parsing an event: good ones keep every byte from the frame to the record, bad ones are refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ fn parse_bytes(json: &[u8]) -> Result<Event, String> {
     Unverified::parse(json).map(|event| event.event().clone()).map_err(|error| error.to_string())
 }
 
-/// A note, with one member replaced by raw JSON.
+/// A note in which one member is replaced by raw JSON.
 fn with(member: &str, raw: &str) -> String {
     let value = EventBuilder::new(1).content("hello").value(&keypair("alice"));
     let original = value[member].to_string();
@@ -91,7 +91,7 @@ fn the_escapes_of_nip_01_hash_to_the_same_id() {
     assert_eq!(event.tags().value("t"), Some(content));
 }
 
-/// NIP-01 asks for control characters verbatim in the hashed form, `JSON.stringify` escapes them.
+/// NIP-01 writes control characters verbatim in the hashed form; `JSON.stringify` escapes them.
 #[test]
 fn control_characters_hash_verbatim_or_escaped() {
     let content = "a\0b\u{1}c\u{1f}d\u{7f}";
@@ -107,7 +107,7 @@ fn control_characters_hash_verbatim_or_escaped() {
     value["id"] = json!(to_hex(&id));
     let event = parse(&value.to_string()).unwrap();
     assert_eq!((event.content().as_str(), event.tags().value("t")), (content, Some("\0")));
-    assert_eq!(event.json(), value.to_string(), "what is sent on has the client's own escapes");
+    assert_eq!(event.json(), value.to_string(), "the relay sends on the client's own escapes");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn deep_nesting_is_refused_or_passed_over_without_recursion() {
     assert!(parse(&"[".repeat(20_000)).is_err());
     assert!(parse(&with("tags", &deep)).is_err());
     assert!(parse(&with("content", &"{\"a\":".repeat(20_000))).is_err());
-    // A member beyond the seven is dropped, however deep.
+    // The parser drops a member beyond the seven, however deep it is.
     let _ = parse(&format!("{{\"extra\":{deep},{}", &with("kind", "1")[1..]));
 }
 
@@ -227,7 +227,7 @@ fn invalid_utf8_and_lone_surrogates_are_refused() {
 }
 
 #[test]
-fn an_error_does_not_repeat_what_the_client_sent_at_length() {
+fn an_error_does_not_repeat_long_input() {
     let long = json!("x".repeat(200 * 1024)).to_string();
     for member in ["created_at", "kind", "tags"] {
         assert!(parse(&with(member, &long)).unwrap_err().len() < 400, "{member}");
@@ -235,7 +235,7 @@ fn an_error_does_not_repeat_what_the_client_sent_at_length() {
 }
 
 #[test]
-fn an_event_is_taken_for_the_stored_one_by_its_id_alone() {
+fn an_event_counts_as_verified_when_its_id_is_the_stored_one() {
     let (one, two) = (EventBuilder::new(1), EventBuilder::new(2));
     let (key, stored) = (random_keypair(), EventBuilder::new(1).at(one.created_at));
     let stored = stored.event(&key);
@@ -255,7 +255,7 @@ fn bytes_that_are_too_short_are_no_record() {
 }
 
 proptest! {
-    /// What a client signed is what the record says, field by field, and what goes out again.
+    /// The record gives back every field that the client signed, and the JSON as the client sent it.
     #[test]
     fn an_event_survives_its_record(
         kind in any::<u16>(),
@@ -292,7 +292,7 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(unverified) = Unverified::parse(&bytes) {
-            // Only the signature is outside the id.
+            // The id covers everything but the signature.
             let same = unverified.event().id().to_hex() == serde_json::from_str::<Value>(&json).unwrap()["id"];
             prop_assert!(same);
             prop_assert!(bytes == json.as_bytes() || unverified.verify().is_err());

@@ -1,4 +1,4 @@
-//! Filters: what they match, held against a second matcher that reads the JSON of both, and what they refuse.
+//! Filters: matches, compared with a second matcher over the JSON of both, and refusals.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nostr_protocol::{
@@ -8,7 +8,7 @@ use nostr_protocol::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// NIP-01, word for word, over plain JSON.
+/// Matches as NIP-01 says, over plain JSON.
 fn oracle(filter: &Value, event: &Value) -> bool {
     let holds = |list: &Value, value: &Value| list.as_array().unwrap().contains(value);
     filter.as_object().unwrap().iter().all(|(name, condition)| match name.as_str() {
@@ -35,7 +35,7 @@ fn event_strategy() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A filter out of the same small world, so that about half of them match; `id` is the event's.
+/// Filters over the same few values, so that about half of them match. `id` is the event's.
 fn filter_strategy(id: String) -> impl Strategy<Value = Value> {
     let ids = prop::collection::vec(prop::sample::select(vec![id, "00".repeat(32)]), 0..3);
     let authors = prop::collection::vec(prop::sample::select(vec![key("alice").to_hex(), key("bob").to_hex()]), 0..3);
@@ -69,7 +69,7 @@ fn case() -> impl Strategy<Value = (Value, Value)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn a_filter_matches_what_nip_01_says((event, filter) in case()) {
+    fn a_filter_matches_as_nip_01_says((event, filter) in case()) {
         let parsed: Filter = serde_json::from_value(filter.clone()).unwrap();
         let read = nostr_protocol::Unverified::parse(event.to_string().as_bytes()).unwrap();
         let matches = parsed.matches(read.event().view());

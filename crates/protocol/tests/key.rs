@@ -1,4 +1,4 @@
-//! Hex and `npub`: one spelling of a key for machines, two for people.
+//! Hex and `npub`: machines use one spelling of a key, people may use two.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bech32::{Bech32m, Hrp};
@@ -22,7 +22,7 @@ fn the_example_of_nip_19_reads_both_ways() {
 }
 
 #[test]
-fn a_key_that_is_none_is_refused_in_words_for_who_wrote_it() {
+fn a_malformed_key_is_refused_with_its_reason() {
     let secret = to_bech32("nsec", &[7; 32]);
     let short = bech32::encode::<bech32::Bech32>(Hrp::parse("npub").unwrap(), &[7; 31]).unwrap();
     let other_checksum = bech32::encode::<Bech32m>(Hrp::parse("npub").unwrap(), &[7; 32]).unwrap();

@@ -1,4 +1,4 @@
-//! Frames: what a client may send, and that what it may not is answered to the right subscription.
+//! Frames: each message of a client is parsed, and a wrong one is answered to the right subscription.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nostr_protocol::{
@@ -53,7 +53,7 @@ fn a_request_that_is_wrong_names_its_subscription() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_with_a_reason() {
+fn a_frame_that_is_no_message_is_refused_with_a_reason() {
     for frame in [
         "",
         "null",
@@ -89,7 +89,7 @@ fn twenty_thousand_brackets_are_an_error_and_not_a_crash() {
 }
 
 #[test]
-fn an_error_does_not_repeat_what_the_client_sent_at_length() {
+fn an_error_does_not_repeat_long_input() {
     let long = "x".repeat(300_000);
     for frame in [
         json!([&long]),
