@@ -7,7 +7,7 @@ use std::{
 };
 
 use nostr_relay::config::Config;
-use nostr_store::moving::{Begun, Counts, Found, export, resume};
+use nostr_store::moving::{Begun, Counts, FileContent, export, resume};
 
 use super::moving::{End, configured, now, private, progress::Progress, require_store, with_store};
 
@@ -101,9 +101,9 @@ fn open(path: &Path, go_on: bool) -> Result<Open, String> {
     }
     let mut file = private().read(true).write(true).open(path).map_err(failed)?;
     let begun = match resume(&mut file).map_err(|error| format!("{}: {error}", path.display()))? {
-        Found::Whole(records) => return Ok(Open::Whole(records)),
-        Found::Part(begun) => Some(begun),
-        Found::Nothing => None,
+        FileContent::Whole(records) => return Ok(Open::Whole(records)),
+        FileContent::Part(begun) => Some(begun),
+        FileContent::Nothing => None,
     };
     let bytes = begun.as_ref().map_or(0, Begun::bytes);
     file.set_len(bytes).and_then(|()| file.seek(io::SeekFrom::Start(bytes))).map_err(failed)?;

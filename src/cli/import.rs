@@ -125,7 +125,7 @@ fn text_of(name: &str, report: &Report) -> String {
 const fn word(outcome: Imported) -> &'static str {
     match outcome {
         Imported::New => "new",
-        Imported::Known => "known",
+        Imported::Unchanged => "known",
         Imported::Replaced => "replaced",
         Imported::Kept => "kept",
         Imported::Superseded => "older than what is here",

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     engine::{Engine, Look, Recipe},
-    folder::{self, Place},
+    folder::{self, Medium},
     given, programs,
 };
 
@@ -82,7 +82,7 @@ impl FirestoreEmulator {
         command.extend(["-cp".into(), jar.into(), CLASS.into(), "--host".into(), "127.0.0.1".into()]);
         let name = "the Firestore emulator";
         let recipe = Recipe { name, command, port_option: "--port", ending: Signal::KILL, is_ready };
-        let own = Engine::start(recipe, folder::new("rnostr-firestore-", Place::Disk, None));
+        let own = Engine::start(recipe, folder::new("rnostr-firestore-", Medium::Disk, None));
         Self { host: own.address(), own: Some(own) }
     }
 

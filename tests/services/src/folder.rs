@@ -19,7 +19,7 @@ const MEMORY_AVAILABLE_MIN: u64 = 8 << 30;
 
 /// Where a folder is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Medium {
     /// Where the system has temporary files.
     Disk,
     /// In memory, where there is enough of it: for what no power cut needs to spare.
@@ -66,8 +66,8 @@ impl User {
 ///
 /// # Panics
 /// When there is no place for it.
-pub(crate) fn new(prefix: &str, place: Place, owner: Option<User>) -> TempDir {
-    let parent = if place == Place::Memory && has_memory() { MEMORY.into() } else { on_disk() };
+pub(crate) fn new(prefix: &str, place: Medium, owner: Option<User>) -> TempDir {
+    let parent = if place == Medium::Memory && has_memory() { MEMORY.into() } else { on_disk() };
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).expect("temporary folders can be made");
     if let Some(owner) = owner {
         owner.own(folder.path());

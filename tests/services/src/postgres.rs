@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::{
     engine::{Engine, Look, Recipe},
-    folder::{self, Place, User},
+    folder::{self, Medium, User},
     given,
     process::Process,
     programs,
@@ -130,7 +130,7 @@ impl Postgres {
     pub fn start(options: Options) -> Self {
         let programs = Programs::find().unwrap_or_else(|why| panic!("{why}"));
         let user = User::beside_root();
-        let place = if options.fast { Place::Memory } else { Place::Disk };
+        let place = if options.fast { Medium::Memory } else { Medium::Disk };
         let folder = folder::new("rnostr-postgres-", place, user);
         make_cluster(&programs, user, folder.path(), &options);
         let mut command = as_user(user, &programs.postgres);

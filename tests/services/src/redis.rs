@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::{
     engine::{Engine, Look, Recipe},
-    folder::{self, Place},
+    folder::{self, Medium},
     given, programs,
     url::Url,
 };
@@ -64,7 +64,7 @@ impl Redis {
         let words = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "."];
         command.extend(words.map(Into::into));
         let recipe = Recipe { name: "Redis", command, port_option: "--port", ending: Signal::KILL, is_ready };
-        let own = Engine::start(recipe, folder::new("rnostr-redis-", Place::Disk, None));
+        let own = Engine::start(recipe, folder::new("rnostr-redis-", Medium::Disk, None));
         Self { url: Url::parse(&format!("redis://{}", own.address())), own: Some(own) }
     }
 

@@ -96,13 +96,13 @@ pub(crate) fn decide(records: &[Record<Restored>], facts: Facts, router: &RouteH
 
 /// What becomes of a record of which everything is known or not.
 pub(crate) const fn new_unless(known: bool) -> Imported {
-    if known { Imported::Known } else { Imported::New }
+    if known { Imported::Unchanged } else { Imported::New }
 }
 
 /// What becomes of an event that was not stored.
 pub(crate) const fn refused(saved: &Saved) -> Imported {
     match saved {
-        Saved::New(_) | Saved::Duplicate => Imported::Known,
+        Saved::New(_) | Saved::Duplicate => Imported::Unchanged,
         Saved::Superseded => Imported::Superseded,
         Saved::Deleted => Imported::Deleted,
         Saved::Refused(_) => Imported::Conflicting,
@@ -192,7 +192,7 @@ impl Deciding<'_> {
             return Imported::Deleted;
         }
         if self.facts.ids.contains(&event.id()) {
-            return Imported::Known;
+            return Imported::Unchanged;
         }
         let applied = match restored.effect() {
             Effect::Replace { identifier } => self.replace(event, identifier, now),

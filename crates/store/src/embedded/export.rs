@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     StoreError,
-    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
+    moving::{
+        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
+    },
 };
 
 /// Most entries that one page looks at, exported or not.
@@ -49,7 +51,7 @@ impl Page {
 impl Embedded {
     pub(super) fn export_page(
         &self,
-        from: &Place,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> Result<ExportPage, StoreError> {
@@ -78,7 +80,13 @@ impl Embedded {
     }
 
     /// Reads a table in the order of its keys; the last key where the page ended before the table.
-    fn each(&self, txn: &RoTxn<'_>, table: Table, from: &Place, page: &mut Page) -> Result<Option<Vec<u8>>, Fail> {
+    fn each(
+        &self,
+        txn: &RoTxn<'_>,
+        table: Table,
+        from: &ExportPosition,
+        page: &mut Page,
+    ) -> Result<Option<Vec<u8>>, Fail> {
         for entry in table.range(txn, &(behind(from.behind()), Bound::Unbounded))? {
             let (key, value) = entry?;
             page.push(self.record(txn, from.part(), key, value)?);
@@ -124,7 +132,13 @@ impl Embedded {
     }
 
     /// One record a founder.
-    fn founded(&self, txn: &RoTxn<'_>, from: &Place, now: UnixSecs, page: &mut Page) -> Result<Option<Vec<u8>>, Fail> {
+    fn founded(
+        &self,
+        txn: &RoTxn<'_>,
+        from: &ExportPosition,
+        now: UnixSecs,
+        page: &mut Page,
+    ) -> Result<Option<Vec<u8>>, Fail> {
         // No key is longer than a founder and what lies behind it, so this is behind all of one founder.
         let mut lower = from.behind().to_vec();
         if !lower.is_empty() {
@@ -156,7 +170,13 @@ impl Embedded {
         Ok(None)
     }
 
-    fn events(&self, txn: &RoTxn<'_>, from: &Place, now: UnixSecs, page: &mut Page) -> Result<Option<Vec<u8>>, Fail> {
+    fn events(
+        &self,
+        txn: &RoTxn<'_>,
+        from: &ExportPosition,
+        now: UnixSecs,
+        page: &mut Page,
+    ) -> Result<Option<Vec<u8>>, Fail> {
         let vanishing = self.shared.vanishing.load();
         let (lower, upper) = (cursor_bytes(from.behind_cursor()), cursor_bytes(from.up_to()));
         if lower >= upper {
@@ -182,7 +202,7 @@ impl Embedded {
 impl Moving for Embedded {
     fn export<'a>(
         &'a self,
-        from: &'a Place,
+        from: &'a ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {

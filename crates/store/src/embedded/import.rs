@@ -111,7 +111,7 @@ impl Tx<'_> {
         if let Some((_, stored)) = self.find(&event.id())?
             && !self.vanishing.hides(stored.event)
         {
-            return Ok(Imported::Known);
+            return Ok(Imported::Unchanged);
         }
         if self.is_gone(event)? {
             return Ok(Imported::Deleted);

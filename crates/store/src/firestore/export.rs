@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     StoreError,
-    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
+    moving::{
+        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
+    },
 };
 
 /// Most documents that one query of an export reads.
@@ -31,7 +33,12 @@ type Found = Option<Record<Archived>>;
 
 impl Inner {
     /// See [`Moving::export`].
-    pub(super) async fn export(&self, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, Fail> {
+    pub(super) async fn export(
+        &self,
+        from: &ExportPosition,
+        bounds: ExportBounds,
+        now: UnixSecs,
+    ) -> Result<ExportPage, Fail> {
         let limit = bounds.records_max.clamp(1, QUERY_DOCUMENTS_MAX);
         let (collection, fields): (_, &[&str]) = match from.part() {
             Part::Vanished => (Collection::Vanished, &["until"]),
@@ -133,7 +140,7 @@ fn group_of(document: &Document) -> Result<NostrGroupId, Fail> {
 impl Moving for Firestore {
     fn export<'a>(
         &'a self,
-        from: &'a Place,
+        from: &'a ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {

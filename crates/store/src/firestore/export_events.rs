@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    moving::{ExportBounds, ExportPage, Place, Record, after_part},
+    moving::{ExportBounds, ExportPage, ExportPosition, Record, after_part},
 };
 
 /// Most events of one second that go out in the order of the log.
@@ -137,7 +137,7 @@ impl Inner {
     /// A page of events up to the cursor of the export.
     pub(super) async fn export_events(
         &self,
-        from: &Place,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> Result<ExportPage, Fail> {

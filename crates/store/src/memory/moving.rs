@@ -22,7 +22,7 @@ use crate::{
     },
     index::{address, front},
     moving::{
-        Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part,
+        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
         foundings_missing, merge_group,
     },
 };
@@ -31,7 +31,7 @@ type Keyed = (Vec<u8>, Record<Archived>);
 
 impl State {
     /// All of a part, in an order that stays.
-    fn part(&self, from: &Place, now: UnixSecs) -> Vec<Keyed> {
+    fn part(&self, from: &ExportPosition, now: UnixSecs) -> Vec<Keyed> {
         let mut all: Vec<Keyed> = match from.part() {
             Part::Vanished => {
                 let record = |(key, at): (&PublicKey, &UnixSecs)| Record::Vanished { key: *key, at: *at };
@@ -147,7 +147,7 @@ impl State {
             return Imported::Expired;
         }
         if self.ids.contains_key(&event.id()) {
-            return Imported::Known;
+            return Imported::Unchanged;
         }
         if self.is_gone(event) {
             return Imported::Deleted;
@@ -215,7 +215,7 @@ impl Item {
 impl Moving for Memory {
     fn export<'a>(
         &'a self,
-        from: &'a Place,
+        from: &'a ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {

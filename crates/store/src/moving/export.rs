@@ -11,7 +11,7 @@ use std::{
 use nostr_protocol::UnixSecs;
 
 use super::{
-    ExportBounds, Moving, Place,
+    ExportBounds, ExportPosition, Moving,
     line::{self, END, End, FORMAT, Header, Hex, Line, MARK, Mark, sort_of},
     lines::{Count, Lines},
 };
@@ -38,7 +38,7 @@ pub enum ExportError {
 }
 
 /// What lies in a file.
-pub enum Found {
+pub enum FileContent {
     /// Nothing that an export could go on from.
     Nothing,
     /// An export up to some mark.
@@ -51,7 +51,7 @@ pub enum Found {
 pub struct Begun {
     count: Count,
     records: Counts,
-    next: Place,
+    next: ExportPosition,
 }
 
 impl Begun {
@@ -72,7 +72,7 @@ impl Begun {
 ///
 /// # Errors
 /// [`ExportError::File`] for a file that is something else, or not what was written.
-pub fn resume(input: impl Read) -> Result<Found, ExportError> {
+pub fn resume(input: impl Read) -> Result<FileContent, ExportError> {
     let damaged = |number: u64| {
         ExportError::File(format!("line {number} is not what was written; remove the file and begin anew"))
     };
@@ -84,7 +84,7 @@ pub fn resume(input: impl Read) -> Result<Found, ExportError> {
             // A header that was cut short is one all the same.
             let prefix = &line::HEADER[..line::HEADER.len().min(content.len())];
             return if !raw.is_whole() && content.starts_with(prefix) {
-                Ok(Found::Nothing)
+                Ok(FileContent::Nothing)
             } else {
                 Err(ExportError::File("the file is there and is no export of rnostr; give another name".to_owned()))
             };
@@ -95,14 +95,14 @@ pub fn resume(input: impl Read) -> Result<Found, ExportError> {
         let holds = |lines: u64, hash: Hex<32>| lines == count.lines && hash.0 == count.sha256();
         if content.starts_with(END) {
             return match line::read(content) {
-                Ok(Line::End(end)) if holds(end.lines, end.sha256) => Ok(Found::Whole(end.records)),
+                Ok(Line::End(end)) if holds(end.lines, end.sha256) => Ok(FileContent::Whole(end.records)),
                 _ => Err(damaged(number)),
             };
         }
         let mut next = None;
         if content.starts_with(MARK) {
             next = match line::read(content) {
-                Ok(Line::Mark(mark)) if holds(mark.lines, mark.sha256) => Place::parse(&mark.next),
+                Ok(Line::Mark(mark)) if holds(mark.lines, mark.sha256) => ExportPosition::parse(&mark.next),
                 _ => None,
             };
             if next.is_none() {
@@ -116,7 +116,7 @@ pub fn resume(input: impl Read) -> Result<Found, ExportError> {
             begun = Some(Begun { count: count.clone(), records: records.clone(), next });
         }
     }
-    Ok(begun.map_or(Found::Nothing, Found::Part))
+    Ok(begun.map_or(FileContent::Nothing, FileContent::Part))
 }
 
 /// Writes everything that `store` holds at `now`, or what is missing behind `begun`; `written` hears after each page what
@@ -134,7 +134,7 @@ pub async fn export(
 ) -> Result<Counts, ExportError> {
     let mut text = Vec::new();
     let unwritable = |error: String| ExportError::Store(StoreError::Unavailable(error));
-    let (mut count, mut records, mut place) = match begun {
+    let (mut count, mut records, mut position) = match begun {
         Some(begun) => {
             if begun.next.up_to() > store.head() {
                 return Err(ExportError::File(
@@ -144,17 +144,17 @@ pub async fn export(
             (begun.count, begun.records, begun.next)
         }
         None => {
-            let place = Place::start(store.head());
+            let position = ExportPosition::start(store.head());
             let stats = store.stats().await?;
             let (format, version) = (FORMAT, version.to_owned());
             let header = Header { format, version, exported_at: now, events: stats.events, groups: stats.groups };
             line::write_header(header, &mut text).map_err(unwritable)?;
-            (Count::default(), Counts::new(), place)
+            (Count::default(), Counts::new(), position)
         }
     };
     let mut lines = u64::from(count.lines == 0);
     loop {
-        let page = store.export(&place, PAGE, now).await?;
+        let page = store.export(&position, PAGE, now).await?;
         for record in &page.records {
             line::write(record, &mut text).map_err(unwritable)?;
             *records.entry(record.sort().to_owned()).or_default() += 1;
@@ -172,7 +172,7 @@ pub async fn export(
                     line::write_mark(mark, &mut last).map_err(unwritable)?;
                     count.add(&last, 1);
                 }
-                place = next;
+                position = next;
                 false
             }
             None => {

@@ -320,7 +320,7 @@ impl Importing<'_> {
         let outcomes = self.store.import(page, now).await?;
         for ((sort, id), outcome) in what.into_iter().zip(outcomes) {
             *self.report.records.entry(sort).or_default().entry(outcome).or_default() += 1;
-            if let Some(id) = id.filter(|_| matches!(outcome, Imported::New | Imported::Known)) {
+            if let Some(id) = id.filter(|_| matches!(outcome, Imported::New | Imported::Unchanged)) {
                 if self.probe.len() >= PROBE_EVENTS_MAX {
                     self.probe.pop_front();
                 }

@@ -52,7 +52,7 @@ pub struct Header {
 /// What stands behind a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
-    /// The [`super::Place`] from which the store goes on.
+    /// The [`super::ExportPosition`] from which the store goes on.
     pub(super) next: String,
     /// How many lines there are before this one.
     pub(super) lines: u64,

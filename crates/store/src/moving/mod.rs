@@ -10,19 +10,19 @@ mod export;
 mod import;
 pub mod line;
 mod lines;
-mod place;
+mod position;
 mod verify;
 
 use futures_util::future::BoxFuture;
 use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{Event, PublicKey, UnixSecs};
 
-pub(crate) use self::place::after_part;
+pub(crate) use self::position::after_part;
 pub use self::{
-    export::{Begun, Counts, ExportError, Found, export, resume},
+    export::{Begun, Counts, ExportError, FileContent, export, resume},
     import::{Done, ImportError, ImportOptions, Report, import},
     line::Header,
-    place::{Part, Place},
+    position::{ExportPosition, Part},
 };
 pub use crate::index::Front;
 use crate::{Store, StoreError};
@@ -134,7 +134,7 @@ pub struct ExportPage {
     /// Records of one sort, in a stable order; there may be none and more behind.
     pub records: Vec<Record<Archived>>,
     /// Where to go on; `None` when that was everything.
-    pub next: Option<Place>,
+    pub next: Option<ExportPosition>,
 }
 
 /// What became of a record.
@@ -143,7 +143,7 @@ pub enum Imported {
     /// It is stored now.
     New,
     /// Nothing changed: it was here.
-    Known,
+    Unchanged,
     /// A group that took the place of the one that was here, with a lower `seq`.
     Replaced,
     /// A group that was not taken: the one that is here is another, and its `seq` is as high or higher.
@@ -164,12 +164,12 @@ pub trait Moving: Store {
     /// The next page of everything that is stored behind `from` and has not expired at `now`. Ephemeral events are no
     /// part of it, nor are secrets of the store.
     ///
-    /// Each call is bounded; with [`Place::start`] at the store's head, the pages up to the last are everything that was
+    /// Each call is bounded; with [`ExportPosition::start`] at the store's head, the pages up to the last are everything that was
     /// committed up to then and is still there. Events come in the order of the log, and where a store does not keep that,
     /// in the nearest that it has.
     fn export<'a>(
         &'a self,
-        from: &'a Place,
+        from: &'a ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>>;
@@ -206,7 +206,7 @@ pub(crate) fn merge_group(here: Option<&ManagedGroup>, given: &ManagedGroup) -> 
     };
     let imported = match given.record.seq > here.record.seq {
         true => Imported::Replaced,
-        false if same() => Imported::Known,
+        false if same() => Imported::Unchanged,
         false => Imported::Kept,
     };
     (imported, merged)

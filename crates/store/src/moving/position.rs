@@ -37,9 +37,9 @@ impl Part {
     }
 }
 
-/// A place in an export: text that means something to the store that gave it, and to none other.
+/// A position in an export: text that means something to the store that gave it, and to none other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ExportPosition {
     part: Part,
     /// Events behind this cursor are not part of this export.
     up_to: Cursor,
@@ -47,7 +47,7 @@ pub struct Place {
     behind: Vec<u8>,
 }
 
-impl Place {
+impl ExportPosition {
     /// Before everything; events up to `up_to`, which is the head of the store's log, are part of the export.
     #[must_use]
     pub const fn start(up_to: Cursor) -> Self {
@@ -65,8 +65,8 @@ impl Place {
             let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
             u8::from_str_radix(pair, 16).ok()
         });
-        let place = Self { part, up_to: up_to.parse().ok()?, behind: bytes.collect::<Option<_>>()? };
-        (words.next().is_none() && place.to_string() == text).then_some(place)
+        let position = Self { part, up_to: up_to.parse().ok()?, behind: bytes.collect::<Option<_>>()? };
+        (words.next().is_none() && position.to_string() == text).then_some(position)
     }
 
     /// What comes next.
@@ -86,7 +86,7 @@ impl Place {
         &self.behind
     }
 
-    /// Of an event's place, its cursor.
+    /// Of an event's position, its cursor.
     pub(crate) fn behind_cursor(&self) -> Cursor {
         self.behind.iter().fold(0, |cursor, byte| cursor << 8 | Cursor::from(*byte))
     }
@@ -102,15 +102,15 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ExportPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}/", self.part.name(), self.up_to)?;
         self.behind.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// The place behind what was read of a part, where its records were read up to some key or to the end.
-pub(crate) fn after_part(from: &Place, last: Option<Vec<u8>>) -> Option<Place> {
+/// The position behind what was read of a part, where its records were read up to some key or to the end.
+pub(crate) fn after_part(from: &ExportPosition, last: Option<Vec<u8>>) -> Option<ExportPosition> {
     match last {
         Some(key) => Some(from.after(key)),
         None => from.next_part(),
@@ -123,21 +123,21 @@ mod tests {
 
     #[test]
     fn places_are_read_back_and_nothing_else_is() {
-        let mut place = Some(Place::start(17));
+        let mut position = Some(ExportPosition::start(17));
         let mut parts = Vec::new();
-        while let Some(at) = place {
+        while let Some(at) = position {
             let behind = at.after([0, 0xab, 0xff]);
             for it in [&at, &behind] {
-                assert_eq!(Place::parse(&it.to_string()).as_ref(), Some(it));
+                assert_eq!(ExportPosition::parse(&it.to_string()).as_ref(), Some(it));
             }
             parts.push(at.part());
-            place = at.next_part();
+            position = at.next_part();
         }
         assert_eq!(parts.len(), Part::ALL.len());
         assert!(parts.is_sorted());
         for text in ["", "events", "events/1", "events/x/", "rest/1/", "events/1/a", "events/1/AB", "events/1/00/"] {
-            assert_eq!(Place::parse(text), None, "{text}");
+            assert_eq!(ExportPosition::parse(text), None, "{text}");
         }
-        assert_eq!(Place::start(9).after(300_u64.to_be_bytes()).behind_cursor(), 300);
+        assert_eq!(ExportPosition::start(9).after(300_u64.to_be_bytes()).behind_cursor(), 300);
     }
 }

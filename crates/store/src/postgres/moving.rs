@@ -22,7 +22,9 @@ use crate::{
         hiding::Hidden,
         restore::{self, decide},
     },
-    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Imported, Moving, Part, Place, Record, after_part},
+    moving::{
+        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
+    },
 };
 
 /// Most groups of one page; each may have 10,000 members.
@@ -54,7 +56,7 @@ const EVENTS: &str = "with found as (select * from rnostr.events where cursor > 
 
 async fn page(
     client: &Client,
-    from: &Place,
+    from: &ExportPosition,
     bounds: ExportBounds,
     now: UnixSecs,
     hidden: &Hidden,
@@ -120,7 +122,7 @@ fn record_of(part: Part, row: &Row) -> Result<Record<Archived>, Fail> {
 
 async fn events(
     client: &Client,
-    from: &Place,
+    from: &ExportPosition,
     bounds: ExportBounds,
     now: UnixSecs,
     hidden: &Hidden,
@@ -178,7 +180,7 @@ impl Postgres {
 impl Moving for Postgres {
     fn export<'a>(
         &'a self,
-        from: &'a Place,
+        from: &'a ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {

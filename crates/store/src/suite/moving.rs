@@ -8,7 +8,7 @@ use nostr_protocol::UnixSecs;
 use super::world::{
     START, World, capability, deletion, event, group, key, key_package, message, new, roster, vanish, wrap,
 };
-use crate::moving::{Archived, ExportBounds, Imported, Moving, Place, Record, line};
+use crate::moving::{Archived, ExportBounds, ExportPosition, Imported, Moving, Record, line};
 
 /// Pages so small that everything takes several.
 pub const SMALL: ExportBounds = ExportBounds { records_max: 2, bytes_max: 4_096 };
@@ -21,10 +21,10 @@ pub const DELETED: &str = "deleted";
 /// All pages of a store.
 pub async fn pages(store: &dyn Moving, bounds: ExportBounds, now: UnixSecs) -> Vec<Vec<Record<Archived>>> {
     let mut pages = Vec::new();
-    let mut place = Some(Place::start(store.head()));
+    let mut place = Some(ExportPosition::start(store.head()));
     while let Some(from) = place {
         // As it is written down and read back.
-        let from = Place::parse(&from.to_string()).expect("a place");
+        let from = ExportPosition::parse(&from.to_string()).expect("a place");
         let page = store.export(&from, bounds, now).await.expect("a page");
         assert!(page.records.len() <= bounds.records_max);
         assert!(page.next.as_ref() != Some(&from), "a page that goes on from where it began");

@@ -8,14 +8,16 @@ use std::{
 use nostr_store::{
     Store as _,
     memory::Memory,
-    moving::{Done, ExportError, Found, ImportError, ImportOptions, Imported, Moving, Report, export, import, resume},
+    moving::{
+        Done, ExportError, FileContent, ImportError, ImportOptions, Imported, Moving, Report, export, import, resume,
+    },
     suite::{
         moving::{LARGE, dump, fill},
         world::{START, Subject, World, event},
     },
 };
 
-use super::stores::{Place, Sort};
+use super::stores::{Sort, TestStore};
 
 /// A while after the world began: some of it has expired.
 const NOW: u64 = START + 60;
@@ -123,7 +125,7 @@ async fn an_export_is_lines_and_reads_back() {
     assert!(lines[0].starts_with(r#"{"rnostr_export":{"format":1,"version":"9.9.9","exported_at":1795370831,"#));
     assert!(lines[lines.len() - 1].starts_with(r#"{"end":{"lines":"#));
     assert!(lines.iter().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
-    let to = Place::new(Sort::Embedded).expect("a place");
+    let to = TestStore::new(Sort::Embedded).expect("a place");
     let to = to.open().await;
     let places = Mutex::new(Vec::new());
     let written = |report: &Report| places.lock().expect("no panic").push(report.bytes);
@@ -148,7 +150,7 @@ async fn an_export_that_was_broken_off_goes_on() {
 #[tokio::test]
 async fn an_export_of_firestore_that_was_broken_off_goes_on() {
     let Filled { store, text } = filled().await;
-    let Some(place) = Place::new(Sort::Firestore) else { return };
+    let Some(place) = TestStore::new(Sort::Firestore) else { return };
     let from = place.open().await;
     imported(&*from, &text[..], options(None)).await.1.expect("an import");
     let mut text = Vec::new();
@@ -157,7 +159,7 @@ async fn an_export_of_firestore_that_was_broken_off_goes_on() {
     goes_on(&*from, &text, 6).await;
     // By another process, for which the log has another head.
     let mut file = text[..text.len() * 2 / 3].to_vec();
-    let Found::Part(begun) = resume(&file[..]).expect("an export") else { panic!("not begun") };
+    let FileContent::Part(begun) = resume(&file[..]).expect("an export") else { panic!("not begun") };
     file.truncate(usize::try_from(begun.bytes()).expect("small"));
     let other = place.open().await;
     assert!(other.head() > from.head());
@@ -176,9 +178,9 @@ async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
         assert!(matches!(broken, Err(ExportError::Write(_))), "{left}");
         let mut file = out.out;
         let begun = match resume(&file[..]).expect("an export") {
-            Found::Nothing => None,
-            Found::Part(begun) => Some(begun),
-            Found::Whole(_) => panic!("{left}"),
+            FileContent::Nothing => None,
+            FileContent::Part(begun) => Some(begun),
+            FileContent::Whole(_) => panic!("{left}"),
         };
         file.truncate(begun.as_ref().map_or(0, |begun| usize::try_from(begun.bytes()).expect("small")));
         let is_mark = |end: &usize| {
@@ -188,7 +190,7 @@ async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
         assert_eq!(file.len(), last_mark.unwrap_or(0), "{left}: it goes on from where it was");
         export(store, &mut file, begun, "9.9.9", NOW, |_| ()).await.expect("the rest");
         assert!(file == text, "{left}");
-        assert!(matches!(resume(&file[..]), Ok(Found::Whole(counts)) if counts["event"] as usize > NOTES));
+        assert!(matches!(resume(&file[..]), Ok(FileContent::Whole(counts)) if counts["event"] as usize > NOTES));
     }
 }
 
@@ -197,13 +199,13 @@ async fn an_export_goes_on_in_its_own_file_and_from_its_own_store_alone() {
     let Filled { text, .. } = filled().await;
     assert!(matches!(resume(&b"[server]\nport = 1\n"[..]), Err(ExportError::File(_))));
     assert!(matches!(resume(&b"[server]"[..]), Err(ExportError::File(_))));
-    assert!(matches!(resume(&b""[..]), Ok(Found::Nothing)));
-    assert!(matches!(resume(&b"{\"rnostr_ex"[..]), Ok(Found::Nothing)));
+    assert!(matches!(resume(&b""[..]), Ok(FileContent::Nothing)));
+    assert!(matches!(resume(&b"{\"rnostr_ex"[..]), Ok(FileContent::Nothing)));
     let number = numbers(text, r#"{"group""#)[0];
     let changed = with_line(text, number, |line| line.replace("\"seq\":", "\"seq\":1"));
     assert!(matches!(resume(&changed[..]), Err(ExportError::File(_))), "another hand was in it");
     let half = text.len() / 2;
-    let Found::Part(begun) = resume(&text[..half]).expect("an export") else { panic!("not begun") };
+    let FileContent::Part(begun) = resume(&text[..half]).expect("an export") else { panic!("not begun") };
     let other = export(&Memory::new(), &mut Vec::new(), Some(begun), "9.9.9", NOW, |_| ()).await;
     assert!(matches!(other, Err(ExportError::File(text)) if text.contains("another store")));
 }
@@ -213,7 +215,7 @@ async fn an_import_that_was_broken_off_goes_on() {
     let Filled { store, text } = filled().await;
     let whole = dump(&**store, LARGE, NOW).await;
     for part in [2, 5, 8, 9] {
-        let place = Place::new(Sort::Embedded).expect("a place");
+        let place = TestStore::new(Sort::Embedded).expect("a place");
         let to = place.open().await;
         let input = Stalls(Cursor::new(text[..text.len() * part / 10].to_vec()));
         let (report, broken) = import(&*to, Box::new(input), options(None), || NOW, |_| ()).await;
@@ -233,7 +235,7 @@ async fn an_import_that_was_broken_off_goes_on() {
         // Once more, with the old note.
         let (report, ended) = imported(&*to, &text[..], options(Some(done))).await;
         ended.expect("an import");
-        assert!(report.records.values().all(|it| it.keys().eq([&Imported::Known])), "{:?}", report.records);
+        assert!(report.records.values().all(|it| it.keys().eq([&Imported::Unchanged])), "{:?}", report.records);
     }
 }
 

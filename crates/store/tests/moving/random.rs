@@ -15,10 +15,10 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 
-use super::stores::{Place, Sort};
+use super::stores::{Sort, TestStore};
 
 async fn moved(before: &[Step], after: &[Step], from: Sort, to: Sort) {
-    let (Some(from), Some(to)) = (Place::new(from), Place::new(to)) else { return };
+    let (Some(from), Some(to)) = (TestStore::new(from), TestStore::new(to)) else { return };
     let (from, to) = (Rc::new(from), Rc::new(to));
     let current = RefCell::new(Rc::clone(&from));
     let open = async || {

@@ -42,7 +42,7 @@ pub(crate) const SORTS: &[Sort] = &[
 ];
 
 /// Where a store lies, empty at first; gone with this.
-pub(crate) enum Place {
+pub(crate) enum TestStore {
     Memory(RefCell<Option<Arc<Memory>>>),
     Embedded(TempDir),
     Postgres(String),
@@ -50,7 +50,7 @@ pub(crate) enum Place {
     Firestore(Box<firestore::Options>, RefCell<Option<Arc<Firestore>>>),
 }
 
-impl Place {
+impl TestStore {
     /// `None` where what it stands on is missing, which has been said then.
     pub(crate) fn new(sort: Sort) -> Option<Self> {
         Some(match sort {
@@ -110,7 +110,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestStore {
     fn drop(&mut self) {
         if let Self::Postgres(url) = self {
             services::Postgres::shared().drop_database(url);
