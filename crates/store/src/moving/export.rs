@@ -1,7 +1,7 @@
-//! Writing an export, and going on with one that was broken off.
+//! Writer of exports, which can also finish an export that was broken off.
 //!
-//! Behind each page the file says where the store goes on, so the two cannot get out of step: whoever resumes cuts off
-//! what lies behind the last such mark.
+//! A mark behind each page holds the position at which the store continues. A resumed export cuts the file off behind
+//! the last mark and continues at its position, so the file never misses a record and never holds one twice.
 
 use std::{
     collections::BTreeMap,
@@ -17,37 +17,37 @@ use super::{
 };
 use crate::StoreError;
 
-/// A page of an export, which is also what an import writes at one time.
+/// Bounds of a page of an export. An import writes one such page at a time.
 const PAGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 << 20 };
 
-/// How many records of each sort.
+/// Number of records of each sort.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Why an export ended before its end.
+/// The reason why an export stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The store.
+    /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The file, or whoever reads.
+    /// The output failed: a full disk, for example, or a closed pipe.
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
-    /// What is there is no export that could go on; the text is for the operator.
+    /// The existing file cannot be continued. The text is for the operator.
     #[error("{0}")]
     File(String),
 }
 
-/// What lies in a file.
+/// The content of the file that an export is to continue.
 pub enum FileContent {
-    /// Nothing that an export could go on from.
+    /// Nothing to continue: no mark yet.
     Nothing,
-    /// An export up to some mark.
+    /// A part of an export, up to its last mark.
     Part(Begun),
-    /// A whole export.
+    /// A finished export.
     Whole(Counts),
 }
 
-/// An export up to a mark.
+/// The part of an export up to its last mark.
 pub struct Begun {
     count: Count,
     records: Counts,
@@ -55,38 +55,38 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// How long the file is up to there; what lies behind is to be cut off.
+    /// Length of the part in bytes. The caller cuts the rest of the file off.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.count.bytes
     }
 
-    /// What is in it.
+    /// The records of the part.
     #[must_use]
     pub const fn records(&self) -> &Counts {
         &self.records
     }
 }
 
-/// Reads what an export has left.
+/// Reads the file that an earlier export has left.
 ///
 /// # Errors
-/// [`ExportError::File`] for a file that is something else, or not what was written.
+/// [`ExportError::File`] for a file that is no export, or that was changed since the export wrote it.
 pub fn resume(input: impl Read) -> Result<FileContent, ExportError> {
     let damaged = |number: u64| {
-        ExportError::File(format!("line {number} is not what was written; remove the file and begin anew"))
+        ExportError::File(format!("line {number} was changed since it was written; remove the file and export again"))
     };
     let mut lines = Lines::new(input);
     let (mut count, mut records, mut begun) = (Count::default(), Counts::new(), None);
     while let Some(raw) = lines.next().map_err(|error| ExportError::File(error.to_string()))? {
         let (content, number) = (raw.content(), count.lines + 1);
         if number == 1 && !matches!(line::read(content), Ok(Line::Header(_))) {
-            // A header that was cut short is one all the same.
+            // The first write may have been cut off inside the header.
             let prefix = &line::HEADER[..line::HEADER.len().min(content.len())];
             return if !raw.is_whole() && content.starts_with(prefix) {
                 Ok(FileContent::Nothing)
             } else {
-                Err(ExportError::File("the file is there and is no export of rnostr; give another name".to_owned()))
+                Err(ExportError::File("the file exists and is no export of rnostr; use another name".to_owned()))
             };
         }
         if !raw.is_whole() {
@@ -119,11 +119,11 @@ pub fn resume(input: impl Read) -> Result<FileContent, ExportError> {
     Ok(begun.map_or(FileContent::Nothing, FileContent::Part))
 }
 
-/// Writes everything that `store` holds at `now`, or what is missing behind `begun`; `written` hears after each page what
-/// is in the file.
+/// Writes everything that `store` holds at `now`, or with `begun` the rest of that export. After each page it calls
+/// `written` with the records that the file holds.
 ///
 /// # Errors
-/// [`ExportError`]; what was written can be [resumed](resume).
+/// [`ExportError`]; the written part can be [resumed](resume).
 pub async fn export(
     store: &dyn Moving,
     out: &mut dyn Write,
@@ -138,7 +138,7 @@ pub async fn export(
         Some(begun) => {
             if begun.next.up_to() > store.head() {
                 return Err(ExportError::File(
-                    "the file was begun from another store; remove it, or configure that store".to_owned(),
+                    "the file is the export of another store; remove it, or configure that store".to_owned(),
                 ));
             }
             (begun.count, begun.records, begun.next)
@@ -166,7 +166,7 @@ pub async fn export(
         let mut last = Vec::new();
         let ended = match page.next {
             Some(next) => {
-                // A page without records needs no mark: whoever resumes finds it empty again.
+                // A page without records needs no mark: a resumed export only reads the empty page again.
                 if !empty {
                     let mark = Mark { next: next.to_string(), lines: count.lines, sha256: Hex(count.sha256()) };
                     line::write_mark(mark, &mut last).map_err(unwritable)?;

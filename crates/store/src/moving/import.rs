@@ -1,4 +1,5 @@
-//! Reading an export into a store, page by page: a page is written when its mark says that it is what was exported.
+//! Import of an export into a store, page by page. A page is written to the store after its mark has proved that the
+//! page is unchanged.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,83 +18,83 @@ use super::{
 };
 use crate::StoreError;
 
-/// Most records between two marks; an export has a tenth of it.
+/// Most records between two marks. An export writes a tenth of it.
 const PAGE_RECORDS_MAX: usize = 10_000;
-/// Most bytes between two marks; an export has far fewer.
+/// Most bytes between two marks. An export writes far fewer.
 const PAGE_BYTES_MAX: usize = 128 << 20;
-/// Events by which it is seen that the store is still the one into which was imported.
+/// Most imported events that a resumed import looks for, to see that the store is still the same.
 const PROBE_EVENTS_MAX: usize = 8;
-/// Most numbers of bad lines that are kept to be shown.
+/// Most bad lines of which the report keeps number and reason.
 const BAD_LINES_SHOWN_MAX: usize = 10;
 
-/// Why an import ended before its end. What it had written stays.
+/// The reason why an import stopped early. Written records stay in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The store.
+    /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The file, or whoever writes.
+    /// The input failed.
     #[error("cannot read: {0}")]
     Read(io::Error),
-    /// It is no export, or one that this build does not know.
+    /// The input is no export, or has a format that this build does not know.
     #[error("{0}")]
     NoExport(String),
-    /// A line that is none of an export.
+    /// A line is not as an export writes lines, or holds an event that does not verify.
     #[error("line {number}: {reason}")]
     Line {
-        /// Which.
+        /// The line's number, from 1.
         number: u64,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// Lines that are not what was exported.
-    #[error("lines {first} to {last} are not what was exported: the checksum in line {last} does not hold")]
+    /// A checksum is wrong: some line was changed.
+    #[error("lines {first} to {last} were changed after the export: the checksum in line {last} is wrong")]
     Damaged {
-        /// The first that may be another.
+        /// The first line that may have been changed.
         first: u64,
-        /// Where it was noticed.
+        /// The line with the wrong checksum.
         last: u64,
     },
     /// The last line is missing.
-    #[error("the file is cut off behind line {lines}: its last line, which says that it is whole, is missing")]
+    #[error("the file is cut off behind line {lines}: the last line of the export is missing")]
     Cut {
-        /// How many whole lines there are.
+        /// Number of whole lines.
         lines: u64,
     },
-    /// Lines that are not what was exported, among what has no signature of its own.
+    /// A checksum over records without signatures is wrong, so that the changed ones cannot be told from the others.
     #[error(
-        "lines {first} to {last} are not what was exported, and have no signatures by which to tell groups and what was \
-         taken back from what somebody made of them; export again"
+        "lines {first} to {last} were changed after the export, and groups and deletions carry no signatures that show \
+         which of them; export again"
     )]
     Unsigned {
-        /// The first line that may be another.
+        /// The first line that may have been changed.
         first: u64,
-        /// The last.
+        /// The line with the wrong checksum.
         last: u64,
     },
-    /// It is not the file of which a part is imported.
-    #[error("this is not the file of which a part is imported already; run without --resume")]
+    /// An import is to be resumed with another file.
+    #[error("this is not the file of which a part has been imported; run without --resume")]
     OtherFile,
 }
 
-/// How an import is done.
+/// Options of an import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// Threads that check signatures.
+    /// Number of threads that check signatures.
     pub threads: usize,
-    /// Whether bad lines are passed over and counted.
+    /// Whether the import skips and counts bad lines, instead of ending at the first one.
     pub skip_bad: bool,
-    /// What an import before had written.
+    /// Progress of an earlier import of the same file.
     pub done: Option<Done>,
 }
 
-/// How far an import has come: kept beside the file, to go on from there.
+/// Progress of an import. The command keeps it beside the file, so that a later import can continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     /// Lines whose records are in the store.
     pub lines: u64,
     pub(super) sha256: [u8; 32],
-    /// Some of the last events that are in it.
+    /// Some of the last imported events.
     probe: Vec<EventId>,
 }
 
@@ -105,7 +106,7 @@ struct WireDone {
 }
 
 impl Done {
-    /// As text.
+    /// Writes it as text.
     #[must_use]
     pub fn to_json(&self) -> String {
         let probe = self.probe.iter().map(|id| Hex(*id.as_bytes())).collect();
@@ -122,31 +123,32 @@ impl Done {
     }
 }
 
-/// What an import has done so far.
+/// Result of an import so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What the first line said.
+    /// The file's first line.
     pub header: Option<Header>,
-    /// By sort: how many records came to what.
+    /// Number of records by sort and outcome.
     pub records: BTreeMap<&'static str, BTreeMap<Imported, u64>>,
-    /// Lines that were passed over because an import before had written them.
+    /// Number of lines that were skipped because an earlier import had written them.
     pub passed_over: u64,
-    /// Bad lines that were skipped.
+    /// Number of bad lines that were skipped.
     pub bad_lines: u64,
-    /// The first of them, with what is wrong.
+    /// Number and fault of the first bad lines.
     pub bad: Vec<(u64, String)>,
-    /// The first and the last line of what is not what was exported, where that was to be passed over.
+    /// First and last line of the first page with a wrong checksum, where the import was to skip bad lines.
     pub damaged: Option<(u64, u64)>,
-    /// Bytes of the file that are dealt with.
+    /// Bytes of the file up to the last mark that was read.
     pub bytes: u64,
-    /// How far it has come.
+    /// Progress, for a later import that continues.
     pub done: Option<Done>,
 }
 
-/// Reads an export into `store`; `written` hears after each page how far it is.
+/// Reads an export into `store`. After each page it calls `written` with the report so far.
 ///
 /// # Errors
-/// [`ImportError`], beside the report of what is written; the same file again does no harm.
+/// [`ImportError`], beside the report. The store keeps the written pages, and importing the same file again is
+/// harmless.
 pub async fn import(
     store: &dyn Moving,
     input: Box<dyn Read + Send>,
@@ -174,12 +176,12 @@ struct Importing<'a> {
     store: &'a dyn Moving,
     skip_bad: bool,
     report: &'a mut Report,
-    /// What was read since the last mark.
+    /// Records since the last mark.
     page: Vec<Record<Restored>>,
     page_bytes: usize,
-    /// The last line of which the checksum held.
+    /// The last line with a right checksum.
     checked: u64,
-    /// Whether a page of events was read: nothing else comes behind it.
+    /// Whether a page of events has been read. An export writes events last.
     at_events: bool,
     probe: VecDeque<EventId>,
     ended: bool,
@@ -218,7 +220,7 @@ impl Importing<'_> {
         }
     }
 
-    /// Whether what an import before had written is in this store.
+    /// Whether this store holds the events that an earlier import wrote.
     async fn is_in(&self, done: &Done) -> Result<bool, ImportError> {
         for id in &done.probe {
             if !self.store.holds(id).await? {
@@ -247,8 +249,8 @@ impl Importing<'_> {
                 return Ok(());
             }
             _ if number == 1 => return Err(ImportError::NoExport("this is no export of rnostr".to_owned())),
-            _ if self.ended => Err("there is something behind the line that says that it is the last".to_owned()),
-            Ok(Line::Header(_)) => Err("an export begins here; import one at a time".to_owned()),
+            _ if self.ended => Err("the file goes on behind the line that ends the export".to_owned()),
+            Ok(Line::Header(_)) => Err("another export begins here; import one file at a time".to_owned()),
             Ok(line) => Ok(line),
             Err(reason) => Err(reason),
         };
@@ -268,7 +270,7 @@ impl Importing<'_> {
                 self.page.push(record);
                 self.page_bytes += read.bytes;
                 if self.page.len() > PAGE_RECORDS_MAX || self.page_bytes > PAGE_BYTES_MAX {
-                    return Err(ImportError::NoExport(format!("line {number}: a page without its mark")));
+                    return Err(ImportError::NoExport(format!("line {number}: the page is too long and has no mark")));
                 }
                 return Ok(());
             }
@@ -277,7 +279,7 @@ impl Importing<'_> {
             Line::End(end) => (end.lines, end.sha256, true),
         };
         let Some((before, after)) = read.around else {
-            return Err(ImportError::Line { number, reason: "a mark is not written as one".to_owned() });
+            return Err(ImportError::Line { number, reason: "the mark is not spelled as exports spell it".to_owned() });
         };
         self.check(&before, lines, sha256, number)?;
         self.write(now()).await?;
@@ -299,13 +301,14 @@ impl Importing<'_> {
         if !self.skip_bad {
             return Err(ImportError::Damaged { first, last });
         }
-        // Events come last, and each proves itself; who is in a group stands in nothing but its line.
+        // Every event carries its signature, so a page of events alone may be imported with a wrong checksum. Records
+        // of groups and deletions carry none.
         let is_event = |record: &Record<Restored>| matches!(record, Record::Event(_));
         self.at_events |= !self.page.is_empty() && self.page.iter().all(is_event);
         if !(self.at_events && self.page.iter().all(is_event)) {
             return Err(ImportError::Unsigned { first, last });
         }
-        // Each checksum is of all lines before, so those behind the first that does not hold say nothing more.
+        // Each checksum covers all lines before it, so after a wrong one all others are wrong too.
         self.report.damaged.get_or_insert((first, last));
         Ok(())
     }

@@ -1,8 +1,12 @@
-//! The form of an export: JSON lines, each an object with one member that names its sort.
+//! The format of an export: JSON lines. Each line is an object with one member, whose name is the sort of the line.
 //!
-//! The first line says what it is, the last that it is whole. In between stand records, and after each page of them a
-//! mark: where the store goes on, and the SHA-256 of all lines before. Nothing is written into a store that does not have
-//! such a mark behind it.
+//! 1. The header identifies the file as an export.
+//! 2. Records follow in pages. Behind each page stands a mark: the position at which the store continues, and the
+//!    SHA-256 of all lines before.
+//! 3. The end says that the export is whole, and holds the SHA-256 of all lines before.
+//!
+//! An import writes a page to its store when the hash behind the page is right. An import that skips bad lines also
+//! writes pages of events alone when the hash is wrong, because each event carries its own signature.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -13,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{Archived, Record};
 
-/// The version of this form; a reader knows its own and those before.
+/// The version of this format. An import reads this version and all before it.
 pub const FORMAT: u32 = 1;
 
 /// Bytes as lower-case hex.
@@ -34,40 +38,40 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     }
 }
 
-/// What the first line says.
+/// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`].
     pub format: u32,
-    /// The release that wrote it.
+    /// The release that wrote the file.
     pub version: String,
-    /// When it was begun.
+    /// Time at which the export began.
     pub exported_at: UnixSecs,
-    /// About how many events there were then.
+    /// Number of events in the store then, approximately.
     pub events: u64,
-    /// How many groups.
+    /// Number of groups in the store then.
     pub groups: u64,
 }
 
-/// What stands behind a page.
+/// The line behind a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
-    /// The [`super::ExportPosition`] from which the store goes on.
+    /// The [`super::ExportPosition`] at which the store continues.
     pub(super) next: String,
-    /// How many lines there are before this one.
+    /// Number of lines before this one.
     pub(super) lines: u64,
-    /// Of those lines.
+    /// Hash of those lines.
     pub(super) sha256: Hex<32>,
 }
 
-/// What the last line says.
+/// The last line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct End {
-    /// How many lines there are before this one.
+    /// Number of lines before this one.
     pub(super) lines: u64,
-    /// How many records of each sort.
+    /// Number of records of each sort.
     pub(super) records: BTreeMap<String, u64>,
-    /// Of all lines before.
+    /// Hash of all lines before.
     pub(super) sha256: Hex<32>,
 }
 
@@ -131,7 +135,7 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// A line as it is read.
+/// A parsed line.
 pub(crate) enum Line {
     Header(Header),
     Record(Record<Restored>),
@@ -153,14 +157,14 @@ pub(super) fn sort_of(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(&name[..end]).ok()
 }
 
-/// Reads a line; of an event id and signature are checked, which is most of the cost.
+/// Parses a line. An event's id and signature are checked, which is most of the cost.
 ///
 /// # Errors
-/// What is wrong with it, for the operator.
+/// The fault, in words for the operator.
 pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
     let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| {
         let text = error.to_string();
-        // It is all one line.
+        // serde_json counts lines within this one line.
         text.split(" at line ").next().unwrap_or_default().to_owned()
     })?;
     let group_id = |id: &str| NostrGroupId::parse(id).ok_or_else(|| "not a group id".to_owned());
@@ -198,10 +202,10 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
     }))
 }
 
-/// Writes a record behind `out`, with the end of its line.
+/// Appends a record's line to `out`, with its line feed.
 ///
 /// # Errors
-/// Where the record is none that can be written, which is a damaged store.
+/// The fault of a record that cannot be written, because the store is damaged.
 pub(super) fn write(record: &Record<Archived>, out: &mut Vec<u8>) -> Result<(), String> {
     let key = |key: &PublicKey| Hex(*key.as_bytes());
     let json;
@@ -268,7 +272,7 @@ fn push(wire: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// What a store holds, as the lines of an export without marks: for tests that compare stores.
+/// Writes a record as its line, for tests that compare stores.
 #[cfg(feature = "testing")]
 #[must_use]
 pub fn text_of(record: &Record<Archived>) -> String {

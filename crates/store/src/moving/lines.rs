@@ -1,21 +1,22 @@
-//! A file of lines, read in bounded memory, and its running hash.
+//! Reader of a file's lines in bounded memory, and the running hash of the lines.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use sha2::{Digest as _, Sha256};
 
-/// Most bytes of one line: far above the longest, a group of 10,000 members or an event as long as a relay may take.
+/// Most bytes of one line. The longest lines are far shorter: groups of 10,000 members, and the longest events that a
+/// relay takes.
 const LINE_BYTES_MAX: usize = 32 << 20;
-/// Bytes that are read at a time.
+/// Size of the read buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// What is known of the lines up to some place.
+/// Number, length and hash of the lines so far.
 #[derive(Clone)]
 pub(super) struct Count {
     hash: Sha256,
-    /// How many.
+    /// Number of lines.
     pub(super) lines: u64,
-    /// How many bytes, with the ends of the lines.
+    /// Number of bytes, line feeds included.
     pub(super) bytes: u64,
 }
 
@@ -26,7 +27,7 @@ impl Default for Count {
 }
 
 impl Count {
-    /// Of bytes that end with a line.
+    /// Adds `text`, which holds `lines` whole lines.
     pub(super) fn add(&mut self, text: &[u8], lines: u64) {
         self.hash.update(text);
         self.lines += lines;
@@ -38,27 +39,27 @@ impl Count {
     }
 }
 
-/// A line as it lies in the file.
+/// A line as it stands in the file.
 pub(super) struct Raw {
-    /// With the end of the line, where it has one.
+    /// The line with its line feed, if it has one.
     pub(super) text: Vec<u8>,
 }
 
 impl Raw {
-    /// Whether its end is there.
+    /// Whether the line has its line feed.
     pub(super) fn is_whole(&self) -> bool {
         self.text.ends_with(b"\n")
     }
 
-    /// Without its end.
+    /// The line without its line feed.
     pub(super) fn content(&self) -> &[u8] {
         let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
-        // A file that went through other hands may have them.
+        // Other programs may have added carriage returns to the file.
         text.strip_suffix(b"\r").unwrap_or(text)
     }
 }
 
-/// See the module.
+/// Reader of lines.
 pub(super) struct Lines<R> {
     input: BufReader<R>,
 }
@@ -71,7 +72,7 @@ impl<R: Read> Lines<R> {
     /// The next line; `None` at the end.
     ///
     /// # Errors
-    /// What reading gives, and a line over [`LINE_BYTES_MAX`].
+    /// Errors of the input, and `InvalidData` for a line over [`LINE_BYTES_MAX`].
     pub(super) fn next(&mut self) -> io::Result<Option<Raw>> {
         let mut text = Vec::new();
         let read = self.input.by_ref().take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut text)?;

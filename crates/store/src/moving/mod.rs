@@ -1,10 +1,10 @@
-//! Everything that is stored, as records that go from one store to another and back.
+//! Export and import: everything in a store, as records that another store takes in.
 //!
-//! This is the operator's door and no client's: the records hold events that no gate has released. The server has its
-//! store as a [`Store`], which does not lead here.
+//! Only the operator's commands use this module, because the records hold events that no gate has released. The server
+//! holds its store as a [`Store`], and cannot reach [`Moving`] from there.
 //!
-//! First comes what is gone for good, then groups, then the log in its order: wherever a move breaks off, nothing comes
-//! back that was deleted, and no message of a managed group is there before its group.
+//! An export gives removals first, then groups, then the log in its order. A move may thus break off anywhere: no
+//! deleted event comes back, and no message of a managed group arrives before its group.
 
 mod export;
 mod import;
@@ -27,54 +27,54 @@ pub use self::{
 pub use crate::index::Front;
 use crate::{Store, StoreError};
 
-/// What is stored, or was and must not come back. `E` is an event: [`Archived`] as it comes out of a store, [`Restored`]
-/// as it goes into one.
+/// One thing that a store holds, or that was removed and must not come back. `E` is an event: [`Archived`] when it
+/// comes out of a store, [`Restored`] when it goes into one.
 #[derive(Clone, Debug)]
 pub enum Record<E> {
-    /// A key that vanished (NIP-62) and takes along what was made up to then.
+    /// A key that vanished (NIP-62). Its events up to `at` are removed.
     Vanished {
-        /// Whose events went.
+        /// The vanished key.
         key: PublicKey,
-        /// Up to which `created_at`.
+        /// Last `created_at` of the removed events.
         at: UnixSecs,
     },
-    /// What was deleted by name, or claimed.
+    /// An event that was deleted by its id, or that held a claimed KeyPackage.
     Tombstone {
-        /// Of the event's id.
+        /// Front of the event's id.
         target: Front,
-        /// Of the key that took it back.
+        /// Front of the key that deleted or claimed it.
         deleter: Front,
-        /// Whether it was public.
+        /// Whether the event was public.
         public: bool,
     },
-    /// What was deleted by address.
+    /// An address whose events were deleted.
     AddressTombstone {
         /// Key (32), kind (2, big-endian), and the first 16 bytes of the SHA-256 of the `d` value.
         address: [u8; 50],
-        /// Up to which `created_at`.
+        /// Last `created_at` of the deleted events.
         until: UnixSecs,
     },
     /// A KeyPackage that was claimed.
     Claimed {
-        /// Of the owner's key.
+        /// Front of the owner's key.
         owner: Front,
-        /// Of the hash of its bytes.
+        /// Front of the hash of the KeyPackage's bytes.
         content: Front,
     },
     /// The groups that gift wraps of one key founded in the last 24 hours.
     Founded {
         /// The founder.
         key: PublicKey,
-        /// When, oldest first.
+        /// Times of the foundings, oldest first.
         at: Vec<UnixSecs>,
     },
     /// A group id that has carried unlisted messages.
     Unlisted(NostrGroupId),
     /// A managed group with all its members.
     Group {
-        /// Which.
+        /// The group's id.
         id: NostrGroupId,
-        /// Its record and members.
+        /// The record and the members.
         view: ManagedGroup,
     },
     /// An event, in the order of the log.
@@ -82,7 +82,7 @@ pub enum Record<E> {
 }
 
 impl<E> Record<E> {
-    /// The name of its sort, as it stands in an export.
+    /// Name of the record's sort, as an export spells it.
     #[must_use]
     pub const fn sort(&self) -> &'static str {
         match self {
@@ -99,7 +99,7 @@ impl<E> Record<E> {
 }
 
 impl Record<Archived> {
-    /// Bytes that it takes in memory, to bound a page.
+    /// Approximate bytes in memory, by which a page is bounded.
     pub(crate) fn byte_len(&self) -> usize {
         match self {
             Self::Event(archived) => archived.event.record().len(),
@@ -110,16 +110,16 @@ impl Record<Archived> {
     }
 }
 
-/// An event as it comes out of a store, with what was kept with it.
+/// An event as it comes out of a store.
 #[derive(Clone, Debug)]
 pub struct Archived {
     /// The event, as it was received.
     pub event: Event,
-    /// What was kept with it.
+    /// Times and flags that the store keeps with the event.
     pub kept: EventMeta,
 }
 
-/// How far one call of [`Moving::export`] goes.
+/// Bounds of one call of [`Moving::export`].
 #[derive(Clone, Copy, Debug)]
 pub struct ExportBounds {
     /// Most records of the page; at least one.
@@ -128,45 +128,45 @@ pub struct ExportBounds {
     pub bytes_max: usize,
 }
 
-/// A part of what is stored.
+/// A page of an export.
 #[derive(Clone, Debug)]
 pub struct ExportPage {
-    /// Records of one sort, in a stable order; there may be none and more behind.
+    /// Records of one sort, in a stable order. A page may be empty although more pages follow.
     pub records: Vec<Record<Archived>>,
-    /// Where to go on; `None` when that was everything.
+    /// The position of the next page; `None` after the last page.
     pub next: Option<ExportPosition>,
 }
 
-/// What became of a record.
+/// Outcome of importing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Imported {
-    /// It is stored now.
+    /// The record was not in this store, and is now.
     New,
-    /// Nothing changed: it was here.
+    /// This store held the record already.
     Unchanged,
-    /// A group that took the place of the one that was here, with a lower `seq`.
+    /// The group replaced this store's group, which had a lower `seq`.
     Replaced,
-    /// A group that was not taken: the one that is here is another, and its `seq` is as high or higher.
+    /// This store kept its own, different group, whose `seq` is not lower.
     Kept,
-    /// An event of whose address there is a newer one here.
+    /// This store holds a newer event of the same address.
     Superseded,
-    /// An event that was deleted, claimed or vanished here.
+    /// The event was deleted or claimed in this store, or its author vanished here.
     Deleted,
-    /// An event that has expired.
+    /// The event has expired.
     Expired,
-    /// A KeyPackage whose reference names other bytes of its owner here.
+    /// The owner's reference of this KeyPackage names other bytes in this store.
     Conflicting,
 }
 
-/// A store of which the whole content goes out and comes in. Of a store that other processes write to at the same time,
-/// what they change meanwhile may be in an export or not.
+/// A store that can be exported as a whole, and that takes an export in. If other processes write to the store during
+/// an export, the export may hold their changes or not.
 pub trait Moving: Store {
-    /// The next page of everything that is stored behind `from` and has not expired at `now`. Ephemeral events are no
-    /// part of it, nor are secrets of the store.
+    /// Returns the next page behind `from` of everything that has not expired at `now`. It holds no ephemeral events
+    /// and no secrets of the store.
     ///
-    /// Each call is bounded; with [`ExportPosition::start`] at the store's head, the pages up to the last are everything that was
-    /// committed up to then and is still there. Events come in the order of the log, and where a store does not keep that,
-    /// in the nearest that it has.
+    /// Each call is bounded. All pages from [`ExportPosition::start`] at the store's head together hold everything that
+    /// was committed up to then and is still stored. Events come in the order of the log, or in the nearest order that
+    /// the store keeps.
     fn export<'a>(
         &'a self,
         from: &'a ExportPosition,
@@ -174,27 +174,28 @@ pub trait Moving: Store {
         now: UnixSecs,
     ) -> BoxFuture<'a, Result<ExportPage, StoreError>>;
 
-    /// Writes records in their order, durable when the answer is there, and says what became of each: one transaction,
-    /// or where a store cannot, several of which each holds whole records. On an error some may be written; the same
-    /// batch again does no harm.
+    /// Writes records in their order, and returns each one's outcome when all are durable. The store writes them in one
+    /// transaction, or in several that each hold whole records. After an error some may be written, and importing the
+    /// same batch again is harmless.
     ///
-    /// What is here already stays, whatever was taken back here stays away, and what a record says was taken back goes. A
-    /// managed group takes the place of one with a lower `seq`, members and all; no event changes a group. Whoever
-    /// follows the log meets the events, and is told to forget every group where a group was written.
+    /// - Events that were removed from this store stay removed. The newest event of an address stays.
+    /// - A record of a removal removes the events that it names.
+    /// - A managed group replaces a stored one with a lower `seq`, members and all. No event changes a group.
+    /// - Instances that follow the log see the events, and drop all cached groups when a group was written.
     fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs)
     -> BoxFuture<'_, Result<Vec<Imported>, StoreError>>;
 }
 
 pub(crate) const DAY_SECS: u64 = 86_400;
 
-/// The foundings that are missing here for as many as the record knows of in the day before `now`.
+/// The record's foundings in the day before `now` that go beyond the `here` foundings which this store knows already.
 pub(crate) fn foundings_missing(here: usize, at: &[UnixSecs], now: UnixSecs) -> Vec<UnixSecs> {
     let recent: Vec<UnixSecs> = at.iter().copied().filter(|at| at.saturating_add(DAY_SECS) > now).collect();
     recent.get(here..).unwrap_or_default().to_vec()
 }
 
-/// What becomes of a group's record beside the one that is here; [`Imported::New`] and [`Imported::Replaced`] are to be
-/// written, with the higher of the epochs.
+/// Decides between a store's group and the one of a record. The caller writes the returned group, which has the higher
+/// of the two epochs, when the outcome is [`Imported::New`] or [`Imported::Replaced`].
 pub(crate) fn merge_group(here: Option<&ManagedGroup>, given: &ManagedGroup) -> (Imported, ManagedGroup) {
     let Some(here) = here else { return (Imported::New, given.clone()) };
     let mut merged = given.clone();

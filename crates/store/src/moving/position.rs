@@ -1,10 +1,10 @@
-//! How far an export has come.
+//! The position that an export has reached.
 
 use crate::Cursor;
 
-/// What is exported, in this order.
+/// The parts of an export, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "they are named as the records are")]
+#[allow(missing_docs, reason = "each part has the name of its records")]
 pub enum Part {
     Vanished,
     Tombstones,
@@ -37,24 +37,24 @@ impl Part {
     }
 }
 
-/// A position in an export: text that means something to the store that gave it, and to none other.
+/// A position in an export. Only the store that gave the position can read its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportPosition {
     part: Part,
-    /// Events behind this cursor are not part of this export.
+    /// The last cursor of which the event is part of the export.
     up_to: Cursor,
     /// The key of the last record of the part, in the store's own form.
     behind: Vec<u8>,
 }
 
 impl ExportPosition {
-    /// Before everything; events up to `up_to`, which is the head of the store's log, are part of the export.
+    /// The position before everything. `up_to` is the head of the store's log; later events are not part of the export.
     #[must_use]
     pub const fn start(up_to: Cursor) -> Self {
         Self { part: Part::Vanished, up_to, behind: Vec::new() }
     }
 
-    /// Reads what [`Display`](std::fmt::Display) wrote.
+    /// Reads the text that [`Display`](std::fmt::Display) writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split('/');
@@ -69,13 +69,13 @@ impl ExportPosition {
         (words.next().is_none() && position.to_string() == text).then_some(position)
     }
 
-    /// What comes next.
+    /// The part that comes next.
     #[must_use]
     pub const fn part(&self) -> Part {
         self.part
     }
 
-    /// The last cursor that is part of the export.
+    /// Last cursor that is part of the export.
     #[must_use]
     pub const fn up_to(&self) -> Cursor {
         self.up_to
@@ -86,17 +86,17 @@ impl ExportPosition {
         &self.behind
     }
 
-    /// Of an event's position, its cursor.
+    /// The cursor in a position behind an event.
     pub(crate) fn behind_cursor(&self) -> Cursor {
         self.behind.iter().fold(0, |cursor, byte| cursor << 8 | Cursor::from(*byte))
     }
 
-    /// Behind the record of this key, in the same part.
+    /// The position behind the record of this key, in the same part.
     pub(crate) fn after(&self, key: impl Into<Vec<u8>>) -> Self {
         Self { behind: key.into(), ..*self }
     }
 
-    /// At the beginning of the next part; `None` behind the last.
+    /// The position at the beginning of the next part; `None` behind the last part.
     pub(crate) fn next_part(&self) -> Option<Self> {
         Some(Self { part: self.part.next()?, up_to: self.up_to, behind: Vec::new() })
     }
@@ -109,7 +109,7 @@ impl std::fmt::Display for ExportPosition {
     }
 }
 
-/// The position behind what was read of a part, where its records were read up to some key or to the end.
+/// The position after a page of a part: behind the page's last key, or without one at the next part.
 pub(crate) fn after_part(from: &ExportPosition, last: Option<Vec<u8>>) -> Option<ExportPosition> {
     match last {
         Some(key) => Some(from.after(key)),
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_back_and_nothing_else_is() {
+    fn a_position_is_read_back_and_other_text_is_refused() {
         let mut position = Some(ExportPosition::start(17));
         let mut parts = Vec::new();
         while let Some(at) = position {

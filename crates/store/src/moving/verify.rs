@@ -1,4 +1,5 @@
-//! Reading lines on every core: one thread reads, the others parse and check signatures, and the order stays.
+//! Parallel reader of an export's lines: one thread reads, the others parse lines and check signatures. The lines come
+//! out in the order of the file.
 
 use std::{
     io::Read,
@@ -14,36 +15,36 @@ use super::{
     lines::{Count, Lines, Raw},
 };
 
-/// Most lines that a thread takes at one time.
+/// Most lines of a chunk, which one thread parses at a time.
 const CHUNK_LINES_MAX: usize = 64;
-/// A thread takes no further line when those that it has reach this many bytes.
+/// A chunk gets no further line when its lines reach this many bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// Most chunks that are read and not yet imported, for each thread.
+/// Most chunks that have been read and not yet imported, for each thread.
 const CHUNKS_AHEAD_MAX: usize = 16;
 
-/// A line that was read.
+/// A line with its number and its parsed content.
 pub(super) struct ReadLine {
-    /// Its number, from 1.
+    /// The line's number, from 1.
     pub(super) number: u64,
-    /// Its length.
+    /// The line's length.
     pub(super) bytes: usize,
-    /// What it says, or what is wrong with it.
+    /// The content, or its fault.
     pub(super) line: Result<Line, String>,
-    /// Of a mark and of the end: what lies before, and what lies before the next line.
+    /// Counts without and with this line, for a mark and for the end.
     pub(super) around: Around,
 }
 
 type Around = Option<(Count, Count)>;
 type RawLine = (u64, Raw, Around);
 
-/// Some lines in their order.
+/// Parsed lines that a thread will hand over, in the order of the file.
 type Chunk = oneshot::Receiver<Vec<ReadLine>>;
 
-/// What comes next.
+/// The next item of the reader.
 pub(super) enum Next {
-    /// These lines.
+    /// Some lines.
     Lines(Vec<ReadLine>),
-    /// The end of the file, behind so many whole lines.
+    /// The end of the file, with its number of whole lines.
     Ended(u64),
 }
 
@@ -57,13 +58,13 @@ struct Job {
     answer: oneshot::Sender<Vec<ReadLine>>,
 }
 
-/// Lines in their order, verified ahead of whoever takes them.
+/// Lines in their order, verified ahead of the import.
 pub(super) struct Verified {
     queue: mpsc::Receiver<Queued>,
 }
 
 impl Verified {
-    /// Of a file, read by `threads` threads beside one that reads; lines that are `done` are passed over.
+    /// Starts one thread that reads the input, and `threads` that verify. Lines that are `done` are skipped.
     pub(super) fn new(input: Box<dyn Read + Send>, threads: usize, done: Option<Done>) -> Result<Self, ImportError> {
         let threads = threads.max(1);
         let ahead = threads * CHUNKS_AHEAD_MAX;
@@ -79,7 +80,7 @@ impl Verified {
                 loop {
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(Job { lines, answer }) = next else { break };
-                    // Nobody waits for it any more when the import has ended.
+                    // The receiver is gone when the import has ended, and then nobody needs the answer.
                     let _ = answer.send(lines.into_iter().map(read).collect());
                 }
             };
@@ -121,12 +122,12 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads to the end, or until nobody listens; how many whole lines there were.
+    /// Reads to the end, or until the import has ended, and returns the number of whole lines.
     fn run(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> Result<u64, ImportError> {
         while let Some(raw) = self.lines.next().map_err(ImportError::Read)? {
             let number = self.count.lines + 1;
             let ends = raw.content().starts_with(END);
-            // A last line without its end is half a line, but for the end of all.
+            // A line without its line feed is cut off, unless it is the whole last line of the export.
             let stands = raw.is_whole() || (ends && line::read(raw.content()).is_ok());
             if !stands {
                 break;
@@ -139,7 +140,7 @@ impl Reader {
                 if number == done.lines && done.sha256 != self.count.sha256() {
                     return Err(ImportError::OtherFile);
                 }
-                // The first line says whether the rest can be read at all.
+                // The import checks the format in the first line even when the line is done.
                 if number > 1 {
                     continue;
                 }
