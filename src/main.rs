@@ -1,6 +1,6 @@
 //! `rnostr`: a Nostr relay that is also the delivery service for MLS groups and Noise direct messages.
 
-/// Most of what a query costs beside the store is small allocations; this allocator spares some of them.
+/// Small allocations are most of a query's cost outside the store. This allocator makes them cheaper.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

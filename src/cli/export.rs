@@ -1,4 +1,4 @@
-//! `rnostr export`: everything that the store holds, as JSON lines.
+//! `rnostr export`: writes everything that the store holds as JSON lines.
 
 use std::{
     fs::File,
@@ -14,13 +14,13 @@ use super::moving::{End, configured, now, private, progress::Progress, require_s
 /// Write everything that the store holds, events and groups, to a file that `import` reads
 #[derive(Debug, clap::Args)]
 pub(super) struct Export {
-    /// The configuration, as for `relay`: it names the store
+    /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to; a new file, or - for standard output
+    /// The new file to write, or - for standard output
     #[arg(long, value_name = "FILE|-")]
     to: Option<PathBuf>,
-    /// Go on with a file that an export before left unfinished
+    /// Finish a file that an earlier export left unfinished
     #[arg(long)]
     resume: bool,
 }
@@ -31,11 +31,11 @@ impl Export {
         let config = configured(self.config.as_deref())?;
         require_store(&config)?;
         let (mut out, begun): (Box<dyn Write>, _) = match &to {
-            End::Pipe if self.resume => return Err("--resume goes on with a file; name it by --to".to_owned()),
+            End::Pipe if self.resume => return Err("--resume finishes a file; name it with --to".to_owned()),
             End::Pipe => (Box::new(io::stdout().lock()), None),
             End::File(path) => match open(path, self.resume)? {
                 Open::Whole(records) => {
-                    println!("{} is whole already{}", path.display(), lines(&records));
+                    println!("{} is complete already{}", path.display(), lines(&records));
                     return Ok(());
                 }
                 Open::Begun(file, begun) => (Box::new(file), begun),
@@ -45,7 +45,7 @@ impl Export {
         if let (Err(_), End::File(path)) = (&exported, &to)
             && std::fs::metadata(path).is_ok_and(|there| there.len() == 0)
         {
-            // Nothing to go on with, and in the way of the next try.
+            // An empty file has nothing to resume, and the next export would refuse its name.
             let _ = std::fs::remove_file(path);
         }
         let records = exported?;
@@ -76,13 +76,13 @@ fn write(config: &Config, to: &End, out: &mut dyn Write, begun: Option<Begun>) -
             End::Pipe => error.to_string(),
             End::File(path) => {
                 let path = path.display();
-                format!("{path}: {error}; what is there can be finished with --resume")
+                format!("{path}: {error}; --resume finishes the file")
             }
         })
     })
 }
 
-/// What is at the place where the export goes.
+/// The file that the export writes to.
 enum Open {
     Whole(Counts),
     Begun(File, Option<Begun>),
@@ -93,7 +93,7 @@ fn open(path: &Path, go_on: bool) -> Result<Open, String> {
     if !go_on || !path.exists() {
         let file = private().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
-                format!("{} is there already; go on with it by --resume, or give another name", path.display())
+                format!("{} exists already; finish it with --resume, or use another name", path.display())
             }
             _ => failed(error),
         })?;
@@ -110,7 +110,7 @@ fn open(path: &Path, go_on: bool) -> Result<Open, String> {
     Ok(Open::Begun(file, begun))
 }
 
-/// A line for each sort, behind the line that says what they are.
+/// Writes the rest of the first line, and a line for each sort of record.
 fn lines(records: &Counts) -> String {
     let each = records.iter().map(|(sort, count)| format!("  {sort} {count}\n"));
     format!(": {} records\n{}", records.values().sum::<u64>(), each.collect::<String>())

@@ -1,4 +1,4 @@
-//! `rnostr import`: an export, into the store that the configuration names.
+//! `rnostr import`: reads an export into the store that the configuration names.
 
 use std::{
     fmt::Write as _,
@@ -12,22 +12,22 @@ use nostr_store::moving::{Done, ImportError, ImportOptions, Imported, Report, im
 
 use super::moving::{End, configured, now, private, progress::Progress, with_store};
 
-/// Least time between two notes of how far it is.
+/// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Read what `export` wrote into the store, each event's signature checked; the same again changes nothing
+/// Read an export into the store, checking each event's signature; importing a file again changes nothing
 #[derive(Debug, clap::Args)]
 pub(super) struct Import {
-    /// The configuration, as for `relay`: it names the store
+    /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where from; - for standard input
+    /// The file to read, or - for standard input
     #[arg(long, value_name = "FILE|-")]
     from: Option<PathBuf>,
-    /// Pass over what an import of this file before has written, which FILE.imported says
+    /// Skip the lines that an earlier import of this file has written; FILE.imported says how many
     #[arg(long)]
     resume: bool,
-    /// Pass over events that are not what was exported, and count them
+    /// Skip and count events that were changed after the export
     #[arg(long)]
     skip_bad: bool,
 }
@@ -37,8 +37,8 @@ impl Import {
         let from = End::of(self.from);
         let config = configured(self.config.as_deref())?;
         let (input, bytes, name): (Box<dyn Read + Send>, _, _) = match &from {
-            End::Pipe if self.resume => return Err("--resume goes on with a file; name it by --from".to_owned()),
-            End::Pipe if io::stdin().is_terminal() => return Err("name the file by --from".to_owned()),
+            End::Pipe if self.resume => return Err("--resume continues with a file; name it with --from".to_owned()),
+            End::Pipe if io::stdin().is_terminal() => return Err("name the file with --from".to_owned()),
             End::Pipe => (Box::new(io::stdin()), None, "standard input".to_owned()),
             End::File(path) => {
                 let failed = |error: io::Error| format!("{}: {error}", path.display());
@@ -60,7 +60,7 @@ impl Import {
             let (report, imported) = import(&*store, input, options, now, written).await;
             progress.end();
             let text = text_of(&name, &report);
-            // A reader that has seen enough is no failure.
+            // The reader of a pipe may close it early, which is no failure.
             let _ = io::stdout().lock().write_all(text.as_bytes());
             match imported {
                 Ok(()) => {
@@ -76,7 +76,7 @@ impl Import {
     }
 }
 
-/// Why it stopped, and what is in.
+/// Writes the error of an import, the imported part and the option that helps.
 fn refusal(name: &str, report: &Report, error: &ImportError) -> String {
     let lines = report.done.as_ref().map_or(0, |done| done.lines);
     let kept = match lines {
@@ -84,9 +84,9 @@ fn refusal(name: &str, report: &Report, error: &ImportError) -> String {
         lines => format!("everything up to line {lines} is imported"),
     };
     let next = match error {
-        ImportError::Line { .. } | ImportError::Damaged { .. } => "; --skip-bad passes over such lines",
-        ImportError::Cut { .. } => "; with the whole file, --resume goes on from there",
-        ImportError::Store(_) | ImportError::Read(_) if lines > 0 => "; --resume goes on from there",
+        ImportError::Line { .. } | ImportError::Damaged { .. } => "; --skip-bad skips such lines",
+        ImportError::Cut { .. } => "; with the whole file, --resume continues from there",
+        ImportError::Store(_) | ImportError::Read(_) if lines > 0 => "; --resume continues from there",
         _ => "",
     };
     format!("{name}: {error}; {kept}{next}")
@@ -96,7 +96,7 @@ fn count(report: &Report) -> u64 {
     report.records.values().flat_map(|outcomes| outcomes.values()).sum()
 }
 
-/// What came of it: a line for each sort, and one for what an operator may wonder about.
+/// Writes the result: a line for each sort of record, and further lines for skipped, bad and kept records.
 fn text_of(name: &str, report: &Report) -> String {
     let mut text = format!("imported from {name}: {} records\n", count(report));
     for (sort, outcomes) in &report.records {
@@ -113,11 +113,12 @@ fn text_of(name: &str, report: &Report) -> String {
         }
     }
     if let Some((first, last)) = report.damaged {
-        let _ = writeln!(text, "  not what was exported: something in lines {first} to {last}, and maybe behind them");
+        let _ =
+            writeln!(text, "  changed after the export: a line from {first} to {last}, and maybe lines behind them");
     }
     let kept = report.records.get("group").and_then(|outcomes| outcomes.get(&Imported::Kept));
     if kept.is_some() {
-        let _ = writeln!(text, "  A group was kept where the one in the store has a seq as high or higher.");
+        let _ = writeln!(text, "  The store kept its own group where its seq is not lower than the imported one's.");
     }
     text
 }
@@ -125,18 +126,18 @@ fn text_of(name: &str, report: &Report) -> String {
 const fn word(outcome: Imported) -> &'static str {
     match outcome {
         Imported::New => "new",
-        Imported::Unchanged => "known",
+        Imported::Unchanged => "unchanged",
         Imported::Replaced => "replaced",
         Imported::Kept => "kept",
-        Imported::Superseded => "older than what is here",
-        Imported::Deleted => "deleted here",
+        Imported::Superseded => "older than the stored one",
+        Imported::Deleted => "deleted in this store",
         Imported::Expired => "expired",
-        Imported::Conflicting => "with a reference that is taken here",
+        Imported::Conflicting => "with a reference that is taken in this store",
     }
 }
 
-/// How far an import of a file is, in a file beside it. Whether the store is still the one that it speaks of is asked
-/// before it is believed.
+/// The progress of an import, in a file beside the imported one. An import checks that its store is still the same
+/// before it relies on the note.
 struct Note {
     path: Option<PathBuf>,
     written: Instant,
@@ -161,7 +162,7 @@ impl Note {
         }
     }
 
-    /// Whole or not at all. Without it an import is slower the second time, and nothing else.
+    /// Writes the note as a whole or not at all. A missing note only makes the next import slower.
     fn write(&mut self, report: &Report) {
         let (Some(path), Some(done)) = (&self.path, &report.done) else { return };
         self.written = Instant::now();
@@ -172,7 +173,7 @@ impl Note {
             fs::rename(&beside, path)
         };
         if let Err(error) = write() {
-            eprintln!("warning: {} is not written, so --resume will begin anew: {error}", path.display());
+            eprintln!("warning: cannot write {}, so --resume starts at the first line: {error}", path.display());
             self.path = None;
         }
     }

@@ -1,4 +1,4 @@
-//! `rnostr keygen`: a key pair for an operator, an admin or the relay itself.
+//! `rnostr keygen`: makes a key pair for an operator, an admin or the relay itself.
 
 use std::io::{self, Write as _};
 
@@ -8,14 +8,14 @@ use secp256k1::{Keypair, rand};
 /// Make a key pair: hex, npub and nsec
 #[derive(Debug, clap::Args)]
 pub(super) struct Keygen {
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 impl Keygen {
     pub(super) fn run(self) -> Result<(), String> {
-        // The generator is seeded by the operating system.
+        // The operating system seeds the generator.
         let pair = Pair::of(&Keypair::new(&mut rand::rng()));
         let text = if self.json { pair.json() } else { pair.lines() };
         io::stdout().lock().write_all(text.as_bytes()).map_err(|error| format!("cannot write: {error}"))
@@ -47,7 +47,7 @@ impl Pair {
         format!("{}Keep secret_key and nsec to yourself; they are the same key.\n", lines.concat())
     }
 
-    /// Hex and bech32 hold nothing that JSON would escape.
+    /// Writes the pair as JSON. Hex and bech32 need no escapes.
     fn json(&self) -> String {
         let members = self.spellings().map(|(name, value)| format!("\"{name}\":\"{value}\""));
         format!("{{{}}}\n", members.join(","))
@@ -58,7 +58,7 @@ impl Pair {
 mod tests {
     use super::*;
 
-    /// NIP-19's examples.
+    /// The keys are the examples of NIP-19.
     #[test]
     fn the_spellings_are_those_of_nip_19() {
         let secret = "67dea2ed018072d675f5415ecfaed7d2597555e202d85b3d65ea4e58d2d92ffa";

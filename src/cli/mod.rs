@@ -1,4 +1,4 @@
-//! The command line. Each subcommand is a file; what it returns as an error is one line for the person who typed it.
+//! The command line, with one file for each subcommand. A subcommand's error is one line for the operator.
 
 mod check_config;
 mod export;

@@ -1,4 +1,4 @@
-//! `rnostr relay`: runs until it is told to stop.
+//! `rnostr relay`: runs the relay until a signal stops it.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use nostr_relay::{
 /// Run the relay until SIGTERM or Ctrl-C
 #[derive(Debug, clap::Args)]
 pub(super) struct Relay {
-    /// The configuration; without it, built-in defaults: 127.0.0.1:8080, ./data, no AUTH for what is public
+    /// The configuration; without it, built-in defaults: 127.0.0.1:8080, ./data, no AUTH for public events
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The commands as an operator runs them: what they print, how they end, what they leave.
+//! The commands as an operator runs them: their output, their exit codes and the files that they leave.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod moving;

@@ -23,10 +23,10 @@ use tempfile::TempDir;
 use super::run::run;
 use super::run::{command, rnostr, rnostr_reading, spawn, starting, with_store};
 
-/// So many events beside those of every sort that there are several pages of them.
+/// Number of further events, which fill several pages of an export.
 const NOTES: usize = 2_300;
 
-/// Stores something of every sort in `data` of a directory; what there is.
+/// Fills a store in a new directory with every sort of record and `notes` events, and returns its dump.
 fn filled(notes: usize) -> (TempDir, Vec<String>) {
     let directory = tempfile::tempdir().expect("a directory");
     let dumped = with_store(|| wait(fill_in(directory.path(), notes)));
@@ -55,7 +55,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// What is in the store of a directory.
+/// Dumps the store in a directory.
 fn held(directory: &Path) -> Vec<String> {
     with_store(|| {
         let store = Embedded::open(directory.join("data"), Options::default()).expect("a store");
@@ -92,17 +92,17 @@ fn a_store_goes_through_a_file_into_another() {
     assert!(!from.join("all.jsonl.imported").exists(), "there is nothing to resume");
 
     let said = rnostr(to.path(), &["import", "--from", name]).succeeds();
-    assert!(said.contains(&format!("  event: {} known\n", counts(&whole, "event"))), "{said}");
+    assert!(said.contains(&format!("  event: {} unchanged\n", counts(&whole, "event"))), "{said}");
     assert_eq!(held(to.path()), whole);
 
-    assert!(rnostr(from, &["export", "--to", name]).fails().contains("is there already"));
+    assert!(rnostr(from, &["export", "--to", name]).fails().contains("exists already"));
     assert_eq!(fs::read_to_string(&file).expect("text"), text);
     let said = rnostr(from, &["export", "--to", name, "--resume"]).succeeds();
-    assert!(said.contains("is whole already"), "{said}");
+    assert!(said.contains("is complete already"), "{said}");
 }
 
 #[test]
-fn pipes_do_as_well_as_files() {
+fn a_store_goes_through_a_pipe_into_another() {
     let (from, whole) = filled(0);
     let to = tempfile::tempdir().expect("a directory");
     let exported = rnostr(from.path(), &["export"]);
@@ -112,12 +112,12 @@ fn pipes_do_as_well_as_files() {
     let said = rnostr_reading(to.path(), &["import", "--from", "-"], &file).succeeds();
     assert!(said.starts_with("imported from standard input: "), "{said}");
     assert_eq!(held(to.path()), whole);
-    assert!(rnostr(from.path(), &["export", "--resume"]).fails().contains("name it by --to"));
-    assert!(rnostr(from.path(), &["import", "--resume"]).fails().contains("name it by --from"));
+    assert!(rnostr(from.path(), &["export", "--resume"]).fails().contains("name it with --to"));
+    assert!(rnostr(from.path(), &["import", "--resume"]).fails().contains("name it with --from"));
 }
 
 #[test]
-fn what_was_broken_off_is_resumed() {
+fn an_export_and_an_import_are_resumed() {
     let (from, whole) = filled(NOTES);
     let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
     rnostr(from, &["export", "--to", "whole"]).succeeds();
@@ -143,7 +143,7 @@ fn what_was_broken_off_is_resumed() {
 }
 
 #[test]
-fn a_bad_line_stops_an_import_or_is_passed_over() {
+fn a_bad_line_stops_an_import_or_is_skipped() {
     let (from, whole) = filled(0);
     let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
     rnostr(from, &["export", "--to", "all"]).succeeds();
@@ -156,26 +156,26 @@ fn a_bad_line_stops_an_import_or_is_passed_over() {
     let error = rnostr(to.path(), &["import", "--from", path]).fails();
     let wanted = format!("error: {path}: line {number}: id does not match the event");
     assert!(error.contains(&wanted) && error.contains("is imported; --skip-bad"), "{error}");
-    assert_eq!(counts(&held(to.path()), "event"), 0, "nothing of its page");
-    assert_eq!(counts(&held(to.path()), "group"), counts(&whole, "group"), "and all before");
+    assert_eq!(counts(&held(to.path()), "event"), 0, "no event of its page is stored");
+    assert_eq!(counts(&held(to.path()), "group"), counts(&whole, "group"), "the pages before are stored");
 
     let said = rnostr(to.path(), &["import", "--from", path, "--skip-bad"]).succeeds();
     assert!(said.contains("  bad lines: 1\n") && said.contains(&format!("    line {number}: id does not")), "{said}");
-    assert!(said.contains("not what was exported"), "{said}");
+    assert!(said.contains("changed after the export"), "{said}");
     assert_eq!(held(to.path()).len(), whole.len() - 1);
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn an_impossible_command_fails_with_its_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     assert!(rnostr(at, &["export"]).fails().contains("there is no store in ./data"));
-    assert!(!at.join("data").exists(), "and none is made");
+    assert!(!at.join("data").exists(), "the command makes no store");
     let damaged = tempfile::tempdir().expect("a directory");
     fs::create_dir(damaged.path().join("data")).expect("a directory");
     fs::write(damaged.path().join("data/data.mdb"), "no store").expect("it is written");
     rnostr(damaged.path(), &["export", "--to", "all"]).fails();
-    assert!(!damaged.path().join("all").exists(), "what holds nothing is not left in the way");
+    assert!(!damaged.path().join("all").exists(), "an empty export is removed");
     assert!(rnostr(at, &["import", "--from", "nothing"]).fails().contains("nothing: No such file"));
     assert!(rnostr(at, &["export", "-c", "nothing.toml"]).fails().contains("nothing.toml"));
     fs::write(at.join("other"), "hello\n").expect("it is written");
@@ -189,7 +189,7 @@ fn what_cannot_be_is_said() {
     }
 }
 
-/// By the configuration, as `rnostr relay` has it; and back.
+/// The configuration names PostgreSQL, as for `rnostr relay`.
 #[test]
 fn a_store_goes_to_postgresql_and_back() {
     let Some(()) = services::require(services::Postgres::shared_available()) else { return };
@@ -210,14 +210,14 @@ fn a_store_goes_to_postgresql_and_back() {
     assert_eq!(held(back.path()), whole);
 }
 
-/// As with PostgreSQL, and the files say the same of the same things.
+/// The configuration names Firestore, and an export of Firestore holds the same records as the one it was filled from.
 #[cfg(feature = "mls_gateway_firestore")]
 #[test]
 fn a_store_goes_to_firestore_and_back() {
     let Some(()) = services::require(services::FirestoreEmulator::shared_available()) else { return };
     let emulator = starting(services::FirestoreEmulator::shared);
     let (host, project) = (emulator.host(), emulator.project());
-    // Two pages of events.
+    // So many events fill two pages.
     let (from, whole) = filled(1_100);
     let (from, back) = (from.path(), tempfile::tempdir().expect("a directory"));
     let config = format!("[extensions.mls_gateway]\nstorage_backend = \"firestore\"\nproject_id = \"{project}\"\n");
@@ -241,13 +241,13 @@ fn a_store_goes_to_firestore_and_back() {
     assert_eq!(records("second"), records("first"));
     assert_eq!(records("second").len(), whole.len());
     let imported = with_firestore(&["import", "--from", "second"]);
-    assert!(imported.contains(&format!("  event: {} known\n", counts(&whole, "event"))), "{imported}");
+    assert!(imported.contains(&format!("  event: {} unchanged\n", counts(&whole, "event"))), "{imported}");
     let second = from.join("second");
     rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
     assert_eq!(held(back.path()), whole);
 }
 
-/// A kill in the middle leaves what is resumed to the same end.
+/// Imports that are killed and resumed store the same as one that runs through.
 #[test]
 fn an_import_that_is_killed_is_resumed() {
     let (from, whole) = filled(NOTES);
@@ -265,6 +265,6 @@ fn an_import_that_is_killed_is_resumed() {
         }
         killed += 1;
     }
-    assert!(killed > 0, "it took a while");
+    assert!(killed > 0, "the import ended before it was killed");
     assert_eq!(held(to.path()), whole);
 }

@@ -1,4 +1,4 @@
-//! Running the binary.
+//! Runner of the binary.
 
 use std::{
     path::Path,
@@ -6,11 +6,11 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-/// A process that is being started has what its parent has open, and so the lock of a store in this process: nothing is
-/// started while one is open.
+/// Lock that keeps processes from being started while a store is open in this process. A new process inherits the open
+/// files of its parent for a moment, and with them the lock of the store.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// Starts processes, while no store is open in this one.
+/// Starts processes while no store is open in this one.
 pub(crate) fn starting<T>(start: impl FnOnce() -> T) -> T {
     let _alone = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     start()
@@ -22,7 +22,7 @@ pub(crate) fn with_store<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Starts it.
+/// Starts a command.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     starting(|| command.spawn()).expect("it is run")
 }
@@ -33,7 +33,7 @@ pub(crate) fn run(command: &mut Command) -> Ran {
     Ran::of(child.wait_with_output().expect("it ends"))
 }
 
-/// What a run came to.
+/// Result of a run.
 pub(crate) struct Ran {
     /// The exit code.
     pub(crate) code: i32,
@@ -49,24 +49,24 @@ impl Ran {
         Self { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Its standard output.
+    /// Asserts success and returns standard output.
     #[track_caller]
     pub(crate) fn succeeds(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.out, self.err);
         self.out
     }
 
-    /// What it says on standard error.
+    /// Asserts failure with one line of error, and returns standard error.
     #[track_caller]
     pub(crate) fn fails(self) -> String {
         assert_eq!(self.code, 1, "{}{}", self.out, self.err);
         let errors = self.err.lines().filter(|line| line.starts_with("error: ")).count();
-        assert_eq!(errors, 1, "one clear line: {}", self.err);
+        assert_eq!(errors, 1, "there must be one line of error: {}", self.err);
         self.err
     }
 }
 
-/// `rnostr` with these words, in a directory, and nothing of the environment that could configure it.
+/// `rnostr` with these arguments in a directory, without environment variables that could configure it.
 pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rnostr"));
     command.current_dir(directory).args(words).env_clear().stdin(Stdio::null());
@@ -74,12 +74,12 @@ pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs `rnostr` to its end.
 pub(crate) fn rnostr(directory: &Path, words: &[&str]) -> Ran {
     run(&mut command(directory, words))
 }
 
-/// Runs it with a file as its standard input.
+/// Runs `rnostr` with a file as its standard input.
 pub(crate) fn rnostr_reading(directory: &Path, words: &[&str], input: &Path) -> Ran {
     let input = std::fs::File::open(input).expect("the file is there");
     run(command(directory, words).stdin(input))

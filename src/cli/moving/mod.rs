@@ -1,5 +1,4 @@
-//! What `rnostr export` and `rnostr import` have in common: the store that the configuration names, and a word about how
-//! far they are.
+//! Common parts of `rnostr export` and `rnostr import`: the configured store, the file, and the progress display.
 
 pub(super) mod progress;
 
@@ -15,7 +14,7 @@ use nostr_relay::{
 };
 use nostr_store::moving::Moving;
 
-/// A file, or `-`.
+/// The file to write or read, or `-` for standard output or input.
 #[derive(Debug)]
 pub(super) enum End {
     Pipe,
@@ -23,7 +22,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// What was typed; a pipe where nothing was.
+    /// Reads the operator's word; a pipe if there is none.
     pub(super) fn of(typed: Option<PathBuf>) -> Self {
         match typed {
             Some(path) if path != Path::new("-") => Self::File(path),
@@ -32,14 +31,14 @@ impl End {
     }
 }
 
-/// Reads the configuration, as `rnostr relay` would.
+/// Reads the configuration as `rnostr relay` does, and starts the log.
 pub(super) fn configured(path: Option<&Path>) -> Result<Config, String> {
     let config = Config::load(path, config::process_environment()).map_err(|error| error.to_string())?;
     telemetry::init(&config.log);
     Ok(config)
 }
 
-/// Opens the store and does something with it.
+/// Opens the store and runs `work` with it.
 pub(super) fn with_store<T>(
     config: &Config,
     work: impl AsyncFnOnce(Arc<dyn Moving>) -> Result<T, String>,
@@ -55,7 +54,7 @@ pub(super) fn with_store<T>(
     })
 }
 
-/// Whether there is a store, where opening it would make one.
+/// Refuses to export from a missing embedded store, which opening would create.
 pub(super) fn require_store(config: &Config) -> Result<(), String> {
     let path = &config.data.path;
     if config.mls_gateway.storage_backend == StorageBackend::Embedded && !path.join("data.mdb").exists() {
@@ -64,12 +63,12 @@ pub(super) fn require_store(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Unix seconds.
+/// The time, in Unix seconds.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Options of a file that nobody else may read: what is in it is for members and recipients alone.
+/// Options for a file that only its owner may read, because it holds events for members and recipients.
 pub(super) fn private() -> std::fs::OpenOptions {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();

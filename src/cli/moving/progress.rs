@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, else a line every few seconds.
+//! Progress display: a bar on a terminal, else a line every few seconds.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -7,10 +7,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Time between two lines where there is no terminal.
+/// Time between two lines when standard error is no terminal.
 const LINE_SECS: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Progress of an export or import, on standard error.
 pub(crate) struct Progress {
     shown: Shown,
     what: &'static str,
@@ -22,7 +22,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Of so much, where that is known, in units of `what`.
+    /// Starts the display. `of` is the total, if known, in the given units.
     pub(crate) fn new(what: &'static str, of: Option<u64>) -> Self {
         if !io::stderr().is_terminal() {
             return Self { shown: Shown::Lines { last: Instant::now(), of }, what };
@@ -34,18 +34,18 @@ impl Progress {
             (false, "bytes") => "{spinner} {bytes} {msg}",
             (false, _) => "{spinner} {human_pos} {msg}",
         };
-        // The templates are the four above.
+        // All four templates are valid, so this never fails.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         Self { shown: Shown::Bar(bar), what }
     }
 
-    /// It is there now; `records` so far.
+    /// Shows `place` of the total, and `records` so far.
     pub(crate) fn at(&mut self, place: u64, records: u64) {
         match &mut self.shown {
             Shown::Bar(bar) => {
-                // What was counted before may have grown.
+                // The store may have grown since the total was counted.
                 if bar.length().is_some_and(|length| length < place) {
                     bar.set_length(place);
                 }
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn end(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
