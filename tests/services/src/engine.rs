@@ -1,5 +1,5 @@
-//! What is the same for every engine that is started here: a folder, a port that stays its own, and a process that comes
-//! and goes.
+//! Engine that was started by this process: a folder, a port that the engine keeps, and a process that can be stopped
+//! and started again.
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
@@ -8,27 +8,27 @@ use tempfile::TempDir;
 
 use crate::{port, process::Process};
 
-/// Longest wait for an engine to be ready; after a crash it may have to recover.
+/// Longest wait for an engine to be ready. After a crash the engine may have to recover.
 const READY_SECS_MAX: u64 = 120;
-/// Tries at a port that is free, for another process may take it first.
+/// Most ports to try, because another process may take a free port first.
 const PORTS_MAX: usize = 5;
 
-/// How an engine is started.
+/// Recipe by which an engine is started and ended.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// For messages.
+    /// The engine's name in messages.
     pub(crate) name: &'static str,
-    /// The program and its words, without the port.
+    /// The program and its arguments, without the port.
     pub(crate) command: Vec<OsString>,
-    /// The word before the port, which ends the command.
+    /// The option for the port. Option and port end the command.
     pub(crate) port_option: &'static str,
-    /// The signal by which it ends.
+    /// The signal that ends the engine.
     pub(crate) ending: Signal,
-    /// Whether it serves, by what it does at its port or writes into its folder.
+    /// Check whether the engine serves, by its answers at its port or the files in its folder.
     pub(crate) is_ready: fn(&Look<'_>) -> bool,
 }
 
-/// Where to see whether an engine serves.
+/// Folder, port and process by which a recipe checks whether its engine serves.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
     pub(crate) folder: &'a Path,
@@ -36,21 +36,21 @@ pub(crate) struct Look<'a> {
     pub(crate) pid: u32,
 }
 
-/// An engine that was started here; ended when it is dropped, and its folder removed.
+/// An engine that was started by this process. Dropping it ends the engine and removes its folder.
 #[derive(Debug)]
 pub(crate) struct Engine {
     recipe: Recipe,
     process: Option<Process>,
     port: u16,
-    // Dropped after the process.
+    // Fields are dropped in their order, and the process still uses the folder.
     folder: TempDir,
 }
 
 impl Engine {
-    /// Starts it at a free port.
+    /// Starts the engine at a free port.
     ///
     /// # Panics
-    /// When it does not start, with its log.
+    /// When the engine does not start, with its log.
     pub(crate) fn start(recipe: Recipe, folder: TempDir) -> Self {
         let mut engine = Self { recipe, process: None, port: 0, folder };
         let mut started = Err(String::new());
@@ -74,38 +74,38 @@ impl Engine {
         self.folder.path()
     }
 
-    /// `None` while it is stopped.
+    /// The engine's process id; `None` while the engine is stopped.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// Ends it; returns when all its processes are gone.
+    /// Ends the engine, and returns when all its processes are gone.
     pub(crate) fn stop(&mut self) {
-        // Ended as it is dropped.
+        // Dropping the process ends it.
         self.process = None;
     }
 
-    /// Starts it again in the same folder and at the same port.
+    /// Starts the engine again, in the same folder and at the same port.
     ///
     /// # Panics
-    /// When it does not start, with its log.
+    /// When the engine does not start, with its log.
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.run().unwrap_or_else(|why| panic!("{} does not start again: {why}", self.recipe.name));
     }
 
-    /// Stops its processes where they are.
+    /// Suspends the engine's processes.
     ///
     /// # Panics
-    /// When it is stopped.
+    /// When the engine is stopped.
     pub(crate) fn pause(&mut self) {
         self.process().pause();
     }
 
-    /// Lets go on what was paused.
+    /// Lets the suspended processes run again.
     ///
     /// # Panics
-    /// When it is stopped.
+    /// When the engine is stopped.
     pub(crate) fn resume(&mut self) {
         self.process().resume();
     }

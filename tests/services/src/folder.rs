@@ -1,4 +1,4 @@
-//! Temporary folders for engines, on disk or in memory, and the user to whom they belong.
+//! Temporary folders for engines, on disk or in memory, and the users that own them.
 
 use std::{
     fs,
@@ -8,25 +8,27 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A socket's path has room for 107 bytes; what is left is for the names of folder and socket.
+/// Longest path to the folder's parent. A socket's path has room for 107 bytes; the rest is for the names of folder and
+/// socket.
 const PLACE_BYTES_MAX: usize = 64;
-/// May be entered by others.
+/// Permission bit that lets other users enter a folder.
 const OTHERS_ENTER: u32 = 0o001;
-/// Linux's file system in memory. It is taken when there is room in it and in memory, for what tests write is not little.
+/// Linux's file system in memory. Folders go there only when it and the memory have enough room, because tests write
+/// much.
 const MEMORY: &str = "/dev/shm";
 const MEMORY_FREE_MIN: u64 = 4 << 30;
 const MEMORY_AVAILABLE_MIN: u64 = 8 << 30;
 
-/// Where a folder is made.
+/// Medium on which a folder is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Medium {
-    /// Where the system has temporary files.
+    /// The system's folder for temporary files.
     Disk,
-    /// In memory, where there is enough of it: for what no power cut needs to spare.
+    /// Memory, if there is enough of it. The data need not survive a power cut.
     Memory,
 }
 
-/// Another user than root, as `/etc/passwd` numbers it.
+/// A user other than root, with the numbers in `/etc/passwd`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User {
     pub(crate) uid: u32,
@@ -34,10 +36,11 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Who runs an engine that refuses to run as root: `None` for whoever this is, when it is not root.
+    /// The user for an engine that refuses to run as root. `None` when this process does not run as root, and can run
+    /// the engine as its own user.
     ///
     /// # Panics
-    /// When this is root and there is neither a user `postgres` nor `nobody`.
+    /// When this process runs as root and there is neither a user `postgres` nor `nobody`.
     pub(crate) fn beside_root() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -56,16 +59,16 @@ impl User {
     /// Hands a file or folder over to this user.
     ///
     /// # Panics
-    /// When it is not there.
+    /// When the file or folder is missing.
     pub(crate) fn own(self, path: &Path) {
-        chown(path, Some(self.uid), Some(self.gid)).expect("root may give away what is there");
+        chown(path, Some(self.uid), Some(self.gid)).expect("root may change the owner of an existing file");
     }
 }
 
-/// A new folder that only its owner enters; `owner` is `None` for whoever this is.
+/// Makes a folder that only its owner can enter. `owner` is `None` for this process's own user.
 ///
 /// # Panics
-/// When there is no place for it.
+/// When no folder can be made.
 pub(crate) fn new(prefix: &str, place: Medium, owner: Option<User>) -> TempDir {
     let parent = if place == Medium::Memory && has_memory() { MEMORY.into() } else { on_disk() };
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).expect("temporary folders can be made");
@@ -83,8 +86,8 @@ fn has_memory() -> bool {
     free >= MEMORY_FREE_MIN && available >= MEMORY_AVAILABLE_MIN
 }
 
-/// The system's place for temporary files, unless a user beside root could not enter it or sockets in it would have names
-/// that are too long.
+/// The system's folder for temporary files. `/tmp` instead, if users other than root cannot enter that folder, or
+/// sockets in it would have too long names.
 fn on_disk() -> PathBuf {
     let place = std::env::temp_dir();
     let entered = |folder: &Path| fs::metadata(folder).is_ok_and(|it| it.permissions().mode() & OTHERS_ENTER != 0);

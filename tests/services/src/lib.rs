@@ -1,9 +1,9 @@
 //! Real engines for tests and benchmarks, and a proxy to cut them off.
 //!
-//! Each engine is a process of this machine: on a free port of 127.0.0.1, in a temporary folder, ended when it is
-//! dropped, and ended too when the process that started it dies in any way whatever. Those that are expensive to start
-//! are shared: by one test binary, through `shared()`, or by all of a run, through the variables that the program
-//! `rnostr-test-engines` prints.
+//! Each engine is a process of this machine, on a free port of 127.0.0.1 and in a temporary folder. It ends when its
+//! value is dropped, and also when the process that started it dies in any way. Engines that are slow to start are
+//! shared: by the tests of one binary through `shared()`, or by all tests of a run through the variables that the
+//! program `rnostr-test-engines` prints.
 //!
 //! A test that needs an engine asks for it first:
 //!
@@ -41,15 +41,15 @@ pub use self::{
     redis::Redis,
 };
 
-/// Where every test runs in earnest: with `true` an engine that is missing fails the test.
+/// Variable that is `true` on CI machines. A missing engine then fails the test.
 const CI: &str = "CI";
-/// With `1` the same, anywhere.
+/// Variable that asks for the same with `1` on any machine.
 const REQUIRE: &str = "RNOSTR_TEST_REQUIRE_ENGINES";
 
-/// What a test cannot do without: `None` says that the test is to return, and has said so on standard error.
+/// Unwraps the engine that a test needs. An error is written to standard error, and `None` tells the test to return.
 ///
 /// # Panics
-/// When it is not there and the environment says `CI=true` or `RNOSTR_TEST_REQUIRE_ENGINES=1`.
+/// When the engine is missing and the environment says `CI=true` or `RNOSTR_TEST_REQUIRE_ENGINES=1`.
 pub fn require<T>(needed: Result<T, String>) -> Option<T> {
     let why = match needed {
         Ok(there) => return Some(there),
@@ -57,13 +57,13 @@ pub fn require<T>(needed: Result<T, String>) -> Option<T> {
     };
     assert!(!is_set(CI, "true") && !is_set(REQUIRE, "1"), "{why}");
     let thread = std::thread::current();
-    // Not by `eprintln!`, which the test runner keeps to itself when a test passes.
+    // The test runner hides the output of `eprintln!` when a test passes.
     let _ = writeln!(std::io::stderr(), "!! NOT RUN: {}: {why}", thread.name().unwrap_or("this"));
     None
 }
 
-/// A name that no other caller has on this machine, `prefix` and then at most 24 lower-case letters and digits: for what
-/// keeps one test's data apart in a shared engine.
+/// A name that no other caller on this machine gets, to keep one test's data apart in a shared engine: `prefix`, and
+/// then at most 24 lower-case letters and digits.
 pub fn unique(prefix: &str) -> String {
     static STARTED: LazyLock<u128> = LazyLock::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -77,7 +77,7 @@ fn is_set(variable: &str, value: &str) -> bool {
     std::env::var(variable).is_ok_and(|set| set == value)
 }
 
-/// An engine that runs already, as the environment says.
+/// The address of a running engine, if the environment names one.
 fn given(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }

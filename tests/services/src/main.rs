@@ -1,9 +1,9 @@
-//! One of each engine, for all tests of a run.
+//! Program that runs one of each engine, for all tests of a run.
 //!
 //! ```text
-//! rnostr-test-engines             starts them, prints a variable for each and RNOSTR_TEST_ENGINES, and ends them when its
-//!                                 standard input closes
-//! rnostr-test-engines --missing   prints the packages that they need and that are not installed, one a line
+//! rnostr-test-engines             starts the engines, prints a variable for each and RNOSTR_TEST_ENGINES,
+//!                                 and ends the engines when its standard input closes
+//! rnostr-test-engines --missing   prints the packages that the engines need and that are not installed, one a line
 //! ```
 
 use std::{io::Read as _, process::ExitCode, thread, time::Instant};
@@ -29,9 +29,10 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The last line, `RNOSTR_TEST_ENGINES` with this process's id, says that all the others are there.
+/// Starts the engines and prints their variables. The last line, `RNOSTR_TEST_ENGINES` with this process's id, says
+/// that all other lines have been printed.
 fn serve() {
-    // All are asked for before any is started.
+    // If a missing engine fails the run, it does so before any engine starts.
     let (postgres, redis) = (require(Postgres::available()), require(Redis::available()));
     let emulator = require(FirestoreEmulator::available());
     let postgres = postgres.map(|()| thread::spawn(|| timed("PostgreSQL", || Postgres::start(Options::fast()))));
@@ -50,7 +51,7 @@ fn serve() {
         }
     }
     println!("RNOSTR_TEST_ENGINES={}", std::process::id());
-    // Nothing is expected but the end.
+    // The caller writes nothing; standard input closes when the caller has ended.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 

@@ -5,8 +5,8 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-/// Below the ports that systems give to outgoing connections, so that an engine that is down for a moment finds its own
-/// still free.
+/// First of the ports to choose from. They lie below the ports that systems give to outgoing connections, so that an
+/// engine that is down for a moment finds its own port still free.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 15_000;
 const ATTEMPTS_MAX: usize = 1_000;
@@ -14,7 +14,7 @@ const ATTEMPTS_MAX: usize = 1_000;
 /// A port of 127.0.0.1 on which nothing listens.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no such port.
 pub(crate) fn free() -> u16 {
     let found = (0..ATTEMPTS_MAX).map(|_| FIRST + random() % COUNT).find(|&port| is_free(port));
     found.expect("of so many ports one is free")

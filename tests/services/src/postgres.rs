@@ -1,4 +1,4 @@
-//! PostgreSQL, a server of its own or one that is given.
+//! PostgreSQL: a server that was started here, or one that the environment names.
 
 use std::{
     ffi::OsString,
@@ -22,21 +22,21 @@ use crate::{
     url::Url,
 };
 
-/// Names the admin's URL of a server that runs already.
+/// Variable with the admin's URL of a running server.
 const GIVEN: &str = "RNOSTR_TEST_POSTGRES";
 const PACKAGE: &str = "postgresql";
-/// Where Debian's packages put the programs of each version.
+/// Folder in which Debian's packages install the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// The superuser of a server that is started here.
 const SUPERUSER: &str = "rnostr";
-/// The cluster in its folder.
+/// Name of the cluster's folder in the engine's folder.
 const DATA: &str = "data";
 const CONNECTIONS_MAX: u32 = 300;
-/// Longest waits: for a cluster to be made, and for a client to be connected.
+/// Longest waits: for `initdb`, and for a client's connection.
 const INIT_SECS_MAX: u64 = 120;
 const CONNECT_SECS_MAX: &str = "30";
 
-/// How a server is set up.
+/// Options of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     fast: bool,
@@ -50,37 +50,38 @@ pub struct Options {
 pub struct Tls {
     /// The certificate's chain.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
     /// Whether TCP connections without TLS are refused.
     pub required: bool,
 }
 
 impl Options {
-    /// As in earnest: what was committed survives [`Postgres::stop_immediate`]. The same as the default.
+    /// Options of a durable server: commits survive [`Postgres::stop_immediate`]. This is the default.
     pub fn durable() -> Self {
         Self::default()
     }
 
-    /// For quick tests: nothing is synced, a crash may lose commits, no autovacuum comes in between, and the data lie in
-    /// memory where there is enough of it.
+    /// Options for quick tests: the server syncs nothing, so a crash may lose commits; autovacuum is off; and the data
+    /// lie in memory if there is enough of it.
     pub fn fast() -> Self {
         Self { fast: true, ..Self::default() }
     }
 
-    /// Asks for this password, by SCRAM-SHA-256, on TCP and on the socket. It stands in URLs as it is: letters and digits.
+    /// Makes the server ask for this password, by SCRAM-SHA-256, on TCP and on the socket. URLs hold the password as it
+    /// is, so it may only have letters and digits.
     #[must_use]
     pub fn with_password(self, password: &str) -> Self {
         Self { password: Some(password.to_owned()), ..self }
     }
 
-    /// Speaks TLS on TCP. URLs say nothing about it: a test adds its own `sslmode`.
+    /// Makes the server speak TLS on TCP. The given URLs do not name TLS: a test adds its own `sslmode`.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// One more line of `postgresql.conf`, over those above it.
+    /// Adds a line to `postgresql.conf`, which overrides the lines above it.
     #[must_use]
     pub fn with_setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
@@ -88,29 +89,30 @@ impl Options {
     }
 }
 
-/// A PostgreSQL server. One that was started here is ended when this is dropped, and its data removed.
+/// A PostgreSQL server. Dropping this ends a server that was started here, and removes its data.
 ///
-/// What a shared server must not suffer takes `&mut self`, which [`Postgres::shared`] does not give.
+/// Methods that would disturb other tests on a shared server take `&mut self`, which [`Postgres::shared`] does not
+/// give.
 #[derive(Debug)]
 pub struct Postgres {
     psql: PathBuf,
     admin: Url,
-    /// The end of a command that makes a database; see [`Postgres::strategy`].
+    /// Last words of `create database`; see [`Postgres::strategy`].
     strategy: OnceLock<&'static str>,
-    /// What was started here.
+    /// The engine, if it was started here.
     own: Option<Engine>,
 }
 
 impl Postgres {
-    /// Whether a server can be started here.
+    /// Checks that a server can be started here.
     ///
     /// # Errors
-    /// What is missing, and the package that brings it.
+    /// The missing program, and the package that installs it.
     pub fn available() -> Result<(), String> {
         Programs::find().map(drop)
     }
 
-    /// Whether [`Postgres::shared`] has a server to give.
+    /// Checks that [`Postgres::shared`] can give a server.
     ///
     /// # Errors
     /// See [`Postgres::available`].
@@ -118,15 +120,16 @@ impl Postgres {
         if given(GIVEN).is_some() { Programs::find_psql().map(drop) } else { Self::available() }
     }
 
-    /// The packages that are to be installed before a server can be started here.
+    /// The packages to install before a server can be started here.
     pub fn missing_packages() -> Vec<&'static str> {
         if Self::available().is_ok() { Vec::new() } else { vec![PACKAGE] }
     }
 
-    /// Starts a server over a new cluster. As root it runs as the user `postgres`, or else `nobody`.
+    /// Starts a server over a new cluster. If this process runs as root, the server runs as the user `postgres` or,
+    /// without such a user, as `nobody`.
     ///
     /// # Panics
-    /// When it does not start, with its log; when it is not [`Postgres::available`].
+    /// When the server does not start, with its log, or is not [`Postgres::available`].
     pub fn start(options: Options) -> Self {
         let programs = Programs::find().unwrap_or_else(|why| panic!("{why}"));
         let user = User::beside_root();
@@ -142,11 +145,11 @@ impl Postgres {
         Self { psql: programs.psql, admin, strategy: OnceLock::new(), own: Some(own) }
     }
 
-    /// The server that all tests of this process share: the one that `RNOSTR_TEST_POSTGRES` names, or else one with
-    /// [`Options::fast`] that is started now and ends with the process.
+    /// The server that all tests of this process share: the one that `RNOSTR_TEST_POSTGRES` names, else one with
+    /// [`Options::fast`] that the first call starts and that ends with the process.
     ///
     /// # Panics
-    /// As [`Postgres::start`]; [`Postgres::shared_available`] tells before.
+    /// Like [`Postgres::start`]. [`Postgres::shared_available`] checks for it beforehand.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(|| {
@@ -156,20 +159,20 @@ impl Postgres {
         })
     }
 
-    /// A database's URL by TCP: `postgres://rnostr@127.0.0.1:PORT/database`.
+    /// A database's URL over TCP: `postgres://rnostr@127.0.0.1:PORT/database`.
     pub fn url(&self, database: &str) -> String {
         self.admin.with_database(database).to_string()
     }
 
-    /// The same at another address, `host:port`, as of a [`Proxy`](crate::Proxy) before this server.
+    /// A database's URL at another address, `host:port`, such as a [`Proxy`](crate::Proxy) before this server.
     pub fn url_at(&self, address: &str, database: &str) -> String {
         self.admin.with_address(address).with_database(database).to_string()
     }
 
-    /// A database's URL by the server's socket: `postgres:///database?host=FOLDER&port=PORT&user=rnostr`.
+    /// A database's URL over the server's socket: `postgres:///database?host=FOLDER&port=PORT&user=rnostr`.
     ///
     /// # Panics
-    /// When a server that is given does not answer.
+    /// When a server that the environment names does not answer.
     pub fn socket_url(&self, database: &str) -> String {
         let folder = self.own.as_ref().map_or_else(
             || {
@@ -183,12 +186,12 @@ impl Postgres {
         self.admin.by_socket(&folder).with_database(database).to_string()
     }
 
-    /// Where it listens, `host:port`.
+    /// The server's address, `host:port`.
     pub fn address(&self) -> String {
         self.admin.address.clone()
     }
 
-    /// Makes an empty database that no other test has, and gives its URL.
+    /// Makes an empty database that no other test has, and returns its URL.
     ///
     /// # Panics
     /// When the server does not answer.
@@ -196,8 +199,8 @@ impl Postgres {
         self.create_database_from("template1")
     }
 
-    /// Makes a copy of a database, which is named by its name or its URL, and gives the copy's URL. Nobody may be
-    /// connected to the one that is copied.
+    /// Copies a database, given by its name or its URL, and returns the copy's URL. No client may be connected to the
+    /// copied database.
     ///
     /// # Panics
     /// When the server refuses or does not answer.
@@ -209,7 +212,8 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// Takes a database away, with all connections to it. One takes 8 MB of disk, so tests that make many had better.
+    /// Drops a database and ends all connections to it. A database takes 8 MB of disk, so tests that make many should
+    /// drop them.
     ///
     /// # Panics
     /// When the server does not answer.
@@ -217,13 +221,13 @@ impl Postgres {
         self.admin_sql(&format!("drop database if exists \"{}\" with (force)", database_name(database)));
     }
 
-    /// What `psql` prints for some SQL: a line a row, columns divided by `|`.
+    /// Runs SQL by `psql` and returns its output: one line a row, columns divided by `|`.
     ///
     /// # Errors
-    /// What `psql` says.
+    /// The message of `psql`.
     pub fn psql(&self, url: &str, sql: &str) -> Result<String, String> {
         let mut command = Command::new(&self.psql);
-        // Nothing of the environment that says where and how to connect.
+        // Variables of the environment would override the address and options of the URL.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             command.env_remove(name);
         }
@@ -236,50 +240,50 @@ impl Postgres {
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
-    /// The server's process id; none of one that is stopped or was not started here.
+    /// The server's process id; `None` when it is stopped or was not started here.
     pub fn pid(&self) -> Option<u32> {
         self.own.as_ref()?.pid()
     }
 
-    /// Ends it as a crash would, by `pg_ctl stop -m immediate`'s signal: the next start recovers. Returns when all its
-    /// processes are gone.
+    /// Ends the server like a crash, by the signal of `pg_ctl stop -m immediate`, so that the next start recovers.
+    /// Returns when all its processes are gone.
     ///
     /// # Panics
-    /// When it was not started here.
+    /// When the server was not started here.
     pub fn stop_immediate(&mut self) {
         self.own().stop();
     }
 
-    /// Starts it again over the same data and at the same port, after [`Postgres::stop_immediate`] if it runs.
+    /// Starts the server again, over the same data and at the same port. A running server is first ended like a crash.
     ///
     /// # Panics
-    /// When it does not start, with its log; when it was not started here.
+    /// When the server does not start, with its log, or was not started here.
     pub fn restart(&mut self) {
         self.own().restart();
     }
 
-    /// Stalls it: all its processes stop where they are, and the system goes on accepting connections for them.
+    /// Suspends all processes of the server. The system still accepts connections for them.
     ///
     /// # Panics
-    /// When it is stopped or was not started here.
+    /// When the server is stopped or was not started here.
     pub fn pause(&mut self) {
         self.own().pause();
     }
 
-    /// Lets it go on after [`Postgres::pause`].
+    /// Lets the server run again after [`Postgres::pause`].
     ///
     /// # Panics
-    /// When it is stopped or was not started here.
+    /// When the server is stopped or was not started here.
     pub fn resume(&mut self) {
         self.own().resume();
     }
 
     fn own(&mut self) -> &mut Engine {
-        self.own.as_mut().expect("a server that is given is not ours to stop")
+        self.own.as_mut().expect("the environment named this server, so tests cannot stop it")
     }
 
-    /// Where nothing is synced, files are copied with 27 ms of CPU, and by way of the log, as is usual since PostgreSQL 15,
-    /// with 44. Where it is, copying files waits for the disk.
+    /// Fastest way to copy a template. Without syncs, copying its files takes 27 ms of CPU, and copying through the
+    /// log, the default since PostgreSQL 15, takes 44 ms. With syncs, copying files would wait for the disk.
     fn strategy(&self) -> &'static str {
         self.strategy.get_or_init(|| {
             let copies =
@@ -293,14 +297,14 @@ impl Postgres {
     }
 }
 
-/// Looks where pg_ctl does: the first line is the process id, the eighth says how far it is.
+/// Whether the server serves, by the file that `pg_ctl` reads. Its first line is the process id, its eighth the state.
 fn is_ready(look: &Look<'_>) -> bool {
     let file = fs::read_to_string(look.folder.join(DATA).join("postmaster.pid")).unwrap_or_default();
     let mut lines = file.lines().map(str::trim);
     lines.next() == Some(&look.pid.to_string()) && lines.nth(6) == Some("ready")
 }
 
-/// The programs of one version.
+/// Programs of one PostgreSQL version.
 struct Programs {
     initdb: PathBuf,
     postgres: PathBuf,
@@ -319,7 +323,7 @@ impl Programs {
     }
 
     fn find_psql() -> Result<PathBuf, String> {
-        // The one in Debian's PATH is a script that looks for this one.
+        // In Debian's PATH, `psql` is a script that looks for the program itself.
         let programs =
             versioned_folders().into_iter().chain(programs::path_folders()).map(|folder| folder.join("psql"));
         programs.into_iter().find(|program| program.is_file()).ok_or_else(|| {
@@ -341,7 +345,7 @@ fn versioned_folders() -> Vec<PathBuf> {
     versions.into_iter().map(|version| version.join("bin")).collect()
 }
 
-/// A command's first words, which make it run as another user.
+/// First words of a command that runs `program` as `user`.
 fn as_user(user: Option<User>, program: &Path) -> Vec<OsString> {
     let mut words = Vec::new();
     if let Some(User { uid, gid }) = user {
@@ -352,7 +356,7 @@ fn as_user(user: Option<User>, program: &Path) -> Vec<OsString> {
     words
 }
 
-/// Makes the cluster in `folder/data`, and its configuration.
+/// Makes the cluster in `folder/data`, and configures it.
 fn make_cluster(programs: &Programs, user: Option<User>, folder: &Path, options: &Options) {
     let data = folder.join(DATA);
     let mut command = as_user(user, &programs.initdb);
@@ -401,7 +405,7 @@ fn configure(data: &Path, folder: &Path, user: Option<User>, options: &Options) 
     fs::write(data.join("pg_hba.conf"), access).expect("initdb has made it");
 }
 
-/// Writes what only the server may read.
+/// Writes a file that only the server may read.
 fn write_private(file: &Path, bytes: &[u8], user: Option<User>) {
     fs::write(file, bytes).expect("the folder is ours");
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
@@ -410,7 +414,7 @@ fn write_private(file: &Path, bytes: &[u8], user: Option<User>) {
     }
 }
 
-/// The name in a URL, or the name that it is.
+/// The database's name, given by itself or in a URL.
 fn database_name(database: &str) -> String {
     if database.contains("://") { Url::parse(database).database } else { database.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! An engine's process, and the guard that ends it when this process can no longer do so.
+//! Process of an engine, and the guard that ends the engine when this process can no longer do so.
 
 use std::{
     ffi::OsString,
@@ -12,20 +12,20 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Started by `/bin/sh`, in a process group of its own so that Ctrl-C does not reach it.
+/// The guard's script. `/bin/sh` runs it in a process group of its own, so that Ctrl-C does not end it.
 const GUARD: &str = include_str!("guard.sh");
-/// Time between two looks at something that is waited for.
+/// Time between two checks while waiting.
 const LOOK: Duration = Duration::from_millis(5);
 /// Longest wait for an engine that was told to end.
 const END_SECS_MAX: u64 = 15;
-/// What is shown of a log, from its end.
+/// Most lines of a log that a message shows, from its end.
 const LOG_LINES_MAX: usize = 30;
 
-/// A running engine; ended when it is dropped.
+/// A running engine. Dropping it ends the engine.
 #[derive(Debug)]
 pub(crate) struct Process {
     guard: Child,
-    /// Closes when this process ends, of which the guard takes notice.
+    /// Pipe to the guard. It closes when this process ends, and the guard then ends the engine.
     _line: ChildStdin,
     engine: Pid,
     ending: Signal,
@@ -33,14 +33,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Runs a command in a folder, where its output goes to `log`. `ending` is the signal that ends it when nobody waits
-    /// for it any more.
+    /// Runs a command in a folder, where its output goes to `log`. `ending` is the signal that ends the engine when
+    /// this is dropped or this process dies.
     ///
     /// # Panics
     /// When there is no `/bin/sh`.
     pub(crate) fn start(command: &[OsString], folder: &Path, ending: Signal) -> Self {
         let mut guard = Command::new("/bin/sh")
-            // By a variable, so that a list of processes can be read.
+            // The script goes through a variable, so that a list of processes stays readable.
             .env("GUARD", GUARD)
             .args(["-c", "eval \"$GUARD\"", "guard.sh", &ending.as_raw().to_string()])
             .arg(folder)
@@ -48,7 +48,7 @@ impl Process {
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A pipe at which somebody waits for this process's end is not kept open.
+            // A caller may wait for the end of this process's standard error, which the guard must not keep open.
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
@@ -62,15 +62,15 @@ impl Process {
         Self { guard, _line: line, engine, ending, log: folder.join("log") }
     }
 
-    /// The engine's process id; of an engine of several processes, their parent's.
+    /// The engine's process id. An engine of several processes has the id of their parent.
     pub(crate) fn pid(&self) -> u32 {
         self.engine.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits until it is `ready`.
+    /// Waits until the engine is `ready`.
     ///
     /// # Errors
-    /// The end of its log, when it ends before that or takes longer than `limit`.
+    /// The end of the log, when the engine ends first or takes longer than `limit`.
     pub(crate) fn until(&mut self, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let end = Instant::now() + limit;
         while !ready() {
@@ -85,10 +85,10 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end, which comes by itself.
+    /// Waits until the command ends by itself.
     ///
     /// # Errors
-    /// The end of its log, when it fails or takes longer than `limit`.
+    /// The end of the log, when the command fails or takes longer than `limit`.
     pub(crate) fn finish(mut self, limit: Duration) -> Result<(), String> {
         match self.ends_within(limit) {
             Some(status) if status.success() => Ok(()),
@@ -97,10 +97,10 @@ impl Process {
         }
     }
 
-    /// Ends it by a signal, and by SIGKILL when that does not help; returns when all its processes are gone.
+    /// Ends the engine by `signal`, and by SIGKILL when that does not help. Returns when all its processes are gone.
     pub(crate) fn end(&mut self, signal: Signal) {
         let children = self.children();
-        // What is stopped hears nothing but SIGKILL.
+        // A suspended process acts on no signal but SIGKILL.
         self.resume();
         self.send(self.engine, signal);
         if self.ends_within(Duration::from_secs(END_SECS_MAX)).is_none() {
@@ -115,23 +115,23 @@ impl Process {
         }
     }
 
-    /// Stops all its processes where they are. Their sockets stay open, and the system goes on accepting connections.
+    /// Suspends all processes of the engine. Their sockets stay open, and the system still accepts connections.
     pub(crate) fn pause(&mut self) {
-        // Once the parent has stopped there will be no new children.
+        // A suspended parent starts no new children.
         self.send(self.engine, Signal::STOP);
         for child in self.children() {
             self.send(child, Signal::STOP);
         }
     }
 
-    /// Lets go on what was paused.
+    /// Lets the suspended processes run again.
     pub(crate) fn resume(&mut self) {
         for pid in self.children().into_iter().chain([self.engine]) {
             self.send(pid, Signal::CONT);
         }
     }
 
-    /// The end of its log.
+    /// The end of the engine's log.
     pub(crate) fn log(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -140,9 +140,9 @@ impl Process {
     }
 
     fn send(&mut self, pid: Pid, signal: Signal) {
-        // The id of one that has ended may be somebody else's by now.
+        // After the engine has ended, its process id may belong to another process.
         if self.status().is_none() {
-            // One that ends at this moment needs no signal.
+            // A process that ends at this moment needs no signal.
             let _ = kill_process(pid, signal);
         }
     }
@@ -162,7 +162,7 @@ impl Process {
         }
     }
 
-    /// Processes that it started and that live, as `/proc` says; none on systems that have no `/proc`.
+    /// Living child processes of the engine, by `/proc`; none on systems without `/proc`.
     fn children(&self) -> Vec<Pid> {
         let parent = format!("PPid:\t{}", self.engine);
         let of_engine = |pid: &Pid| {
@@ -181,7 +181,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether there is such a process, the dead aside that nobody has waited for.
+/// Whether the process lives. A dead process that its parent has not waited for does not count.
 fn lives(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))

@@ -1,4 +1,4 @@
-//! A TCP proxy that fails on demand.
+//! TCP proxy that fails on demand.
 
 use std::{
     future::pending,
@@ -22,10 +22,10 @@ use tokio::{
 use crate::port;
 
 const PIECE_BYTES_MAX: usize = 64 * 1024;
-/// Longest wait for its port to be free again.
+/// Longest wait for the proxy's port to be free again.
 const BIND_SECS_MAX: u64 = 10;
 const LOOK: Duration = Duration::from_millis(10);
-/// Tries at a port that is free, for another process may take it first.
+/// Most ports to try, because another process may take a free port first.
 const PORTS_MAX: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,21 +35,21 @@ enum Mode {
     Cut,
 }
 
-/// A mode to take on, and whom to tell when that is done.
+/// A new mode, and the channel that confirms it.
 type Command = (Mode, mpsc::Sender<()>);
 
-/// A proxy at a port of 127.0.0.1 before a server, whose connections a test can cut or stall. It has a thread of its own,
-/// so that it works wherever its methods are called from, and they return when what they say is so.
+/// A proxy at a port of 127.0.0.1, before a server. A test can cut or stall its connections. The proxy runs in a thread
+/// of its own, so its methods can be called with or without a runtime. Each returns when the new mode is in force.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    /// `None` tells the thread to end.
+    /// Channel to the thread, which ends when this is `None`.
     commands: Option<commands::UnboundedSender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// A proxy before the server at `target`, `host:port`, which need not be there yet.
+    /// Starts a proxy before the server at `target`, `host:port`. The server may start later.
     ///
     /// # Panics
     /// When the machine has no port or thread left.
@@ -70,7 +70,7 @@ impl Proxy {
         Self { address, commands: Some(sender), thread: Some(thread) }
     }
 
-    /// Where it listens, `127.0.0.1:PORT`, at all times.
+    /// The proxy's address, `127.0.0.1:PORT`, which never changes.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
@@ -80,21 +80,21 @@ impl Proxy {
         self.set(Mode::Cut);
     }
 
-    /// Holds back all that is on its way in either direction; connections stay open, and new ones are taken.
+    /// Holds all bytes back, in both directions. Connections stay open, and new ones are accepted.
     pub fn stall(&self) {
         self.set(Mode::Stalled);
     }
 
-    /// Passes everything again, and what was held back first.
+    /// Passes all bytes again. Bytes that were held back go first.
     pub fn restore(&self) {
         self.set(Mode::Open);
     }
 
     fn set(&self, mode: Mode) {
         let (done, doing) = mpsc::channel();
-        let commands = self.commands.as_ref().expect("it is there until it is dropped");
+        let commands = self.commands.as_ref().expect("only dropping the proxy takes the channel");
         commands.send((mode, done)).expect("the thread takes commands");
-        doing.recv().expect("the thread does what it is told");
+        doing.recv().expect("the thread confirms each mode");
     }
 }
 
@@ -167,7 +167,7 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// Carries one connection until both sides have ended it, or one has broken it.
+/// Carries one connection until both sides have ended it, or one side has failed.
 async fn carry(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
     open(&mut mode).await?;
     let server = TcpStream::connect(target).await?;
@@ -179,7 +179,7 @@ async fn carry(client: TcpStream, target: String, mut mode: watch::Receiver<Mode
     Ok(())
 }
 
-/// Carries one direction, to the end of what is sent.
+/// Carries one direction of a connection to its end.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES_MAX];
     loop {
@@ -204,7 +204,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::
     }
 }
 
-/// Waits until things may pass.
+/// Waits until the proxy is open.
 async fn open(mode: &mut watch::Receiver<Mode>) -> io::Result<()> {
     mode.wait_for(|&mode| mode == Mode::Open).await.map(drop).map_err(io::Error::other)
 }

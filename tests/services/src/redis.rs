@@ -1,4 +1,4 @@
-//! Redis, a server of its own or one that is given.
+//! Redis: a server that was started here, or one that the environment names.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -17,31 +17,31 @@ use crate::{
     url::Url,
 };
 
-/// Names the URL of a server that runs already.
+/// Variable with the URL of a running server.
 const GIVEN: &str = "RNOSTR_TEST_REDIS";
 const PROGRAM: &str = "redis-server";
 const PACKAGE: &str = "redis-server";
 
-/// A Redis server that keeps nothing on disk. One that was started here is ended when this is dropped.
+/// A Redis server that keeps nothing on disk. Dropping this ends a server that was started here.
 ///
-/// Its channels are one for all databases: tests that share it keep apart by [`unique`](crate::unique) names.
+/// All databases of a server share its channels, so tests that share a server use [`unique`](crate::unique) names.
 #[derive(Debug)]
 pub struct Redis {
     url: Url,
-    /// What was started here.
+    /// The engine, if it was started here.
     own: Option<Engine>,
 }
 
 impl Redis {
-    /// Whether a server can be started here.
+    /// Checks that a server can be started here.
     ///
     /// # Errors
-    /// What is missing, and the package that brings it.
+    /// The missing program, and the package that installs it.
     pub fn available() -> Result<(), String> {
         find().map(drop)
     }
 
-    /// Whether [`Redis::shared`] has a server to give.
+    /// Checks that [`Redis::shared`] can give a server.
     ///
     /// # Errors
     /// See [`Redis::available`].
@@ -49,7 +49,7 @@ impl Redis {
         if given(GIVEN).is_some() { Ok(()) } else { Self::available() }
     }
 
-    /// The packages that are to be installed before a server can be started here.
+    /// The packages to install before a server can be started here.
     pub fn missing_packages() -> Vec<&'static str> {
         if Self::available().is_ok() { Vec::new() } else { vec![PACKAGE] }
     }
@@ -57,7 +57,7 @@ impl Redis {
     /// Starts a server.
     ///
     /// # Panics
-    /// When it does not start, with its log; when it is not [`Redis::available`].
+    /// When the server does not start, with its log, or is not [`Redis::available`].
     pub fn start() -> Self {
         let server = find().unwrap_or_else(|why| panic!("{why}"));
         let mut command = vec![server.into()];
@@ -68,11 +68,11 @@ impl Redis {
         Self { url: Url::parse(&format!("redis://{}", own.address())), own: Some(own) }
     }
 
-    /// The server that all tests of this process share: the one that `RNOSTR_TEST_REDIS` names, or else one that is
-    /// started now and ends with the process.
+    /// The server that all tests of this process share: the one that `RNOSTR_TEST_REDIS` names, else one that the first
+    /// call starts and that ends with the process.
     ///
     /// # Panics
-    /// As [`Redis::start`]; [`Redis::shared_available`] tells before.
+    /// Like [`Redis::start`]. [`Redis::shared_available`] checks for it beforehand.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Redis> = OnceLock::new();
         SHARED.get_or_init(|| given(GIVEN).map_or_else(Self::start, |url| Self { url: Url::parse(&url), own: None }))
@@ -83,55 +83,55 @@ impl Redis {
         self.url.to_string()
     }
 
-    /// The same at another address, `host:port`, as of a [`Proxy`](crate::Proxy) before this server.
+    /// The URL at another address, `host:port`, such as a [`Proxy`](crate::Proxy) before this server.
     pub fn url_at(&self, address: &str) -> String {
         self.url.with_address(address).to_string()
     }
 
-    /// Where it listens, `host:port`.
+    /// The server's address, `host:port`.
     pub fn address(&self) -> String {
         self.url.address.clone()
     }
 
-    /// The server's process id; none of one that is stopped or was not started here.
+    /// The server's process id; `None` when it is stopped or was not started here.
     pub fn pid(&self) -> Option<u32> {
         self.own.as_ref()?.pid()
     }
 
-    /// SIGKILL.
+    /// Ends the server by SIGKILL.
     ///
     /// # Panics
-    /// When it was not started here.
+    /// When the server was not started here.
     pub fn kill(&mut self) {
         self.own().stop();
     }
 
-    /// Starts it again, empty and at the same port, after [`Redis::kill`] if it runs.
+    /// Starts the server again, empty and at the same port. A running server is killed first.
     ///
     /// # Panics
-    /// When it does not start, with its log; when it was not started here.
+    /// When the server does not start, with its log, or was not started here.
     pub fn restart(&mut self) {
         self.own().restart();
     }
 
-    /// Stalls it: its process stops where it is, and the system goes on accepting connections for it.
+    /// Suspends the server's process. The system still accepts connections for it.
     ///
     /// # Panics
-    /// When it is stopped or was not started here.
+    /// When the server is stopped or was not started here.
     pub fn pause(&mut self) {
         self.own().pause();
     }
 
-    /// Lets it go on after [`Redis::pause`].
+    /// Lets the server run again after [`Redis::pause`].
     ///
     /// # Panics
-    /// When it is stopped or was not started here.
+    /// When the server is stopped or was not started here.
     pub fn resume(&mut self) {
         self.own().resume();
     }
 
     fn own(&mut self) -> &mut Engine {
-        self.own.as_mut().expect("a server that is given is not ours to stop")
+        self.own.as_mut().expect("the environment named this server, so tests cannot stop it")
     }
 }
 

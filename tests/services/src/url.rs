@@ -1,20 +1,20 @@
-//! URLs of servers, in their parts.
+//! URLs of servers, divided into their parts.
 
 /// `scheme://user:password@host:port/database?parameters`; any part may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     scheme: String,
-    /// With its password, and without the `@`.
+    /// User and password, without the `@`.
     user: String,
     /// `host:port`
     pub(crate) address: String,
     pub(crate) database: String,
-    /// Without the `?`.
+    /// Parameters, without the `?`.
     parameters: String,
 }
 
 impl Url {
-    /// Takes one apart; without a `://` all of it is the address.
+    /// Divides a URL into its parts. Without a `://` all of it is the address.
     pub(crate) fn parse(url: &str) -> Self {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
@@ -25,17 +25,17 @@ impl Url {
         Self { scheme, user, address, database, parameters }
     }
 
-    /// The same of another database.
+    /// The same URL with another database.
     pub(crate) fn with_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
     }
 
-    /// The same at another address, `host:port`.
+    /// The same URL with another address, `host:port`.
     pub(crate) fn with_address(&self, address: &str) -> Self {
         Self { address: address.to_owned(), ..self.clone() }
     }
 
-    /// The same by way of a socket in `folder`.
+    /// The same URL over a socket in `folder`.
     pub(crate) fn by_socket(&self, folder: &str) -> Self {
         let port = self.address.rsplit_once(':').map_or("5432", |(_, port)| port);
         let (user, password) = self.user.split_once(':').unwrap_or((&self.user, ""));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_exchanged() {
+    fn parts_are_replaced() {
         let url = Url::parse("postgres://rnostr:secret@127.0.0.1:5433/postgres");
         assert_eq!(url.with_database("other").to_string(), "postgres://rnostr:secret@127.0.0.1:5433/other");
         assert_eq!(url.with_address("127.0.0.1:1").to_string(), "postgres://rnostr:secret@127.0.0.1:1/postgres");

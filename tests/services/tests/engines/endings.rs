@@ -1,4 +1,4 @@
-//! What is left when the process that started engines ends: nothing.
+//! The end of a process that started engines: no process and no folder is left.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use rnostr_test_services::{FirestoreEmulator, Postgres, Redis, require};
 
 use crate::support::{Wire, all_end, descendants, folders};
 
-/// The program that starts one of each, and what it has printed.
+/// The program that starts one of each engine, and the variables that it has printed.
 struct Engines {
     program: Child,
     variables: BTreeMap<String, String>,
@@ -74,9 +74,9 @@ fn nothing_is_left_after(end: impl FnOnce(Child)) {
 }
 
 #[test]
-fn what_is_missing_is_named_by_its_package() {
+fn a_missing_engine_is_named_by_its_package() {
     let program = env!("CARGO_BIN_EXE_rnostr-test-engines");
-    // Redis is looked for in PATH alone.
+    // The program looks for Redis in PATH alone.
     let output = Command::new(program).arg("--missing").env("PATH", "/nowhere").output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().lines().any(|package| package == "redis-server"));
@@ -84,6 +84,6 @@ fn what_is_missing_is_named_by_its_package() {
     let mut command = Command::new(program);
     command.env("PATH", "/nowhere").env("CI", "true").stdin(Stdio::null());
     let output = command.output().unwrap();
-    assert!(!output.status.success(), "in earnest nothing may be missing");
+    assert!(!output.status.success(), "on CI a missing engine fails the run");
     assert!(String::from_utf8(output.stderr).unwrap().contains("install the package"));
 }

@@ -12,11 +12,11 @@ use rnostr_test_services::{Options, Postgres, Tls, require};
 
 use crate::support::{MOMENT, WAIT, all_end, family, lives};
 
-/// One database, made in a test that does nothing else, takes less; the machine may be busy.
+/// Longest time for making a database. On an idle machine it takes less.
 const CREATE_MAX: Duration = Duration::from_secs(2);
 
 #[test]
-fn answers_and_recovers_what_was_committed() {
+fn answers_and_recovers_its_commits() {
     let Some(()) = require(Postgres::available()) else { return };
     let mut postgres = Postgres::start(Options::durable());
     let url = postgres.create_database();
@@ -35,7 +35,7 @@ fn answers_and_recovers_what_was_committed() {
     assert_eq!(postgres.psql(&url, "select count(*) from t").unwrap(), "1000");
     let first = postgres.pid();
     postgres.restart();
-    assert_ne!(postgres.pid(), first, "one that runs is stopped first");
+    assert_ne!(postgres.pid(), first, "a running server is stopped first");
     assert_eq!(postgres.psql(&url, "select count(*) from t").unwrap(), "1000");
 
     let folder = folder(&postgres);
@@ -47,16 +47,16 @@ fn answers_and_recovers_what_was_committed() {
 }
 
 #[test]
-fn stalls_and_goes_on() {
+fn pauses_and_resumes() {
     let Some(()) = require(Postgres::available()) else { return };
     let mut postgres = Postgres::start(Options::fast());
     let url = postgres.url("postgres");
     postgres.pause();
     let mut stream = TcpStream::connect(postgres.address()).unwrap();
-    // SSLRequest, which a server that has no TLS answers by N.
+    // A server without TLS answers an SSLRequest by N.
     stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
     stream.set_read_timeout(Some(MOMENT)).unwrap();
-    assert!(stream.read_exact(&mut [0]).is_err(), "it says nothing while it is stalled");
+    assert!(stream.read_exact(&mut [0]).is_err(), "a suspended server answers nothing");
     postgres.resume();
     stream.set_read_timeout(Some(WAIT)).unwrap();
     let mut answer = [0];
@@ -145,7 +145,7 @@ fn two_run_side_by_side() {
     assert_eq!(two.psql(&two.url_at(&two.address(), "postgres"), "select 1").unwrap(), "1");
 }
 
-/// The folder in which its socket lies.
+/// The folder with the server's socket.
 fn folder(postgres: &Postgres) -> String {
     let url = postgres.socket_url("postgres");
     url.split_once("host=").unwrap().1.split('&').next().unwrap().to_owned()

@@ -12,8 +12,8 @@ fn cuts_and_restores() {
     assert_eq!(wire.ask("PING").unwrap(), "+PONG");
     for _ in 0..3 {
         proxy.cut();
-        assert_eq!(wire.read(WAIT).unwrap_or_default(), "", "what was open is closed");
-        assert!(Wire::connect(&proxy.address()).is_err(), "and nothing new is taken");
+        assert_eq!(wire.read(WAIT).unwrap_or_default(), "", "open connections are closed");
+        assert!(Wire::connect(&proxy.address()).is_err(), "new connections are refused");
         proxy.cut();
         proxy.restore();
         wire = Wire::connect(&proxy.address()).unwrap();
@@ -26,7 +26,7 @@ fn cuts_and_restores() {
 }
 
 #[test]
-fn stalls_and_passes_what_it_held_back() {
+fn stalls_and_passes_the_held_bytes() {
     let Some(()) = require(Redis::shared_available()) else { return };
     let proxy = Proxy::start(&Redis::shared().address());
     let mut old = Wire::connect(&proxy.address()).unwrap();
@@ -43,7 +43,7 @@ fn stalls_and_passes_what_it_held_back() {
     }
     proxy.stall();
     proxy.cut();
-    assert_eq!(old.read(WAIT).unwrap_or_default(), "", "what is stalled can be cut");
+    assert_eq!(old.read(WAIT).unwrap_or_default(), "", "a stalled connection can be cut");
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn much_passes_in_both_directions() {
     assert_eq!(wire.read(WAIT).unwrap(), text);
 }
 
-/// An engine may come back, or come later than its proxy.
+/// A server may start again, or start later than its proxy.
 #[test]
-fn its_target_may_come_and_go() {
+fn its_server_may_stop_and_start() {
     let Some(()) = require(Redis::available()) else { return };
     let mut redis = Redis::start();
     let proxy = Proxy::start(&redis.address());

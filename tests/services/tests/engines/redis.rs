@@ -18,7 +18,7 @@ fn answers_and_starts_again() {
     redis.kill();
     all_end(&before);
     assert_eq!(redis.pid(), None);
-    assert_eq!(wire.read(WAIT).unwrap_or_default(), "", "its connections are gone");
+    assert_eq!(wire.read(WAIT).unwrap_or_default(), "", "its connections are closed");
     assert!(Wire::connect(&address).is_err());
 
     redis.restart();
@@ -30,7 +30,7 @@ fn answers_and_starts_again() {
 }
 
 #[test]
-fn stalls_and_goes_on() {
+fn pauses_and_resumes() {
     let Some(()) = require(Redis::available()) else { return };
     let mut redis = Redis::start();
     redis.pause();

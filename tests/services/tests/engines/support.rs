@@ -1,4 +1,4 @@
-//! What the tests share: talking to Redis and HTTP by hand, and looking at processes.
+//! Shared parts of the tests: clients for Redis and HTTP, and views of processes.
 
 use std::{
     collections::BTreeSet,
@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for something that must come.
+/// Longest wait for an answer that must come.
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
-/// Wait for something that must not come.
+/// Wait for an answer that must not come.
 pub(crate) const MOMENT: Duration = Duration::from_millis(300);
 
 /// A connection to a Redis server, or to a proxy before it.
@@ -42,14 +42,15 @@ impl Wire {
     }
 }
 
-/// The answer to an HTTP request, head and body.
+/// Sends an HTTP request and returns the answer, head and body.
 pub(crate) fn http(host: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(WAIT))?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut reader = BufReader::new(stream);
     let mut answer = String::new();
@@ -75,12 +76,12 @@ pub(crate) fn http(host: &str, method: &str, path: &str, body: &str) -> std::io:
     Ok(answer)
 }
 
-/// An engine's processes: itself, its children, the guard above it and what that has started.
+/// An engine's processes: the engine, its children, its guard and the guard's other children.
 pub(crate) fn family(engine: u32) -> Vec<u32> {
     descendants(parent(engine).expect("it lives"))
 }
 
-/// A process and all below it.
+/// A process and all its descendants.
 pub(crate) fn descendants(of: u32) -> Vec<u32> {
     let parents: Vec<_> = processes().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut found = vec![of];
@@ -92,7 +93,7 @@ pub(crate) fn descendants(of: u32) -> Vec<u32> {
     found
 }
 
-/// The engines' folders, which stand in their guards' command lines.
+/// The engines' folders, taken from the command lines of their guards.
 pub(crate) fn folders(pids: &[u32]) -> BTreeSet<PathBuf> {
     let words = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = pids.iter().map(words).collect();
@@ -104,7 +105,7 @@ pub(crate) fn folders(pids: &[u32]) -> BTreeSet<PathBuf> {
     words.filter(|word| is_folder(word)).map(Path::to_path_buf).collect()
 }
 
-/// Waits until none of them lives.
+/// Waits until all processes have ended.
 pub(crate) fn all_end(pids: &[u32]) {
     assert!(!pids.is_empty());
     let end = Instant::now() + WAIT;
@@ -124,7 +125,7 @@ fn processes() -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// None of a process that is no more, or that is dead and not waited for.
+/// The parent's process id; `None` for a process that has ended, waited for or not.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
