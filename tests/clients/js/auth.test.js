@@ -1,4 +1,5 @@
-// NIP-42 with nostr-tools, on a relay that answers nothing before AUTH and on one that asks where it must.
+// NIP-42 with nostr-tools, on a relay that answers nothing before AUTH and on one that asks for AUTH when a kind needs
+// it.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -8,7 +9,7 @@ import { startRelay } from './support/server.js'
 import { SimplePool, nip42 } from './support/tools.js'
 import { within } from './support/wait.js'
 
-/** The kinds that are for their recipients or for members. */
+/** Kinds that only recipients or members may read. */
 const HIDDEN_KINDS = [4, 445, 446, 447, 450, 1059, 21059]
 
 describe('with auth.enabled', () => {
@@ -41,7 +42,7 @@ describe('with auth.enabled', () => {
     relay.close()
   })
 
-  test('what says whose it is needs its author on the connection', async () => {
+  test('a KeyPackage and a deletion need their author on the connection', async () => {
     const relay = await connectAs(server.url, resident)
     await refused(publish(relay, other.keyPackage()), /^(auth-required|restricted): /)
     await refused(publish(relay, other.sign(5, { tags: [['e', resident.key]] })), /^(auth-required|restricted): /)
@@ -61,7 +62,10 @@ describe('with auth.enabled', () => {
     ]
     for (const template of wrong) {
       relay.authPromise = undefined
-      await refused(within(relay.auth(async () => resident.signer(template)), 'the OK to AUTH'), /^(invalid|restricted|auth-required|error): /)
+      await refused(
+        within(relay.auth(async () => resident.signer(template)), 'the OK to AUTH'),
+        /^(invalid|restricted|auth-required|error): /,
+      )
     }
     await refused(stored(relay, { kinds: [1] }), /^auth-required: /)
     relay.close()
@@ -95,7 +99,7 @@ describe('without auth.enabled', () => {
   })
   after(() => server?.stop())
 
-  test('what is public needs no AUTH, what has recipients or members does', async () => {
+  test('public kinds need no AUTH, kinds for recipients or members do', async () => {
     const relay = await connect(server.url)
     assert.deepEqual(await stored(relay, { kinds: [1, 443] }), [])
     for (const kind of HIDDEN_KINDS) {
@@ -105,7 +109,7 @@ describe('without auth.enabled', () => {
     relay.close()
   })
 
-  test('two keys on one connection read what is for either', async () => {
+  test('a connection with two keys reads the messages to both', async () => {
     const [alice, bob, carol] = [new Person(), new Person(), new Person()]
     const sender = await connectAs(server.url, carol)
     const dms = [alice, bob].map(person => carol.sign(4, { content: '…?iv=…', tags: [['p', person.key]] }))
@@ -134,7 +138,7 @@ describe('without auth.enabled', () => {
   })
 })
 
-/** The challenge, which the relay sends unasked on every connection: before any answer. */
+/** The connection's challenge. The relay sends it before its first answer, so a COUNT is answered after it. */
 async function challengeOf(relay) {
   await count(relay, { kinds: [1] }).catch(() => {})
   assert.match(relay.challenge, /^.{16,}$/)

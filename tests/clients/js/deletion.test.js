@@ -35,7 +35,7 @@ test('the author deletes a note by its id: gone from every answer, and gone for 
   listener.close()
 })
 
-test('what is deleted before it comes is not taken', async () => {
+test('an event that was deleted before it came is not stored', async () => {
   const alice = new Person()
   const note = alice.sign(1, { content: 'late' })
   await publish(relay, alice.sign(5, { tags: [['e', note.id]] }))

@@ -1,4 +1,5 @@
-// NIP-11, the health check, the WebSocket itself (permessage-deflate), and NIP-77 with nostr-tools' own implementation.
+// NIP-11, the health check, compression of the WebSocket (permessage-deflate), and NIP-77 with nostr-tools'
+// implementation.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -16,7 +17,7 @@ before(async () => {
 })
 after(() => server?.stop())
 
-test('the information document says what the relay is and what it bounds', async () => {
+test('the information document names the relay\'s NIPs, limits and kinds', async () => {
   const document = await within(nip11.fetchRelayInformation(server.url), 'the document')
   for (const nip of [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]) {
     assert.ok(document.supported_nips.includes(nip), `NIP-${nip}`)
@@ -24,7 +25,8 @@ test('the information document says what the relay is and what it bounds', async
   assert.equal(document.limitation.auth_required, false)
   assert.equal(document.limitation.max_message_length, 512 * 1024)
   assert.deepEqual(document.mls_gateway.membership_sources, ['roster', 'giftwrap'])
-  for (const kind of [443, 445, 446, 447, 450, 1059]) assert.ok(document.mls_gateway.kinds.includes(kind), `kind ${kind}`)
+  for (const kind of [443, 445, 446, 447, 450, 1059])
+    assert.ok(document.mls_gateway.kinds.includes(kind), `kind ${kind}`)
 })
 
 test('the document is open to web pages, and / is a page for people', async () => {
@@ -70,7 +72,7 @@ test('a client without compression is served as well', async () => {
   plain.socket.terminate()
 })
 
-test('what is no message gets a reason, and the connection goes on', async () => {
+test('a wrong message gets a reason, and the connection stays open', async () => {
   const { socket, frames } = await raw(server.url)
   for (const text of ['not JSON', '{}', '[]', '["NOPE"]', '["REQ"]']) {
     socket.send(text)
@@ -90,7 +92,7 @@ test('what is no message gets a reason, and the connection goes on', async () =>
   socket.terminate()
 })
 
-test('NIP-77: both sides learn what the other has', async () => {
+test('NIP-77: each side learns which events it lacks', async () => {
   const relay = await connect(server.url)
   const alice = new Person()
   const at = nowSecs() - 100
@@ -115,7 +117,7 @@ test('NIP-77: both sides learn what the other has', async () => {
   relay.close()
 })
 
-/** A connection without nostr-tools: the frames as they come, after the challenge. */
+/** Opens a connection without nostr-tools. `frames` holds the received frames after the challenge. */
 async function raw(url, options) {
   const socket = new WebSocket(url, options)
   const frames = new Inbox()

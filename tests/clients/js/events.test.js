@@ -30,7 +30,7 @@ test('a note is stored, and comes back as it was signed', async () => {
   assert.deepEqual(await stored(relay, { authors: [alice.key], '#t': ['land'] }), [])
 })
 
-test('stored events come newest first, those of one second by id, and limit cuts the oldest', async () => {
+test('stored events come newest first and then by id, and limit cuts the oldest', async () => {
   const alice = new Person()
   const start = nowSecs() - 100
   const notes = [0, 1, 1, 2].map((offset, n) => alice.sign(1, { content: `${n}`, at: start + offset }))
@@ -42,12 +42,13 @@ test('stored events come newest first, those of one second by id, and limit cuts
   assert.deepEqual(ids(middle), ids(expected.slice(1, 3)))
 })
 
-test('a subscription gets what fits from another connection, once, and nothing else', async () => {
+test('a subscription gets each matching event of another connection once, and no other event', async () => {
   const [alice, bob] = [new Person(), new Person()]
   const early = alice.sign(1, { content: 'early' })
   await publish(relay, early)
   const listener = await connect(server.url)
-  const listening = await subscribed(listener, { authors: [alice.key], kinds: [1] }, { authors: [alice.key], '#t': ['x'] })
+  const listening =
+    await subscribed(listener, { authors: [alice.key], kinds: [1] }, { authors: [alice.key], '#t': ['x'] })
   assert.deepEqual(ids(listening.archive), [early.id])
   await publish(relay, bob.sign(1, { content: 'not asked for' }))
   await publish(relay, alice.sign(7, { content: '+' }))
@@ -63,9 +64,12 @@ test('a subscription gets what fits from another connection, once, and nothing e
 test('a closed subscription is silent', async () => {
   const alice = new Person()
   const listener = await connect(server.url)
-  const [shut, open] = [await subscribed(listener, { authors: [alice.key] }), await subscribed(listener, { authors: [alice.key] })]
+  const [shut, open] = [
+    await subscribed(listener, { authors: [alice.key] }),
+    await subscribed(listener, { authors: [alice.key] }),
+  ]
   shut.close()
-  // An answer after the CLOSE shows that the relay has read it.
+  // An answer to a later request shows that the relay has read the CLOSE.
   await stored(listener, { ids: [alice.key] })
   const frames = []
   listener.ws.addEventListener('message', message => frames.push(JSON.parse(message.data)))
@@ -76,7 +80,7 @@ test('a closed subscription is silent', async () => {
   listener.close()
 })
 
-test('the newest of a replaceable kind stays, and of a tie the lower id', async () => {
+test('the newest event of a replaceable kind stays, and at the same time the one with the lower id', async () => {
   const alice = new Person()
   const at = nowSecs() - 50
   const [old, other] = [alice.sign(0, { content: '{"name":"a"}', at }), alice.sign(0, { content: '{"name":"b"}', at })]
@@ -112,22 +116,26 @@ test('an ephemeral event is passed on and not kept', async () => {
   listener.close()
 })
 
-test('COUNT counts what REQ would send', async () => {
+test('COUNT counts the events that REQ would send', async () => {
   const alice = new Person()
-  for (const n of [1, 2, 3]) await publish(relay, alice.sign(1, { content: `${n}`, tags: [['t', n > 1 ? 'big' : 'small']] }))
+  for (const n of [1, 2, 3])
+    await publish(relay, alice.sign(1, { content: `${n}`, tags: [['t', n > 1 ? 'big' : 'small']] }))
   assert.equal(await count(relay, { authors: [alice.key] }), 3)
   assert.equal(await count(relay, { authors: [alice.key], '#t': ['big'] }), 2)
-  assert.equal(await count(relay, { '#t': ['big'], authors: [alice.key] }, { '#t': ['small'], authors: [alice.key] }), 3)
+  assert.equal(
+    await count(relay, { '#t': ['big'], authors: [alice.key] }, { '#t': ['small'], authors: [alice.key] }),
+    3,
+  )
   assert.equal(await count(relay, { authors: [new Person().key] }), 0)
 })
 
-test('an event that was sent before is a duplicate, and true', async () => {
+test('an event that was sent before gets OK true and duplicate:', async () => {
   const note = new Person().sign(1)
   await publish(relay, note)
   assert.match(await publish(relay, note), /^duplicate:/)
 })
 
-test('what is not signed, and what is too far ahead, is refused with a reason', async () => {
+test('a forged event, one of the future and one of a blocked kind are refused with a reason', async () => {
   const alice = new Person()
   const note = alice.sign(1)
   await refused(publish(relay, { ...note, sig: alice.sign(1, { content: 'other' }).sig }), /^invalid: /)
@@ -137,7 +145,7 @@ test('what is not signed, and what is too far ahead, is refused with a reason', 
   assert.deepEqual(await stored(relay, { authors: [alice.key] }), [])
 })
 
-test('an expired event is refused, and one that expires is served till then', async () => {
+test('an expired event is refused, and one that expires later is served', async () => {
   const alice = new Person()
   const at = end => alice.sign(1, { content: `${end}`, tags: [['expiration', `${end}`]] })
   await refused(publish(relay, at(nowSecs() - 1)), /^invalid: /)

@@ -1,9 +1,11 @@
-// The gateway's kinds by nostr-tools, as a client written from the specification's tables would use them.
+// The gateway's kinds with nostr-tools, used as the specification's tables describe them.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 
-import { Person, connect, connectAs, count, ids, nowSecs, publish, refused, stored, subscribed } from './support/client.js'
+import {
+  Person, connect, connectAs, count, ids, nowSecs, publish, refused, stored, subscribed,
+} from './support/client.js'
 import { startRelay } from './support/server.js'
 
 const admin = new Person()
@@ -14,7 +16,7 @@ before(async () => {
 })
 after(() => server?.stop())
 
-/** A 450: `members` are people. */
+/** Makes a 450, signed by `by`. `members` are instances of Person. */
 function roster(group, seq, op, members, by = admin) {
   const keys = members.map(member => ['p', member.key])
   return by.sign(450, { tags: [['h', group], ['seq', `${seq}`], ['op', op], ...keys] })
@@ -39,14 +41,15 @@ test('a KeyPackage is its owner\'s, found by its tags, and refused when it has e
   relay.close()
 })
 
-test('members talk, an outsider sees nothing, and who is removed sees nothing more', async () => {
+test('members talk, an outsider gets nothing, and a removed member gets nothing more', async () => {
   const [alice, bob, eve] = [new Person(), new Person(), new Person()]
   const group = `grp_${alice.key.slice(0, 12)}`
   const [boss, at, bt, et] = await Promise.all([admin, alice, bob, eve].map(person => connectAs(server.url, person)))
   await publish(boss, roster(group, 1, 'bootstrap', [alice, bob]))
 
   const [bobs, eves] = [await subscribed(bt, { kinds: [445] }), await subscribed(et, { kinds: [445] }, { kinds: [1] })]
-  // Signed by a key of the moment, as MLS clients do: who may write is who has authenticated.
+  // MLS clients sign each message by a new key, so the relay has to check the key that the connection has
+  // authenticated.
   const first = message(group, new Person())
   await publish(at, first)
   assert.equal((await bobs.live.next('the first message')).id, first.id)
@@ -78,7 +81,11 @@ test('a stale seq is told the current one, and a stranger is told nothing', asyn
   assert.match(await publish(boss, founding), /^duplicate:/)
   await refused(publish(boss, roster(group, 7, 'add', [eve])), /^invalid: roster seq 7 is not above 7$/)
   const reasons = []
-  for (const attempt of [roster(group, 8, 'add', [eve], eve), roster(group, 1, 'add', [eve], eve), roster('grp_none', 1, 'bootstrap', [eve], eve)]) {
+  for (const attempt of [
+    roster(group, 8, 'add', [eve], eve),
+    roster(group, 1, 'add', [eve], eve),
+    roster('grp_none', 1, 'bootstrap', [eve], eve),
+  ]) {
     await publish(et, attempt).catch(error => reasons.push(error.message))
   }
   assert.equal(reasons.length, 3)
@@ -88,7 +95,7 @@ test('a stale seq is told the current one, and a stranger is told nothing', asyn
   et.close()
 })
 
-test('an unlisted group is served to whoever names it, and to nobody else', async () => {
+test('an unlisted group is served only to requests that name it', async () => {
   const group = new Person().key
   const relay = await connect(server.url)
   const first = message(group, new Person())

@@ -1,4 +1,4 @@
-// NIP-17 and NIP-59 with nostr-tools: two people write to each other, and a third sees nothing at any door.
+// NIP-17 and NIP-59 with nostr-tools: two people write to each other, and a third gets nothing by any request.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -14,7 +14,7 @@ before(async () => {
 })
 after(() => server?.stop())
 
-test('two people talk, each with a copy of what they sent', async () => {
+test('two people talk, each with a copy of their own messages', async () => {
   const [alice, bob] = [new Person(), new Person()]
   const [at, bt] = [await connectAs(server.url, alice), await connectAs(server.url, bob)]
   const inbox = await subscribed(bt, { kinds: [1059], '#p': [bob.key] })
@@ -34,19 +34,29 @@ test('two people talk, each with a copy of what they sent', async () => {
   bt.close()
 })
 
-test('someone else sees no wrap: not stored, not live, not counted, not by id', async () => {
+test('another person gets no wrap: not stored, not live, not counted, not by id', async () => {
   const [alice, bob, eve] = [new Person(), new Person(), new Person()]
-  const [at, bt, et] = [await connectAs(server.url, alice), await connectAs(server.url, bob), await connectAs(server.url, eve)]
+  const [at, bt, et] = [
+    await connectAs(server.url, alice),
+    await connectAs(server.url, bob),
+    await connectAs(server.url, eve),
+  ]
   const early = nip17.wrapEvent(alice.secret, { publicKey: bob.key }, 'early')
   await publish(at, early)
 
-  const questions = [{ kinds: [1059] }, { kinds: [1059], '#p': [bob.key] }, { '#p': [bob.key] }, { ids: [early.id] }, { authors: [early.pubkey] }]
+  const questions = [
+    { kinds: [1059] },
+    { kinds: [1059], '#p': [bob.key] },
+    { '#p': [bob.key] },
+    { ids: [early.id] },
+    { authors: [early.pubkey] },
+  ]
   for (const question of questions) {
     assert.deepEqual(await stored(et, question), [], `stored: ${JSON.stringify(question)}`)
     assert.equal(await count(et, question), 0, `counted: ${JSON.stringify(question)}`)
     assert.deepEqual(ids(await stored(bt, question)), [early.id], `for bob: ${JSON.stringify(question)}`)
   }
-  // Not even the one who sent it: the wrap's author is a key that nobody has.
+  // Even its sender cannot read the wrap, because the wrap's author is a random key.
   assert.deepEqual(await stored(at, { ids: [early.id] }), [])
 
   const eves = await subscribed(et, { kinds: [1059] }, { '#p': [bob.key] }, {})
@@ -60,7 +70,7 @@ test('someone else sees no wrap: not stored, not live, not counted, not by id', 
   for (const relay of [at, bt, et]) relay.close()
 })
 
-test('a reader without a key is asked for one, and told nothing of an id', async () => {
+test('a reader without a key is asked for AUTH, and an id tells it nothing', async () => {
   const [alice, bob] = [new Person(), new Person()]
   const at = await connectAs(server.url, alice)
   const wrap = nip17.wrapEvent(alice.secret, { publicKey: bob.key }, 'hidden')
@@ -86,7 +96,11 @@ test('a wrap has one recipient', async () => {
 
 test('the recipient deletes a wrap, and it stays deleted', async () => {
   const [alice, bob, eve] = [new Person(), new Person(), new Person()]
-  const [at, bt, et] = [await connectAs(server.url, alice), await connectAs(server.url, bob), await connectAs(server.url, eve)]
+  const [at, bt, et] = [
+    await connectAs(server.url, alice),
+    await connectAs(server.url, bob),
+    await connectAs(server.url, eve),
+  ]
   const wrap = nip59.wrapEvent({ kind: 14, content: 'to be deleted' }, alice.secret, bob.key)
   await publish(at, wrap)
   const deletion = person => person.sign(5, { tags: [['e', wrap.id], ['k', '1059']] })

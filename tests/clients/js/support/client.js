@@ -1,4 +1,4 @@
-// People with keys, and what the suites do with nostr-tools' Relay again and again.
+// Persons with keys, and the suites' common requests by nostr-tools' Relay.
 
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
@@ -6,12 +6,12 @@ import { randomBytes } from 'node:crypto'
 import { Relay, finalizeEvent, generateSecretKey, getPublicKey } from './tools.js'
 import { Inbox, WAIT_MS, within } from './wait.js'
 
-/** Now, as NIP-01 counts. */
+/** The time, in Unix seconds. */
 export function nowSecs() {
   return Math.floor(Date.now() / 1000)
 }
 
-/** Someone with a key pair of their own. */
+/** A person with a new key pair. */
 export class Person {
   secret = generateSecretKey()
   key = getPublicKey(this.secret)
@@ -20,7 +20,7 @@ export class Person {
     return finalizeEvent({ kind, content, tags, created_at: at }, this.secret)
   }
 
-  /** A kind 443 in the specification's shape; the content is filler, which a relay that only logs takes. */
+  /** Makes a 443 in the specification's form. Its content is random, which a relay takes if it only logs the check. */
   keyPackage({ endsAt = nowSecs() + 86_400, reference = randomBytes(32).toString('hex') } = {}) {
     const tags = [
       ['p', this.key],
@@ -31,18 +31,18 @@ export class Person {
     return this.sign(443, { content: randomBytes(200).toString('base64'), tags })
   }
 
-  /** Signs what nostr-tools hands out, an AUTH event for one. */
+  /** Signs the templates of nostr-tools, such as AUTH events. */
   signer = async template => finalizeEvent(template, this.secret)
 }
 
-/** A connection that has authenticated nobody. */
+/** Opens a connection without a key. */
 export async function connect(url) {
   const relay = configured(url)
   await within(relay.connect(), 'a connection')
   return relay
 }
 
-/** A connection that has authenticated `person`. */
+/** Opens a connection and authenticates `person` on it. */
 export async function connectAs(url, person) {
   const relay = configured(url)
   const challenged = new Promise(resolve => {
@@ -57,7 +57,7 @@ export async function connectAs(url, person) {
   return relay
 }
 
-/** nostr-tools takes silence for EOSE after a while; here silence is a failure, so that comes later. */
+/** Time after which nostr-tools takes silence for EOSE. It is longer than WAIT_MS, because silence must fail a test. */
 const LIBRARY_WAIT_MS = WAIT_MS + 1_000
 
 function configured(url) {
@@ -67,7 +67,7 @@ function configured(url) {
   return relay
 }
 
-/** What is stored for these filters, in the order in which it came. Rejects with the reason of a CLOSED. */
+/** Fetches the stored events for these filters, in the order received. Rejects with the reason of a CLOSED. */
 export async function stored(relay, ...filters) {
   const events = []
   const end = new Promise((resolve, reject) => {
@@ -88,7 +88,7 @@ export async function stored(relay, ...filters) {
   return events
 }
 
-/** A subscription that stays open: what was stored, and an inbox of what comes after. */
+/** Opens a subscription: `archive` holds the stored events, `live` is an inbox of later ones. */
 export async function subscribed(relay, ...filters) {
   const archive = []
   const live = new Inbox()
@@ -113,12 +113,12 @@ export async function subscribed(relay, ...filters) {
   return { archive, live, closed, close: () => subscription.close() }
 }
 
-/** Resolves to the reason of the `OK true`. */
+/** Publishes an event. Resolves to the reason of the `OK true`. */
 export function publish(relay, event) {
   return within(relay.publish(event), 'OK')
 }
 
-/** Resolves to the count. Rejects with the reason of a CLOSED. */
+/** Sends a COUNT. Resolves to the count, and rejects with the reason of a CLOSED. */
 export function count(relay, ...filters) {
   return within(relay.count(filters, {}), 'COUNT')
 }
@@ -131,7 +131,7 @@ export function refused(promise, reason) {
   })
 }
 
-/** The ids, in their order. */
+/** The ids of events, in their order. */
 export function ids(events) {
   return events.map(event => event.id)
 }

@@ -1,4 +1,4 @@
-// A relay process of a suite's own: a port that the system chooses, a directory that goes with it, an end by its pid.
+// Relay process of one suite, with a port that the system chooses and a temporary directory.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -18,7 +18,7 @@ const LOG_LINES_SHOWN = 40
  * Starts the binary that RNOSTR_BIN names, on loopback.
  *
  * @param {object} settings
- * @param {boolean} [settings.auth] `[auth] enabled`: nothing is answered before AUTH.
+ * @param {boolean} [settings.auth] `[auth] enabled`: the relay answers nothing before AUTH.
  * @param {string[]} [settings.admins] `admin_pubkeys`, hex.
  * @param {string[]} [settings.residents] `pubkey_whitelist`, hex.
  */
@@ -27,7 +27,7 @@ export async function startRelay(settings = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'rnostr-js-'))
   const config = join(directory, 'rnostr.toml')
   await writeFile(config, configText(settings, join(directory, 'data')))
-  // Nothing of this environment is the relay's: RUST_LOG or RNOSTR_… would change what is tested.
+  // The relay gets no variables of this environment, because RUST_LOG or RNOSTR_… would change its behaviour.
   const relay = spawn(binary, ['relay', '-c', config], { cwd: directory, env: {}, stdio: ['ignore', 'pipe', 'pipe'] })
   const log = []
   const ended = once(relay, 'exit').then(([code, signal]) => ({ code, signal }))
@@ -42,7 +42,7 @@ export async function startRelay(settings = {}) {
   return {
     url,
     http: url.replace('ws://', 'http://'),
-    /** Ends the process as a service manager would, and expects that it goes in order. */
+    /** Ends the process as a service manager does, and expects exit code 0. */
     async stop() {
       process.kill(relay.pid, 'SIGTERM')
       try {
@@ -59,7 +59,7 @@ export async function startRelay(settings = {}) {
 async function relayBinary() {
   const named = process.env.RNOSTR_BIN
   assert.ok(named, 'set RNOSTR_BIN to the relay\'s binary, as RNOSTR_BIN=$PWD/target/debug/rnostr')
-  // npm runs scripts in the package's directory; what a person wrote was relative to theirs.
+  // npm runs scripts in the package's directory, but a relative path is meant from the caller's directory.
   const path = resolve(process.env.INIT_CWD ?? '.', named)
   await access(path)
   return path
@@ -83,7 +83,7 @@ admin_pubkeys = ${JSON.stringify(admins)}
 `
 }
 
-/** The URL from the line in which the relay says where it listens. */
+/** Waits for the relay's log line with its address, and resolves to the URL. */
 function listening(relay, log, ended) {
   return new Promise((found, failed) => {
     for (const stream of [relay.stdout, relay.stderr]) {

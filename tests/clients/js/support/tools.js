@@ -1,5 +1,5 @@
-// What the suites and test-websocket.js take from the packages, from one place. Node 20 has no WebSocket client of its
-// own, so nostr-tools is handed the one of `ws`.
+// Imports of the suites and of test-websocket.js from the packages. Node 20 has no WebSocket client, so nostr-tools
+// gets the one of `ws`.
 
 import { SimplePool, useWebSocketImplementation as useInPool } from 'nostr-tools/pool'
 import { Relay, useWebSocketImplementation as useInRelay } from 'nostr-tools/relay'
@@ -14,6 +14,6 @@ export * as nip19 from 'nostr-tools/nip19'
 export * as nip42 from 'nostr-tools/nip42'
 export * as nip59 from 'nostr-tools/nip59'
 export { finalizeEvent, generateSecretKey, getPublicKey, verifyEvent } from 'nostr-tools/pure'
-// The package has no path of its own for it.
+// nostr-tools exports nip77 from its main module alone.
 export { nip77 } from 'nostr-tools'
 export { Relay, SimplePool, WebSocket }

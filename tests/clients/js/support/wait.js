@@ -1,9 +1,9 @@
-// Waiting with an end to it.
+// Waiting with a time limit.
 
-/** The longest that anything here waits for. */
+/** Longest wait, in milliseconds. */
 export const WAIT_MS = 30_000
 
-/** `promise`, or an error that says what did not come. */
+/** Waits for `promise`. Rejects with an error that names `what` when the time is up. */
 export async function within(promise, what) {
   let timer
   const late = new Promise((_, reject) => {
@@ -16,7 +16,7 @@ export async function within(promise, what) {
   }
 }
 
-/** Values that come one after the other, to be awaited one at a time. */
+/** Queue of received values, which a test awaits one at a time. */
 export class Inbox {
   #values = []
   #waiting = []
@@ -34,7 +34,7 @@ export class Inbox {
     return within(promise, what)
   }
 
-  /** What has come and was not awaited. */
+  /** Received values that no test has awaited. */
   get rest() {
     return [...this.#values]
   }

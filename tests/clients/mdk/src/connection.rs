@@ -1,7 +1,7 @@
-//! One connection of nostr-sdk to the relay, with everything that the relay said on it in order.
+//! Connection of nostr-sdk to the relay, with all received messages in order.
 //!
-//! nostr-sdk hands out what arrives as one stream of notifications. This sorts it by subscription, so that a test can wait
-//! for one thing without losing another, and can say what did *not* arrive.
+//! nostr-sdk gives received messages as one stream of notifications. A [`Connection`] sorts them by subscription, so
+//! that a test can wait for one event without losing another, and can assert that an event did *not* arrive.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::WAIT;
 
-/// A connection and what was received on it.
+/// A connection and its received events.
 #[derive(Debug)]
 pub struct Connection {
     client: Client,
@@ -27,7 +27,7 @@ pub struct Connection {
     subscriptions: HashMap<SubscriptionId, Received>,
 }
 
-/// What one subscription received and no one has taken yet.
+/// Events and answers that one subscription has received.
 #[derive(Debug)]
 struct Received {
     filter: Filter,
@@ -38,8 +38,8 @@ struct Received {
 }
 
 impl Connection {
-    /// Connects. With a signer, nostr-sdk answers the relay's NIP-42 challenge by itself; without one it has nothing to
-    /// answer with and is told not to try.
+    /// Connects. With a signer, nostr-sdk answers the relay's NIP-42 challenge by itself. Without one, its automatic
+    /// answer is switched off.
     pub async fn open(url: &RelayUrl, signer: Option<&Keys>) -> Self {
         let options = ClientOptions::new().automatic_authentication(signer.is_some());
         let mut builder = Client::builder().opts(options);
@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Leaves, as an application that is closed.
+    /// Closes the connection, like an application that quits.
     pub async fn close(&self) {
         self.client.shutdown().await;
     }
@@ -71,7 +71,7 @@ impl Connection {
         self.wait_for("the relay to accept the key", |this| (this.authentications > 0).then_some(())).await;
     }
 
-    /// Whether the relay ever accepted a key on this connection, by all that has arrived so far.
+    /// Whether the relay has accepted a key on this connection, by all messages received so far.
     pub fn has_authenticated(&mut self) -> bool {
         self.take_what_has_arrived();
         self.authentications > 0
@@ -80,14 +80,14 @@ impl Connection {
     /// Publishes and waits for `OK`.
     ///
     /// # Panics
-    /// If the relay refuses.
+    /// If the relay refuses the event.
     pub async fn publish(&self, event: &Event) {
         if let Err(reason) = self.try_publish(event).await {
             panic!("a kind {} was refused: {reason}", event.kind);
         }
     }
 
-    /// Publishes and waits for `OK`, which nostr-sdk tries again after NIP-42 where it is asked to.
+    /// Publishes and waits for `OK`. When the relay asks for NIP-42, nostr-sdk authenticates and publishes again.
     ///
     /// # Errors
     /// The relay's reason.
@@ -98,7 +98,7 @@ impl Connection {
         }
     }
 
-    /// Opens a subscription, and waits for its stored events to have come.
+    /// Opens a subscription and waits for its EOSE.
     ///
     /// # Panics
     /// If the relay closes it.
@@ -115,7 +115,7 @@ impl Connection {
         id
     }
 
-    /// The reason with which the relay closes a subscription that it must not serve.
+    /// Opens a subscription that the relay must refuse, and returns the reason of its CLOSED.
     ///
     /// # Panics
     /// If the relay serves it.
@@ -132,7 +132,7 @@ impl Connection {
         .await
     }
 
-    /// The stored events, in the order in which the relay sent them.
+    /// Fetches the stored events, in the order in which the relay sends them.
     pub async fn fetch(&mut self, filter: Filter) -> Vec<Event> {
         let id = self.subscribe(filter).await;
         self.relay.unsubscribe(&id).await.expect("the subscription is open");
@@ -140,8 +140,8 @@ impl Connection {
         received.events.into()
     }
 
-    /// The stored events, fetched the way nostr-sdk does it itself: a `CLOSED auth-required:` is answered by
-    /// authenticating and asking again.
+    /// Fetches the stored events by nostr-sdk's own method, which answers a `CLOSED auth-required:` by authenticating
+    /// and asking again.
     pub async fn fetch_authenticating(&self, filter: Filter) -> Vec<Event> {
         self.relay
             .fetch_events(filter, WAIT, ReqExitPolicy::ExitOnEOSE)
@@ -151,21 +151,21 @@ impl Connection {
             .collect()
     }
 
-    /// The next event of a subscription, stored or live.
+    /// Waits for the next event of a subscription, stored or live.
     pub async fn next_event(&mut self, id: &SubscriptionId, what: &str) -> Event {
         self.wait_for(what, |this| this.received(id).events.pop_front()).await
     }
 
-    /// How many events have come on a subscription and were not taken. See [`Connection::level_with`].
+    /// Number of received events of a subscription that no test has taken. See [`Connection::level_with`].
     pub fn waiting_events(&mut self, id: &SubscriptionId) -> usize {
         self.take_what_has_arrived();
         self.received(id).events.len()
     }
 
-    /// Waits until everything has arrived that the relay delivered to this connection before now.
+    /// Waits until this connection has received all events that the relay has delivered to it so far.
     ///
-    /// A relay sends to one connection in the order of acceptance: a public note accepted after the messages in question
-    /// comes after them. So when the note has come, what has not come by then was not sent.
+    /// A relay delivers to a connection in the order of acceptance, so a public note comes after all events that were
+    /// accepted before it. An event that has not come when the note comes was not sent.
     pub async fn level_with(&mut self, other: &Connection) {
         let keys = Keys::generate();
         let notes = Filter::new().kind(Kind::TextNote).author(keys.public_key());
@@ -176,7 +176,8 @@ impl Connection {
         assert_eq!(arrived.id, note.id);
     }
 
-    /// With a signer, asks only after NIP-42: nostr-sdk forgets a subscription whose `CLOSED` overtakes its own bookkeeping.
+    /// Opens a subscription, with a signer only after NIP-42: nostr-sdk forgets a subscription whose `CLOSED` comes
+    /// before nostr-sdk has registered the subscription.
     async fn request(&mut self, filter: Filter) -> SubscriptionId {
         if self.has_signer {
             self.authenticated().await;
@@ -209,7 +210,7 @@ impl Connection {
             }
             let notification = timeout_at(deadline, self.notifications.recv())
                 .await
-                .unwrap_or_else(|_| panic!("waited {WAIT:?} in vain for {what}"))
+                .unwrap_or_else(|_| panic!("waited {WAIT:?} without success for {what}"))
                 .unwrap_or_else(|error| panic!("waiting for {what}: {error}"));
             self.take(notification);
         }

@@ -1,7 +1,7 @@
-//! A person in a group: founding, joining, speaking, changing it, and reading what the relay delivers.
+//! Person in a group, who founds and joins groups, writes and reads messages, and changes the group.
 //!
-//! Everyone, its sender too, applies a commit when the relay delivers it, never before. Then all see the commits of one epoch
-//! in a state from which MDK can still go back to the better one, the earliest by `created_at` and then by id (Marmot's
+//! Each person, the sender included, applies a commit when the relay delivers it, and never before. When two commits of
+//! one epoch race, MDK can then still go back to the better one: the earliest by `created_at` and then by id (Marmot's
 //! MIP-03).
 
 use std::collections::HashSet;
@@ -38,34 +38,34 @@ pub struct Words {
     text: String,
 }
 
-/// What MDK made of a group message.
+/// MDK's result for a group message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Heard {
     /// A chat message of the MLS sender.
     Said(Words),
-    /// A commit that was in force then.
+    /// A commit, which MDK has applied.
     Committed,
-    /// Nothing: not for this member, of a lost race, or not decryptable.
+    /// A message that MDK cannot read: not for this member, of a commit that lost a race, or not decryptable.
     Unreadable,
 }
 
-/// A Welcome out of its gift wrap.
+/// A Welcome, taken out of its gift wrap.
 #[derive(Debug)]
 pub struct Invitation {
     wrap: EventId,
     welcome: UnsignedEvent,
 }
 
-/// Alice founds a group with the others through the relay, and everyone listens.
+/// Founds a group of Alice and the others through the relay, and subscribes all of them to it.
 ///
-/// All have introduced themselves. `admins` may change the group.
+/// All must have [introduced](Person::introduce) themselves. `admins` may change the group.
 pub async fn found_together(alice: &mut Person, others: &mut [&mut Person], admins: &[PublicKey]) {
     let invited = key_packages_of(alice, others).await;
     let welcomes = alice.found_group(&invited, admins);
     bring_in(alice, others, &invited, welcomes).await;
 }
 
-/// The others' KeyPackages, as Alice gets them from the relay.
+/// Fetches the others' KeyPackages from the relay, for Alice.
 pub async fn key_packages_of(alice: &mut Person, others: &[&mut Person]) -> Vec<Event> {
     let mut packages = Vec::new();
     for other in others {
@@ -74,7 +74,7 @@ pub async fn key_packages_of(alice: &mut Person, others: &[&mut Person]) -> Vec<
     packages
 }
 
-/// Alice sends the Welcomes, the others join by them, and everyone listens.
+/// Sends Alice's Welcomes. The others join by them, and all subscribe to the group.
 pub async fn bring_in(alice: &mut Person, others: &mut [&mut Person], invited: &[Event], welcomes: Vec<UnsignedEvent>) {
     alice.invite(invited, welcomes).await;
     alice.listen().await;
@@ -85,10 +85,10 @@ pub async fn bring_in(alice: &mut Person, others: &mut [&mut Person], invited: &
     }
 }
 
-/// Waits until the clock shows a later second than the event has.
+/// Waits until the clock is past the event's second.
 ///
-/// Stored events are ordered by second and then by id, which is chance. MDK gives up for good on a message that it meets
-/// before the commit that the message needs, so of the same second only luck would bring both.
+/// The relay orders stored events by second and then by id, which is random. MDK gives up for good on a message that it
+/// reads before the commit that the message needs. Within one second, chance would decide whether MDK reads both.
 pub async fn later_second_than(event: &Event) {
     while Timestamp::now() <= event.created_at {
         sleep(Duration::from_millis(20)).await;
@@ -115,7 +115,7 @@ impl Person {
         founded.welcome_rumors
     }
 
-    /// Sends each Welcome to the owner of its KeyPackage, gift wrapped.
+    /// Sends each Welcome, gift wrapped, to the owner of its KeyPackage.
     pub async fn invite(&self, invited: &[Event], welcomes: Vec<UnsignedEvent>) {
         assert_eq!(invited.len(), welcomes.len());
         for (key_package, welcome) in invited.iter().zip(welcomes) {
@@ -126,7 +126,7 @@ impl Person {
         }
     }
 
-    /// This person's one Welcome, fetched on a connection that has the key: gift wraps are for their recipient only.
+    /// Fetches this person's one Welcome. `inbox` must have the person's key, because only recipients get gift wraps.
     pub async fn invitation(&self, inbox: &Connection) -> Invitation {
         let filter = Filter::new().kind(Kind::GiftWrap).pubkey(self.public_key());
         let wraps = inbox.fetch_authenticating(filter).await;
@@ -151,14 +151,14 @@ impl Person {
         self.membership_mut().subscription = Some(subscription);
     }
 
-    /// Says something to the group, signed by a key for this message alone.
+    /// Sends a message to the group, signed by a key that is used once.
     pub async fn say(&self, text: &str) -> Words {
         let event = self.message(text);
         self.connection.publish(&event).await;
         Words { by: self.public_key(), text: text.to_owned() }
     }
 
-    /// A message to the group, not yet sent.
+    /// Encrypts a message to the group, without sending it.
     pub fn message(&self, text: &str) -> Event {
         let rumor = EventBuilder::new(CHAT, text).build(self.public_key());
         let event = self.mdk.create_message(self.group_id(), rumor, None).expect("MDK encrypts to the group");
@@ -166,7 +166,7 @@ impl Person {
         event
     }
 
-    /// Reads until these words have been read, be they one's own.
+    /// Reads until these words have been read, which may be this person's own.
     pub async fn hear(&mut self, words: &Words) {
         let wanted = Heard::Said(words.clone());
         while !self.membership().heard.contains(&wanted) {
@@ -174,7 +174,7 @@ impl Person {
         }
     }
 
-    /// Publishes a commit and waits for it to come back from the relay and be in force here.
+    /// Publishes a commit, and waits until the relay has delivered it and MDK has applied it.
     pub async fn commit(&mut self, change: UpdateGroupResult) -> Event {
         let epoch = self.group().epoch;
         let event = change.evolution_event;
@@ -184,16 +184,16 @@ impl Person {
         event
     }
 
-    /// Reads until all of these have been delivered, whatever MDK makes of them.
+    /// Reads until all these messages have been delivered, readable or not.
     pub async fn read_until_delivered(&mut self, ids: &[EventId]) {
         while !ids.iter().all(|id| self.membership().processed.contains(id)) {
             self.read_next("group messages to be delivered").await;
         }
     }
 
-    /// Fetches what was sent since the newest message known, and reads it in the order of Marmot: `created_at`, then id.
+    /// Fetches the messages since the newest known one, and reads them in Marmot's order: `created_at`, then id.
     ///
-    /// What MDK could not read is tried again as long as that helps: after a better commit it takes such messages back.
+    /// Unreadable messages are read again until that no longer helps, because MDK can read some of them after a commit.
     pub async fn catch_up(&mut self) {
         let since = self.messages_filter().since(self.membership().newest);
         let mut missed = self.connection.fetch(since).await;
@@ -208,7 +208,7 @@ impl Person {
         }
     }
 
-    /// Every chat message read, in the order of reading.
+    /// All chat messages, in the order in which this person read them.
     pub fn words(&self) -> Vec<&str> {
         let heard = self.membership().heard.iter();
         heard
@@ -224,7 +224,7 @@ impl Person {
         &self.membership().id
     }
 
-    /// The group's value of `h` on Nostr: 64 lower-case hex.
+    /// The group's `h` value on Nostr, 64 lower-case hex digits.
     pub fn nostr_group_id(&self) -> String {
         let id = self.group().nostr_group_id;
         id.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -242,7 +242,7 @@ impl Person {
         self.mdk.get_group(self.group_id()).expect("MDK reads its store").expect("MDK knows the group")
     }
 
-    /// What members must agree on: the epoch, the name and the tree.
+    /// The epoch, the name and the tree, which all members must agree on.
     pub fn state(&self) -> (u64, String, String) {
         let group = self.group();
         let RatchetTreeInfo { tree_hash, .. } =
@@ -250,7 +250,7 @@ impl Person {
         (group.epoch, group.name, tree_hash)
     }
 
-    /// How many group messages have come that were not read.
+    /// Number of received group messages that this person has not read.
     pub fn unread(&mut self) -> usize {
         let subscription = self.subscription();
         self.connection.waiting_events(&subscription)

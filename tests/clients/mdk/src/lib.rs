@@ -1,8 +1,8 @@
-//! The relay, tried by clients that were not written together with it.
+//! Tests of the relay by clients that others have written.
 //!
-//! mdk-core is the reference implementation of the Marmot protocol (MLS groups on Nostr), nostr-sdk the library that
-//! Marmot applications speak to relays with. What they take for granted of a relay is what these tests hold it to:
-//! tests that share code with the relay would share its misunderstandings too.
+//! mdk-core is the reference implementation of the Marmot protocol (MLS groups on Nostr), and nostr-sdk the library by
+//! which Marmot applications talk to relays. These tests check that the relay does everything that they rely on. Tests
+//! that share code with the relay would share its misunderstandings.
 //!
 //! Each test starts a relay process of its own from the binary named in `RNOSTR_BIN`:
 //!
@@ -17,5 +17,5 @@ pub mod relay;
 
 use std::time::Duration;
 
-/// How long anything awaited may take before the test fails: far above what a loaded machine needs.
+/// Longest wait before a test fails. A loaded machine needs far less.
 pub const WAIT: Duration = Duration::from_secs(30);

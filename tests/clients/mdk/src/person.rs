@@ -1,4 +1,4 @@
-//! Someone with a Nostr key, an MDK store and a connection, as a Marmot application has them.
+//! Person with a Nostr key, an MDK store and a connection, like a user of a Marmot application.
 
 use mdk_core::MDK;
 use mdk_core::key_packages::KeyPackageEventData;
@@ -10,19 +10,19 @@ use crate::connection::Connection;
 use crate::group::Membership;
 use crate::relay::Relay;
 
-/// The addressable KeyPackage, which MDK 0.8 publishes beside the older 443.
+/// Kind of the addressable KeyPackage, which MDK 0.8 publishes beside the older 443.
 pub const ADDRESSABLE_KEY_PACKAGE: Kind = Kind::Custom(30443);
 
 /// A user.
 #[derive(Debug)]
 pub struct Person {
-    /// For messages of failed assertions.
+    /// The name in messages of failed assertions.
     pub name: &'static str,
     /// The Nostr identity, which is the MLS credential's identity too.
     pub keys: Keys,
     /// The MLS state.
     pub mdk: MDK<MdkMemoryStorage>,
-    /// The connection that groups are spoken on.
+    /// The connection for groups.
     pub connection: Connection,
     pub(crate) relay_url: RelayUrl,
     pub(crate) membership: Option<Membership>,
@@ -38,7 +38,7 @@ pub struct KeyPackages {
 }
 
 impl Person {
-    /// Someone whose connection has the key at hand and authenticates when asked.
+    /// Makes a person whose connection has the key and authenticates when the relay asks.
     pub async fn with_signer(name: &'static str, relay: &Relay) -> Self {
         let keys = Keys::generate();
         let url = relay.url();
@@ -46,7 +46,7 @@ impl Person {
         Self::new(name, keys, connection, url)
     }
 
-    /// Someone whose connection never sees the key: all that it publishes was signed elsewhere.
+    /// Makes a person whose connection never has the key. The events that it publishes are signed elsewhere.
     pub async fn without_signer(name: &'static str, relay: &Relay) -> Self {
         let url = relay.url();
         let connection = Connection::open(&url, None).await;
@@ -62,12 +62,12 @@ impl Person {
         self.keys.public_key()
     }
 
-    /// Goes offline. The MLS state stays.
+    /// Closes the connection. The MLS state stays.
     pub async fn disconnect(&mut self) {
         self.connection.close().await;
     }
 
-    /// Is back, on a new connection without subscriptions.
+    /// Opens a new connection, without subscriptions.
     pub async fn reconnect(&mut self) {
         self.connection = Connection::open(&self.relay_url, Some(&self.keys)).await;
     }
@@ -77,8 +77,8 @@ impl Person {
         builder.sign_with_keys(&self.keys).expect("a well-formed event can be signed")
     }
 
-    /// Publishes where this person reads (10002), takes messages (10050) and keeps KeyPackages (10051), and a KeyPackage in
-    /// both forms: what others need to invite someone.
+    /// Publishes all events that others need to invite this person: the lists of relays for reading (10002), for
+    /// messages (10050) and for KeyPackages (10051), and a KeyPackage in both forms.
     pub async fn introduce(&self) -> KeyPackages {
         let relay = self.relay_url.to_string();
         let lists = [
@@ -96,10 +96,10 @@ impl Person {
         packages
     }
 
-    /// The KeyPackage of someone else, as the relay has it.
+    /// Fetches another person's KeyPackage.
     ///
     /// # Panics
-    /// Unless the relay has it once in each form, with the same bytes, and names the owner's relays.
+    /// Unless the relay has it once in each form, with the same bytes, and has the owner's three lists of relays.
     pub async fn key_package_of(&mut self, owner: PublicKey) -> Event {
         let lists = Filter::new().author(owner).kinds([Kind::RelayList, Kind::InboxRelays, Kind::MlsKeyPackageRelays]);
         assert_eq!(self.connection.fetch(lists).await.len(), 3);

@@ -1,10 +1,9 @@
-//! A relay of the test's own: a free loopback port, a configuration file, a data directory that goes with it.
+//! Relay of one test, with a free loopback port, a configuration file and a temporary data directory.
 //!
-//! With `RNOSTR_TEST_STORE`, lines for `[extensions.mls_gateway]` that name a store that instances can share, it is
-//! `RNOSTR_TEST_INSTANCES` processes over that store, with each client on the next one.
+//! `RNOSTR_TEST_STORE` may hold lines for `[extensions.mls_gateway]` that name a shared store. The relay then is
+//! `RNOSTR_TEST_INSTANCES` processes over that store, and each new client connects to the next process.
 //!
-//! A process is asked to stop with SIGTERM when the value is dropped, also when the test fails, and then the end of its
-//! log is printed.
+//! Dropping a relay stops its processes by SIGTERM. When the test has failed, it also prints the end of their logs.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -23,19 +22,19 @@ use tokio::time::sleep;
 
 use crate::WAIT;
 
-/// Between two looks at something that sends no notice: the relay's start and its end.
+/// Time between two checks whether the relay has started or ended.
 const POLL: Duration = Duration::from_millis(20);
-/// How long the relay may take from SIGTERM to its end.
+/// Longest time from SIGTERM to the end of a process.
 const STOP_WAIT: Duration = Duration::from_secs(10);
-/// A port found free can be taken by someone else before the relay binds it.
+/// Most ports to try, because another process may take a free port before the relay binds it.
 const PORT_ATTEMPTS: usize = 3;
-/// The part of the log that a failed test prints.
+/// Most lines of the log that a failed test prints.
 const LOG_LINES: usize = 40;
 
-/// What the configuration file says beyond address and directory.
+/// Settings in the configuration file beyond address and directory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
-    /// `[auth] enabled`: nothing is answered before NIP-42.
+    /// `[auth] enabled`: the relay answers nothing before NIP-42.
     pub auth: bool,
     /// The one key in `admin_pubkeys`.
     pub admin: Option<PublicKey>,
@@ -63,7 +62,7 @@ impl Relay {
         Self { instances, next: AtomicUsize::new(0) }
     }
 
-    /// Where the next client connects. NIP-42 names the relay by this URL too.
+    /// The URL for the next client. NIP-42 names the relay by this URL too.
     pub fn url(&self) -> RelayUrl {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let port = self.instances[next % self.instances.len()].port;
@@ -71,7 +70,7 @@ impl Relay {
     }
 }
 
-/// A process.
+/// A process of the relay.
 #[derive(Debug)]
 struct Instance {
     process: Child,

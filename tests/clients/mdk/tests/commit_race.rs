@@ -6,11 +6,11 @@ use mdk_clients::relay::{Relay, Settings};
 use mdk_core::prelude::NostrGroupDataUpdate;
 use nostr::event::Event;
 
-/// Of two commits of one epoch the relay keeps and delivers both, and so every client comes to the same state.
+/// The relay keeps and delivers both of two commits of one epoch, so that all clients reach the same state.
 ///
-/// Marmot has no server that picks the winner: the clients do, by `created_at` and then by id. A relay that refused or lost
-/// one of the two, or kept one from some members, would split the group for good. Where the better commit arrives second,
-/// everyone has to go back on the worse one.
+/// In Marmot no server picks the winner. The clients do, by `created_at` and then by id. A relay that refused or lost
+/// one of the two, or withheld one from some members, would split the group for good. If the better commit arrives
+/// second, all members have to undo the worse one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_commits_race() {
     let relay = Relay::start(Settings::default()).await;
@@ -39,7 +39,7 @@ async fn two_commits_race() {
     talk(&mut people, "after the third race").await;
 }
 
-/// A commit that gives the group a name, made but neither published nor applied.
+/// A commit that renames the group, neither published nor applied yet.
 struct Rename {
     name: &'static str,
     commit: Event,
@@ -80,7 +80,7 @@ async fn race(people: &mut [Person; 3], mut renames: [Rename; 2], arrival: Arriv
     assert_eq!(people[0].state(), people[2].state());
 }
 
-/// Everyone says something and everyone hears it.
+/// Sends a message from each person, which all persons read.
 async fn talk(people: &mut [Person; 3], text: &str) {
     let mut said = Vec::new();
     for person in people.iter_mut() {

@@ -1,4 +1,4 @@
-//! A group that the relay keeps a roster of.
+//! Managed group: the relay has its roster.
 
 use mdk_clients::connection::Connection;
 use mdk_clients::group::{bring_in, key_packages_of};
@@ -7,21 +7,21 @@ use mdk_clients::relay::{Relay, Settings};
 use nostr::event::{EventBuilder, Kind, Tag, TagKind};
 use nostr::{Filter, Keys, PublicKey};
 
-/// Kind 450: who is in a group, by an admin's word.
+/// Kind of a roster, by which an admin states the members of a group.
 const ROSTER: Kind = Kind::Custom(450);
 
-/// The relay's admin, who states who is in the group.
+/// Admin of the relay, which publishes the rosters.
 struct Admin {
     keys: Keys,
     connection: Connection,
 }
 
-/// With `[auth]` on and a roster (kind 450), the group's messages go to its members of now and to no one else, while MDK
-/// and nostr-sdk notice nothing of it.
+/// With `[auth]` on and a roster (kind 450), only the group's present members get its messages. MDK and nostr-sdk work
+/// as without a roster.
 ///
-/// The messages are signed by throw-away keys: that a member wrote them the relay can only know by the connection. Carol's
-/// subscription was opened while she was a member, and must fall silent with her removal. Unlisted groups are on as well,
-/// so that it is the roster that closes this group and not the lack of another way in.
+/// The messages are signed by throw-away keys, so only the connection shows the relay that a member wrote them. Carol
+/// opens her subscription while she is a member, and gets nothing on it after her removal. Unlisted groups are on as
+/// well, to show that the roster alone closes the group to others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn managed_group_with_auth() {
     let keys = Keys::generate();
@@ -37,7 +37,7 @@ async fn managed_group_with_auth() {
         person.connection.authenticated().await;
     }
     found_by_roster(&admin, &mut alice, &mut [&mut bob, &mut carol]).await;
-    let peephole = dave.connection.subscribe(alice.messages_filter()).await;
+    let outsiders = dave.connection.subscribe(alice.messages_filter()).await;
 
     let words = alice.say("members only").await;
     bob.hear(&words).await;
@@ -57,7 +57,7 @@ async fn managed_group_with_auth() {
     assert_eq!(carol.unread(), 0, "on the old subscription");
     assert_eq!(carol.words(), ["members only", "understood"]);
     dave.connection.level_with(&admin.connection).await;
-    assert_eq!(dave.connection.waiting_events(&peephole), 0);
+    assert_eq!(dave.connection.waiting_events(&outsiders), 0);
     for outsider in [&mut carol, &mut dave] {
         assert_shut_out(outsider, &bob).await;
     }
@@ -65,7 +65,8 @@ async fn managed_group_with_auth() {
     assert_eq!(bob.connection.fetch(rosters).await.len(), 2);
 }
 
-/// The roster stands before the first group message: an `h` that was ever used without one stays unlisted.
+/// Founds the group, and publishes its roster before its first message: a group whose `h` carried messages without a
+/// roster would stay unlisted.
 async fn found_by_roster(admin: &Admin, alice: &mut Person, others: &mut [&mut Person]) {
     let invited = key_packages_of(alice, others).await;
     let welcomes = alice.found_group(&invited, &[alice.public_key()]);
@@ -75,7 +76,7 @@ async fn found_by_roster(admin: &Admin, alice: &mut Person, others: &mut [&mut P
     bring_in(alice, others, &invited, welcomes).await;
 }
 
-/// Carol leaves twice: by a commit, which she still gets, and off the roster.
+/// Removes Carol twice: by a commit, which she still gets, and from the roster.
 async fn remove(admin: &Admin, alice: &mut Person, bob: &mut Person, carol: &mut Person) {
     let removal = alice
         .mdk
@@ -87,14 +88,15 @@ async fn remove(admin: &Admin, alice: &mut Person, bob: &mut Person, carol: &mut
     admin.states(&alice.nostr_group_id(), 2, "remove", &[carol.public_key()]).await;
 }
 
-/// Neither the messages nor the rosters are there for them, nor can they carry in a message, though a member encrypted it.
+/// Asserts that an outsider gets neither messages nor rosters nor others' gift wraps, and cannot publish a message,
+/// even one that a member has encrypted.
 async fn assert_shut_out(outsider: &mut Person, member: &Person) {
     let connection = &mut outsider.connection;
     assert_eq!(connection.fetch(member.messages_filter()).await, []);
     assert_eq!(connection.fetch(Filter::new().kind(ROSTER)).await, []);
     let others_wraps = Filter::new().kind(Kind::GiftWrap).pubkey(member.public_key());
     assert_eq!(connection.fetch(others_wraps).await, []);
-    let carried = member.message("carried in by someone else");
+    let carried = member.message("published by an outsider");
     let reason = connection.try_publish(&carried).await.expect_err("only members publish");
     assert!(reason.starts_with("restricted:"), "{reason}");
 }

@@ -1,14 +1,13 @@
-//! A member who was away.
+//! Offline member.
 
 use mdk_clients::group::{found_together, later_second_than};
 use mdk_clients::person::Person;
 use mdk_clients::relay::{Relay, Settings};
 use mdk_core::prelude::NostrGroupDataUpdate;
 
-/// What was sent while a member was offline, messages and commits alike, is there on return, whole and in an order that
-/// can be read.
+/// A member that returns gets all messages and commits of its time offline, in an order in which MDK can read them.
 ///
-/// Without the commit the later messages cannot be decrypted, ever: a relay that forgets one event has put the member out of
+/// Without a commit, MDK can never decrypt later messages. A relay that loses one event thus excludes the member from
 /// the group.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn returning_member_catches_up() {

@@ -1,15 +1,15 @@
-//! The everyday life of a Marmot group on a relay that knows nothing about it.
+//! Unlisted group: the relay has no roster of it.
 
 use mdk_clients::group::found_together;
 use mdk_clients::person::Person;
 use mdk_clients::relay::{Relay, Settings};
 use mdk_core::prelude::group_types::GroupState;
 
-/// A relay with `[auth]` off and unlisted groups on carries a group from the KeyPackages to the removal of a member, with
-/// no one having announced the group to it.
+/// A relay with `[auth]` off and unlisted groups on serves a group from its KeyPackages to the removal of a member,
+/// although nobody has announced the group to it.
 ///
-/// This is what every Marmot client takes for granted. The removed member still gets the ciphertexts, because the group's
-/// id is the only key to an unlisted group; that they are of no use is for MLS to see to, and is checked here too.
+/// Every Marmot client relies on this. The removed member still gets the ciphertexts, because anyone who knows an
+/// unlisted group's id may read them. MLS keeps them undecryptable for that member, as this test checks too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_people_talk_in_an_unlisted_group() {
     let relay = Relay::start(Settings::default()).await;

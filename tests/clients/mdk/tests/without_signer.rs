@@ -1,4 +1,4 @@
-//! A client that cannot authenticate where groups are spoken.
+//! Client that cannot authenticate on its connection for groups.
 
 use mdk_clients::connection::Connection;
 use mdk_clients::person::{ADDRESSABLE_KEY_PACKAGE, Person};
@@ -7,11 +7,11 @@ use nostr::event::{EventBuilder, Kind};
 use nostr::nips::nip09::EventDeletionRequest;
 use nostr::{Filter, PublicKey};
 
-/// With `[auth]` off, everything that needs no reader works without NIP-42: KeyPackages, their deletion, and unlisted groups.
+/// With `[auth]` off, KeyPackages, their deletion and unlisted groups work without NIP-42.
 ///
-/// White Noise speaks to a group's relays on connections that have no signer, and publishes KeyPackages on such ones too: a
-/// relay that asks them to authenticate has lost them. Gift wraps remain their recipient's: Bob has a second connection, with
-/// his key, for those alone.
+/// White Noise connects to a group's relays without a signer, and publishes KeyPackages on such connections too. It
+/// cannot use a relay that asks for authentication there. Only recipients get gift wraps, so Bob has a second
+/// connection for them, with his key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_without_signer() {
     let relay = Relay::start(Settings::default()).await;
@@ -48,7 +48,7 @@ async fn client_without_signer() {
     assert!(!bob.connection.has_authenticated());
 }
 
-/// The kinds of someone's KeyPackages, as a stranger without a key gets them.
+/// Fetches the kinds of a person's KeyPackages as a stranger without a key.
 async fn key_packages(relay: &Relay, owner: PublicKey) -> Vec<Kind> {
     let mut stranger = Connection::open(&relay.url(), None).await;
     let filter = Filter::new().author(owner).kinds([ADDRESSABLE_KEY_PACKAGE, Kind::MlsKeyPackage]);
