@@ -1,47 +1,76 @@
-//! Kinds 5 and 62: what a key takes back.
+//! Kinds 5 and 62: deletions and requests to vanish, and the events that they take out.
 //!
 //! Source: NIP-09, NIP-62; decisions, "Deletion".
 
-use nostr_protocol::{Event, EventId, Kind, Lifetime, PublicKey, Rejection, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, UnixSecs, tag::name};
 
-use crate::admit::{Context, Effect, NEVER, Verdict, decimal, event_id};
+use crate::{
+    admit::{Context, Effect, NEVER, Verdict, decimal, event_id},
+    audience::recipients,
+};
 
 /// Most targets of one deletion.
 pub const DELETION_TARGETS_MAX: usize = 500;
 
-/// What a kind 5 names.
+/// Kinds that belong to their recipients too: each recipient may delete such an event, and takes it along when it
+/// vanishes.
+pub const OWNED_BY_RECIPIENTS: [Kind; 3] = [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
+/// Kinds that stay when their author vanishes: the audit of a group, and the request itself.
+pub const KEPT_FROM_VANISHED: [Kind; 2] = [Kind::ROSTER, Kind::VANISH];
+
+/// Targets of a kind 5.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
-    /// Who deletes.
+    /// The author of the deletion.
     pub by: PublicKey,
-    /// Ids, of whatever author: the store holds each against its author or recipient.
+    /// Ids, of any author: the store holds each against its author or recipient.
     pub ids: Vec<EventId>,
     /// Addresses of the deleter's own replaceable and addressable events, up to the deletion's `created_at`.
     pub addresses: Vec<(Kind, Box<str>)>,
 }
 
-/// Whether `key` may take back an event: its author, or the recipient of a 446, 447 or 1059. A group message and a
-/// roster are taken back by nobody, nor is what takes back: a deletion (NIP-09) or a request to vanish (NIP-62).
-#[must_use]
-pub fn may_delete(event: nostr_protocol::EventRef<'_>, key: &PublicKey) -> bool {
-    match event.kind() {
-        Kind::GROUP_MESSAGE | Kind::ROSTER | Kind::DELETION | Kind::VANISH => false,
-        Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP => {
-            event.pubkey() == *key || crate::audience::recipients(event).contains(key)
-        }
-        _ => event.pubkey() == *key,
-    }
+/// The keys that an event belongs to: its author, and for [`OWNED_BY_RECIPIENTS`] each recipient.
+pub fn owners(event: EventRef<'_>) -> impl Iterator<Item = PublicKey> {
+    let has_recipients = OWNED_BY_RECIPIENTS.contains(&event.kind());
+    std::iter::once(event.pubkey()).chain(has_recipients.then(|| recipients(event)).into_iter().flatten())
 }
 
-/// Whether a key that vanished at `at` takes `event` along: its own, and the 446, 447 and 1059 to it, never a roster, and
-/// not the request to vanish.
+/// The keys that may delete an event by name: its owners, or nobody for a group message or a roster, whose deletion is
+/// [refused](is_undeletable), and for a deletion (NIP-09) or a request to vanish (NIP-62), whose deletion has no effect.
+pub fn deleters(event: EventRef<'_>) -> impl Iterator<Item = PublicKey> {
+    let kind = event.kind();
+    let is_deletable = !is_undeletable(kind) && !matches!(kind, Kind::DELETION | Kind::VANISH);
+    is_deletable.then(|| owners(event)).into_iter().flatten()
+}
+
+/// Whether `key` is one of the [`deleters`] of `event`.
 #[must_use]
-pub fn vanishes(event: nostr_protocol::EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
-    event.created_at() <= at
-        && !matches!(event.kind(), Kind::ROSTER | Kind::VANISH)
-        && (event.pubkey() == *key
-            || (matches!(event.kind(), Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP)
-                && crate::audience::recipients(event).contains(key)))
+pub fn may_delete(event: EventRef<'_>, key: &PublicKey) -> bool {
+    deleters(event).any(|deleter| deleter == *key)
+}
+
+/// Whether a deletion that names an event of this kind by its author is refused: a commit that some members have
+/// applied must reach the others, and the audit stays.
+#[must_use]
+pub const fn is_undeletable(kind: Kind) -> bool {
+    matches!(kind, Kind::GROUP_MESSAGE | Kind::ROSTER)
+}
+
+/// Whether one of its [`owners`] takes `event` along by vanishing, where `vanished` says when a key vanished.
+pub fn is_taken_along(event: EventRef<'_>, vanished: impl Fn(&PublicKey) -> Option<UnixSecs>) -> bool {
+    owners(event).any(|key| vanished(&key).is_some_and(|at| is_gone_by(event, at)))
+}
+
+/// Whether `key`, which vanished at `at`, takes `event` along.
+#[must_use]
+pub fn vanishes(event: EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
+    is_taken_along(event, |owner| (owner == key).then_some(at))
+}
+
+/// Whether an owner of `event` that vanishes at `at` takes it along: it is no later, and of no kind that stays.
+#[must_use]
+pub fn is_gone_by(event: EventRef<'_>, at: UnixSecs) -> bool {
+    event.created_at() <= at && !KEPT_FROM_VANISHED.contains(&event.kind())
 }
 
 /// A kind 5, from its author.
@@ -50,10 +79,10 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     Ok(Verdict::stored(NEVER, Effect::Delete(read(event)?)))
 }
 
-/// What a kind 5 names.
+/// Reads the targets of a kind 5.
 ///
 /// # Errors
-/// `invalid:` for a form that is none, `blocked:` for what nobody deletes.
+/// `invalid:` for a malformed target, `blocked:` for a target of a kind whose deletion is [refused](is_undeletable).
 pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     let tags = event.tags();
     let targets = tags.iter().filter(|tag| matches!(tag.name(), name::EVENT | name::ADDRESS)).count();
@@ -63,7 +92,7 @@ pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     if targets > DELETION_TARGETS_MAX {
         return Err(Rejection::invalid(format!("a deletion has at most {DELETION_TARGETS_MAX} targets; send several")));
     }
-    if tags.values(name::K).any(|kind| matches!(decimal(kind), Some(445 | 450))) {
+    if tags.values(name::K).any(|text| kind_from(text).is_some_and(is_undeletable)) {
         return Err(super::group::Refusal::Undeletable.into());
     }
     let ids = tags.named(name::EVENT).map(|tag| event_id(tag.value().unwrap_or("")));
@@ -80,11 +109,16 @@ pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     Ok(Deletion { by: event.pubkey(), ids, addresses })
 }
 
+fn kind_from(text: &str) -> Option<Kind> {
+    decimal(text).and_then(|number| u16::try_from(number).ok()).map(Kind)
+}
+
+/// The kind and `d` of an address of `author`; `None` for one of another author.
 fn own_address(text: &str, author: &PublicKey) -> Result<Option<(Kind, Box<str>)>, Rejection> {
     let wrong = || Rejection::invalid("an a tag is not <kind>:<pubkey>:<d>");
     let mut parts = text.splitn(3, ':');
-    let kind = parts.next().and_then(decimal).and_then(|kind| u16::try_from(kind).ok()).map(Kind).ok_or_else(wrong)?;
-    if matches!(kind, Kind::GROUP_MESSAGE | Kind::ROSTER) {
+    let kind = parts.next().and_then(kind_from).ok_or_else(wrong)?;
+    if is_undeletable(kind) {
         return Err(super::group::Refusal::Undeletable.into());
     }
     let key = parts.next().and_then(PublicKey::from_hex).ok_or_else(wrong)?;
