@@ -1,11 +1,11 @@
-//! Where events are found: under prefixes, one for each audience, author or tag that leads to them.
+//! The index: prefixes under which events are found, one for each audience, author or tag that leads to them.
 //!
-//! What is private has one prefix, its audience and kind (a kind 4 has one for each of its keys, a roster one more); what
-//! is public has one for each way to ask. A store orders what lies under a prefix as NIP-01 orders events.
+//! A private event has one prefix, its audience and kind (a kind 4 has one for each of its keys, a roster one more). A
+//! public event has one for each way to ask. A store orders the events under a prefix as NIP-01 orders events.
 //!
 //! A query is planned over the audiences that its reader holds, so that it costs the same beside ten messages of other
-//! groups and beside ten million. What is public is looked for by the narrowest condition of the filter: authors with
-//! kinds, then a tag, then authors, kinds, time.
+//! groups and beside ten million. Public events are found by the narrowest condition of the filter: authors with kinds,
+//! then a tag, then authors, kinds, time.
 
 use nostr_extensions::{
     Audience, NostrGroupId, Query,
@@ -57,8 +57,8 @@ pub(crate) fn hash16(text: &[u8]) -> [u8; 16] {
     out
 }
 
-/// The front of an id, a key or a hash: enough to tell what is gone for good from everything else, as nobody finds a
-/// second one that begins like it.
+/// The front of an id, a key or a hash: enough to name a removed event or key for good, as nobody finds a second one
+/// that begins like it.
 pub type Front = [u8; 16];
 
 /// See [`Front`].
@@ -112,10 +112,10 @@ pub(crate) mod prefix {
     }
 }
 
-/// Calls `visit` with each prefix of an event.
+/// Calls `put` with each prefix of an event.
 ///
 /// # Errors
-/// Whatever `visit` gives.
+/// The first error of `put`.
 pub(crate) fn each_prefix<E>(
     event: EventRef<'_>,
     audience: &Audience,
@@ -150,13 +150,20 @@ pub(crate) fn each_prefix<E>(
     Ok(())
 }
 
-/// The address of a replaceable or addressable event: `pubkey | kind | hash of d`.
-pub(crate) fn address(key: &PublicKey, kind: Kind, identifier: &str) -> Key {
-    Key::new().with(key.as_bytes()).with(&kind.0.to_be_bytes()).with(&hash16(identifier.as_bytes()))
+/// An address of replaceable or addressable events: `pubkey (32) | kind (2) | hash of d (16)`.
+pub(crate) type Address = [u8; 50];
+
+/// See [`Address`].
+pub(crate) fn address(key: &PublicKey, kind: Kind, identifier: &str) -> Address {
+    let mut address = [0; 50];
+    address[..32].copy_from_slice(key.as_bytes());
+    address[32..34].copy_from_slice(&kind.0.to_be_bytes());
+    address[34..].copy_from_slice(&hash16(identifier.as_bytes()));
+    address
 }
 
-/// See [`address`]; `None` for a kind that has none.
-pub(crate) fn address_of(event: EventRef<'_>) -> Option<Key> {
+/// See [`Address`]; `None` for a kind that has none.
+pub(crate) fn address_of(event: EventRef<'_>) -> Option<Address> {
     let identifier = match event.kind().lifetime() {
         Lifetime::Replaceable => "",
         Lifetime::Addressable => event.tags().value(name::IDENTIFIER).unwrap_or(""),
@@ -165,14 +172,14 @@ pub(crate) fn address_of(event: EventRef<'_>) -> Option<Key> {
     Some(address(&event.pubkey(), event.kind(), identifier))
 }
 
-/// Most ranges of a plan over what is public; beyond, it goes by a condition with fewer, or by time, and looks at each
-/// event. Each range costs a descent into the index on every page.
+/// Most ranges of a plan over public events. A plan that would have more goes by a condition with fewer, or by time,
+/// and looks at each event. Each range costs a descent into the index on every page.
 const RANGES_MAX: usize = 2_000;
 
-/// The ranges in which every event lies that fits the query, each a prefix of index keys.
+/// Ranges in which all events that fit the query lie, each a prefix of index keys.
 ///
-/// `author` adds the ranges of all that is public by one key, so that there are no more than so many ranges in all; it
-/// says `false` where there would be.
+/// `author` adds the ranges of all public events of one key, so that there are at most so many ranges in all; it says
+/// `false` where there would be more.
 pub(crate) fn plan<E>(
     query: &Query,
     author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,

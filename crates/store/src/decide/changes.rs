@@ -1,11 +1,11 @@
-//! What is to be written for a batch.
+//! Changes to be written for a batch.
 
 use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, gate::Touches};
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
     AUTHOR_ONLY, EPHEMERAL, EPHEMERAL_SECS,
-    facts::{Address, Buried, Claimed, Reference},
+    keys::{Address, Claimed, Reference, TombstoneKey},
 };
 use crate::Cursor;
 
@@ -16,16 +16,16 @@ pub(crate) struct Put {
     pub(crate) received_at: UnixSecs,
     pub(crate) expires_at: UnixSecs,
     pub(crate) flags: i16,
-    /// Where queries find it.
+    /// The prefixes under which queries find it.
     pub(crate) prefixes: Vec<i64>,
-    /// Whom it may concern.
+    /// The conditions of subscriptions that it may meet.
     pub(crate) routes: Vec<u64>,
     pub(crate) group: Option<NostrGroupId>,
-    /// Which groups it may have changed.
+    /// The groups that it may have changed.
     pub(crate) touches: Touches,
     pub(crate) address: Option<Address>,
     pub(crate) package: Option<PutPackage>,
-    /// A later event of the batch took it out again: it has a place in the log and is not there.
+    /// Whether a later event of the batch removed it again: it keeps its place in the log, and is not written.
     pub(crate) gone: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct PutPackage {
 }
 
 impl Put {
-    /// Until when it lies in the log.
+    /// The time up to which it lies in the log.
     pub(crate) fn kept_until(&self) -> UnixSecs {
         if self.flags & EPHEMERAL == 0 { self.expires_at } else { self.received_at.saturating_add(EPHEMERAL_SECS) }
     }
@@ -60,21 +60,22 @@ impl Put {
 pub(crate) struct GroupChange {
     pub(crate) group: NostrGroupId,
     pub(crate) record: GroupRecord,
-    /// Each key whose membership changed; `None` where it is none any more.
+    /// Each key whose membership changed; `None` for a key that is no member any more.
     pub(crate) delta: Vec<(PublicKey, Option<Role>)>,
 }
 
-/// What is to be written, in this order: what is taken out, then everything else.
+/// The changes. A store writes the removals first, then everything else.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Events that were stored before and are taken out.
+    /// Events that were stored before and are removed.
     pub(crate) removed: Vec<(Cursor, EventId)>,
     /// Events, in the order of their places in the log.
     pub(crate) put: Vec<Put>,
-    /// Tombstones, and whether what they are of was public.
-    pub(crate) tombstones: Vec<(Buried, bool)>,
+    /// Tombstones, and whether the deleted event was public.
+    pub(crate) tombstones: Vec<(TombstoneKey, bool)>,
     pub(crate) address_tombstones: Vec<(Address, UnixSecs)>,
-    /// Keys that vanished, with their times: their events are hidden as [`super::hiding`] says, and a sweep takes them out.
+    /// Keys that vanished, with their times: their events are hidden as [`super::hiding`] says, and a sweep takes them
+    /// out.
     pub(crate) vanished: Vec<(PublicKey, UnixSecs)>,
     /// In their order; one group may change more than once.
     pub(crate) groups: Vec<GroupChange>,
@@ -83,15 +84,15 @@ pub(crate) struct Changes {
     /// Groups that carry unlisted messages from now on.
     pub(crate) unlisted: Vec<NostrGroupId>,
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
-    /// KeyPackages that some claim took, as an export says.
+    /// KeyPackages that were claimed elsewhere, by an export.
     pub(crate) claimed: Vec<Claimed>,
-    /// An entry of the log without an event, behind all others, which says that any group may have changed and any key may
-    /// have vanished: at this time, and kept for [`EPHEMERAL_SECS`] at least.
+    /// The time of a log entry without an event, behind all others, which tells followers that any group may have
+    /// changed and any key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
     pub(crate) mark: Option<UnixSecs>,
 }
 
 impl Changes {
-    /// How many places in the log they take.
+    /// How many places in the log the changes take.
     pub(crate) fn places(&self) -> u64 {
         self.put.len() as u64 + u64::from(self.mark.is_some())
     }

@@ -1,4 +1,4 @@
-//! Which KeyPackages a claim takes.
+//! The rule by which a claim takes KeyPackages, in every store but the oracle.
 //!
 //! Source: decisions, "KeyPackages" 1 and 4.
 
@@ -17,19 +17,19 @@ pub(crate) struct Owned {
     pub(crate) last_resort: bool,
 }
 
-/// What a claim comes to.
+/// The outcome of a claim.
 #[derive(Debug, Default)]
 pub(crate) struct Claim {
     /// The events that are given, in their order.
     pub(crate) given: Vec<Cursor>,
-    /// The hashes of what is used up.
+    /// The content hashes of the KeyPackages that are used up.
     pub(crate) used: Vec<[u8; 32]>,
-    /// The events that go: what is used up, with its twins.
+    /// The events that are removed: those of the KeyPackages that are used up, twins too.
     pub(crate) gone: Vec<(Cursor, EventId)>,
 }
 
-/// Takes up to `packages_max` of what an owner has, which is all that has not expired, oldest first: twins count once,
-/// what is of last resort comes after all that is not and stays, and so does the last one left.
+/// Takes up to `packages_max` of the KeyPackages that an owner has, which are given oldest first and have not expired.
+/// Twins count once. A KeyPackage of last resort comes after all others and stays, and so does the last one left.
 pub(crate) fn claim(owned: &[Owned], packages_max: usize) -> Claim {
     let mut contents = HashSet::new();
     let mut distinct: Vec<&Owned> = owned.iter().filter(|it| contents.insert(it.content_hash)).collect();

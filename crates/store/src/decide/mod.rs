@@ -1,15 +1,26 @@
-//! What stores have in common that many processes share.
+//! The rules by which events and records are stored, once for every store but the oracle.
 //!
-//! Such a store saves a batch in three steps, under whatever keeps others from changing the same things meanwhile:
-//! [`facts::Wanted`] says what has to be known, the store loads it as [`facts::Facts`], and [`batch::decide`] says what
-//! becomes of each event and what is to be written. The rules stand there, once; a store only reads and writes. Records
-//! of an export go in the same way, by [`Wanted::by_records`](facts::Wanted::by_records) and [`restore::decide`].
+//! [`event::Decider`] decides. It looks up what is stored and applies its changes through [`lookup::Lookup`] and
+//! [`lookup::Apply`]. The embedded store answers and writes in its open transaction. A store that many processes share
+//! saves a batch in three steps, under whatever keeps others from changing the same things meanwhile:
+//!
+//! 1. [`facts::Wanted`] says which facts deciding takes, and the store loads them as [`facts::Facts`].
+//! 2. [`batch::decide`] decides the batch on the facts, and collects the changes.
+//! 3. The store writes the changes.
+//!
+//! Records of an export go the same way, by [`Wanted::by_records`](facts::Wanted::by_records) and [`restore::decide`].
 
 pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod claim;
+mod collect;
+pub(crate) mod event;
 pub(crate) mod facts;
+mod group;
 pub(crate) mod hiding;
+pub(crate) mod keys;
+pub(crate) mod lookup;
+mod removal;
 pub(crate) mod restore;
 
 use std::convert::Infallible;
@@ -20,23 +31,23 @@ use sha2::{Digest as _, Sha256};
 
 use crate::index::{self, each_prefix, prefix};
 
-/// How long an ephemeral event stays in the log for other processes.
+/// Seconds for which an ephemeral event stays in the log for other processes.
 pub(crate) const EPHEMERAL_SECS: u64 = 60;
 
-/// A deletion that names what is not public.
+/// Flag of a deletion that names an event that is not public, and is for its author alone.
 pub(crate) const AUTHOR_ONLY: i16 = 1;
-/// In the log that feeds live delivery, and found by no query.
+/// Flag of an event in the log that feeds live delivery, which no query finds.
 pub(crate) const LOG_ONLY: i16 = 2;
-/// It took events out of the log that had changed groups, so that whoever follows the log has to forget every group.
+/// Flag of an event that took events out of the log that had changed groups: followers of the log forget every group.
 pub(crate) const TOUCHES_GROUPS: i16 = 4;
-/// In the log for [`EPHEMERAL_SECS`], and stored for nobody.
+/// Flag of an event that is in the log for [`EPHEMERAL_SECS`] and is not stored.
 pub(crate) const EPHEMERAL: i16 = 8;
 
-/// The kind that an entry of the log without an event is given: nobody publishes it, so nobody waits for it.
+/// Kind of a log entry without an event. Nobody can publish this kind, so no subscription waits for it.
 pub(crate) const MARK_KIND: Kind = Kind::AUTH;
 
-/// A prefix of the index as a number, so that all have one short form. Prefixes that share one cost a look at events
-/// that do not fit.
+/// A number for a prefix of the index, so that all prefixes have one short form. A query of one of two prefixes that
+/// share a number also looks at the events of the other.
 pub(crate) fn number_of(prefix: &[u8]) -> i64 {
     let digest = Sha256::digest(prefix);
     digest.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte))
@@ -45,14 +56,10 @@ pub(crate) fn number_of(prefix: &[u8]) -> i64 {
 /// The numbers of all prefixes under which an event is found, each once.
 pub(crate) fn prefixes(event: EventRef<'_>, audience: &Audience) -> Vec<i64> {
     let mut numbers = Vec::new();
-    let all = each_prefix(event, audience, |prefix| {
+    let Ok(()) = each_prefix(event, audience, |prefix| {
         numbers.push(number_of(&prefix));
         Ok::<(), Infallible>(())
     });
-    match all {
-        Ok(()) => {}
-        Err(never) => match never {},
-    }
     if *audience == Audience::Everyone {
         numbers.push(number_of(&prefix::author(&event.pubkey())));
     }
@@ -61,17 +68,14 @@ pub(crate) fn prefixes(event: EventRef<'_>, audience: &Audience) -> Vec<i64> {
     numbers
 }
 
-/// The numbers of the prefixes under one of which every event lies that fits the query.
+/// Numbers of prefixes under which all events that fit the query lie.
 pub(crate) fn plan(query: &Query) -> Vec<i64> {
-    let planned = index::plan(query, |author, ranges_max, ranges| {
+    let Ok(ranges) = index::plan(query, |author, ranges_max, ranges| {
         let fits = ranges.len() < ranges_max;
         ranges.push(prefix::author(author));
         Ok::<bool, Infallible>(fits)
     });
-    let mut numbers: Vec<i64> = match planned {
-        Ok(ranges) => ranges.iter().map(|range| number_of(range)).collect(),
-        Err(never) => match never {},
-    };
+    let mut numbers: Vec<i64> = ranges.iter().map(|range| number_of(range)).collect();
     numbers.sort_unstable();
     numbers.dedup();
     numbers

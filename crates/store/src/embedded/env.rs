@@ -42,7 +42,7 @@ pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
 /// Maps the environment in `directory`, which the caller has locked.
 ///
 /// Readers keep their slot for the life of their thread (`WithTls`), so that beginning to read takes no lock; a reader
-/// lives inside one call and never goes from one thread to another. `NORDAHEAD`: what is read is far apart.
+/// lives inside one call and never goes from one thread to another. `NORDAHEAD` is set as reads are far apart.
 ///
 /// # Errors
 /// [`OpenError`].

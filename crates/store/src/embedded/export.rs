@@ -1,4 +1,4 @@
-//! Everything out, page by page, each read in a snapshot of its own; and the way in, which is the writer's queue.
+//! Export: pages of everything that is stored, each read in a snapshot of its own. Import goes by the writer's queue.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -9,11 +9,11 @@ use nostr_protocol::{Event, PublicKey, UnixSecs};
 
 use super::{
     Embedded,
-    delete::Vanished,
     fail::Fail,
     keys::{Stored, cursor_bytes, number_from},
     queue::Call,
     tables::Table,
+    vanished::Vanished,
 };
 use crate::{
     StoreError,
@@ -25,15 +25,15 @@ use crate::{
 /// Most entries that one page looks at, exported or not.
 const ENTRIES_MAX: usize = 20_000;
 
-/// A page as it fills.
-struct Page {
+/// A page of records that is being filled.
+struct Filling {
     bounds: ExportBounds,
     records: Vec<Record<Archived>>,
     bytes: usize,
     entries: usize,
 }
 
-impl Page {
+impl Filling {
     fn push(&mut self, record: Record<Archived>) {
         self.bytes += record.byte_len();
         self.records.push(record);
@@ -56,7 +56,7 @@ impl Embedded {
         now: UnixSecs,
     ) -> Result<ExportPage, StoreError> {
         self.read(|txn| {
-            let mut page = Page { bounds, records: Vec::new(), bytes: 0, entries: 0 };
+            let mut page = Filling { bounds, records: Vec::new(), bytes: 0, entries: 0 };
             let last = match from.part() {
                 Part::Founded => self.founded(txn, from, now, &mut page)?,
                 Part::Events => self.events(txn, from, now, &mut page)?,
@@ -79,13 +79,13 @@ impl Embedded {
         }
     }
 
-    /// Reads a table in the order of its keys; the last key where the page ended before the table.
+    /// Reads a table in the order of its keys; gives the last key, where the page ended before the table.
     fn each(
         &self,
         txn: &RoTxn<'_>,
         table: Table,
         from: &ExportPosition,
-        page: &mut Page,
+        page: &mut Filling,
     ) -> Result<Option<Vec<u8>>, Fail> {
         for entry in table.range(txn, &(behind(from.behind()), Bound::Unbounded))? {
             let (key, value) = entry?;
@@ -137,9 +137,9 @@ impl Embedded {
         txn: &RoTxn<'_>,
         from: &ExportPosition,
         now: UnixSecs,
-        page: &mut Page,
+        page: &mut Filling,
     ) -> Result<Option<Vec<u8>>, Fail> {
-        // No key is longer than a founder and what lies behind it, so this is behind all of one founder.
+        // No key is longer than a founder and the 16 bytes behind it, so this bound is behind all keys of one founder.
         let mut lower = from.behind().to_vec();
         if !lower.is_empty() {
             lower.extend_from_slice(&[0xff; 17]);
@@ -175,7 +175,7 @@ impl Embedded {
         txn: &RoTxn<'_>,
         from: &ExportPosition,
         now: UnixSecs,
-        page: &mut Page,
+        page: &mut Filling,
     ) -> Result<Option<Vec<u8>>, Fail> {
         let vanishing = self.shared.vanishing.load();
         let (lower, upper) = (cursor_bytes(from.behind_cursor()), cursor_bytes(from.up_to()));

@@ -1,4 +1,4 @@
-//! What goes wrong inside the store, and what the caller hears of it.
+//! Failures inside the store, and the errors that callers get for them.
 
 use heed::MdbError;
 
@@ -11,7 +11,7 @@ pub(super) enum Fail {
     Lmdb(heed::Error),
     /// The map has no room but the reserve.
     Full,
-    /// What is stored is not what was written.
+    /// The bytes in a table do not have the form in which they were written.
     Corrupt(&'static str),
 }
 
@@ -22,7 +22,7 @@ impl From<heed::Error> for Fail {
 }
 
 impl Fail {
-    /// In the caller's terms, without a word about the event.
+    /// The error for the caller, without a word about the event.
     pub(super) fn to_store_error(&self) -> StoreError {
         match self {
             Self::Full | Self::Lmdb(heed::Error::Mdb(MdbError::MapFull)) => {

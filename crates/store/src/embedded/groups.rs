@@ -1,7 +1,7 @@
 //! Groups: their records and members, and the epochs that their messages show.
 //!
-//! What a roster, a wrap or a vanishing key does is decided by [`nostr_extensions::mls_gateway::group`]; here it is read
-//! and written.
+//! [`nostr_extensions::mls_gateway::group`] decides the effect of a roster, a wrap or a vanishing key. This module
+//! reads and writes the state.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,16 +9,15 @@ use std::{
 };
 
 use heed::{RoTxn, RwTxn};
-use nostr_extensions::{
-    GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role,
-    mls_gateway::group::{Changed, SeenEpoch, next_epoch},
-};
+use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, mls_gateway::group::Changed};
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{fail::Fail, keys::Key, tables::Tables};
 use crate::Cursor;
 
 const DAY_SECS: u64 = 86_400;
+/// Most groups that [`KnownGroups`] remembers.
+const KNOWN_GROUPS_MAX: usize = 65_536;
 /// Most groups whose last epoch is kept in memory.
 const EPOCHS_MAX: usize = 65_536;
 
@@ -75,7 +74,7 @@ impl Tables {
         Ok(self.members.get(txn, &member(group, key))?.is_some())
     }
 
-    /// All that is known of a group, its members too.
+    /// A group's state with all its members. The record's last epoch may be behind [`Epochs`].
     pub(super) fn group_status(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<GroupStatus, Fail> {
         let Some(record) = self.group_record(txn, group)? else {
             let unlisted = self.is_unlisted(txn, group)?;
@@ -114,7 +113,7 @@ impl Tables {
         Ok(u32::try_from(recent.count()).unwrap_or(u32::MAX))
     }
 
-    /// Writes what a change did to a group, and counts its founding.
+    /// Writes the state of a group after a change, and counts its founding.
     pub(super) fn put_change(
         &self,
         txn: &mut RwTxn<'_>,
@@ -142,7 +141,8 @@ impl Tables {
                     self.founded.delete(txn, &Key::new().with(founder.as_bytes()).with(&tail))?;
                 }
             }
-            self.put_founded(txn, &founder, now, cursor)?;
+            let key = Key::new().with(founder.as_bytes()).with(&now.to_be_bytes()).with(&cursor.to_be_bytes());
+            self.founded.put(txn, &key, &[])?;
         }
         Ok(())
     }
@@ -152,15 +152,38 @@ fn founded_at(tail: &[u8]) -> UnixSecs {
     tail.first_chunk().map_or(0, |bytes| UnixSecs::from_be_bytes(*bytes))
 }
 
-/// The last epochs of groups, which messages raise far more often than they are worth a write: they are written once a
-/// second a group and on close, and a crash loses what was not. Only the registry shows them.
+/// Groups that the writer remembers from one transaction to the next, as messages ask for them all the time: a managed
+/// group stays managed for ever, and a group that is marked as unlisted stays so until a roster forces it.
+#[derive(Default)]
+pub(super) struct KnownGroups(HashMap<NostrGroupId, bool>);
+
+impl KnownGroups {
+    /// Whether the group is managed, else unlisted; `None` where it is not remembered.
+    pub(super) fn is_managed(&self, group: &NostrGroupId) -> Option<bool> {
+        self.0.get(group).copied()
+    }
+
+    pub(super) fn note(&mut self, group: &NostrGroupId, is_managed: bool) {
+        if self.0.len() >= KNOWN_GROUPS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(group.clone(), is_managed);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The last epochs of groups. Messages raise them far more often than they are worth a write, so they are written once
+/// a second a group and on close, and a crash loses those that were not. Only the registry shows them.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
-    known: HashMap<NostrGroupId, Known>,
+    known: HashMap<NostrGroupId, Epoch>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct Epoch {
     last: Option<u64>,
     written: bool,
 }
@@ -171,15 +194,15 @@ impl Epochs {
         self.known.get(group).map(|known| known.last)
     }
 
-    /// Takes over what a committed transaction saw.
+    /// Takes over the epochs that a committed transaction saw.
     pub(super) fn learn(&mut self, seen: HashMap<NostrGroupId, Option<u64>>) {
         for (group, last) in seen {
             let written = self.known.get(&group).is_some_and(|known| known.written && known.last == last);
-            self.known.insert(group, Known { last, written });
+            self.known.insert(group, Epoch { last, written });
         }
     }
 
-    /// Whether so many are known that they are better written and forgotten.
+    /// Whether so many are known that those that are written are to be forgotten.
     pub(super) fn is_full(&self) -> bool {
         self.known.len() > EPOCHS_MAX
     }
@@ -189,7 +212,7 @@ impl Epochs {
         unwritten.map(|(group, known)| (group.clone(), known.last)).collect()
     }
 
-    /// Notes that these were written.
+    /// Notes that these epochs were written.
     pub(super) fn written(&mut self, groups: &[(NostrGroupId, Option<u64>)]) {
         for (group, last) in groups {
             if let Some(known) = self.known.get_mut(group) {
@@ -200,10 +223,4 @@ impl Epochs {
             self.known.retain(|_, known| !known.written);
         }
     }
-}
-
-/// The epoch after a message, where it differs.
-pub(super) fn raised(last: Option<u64>, seen: SeenEpoch) -> Option<Option<u64>> {
-    let next = next_epoch(last, seen);
-    (next != last).then_some(next)
 }

@@ -1,9 +1,9 @@
 //! Events that were asked for lately, kept as they lie in the log.
 //!
-//! Finding an event in the log is a descent into a tree that fits no cache of the processor; most of what is asked for is
-//! what was asked for a moment ago, by the other members of a group. What lies at a cursor never changes and a cursor is
-//! never used again, so nothing here can be stale: whether an event is still there, and still to be shown, the index says
-//! and the event itself.
+//! To find an event in the log is a descent into a tree that fits no cache of the processor, and most events that are
+//! asked for were asked for a moment ago, by the other members of a group. The value at a cursor never changes and a
+//! cursor is never used again, so nothing here can be stale. The index and the event itself say whether the event is
+//! still there, and still to be shown.
 
 use bytes::Bytes;
 use quick_cache::{Weighter, sync::Cache};
@@ -14,7 +14,7 @@ use crate::Cursor;
 const HOT_BYTES_MAX: u64 = 128 << 20;
 /// Events that the cache is laid out for.
 const HOT_EVENTS_EXPECTED: usize = 100_000;
-/// What an entry costs beside its bytes, by estimate.
+/// Bytes that an entry costs beside its value, by estimate.
 const ENTRY_BYTES: u64 = 96;
 
 /// See the module.
@@ -41,7 +41,7 @@ impl Hot {
         self.0.get(&cursor)
     }
 
-    /// Keeps it, maybe in the place of others.
+    /// Keeps the value, maybe in the place of others.
     pub(super) fn keep(&self, cursor: Cursor, value: Bytes) {
         self.0.insert(cursor, value);
     }

@@ -1,9 +1,9 @@
-//! Which cursors an id leads to.
+//! The cursors to which an id entries.
 //!
-//! Ids are hashes, so each one that goes into a tree dirties a page of its own: half of what storing a short event would
-//! cost. The newest are therefore kept in memory, and written when there are many of them, one 256th of all ids after
-//! the other, so that a page takes many at once. After a start they are read back out of the log, which is what makes
-//! them durable: `meta` says for each 256th up to which cursor its ids are written.
+//! Ids are hashes, so each one that goes into a tree dirties a page of its own, which would be half of the cost of
+//! storing a short event. The newest are therefore kept in memory, and written when there are many of them, one 256th
+//! of all ids after the other, so that a page takes many at once. The log makes them durable: after a start they are
+//! read back out of it, and `meta` says for each 256th up to which cursor its ids are written.
 
 use std::{
     collections::BTreeSet,
@@ -25,25 +25,25 @@ use crate::Cursor;
 pub(super) const RECENT_MAX: usize = 262_144;
 /// By the first byte of an id.
 const SHARDS: usize = 256;
-/// In `meta`: for each shard, the cursor up to which its ids are written, 6 bytes each.
+/// In `meta`: for each shard the cursor up to which its ids are written, 6 bytes each.
 const WRITTEN: &[u8] = b"ids-written";
 
-/// The front of an id that the `ids` table is keyed by.
-type Front = u64;
-type Entry = (Front, Cursor);
-/// Fronts and where they lead.
-type Shard = RwLock<BTreeSet<Entry>>;
+/// The first bytes of an id, by which the `ids` table is keyed.
+type IdPrefix = u64;
+/// The prefix of an event's id, and the event's cursor.
+type IdEntry = (IdPrefix, Cursor);
+type Shard = RwLock<BTreeSet<IdEntry>>;
 
-fn front(id: &EventId) -> Front {
+fn prefix(id: &EventId) -> IdPrefix {
     number_from(&id.as_bytes()[..8])
 }
 
-fn shard_of(front: Front) -> usize {
-    usize::from(front.to_be_bytes()[0])
+fn shard_of(prefix: IdPrefix) -> usize {
+    usize::from(prefix.to_be_bytes()[0])
 }
 
-/// Ids that are not in the `ids` table yet. Readers ask here first and in their snapshot then: what leaves here is in
-/// every later snapshot.
+/// Ids that are not in the `ids` table yet. Readers ask here first and in their snapshot then: an id that leaves here
+/// is in every later snapshot.
 pub(super) struct Recent {
     shards: Box<[Shard]>,
     len: AtomicUsize,
@@ -53,24 +53,24 @@ pub(super) struct Recent {
 impl Recent {
     /// Cursors of events whose ids begin as this one does.
     pub(super) fn cursors(&self, id: &EventId) -> Vec<Cursor> {
-        let front = front(id);
-        let shard = self.shards[shard_of(front)].read();
-        shard.range((front, 0)..=(front, Cursor::MAX)).map(|(_, cursor)| *cursor).collect()
+        let prefix = prefix(id);
+        let shard = self.shards[shard_of(prefix)].read();
+        shard.range((prefix, 0)..=(prefix, Cursor::MAX)).map(|(_, cursor)| *cursor).collect()
     }
 
-    fn insert(&self, entry: Entry) {
+    fn insert(&self, entry: IdEntry) {
         if self.shards[shard_of(entry.0)].write().insert(entry) {
             self.len.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn remove(&self, entry: &Entry) {
+    fn remove(&self, entry: &IdEntry) {
         if self.shards[shard_of(entry.0)].write().remove(entry) {
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Reads back what a process before had in memory.
+    /// Reads back the ids that an earlier process had in memory.
     pub(super) fn recover(tables: &Tables, txn: &RoTxn<'_>, most: usize) -> Result<Self, Fail> {
         let shards = std::iter::repeat_with(RwLock::default).take(SHARDS).collect();
         let recent = Self { shards, len: AtomicUsize::new(0), most };
@@ -79,9 +79,9 @@ impl Recent {
         let range = (std::ops::Bound::Excluded(&from[..]), std::ops::Bound::Unbounded);
         for entry in tables.events.range(txn, &range)? {
             let (key, value) = entry?;
-            let (cursor, front) = (number_from(key), front(&Stored::read(value)?.event.id()));
-            if cursor > written.0[shard_of(front)] {
-                recent.insert((front, cursor));
+            let (cursor, prefix) = (number_from(key), prefix(&Stored::read(value)?.event.id()));
+            if cursor > written.0[shard_of(prefix)] {
+                recent.insert((prefix, cursor));
             }
         }
         Ok(recent)
@@ -102,14 +102,14 @@ impl Written {
     }
 }
 
-/// What a transaction does to ids; readers learn of it when it is committed.
+/// The changes of ids in a transaction; readers learn of them when it is committed.
 pub(super) struct IdChanges<'a> {
     recent: &'a Recent,
     written: Written,
     /// The shard to be written next.
     turn: usize,
-    added: BTreeSet<Entry>,
-    removed: BTreeSet<Entry>,
+    added: BTreeSet<IdEntry>,
+    removed: BTreeSet<IdEntry>,
 }
 
 impl<'a> IdChanges<'a> {
@@ -120,16 +120,16 @@ impl<'a> IdChanges<'a> {
     /// Cursors of events whose ids begin as this one does, which are not in the table.
     pub(super) fn cursors(&self, id: &EventId) -> Vec<Cursor> {
         let mut cursors = self.recent.cursors(id);
-        let front = front(id);
+        let prefix = prefix(id);
         if !self.removed.is_empty() {
-            cursors.retain(|cursor| !self.removed.contains(&(front, *cursor)));
+            cursors.retain(|cursor| !self.removed.contains(&(prefix, *cursor)));
         }
-        cursors.extend(self.added.range((front, 0)..=(front, Cursor::MAX)).map(|(_, cursor)| *cursor));
+        cursors.extend(self.added.range((prefix, 0)..=(prefix, Cursor::MAX)).map(|(_, cursor)| *cursor));
         cursors
     }
 
     pub(super) fn add(&mut self, id: &EventId, cursor: Cursor) {
-        self.added.insert((front(id), cursor));
+        self.added.insert((prefix(id), cursor));
     }
 
     pub(super) fn remove(
@@ -139,7 +139,7 @@ impl<'a> IdChanges<'a> {
         event: EventRef<'_>,
         cursor: Cursor,
     ) -> Result<(), Fail> {
-        let entry = (front(&event.id()), cursor);
+        let entry = (prefix(&event.id()), cursor);
         if cursor > self.written.0[shard_of(entry.0)] {
             if !self.added.remove(&entry) {
                 self.removed.insert(entry);
@@ -159,8 +159,8 @@ impl<'a> IdChanges<'a> {
         Ok(())
     }
 
-    /// Writes shards in turn while there are too many ids in memory. `up_to` is the last cursor of the transaction, which
-    /// adds nothing more.
+    /// Writes shards in turn while there are too many ids in memory. `up_to` is the last cursor of the transaction,
+    /// which adds nothing more.
     pub(super) fn write_overflow(&mut self, tables: &Tables, txn: &mut RwTxn<'_>, up_to: Cursor) -> Result<(), Fail> {
         let mut len = self.recent.len.load(Ordering::Relaxed) + self.added.len() - self.removed.len();
         let mut wrote = false;
@@ -184,7 +184,7 @@ impl<'a> IdChanges<'a> {
         let first = (shard as u64) << 56;
         let range = (first, 0)..=(first | ((1 << 56) - 1), Cursor::MAX);
         let held = self.recent.shards[shard].read();
-        let mut entries: BTreeSet<Entry> = held.difference(&self.removed).copied().collect();
+        let mut entries: BTreeSet<IdEntry> = held.difference(&self.removed).copied().collect();
         self.removed.extend(held.iter().copied());
         drop(held);
         let added: Vec<_> = self.added.range(range).copied().collect();
@@ -192,14 +192,14 @@ impl<'a> IdChanges<'a> {
             self.added.remove(&entry);
             entries.insert(entry);
         }
-        for (front, cursor) in &entries {
-            put(tables, txn, *front, *cursor)?;
+        for (prefix, cursor) in &entries {
+            put(tables, txn, *prefix, *cursor)?;
         }
         self.written.0[shard] = up_to;
         Ok(entries.len())
     }
 
-    /// Tells readers, after the commit; gives what the next transaction starts from.
+    /// Tells readers, after the commit. Gives the start of the next transaction.
     pub(super) fn commit(self) -> (Written, usize) {
         for entry in &self.added {
             self.recent.insert(*entry);
@@ -211,8 +211,8 @@ impl<'a> IdChanges<'a> {
     }
 }
 
-fn put(tables: &Tables, txn: &mut RwTxn<'_>, front: Front, cursor: Cursor) -> Result<(), Fail> {
-    let key = front.to_be_bytes();
+fn put(tables: &Tables, txn: &mut RwTxn<'_>, prefix: IdPrefix, cursor: Cursor) -> Result<(), Fail> {
+    let key = prefix.to_be_bytes();
     if let Some(others) = tables.ids.get_or_put(txn, &key, &cursor_bytes(cursor))? {
         let mut cursors = others.to_vec();
         if cursors_from(&cursors).all(|other| other != cursor) {

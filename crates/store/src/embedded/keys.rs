@@ -1,16 +1,19 @@
-//! What keys and values look like: numbers big-endian, so that LMDB's order of bytes is the order of time.
+//! The forms of keys and values: numbers big-endian, so that LMDB's order of bytes is the order of time.
 //!
 //! An entry of the index is `prefix | created_at (5) | inverted id (4) | cursor (6)` without a value. Read backwards, a
-//! prefix gives NIP-01's order, `created_at` falling and then the id rising; where four bytes of the id do not tell, the
-//! reader compares whole ids. The cursor makes each key its own, so that an id ground to share its front with another
-//! displaces nothing.
+//! prefix gives NIP-01's order, `created_at` falling and then the id rising; where four bytes of the id do not tell,
+//! the reader compares whole ids. The cursor makes each key its own, so that an id ground to share its front with
+//! another displaces nothing.
 
 use nostr_extensions::{Audience, EventMeta, Stamp, admit::NEVER};
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::fail::Fail;
-pub(super) use crate::index::{Key, address, address_of, hash16};
-use crate::{Cursor, index::each_prefix};
+pub(super) use crate::index::{Key, address_of, hash16};
+use crate::{
+    Cursor,
+    index::{Front, each_prefix},
+};
 
 /// Times are kept in 40 bits: until the year 36,812. The largest stands for "never".
 pub(super) const TIME_MAX: u64 = (1 << 40) - 1;
@@ -46,6 +49,11 @@ pub(super) fn number_from(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// The key of two fronts.
+pub(super) fn pair((first, second): &(Front, Front)) -> Key {
+    Key::new().with(first).with(second)
+}
+
 /// The cursors in a packed list.
 pub(super) fn cursors_from(packed: &[u8]) -> impl Iterator<Item = Cursor> {
     packed.chunks_exact(6).map(number_from)
@@ -58,7 +66,7 @@ pub(super) fn suffix(event: EventRef<'_>, cursor: Cursor) -> [u8; SUFFIX_BYTES] 
     out
 }
 
-/// The part of a suffix that orders, larger for what comes earlier in NIP-01's order.
+/// The part of a suffix that orders, larger for events that come earlier in NIP-01's order.
 pub(super) fn order(created_at: UnixSecs, id: &[u8; 32]) -> [u8; ORDER_BYTES] {
     let mut out = [0; ORDER_BYTES];
     out[..5].copy_from_slice(&time_bytes(created_at));
@@ -71,7 +79,7 @@ pub(super) fn order(created_at: UnixSecs, id: &[u8; 32]) -> [u8; ORDER_BYTES] {
 /// Calls `visit` with each index key of an event.
 ///
 /// # Errors
-/// Whatever `visit` gives.
+/// The first error of `visit`.
 pub(super) fn index_keys(
     event: EventRef<'_>,
     audience: &Audience,
@@ -92,12 +100,17 @@ pub(super) struct Stored<'a> {
 }
 
 pub(super) const HEADER: usize = 11;
-/// A deletion that names what is not public.
+/// Flag of a deletion that names an event that is not public, and is for its author alone.
 pub(super) const AUTHOR_ONLY: u8 = 1;
-/// In the log that feeds live delivery, and found by no query.
+/// Flag of an event in the log that feeds live delivery, which no query finds.
 pub(super) const LOG_ONLY: u8 = 2;
-/// It took events out of the log that had changed groups, so that whoever follows the log has to forget every group.
+/// Flag of an event that took events out of the log that had changed groups: followers of the log forget every group.
 pub(super) const TOUCHES_GROUPS: u8 = 4;
+
+pub(super) fn flags_of(meta: &EventMeta) -> u8 {
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(meta.touches_groups, TOUCHES_GROUPS)
+}
 
 impl<'a> Stored<'a> {
     /// # Errors

@@ -1,20 +1,14 @@
-//! The log of events: found by cursor and by id, put and taken out with every entry that leads to them.
-
-use std::collections::HashMap;
+//! The log: events are found by cursor and by id, put and removed with every entry that leads to them.
 
 use heed::{PutFlags, RoTxn, RwTxn};
-use nostr_extensions::{
-    Sealed, Stamp,
-    audience::{audience, recipients},
-    mls_gateway::deletion::vanishes,
-};
-use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs};
+use nostr_extensions::{Sealed, Stamp};
+use nostr_protocol::{Event, EventId};
 
 use super::{
     fail::Fail,
     hot::{Hot, Value},
     ids::IdChanges,
-    keys::{self, AUTHOR_ONLY, ID_BYTES, Key, LOG_ONLY, Stored, cursor_bytes, cursors_from, number_from},
+    keys::{self, ID_BYTES, LOG_ONLY, Stored, cursor_bytes, cursors_from, number_from},
     tables::Tables,
 };
 use crate::Cursor;
@@ -43,7 +37,7 @@ impl Tables {
     ) -> Result<Option<(Cursor, Stored<'t>)>, Fail> {
         let written = self.ids.get(txn, &id.as_bytes()[..ID_BYTES])?.unwrap_or_default();
         for cursor in recent.iter().copied().chain(cursors_from(written)) {
-            // What is recent may have been removed since, and be in no snapshot.
+            // A recent event may have been removed since, or not be in this snapshot.
             if let Some(stored) = self.event(txn, cursor)?
                 && stored.event.id() == *id
             {
@@ -79,8 +73,8 @@ impl Tables {
         Ok(sealed)
     }
 
-    /// Takes an event out with every entry that leads to it; `false` where there is none. Its entry in `expiry` stays
-    /// and leads nowhere, as cursors are never used again.
+    /// Removes an event with every entry that leads to it; `false` where there is none. Its entry in `expiry` stays and
+    /// leads nowhere, as cursors are never used again.
     pub(super) fn remove_event(
         &self,
         txn: &mut RwTxn<'_>,
@@ -126,7 +120,7 @@ pub(super) fn seal(stored: Stored<'_>, cursor: Cursor) -> Result<Sealed, Fail> {
     Ok(Sealed::new(event, stored.stamp(cursor)))
 }
 
-/// A value of the log, sealed, and kept for who asks next.
+/// A value of the log, sealed, and kept in `hot` for the next read.
 pub(super) fn seal_and_keep(value: Value<'_>, hot: &Hot, cursor: Cursor) -> Result<Sealed, Fail> {
     let value = match value {
         Value::Kept(value) => value,
@@ -140,43 +134,6 @@ pub(super) fn seal_and_keep(value: Value<'_>, hot: &Hot, cursor: Cursor) -> Resu
     let record = value.slice(keys::HEADER..);
     let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
     Ok(Sealed::new(event, stamp))
-}
-
-/// Whether the event, as it is stored, is for everyone.
-pub(super) fn is_public(stored: &Stored<'_>) -> bool {
-    !stored.has(AUTHOR_ONLY) && audience(stored.event) == nostr_extensions::Audience::Everyone
-}
-
-/// Keys that vanished and whose events are not all gone yet, each with the time up to which they are to go.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Vanishing(pub(super) HashMap<PublicKey, UnixSecs>);
-
-impl Vanishing {
-    /// Whether the event is gone for every reader, if not yet for the disk.
-    pub(super) fn hides(&self, event: EventRef<'_>) -> bool {
-        !self.0.is_empty() && vanished_at(event, |key| self.0.get(key).copied()).is_some()
-    }
-}
-
-/// The key that takes `event` along, where `vanished` says when a key vanished. The request to vanish itself stays.
-pub(super) fn vanished_at(event: EventRef<'_>, vanished: impl Fn(&PublicKey) -> Option<UnixSecs>) -> Option<PublicKey> {
-    if event.kind() == Kind::VANISH {
-        return None;
-    }
-    let takes = |key: &PublicKey| vanished(key).is_some_and(|at| vanishes(event, key, at));
-    let author = event.pubkey();
-    if takes(&author) {
-        return Some(author);
-    }
-    match event.kind() {
-        Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP => recipients(event).into_iter().find(takes),
-        _ => None,
-    }
-}
-
-/// The key of a tombstone.
-pub(super) fn tombstone(target: &EventId, deleter: &PublicKey) -> Key {
-    Key::new().with(&target.as_bytes()[..16]).with(&deleter.as_bytes()[..16])
 }
 
 #[cfg(test)]
@@ -193,6 +150,7 @@ mod tests {
             env::open_env,
             ids::{Recent, Written},
             scan::Scan,
+            vanished::Vanishing,
         },
     };
 
@@ -217,7 +175,7 @@ mod tests {
     }
 
     impl Twins {
-        /// Of which at most `most` ids are kept in memory.
+        /// A store that keeps at most `most` ids in memory.
         fn new(most: usize) -> Self {
             let directory = tempfile::tempdir().expect("a directory");
             let env = open_env(directory.path(), &Options::default()).expect("an environment");
@@ -254,7 +212,7 @@ mod tests {
             self.tables.find(&txn, &id, &recent.cursors(&id)).expect("an answer").map(|(cursor, _)| cursor)
         }
 
-        /// Where the three are found, by this process and by the next.
+        /// The cursors under which the three are found, by this process and by the next.
         fn found(&self) -> [Option<Cursor>; 3] {
             let found = IDS.map(|last| self.find(&self.recent, last));
             let txn = self.env.read_txn().expect("a reader");
@@ -278,7 +236,7 @@ mod tests {
             }
             let txn = twins.env.read_txn().expect("a reader");
             for table in [twins.tables.events, twins.tables.ids, twins.tables.index] {
-                assert!(table.is_empty(&txn).expect("an answer"), "nothing is left of what was removed");
+                assert!(table.is_empty(&txn).expect("an answer"), "no entry of a removed event is left");
             }
         }
     }

@@ -1,17 +1,16 @@
 //! The embedded store: everything in one LMDB environment (<http://www.lmdb.tech/doc/>), in one process.
 //!
 //! Events lie in the order of their commits, as they were received; a short index by audience leads to them. One thread
-//! writes (`writer`); readers read in place, each in a snapshot of its own, without a lock. What is written costs
-//! what its index entries cost, so a group message has one, beside its id.
+//! writes (`writer`); readers read in place, each in a snapshot of its own, without a lock. The index entries are the
+//! cost of a write, so a group message has one, beside its id.
 
-mod delete;
+mod decide;
 mod env;
 mod export;
 mod fail;
 mod groups;
 mod hot;
 mod ids;
-mod import;
 mod keys;
 mod log;
 mod packages;
@@ -21,6 +20,7 @@ mod reply;
 mod scan;
 mod sweep;
 mod tables;
+mod vanished;
 mod write;
 mod writer;
 
@@ -48,10 +48,11 @@ use self::{
     hot::Hot,
     ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
-    log::{Vanishing, seal},
+    log::seal,
     queue::{Call, Queue},
     scan::Scan,
     tables::{NEXT_CURSOR, Tables},
+    vanished::{Vanished, Vanishing},
     writer::Writer,
 };
 use crate::{
@@ -61,29 +62,29 @@ use crate::{
 /// Most transactions of one call of [`Store::sweep`]; other writes go in between.
 const SWEEP_ROUNDS_MAX: usize = 50;
 
-/// When an answer says that something is stored.
+/// The moment at which an answer says that an event is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// When it is on disk: each transaction ends with an fsync, which all who wait share.
+    /// The event is on disk: each transaction ends with an fsync, which all waiting callers share.
     Commit,
-    /// When the operating system has it; it is on disk at most this much later.
+    /// The operating system has the event; it is on disk at most this much later.
     ///
-    /// A crash of this process loses nothing. When the machine loses power, what was acknowledged in the last interval
-    /// is lost, and as LMDB then reuses pages before their successors are on disk, the store itself may be beyond
-    /// repair: keep backups.
+    /// A crash of this process loses nothing. When the machine loses power, the events acknowledged in the last
+    /// interval are lost, and as LMDB then reuses pages before their successors are on disk, the store itself may be
+    /// beyond repair: keep backups.
     Interval {
         /// Most milliseconds between two syncs while anything is written.
         ms: u64,
     },
 }
 
-/// How the store is opened.
+/// Options for opening the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// When an answer says that something is stored.
+    /// The moment at which an answer says that an event is stored.
     pub durability: Durability,
     /// Largest size of the store in bytes. So much address space is set aside at once; memory and disk are used as the
-    /// store grows. Of this, up to 64 MiB (of a small store an eighth) is kept for taking out what has expired.
+    /// store grows. Up to 64 MiB of it (an eighth of a small store) are kept for the removal of expired events.
     pub map_bytes_max: u64,
 }
 
@@ -94,7 +95,7 @@ impl Default for Options {
     }
 }
 
-/// What the writer tells readers outside the environment.
+/// State that the writer shares with readers outside the environment.
 struct Shared {
     head: AtomicU64,
     vanishing: ArcSwap<Vanishing>,
@@ -102,7 +103,7 @@ struct Shared {
     epochs: Mutex<Epochs>,
 }
 
-/// The store in a directory of its own. Dropping it writes what waits and closes it.
+/// The store in a directory of its own. Dropping it writes all waiting calls and closes it.
 pub struct Embedded {
     env: Env<WithTls>,
     tables: Tables,
@@ -131,7 +132,7 @@ impl Embedded {
         Self::open_with(directory.as_ref(), options, RECENT_MAX)
     }
 
-    /// As [`Embedded::open`], with so few ids in memory that some are written all the time.
+    /// Like [`Embedded::open`], with so few ids in memory that some are written all the time.
     ///
     /// # Errors
     /// See [`Embedded::open`].
@@ -149,7 +150,7 @@ impl Embedded {
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
         let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
-        let (shared, written) = known(&env, &tables, recent_ids_max).map_err(damaged)?;
+        let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
         let writer =
@@ -220,7 +221,7 @@ impl Embedded {
     }
 
     fn group_now(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
-        // What was committed before is in the snapshot; what the snapshot holds beyond is found in its log.
+        // The snapshot holds all commits up to `head`. Its log tells whether it holds later ones.
         let head = self.head();
         let epoch = self.shared.epochs.lock().last(id);
         self.read(|txn| {
@@ -234,15 +235,15 @@ impl Embedded {
     }
 }
 
-/// What a process has to know before its first transaction.
-fn known(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Result<(Shared, Written), Fail> {
+/// The state that a process needs before its first transaction.
+fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Result<(Shared, Written), Fail> {
     let txn = env.read_txn()?;
     let next = tables.meta.get(&txn, NEXT_CURSOR)?.map_or(1, number_from);
     let head = tables.last_cursor(&txn)?.max(next.saturating_sub(1));
     let mut vanishing = Vanishing::default();
     for entry in tables.vanished.iter(&txn)? {
         let (key, value) = entry?;
-        let vanished = delete::Vanished::read(value)?;
+        let vanished = Vanished::read(value)?;
         if vanished.is_pending() {
             let key = key.try_into().map_err(|_| Fail::Corrupt("a vanished key is cut short"))?;
             vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);

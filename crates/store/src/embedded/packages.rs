@@ -1,4 +1,4 @@
-//! The directory of KeyPackages: what an owner has, which bytes a reference names, and claims.
+//! The directory of KeyPackages: each owner's KeyPackages, the bytes that a reference names, and claims.
 //!
 //! Source: decisions, "KeyPackages".
 
@@ -8,19 +8,20 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
-    ids::IdChanges,
-    keys::{Key, cursor_bytes, hash16, number_from},
-    log::{Vanishing, seal, tombstone},
+    keys::{Key, Stored, cursor_bytes, hash16, number_from, pair},
+    log::seal,
     tables::Tables,
+    vanished::Vanishing,
+    write::Tx,
 };
-use crate::Cursor;
-
-/// One KeyPackage event.
-struct Package {
-    cursor: Cursor,
-    content: [u8; 32],
-    last_resort: bool,
-}
+use crate::{
+    Cursor,
+    decide::{
+        claim::{Owned, claim},
+        keys::{Claimed, claimed, tombstone_key},
+        lookup::Apply as _,
+    },
+};
 
 fn owned(owner: &PublicKey, cursor: Cursor) -> Key {
     Key::new().with(owner.as_bytes()).with(&cursor_bytes(cursor))
@@ -30,16 +31,7 @@ fn named(owner: &PublicKey, reference: &[u8]) -> Key {
     Key::new().with(owner.as_bytes()).with(reference)
 }
 
-fn claimed(owner: &PublicKey, content: &[u8; 32]) -> Key {
-    Key::new().with(&owner.as_bytes()[..16]).with(&content[..16])
-}
-
 impl Tables {
-    /// Whether the KeyPackage was claimed, in this event or in a twin.
-    pub(super) fn is_claimed(&self, txn: &RoTxn<'_>, entry: &DirectoryEntry) -> Result<bool, Fail> {
-        Ok(self.claimed.get(txn, &claimed(&entry.owner, &entry.content_hash))?.is_some())
-    }
-
     /// Whether the entry's reference names other bytes of its owner at `now`.
     pub(super) fn is_reference_taken(
         &self,
@@ -85,63 +77,69 @@ impl Tables {
         Ok(())
     }
 
-    /// See [`crate::Store::claim_key_packages`].
-    pub(super) fn claim(
-        &self,
-        txn: &mut RwTxn<'_>,
-        ids: &mut IdChanges<'_>,
-        owner: &PublicKey,
-        packages_max: usize,
-        vanishing: &Vanishing,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, Fail> {
-        let all = self.packages_of(txn, owner, vanishing, now)?;
-        let mut contents = std::collections::HashSet::new();
-        let mut distinct: Vec<&Package> = all.iter().filter(|package| contents.insert(&package.content)).collect();
-        let mut left = distinct.len();
-        // Oldest first, and what is of last resort after all that is not.
-        distinct.sort_by_key(|package| package.last_resort);
-        let mut given = Vec::new();
-        for package in distinct.into_iter().take(packages_max) {
-            let stored = self.event(txn, package.cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))?;
-            given.push(seal(stored, package.cursor)?);
-            if package.last_resort || left == 1 {
-                continue;
-            }
-            left -= 1;
-            self.claimed.put(txn, &claimed(owner, &package.content), &[])?;
-            for twin in all.iter().filter(|twin| twin.content == package.content) {
-                let stored = self.event(txn, twin.cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))?;
-                let id = stored.event.id();
-                self.tombstones.put(txn, &tombstone(&id, owner), &[1])?;
-                self.remove_event(txn, ids, twin.cursor)?;
+    /// The events of one KeyPackage, twins too.
+    pub(super) fn twins(&self, txn: &RoTxn<'_>, (owner, content): &Claimed) -> Result<Vec<Cursor>, Fail> {
+        let mut cursors = Vec::new();
+        for found in self.packages.prefix_iter(txn, owner)? {
+            let (key, value) = found?;
+            if value.get(16..32) == Some(&content[..]) {
+                cursors.push(number_from(key.get(32..).unwrap_or_default()));
             }
         }
-        Ok(given)
+        Ok(cursors)
     }
 
-    /// What an owner has to give at `now`, oldest first.
+    /// The KeyPackages of an owner that have not expired at `now`, oldest first.
     fn packages_of(
         &self,
         txn: &RoTxn<'_>,
         owner: &PublicKey,
         vanishing: &Vanishing,
         now: UnixSecs,
-    ) -> Result<Vec<Package>, Fail> {
+    ) -> Result<Vec<Owned>, Fail> {
         let mut packages = Vec::new();
         for found in self.packages.prefix_iter(txn, owner.as_bytes())? {
             let (key, value) = found?;
             let cursor = number_from(&key[32..]);
-            let (Some(content), Some(last_resort)) =
+            let (Some(content_hash), Some(last_resort)) =
                 (value.get(16..48).and_then(|hash| hash.first_chunk()), value.get(48))
             else {
                 return Err(Fail::Corrupt("a KeyPackage's entry is cut short"));
             };
-            let stored = self.event(txn, cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))?;
+            let stored = self.package_event(txn, cursor)?;
             if stored.expires_at > now && !vanishing.hides(stored.event) {
-                packages.push(Package { cursor, content: *content, last_resort: *last_resort == 1 });
+                let (content_hash, last_resort) = (*content_hash, *last_resort == 1);
+                packages.push(Owned { cursor, id: stored.event.id(), content_hash, last_resort });
             }
         }
         Ok(packages)
+    }
+
+    fn package_event<'t>(&self, txn: &'t RoTxn<'_>, cursor: Cursor) -> Result<Stored<'t>, Fail> {
+        self.event(txn, cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))
+    }
+}
+
+impl Tx<'_> {
+    /// See [`crate::Store::claim_key_packages`].
+    pub(super) fn claim_key_packages(
+        &mut self,
+        owner: &PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> Result<Vec<Sealed>, Fail> {
+        let claim = claim(&self.tables.packages_of(&self.txn, owner, &self.vanishing, now)?, packages_max);
+        let mut given = Vec::with_capacity(claim.given.len());
+        for cursor in claim.given {
+            given.push(seal(self.tables.package_event(&self.txn, cursor)?, cursor)?);
+        }
+        for content_hash in &claim.used {
+            self.tables.claimed.put(&mut self.txn, &pair(&claimed(owner, content_hash)), &[])?;
+        }
+        for (cursor, id) in &claim.gone {
+            self.bury(&tombstone_key(id, owner), true)?;
+            self.remove(*cursor, id)?;
+        }
+        Ok(given)
     }
 }

@@ -1,4 +1,4 @@
-//! Which parts of the index a query goes through.
+//! The parts of the index that a query goes through.
 
 use std::ops::Bound;
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::index::{self, prefix};
 
-/// The ranges in which every event lies that fits the query, each a prefix of index keys.
+/// Ranges in which all events that fit the query lie, each a prefix of index keys.
 pub(super) fn plan(tables: &Tables, txn: &RoTxn<'_>, query: &Query) -> Result<Vec<Key>, Fail> {
     index::plan(query, |author, ranges_max, ranges| author_kinds(tables, txn, author, ranges_max, ranges))
 }
 
-/// A range for each kind that the author has written, found by leaping from one to the next; `false` when there would be
+/// A range for each kind that the author has written, found by a seek from one to the next; `false` when there would be
 /// more than `ranges_max` in all.
 fn author_kinds(
     tables: &Tables,

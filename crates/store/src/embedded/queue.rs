@@ -1,4 +1,4 @@
-//! What waits for the writer: bounded in events, so that callers wait and memory does not grow.
+//! Calls that wait for the writer: bounded in events, so that callers wait and memory does not grow.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ const TXN_EVENTS_MAX: usize = 4_096;
 /// The transaction is closed by the call that reaches this many bytes of events.
 const TXN_BYTES_MAX: usize = 16 << 20;
 
-/// Where an answer goes.
+/// The sender of an answer to its caller.
 pub(super) type Answer<T> = oneshot::Sender<T>;
 
 /// One call.
@@ -71,7 +71,7 @@ impl Waiting {
     }
 }
 
-/// What the writer woke up for.
+/// The reason for which the writer woke up.
 pub(super) enum Taken {
     /// These calls, or none when the time was up.
     Calls(Vec<Waiting>),
@@ -147,13 +147,13 @@ impl Queue {
         Taken::Calls(taken)
     }
 
-    /// Lets nothing more in; what waits is still done.
+    /// Lets nothing more in; waiting calls are still done.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Lets nothing more in and forgets what waits, so that nobody waits for a writer that is gone.
+    /// Lets nothing more in and forgets waiting calls, so that nobody waits for a writer that is gone.
     pub(super) fn abandon(&self) {
         let forgotten = {
             let mut state = self.state.lock();

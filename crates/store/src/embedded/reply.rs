@@ -1,11 +1,11 @@
-//! From what became of the works of a transaction to the answers of the calls that brought them.
+//! Outcomes of the works of a transaction, as the answers to the calls that brought them.
 
 use nostr_extensions::Sealed;
 
 use super::{queue::Answer, sweep::Swept};
 use crate::{Saved, StoreError, moving::Imported};
 
-/// What became of one work of a transaction.
+/// The outcome of one work of a transaction.
 pub(super) enum Outcome {
     Saved(Saved),
     Claimed(Vec<Sealed>),
@@ -13,10 +13,10 @@ pub(super) enum Outcome {
     Imported(Vec<Imported>),
 }
 
-/// Of all works, in their order.
+/// The outcomes of all works, in their order.
 pub(super) type Outcomes = Vec<Result<Outcome, StoreError>>;
 
-/// Where the outcomes of a call go.
+/// The answer that a call waits for.
 pub(super) enum Reply {
     Save(usize, Answer<Vec<Result<Saved, StoreError>>>),
     Claim(Answer<Result<Vec<Sealed>, StoreError>>),
@@ -25,7 +25,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// Answers out of the outcomes, which are in the order of the calls. A caller that is gone needs no answer.
+    /// Answers from the outcomes, which are in the order of the calls. A caller that is gone needs no answer.
     pub(super) fn send(self, outcomes: &mut impl Iterator<Item = Result<Outcome, StoreError>>) {
         let lost = || StoreError::Unavailable("the writer lost an answer".to_owned());
         match self {

@@ -1,6 +1,6 @@
 //! Answering queries: the ranges of a plan are read backwards and merged, newest first, until the page is full.
 //!
-//! Source: NIP-01 for the order. Events are matched where they lie in the map, and only what fits is copied.
+//! Source: NIP-01 for the order. Events are matched in place, in the map, and only those that fit are copied.
 
 use std::{cmp::Ordering, collections::BinaryHeap, collections::binary_heap::PeekMut, ops::Bound};
 
@@ -12,22 +12,23 @@ use super::{
     fail::Fail,
     hot::Hot,
     keys::{Key, LOG_ONLY, ORDER_BYTES, SUFFIX_BYTES, Stored, TIME_MAX, number_from, order, time_bytes},
-    log::{Vanishing, seal, seal_and_keep},
+    log::{seal, seal_and_keep},
     plan::plan,
     tables::Tables,
+    vanished::Vanishing,
 };
 use crate::{Cursor, Page, PageBounds};
 
-/// So many tags of an event count as one more entry looked at.
+/// Tags of an event that count as one more entry looked at.
 const TAGS_PER_ENTRY: usize = 32;
 
-/// What a page is made under.
+/// The question that a page answers.
 pub(super) struct Scan<'a> {
     pub(super) tables: &'a Tables,
     pub(super) vanishing: &'a Vanishing,
     pub(super) hot: &'a Hot,
     pub(super) query: &'a Query,
-    /// For each id of the filter what [`super::ids::Recent`] said before the snapshot was taken.
+    /// The cursors that [`super::ids::Recent`] gave for each id of the filter before the snapshot was taken.
     pub(super) recent: &'a [Vec<Cursor>],
     pub(super) from: Option<Position>,
     pub(super) up_to: Cursor,
@@ -35,7 +36,7 @@ pub(super) struct Scan<'a> {
     pub(super) now: UnixSecs,
 }
 
-/// A range of the index on its way, at one entry.
+/// A range of the index that is being read, at one entry.
 struct Range<'t> {
     entries: RoRevRange<'t, Bytes, Bytes>,
     prefix_len: usize,
@@ -92,7 +93,7 @@ impl PartialEq for Range<'_> {
 
 impl Eq for Range<'_> {}
 
-/// A page on its way.
+/// A page that is being filled.
 #[derive(Default)]
 struct Filling {
     page: Page,
@@ -176,7 +177,7 @@ impl Scan<'_> {
             let mut ordered = events.drain(..).peekable();
             while let Some((position, cursor, value)) = ordered.next() {
                 if !self.is_behind_from(position) {
-                    // Seen on the page before: looking at it again must not keep this one from going on.
+                    // It stood on the page before. To look at it again must not keep this page from going on.
                     filling.entries = filling.entries.saturating_sub(1);
                     continue;
                 }

@@ -1,27 +1,26 @@
-//! Taking out what has expired and what vanished keys left, some at a time.
+//! Removing expired events and the events of vanished keys, some at a time.
 //!
-//! What a vanished key left is found by going through the log up to the request: a wrap or a group message that it wrote
-//! is indexed under those it was for and not under its author.
+//! The events of a vanished key are found by a search of the log up to the request: a wrap or a group message that the
+//! key wrote is indexed under its audience and not under its author.
 
 use std::{ops::Bound, sync::Arc};
 
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
-    delete::Vanished,
     fail::Fail,
     keys::{Stored, TIME_MAX, cursor_bytes, cursors_from, number_from, time_bytes},
-    log::vanished_at,
+    vanished::Vanished,
     write::Tx,
 };
 use crate::Cursor;
 
-/// Most events of the log that one transaction searches for those of vanished keys.
+/// Most events of the log among which one transaction searches for events of vanished keys.
 const SEARCHED_MAX: usize = 20_000;
 /// Most lists of `expiry` that one transaction goes through.
 const LISTS_MAX: usize = 20_000;
 
-/// What a sweep did.
+/// The outcome of a sweep.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Swept {
     pub(super) removed: usize,
@@ -79,8 +78,8 @@ impl Tx<'_> {
                 pending.push((*key, Vanished::read(value)?));
             }
         }
-        // Those that are furthest are finished first: a key that vanishes while a search is under way waits for the next
-        // one, and cannot have it start anew.
+        // Keys that are searched for furthest are finished first. A key that vanishes during a search waits for the
+        // next search, so that it cannot start this one anew.
         let from = pending.iter().map(|(_, vanished)| vanished.searched).max().unwrap_or(0);
         let furthest = pending.iter().filter(|(_, vanished)| vanished.searched == from);
         let until = furthest.map(|(_, vanished)| vanished.until).max().unwrap_or(0);
@@ -116,8 +115,7 @@ impl Tx<'_> {
             if count >= SEARCHED_MAX || found.len() >= events_max {
                 return Ok((found, cursor));
             }
-            let vanished = |key: &PublicKey| self.vanishing.0.get(key).copied();
-            if vanished_at(Stored::read(value)?.event, vanished).is_some() {
+            if self.vanishing.hides(Stored::read(value)?.event) {
                 found.push(cursor);
             }
         }

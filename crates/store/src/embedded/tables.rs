@@ -47,7 +47,7 @@ tables! {
     ids = "ids";
     /// See [`super::keys::index_keys`].
     index = "index";
-    /// expires_at (5), first cursor (6) -> cursors (6 each) of what one transaction stored with that expiry.
+    /// expires_at (5), first cursor (6) -> cursors (6 each) of the events that one transaction stored with that expiry.
     expiry = "expiry";
     /// target id (first 16), deleter (first 16) -> whether the target was public (1).
     tombstones = "tombstones";
@@ -78,14 +78,14 @@ tables! {
 /// A step from one version of the layout to the next.
 type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
 
-/// The ladder: the step at `n` leads from version `n + 1` to `n + 2`.
+/// The steps: the one at `n` leads from version `n + 1` to `n + 2`.
 const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [];
 
 impl Tables {
     /// How many tables there are.
     pub(super) const COUNT: u32 = NAMES.len() as u32;
 
-    /// Opens all tables, creating what is missing, and brings an older layout up to this build's in one transaction.
+    /// Opens all tables, creates missing ones, and brings an older layout up to this build's in one transaction.
     ///
     /// # Errors
     /// [`OpenError`] for a newer layout, and for an environment that is no store.

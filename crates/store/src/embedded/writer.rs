@@ -1,7 +1,8 @@
-//! The one thread that writes: it takes all that waits into one transaction, so that one fsync serves all who wait.
+//! The one thread that writes: it takes all waiting calls into one transaction, so that one fsync serves all of them.
 //!
 //! A transaction that fails is given up and divided, down to the one event that does not go in, which alone gets the
-//! error. Everything it keeps in memory is learnt from committed transactions alone.
+//! error. The thread then forgets the groups that it remembers; all else in its memory comes from committed
+//! transactions.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,25 +17,27 @@ use nostr_protocol::{Kind, PublicKey, UnixSecs};
 use super::{
     Durability, Shared,
     fail::Fail,
+    groups::KnownGroups,
     ids::{IdChanges, Written},
     queue::{Call, Queue, Taken, Waiting},
     reply::{Outcome, Outcomes, Reply},
     tables::{NEXT_CURSOR, Tables},
-    write::{Standings, Tx},
+    write::Tx,
 };
-use crate::{Cursor, moving::Record};
+use crate::{Cursor, decide::event::Decider, moving::Record};
 
 /// Least time between two writes of the epochs that messages raised.
 const EPOCHS_PERIOD: Duration = Duration::from_secs(1);
 /// Cursors that are set aside in one write, so that an ephemeral event needs none.
 const CURSORS_AHEAD: Cursor = 65_536;
-/// Most bytes of the map that are kept for taking out and for copies of pages on the way; of a small map, an eighth.
+/// Most bytes of the map that are kept for removals, and for the copies of pages that they make; of a small map, an
+/// eighth.
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 
-/// More than one transaction adds to the map.
+/// More bytes than one transaction adds to the map.
 const TXN_GROWTH_BYTES_MAX: u64 = 128 << 20;
 
-/// Something to be done in a transaction.
+/// A piece of work for a transaction.
 enum Work {
     Save(Admitted),
     Claim {
@@ -46,18 +49,18 @@ enum Work {
         now: UnixSecs,
         events_max: usize,
     },
-    /// All together or not at all.
+    /// All records are written, or none.
     Import {
         records: Vec<Record<Restored>>,
         now: UnixSecs,
     },
 }
 
-/// What still fits.
+/// The work for which the map has room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Room {
     Nothing,
-    /// What takes out more than it brings.
+    /// Events that remove more than they add.
     Removals,
     Everything,
 }
@@ -68,18 +71,18 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) queue: Arc<Queue>,
     durability: Durability,
-    standings: Standings,
-    /// Up to where ids are written, and which come next.
+    known_groups: KnownGroups,
+    /// The cursors up to which ids are written, and the shard of ids that comes next.
     ids: (Written, usize),
     next: Cursor,
-    /// The next process starts here, or above.
+    /// The next process starts at this cursor, or above.
     set_aside: Cursor,
     epochs_written: Instant,
     synced: Instant,
     unsynced: bool,
 }
 
-/// Closes the queue when the writer ends, by whatever way.
+/// Closes the queue when the writer ends, also by a panic.
 struct Ending(Arc<Queue>);
 
 impl Drop for Ending {
@@ -105,7 +108,7 @@ impl Writer {
             shared,
             queue,
             durability,
-            standings: HashMap::new(),
+            known_groups: KnownGroups::default(),
             ids: (written, 0),
             next,
             set_aside: next,
@@ -135,7 +138,7 @@ impl Writer {
         }
     }
 
-    /// How long nothing need be done.
+    /// The longest time for which the writer may wait for calls.
     fn patience(&self) -> Option<Duration> {
         let epochs = (!self.shared.epochs.lock().unwritten().is_empty())
             .then(|| EPOCHS_PERIOD.saturating_sub(self.epochs_written.elapsed()));
@@ -195,7 +198,7 @@ impl Writer {
         }
     }
 
-    /// Does the works in one transaction, or where that fails in several.
+    /// Does the works in one transaction, or in several where one fails.
     fn write(&mut self, works: &[Work], outcomes: &mut Outcomes) {
         match self.attempt(works, false) {
             Ok(done) => outcomes.extend(done),
@@ -215,9 +218,9 @@ impl Writer {
     fn attempt(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
         let done = self.transact(works, closing);
         if done.is_err() {
-            // It may remember what the transaction that was given up had written.
-            self.standings.clear();
-            // What could not be written now is tried again in a while, not at once.
+            // Only the abandoned transaction may have known some of them.
+            self.known_groups.forget_all();
+            // Epochs that could not be written are tried again in a while, not at once.
             self.epochs_written = Instant::now();
         }
         done
@@ -229,7 +232,7 @@ impl Writer {
             txn: self.env.write_txn()?,
             tables: &self.tables,
             shared: &self.shared,
-            standings: &mut self.standings,
+            known_groups: &mut self.known_groups,
             next: self.next,
             vanishing: Arc::clone(&before),
             ids: IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1),
@@ -258,19 +261,14 @@ impl Writer {
                     brings |= needed(admitted) == Room::Everything;
                     Ok(Outcome::Saved(tx.save(admitted)?))
                 }
-                Work::Claim { owner, packages_max, now } => Ok(Outcome::Claimed(tx.tables.claim(
-                    &mut tx.txn,
-                    &mut tx.ids,
-                    owner,
-                    *packages_max,
-                    &tx.vanishing,
-                    *now,
-                )?)),
+                Work::Claim { owner, packages_max, now } => {
+                    Ok(Outcome::Claimed(tx.claim_key_packages(owner, *packages_max, *now)?))
+                }
                 Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
                 Work::Import { .. } if free < Room::Everything => Err(Fail::Full.to_store_error()),
                 Work::Import { records, now } => {
                     brings = true;
-                    let imported = records.iter().map(|record| tx.import(record, *now));
+                    let imported = records.iter().map(|record| Decider(&mut tx).record(record, *now));
                     Ok(Outcome::Imported(imported.collect::<Result<_, _>>()?))
                 }
             });
@@ -309,7 +307,7 @@ impl Writer {
     }
 }
 
-/// What must be free for an event.
+/// The room that an event needs.
 fn needed(admitted: &Admitted) -> Room {
     match admitted.event().kind() {
         Kind::DELETION | Kind::VANISH => Room::Removals,
@@ -324,8 +322,8 @@ enum Spare {
     After,
 }
 
-/// What still fits, by the pages that the tables use. Most of the time the map has not been written to its end, and
-/// that is all there is to look at.
+/// The room in the map, by the pages that the tables use. Most of the time the map has not been written to its end, and
+/// nothing else is looked at.
 fn room(env: &Env<WithTls>, tables: &Tables, txn: &RoTxn<'_>, spare: Spare) -> Result<Room, Fail> {
     let info = env.info();
     let map = info.map_size as u64;

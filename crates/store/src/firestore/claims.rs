@@ -15,7 +15,7 @@ use super::{
 };
 use crate::decide::{
     claim::{Owned, claim},
-    facts::{buried, claimed as used_up},
+    facts::{claimed as used_up, tombstone_key},
 };
 
 impl Inner {
@@ -68,7 +68,7 @@ impl Inner {
                 for id in &gone {
                     writes.push(value::delete(self.names.event(id)));
                     writes.push(value::set(
-                        self.names.tombstone(&buried(id, owner)),
+                        self.names.tombstone(&tombstone_key(id, owner)),
                         Fields::default().flag("public", true),
                     ));
                 }

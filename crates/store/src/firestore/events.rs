@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
-use nostr_extensions::{EventMeta, Sealed, Stamp, admit::NEVER};
+use nostr_extensions::{EventMeta, Sealed, Stamp, admit::NEVER, mls_gateway::deletion::owners};
 use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    decide::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, facts::owners, number_of},
+    decide::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, number_of},
     moving::Archived,
 };
 
@@ -93,7 +93,7 @@ pub(super) fn owner_number(key: &PublicKey) -> i64 {
 pub(super) fn put(names: &Names, put: &Put, place: u64) -> Write {
     let event = &put.event;
     let mut numbers = put.prefixes.clone();
-    numbers.extend(owners(event).iter().map(owner_number));
+    numbers.extend(owners(event.view()).map(|key| owner_number(&key)));
     numbers.sort_unstable();
     numbers.dedup();
     let (head, json) = event.record().split_at(event.record().len() - event.json().len());

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    decide::facts::{Address, Claimed, Facts, Holder, Place, Referenced, Target, Wanted},
+    decide::facts::{Address, AddressHolder, Claimed, Facts, Origin, Referenced, Target, Wanted},
 };
 
 /// The document of an address.
@@ -89,8 +89,8 @@ impl Places {
         *self.0.entry(id).or_insert(next)
     }
 
-    fn of(&mut self, id: EventId) -> Place {
-        Place::Stored(self.cursor_of(id))
+    fn of(&mut self, id: EventId) -> Origin {
+        Origin::Stored(self.cursor_of(id))
     }
 }
 
@@ -286,7 +286,7 @@ impl Inner {
                 (id, created_at, expires_at)
             });
             if let Some((id, created_at, expires_at)) = holder {
-                facts.holders.insert(*address, Holder { at: places.of(id), id, created_at, expires_at });
+                facts.holders.insert(*address, AddressHolder { at: places.of(id), id, created_at, expires_at });
             }
             known.addresses.insert(*address, AddressDoc { state: State::of(document), holder, deleted_until });
         }

@@ -7,7 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use super::value::hex;
-use crate::decide::facts::{Address, Buried, Claimed};
+use crate::decide::facts::{Address, Claimed, TombstoneKey};
 
 /// Fields that queries name, and those that are too large for an index.
 pub(super) mod field {
@@ -165,7 +165,7 @@ impl Names {
         self.document(Collection::Claimed, format_args!("{}_{}", hex(owner), hex(content)))
     }
 
-    pub(super) fn tombstone(&self, (target, by): &Buried) -> String {
+    pub(super) fn tombstone(&self, (target, by): &TombstoneKey) -> String {
         self.document(Collection::Tombstones, format_args!("{}_{}", hex(target), hex(by)))
     }
 

@@ -1,5 +1,5 @@
-//! The store in memory: each rule in its plainest form, to hold the other stores against. For tests, and for a relay that
-//! may forget.
+//! The store in memory: each rule in its plainest form, to hold the other stores against. For tests, and for a relay
+//! that may forget.
 
 mod moving;
 mod state;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::state::{Item, State};
 use crate::{
     Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
-    decide::facts::{buried, claimed},
+    decide::keys::{claimed, tombstone_key},
     random_route_hasher,
 };
 
@@ -97,7 +97,7 @@ impl State {
             let twins = self.log.iter().filter(|(_, item)| twin(item));
             let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
             for (cursor, id) in twins {
-                self.tombstones.insert(buried(&id, owner), true);
+                self.tombstones.insert(tombstone_key(&id, owner), true);
                 self.remove(cursor);
             }
         }

@@ -1,4 +1,4 @@
-//! Everything out, and everything in.
+//! Export and import.
 
 use std::sync::Arc;
 
@@ -11,16 +11,12 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     Memory,
-    state::{Item, State, With},
+    state::{Item, Placement, State, names_group},
 };
 use crate::{
     Cursor, StoreError,
-    decide::{
-        batch::names_group,
-        facts::{address_bytes, buried},
-        restore::{self, new_unless},
-    },
-    index::{address, front},
+    decide::keys::{address, tombstone_key},
+    index::front,
     moving::{
         Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
         foundings_missing, merge_group,
@@ -30,7 +26,7 @@ use crate::{
 type Keyed = (Vec<u8>, Record<Archived>);
 
 impl State {
-    /// All of a part, in an order that stays.
+    /// All records of a part, in an order that stays.
     fn part(&self, from: &ExportPosition, now: UnixSecs) -> Vec<Keyed> {
         let mut all: Vec<Keyed> = match from.part() {
             Part::Vanished => {
@@ -96,19 +92,19 @@ impl State {
                 if !known {
                     self.take_along(key, at);
                 }
-                new_unless(known)
+                Imported::new_if(!known)
             }
             Record::Tombstone { target, deleter, public } => {
                 let known = self.tombstones.contains_key(&(target, deleter));
                 self.tombstones.entry((target, deleter)).or_insert(public);
-                new_unless(known)
+                Imported::new_if(!known)
             }
             Record::AddressTombstone { address, until } => {
                 let known = self.address_tombstones.get(&address).is_some_and(|here| *here >= until);
                 if !known {
                     self.delete_address(address, until);
                 }
-                new_unless(known)
+                Imported::new_if(!known)
             }
             Record::Claimed { owner, content } => {
                 let known = !self.claimed.insert((owner, content));
@@ -120,16 +116,16 @@ impl State {
                 let gone: Vec<Cursor> =
                     self.log.iter().filter(|(_, item)| taken(item)).map(|(cursor, _)| *cursor).collect();
                 gone.into_iter().for_each(|cursor| self.remove(cursor));
-                new_unless(known)
+                Imported::new_if(!known)
             }
             Record::Founded { key, at } => {
                 let recent = |(founder, at): &&(PublicKey, UnixSecs)| *founder == key && at + DAY_SECS > now;
                 let missing = foundings_missing(self.founded.iter().filter(recent).count(), &at, now);
                 let known = missing.is_empty();
                 self.founded.extend(missing.into_iter().map(|at| (key, at)));
-                new_unless(known)
+                Imported::new_if(!known)
             }
-            Record::Unlisted(group) => new_unless(!self.unlisted.insert(group)),
+            Record::Unlisted(group) => Imported::new_if(self.unlisted.insert(group)),
             Record::Group { id, view } => {
                 let (imported, view) = merge_group(self.groups.get(&id).map(|here| &**here), &view);
                 if matches!(imported, Imported::New | Imported::Replaced) {
@@ -154,19 +150,21 @@ impl State {
         }
         let applied = match restored.effect() {
             Effect::Replace { identifier } => {
-                self.replace(event, identifier, now).map(|it| With { address: Some(it), ..With::default() })
+                self.replace(event, identifier, now).map(|it| Placement { address: Some(it), ..Placement::default() })
             }
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
             Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion)),
             Effect::Vanish => {
                 self.take_along(event.pubkey(), event.created_at());
-                Ok(With::default())
+                Ok(Placement::default())
             }
-            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => Ok(With::default()),
+            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => {
+                Ok(Placement::default())
+            }
         };
-        let with = match applied {
-            Ok(with) => with,
-            Err(saved) => return restore::refused(&saved),
+        let placement = match applied {
+            Ok(placement) => placement,
+            Err(saved) => return Imported::from(&saved),
         };
         let stamp = Stamp {
             cursor: 0,
@@ -174,28 +172,29 @@ impl State {
             expires_at: kept.expires_at,
             author_only: kept.author_only,
         };
-        let touches_groups = with.touches_groups || kept.touches_groups;
-        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, With { touches_groups, ..with });
+        let touches_groups = placement.touches_groups || kept.touches_groups;
+        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, Placement { touches_groups, ..placement });
         Imported::New
     }
 
-    /// What a deletion took back elsewhere goes here too; what is not here has its tombstone as a record of its own.
-    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> With {
+    /// Takes back the targets of a deletion that was published elsewhere. The tombstone of a target that is not here is
+    /// a record of its own.
+    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> Placement {
         let by = deletion.by;
-        let mut with = With::default();
+        let mut placement = Placement::default();
         for id in &deletion.ids {
             let stored = self.ids.get(id).and_then(|cursor| Some((*cursor, self.log.get(cursor)?)));
             if let Some((cursor, item)) = stored.filter(|(_, item)| may_delete(item.event.view(), &by)) {
-                with.touches_groups |= names_group(&item.event);
+                placement.touches_groups |= names_group(item.event.view());
                 let public = *item.seal().audience() == Audience::Everyone;
-                self.tombstones.insert(buried(id, &by), public);
+                self.tombstones.insert(tombstone_key(id, &by), public);
                 self.remove(cursor);
             }
         }
         for (kind, identifier) in &deletion.addresses {
-            self.delete_address(address_bytes(&address(&by, *kind, identifier)), at);
+            self.delete_address(address(&by, *kind, identifier), at);
         }
-        with
+        placement
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is in the store, and what storing an event does to it.
+//! The content of the store, and the effects of storing an event.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 use nostr_extensions::{
     Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
     mls_gateway::{
-        deletion::{Deletion, may_delete, vanishes},
+        deletion::{Deletion, deleters, is_undeletable, may_delete, vanishes},
         group::{
             Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups,
             next_epoch,
@@ -17,12 +17,11 @@ use nostr_extensions::{
     },
     query::Position,
 };
-use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
 
 use crate::{
     Cursor, Saved,
-    decide::facts::{Address, Buried, Claimed, address_bytes, buried, claimed, deleters},
-    index::address,
+    decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
 };
 
 const DAY_SECS: u64 = 86_400;
@@ -36,7 +35,7 @@ pub(super) struct State {
     pub(super) unlisted: HashSet<NostrGroupId>,
     pub(super) founded: Vec<(PublicKey, UnixSecs)>,
     /// Whether the target was public.
-    pub(super) tombstones: HashMap<Buried, bool>,
+    pub(super) tombstones: HashMap<TombstoneKey, bool>,
     pub(super) address_tombstones: HashMap<Address, UnixSecs>,
     pub(super) claimed: HashSet<Claimed>,
     pub(super) vanished: HashMap<PublicKey, UnixSecs>,
@@ -66,9 +65,9 @@ impl Item {
     }
 }
 
-/// What an event is stored with, beside what it says.
+/// How an event is stored.
 #[derive(Default)]
-pub(super) struct With {
+pub(super) struct Placement {
     pub(super) author_only: bool,
     pub(super) touches_groups: bool,
     pub(super) address: Option<Address>,
@@ -83,7 +82,7 @@ impl State {
             self.head += 1;
             return Saved::New(Sealed::new(event.clone(), self.stamp(admitted, false)));
         }
-        // Whether a message is stored is told to those alone who may send it now.
+        // Only a sender that may send the message now is told whether it is stored.
         if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
             && !self.may_send(group, keys, *unlisted)
         {
@@ -96,10 +95,10 @@ impl State {
             return Saved::Deleted;
         }
         let applied = match admitted.effect() {
-            Effect::None => Ok(With::default()),
-            Effect::Replace { identifier } => {
-                self.replace(event, identifier, now).map(|address| With { address: Some(address), ..With::default() })
-            }
+            Effect::None => Ok(Placement::default()),
+            Effect::Replace { identifier } => self
+                .replace(event, identifier, now)
+                .map(|address| Placement { address: Some(address), ..Placement::default() }),
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
             Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)),
             Effect::Roster(change) => match apply_roster(&self.status(&change.group), change, now) {
@@ -113,9 +112,9 @@ impl State {
                 let member_of = |view: &&ManagedGroup| view.members.contains_key(&change.recipient);
                 let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
                 match apply_wrap(&self.status(&change.group), change, founded, now) {
-                    Ok(Some(_)) if is_full => Ok(With::default()),
+                    Ok(Some(_)) if is_full => Ok(Placement::default()),
                     Ok(Some(changed)) => Ok(self.change(&change.group, changed, now)),
-                    Ok(None) => Ok(With::default()),
+                    Ok(None) => Ok(Placement::default()),
                     Err(refusal) => Err(Saved::Refused(refusal)),
                 }
             }
@@ -123,9 +122,9 @@ impl State {
             Effect::Vanish => Ok(self.vanish(event, now)),
         };
         match applied {
-            Ok(with) => {
-                let stamp = self.stamp(admitted, with.author_only);
-                Saved::New(self.put(event.clone(), stamp, admitted.persistence() == Persistence::Stored, with))
+            Ok(placement) => {
+                let stamp = self.stamp(admitted, placement.author_only);
+                Saved::New(self.put(event.clone(), stamp, admitted.persistence() == Persistence::Stored, placement))
             }
             Err(saved) => saved,
         }
@@ -136,15 +135,15 @@ impl State {
     }
 
     /// Puts an event behind all others.
-    pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, with: With) -> Sealed {
+    pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, placement: Placement) -> Sealed {
         self.head += 1;
         let item = Item {
             event,
             stamp: Stamp { cursor: self.head, ..stamp },
             found_by_queries,
-            touches_groups: with.touches_groups,
-            address: with.address,
-            package: with.package,
+            touches_groups: placement.touches_groups,
+            address: placement.address,
+            package: placement.package,
         };
         let sealed = item.seal();
         self.ids.insert(item.event.id(), self.head);
@@ -159,13 +158,13 @@ impl State {
     }
 
     pub(super) fn is_gone(&self, event: &Event) -> bool {
-        let vanished = self.vanished.iter().any(|(key, at)| takes_along(event, key, *at));
-        let buried = deleters(event).iter().any(|key| self.tombstones.contains_key(&buried(&event.id(), key)));
-        vanished || buried
+        let id = event.id();
+        self.vanished.iter().any(|(key, at)| vanishes(event.view(), key, *at))
+            || deleters(event.view()).any(|key| self.tombstones.contains_key(&tombstone_key(&id, &key)))
     }
 
     pub(super) fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Result<Address, Saved> {
-        let address = address_of(event, identifier);
+        let address = address(&event.pubkey(), event.kind(), identifier);
         let old = self.place(event, &address, now)?;
         if let Some(old) = old {
             self.remove(old);
@@ -180,7 +179,7 @@ impl State {
         let Some((cursor, old)) = self.log.iter().find(|(_, item)| item.address.as_ref() == Some(address)) else {
             return Ok(None);
         };
-        // Of one address the earlier one in NIP-01's order stays: the newer, then the one with the lower id.
+        // The event that comes first in NIP-01's order keeps the address: the newer, then the one with the lower id.
         let position = Position { created_at: event.created_at(), id: event.id() };
         let stays = old.stamp.expires_at > now && old.position() < position;
         if stays { Err(Saved::Superseded) } else { Ok(Some(*cursor)) }
@@ -192,11 +191,11 @@ impl State {
         entry: &DirectoryEntry,
         identifier: Option<&str>,
         now: UnixSecs,
-    ) -> Result<With, Saved> {
+    ) -> Result<Placement, Saved> {
         if self.claimed.contains(&claimed(&entry.owner, &entry.content_hash)) {
             return Err(Saved::Deleted);
         }
-        let address = identifier.map(|it| address_of(event, it));
+        let address = identifier.map(|it| address(&event.pubkey(), event.kind(), it));
         let old = match &address {
             Some(address) => self.place(event, address, now)?,
             None => None,
@@ -216,7 +215,7 @@ impl State {
         if let Some(old) = old {
             self.remove(old);
         }
-        Ok(With { address, package: Some(entry.clone()), ..With::default() })
+        Ok(Placement { address, package: Some(entry.clone()), ..Placement::default() })
     }
 
     pub(super) fn status(&self, group: &NostrGroupId) -> GroupStatus {
@@ -227,10 +226,10 @@ impl State {
         }
     }
 
-    fn change(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> With {
+    fn change(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Placement {
         self.groups.insert(group.clone(), Arc::new(changed.view));
         self.founded.extend(changed.founder.map(|founder| (founder, now)));
-        With::default()
+        Placement::default()
     }
 
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
@@ -238,7 +237,7 @@ impl State {
         if state.is_managed() { state.has_member(keys) } else { unlisted }
     }
 
-    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> With {
+    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Placement {
         match self.groups.get_mut(group) {
             Some(view) => {
                 let record = &mut Arc::make_mut(view).record;
@@ -246,43 +245,41 @@ impl State {
             }
             None => drop(self.unlisted.insert(group.clone())),
         }
-        With::default()
+        Placement::default()
     }
 
-    fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<With, Saved> {
+    fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<Placement, Saved> {
         let by = deletion.by;
         let stored = |state: &Self, id: &EventId| state.ids.get(id).copied();
-        let undeletable =
-            deletion.ids.iter().filter_map(|id| self.log.get(&stored(self, id)?)).any(|item| {
-                matches!(item.event.kind(), Kind::GROUP_MESSAGE | Kind::ROSTER) && item.event.pubkey() == by
-            });
+        let undeletable = deletion
+            .ids
+            .iter()
+            .filter_map(|id| self.log.get(&stored(self, id)?))
+            .any(|item| is_undeletable(item.event.kind()) && item.event.pubkey() == by);
         if undeletable {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
         let foreign = event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
-        let mut with = With { author_only: foreign, ..With::default() };
+        let mut placement = Placement { author_only: foreign, ..Placement::default() };
         for id in &deletion.ids {
             let public = match stored(self, id).and_then(|cursor| Some((cursor, self.log.get(&cursor)?))) {
                 Some((cursor, item)) => {
                     let public = item.is_public();
-                    let kept = matches!(item.event.kind(), Kind::DELETION | Kind::VANISH);
-                    if !kept && may_delete(item.event.view(), &by) {
-                        with.touches_groups |=
-                            item.event.kind() == Kind::GIFT_WRAP && item.event.tags().value(name::GROUP).is_some();
-                        self.tombstones.insert(buried(id, &by), public);
+                    if may_delete(item.event.view(), &by) {
+                        placement.touches_groups |= names_group(item.event.view());
+                        self.tombstones.insert(tombstone_key(id, &by), public);
                         self.remove(cursor);
                     }
                     public
                 }
-                None => *self.tombstones.entry(buried(id, &by)).or_insert(false),
+                None => *self.tombstones.entry(tombstone_key(id, &by)).or_insert(false),
             };
-            with.author_only |= !public;
+            placement.author_only |= !public;
         }
         for (kind, identifier) in &deletion.addresses {
-            let address = address_bytes(&address(&by, *kind, identifier));
-            with.author_only |= !self.delete_address(address, event.created_at());
+            placement.author_only |= !self.delete_address(address(&by, *kind, identifier), event.created_at());
         }
-        Ok(with)
+        Ok(placement)
     }
 
     /// Whether anything was known of the address.
@@ -300,27 +297,27 @@ impl State {
         known
     }
 
-    fn vanish(&mut self, event: &Event, now: UnixSecs) -> With {
+    fn vanish(&mut self, event: &Event, now: UnixSecs) -> Placement {
         let (key, at) = (event.pubkey(), event.created_at());
         self.take_along(key, at);
         if !leaves_groups(at, now) {
-            return With::default();
+            return Placement::default();
         }
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();
         for (group, changed) in changes {
             self.change(&group, changed, now);
         }
-        With::default()
+        Placement::default()
     }
 }
 
 impl State {
-    /// Marks the key as vanished, and removes what goes with it.
+    /// Marks the key as vanished, and removes the events that go with it.
     pub(super) fn take_along(&mut self, key: PublicKey, at: UnixSecs) {
         let until = self.vanished.entry(key).or_default();
         *until = (*until).max(at);
-        let gone = self.log.iter().filter(|(_, item)| takes_along(&item.event, &key, at));
+        let gone = self.log.iter().filter(|(_, item)| vanishes(item.event.view(), &key, at));
         let gone: Vec<Cursor> = gone.map(|(cursor, _)| *cursor).collect();
         for cursor in gone {
             self.remove(cursor);
@@ -328,11 +325,7 @@ impl State {
     }
 }
 
-/// A request to vanish stays itself.
-fn takes_along(event: &Event, key: &PublicKey, at: UnixSecs) -> bool {
-    event.kind() != Kind::VANISH && vanishes(event.view(), key, at)
-}
-
-pub(super) fn address_of(event: &Event, identifier: &str) -> Address {
-    address_bytes(&address(&event.pubkey(), event.kind(), identifier))
+/// Whether the event changed a group.
+pub(super) fn names_group(event: EventRef<'_>) -> bool {
+    event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }

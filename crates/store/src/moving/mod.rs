@@ -25,7 +25,7 @@ pub use self::{
     position::{ExportPosition, Part},
 };
 pub use crate::index::Front;
-use crate::{Store, StoreError};
+use crate::{Saved, Store, StoreError};
 
 /// One thing that a store holds, or that was removed and must not come back. `E` is an event: [`Archived`] when it
 /// comes out of a store, [`Restored`] when it goes into one.
@@ -156,6 +156,26 @@ pub enum Imported {
     Expired,
     /// The owner's reference of this KeyPackage names other bytes in this store.
     Conflicting,
+}
+
+impl Imported {
+    /// The outcome for a record that is new here as a whole, or changes nothing.
+    pub(crate) const fn new_if(is_new: bool) -> Self {
+        if is_new { Self::New } else { Self::Unchanged }
+    }
+}
+
+impl From<&Saved> for Imported {
+    /// The outcome for an event, from the answer that its publisher would get.
+    fn from(saved: &Saved) -> Self {
+        match saved {
+            Saved::New(_) => Self::New,
+            Saved::Duplicate => Self::Unchanged,
+            Saved::Superseded => Self::Superseded,
+            Saved::Deleted => Self::Deleted,
+            Saved::Refused(_) => Self::Conflicting,
+        }
+    }
 }
 
 /// A store that can be exported as a whole, and that takes an export in. If other processes write to the store during

@@ -15,7 +15,7 @@ use crate::{
     Cursor,
     decide::{
         AUTHOR_ONLY,
-        facts::{Facts, Holder, Place, Referenced, Target, Wanted},
+        facts::{AddressHolder, Facts, Origin, Referenced, Target, Wanted},
         hiding::Hidden,
     },
 };
@@ -139,7 +139,7 @@ pub(super) async fn load(
     for row in targets.of(&answers) {
         let event = event(row)?;
         let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
-        let at = Place::Stored(cursor(row, "cursor")?);
+        let at = Origin::Stored(cursor(row, "cursor")?);
         if hidden.hides(event.view()) {
             continue;
         }
@@ -152,8 +152,8 @@ pub(super) async fn load(
         facts.vanished.insert(key(row, "key")?, unsigned(row.try_get("until")?)?);
     }
     for row in holders.of(&answers) {
-        let holder = Holder {
-            at: Place::Stored(cursor(row, "cursor")?),
+        let holder = AddressHolder {
+            at: Origin::Stored(cursor(row, "cursor")?),
             id: event_id(row, "id")?,
             created_at: unsigned(row.try_get("created_at")?)?,
             expires_at: end_from(row.try_get("expires_at")?)?,
@@ -165,7 +165,7 @@ pub(super) async fn load(
     }
     for row in references.of(&answers) {
         let referenced = Referenced {
-            at: Place::Stored(cursor(row, "cursor")?),
+            at: Origin::Stored(cursor(row, "cursor")?),
             content_hash: fixed(row, "content_hash")?,
             expires_at: end_from(row.try_get("expires_at")?)?,
         };

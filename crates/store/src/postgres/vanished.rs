@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::{Client, Transaction};
-use nostr_extensions::mls_gateway::deletion::vanishes;
-use nostr_protocol::{Kind, PublicKey, UnixSecs};
+use nostr_extensions::mls_gateway::deletion::{KEPT_FROM_VANISHED, OWNED_BY_RECIPIENTS, vanishes};
+use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
@@ -22,7 +22,7 @@ const PENDING_KEYS_MAX: i64 = 1_000;
 const PENDING: &str = "select l.head, v.key, v.until from rnostr.log l left join lateral \
     (select key, until from rnostr.vanished where pending and key > $1 order by key limit $2) v on true order by v.key";
 const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
-    and kind <> 62 and kind <> 450 order by created_at limit $3";
+    and kind <> all($4::int[]) order by created_at limit $3";
 const BY_PREFIX: &str = concat!(
     "select e.cursor, i.age, i.id, ",
     without_content!(),
@@ -42,7 +42,12 @@ const DONE: &str = "update rnostr.vanished set pending = false where key = $1 an
 
 /// The numbers of the prefixes under which lies what a vanished key takes along that is not its own.
 pub(super) fn prefixes_for(key: &PublicKey) -> [i64; 3] {
-    [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP].map(|kind| number_of(&prefix::reader(key, kind)))
+    OWNED_BY_RECIPIENTS.map(|kind| number_of(&prefix::reader(key, kind)))
+}
+
+/// Kinds that stay when their author vanishes, for statements.
+pub(super) fn kept_kinds() -> Vec<i32> {
+    KEPT_FROM_VANISHED.map(|kind| i32::from(kind.0)).to_vec()
 }
 
 /// Reads which keys vanished and are not done with.
@@ -97,7 +102,8 @@ async fn left_by(
 ) -> Result<Vec<i64>, Fail> {
     let most = i64::try_from(events_max.max(1)).unwrap_or(i64::MAX);
     let statement = transaction.prepare_cached(BY_AUTHOR).await?;
-    let rows = transaction.query(&statement, &[&key.as_bytes().as_slice(), &number(until), &most]).await?;
+    let rows =
+        transaction.query(&statement, &[&key.as_bytes().as_slice(), &number(until), &most, &kept_kinds()]).await?;
     let mut left = rows.iter().map(|row| Ok(row.try_get("cursor")?)).collect::<Result<Vec<i64>, Fail>>()?;
     let statement = transaction.prepare_cached(BY_PREFIX).await?;
     for prefix in prefixes_for(key) {

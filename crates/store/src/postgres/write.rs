@@ -6,7 +6,7 @@ use super::{
     fail::Fail,
     pipeline::{Pipeline, Transaction, parameters},
     rows::{end, number},
-    vanished::prefixes_for,
+    vanished::{kept_kinds, prefixes_for},
 };
 use crate::{
     Cursor,
@@ -39,7 +39,7 @@ const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, unti
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
 /// What a key left is looked for by its own events and under the prefixes of what is for it.
 const VANISH: &str = "insert into rnostr.vanished (key, until, pending) select $1, $2, \
-        exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> 62 and kind <> 450) \
+        exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> all($4::int[])) \
         or exists (select from rnostr.event_index where prefix = any($3::bigint[]) and age >= -$2::bigint) \
     on conflict (key) do update set until = greatest(vanished.until, excluded.until), \
         pending = vanished.pending or excluded.pending";
@@ -87,7 +87,8 @@ pub(super) async fn write(
         pipeline.add(BURY_ADDRESS, parameters![address.to_vec(), number(*until)]);
     }
     for (key, at) in &changes.vanished {
-        pipeline.add(VANISH, parameters![key.as_bytes().to_vec(), number(*at), prefixes_for(key).to_vec()]);
+        let (prefixes, kept) = (prefixes_for(key).to_vec(), kept_kinds());
+        pipeline.add(VANISH, parameters![key.as_bytes().to_vec(), number(*at), prefixes, kept]);
     }
     for change in &changes.groups {
         put_group(&mut pipeline, change)?;

@@ -1,0 +1,294 @@
+//! Deciding on loaded facts: nothing here reads or writes a store.
+//!
+//! Each change is collected, and goes into the facts too, so that later events of the batch are decided by it.
+
+use std::{convert::Infallible, sync::Arc};
+
+use nostr_extensions::{
+    Admitted, EventMeta, GroupStatus, NostrGroupId, RouteHasher, Source,
+    gate::Touches,
+    mls_gateway::{group::Changed, key_package::DirectoryEntry},
+};
+use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
+
+use super::{
+    AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
+    changes::{Changes, GroupChange, Put, PutPackage},
+    facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
+    keys::{Address, Claimed, TombstoneKey, author_of, reference_of},
+    lookup::{Apply, Lookup, Placement, StoredEvent},
+    prefixes,
+};
+
+/// Facts, and the changes that were made to them.
+pub(super) struct Collecting<'a> {
+    facts: Facts,
+    pub(super) changes: Changes,
+    router: &'a RouteHasher,
+}
+
+impl<'a> Collecting<'a> {
+    pub(super) fn new(facts: Facts, router: &'a RouteHasher) -> Self {
+        let mut collecting = Self { facts, changes: Changes::default(), router };
+        collecting.free_addresses();
+        collecting
+    }
+
+    /// Removes the events that vanished keys left at addresses that are asked about: they are gone for every reader,
+    /// and would keep the addresses from others.
+    fn free_addresses(&mut self) {
+        let Facts { holders, vanished, .. } = &self.facts;
+        let left = holders.iter().filter(|(address, holder)| {
+            vanished.get(&author_of(address)).is_some_and(|until| holder.created_at <= *until)
+        });
+        let left: Vec<_> = left.map(|(_, holder)| (holder.at, holder.id)).collect();
+        for (at, id) in left {
+            self.take_out(at, &id);
+        }
+    }
+
+    /// Puts an event, and gives its number among those that are put.
+    fn add(&mut self, event: &Event, placement: Placement<'_>, is_ephemeral: bool) -> usize {
+        let EventMeta { received_at, expires_at, touches_groups, .. } = placement.meta;
+        let mut put = Put {
+            event: event.clone(),
+            received_at,
+            expires_at,
+            flags: flags_of(placement.meta) | if is_ephemeral { EPHEMERAL } else { 0 },
+            prefixes: Vec::new(),
+            routes: Vec::new(),
+            group: None,
+            touches: Touches::Nothing,
+            address: placement.address,
+            package: placement.package.map(put_package),
+            gone: false,
+        };
+        let sealed = put.seal(0);
+        put.routes = self.router.routes(&sealed);
+        put.group = sealed.group().cloned();
+        put.touches = if touches_groups { Touches::EveryGroup } else { sealed.touches() };
+        if put.flags & (LOG_ONLY | EPHEMERAL) == 0 {
+            put.prefixes = prefixes(event.view(), sealed.audience());
+        }
+        let n = self.changes.put.len();
+        if !is_ephemeral {
+            self.learn(&put, Origin::Batch(n));
+        }
+        self.changes.put.push(put);
+        n
+    }
+
+    /// Takes an event that is put into the facts.
+    fn learn(&mut self, put: &Put, at: Origin) {
+        let (event, expires_at) = (&put.event, put.expires_at);
+        let author_only = put.flags & AUTHOR_ONLY != 0;
+        self.facts.ids.insert(event.id());
+        self.facts.targets.insert(event.id(), Target { at, event: event.clone(), author_only });
+        if let Some(address) = put.address {
+            let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at };
+            self.facts.holders.insert(address, holder);
+        }
+        if let Some(PutPackage { reference: Some(reference), content_hash, .. }) = &put.package {
+            let referenced = Referenced { at, content_hash: *content_hash, expires_at };
+            self.facts.references.entry(*reference).or_default().push(referenced);
+        }
+    }
+
+    fn take_out(&mut self, at: Origin, id: &EventId) {
+        match at {
+            Origin::Stored(cursor) => self.changes.removed.push((cursor, *id)),
+            Origin::Batch(n) => self.changes.put[n].gone = true,
+        }
+        self.facts.ids.remove(id);
+        self.facts.targets.remove(id);
+        self.facts.holders.retain(|_, holder| holder.at != at);
+        for referenced in self.facts.references.values_mut() {
+            referenced.retain(|it| it.at != at);
+        }
+    }
+
+    fn group_facts(&mut self, group: &NostrGroupId) -> &mut GroupFacts {
+        self.facts.groups.entry(group.clone()).or_default()
+    }
+}
+
+fn flags_of(meta: EventMeta) -> i16 {
+    let flag = |is_set: bool, flag: i16| if is_set { flag } else { 0 };
+    flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(meta.touches_groups, TOUCHES_GROUPS)
+}
+
+fn put_package(entry: &DirectoryEntry) -> PutPackage {
+    PutPackage {
+        owner: entry.owner,
+        reference: entry.reference.as_ref().map(|text| reference_of(entry.owner, text)),
+        content_hash: entry.content_hash,
+        last_resort: entry.last_resort,
+    }
+}
+
+impl Lookup for Collecting<'_> {
+    type Error = Infallible;
+    type At = Origin;
+
+    fn is_stored(&self, id: &EventId) -> Result<bool, Infallible> {
+        Ok(self.facts.ids.contains(id))
+    }
+
+    fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Origin>>, Infallible> {
+        let Some(target) = self.facts.targets.get(id) else { return Ok(None) };
+        Ok(Some(StoredEvent { at: target.at, event: target.event.view(), author_only: target.author_only }))
+    }
+
+    fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Infallible> {
+        Ok(self.facts.vanished.get(key).copied())
+    }
+
+    fn tombstone(&self, key: &TombstoneKey) -> Result<Option<bool>, Infallible> {
+        Ok(self.facts.tombstones.get(key).copied())
+    }
+
+    fn holder(&self, address: &Address) -> Result<Option<AddressHolder<Origin>>, Infallible> {
+        Ok(self.facts.holders.get(address).copied())
+    }
+
+    fn address_tombstone(&self, address: &Address) -> Result<Option<UnixSecs>, Infallible> {
+        Ok(self.facts.address_tombstones.get(address).copied())
+    }
+
+    fn is_claimed(&self, claimed: &Claimed) -> Result<bool, Infallible> {
+        Ok(self.facts.claimed.contains(claimed))
+    }
+
+    fn is_reference_taken(&self, entry: &DirectoryEntry, now: UnixSecs) -> Result<bool, Infallible> {
+        let reference = entry.reference.as_ref().map(|text| reference_of(entry.owner, text));
+        let mut referenced = reference.and_then(|it| self.facts.references.get(&it)).into_iter().flatten();
+        Ok(referenced.any(|other| other.expires_at > now && other.content_hash != entry.content_hash))
+    }
+
+    fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Infallible> {
+        Ok(self.facts.groups.get(group).is_some_and(|facts| facts.view.is_some()))
+    }
+
+    fn is_member(&self, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Infallible> {
+        let view = self.facts.groups.get(group).and_then(|facts| facts.view.as_ref());
+        Ok(view.is_some_and(|view| view.members.contains_key(key)))
+    }
+
+    fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Infallible> {
+        Ok(self.facts.groups.get(group).and_then(|facts| facts.view.as_ref()?.record.last_epoch))
+    }
+
+    fn source(&self, group: &NostrGroupId) -> Result<Option<Source>, Infallible> {
+        Ok(self.facts.groups.get(group).and_then(|facts| Some(facts.view.as_ref()?.record.source)))
+    }
+
+    fn group(&self, group: &NostrGroupId) -> Result<GroupStatus, Infallible> {
+        Ok(self.facts.groups.get(group).map_or(GroupStatus::Unknown, GroupFacts::status))
+    }
+
+    fn groups_of(&self, key: &PublicKey) -> Result<Vec<NostrGroupId>, Infallible> {
+        let has_member = |facts: &GroupFacts| facts.view.as_ref().is_some_and(|view| view.members.contains_key(key));
+        let groups = self.facts.groups.iter().filter(|(_, facts)| has_member(facts));
+        Ok(groups.map(|(id, _)| id.clone()).collect())
+    }
+
+    fn is_in_groups(&self, key: &PublicKey, count: usize) -> Result<bool, Infallible> {
+        Ok(self.facts.memberships.get(key).copied().unwrap_or_default() >= count)
+    }
+
+    fn founded(&self, key: &PublicKey, _: UnixSecs) -> Result<u32, Infallible> {
+        Ok(self.facts.founded.get(key).copied().unwrap_or_default())
+    }
+}
+
+impl Apply for Collecting<'_> {
+    type Put = usize;
+
+    fn put(&mut self, event: &Event, placement: Placement<'_>) -> Result<usize, Infallible> {
+        Ok(self.add(event, placement, false))
+    }
+
+    fn put_ephemeral(&mut self, admitted: &Admitted) -> Result<usize, Infallible> {
+        let meta = EventMeta {
+            received_at: admitted.received_at(),
+            expires_at: admitted.expires_at(),
+            author_only: false,
+            log_only: false,
+            touches_groups: false,
+        };
+        Ok(self.add(admitted.event(), Placement::new(meta), true))
+    }
+
+    fn remove(&mut self, at: Origin, id: &EventId) -> Result<(), Infallible> {
+        self.take_out(at, id);
+        Ok(())
+    }
+
+    fn bury(&mut self, key: &TombstoneKey, public: bool) -> Result<(), Infallible> {
+        self.facts.tombstones.insert(*key, public);
+        self.changes.tombstones.push((*key, public));
+        Ok(())
+    }
+
+    fn bury_address(&mut self, address: &Address, until: UnixSecs) -> Result<(), Infallible> {
+        self.facts.address_tombstones.insert(*address, until);
+        self.changes.address_tombstones.push((*address, until));
+        Ok(())
+    }
+
+    fn vanish(&mut self, key: &PublicKey, until: UnixSecs) -> Result<(), Infallible> {
+        self.facts.vanished.insert(*key, until);
+        self.changes.vanished.push((*key, until));
+        Ok(())
+    }
+
+    fn claim(&mut self, claimed: &Claimed) -> Result<(), Infallible> {
+        self.facts.claimed.insert(*claimed);
+        self.changes.claimed.push(*claimed);
+        for (cursor, id) in self.facts.taken.remove(claimed).unwrap_or_default() {
+            self.take_out(Origin::Stored(cursor), &id);
+        }
+        Ok(())
+    }
+
+    fn change_group(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Result<(), Infallible> {
+        let before = self.facts.groups.get(group).and_then(|facts| facts.view.clone());
+        for (key, role) in &changed.delta {
+            let was = before.as_ref().is_some_and(|view| view.members.contains_key(key));
+            if let Some(groups) = self.facts.memberships.get_mut(key) {
+                *groups =
+                    (*groups + usize::from(role.is_some() && !was)).saturating_sub(usize::from(role.is_none() && was));
+            }
+        }
+        if let Some(founder) = changed.founder {
+            self.count_founding(&founder, now)?;
+        }
+        let record = changed.view.record.clone();
+        self.changes.groups.push(GroupChange { group: group.clone(), record, delta: changed.delta });
+        self.group_facts(group).view = Some(Arc::new(changed.view));
+        Ok(())
+    }
+
+    fn raise_epoch(&mut self, group: &NostrGroupId, epoch: u64) -> Result<(), Infallible> {
+        if let Some(view) = &mut self.group_facts(group).view {
+            Arc::make_mut(view).record.last_epoch = Some(epoch);
+        }
+        self.changes.epochs.push((group.clone(), epoch));
+        Ok(())
+    }
+
+    fn mark_unlisted(&mut self, group: &NostrGroupId) -> Result<bool, Infallible> {
+        let is_new = !std::mem::replace(&mut self.group_facts(group).unlisted, true);
+        if is_new {
+            self.changes.unlisted.push(group.clone());
+        }
+        Ok(is_new)
+    }
+
+    fn count_founding(&mut self, key: &PublicKey, at: UnixSecs) -> Result<(), Infallible> {
+        let founded = self.facts.founded.entry(*key).or_default();
+        *founded = founded.saturating_add(1);
+        self.changes.founded.push((*key, at));
+        Ok(())
+    }
+}

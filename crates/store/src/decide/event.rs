@@ -1,0 +1,176 @@
+//! The rules by which an admitted event is stored, in every store but the oracle: everything that may refuse it first,
+//! then its effects, then the event.
+
+use nostr_extensions::{
+    Admitted, Effect, EventMeta, Persistence,
+    mls_gateway::{
+        deletion::{deleters, is_gone_by, owners},
+        group::Refusal,
+        key_package::DirectoryEntry,
+    },
+};
+use nostr_protocol::{EventRef, UnixSecs};
+
+use super::{
+    keys::{Address, address, claimed, tombstone_key},
+    lookup::{AddressHolder, Apply, Placement},
+};
+use crate::Saved;
+
+/// Decides events and records one after the other, each by all that was decided before.
+pub(crate) struct Decider<'s, S>(pub(crate) &'s mut S);
+
+/// The outcome for one event.
+#[derive(Debug)]
+pub(crate) enum Decision<P> {
+    /// It was put with its effects.
+    Put(P),
+    /// It was not put, nothing changed, and this is the answer.
+    Answer(Saved),
+}
+
+/// Why an event is not put.
+pub(super) enum NotPut<E> {
+    /// A rule says so.
+    Answer(Saved),
+    /// The store failed; its transaction is to be given up.
+    Failed(E),
+}
+
+impl<E> From<E> for NotPut<E> {
+    fn from(error: E) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<E> NotPut<E> {
+    pub(super) const fn refused(refusal: Refusal) -> Self {
+        Self::Answer(Saved::Refused(refusal))
+    }
+}
+
+impl<S: Apply> Decider<'_, S> {
+    /// Puts an event with its effects, or answers why not.
+    ///
+    /// # Errors
+    /// The store's; the transaction is to be given up.
+    pub(crate) fn event(&mut self, admitted: &Admitted) -> Result<Decision<S::Put>, S::Error> {
+        if admitted.persistence() == Persistence::Ephemeral {
+            return self.0.put_ephemeral(admitted).map(Decision::Put);
+        }
+        match self.placement(admitted) {
+            Ok(placement) => self.0.put(admitted.event(), placement).map(Decision::Put),
+            Err(NotPut::Answer(saved)) => Ok(Decision::Answer(saved)),
+            Err(NotPut::Failed(error)) => Err(error),
+        }
+    }
+
+    fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<Placement<'e>, NotPut<S::Error>> {
+        let (event, now) = (admitted.event().view(), admitted.received_at());
+        // Only a sender that may send the message now is told whether it is stored.
+        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
+            && !self.may_send(group, keys, *unlisted)?
+        {
+            return Err(NotPut::refused(Refusal::no_member(keys)));
+        }
+        self.check_new(event)?;
+        let mut placement = Placement::new(EventMeta {
+            received_at: now,
+            expires_at: admitted.expires_at(),
+            author_only: false,
+            log_only: admitted.persistence() == Persistence::LogOnly,
+            touches_groups: false,
+        });
+        match admitted.effect() {
+            Effect::None => {}
+            Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
+            Effect::KeyPackage { entry, identifier } => {
+                placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
+                placement.package = Some(entry);
+            }
+            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, *epoch)?,
+            Effect::Roster(change) => self.roster(change, now)?,
+            Effect::Wrap(change) => self.wrap(change, now)?,
+            Effect::Delete(deletion) => self.delete(event, deletion, &mut placement.meta)?,
+            Effect::Vanish => self.vanish(event, now)?,
+        }
+        Ok(placement)
+    }
+
+    /// Refuses an event that is stored, and one that was taken back before it came: by an owner that vanished, or by
+    /// name.
+    pub(super) fn check_new(&self, event: EventRef<'_>) -> Result<(), NotPut<S::Error>> {
+        // Asked first, as the events that a vanished key left may be stored still.
+        for key in owners(event) {
+            if self.0.vanished(&key)?.is_some_and(|at| is_gone_by(event, at)) {
+                return Err(NotPut::Answer(Saved::Deleted));
+            }
+        }
+        let id = event.id();
+        if self.0.is_stored(&id)? {
+            return Err(NotPut::Answer(Saved::Duplicate));
+        }
+        for key in deleters(event) {
+            if self.0.tombstone(&tombstone_key(&id, &key))?.is_some() {
+                return Err(NotPut::Answer(Saved::Deleted));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the event that this one displaces at its address.
+    pub(super) fn replace(
+        &mut self,
+        event: EventRef<'_>,
+        identifier: &str,
+        now: UnixSecs,
+    ) -> Result<Address, NotPut<S::Error>> {
+        let address = address(&event.pubkey(), event.kind(), identifier);
+        if let Some(old) = self.displaced(event, &address, now)? {
+            self.0.remove(old.at, &old.id)?;
+        }
+        Ok(address)
+    }
+
+    /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address.
+    pub(super) fn key_package(
+        &mut self,
+        event: EventRef<'_>,
+        entry: &DirectoryEntry,
+        identifier: Option<&str>,
+        now: UnixSecs,
+    ) -> Result<Option<Address>, NotPut<S::Error>> {
+        if self.0.is_claimed(&claimed(&entry.owner, &entry.content_hash))? {
+            return Err(NotPut::Answer(Saved::Deleted));
+        }
+        let address = identifier.map(|it| address(&event.pubkey(), event.kind(), it));
+        let old = match &address {
+            Some(address) => self.displaced(event, address, now)?,
+            None => None,
+        };
+        if self.0.is_reference_taken(entry, now)? {
+            return Err(NotPut::refused(Refusal::ReferenceTaken));
+        }
+        if let Some(old) = old {
+            self.0.remove(old.at, &old.id)?;
+        }
+        Ok(address)
+    }
+
+    /// The event that this one displaces at its address; refused where it may not have the address. NIP-01: the newest
+    /// is kept, and of those of one second the one with the lowest id.
+    fn displaced(
+        &self,
+        event: EventRef<'_>,
+        address: &Address,
+        now: UnixSecs,
+    ) -> Result<Option<AddressHolder<S::At>>, NotPut<S::Error>> {
+        if self.0.address_tombstone(address)?.is_some_and(|until| event.created_at() <= until) {
+            return Err(NotPut::Answer(Saved::Deleted));
+        }
+        let Some(old) = self.0.holder(address)? else { return Ok(None) };
+        let order = |created_at: UnixSecs, id| (created_at, std::cmp::Reverse(id));
+        let is_newer = order(old.created_at, old.id) > order(event.created_at(), event.id());
+        if old.expires_at > now && is_newer { Err(NotPut::Answer(Saved::Superseded)) } else { Ok(Some(old)) }
+    }
+}

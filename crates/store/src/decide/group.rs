@@ -1,0 +1,76 @@
+//! Effects on groups, decided by [`nostr_extensions::mls_gateway::group`] from the state that the store finds.
+//!
+//! Source: decisions, "Groups".
+
+use nostr_extensions::{
+    GroupStatus, NostrGroupId, Source,
+    mls_gateway::group::{
+        RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap, next_epoch,
+    },
+};
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use super::{
+    event::{Decider, NotPut},
+    lookup::Apply,
+};
+
+impl<S: Apply> Decider<'_, S> {
+    /// Whether a reader with these keys may send a message to the group now.
+    pub(super) fn may_send(
+        &mut self,
+        group: &NostrGroupId,
+        keys: &[PublicKey],
+        unlisted: bool,
+    ) -> Result<bool, S::Error> {
+        if !self.0.is_managed(group)? {
+            return Ok(unlisted);
+        }
+        for key in keys {
+            if self.0.is_member(group, key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes the epoch of a message to a managed group, and that any other group carried an unlisted message.
+    pub(super) fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Result<(), S::Error> {
+        if !self.0.is_managed(group)? {
+            return self.0.mark_unlisted(group).map(drop);
+        }
+        if epoch == SeenEpoch::Nowhere {
+            return Ok(());
+        }
+        let last = self.0.last_epoch(group)?;
+        match next_epoch(last, epoch) {
+            Some(next) if Some(next) != last => self.0.raise_epoch(group, next),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<(), NotPut<S::Error>> {
+        let status = self.0.group(&change.group)?;
+        let changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
+        Ok(self.0.change_group(&change.group, changed, now)?)
+    }
+
+    pub(super) fn wrap(&mut self, change: &WrapChange, now: UnixSecs) -> Result<(), NotPut<S::Error>> {
+        // All members are read only of a group that gift wraps decide.
+        if self.0.source(&change.group)?.is_some_and(|source| source != Source::GiftWrap) {
+            return Ok(());
+        }
+        let status = self.0.group(&change.group)?;
+        let founded = match (&status, &change.founder) {
+            (GroupStatus::Unknown, Some(founder)) => self.0.founded(founder, now)?,
+            _ => 0,
+        };
+        let Some(changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? else { return Ok(()) };
+        // Anyone may wrap to anyone, so a wrap adds no more memberships than a reader can bear. It is delivered all the
+        // same.
+        if !self.0.is_in_groups(&change.recipient, WRAPPED_GROUPS_MAX)? {
+            self.0.change_group(&change.group, changed, now)?;
+        }
+        Ok(())
+    }
+}

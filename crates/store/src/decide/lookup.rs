@@ -1,0 +1,148 @@
+//! Questions that deciding asks of a store, and changes that it makes there.
+//!
+//! A shared store answers from facts that it loaded before, and collects the changes. The embedded store reads and
+//! writes in its open transaction, and may fail. Each answer takes the changes so far into account.
+
+use nostr_extensions::{
+    Admitted, Audience, EventMeta, GroupStatus, NostrGroupId, Source,
+    audience::audience,
+    mls_gateway::{group::Changed, key_package::DirectoryEntry},
+};
+use nostr_protocol::{Event, EventId, EventRef, PublicKey, UnixSecs};
+
+use super::keys::{Address, Claimed, TombstoneKey};
+
+/// An event of the store, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct StoredEvent<'a, A> {
+    pub(crate) at: A,
+    pub(crate) event: EventRef<'a>,
+    pub(crate) author_only: bool,
+}
+
+impl<A> StoredEvent<'_, A> {
+    /// Whether the event, as it is stored, is for everyone.
+    pub(super) fn is_public(&self) -> bool {
+        !self.author_only && audience(self.event) == Audience::Everyone
+    }
+}
+
+/// The event that holds an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AddressHolder<A> {
+    pub(crate) at: A,
+    pub(crate) id: EventId,
+    pub(crate) created_at: UnixSecs,
+    pub(crate) expires_at: UnixSecs,
+}
+
+/// How an event is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement<'e> {
+    pub(crate) meta: EventMeta,
+    /// The address that it holds from now on.
+    pub(crate) address: Option<Address>,
+    /// Its entry in the directory of KeyPackages.
+    pub(crate) package: Option<&'e DirectoryEntry>,
+}
+
+impl Placement<'_> {
+    pub(super) const fn new(meta: EventMeta) -> Self {
+        Self { meta, address: None, package: None }
+    }
+}
+
+/// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::is_stored`].
+pub(crate) trait Lookup {
+    /// Why a look-up or a change fails.
+    type Error;
+    /// Tells an event from all others.
+    type At: Copy;
+
+    /// Whether an event of this id is stored; a hidden one may count.
+    fn is_stored(&self, id: &EventId) -> Result<bool, Self::Error>;
+
+    /// The stored event of this id, where a deletion names it.
+    fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Self::At>>, Self::Error>;
+
+    /// The time up to which the key vanished.
+    fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Self::Error>;
+
+    /// Whether the deleted event was public, where there is a tombstone.
+    fn tombstone(&self, key: &TombstoneKey) -> Result<Option<bool>, Self::Error>;
+
+    /// The event that holds the address, expired or not.
+    fn holder(&self, address: &Address) -> Result<Option<AddressHolder<Self::At>>, Self::Error>;
+
+    /// The time up to which the address was deleted.
+    fn address_tombstone(&self, address: &Address) -> Result<Option<UnixSecs>, Self::Error>;
+
+    /// Whether the KeyPackage was claimed, in any of its events.
+    fn is_claimed(&self, claimed: &Claimed) -> Result<bool, Self::Error>;
+
+    /// Whether the reference of `entry` names other bytes of its owner, in an event that has not expired at `now`.
+    fn is_reference_taken(&self, entry: &DirectoryEntry, now: UnixSecs) -> Result<bool, Self::Error>;
+
+    /// Whether the group is managed. The store may remember the answer.
+    fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;
+
+    /// Whether the key is a member of the group.
+    fn is_member(&self, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Self::Error>;
+
+    /// The last epoch of a managed group. The store may remember the answer.
+    fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Self::Error>;
+
+    /// The source that decides a managed group.
+    fn source(&self, group: &NostrGroupId) -> Result<Option<Source>, Self::Error>;
+
+    /// The group with all its members and its last epoch.
+    fn group(&self, group: &NostrGroupId) -> Result<GroupStatus, Self::Error>;
+
+    /// The managed groups of which the key is a member.
+    fn groups_of(&self, key: &PublicKey) -> Result<Vec<NostrGroupId>, Self::Error>;
+
+    /// Whether the key is a member of at least `count` groups.
+    fn is_in_groups(&self, key: &PublicKey, count: usize) -> Result<bool, Self::Error>;
+
+    /// How many groups the key founded by gift wraps in the 24 hours before `now`.
+    fn founded(&self, key: &PublicKey, now: UnixSecs) -> Result<u32, Self::Error>;
+}
+
+/// The changes.
+pub(crate) trait Apply: Lookup {
+    /// An event that was put.
+    type Put;
+
+    /// Puts an event behind all others.
+    fn put(&mut self, event: &Event, placement: Placement<'_>) -> Result<Self::Put, Self::Error>;
+
+    /// Gives an ephemeral event its cursor, for delivery.
+    fn put_ephemeral(&mut self, admitted: &Admitted) -> Result<Self::Put, Self::Error>;
+
+    /// Removes an event with every entry that leads to it.
+    fn remove(&mut self, at: Self::At, id: &EventId) -> Result<(), Self::Error>;
+
+    /// Writes a tombstone, and whether the deleted event was public.
+    fn bury(&mut self, key: &TombstoneKey, public: bool) -> Result<(), Self::Error>;
+
+    /// Marks the address as deleted up to `until`.
+    fn bury_address(&mut self, address: &Address, until: UnixSecs) -> Result<(), Self::Error>;
+
+    /// Hides the key's events up to `until`, and has a sweep remove them.
+    fn vanish(&mut self, key: &PublicKey, until: UnixSecs) -> Result<(), Self::Error>;
+
+    /// Marks a KeyPackage as claimed, and removes its events.
+    fn claim(&mut self, claimed: &Claimed) -> Result<(), Self::Error>;
+
+    /// Writes a change of a group, and counts its founding.
+    fn change_group(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Result<(), Self::Error>;
+
+    /// Sets the last epoch of a managed group.
+    fn raise_epoch(&mut self, group: &NostrGroupId, epoch: u64) -> Result<(), Self::Error>;
+
+    /// Marks that the group carried unlisted messages; whether it was not marked before.
+    fn mark_unlisted(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;
+
+    /// Counts a group that the key founded at `at`.
+    fn count_founding(&mut self, key: &PublicKey, at: UnixSecs) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,164 @@
+//! Deletions by name and by address, and vanishing.
+//!
+//! Source: NIP-09, NIP-62; decisions, "Deletion". A deletion that comes before its target leaves a tombstone, which is
+//! checked when the target arrives.
+
+use nostr_extensions::{
+    EventMeta, GroupStatus,
+    mls_gateway::{
+        deletion::{Deletion, is_undeletable, may_delete},
+        group::{Refusal, apply_vanish, leaves_groups},
+    },
+};
+use nostr_protocol::{EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
+
+use super::{
+    event::{Decider, NotPut},
+    keys::{Address, address, tombstone_key},
+    lookup::Apply,
+};
+
+/// A stored event that a deletion names.
+struct Named<A> {
+    at: A,
+    is_public: bool,
+    /// Whether the deleter may take it back.
+    is_own: bool,
+    /// Whether the deletion is refused as a whole.
+    is_undeletable: bool,
+    names_group: bool,
+}
+
+impl<S: Apply> Decider<'_, S> {
+    /// Takes back the targets of a deletion. A deletion that names anything that is not public is for its author alone.
+    pub(super) fn delete(
+        &mut self,
+        event: EventRef<'_>,
+        deletion: &Deletion,
+        meta: &mut EventMeta,
+    ) -> Result<(), NotPut<S::Error>> {
+        let by = &deletion.by;
+        let mut targets = Vec::with_capacity(deletion.ids.len());
+        for id in &deletion.ids {
+            let named = self.named(id, by)?;
+            if named.as_ref().is_some_and(|named| named.is_undeletable) {
+                return Err(NotPut::refused(Refusal::Undeletable));
+            }
+            targets.push((id, named));
+        }
+        // An address of another author is no target, and nothing is known of it here.
+        meta.author_only |= event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
+        for (id, named) in targets {
+            let is_public = match named {
+                Some(named) => {
+                    if named.is_own {
+                        self.take_back(id, by, &named, meta)?;
+                    }
+                    named.is_public
+                }
+                None => self.leave_tombstone(id, by)?,
+            };
+            meta.author_only |= !is_public;
+        }
+        for (kind, identifier) in &deletion.addresses {
+            let is_known = self.delete_address(&address(by, *kind, identifier), event.created_at())?;
+            meta.author_only |= !is_known;
+        }
+        Ok(())
+    }
+
+    /// Takes back the targets of a deletion that was published elsewhere: nothing refuses it. The tombstone of a target
+    /// that is not here is a record of its own.
+    pub(super) fn restore_deletion(
+        &mut self,
+        at: UnixSecs,
+        deletion: &Deletion,
+        meta: &mut EventMeta,
+    ) -> Result<(), S::Error> {
+        let by = &deletion.by;
+        for id in &deletion.ids {
+            if let Some(named) = self.named(id, by)?.filter(|named| named.is_own) {
+                self.take_back(id, by, &named, meta)?;
+            }
+        }
+        for (kind, identifier) in &deletion.addresses {
+            self.delete_address(&address(by, *kind, identifier), at)?;
+        }
+        Ok(())
+    }
+
+    fn named(&self, id: &EventId, by: &PublicKey) -> Result<Option<Named<S::At>>, S::Error> {
+        let stored = self.0.target(id)?;
+        Ok(stored.map(|stored| Named {
+            at: stored.at,
+            is_public: stored.is_public(),
+            is_own: may_delete(stored.event, by),
+            is_undeletable: is_undeletable(stored.event.kind()) && stored.event.pubkey() == *by,
+            names_group: names_group(stored.event),
+        }))
+    }
+
+    fn take_back(
+        &mut self,
+        id: &EventId,
+        by: &PublicKey,
+        named: &Named<S::At>,
+        meta: &mut EventMeta,
+    ) -> Result<(), S::Error> {
+        meta.touches_groups |= named.names_group;
+        self.0.bury(&tombstone_key(id, by), named.is_public)?;
+        self.0.remove(named.at, id)
+    }
+
+    /// Leaves a tombstone for a target that is not stored, where there is none; whether the target is known to have
+    /// been public.
+    fn leave_tombstone(&mut self, id: &EventId, by: &PublicKey) -> Result<bool, S::Error> {
+        let key = tombstone_key(id, by);
+        match self.0.tombstone(&key)? {
+            Some(public) => Ok(public),
+            None => self.0.bury(&key, false).map(|()| false),
+        }
+    }
+
+    /// Removes the versions of an address up to `at`, for good; whether anything was known of the address.
+    pub(super) fn delete_address(&mut self, address: &Address, at: UnixSecs) -> Result<bool, S::Error> {
+        let holder = self.0.holder(address)?;
+        let deleted = self.0.address_tombstone(address)?;
+        if let Some(holder) = holder.filter(|holder| holder.created_at <= at) {
+            self.0.remove(holder.at, &holder.id)?;
+        }
+        self.0.bury_address(address, deleted.unwrap_or_default().max(at))?;
+        Ok(holder.is_some() || deleted.is_some())
+    }
+
+    /// Marks the author of a request as vanished, and takes it out of its groups.
+    pub(super) fn vanish(&mut self, event: EventRef<'_>, now: UnixSecs) -> Result<(), S::Error> {
+        let (key, at) = (event.pubkey(), event.created_at());
+        self.mark_vanished(&key, at)?;
+        if !leaves_groups(at, now) {
+            return Ok(());
+        }
+        for group in self.0.groups_of(&key)? {
+            if let GroupStatus::Managed(managed) = self.0.group(&group)?
+                && let Some(changed) = apply_vanish(&managed, &key)
+            {
+                self.0.change_group(&group, changed, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the key as vanished up to `at`; whether it was not.
+    pub(super) fn mark_vanished(&mut self, key: &PublicKey, at: UnixSecs) -> Result<bool, S::Error> {
+        let is_new = self.0.vanished(key)?.is_none_or(|before| before < at);
+        if is_new {
+            self.0.vanish(key, at)?;
+        }
+        Ok(is_new)
+    }
+}
+
+/// Whether the event changed a group, so that its removal has to make followers of the log forget every group.
+fn names_group(event: EventRef<'_>) -> bool {
+    event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
+}
