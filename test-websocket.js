@@ -4,8 +4,8 @@
 //   npm ci --prefix tests/clients/js      once
 //   node test-websocket.js [URL]          default: $RELAY_URL, or ws://127.0.0.1:8080
 //
-// It publishes as a new key, or as NOSTR_SECRET_KEY (hex or nsec) where the relay takes its residents alone, and deletes
-// at the end what it published. Ends with the counts; the exit code is 1 where a check failed.
+// The client publishes with a new key, or with NOSTR_SECRET_KEY (hex or nsec) if the relay accepts residents alone, and
+// deletes its events at the end. It prints the counts last; the exit code is 1 if a check failed.
 'use strict'
 
 const { randomBytes } = require('node:crypto')
@@ -68,7 +68,8 @@ class Test {
   }
 
   async health() {
-    const answer = await fetch(new URL('/health', this.http), { signal: AbortSignal.timeout(WAIT_MS) }).catch(unreachable)
+    const signal = AbortSignal.timeout(WAIT_MS)
+    const answer = await fetch(new URL('/health', this.http), { signal }).catch(unreachable)
     expect(answer.status === 200, `status ${answer.status}`)
     const body = await answer.json()
     expect(body.status === 'healthy', JSON.stringify(body))
@@ -113,7 +114,7 @@ class Test {
     const event = this.event(443, content, this.keyPackageTags(this.key))
     const { accepted, reason } = await this.publish(event)
     if (this.enforces) {
-      // The content has the shape of a KeyPackage and is none.
+      // The content is random bytes and no KeyPackage.
       expect(!accepted && reason.startsWith('invalid:'), 'a relay with verify_keypackages = "enforce" took filler')
       return `refused, as verify_keypackages = "enforce" has it: ${reason}`
     }
@@ -223,7 +224,7 @@ class Test {
     else this.waiting.splice(at, 1)[0].resolve(frame)
   }
 
-  /** The first frame, of those that came or come, that fits. */
+  /** The first frame that fits, among those received and those to come. */
   find(what, fits) {
     const at = this.frames.findIndex(fits)
     if (at >= 0) return Promise.resolve(this.frames.splice(at, 1)[0])
@@ -263,14 +264,14 @@ function secretKey(tools, text) {
   try {
     const { type, data } = tools.nip19.decode(text)
     if (type === 'nsec') return data
-  } catch { /* said below */ }
+  } catch { /* The error below names both forms. */ }
   throw new Usage('NOSTR_SECRET_KEY is neither 64 lower-case hex digits nor an nsec')
 }
 
-/** What the user can put right. */
+/** An error that the user can correct. */
 class Usage extends Error {}
 
-/** The packages are those of tests/clients/js, pinned there. */
+/** Loads the packages of tests/clients/js, which pins their versions. */
 async function load() {
   try {
     return await import('./tests/clients/js/support/tools.js')

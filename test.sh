@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Everything that must hold: format, lints, tests, documentation, dependencies, and real clients against a real relay.
+# Runs every check: format, lints, tests, documentation, dependencies, and real clients against a real relay.
 #
 #   ./test.sh
 #
-# Needs Rust and a C compiler. What else is missing it installs by package name, and says so: PostgreSQL, Redis, Java,
-# Node and npm by apt-get (as root or by sudo), the Firestore emulator too where Google's repository is set up, cargo-deny
-# by cargo, the clients' packages by cargo and npm. What is compiled lies in CARGO_TARGET_DIR, by default
-# ~/.cache/rnostr/target, and is used again.
+# Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, Java, Node and
+# npm by apt-get (as root or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo,
+# the clients' packages by cargo and npm. Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and
+# later runs use them again.
 #
-# One server of each sort runs for all tests, on free ports of this machine and in temporary folders, and none is left
-# behind. What the system has started by itself is not touched.
+# One server of each sort runs for all tests, on free ports of this machine and in temporary directories, and ends with
+# them. Servers that the system has started are not touched.
 #
-# A part that fails does not keep the later ones from running. The last line counts, and the exit code is 0 when nothing
+# The parts run one after the other, whether or not one fails. The last line counts, and the exit code is 0 if none
 # failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -23,17 +23,17 @@ export CARGO_NET_RETRY="${CARGO_NET_RETRY:-5}"
 readonly TOOLS="$CARGO_TARGET_DIR/tools"
 readonly MDK_TARGET_DIR="$CARGO_TARGET_DIR/mdk-target"
 readonly CARGO_DENY_VERSION=0.20.2
-# nostr-tools' cryptography asks for it.
+# nostr-tools' cryptography needs it.
 readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
-# What everything is compiled with, so that it is compiled once.
+# All parts build with the same features, so that each crate is compiled once.
 readonly FEATURES=integration,mls_gateway_firestore
 readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
 readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 
 SCRATCH="$(mktemp -d)"
-# The engines run until this closes: descriptor 9 is this shell's, and no child's.
+# The engines run until this closes. Descriptor 9 belongs to this shell; no child inherits it.
 mkfifo "$SCRATCH/engines.stdin"
 exec 9<>"$SCRATCH/engines.stdin"
 trap 'stop_engines; rm -rf "$SCRATCH"' EXIT
@@ -43,12 +43,12 @@ trap 'exit 143' TERM
 say() { printf '\n== %s\n' "$*"; }
 warn() { printf '!! %s\n' "$*" >&2; }
 
-# Runs a command for at most so many seconds, where the system has `timeout`.
+# Runs a command for at most so many seconds, if the system has `timeout`.
 limit() {
     if command -v timeout >/dev/null; then timeout --kill-after=20 "$@"; else shift && "$@"; fi
 }
 
-# Tries a command that downloads three times: registries have their moments.
+# Tries a command that downloads up to three times, since registries fail now and then.
 retry() {
     local attempt
     for attempt in 1 2 3; do
@@ -62,7 +62,7 @@ retry() {
     return 1
 }
 
-# --- what is needed -------------------------------------------------------------------------------------------------
+# --- tools and packages ---------------------------------------------------------------------------------------------
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -94,7 +94,7 @@ install_node() {
     fi
 }
 
-# What the engines lack. The emulator is in Google's repository alone, and without it Java is of no use.
+# Installs the engines' missing packages. The emulator is in Google's repository alone, and Java serves nothing else.
 install_engines() {
     local missing debian google
     missing="$("$ENGINES_BIN" --missing)"
@@ -107,7 +107,7 @@ install_engines() {
     if [ -n "$google" ]; then apt_install $google; fi
 }
 
-# Whether apt-get could install it.
+# Tells whether apt-get can install a package.
 apt_knows() {
     command -v apt-cache >/dev/null || return 1
     as_root apt-get update -q >/dev/null || warn "the lists of packages cannot be brought up to date"
@@ -135,7 +135,9 @@ check_rust() {
 
 # --- the parts ------------------------------------------------------------------------------------------------------
 
-part_format() { cargo fmt --all -- --check -l || { warn "these files are not formatted: run cargo fmt --all"; return 1; }; }
+part_format() {
+    cargo fmt --all -- --check -l || { warn "these files are not formatted: run cargo fmt --all"; return 1; }
+}
 
 part_fetch() {
     retry cargo fetch --locked --quiet
@@ -148,10 +150,10 @@ part_lints() {
         -D warnings
 }
 
-# Starts one engine of each sort and leaves it running for the parts that follow. Where one is missing, the tests over it
-# do not run, and say so; on CI that is a failure.
+# Starts one engine of each sort and leaves it running for the later parts. If one is missing, the tests over it do not
+# run, and say so; on CI that is a failure.
 part_engines() {
-    # Of the whole workspace, so that what is compiled for it serves the tests too.
+    # Builds with the whole workspace's features, so that the tests use the same compiled crates.
     limit 1200 cargo build --locked --workspace --features "$FEATURES" --bin rnostr-test-engines
     install_engines || warn "not all that is missing could be installed"
     exec 8<"$SCRATCH/engines.stdin"
@@ -171,7 +173,7 @@ part_engines() {
         return
     fi
     if grep -qx "$EMULATOR_PACKAGE" <<<"$missing"; then
-        warn "THE FIRESTORE EMULATOR IS MISSING: what is tested over Firestore does NOT run"
+        warn "THE FIRESTORE EMULATOR IS MISSING: the tests over Firestore do NOT run"
     fi
     warn "NOT INSTALLED: ${missing//$'\n'/ }"
     if [ "${CI:-}" = true ]; then return 1; fi
@@ -195,10 +197,10 @@ part_advisories() {
     cargo deny --locked check --disable-fetch advisories
 }
 
-# The emulator answers each call after a while, so that more tests than there are cores are under way.
+# Runs more tests at one time than there are cores, because the emulator takes a while for each call.
 readonly EMULATOR_TEST_THREADS=8
 
-# What must hold for clients, over a store that instances share: on one instance, and with each client on the next one.
+# Runs the clients' suites over a shared store, with each client on the next one of so many instances.
 over_instances() {
     local backend=$1 count
     shift
@@ -223,7 +225,7 @@ part_instances_firestore() {
     twice over_instances firestore 2 4
 }
 
-# Relays as processes of their own, killed and cut off; over PostgreSQL they are among the tests.
+# Kills relay processes and cuts them off. Over PostgreSQL these tests belong to the part "tests".
 part_processes_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
     export RNOSTR_TEST_BACKEND=firestore
@@ -234,12 +236,11 @@ part_firestore() {
     needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
     export RUST_TEST_THREADS="$EMULATOR_TEST_THREADS"
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test firestore
-    # From Firestore and into it.
     twice limit 1500 cargo test --locked --workspace --features "$FEATURES,nostr-store/firestore-tests" --test moving
 }
 
-# The emulator answers late when the machine has much else to do, and a call of the store waits 5 s: what fails is tried
-# once more, and what it printed the first time is kept aside.
+# Tries a command a second time if it fails, and keeps the output of the first try aside. On a busy machine the emulator
+# may answer later than the 5 s that a call of the store waits.
 twice() {
     if "$@" >"$SCRATCH/first" 2>&1; then
         cat "$SCRATCH/first"
@@ -261,7 +262,7 @@ part_mdk() {
     CARGO_TARGET_DIR="$MDK_TARGET_DIR" limit 2700 cargo test --locked --no-fail-fast
 }
 
-# The same conversations, each client on another instance.
+# Runs the same tests, each client on another instance.
 mdk_over_instances() {
     local count
     for count in 2 4; do
@@ -298,7 +299,7 @@ part_websocket() {
     stop_relay
 }
 
-# The README's first conversation, as it stands there.
+# Runs the README's first conversation as it is written there, and compares what it prints.
 part_readme() {
     needs_relay
     needs_packages
@@ -307,7 +308,11 @@ part_readme() {
     start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$(sed -n 's/^public_key *//p' "$SCRATCH/admin.key")"
     sed -n '/^<!-- conversation: begin -->$/,/^<!-- conversation: end -->$/p' README.md |
         sed -n '/^```sh$/,/^```$/p' | sed '/^```/d' >"$SCRATCH/conversation.sh"
-    ADMIN_SECRET="$ADMIN_SECRET" RELAY_URL="$RELAY_URL" limit 120 bash -euo pipefail "$SCRATCH/conversation.sh"
+    sed -n '/^<!-- printed: begin -->$/,/^<!-- printed: end -->$/p' README.md |
+        sed '/^```/d; /^<!--/d' >"$SCRATCH/printed"
+    ADMIN_SECRET="$ADMIN_SECRET" RELAY_URL="$RELAY_URL" limit 120 bash -euo pipefail "$SCRATCH/conversation.sh" |
+        tee "$SCRATCH/conversation.out"
+    diff "$SCRATCH/printed" "$SCRATCH/conversation.out"
     stop_relay
 }
 
@@ -319,13 +324,13 @@ needs_packages() {
     [ -d tests/clients/js/node_modules ] || { warn "the clients' npm packages are not installed"; return 1; }
 }
 
-# A relay on a free port over an empty directory; variables of its environment as arguments. Sets RELAY_URL.
+# Starts a relay on a free port over an empty directory, with the arguments as its environment. Sets RELAY_URL.
 start_relay() {
     local data
     data="$(mktemp -d "$SCRATCH/relay.XXXXXX")"
     env -i RNOSTR_SERVER__PORT=0 RNOSTR_DATA__PATH="$data/data" "$@" "$RNOSTR_BIN" relay >"$data/log" 2>&1 &
     RELAY_PID=$!
-    # A part runs in a shell of its own, which must not leave the relay behind when it fails.
+    # A part runs in a shell of its own, which must end the relay even if the part fails.
     trap 'if [ -n "$RELAY_PID" ]; then kill -KILL "$RELAY_PID"; fi' EXIT
     RELAY_URL=
     for _ in $(seq 100); do
@@ -342,7 +347,7 @@ start_relay() {
     export RELAY_URL
 }
 
-# Asks the relay to stop, and expects that it does so in order.
+# Asks the relay to stop, and expects exit code 0.
 stop_relay() {
     local pid=$RELAY_PID
     RELAY_PID=
@@ -350,14 +355,14 @@ stop_relay() {
     wait "$pid"
 }
 
-# Hands the engines that run to the parts that follow.
+# Exports the running engines' addresses to the later parts.
 use_engines() {
     local line
     if ! grep -q '^RNOSTR_TEST_ENGINES=' "$SCRATCH/engines" 2>/dev/null; then return; fi
     while IFS= read -r line; do export "${line?}"; done <"$SCRATCH/engines"
 }
 
-# Lets the engines end, and waits for it.
+# Ends the engines, and waits until they are gone.
 stop_engines() {
     exec 9>&-
     if [ -z "${RNOSTR_TEST_ENGINES:-}" ]; then return; fi
@@ -366,7 +371,7 @@ stop_engines() {
         sleep 0.1
     done
     warn "the engines do not end; killing $RNOSTR_TEST_ENGINES"
-    # What it has started ends with it.
+    # The engines end with the process that started them.
     kill -KILL "$RNOSTR_TEST_ENGINES" || true
 }
 
@@ -378,7 +383,7 @@ FAILED_ALL=0
 SKIPPED_ALL=0
 SUMMARY=()
 
-# Adds up what test runners say at their ends: cargo test, Node's runner, test-websocket.js.
+# Adds up the results that cargo test, Node's runner and test-websocket.js print at their ends.
 count() {
     sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
         /^test result: /                  { passed += $4; failed += $6; skipped += $8 }
@@ -389,7 +394,7 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0 }'
 }
 
-# part NAME check|tests FUNCTION: runs it in a shell of its own, shows and keeps what it prints, counts.
+# part NAME check|tests FUNCTION: runs it in a shell of its own, shows and keeps its output, counts.
 part() {
     local name=$1 sort=$2 function=$3
     local log="$SCRATCH/$function.log" started=$SECONDS status passed=0 failed=0 skipped=0 result=ok
@@ -402,7 +407,7 @@ part() {
     if [ "$status" = "$SKIPPED" ]; then
         skipped=1 result=SKIPPED
     elif [ "$status" != 0 ]; then
-        # One that ends before it counts, as one that does not compile, has failed once.
+        # A part that ends before it counts, as one that does not compile, has failed once.
         if [ "$failed" = 0 ]; then failed=1; fi
         result=FAILED
     elif [ "$sort" = check ]; then
@@ -415,7 +420,8 @@ part() {
     PASSED_ALL=$((PASSED_ALL + passed))
     FAILED_ALL=$((FAILED_ALL + failed))
     SKIPPED_ALL=$((SKIPPED_ALL + skipped))
-    SUMMARY+=("$(printf '%-34s %-8s %6d %6d %7d %7d s' "$name" "$result" "$passed" "$failed" "$skipped" $((SECONDS - started)))")
+    local seconds=$((SECONDS - started))
+    SUMMARY+=("$(printf '%-34s %-8s %6d %6d %7d %7d s' "$name" "$result" "$passed" "$failed" "$skipped" "$seconds")")
 }
 
 say "Rust"
