@@ -1,0 +1,9 @@
+//! The documents agree with each other and with the code: citations, links, the README's size, long lines, plain words.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod citations;
+mod files;
+mod lines;
+mod links;
+mod readme;
+mod words;
