@@ -1,88 +1,76 @@
 //! An audience is data: derived from the event alone, stored and indexed with it.
 //!
-//! Source: decisions, "Who may publish, who may read" (the table's column "readable by"). Whether a group is managed or
-//! unlisted is no part of the audience: that is asked at each delivery.
+//! Source: docs/rules.md, "Who may publish, who may read" (the table's column "readable by"). Whether a group is
+//! managed or unlisted is no part of the audience: that is asked at each delivery.
 
-use nostr_protocol::{EventRef, Kind, PublicKey, tag::name};
+use nostr_protocol::{EventRef, Kind, PublicKey};
 
-use crate::mls_gateway::group::NostrGroupId;
+pub use crate::tags::recipients;
+use crate::{
+    kinds::{Readers, rules},
+    mls_gateway::group::NostrGroupId,
+    tags,
+};
 
-/// Who an event is for.
+/// The readers of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Whoever this relay answers at all.
+    /// Every reader that this relay answers.
     Everyone,
     /// These keys alone: the recipients, and for some kinds the author.
     Keys(Vec<PublicKey>),
-    /// The members of a group, or for an unlisted one whoever names it.
+    /// The members of a group, or for an unlisted one each reader that names it.
     Group(NostrGroupId),
     /// Nobody.
     Nobody,
 }
 
-/// The audience of an event of which nothing is known but itself.
+/// The audience of an event as far as the event alone tells.
 ///
 /// For a deletion it is everyone; the store narrows it to the author where a target is not a public event
 /// ([`crate::Stamp::author_only`]).
 #[must_use]
 pub fn audience(event: EventRef<'_>) -> Audience {
-    match event.kind() {
-        Kind::SEAL | Kind::WELCOME | Kind(448 | 449 | 451) | Kind::AUTH | Kind::HTTP_AUTH => Audience::Nobody,
-        Kind::GROUP_MESSAGE | Kind::ROSTER => match event.tags().value(name::GROUP).and_then(NostrGroupId::parse) {
-            Some(group) => Audience::Group(group),
-            None => Audience::Nobody,
-        },
-        Kind::NOISE_DM | Kind::KEY_PACKAGE_REQUEST | Kind::GIFT_WRAP | Kind::EPHEMERAL_GIFT_WRAP => {
-            Audience::Keys(recipients(event))
-        }
-        Kind::ENCRYPTED_DM => {
+    audience_of(event, rules(event.kind()).readers)
+}
+
+/// The audience of an event whose kind is for these readers.
+pub(crate) fn audience_of(event: EventRef<'_>, readers: Readers) -> Audience {
+    match readers {
+        Readers::Everyone | Readers::EveryoneOrAuthor => Audience::Everyone,
+        Readers::Recipients => Audience::Keys(recipients(event)),
+        Readers::AuthorAndRecipients => {
             let mut keys = recipients(event);
             keys.push(event.pubkey());
             keys.sort_unstable();
             keys.dedup();
             Audience::Keys(keys)
         }
-        _ => Audience::Everyone,
+        Readers::Group { .. } => tags::group(event).map_or(Audience::Nobody, Audience::Group),
+        Readers::Nobody => Audience::Nobody,
     }
-}
-
-/// The keys that an event names by `p`.
-#[must_use]
-pub fn recipients(event: EventRef<'_>) -> Vec<PublicKey> {
-    event.tags().values(name::PUBLIC_KEY).filter_map(PublicKey::from_hex).collect()
-}
-
-/// Whether events of this kind are for named keys alone, so that a reader without keys is asked to authenticate when a
-/// filter names the kind (decisions, "Who may publish, who may read").
-#[must_use]
-pub const fn is_for_recipients(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::ENCRYPTED_DM
-            | Kind::NOISE_DM
-            | Kind::KEY_PACKAGE_REQUEST
-            | Kind::ROSTER
-            | Kind::GIFT_WRAP
-            | Kind::EPHEMERAL_GIFT_WRAP
-    )
 }
 
 /// Whether events of this kind belong to a group.
 #[must_use]
 pub const fn is_for_group(kind: Kind) -> bool {
-    matches!(kind, Kind::GROUP_MESSAGE | Kind::ROSTER)
+    rules(kind).is_for_group()
+}
+
+/// Whether the relay's admin keys read events of this kind in every group.
+#[must_use]
+pub const fn is_for_admin_keys(kind: Kind) -> bool {
+    rules(kind).is_for_admin_keys()
 }
 
 /// Whether some event of this kind is for everyone.
 #[must_use]
 pub const fn may_be_public(kind: Kind) -> bool {
-    !is_for_recipients(kind)
-        && !is_for_group(kind)
-        && !matches!(kind, Kind::SEAL | Kind::WELCOME | Kind(448 | 449 | 451))
+    rules(kind).may_be_public()
 }
 
-/// Whether some event of this kind is for named keys: the kinds above, and deletions.
+/// Whether some event of this kind is for named keys.
 #[must_use]
 pub const fn may_be_for_keys(kind: Kind) -> bool {
-    matches!(kind, Kind::DELETION) || (is_for_recipients(kind) && !matches!(kind, Kind::ROSTER))
+    rules(kind).may_be_for_keys()
 }

@@ -1,69 +1,31 @@
-//! The gate: the one place that decides who may read.
+//! The gate: the one place that decides about reading.
 //!
-//! Source: decisions, "Who may publish, who may read". Every door (stored REQ, live, COUNT, NIP-77, REST) gets its events
-//! as [`Sealed`] and can send nothing but [`Released`]; [`Gate::release`] is the only way from one to the other.
+//! Source: docs/rules.md, "Who may publish, who may read". Every door (stored REQ, live, COUNT, NIP-77, REST) gets its
+//! events as [`Sealed`] and can send nothing but [`Released`]; [`Gate::release`] is the only way from one to the other.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nostr_protocol::{Event, EventId, Filter, Kind, PublicKey, Rejection, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, Filter, Kind, Rejection, UnixSecs};
 
 use crate::{
-    audience::{Audience, audience, is_for_recipients, may_be_for_keys, may_be_public},
+    audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
+    kinds::{GROUP_KINDS, GroupChange, KindRules, Readers, rules},
     mls_gateway::group::{Group, GroupStatus, NostrGroupId},
     policy::{KeyPackageConsumption, Policy},
+    reader::Reader,
     route::Condition,
+    tags,
 };
 
-/// Most keys that one connection authenticates (decisions, "Identity" 2).
-pub const READER_KEYS_MAX: usize = 16;
-
-/// A connection's set of authenticated keys; the first is the primary one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reader {
-    keys: Arc<[PublicKey]>,
-}
-
-impl Reader {
-    /// A reader of these keys, which the caller has seen authenticated.
-    #[must_use]
-    pub fn new(keys: &[PublicKey]) -> Self {
-        Self { keys: keys.into() }
-    }
-
-    /// The keys in the order in which they were authenticated.
-    #[must_use]
-    pub fn keys(&self) -> &[PublicKey] {
-        &self.keys
-    }
-
-    /// Whether `key` is one of them.
-    #[must_use]
-    pub fn has(&self, key: &PublicKey) -> bool {
-        self.keys.contains(key)
-    }
-
-    /// The key that authenticated first.
-    #[must_use]
-    pub fn primary(&self) -> Option<PublicKey> {
-        self.keys.first().copied()
-    }
-
-    /// Whether nobody has authenticated.
-    #[must_use]
-    pub fn is_anonymous(&self) -> bool {
-        self.keys.is_empty()
-    }
-}
-
-/// Who asks, and what for: the filter's `#h` values and ids are what opens an unlisted group.
+/// A reader with its request: `#h` values and ids in the filter open unlisted groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// The reader.
     pub reader: &'a Reader,
     /// The filter through which the event would be sent.
     pub filter: &'a Filter,
-    /// KeyPackages that this query has claimed (decisions, "KeyPackages" 4).
+    /// KeyPackages that this query has claimed (docs/rules.md, "Consumption on read").
     pub claimed: &'a [EventId],
 }
 
@@ -75,27 +37,29 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// What a store knows of an event beside the event.
+/// Data that a store holds beside an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Place in the store's log.
     pub cursor: u64,
-    /// When this relay received it.
+    /// Time at which this relay received it.
     pub received_at: UnixSecs,
-    /// From when on it is served to nobody; `u64::MAX` for never.
+    /// Time from which on no reader is served it; `u64::MAX` for never.
     pub expires_at: UnixSecs,
-    /// Whether it is for its author alone, as a deletion that names what is not public.
+    /// Whether it is for its author alone, as a deletion with a target that is not public.
     pub author_only: bool,
 }
 
 /// An event as a store gives it back: nothing of it can be sent before [`Gate::release`].
 ///
-/// What can be asked of it without a reader is what live delivery needs to find the subscriptions to ask for.
+/// Live delivery finds the subscriptions that may ask for it by its routes ([`crate::RouteHasher::routes`]).
 #[derive(Clone)]
 pub struct Sealed {
     event: Event,
     stamp: Stamp,
     audience: Audience,
+    /// Those of its kind, so that they are looked up once an event and not once a reader.
+    rules: &'static KindRules,
 }
 
 impl std::fmt::Debug for Sealed {
@@ -109,8 +73,13 @@ impl Sealed {
     /// Seals an event that a store holds.
     #[must_use]
     pub fn new(event: Event, stamp: Stamp) -> Self {
-        let audience = if stamp.author_only { Audience::Keys(vec![event.pubkey()]) } else { audience(event.view()) };
-        Self { event, stamp, audience }
+        let rules = rules(event.kind());
+        let audience = if stamp.author_only {
+            Audience::Keys(vec![event.pubkey()])
+        } else {
+            audience_of(event.view(), rules.readers)
+        };
+        Self { event, stamp, audience, rules }
     }
 
     /// Place in the log.
@@ -119,7 +88,7 @@ impl Sealed {
         self.stamp.cursor
     }
 
-    /// From when on it is served to nobody.
+    /// Time from which on no reader is served it.
     #[must_use]
     pub const fn expires_at(&self) -> UnixSecs {
         self.stamp.expires_at
@@ -134,25 +103,30 @@ impl Sealed {
         }
     }
 
-    /// Who it is for.
+    /// The readers that it is for.
     #[must_use]
     pub const fn audience(&self) -> &Audience {
         &self.audience
     }
 
-    /// Its kind, to be counted.
+    /// Its kind, for the counters.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.event.kind()
     }
 
-    /// Where the store goes on after this event.
+    /// The rules of its kind.
+    pub(crate) const fn rules(&self) -> &'static KindRules {
+        self.rules
+    }
+
+    /// The place from which the store goes on after this event.
     #[must_use]
     pub fn position(&self) -> crate::query::Position {
         crate::query::Position { created_at: self.event.created_at(), id: self.event.id() }
     }
 
-    /// Bytes that it takes in memory, to bound a page.
+    /// Bytes that it takes in memory; pages are bounded by them.
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.event.record().len()
@@ -168,18 +142,13 @@ impl Sealed {
         }
     }
 
-    /// Which cached states of groups this event makes stale.
+    /// The groups whose cached states this event makes stale.
     #[must_use]
     pub fn touches(&self) -> Touches {
-        match self.event.kind() {
-            Kind::ROSTER | Kind::GIFT_WRAP => self
-                .event
-                .tags()
-                .value(name::GROUP)
-                .and_then(NostrGroupId::parse)
-                .map_or(Touches::Nothing, Touches::Group),
-            Kind::VANISH => Touches::EveryGroup,
-            _ => Touches::Nothing,
+        match self.rules.changes {
+            GroupChange::Nothing => Touches::Nothing,
+            GroupChange::NamedGroup => tags::group(self.event.view()).map_or(Touches::Nothing, Touches::Group),
+            GroupChange::EveryGroup => Touches::EveryGroup,
         }
     }
 }
@@ -220,7 +189,7 @@ impl Released {
         &self.event
     }
 
-    /// The event's JSON, shared by all who get it.
+    /// The event's JSON, one copy for all readers.
     #[must_use]
     pub fn json(&self) -> Bytes {
         self.event.json()
@@ -250,7 +219,7 @@ impl Gate {
     ///
     /// # Errors
     /// `auth-required:` where the reader has no keys and the relay, or a kind that a filter names, needs one: clients
-    /// repeat after AUTH only what was CLOSED.
+    /// repeat after AUTH only the requests that were CLOSED.
     pub fn admit_request(&self, reader: &Reader, filters: &[Filter]) -> Result<(), Rejection> {
         if !reader.is_anonymous() {
             return Ok(());
@@ -266,10 +235,13 @@ impl Gate {
                     .iter()
                     .any(|h| NostrGroupId::parse(h).is_some_and(|group| group.is_capability()))
             };
-            kinds.iter().any(|kind| match *kind {
-                Kind::GROUP_MESSAGE => !names_capability(),
-                kind if kind.is_key_package() => self.policy.keypackage_consumption == KeyPackageConsumption::OnRead,
-                kind => is_for_recipients(kind),
+            kinds.iter().any(|kind| match rules(*kind).readers {
+                Readers::Everyone | Readers::EveryoneOrAuthor => {
+                    kind.is_key_package() && self.policy.keypackage_consumption == KeyPackageConsumption::OnRead
+                }
+                Readers::Recipients | Readers::AuthorAndRecipients | Readers::Group { unlisted: false, .. } => true,
+                Readers::Group { unlisted: true, .. } => !names_capability(),
+                Readers::Nobody => false,
             })
         };
         if filters.iter().any(needs_key) {
@@ -278,9 +250,11 @@ impl Gate {
         Ok(())
     }
 
-    /// Whether the reader may see anything of `kind` in a group, asked with `filter` or, for `event`, by its id.
-    fn opens(&self, group: &Group, asker: Asker<'_>, kind: Kind, id: Option<EventId>) -> bool {
-        if kind == Kind::ROSTER && asker.reader.keys().iter().any(|key| self.policy.is_admin(key)) {
+    /// Whether the asker may read events of a group that are for `readers`. The filter opens an unlisted group by
+    /// naming the group, or the `id` of the event.
+    fn opens(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> bool {
+        let Readers::Group { unlisted, admin_keys } = readers else { return false };
+        if admin_keys && self.has_admin_key(asker.reader) {
             return true;
         }
         match &group.status {
@@ -288,7 +262,7 @@ impl Gate {
             GroupStatus::Unknown | GroupStatus::Unlisted => {
                 let names = || asker.filter.tag_values(b'h').iter().any(|text| **text == *group.id.as_str());
                 let names_id = |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.contains(&id));
-                kind == Kind::GROUP_MESSAGE
+                unlisted
                     && self.policy.unlisted_groups
                     && group.id.is_capability()
                     && (names() || id.is_some_and(names_id))
@@ -296,15 +270,19 @@ impl Gate {
         }
     }
 
+    fn has_admin_key(&self, reader: &Reader) -> bool {
+        reader.keys().iter().any(|key| self.policy.is_admin(key))
+    }
+
     /// Whether a store need look into a group at all for this asker: a group that stays shut is never scanned.
     #[must_use]
     pub fn may_scan(&self, group: &Group, asker: Asker<'_>) -> bool {
-        [Kind::GROUP_MESSAGE, Kind::ROSTER]
-            .into_iter()
-            .any(|kind| asker.filter.asks_kind(kind) && self.opens(group, asker, kind, None))
+        GROUP_KINDS
+            .iter()
+            .any(|kind| asker.filter.asks_kind(*kind) && self.opens(group, asker, rules(*kind).readers, None))
     }
 
-    /// Which audiences a store need look into for this asker, groups aside.
+    /// The audiences that a store need look into for this asker, groups aside.
     #[must_use]
     pub fn scans(&self, asker: Asker<'_>) -> Scans {
         let kinds = asker.filter.kinds.as_deref();
@@ -312,16 +290,15 @@ impl Gate {
         Scans {
             everyone: any(may_be_public) && (!asker.reader.is_anonymous() || !self.policy.auth_required),
             keys: any(may_be_for_keys),
-            groups: any(crate::audience::is_for_group),
-            all_rosters: asker.filter.asks_kind(Kind::ROSTER)
-                && asker.reader.keys().iter().any(|key| self.policy.is_admin(key)),
+            groups: any(is_for_group),
+            all_rosters: any(is_for_admin_keys) && self.has_admin_key(asker.reader),
         }
     }
 
-    /// Releases a sealed event to an asker, or does not.
+    /// Releases a sealed event to an asker; `None` where the asker may not read it, or its filter does not match.
     ///
     /// `group` is the state of [`Sealed::group`] as of now; without it, or with another group's, an event of a group
-    /// stays sealed. The event must fit the asker's filter.
+    /// stays sealed.
     #[must_use]
     pub fn release(&self, sealed: &Sealed, asker: Asker<'_>, group: Option<&Group>, now: UnixSecs) -> Option<Released> {
         let event = &sealed.event;
@@ -336,13 +313,14 @@ impl Gate {
             Audience::Keys(keys) => keys.iter().any(|key| asker.reader.has(key)),
             Audience::Group(id) => group
                 .filter(|group| group.id == *id)
-                .is_some_and(|group| self.opens(group, asker, event.kind(), Some(event.id()))),
+                .is_some_and(|group| self.opens(group, asker, sealed.rules.readers, Some(event.id()))),
             Audience::Nobody => false,
         };
         open.then(|| Released { event: event.clone() })
     }
 
-    /// Where reading consumes, a KeyPackage of another goes only to the query that claimed it.
+    /// Whether an event for everyone goes to this asker: if reading consumes, another owner's KeyPackage goes only to
+    /// the query that claimed it.
     fn serves_key_package(&self, event: &Event, asker: Asker<'_>) -> bool {
         self.policy.keypackage_consumption == KeyPackageConsumption::Never
             || !event.kind().is_key_package()
@@ -354,12 +332,12 @@ impl Gate {
 /// See [`Gate::scans`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scans {
-    /// What is for everyone.
+    /// Events for everyone.
     pub everyone: bool,
-    /// What is for the reader's keys.
+    /// Events for the reader's keys.
     pub keys: bool,
-    /// What is for groups.
+    /// Events of groups.
     pub groups: bool,
-    /// The rosters of all groups, for admin keys.
+    /// Rosters of all groups, which admin keys read.
     pub all_rosters: bool,
 }

@@ -1,26 +1,36 @@
-//! What the MLS gateway knows, as pure functions and values: who may publish ([`admit`]), what an event changes, who may
-//! read ([`gate`]). No I/O, no clock.
+//! The rules of the relay, as pure functions and values: admission of events ([`admit`]), their effects ([`effect`]),
+//! and their release to readers ([`gate`]). No I/O, no clock. All that differs from kind to kind stands in one table
+//! ([`kinds`]).
 //!
 //! An event climbs a ladder: `Event -> Verified -> Admitted -> (store) -> Sealed -> Released`. [`admit::admit`] is the
-//! only way to [`Admitted`], which is all that a store takes of clients ([`Restored`] comes from an export, by the
-//! operator's hand); [`Gate::release`] is the only way from [`Sealed`], which is
-//! all that a store gives back, to [`Released`], which is all that a frame is made of.
+//! only way to [`Admitted`], and a store takes nothing else from clients. ([`Restored`] comes from an export, by the
+//! operator's hand.) [`Gate::release`] is the only way from [`Sealed`], which is all that a store gives back, to
+//! [`Released`], which is all that a frame is made of.
 #![forbid(unsafe_code)]
 
 pub mod admit;
 pub mod audience;
+mod context;
+pub mod effect;
 pub mod gate;
+pub mod kinds;
 pub mod mls_gateway;
 pub mod policy;
 pub mod query;
+mod reader;
+mod refusal;
 pub mod restore;
 pub mod route;
+mod tags;
 
-pub use admit::{Admitted, Effect, Persistence, Publisher};
+pub use admit::Admitted;
 pub use audience::Audience;
-pub use gate::{Asker, Gate, Reader, Released, Sealed, Stamp};
+pub use context::Publisher;
+pub use effect::{Effect, Persistence};
+pub use gate::{Asker, Gate, Released, Sealed, Stamp};
 pub use mls_gateway::group::{Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, Source};
 pub use policy::Policy;
 pub use query::{Query, Scope};
+pub use reader::{READER_KEYS_MAX, Reader};
 pub use restore::{EventMeta, Restored};
 pub use route::RouteHasher;

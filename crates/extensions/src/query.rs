@@ -1,6 +1,6 @@
-//! What a store is asked for: a filter, and the audiences that the reader holds.
+//! A query to a store: a filter, and the audiences that the reader holds.
 //!
-//! A store may give back too much, never too little: the gate has the last word.
+//! A store may give back too much, never too little: the gate decides event by event.
 
 use nostr_protocol::{EventId, Filter, PublicKey, UnixSecs};
 
@@ -22,14 +22,14 @@ pub struct Scope {
 /// A filter over a scope. With `ids` in the filter the scope does not narrow: the gate decides event by event.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// What is asked for; `limit` is the caller's business.
+    /// The filter; its `limit` is the caller's business.
     pub filter: Filter,
-    /// Where to look.
+    /// The audiences to look into.
     pub scope: Scope,
 }
 
 impl Query {
-    /// Whether there is anywhere to look at all.
+    /// Whether there is an audience or an id to look for at all.
     #[must_use]
     pub fn finds_something(&self) -> bool {
         let scope = &self.scope;

@@ -1,9 +1,9 @@
-//! What leads from an event to the subscriptions that may ask for it, as numbers.
+//! Routes: numbers that lead from an event to the subscriptions that may ask for it.
 //!
-//! A subscription stands under the hashes of a few conditions; an event is looked up under the hashes of all that it
-//! meets. A hash says nothing to whom the key is unknown, so a log that several instances follow can carry it: an
-//! instance fetches an event only where a subscription of its own waits under one of its routes. A collision costs a
-//! match that fails.
+//! A subscription stands under the hashes of a few conditions; an event is looked up under the hashes of all conditions
+//! that it meets. A hash tells nothing without the key, so a log that several instances follow can carry it: an
+//! instance fetches an event only if a subscription of its own waits under one of the event's routes. A collision costs
+//! a match that fails.
 
 use std::hash::Hasher as _;
 
@@ -27,14 +27,14 @@ pub enum Condition<'a> {
     Everything,
     /// It is for this key.
     Inbox(PublicKey),
-    /// It is of a managed group that this key is a member of. No event carries this one: who is a member is asked at
-    /// each delivery.
+    /// It is of a managed group that this key is a member of. No event carries this one: membership is asked at each
+    /// delivery.
     Member(PublicKey),
-    /// It is a roster, of whatever group.
+    /// It is a roster, of any group.
     Rosters,
 }
 
-/// Hashes conditions under a key: the same wherever the key is the same, and nobody can choose what collides.
+/// Hashes conditions under a key: the same on every instance that has the key, and nobody can choose collisions.
 #[derive(Clone, Copy)]
 pub struct RouteHasher {
     keyed: SipHasher13,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for RouteHasher {
 }
 
 impl RouteHasher {
-    /// A router of 16 secret bytes, shared by all who follow one log.
+    /// A hasher under 16 secret bytes, which all instances that follow one log share.
     #[must_use]
     pub fn new(key: &[u8; 16]) -> Self {
         Self { keyed: SipHasher13::new_with_key(key) }
@@ -74,7 +74,8 @@ impl RouteHasher {
         hasher.finish()
     }
 
-    /// A number that is no condition's, for another purpose of all who follow the log: it says nothing of the key.
+    /// A number that is no condition's, for another purpose of the instances that follow the log; it does not give the
+    /// key away.
     #[must_use]
     pub fn derived(&self, purpose: &str) -> u64 {
         let mut hasher = self.keyed;
@@ -89,7 +90,7 @@ impl RouteHasher {
         let is_public = *sealed.audience() == Audience::Everyone;
         sealed.visit_conditions(|condition| match condition {
             Condition::Kind(kind) if is_public => routes.push(self.hash(Condition::Kind(kind))),
-            Condition::Kind(Kind::ROSTER) => routes.push(self.hash(Condition::Rosters)),
+            Condition::Kind(_) if sealed.rules().is_for_admin_keys() => routes.push(self.hash(Condition::Rosters)),
             Condition::Kind(_) => {}
             other => routes.push(self.hash(other)),
         });

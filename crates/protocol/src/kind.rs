@@ -31,7 +31,10 @@ impl Kind {
     pub const GROUP_MESSAGE: Self = Self(445);
     pub const NOISE_DM: Self = Self(446);
     pub const KEY_PACKAGE_REQUEST: Self = Self(447);
+    pub const INNER_448: Self = Self(448);
+    pub const INNER_449: Self = Self(449);
     pub const ROSTER: Self = Self(450);
+    pub const INNER_451: Self = Self(451);
     pub const GIFT_WRAP: Self = Self(1059);
     pub const EPHEMERAL_GIFT_WRAP: Self = Self(21059);
     pub const AUTH: Self = Self(22242);

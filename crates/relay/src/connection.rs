@@ -6,7 +6,7 @@
 use std::{future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, SinkExt as _};
-use nostr_extensions::{Reader, gate::READER_KEYS_MAX};
+use nostr_extensions::{READER_KEYS_MAX, Reader};
 use nostr_protocol::{
     Filter, PublicKey, Rejection,
     auth::RelayNames,

@@ -4,7 +4,8 @@
 
 use std::fmt::Write as _;
 
-use nostr_protocol::{Kind, PublicKey};
+use nostr_extensions::kinds::{KINDS, rules};
+use nostr_protocol::PublicKey;
 use serde::Serialize;
 
 use crate::config::{Config, Information, Limitation};
@@ -14,17 +15,6 @@ pub const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]
 
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
 pub const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
-
-/// The kinds with rules of their own here, as far as anyone may publish them.
-pub const GATEWAY_KINDS: [Kind; 7] = [
-    Kind::KEY_PACKAGE,
-    Kind::GROUP_MESSAGE,
-    Kind::NOISE_DM,
-    Kind::KEY_PACKAGE_REQUEST,
-    Kind::ROSTER,
-    Kind::GIFT_WRAP,
-    Kind::ADDRESSABLE_KEY_PACKAGE,
-];
 
 /// The software's name.
 pub const SOFTWARE: &str = "rnostr";
@@ -149,7 +139,7 @@ fn limitation(config: &Config) -> LimitationDocument {
 fn gateway(config: &Config) -> GatewayDocument {
     let gateway = &config.mls_gateway;
     GatewayDocument {
-        kinds: GATEWAY_KINDS.iter().map(|kind| kind.0).collect(),
+        kinds: KINDS.iter().filter(|kind| rules(**kind).in_nip11).map(|kind| kind.0).collect(),
         membership_sources: gateway.membership_sources.iter().map(|source| source.as_str()).collect(),
         supported_mips: &SUPPORTED_MIPS,
         unlisted_groups: gateway.unlisted_groups,

@@ -10,8 +10,8 @@ mod index;
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{Asker, Gate, Group, GroupStatus, Reader, Role, RouteHasher, Sealed};
-use nostr_protocol::{Filter, Kind, Lifetime, PublicKey, Rejection, UnixSecs, message::closed_frame};
+use nostr_extensions::{Asker, Gate, Group, GroupStatus, Persistence, Reader, Role, RouteHasher, Sealed, kinds::rules};
+use nostr_protocol::{Filter, Kind, PublicKey, Rejection, UnixSecs, message::closed_frame};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -180,10 +180,7 @@ impl Live {
 impl Live {
     /// Whether a query finds the event, so that a subscription gets it from the archive or from here and not from both.
     fn is_archived(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::GROUP_MESSAGE | Kind::NOISE_DM => self.gate.policy().archive_secs.is_some(),
-            kind => kind.lifetime() != Lifetime::Ephemeral,
-        }
+        rules(kind).kept.persistence(self.gate.policy()) == Persistence::Stored
     }
 }
 

@@ -6,6 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use nostr_extensions::kinds::{KINDS, KindCounter, rules};
 use nostr_protocol::{Kind, Rejection, Word};
 use nostr_store::{Saved, StoreError};
 
@@ -13,14 +14,12 @@ use nostr_store::{Saved, StoreError};
 const DB_BUCKETS_SECS: [f64; 13] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// Kinds that are counted by number; all others are "other".
-const KINDS: [u16; 11] = [4, 5, 62, 443, 445, 446, 447, 450, 1059, 21059, 30443];
-
 /// The counters, made once.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    processed: HashMap<u16, Counter>,
+    /// By kind, for the kinds that are counted by number.
+    processed: HashMap<Kind, Counter>,
     processed_other: Counter,
     groups_updated: Counter,
     key_packages_stored: Counter,
@@ -54,7 +53,11 @@ impl Default for Metrics {
         };
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &META);
         Self {
-            processed: KINDS.into_iter().map(|kind| (kind, processed(kind.to_string()))).collect(),
+            processed: KINDS
+                .iter()
+                .filter(|kind| rules(**kind).counted_by_number)
+                .map(|kind| (*kind, processed(kind.to_string())))
+                .collect(),
             processed_other: processed("other".to_owned()),
             groups_updated: counter("mls_gateway_groups_updated_total", vec![]),
             key_packages_stored: counter("mls_gateway_keypackages_stored_total", vec![]),
@@ -116,15 +119,13 @@ impl Metrics {
     pub fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
         match saved {
             Ok(Saved::New(_)) => {
-                self.processed.get(&kind.0).unwrap_or(&self.processed_other).increment(1);
-                match kind {
-                    Kind::KEY_PACKAGE | Kind::ADDRESSABLE_KEY_PACKAGE => self.key_packages_stored.increment(1),
-                    Kind::GROUP_MESSAGE => self.groups_updated.increment(1),
-                    Kind::ROSTER => {
-                        self.groups_updated.increment(1);
-                        self.membership_updates.increment(1);
+                self.processed.get(&kind).unwrap_or(&self.processed_other).increment(1);
+                for counter in rules(kind).counters {
+                    match counter {
+                        KindCounter::KeyPackagesStored => self.key_packages_stored.increment(1),
+                        KindCounter::GroupsUpdated => self.groups_updated.increment(1),
+                        KindCounter::MembershipUpdates => self.membership_updates.increment(1),
                     }
-                    _ => {}
                 }
             }
             Ok(Saved::Duplicate | Saved::Superseded) => {}

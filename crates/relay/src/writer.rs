@@ -10,7 +10,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use nostr_extensions::{Admitted, Group, Sealed, mls_gateway::group::Refusal};
+use nostr_extensions::{
+    Admitted, Group, Sealed,
+    kinds::{GroupChange, rules},
+    mls_gateway::group::Refusal,
+};
 use nostr_protocol::{
     EventId, Kind, Rejection,
     message::{ok_frame, refused_frame},
@@ -116,7 +120,7 @@ impl Job {
 /// Whether events of this kind may change who is in a group.
 #[must_use]
 pub const fn changes_group(kind: Kind) -> bool {
-    matches!(kind, Kind::ROSTER | Kind::GIFT_WRAP | Kind::VANISH)
+    !matches!(rules(kind).changes, GroupChange::Nothing)
 }
 
 /// An event on its way to live delivery.

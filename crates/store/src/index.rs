@@ -9,16 +9,11 @@
 
 use nostr_extensions::{
     Audience, NostrGroupId, Query,
-    audience::{is_for_group, may_be_for_keys, may_be_public},
+    audience::{is_for_admin_keys, may_be_public},
+    kinds::{ADMIN_KINDS, GROUP_KINDS, KEY_KINDS},
 };
 use nostr_protocol::{EventRef, Filter, Kind, Lifetime, PublicKey, tag::name};
 use sha2::{Digest as _, Sha256};
-
-/// Kinds that are stored for named keys; [`nostr_extensions::audience::may_be_for_keys`] says the same.
-pub(crate) const KEY_KINDS: [Kind; 5] =
-    [Kind::ENCRYPTED_DM, Kind::DELETION, Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
-/// Kinds that are stored for groups; [`nostr_extensions::audience::is_for_group`] says the same.
-pub(crate) const GROUP_KINDS: [Kind; 2] = [Kind::GROUP_MESSAGE, Kind::ROSTER];
 
 /// A key of at most [`Key::BYTES_MAX`] bytes, built without the heap.
 #[derive(Clone, Copy)]
@@ -126,7 +121,7 @@ pub(crate) fn each_prefix<E>(
         Audience::Nobody => {}
         Audience::Group(group) => {
             put(prefix::group(group, kind))?;
-            if kind == Kind::ROSTER {
+            if is_for_admin_keys(kind) {
                 put(prefix::all_rosters())?;
             }
         }
@@ -193,11 +188,11 @@ pub(crate) fn plan<E>(
     let asked = |kinds: &'static [Kind]| kinds.iter().copied().filter(|kind| filter.asks_kind(*kind));
 
     for key in &scope.keys {
-        ranges.extend(asked(&KEY_KINDS).filter(|kind| may_be_for_keys(*kind)).map(|kind| prefix::reader(key, kind)));
+        ranges.extend(asked(&KEY_KINDS).map(|kind| prefix::reader(key, kind)));
     }
     let named = filter.tags.get(&b'h');
     // A roster names its group by `h`: with values asked for, all rosters are those of these groups.
-    let all_rosters = scope.all_rosters && filter.asks_kind(Kind::ROSTER);
+    let all_rosters = scope.all_rosters && asked(&ADMIN_KINDS).next().is_some();
     let whole_rosters = all_rosters && named.is_none();
     if whole_rosters {
         ranges.push(prefix::all_rosters());
@@ -206,14 +201,14 @@ pub(crate) fn plan<E>(
         let is_named =
             named.is_none_or(|values| values.binary_search_by(|value| (**value).cmp(group.as_str())).is_ok());
         if is_named {
-            let kinds = asked(&GROUP_KINDS).filter(|kind| is_for_group(*kind));
-            let kinds = kinds.filter(|kind| !(all_rosters && *kind == Kind::ROSTER));
+            let kinds = asked(&GROUP_KINDS).filter(|kind| !(all_rosters && is_for_admin_keys(*kind)));
             ranges.extend(kinds.map(|kind| prefix::group(group, kind)));
         }
     }
     if let (true, Some(values)) = (all_rosters, named) {
-        let groups = values.iter().filter_map(|value| nostr_extensions::NostrGroupId::parse(value));
-        ranges.extend(groups.map(|group| prefix::group(&group, Kind::ROSTER)));
+        for group in values.iter().filter_map(|value| NostrGroupId::parse(value)) {
+            ranges.extend(asked(&ADMIN_KINDS).map(|kind| prefix::group(&group, kind)));
+        }
     }
     if scope.everyone {
         public(filter, author, &mut ranges)?;
@@ -259,17 +254,4 @@ fn public<E>(
         (None, None) => ranges.push(prefix::everything_public()),
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn planned_kinds_are_those_of_the_audiences() {
-        let stored = |kind: &Kind| kind.lifetime() != Lifetime::Ephemeral;
-        let all = || (0..=u16::MAX).map(Kind).filter(stored);
-        assert_eq!(all().filter(|kind| may_be_for_keys(*kind)).collect::<Vec<_>>(), KEY_KINDS);
-        assert_eq!(all().filter(|kind| is_for_group(*kind)).collect::<Vec<_>>(), GROUP_KINDS);
-    }
 }

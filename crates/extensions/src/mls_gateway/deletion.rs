@@ -1,46 +1,55 @@
-//! Kinds 5 and 62: deletions and requests to vanish, and the events that they take out.
+//! Kind 5, Deletion Request, and the rules by which events are taken back: by a deletion, or by a key that vanishes.
 //!
-//! Source: NIP-09, NIP-62; decisions, "Deletion".
+//! Source: NIP-09, NIP-62; docs/rules.md, "Deletion".
 
 use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, UnixSecs, tag::name};
 
+use super::group::Refusal;
+pub use crate::effect::Deletion;
 use crate::{
-    admit::{Context, Effect, NEVER, Verdict, decimal, event_id},
-    audience::recipients,
+    context::{Context, Verdict},
+    effect::{Effect, NEVER},
+    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, rules},
+    tags::{decimal, event_id, recipients},
 };
 
 /// Most targets of one deletion.
 pub const DELETION_TARGETS_MAX: usize = 500;
 
-/// Kinds that belong to their recipients too: each recipient may delete such an event, and takes it along when it
-/// vanishes.
-pub const OWNED_BY_RECIPIENTS: [Kind; 3] = [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
-/// Kinds that stay when their author vanishes: the audit of a group, and the request itself.
-pub const KEPT_FROM_VANISHED: [Kind; 2] = [Kind::ROSTER, Kind::VANISH];
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: |event| read(event).map(Effect::Delete),
+    needs_group: false,
+    non_residents: NonResidents::Refused,
+    budget: Budget::Events,
+    readers: Readers::EveryoneOrAuthor,
+    changes: GroupChange::Nothing,
+    kept: Kept::Stored,
+    may_expire: false,
+    owners: Owners::Author,
+    // A deletion of a deletion has no effect (NIP-09).
+    deletable: Deletable::NoEffect,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[],
+    in_nip11: false,
+};
 
-/// Targets of a kind 5.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deletion {
-    /// The author of the deletion.
-    pub by: PublicKey,
-    /// Ids, of any author: the store holds each against its author or recipient.
-    pub ids: Vec<EventId>,
-    /// Addresses of the deleter's own replaceable and addressable events, up to the deletion's `created_at`.
-    pub addresses: Vec<(Kind, Box<str>)>,
-}
-
-/// The keys that an event belongs to: its author, and for [`OWNED_BY_RECIPIENTS`] each recipient.
+/// The keys that an event belongs to: its author, and for some kinds each recipient.
 pub fn owners(event: EventRef<'_>) -> impl Iterator<Item = PublicKey> {
-    let has_recipients = OWNED_BY_RECIPIENTS.contains(&event.kind());
-    std::iter::once(event.pubkey()).chain(has_recipients.then(|| recipients(event)).into_iter().flatten())
+    owners_by(event, rules(event.kind()))
 }
 
-/// The keys that may delete an event by name: its owners, or nobody for a group message or a roster, whose deletion is
-/// [refused](is_undeletable), and for a deletion (NIP-09) or a request to vanish (NIP-62), whose deletion has no effect.
+fn owners_by(event: EventRef<'_>, rules: &KindRules) -> impl Iterator<Item = PublicKey> {
+    let recipients = rules.is_owned_by_recipients().then(|| recipients(event));
+    std::iter::once(event.pubkey()).chain(recipients.into_iter().flatten())
+}
+
+/// The keys that may delete an event by name: its owners, or nobody for a kind whose deletion is
+/// [refused](is_undeletable) or has no effect.
 pub fn deleters(event: EventRef<'_>) -> impl Iterator<Item = PublicKey> {
-    let kind = event.kind();
-    let is_deletable = !is_undeletable(kind) && !matches!(kind, Kind::DELETION | Kind::VANISH);
-    is_deletable.then(|| owners(event)).into_iter().flatten()
+    let rules = rules(event.kind());
+    (rules.deletable == Deletable::ByOwners).then(|| owners_by(event, rules)).into_iter().flatten()
 }
 
 /// Whether `key` is one of the [`deleters`] of `event`.
@@ -53,7 +62,7 @@ pub fn may_delete(event: EventRef<'_>, key: &PublicKey) -> bool {
 /// applied must reach the others, and the audit stays.
 #[must_use]
 pub const fn is_undeletable(kind: Kind) -> bool {
-    matches!(kind, Kind::GROUP_MESSAGE | Kind::ROSTER)
+    rules(kind).refuses_deletion()
 }
 
 /// Whether one of its [`owners`] takes `event` along by vanishing, where `vanished` says when a key vanished.
@@ -70,20 +79,20 @@ pub fn vanishes(event: EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
 /// Whether an owner of `event` that vanishes at `at` takes it along: it is no later, and of no kind that stays.
 #[must_use]
 pub fn is_gone_by(event: EventRef<'_>, at: UnixSecs) -> bool {
-    event.created_at() <= at && !KEPT_FROM_VANISHED.contains(&event.kind())
+    event.created_at() <= at && rules(event.kind()).vanishes
 }
 
-/// A kind 5, from its author.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+/// Its author publishes it.
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
-    Ok(Verdict::stored(NEVER, Effect::Delete(read(event)?)))
+    Ok(Verdict { expires_at: NEVER, effect: Effect::Delete(read(event)?) })
 }
 
-/// Reads the targets of a kind 5.
+/// Targets of a kind 5.
 ///
 /// # Errors
-/// `invalid:` for a malformed target, `blocked:` for a target of a kind whose deletion is [refused](is_undeletable).
-pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
+/// `invalid:` for a malformed deletion, `blocked:` where it names a kind that nobody deletes.
+fn read(event: &Event) -> Result<Deletion, Rejection> {
     let tags = event.tags();
     let targets = tags.iter().filter(|tag| matches!(tag.name(), name::EVENT | name::ADDRESS)).count();
     if targets == 0 {
@@ -92,8 +101,8 @@ pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     if targets > DELETION_TARGETS_MAX {
         return Err(Rejection::invalid(format!("a deletion has at most {DELETION_TARGETS_MAX} targets; send several")));
     }
-    if tags.values(name::K).any(|text| kind_from(text).is_some_and(is_undeletable)) {
-        return Err(super::group::Refusal::Undeletable.into());
+    if tags.values(name::K).filter_map(kind).any(|kind| rules(kind).refuses_deletion()) {
+        return Err(Refusal::Undeletable.into());
     }
     let ids = tags.named(name::EVENT).map(|tag| event_id(tag.value().unwrap_or("")));
     let mut ids: Vec<EventId> = ids.collect::<Result<_, _>>()?;
@@ -109,17 +118,16 @@ pub(crate) fn read(event: &Event) -> Result<Deletion, Rejection> {
     Ok(Deletion { by: event.pubkey(), ids, addresses })
 }
 
-fn kind_from(text: &str) -> Option<Kind> {
+fn kind(text: &str) -> Option<Kind> {
     decimal(text).and_then(|number| u16::try_from(number).ok()).map(Kind)
 }
 
-/// The kind and `d` of an address of `author`; `None` for one of another author.
 fn own_address(text: &str, author: &PublicKey) -> Result<Option<(Kind, Box<str>)>, Rejection> {
     let wrong = || Rejection::invalid("an a tag is not <kind>:<pubkey>:<d>");
     let mut parts = text.splitn(3, ':');
-    let kind = parts.next().and_then(kind_from).ok_or_else(wrong)?;
-    if is_undeletable(kind) {
-        return Err(super::group::Refusal::Undeletable.into());
+    let kind = parts.next().and_then(kind).ok_or_else(wrong)?;
+    if rules(kind).refuses_deletion() {
+        return Err(Refusal::Undeletable.into());
     }
     let key = parts.next().and_then(PublicKey::from_hex).ok_or_else(wrong)?;
     let identifier = parts.next().unwrap_or("");
@@ -129,18 +137,4 @@ fn own_address(text: &str, author: &PublicKey) -> Result<Option<(Kind, Box<str>)
         _ => return Err(Rejection::invalid("an a tag names a kind that has no address; name the event in an e tag")),
     };
     Ok((key == *author).then(|| (kind, identifier.into())))
-}
-
-/// A kind 62 (NIP-62), from its author, that names this relay or all.
-pub(crate) fn admit_vanish(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
-    cx.require_owner(event)?;
-    let mut answer = Err(Rejection::invalid("kind 62 names the relay in a relay tag, or ALL_RELAYS"));
-    for relay in event.tags().values(name::RELAY) {
-        answer = if relay == "ALL_RELAYS" { Ok(()) } else { cx.publisher.names.check(relay) };
-        if answer.is_ok() {
-            break;
-        }
-    }
-    answer?;
-    Ok(Verdict::stored(NEVER, Effect::Vanish))
 }

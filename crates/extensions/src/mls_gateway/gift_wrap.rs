@@ -1,35 +1,81 @@
 //! Kinds 1059 and 21059, Gift Wrap: an envelope for one recipient, which may carry a Welcome (444).
 //!
-//! Source: NIP-59; MLS Gateway specification, "Supported Nostr Event Kinds" (1059); decisions, "Groups" 3. What a wrap
-//! with an `h` does to the group is in [`super::group::apply_wrap`].
+//! Source: NIP-59; MLS Gateway specification, "Supported Nostr Event Kinds" (1059); docs/rules.md, "Gift wraps". The
+//! change that a wrap with an `h` makes of the group is in [`super::group::apply_wrap`].
 
-use nostr_protocol::{Event, Kind, PublicKey, Rejection};
+use nostr_protocol::{Event, PublicKey, Rejection};
 
 use super::group::{NostrGroupId, Source, WrapChange};
-use crate::admit::{Context, Effect, NEVER, Persistence, Verdict, one_recipient, optional_group};
+use crate::{
+    context::{Context, Verdict},
+    effect::{Effect, NEVER},
+    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any},
+    tags::{one_recipient, optional_group},
+};
 
-/// Anyone who may write publishes; the shape is one `p` and at most one `h`.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+/// Rules of a 1059.
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: any::changes_nothing,
+    needs_group: true,
+    non_residents: NonResidents::ToResidents,
+    budget: Budget::GiftWraps,
+    readers: Readers::Recipients,
+    changes: GroupChange::NamedGroup,
+    kept: Kept::Stored,
+    may_expire: true,
+    owners: Owners::AuthorAndRecipients,
+    deletable: Deletable::ByOwners,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[],
+    in_nip11: true,
+};
+
+/// Rules of a 21059.
+pub(crate) const EPHEMERAL_RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit_ephemeral),
+    restore: any::refuse_to_restore,
+    needs_group: false,
+    non_residents: NonResidents::ToResidents,
+    budget: Budget::GiftWraps,
+    readers: Readers::Recipients,
+    changes: GroupChange::Nothing,
+    kept: Kept::Ephemeral,
+    may_expire: true,
+    owners: Owners::Author,
+    deletable: Deletable::ByOwners,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[],
+    in_nip11: false,
+};
+
+/// Open to every publisher; the shape is one `p` and at most one `h`.
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let recipient = one_recipient(event)?;
-    let group = optional_group(event)?;
-    if event.kind() == Kind::EPHEMERAL_GIFT_WRAP {
-        return Ok(Verdict { expires_at: NEVER, persistence: Persistence::Ephemeral, effect: Effect::None });
-    }
-    let effect = match group {
+    let effect = match optional_group(event)? {
         Some(group) if cx.policy.sources.contains(&Source::GiftWrap) && !cx.publisher.reader.is_anonymous() => {
             Effect::Wrap(WrapChange {
                 founder: founder(event, &group, cx),
-                publishers: cx.publisher.reader.keys().to_vec(),
+                publishers: cx.keys().to_vec(),
                 group,
                 recipient,
             })
         }
         _ => Effect::None,
     };
-    Ok(Verdict::stored(cx.archived(cx.policy.welcome_ttl_secs), effect))
+    Ok(Verdict { expires_at: cx.archived(cx.policy.welcome_ttl_secs), effect })
 }
 
-/// Who would be the admin of a group that this wrap founds: the author where it is authenticated, else the primary key.
+/// Open to every publisher; the shape is that of a 1059, without an effect on groups.
+fn admit_ephemeral(event: &Event, _: &Context<'_>) -> Result<Verdict, Rejection> {
+    one_recipient(event)?;
+    optional_group(event)?;
+    Ok(Verdict { expires_at: NEVER, effect: Effect::None })
+}
+
+/// The key that becomes admin if this wrap founds a group: the author where it is authenticated, else the primary key.
 fn founder(event: &Event, group: &NostrGroupId, cx: &Context<'_>) -> Option<PublicKey> {
     if cx.policy.unlisted_groups && group.is_capability() {
         return None;

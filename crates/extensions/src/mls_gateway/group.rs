@@ -1,31 +1,31 @@
-//! A group's membership, as a state machine without I/O: the one place that decides what a roster, a gift wrap or a
-//! vanishing key does to a group. Every store applies it inside the transaction that stores the event.
+//! A group's membership, as a state machine without I/O: the one place that decides how a roster, a gift wrap or a
+//! vanishing key changes a group. Every store applies it inside the transaction that stores the event.
 //!
-//! Source: MLS Gateway specification, "Group Membership Management"; decisions, "Groups".
+//! Source: MLS Gateway specification, "Group Membership Management"; docs/rules.md, "Groups".
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use nostr_protocol::{PublicKey, Rejection, UnixSecs};
+use nostr_protocol::{PublicKey, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 /// Most members of a group.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 /// Most `p` tags of one roster event.
 pub const ROSTER_KEYS_MAX: usize = 2_000;
-/// How far above the last `seq` a group admin may go in one step.
+/// Most that a group admin's roster may lie above the last `seq`.
 pub const SEQ_STEP_MAX: u64 = 1_000;
 /// Largest `seq`: the largest whole number that a JavaScript client can hold.
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Most groups that gift wraps of one key found in 24 hours.
 pub const GROUPS_FOUNDED_PER_DAY_MAX: u32 = 20;
 
-/// The `h` of a group: its routing id on Nostr, never the MLS group id. 1 to 128 characters of `A-Z a-z 0-9 _ . : -`, the
-/// first a letter or digit; compared byte for byte.
+/// The `h` of a group: its routing id on Nostr, never the MLS group id. 1 to 128 characters of `A-Z a-z 0-9 _ . : -`,
+/// the first a letter or digit; compared byte for byte.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NostrGroupId(Arc<str>);
 
 impl NostrGroupId {
-    /// Reads an `h`; `None` if it is not one.
+    /// Reads an `h`; `None` for text that is no group id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b':' | b'-');
@@ -33,7 +33,7 @@ impl NostrGroupId {
         (text.len() <= 128 && first.is_ascii_alphanumeric() && text.bytes().all(allowed)).then(|| Self(text.into()))
     }
 
-    /// As it stands in the tag.
+    /// The text of the tag.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -53,7 +53,7 @@ impl fmt::Debug for NostrGroupId {
     }
 }
 
-/// Where a group's membership comes from, weakest first.
+/// Source of a group's membership, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -65,7 +65,7 @@ pub enum Source {
     Acl,
 }
 
-/// What a member may do.
+/// Rights of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -87,14 +87,14 @@ impl Role {
     }
 }
 
-/// What is kept about a managed group beside its members.
+/// Record of a managed group, beside its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {
-    /// The source that decides.
+    /// The source that decides about the members.
     pub source: Source,
     /// The last roster's `seq`; 0 before the first.
     pub seq: u64,
-    /// When the record was made.
+    /// Time at which the record was made.
     pub created_at: UnixSecs,
     /// The name from the roster with the highest `seq` that had one, and that `seq`.
     pub display_name: Option<(u64, String)>,
@@ -107,11 +107,11 @@ pub struct GroupRecord {
 pub struct ManagedGroup {
     /// Everything but the members.
     pub record: GroupRecord,
-    /// Who is in, and as what.
+    /// The members, each with its role.
     pub members: HashMap<PublicKey, Role>,
 }
 
-/// What is known of an `h`.
+/// Status of an `h`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupStatus {
     /// Never had a record, never carried a message.
@@ -122,12 +122,12 @@ pub enum GroupStatus {
     Managed(Arc<ManagedGroup>),
 }
 
-/// An `h` with what is known of it: what the gate asks for.
+/// An `h` with its status, as the gate asks for it.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Which group.
+    /// The id.
     pub id: NostrGroupId,
-    /// What is known.
+    /// The status as of some commit.
     pub status: GroupStatus,
 }
 
@@ -148,7 +148,7 @@ impl Group {
     }
 }
 
-/// What a roster does.
+/// Operation of a roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RosterOp {
     /// Founds a group.
@@ -165,26 +165,26 @@ pub enum RosterOp {
     Replace,
 }
 
-/// A roster as admitted: its form is right, and its signer is who published it.
+/// A roster as admitted: its form is right, and its signer has published it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RosterChange {
     /// The group.
     pub group: NostrGroupId,
     /// The sequence number, 1 to [`SEQ_MAX`].
     pub seq: u64,
-    /// What to do.
+    /// The operation.
     pub op: RosterOp,
-    /// The keys it is done to, without repeats, not empty.
+    /// The keys that the operation names, without repeats, not empty.
     pub keys: Vec<PublicKey>,
     /// The role that new members take.
     pub role: Role,
     /// The name for people, where given.
     pub name: Option<String>,
-    /// Who signed.
+    /// The key that signed.
     pub signer: PublicKey,
     /// Whether the signer is one of `admin_pubkeys`.
     pub by_admin_key: bool,
-    /// Whether anyone who may write may found a group.
+    /// Whether every publisher may found a group.
     pub open_bootstrap: bool,
     /// `["force","true"]`.
     pub force: bool,
@@ -199,22 +199,22 @@ pub struct WrapChange {
     pub publishers: Vec<PublicKey>,
     /// The key that becomes group admin if the wrap founds the group; `None` where it may not.
     pub founder: Option<PublicKey>,
-    /// Who it is for.
+    /// The key that the wrap is for.
     pub recipient: PublicKey,
 }
 
-/// Why the committing transaction refuses an event that admission let through.
+/// Reason for which the committing transaction refuses an event that admission let through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The signer is no admin of this group.
     NotAdmin,
     /// The reader is no member now.
     NotMember,
-    /// The same of a reader without a key.
+    /// The reader is no member, and has no key.
     Anonymous,
     /// `seq` is not above the group's last.
     StaleSeq {
-        /// What the roster carried.
+        /// The roster's `seq`.
         given: u64,
         /// The group's last.
         current: u64,
@@ -240,60 +240,29 @@ pub enum Refusal {
     TooManyGroups,
     /// The reference of a KeyPackage names other bytes of the same owner.
     ReferenceTaken,
-    /// A deletion names a group message or a roster.
+    /// A deletion names an event of a kind that nobody deletes.
     Undeletable,
 }
 
-/// The words for a reader who may not publish in a group, the same whatever the group is (decisions, "Groups" 6).
+/// The words for a reader that may not publish in a group, the same for every group (docs/rules.md, "Unlisted groups").
 pub const NOT_A_MEMBER: &str = "only members of this group may publish to it; authenticate with a member's key";
-/// The words for a refused roster, the same whatever the group, `seq` or `p`.
+/// The words for a refused roster, the same for every group, `seq` and `p`.
 pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
 
 impl Refusal {
-    /// Of a message from a reader with these keys, none of which is a member's.
+    /// Refuses a message from a reader with these keys, none of which is a member's.
     #[must_use]
     pub const fn no_member(keys: &[PublicKey]) -> Self {
         if keys.is_empty() { Self::Anonymous } else { Self::NotMember }
     }
 }
 
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NotAdmin => Self::restricted(NOT_AN_ADMIN),
-            Refusal::NotMember => Self::restricted(NOT_A_MEMBER),
-            Refusal::Anonymous => Self::auth_required(NOT_A_MEMBER),
-            Refusal::StaleSeq { given, current } => Self::invalid(format!("roster seq {given} is not above {current}")),
-            Refusal::SeqTooFar { current } => {
-                Self::invalid(format!("roster seq is more than {SEQ_STEP_MAX} above {current}; use a smaller step"))
-            }
-            Refusal::GroupExists => Self::invalid("the group has a roster already; use add, remove or replace"),
-            Refusal::NoGroup => Self::invalid("the group has no roster yet; found it with op bootstrap"),
-            Refusal::Unlisted => Self::invalid(
-                "the group carries unlisted messages; an admin key makes it managed with [\"force\",\"true\"]",
-            ),
-            Refusal::NoSuchMember(key) => Self::invalid(format!("{key} is not a member of the group; add it first")),
-            Refusal::LastAdmin => {
-                Self::invalid("the group would lose its signer as admin; let another admin of the group do this")
-            }
-            Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
-            Refusal::TooManyGroups => Self::rate_limited(format!(
-                "a key founds at most {GROUPS_FOUNDED_PER_DAY_MAX} groups a day by gift wraps, retry in 86400 s"
-            )),
-            Refusal::ReferenceTaken => {
-                Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
-            }
-            Refusal::Undeletable => Self::blocked("kinds 445 and 450 cannot be deleted; remove them from the request"),
-        }
-    }
-}
-
-/// A group after a change, and which keys' membership differs from before (`None`: no longer a member).
+/// A group after a change, with the difference from before.
 #[derive(Clone, Debug)]
 pub struct Changed {
     /// The group now.
     pub view: ManagedGroup,
-    /// Each key whose membership or role changed.
+    /// Each key whose membership or role changed; `None` for a key that is no longer a member.
     pub delta: Vec<(PublicKey, Option<Role>)>,
     /// The key that founded the group by a gift wrap, to be counted.
     pub founder: Option<PublicKey>,
@@ -302,7 +271,8 @@ pub struct Changed {
 /// Applies a roster.
 ///
 /// # Errors
-/// A [`Refusal`]; to a signer who is no admin of the group always [`Refusal::NotAdmin`], whatever else is wrong.
+/// A [`Refusal`]. A signer that is no admin of the group always gets [`Refusal::NotAdmin`], and learns of no other
+/// fault.
 pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) -> Result<Changed, Refusal> {
     let view = match status {
         GroupStatus::Managed(view) => view,
@@ -403,9 +373,9 @@ fn rename(record: &mut GroupRecord, change: &RosterChange) {
     }
 }
 
-/// Applies a gift wrap. `founded_today` is how many groups the founder founded in the last 24 hours.
+/// Applies a gift wrap. `founded_today` counts the groups that the founder founded in the last 24 hours.
 ///
-/// `Ok(None)` where the wrap changes nothing: it is stored and delivered all the same.
+/// `Ok(None)` is a wrap that changes nothing: it is stored and delivered all the same.
 ///
 /// # Errors
 /// [`Refusal::GroupFull`] and [`Refusal::TooManyGroups`].
@@ -444,10 +414,11 @@ pub fn apply_wrap(
     }
 }
 
-/// Most memberships of one key that gift wraps add to: whoever wraps to a key makes reading dearer for it.
+/// Most memberships of one key that gift wraps add to: each membership makes reading dearer for the key, and strangers
+/// send wraps.
 pub const WRAPPED_GROUPS_MAX: usize = 1_000;
-/// How old a request to vanish may be that takes its key out of groups. Such requests are public and anyone may bring one
-/// in again; what its key has joined in the meantime stays.
+/// Most seconds of age at which a request to vanish takes its key out of groups. Such requests are public, and anyone
+/// may publish an old one again; the groups that its key has joined since then stay.
 pub const VANISH_AGE_SECS_MAX: u64 = 7 * 86_400;
 
 /// Whether a request to vanish that was made at `at` takes its key out of its groups.
@@ -470,7 +441,7 @@ pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
 }
 
 /// The epoch that a group's registry shows after a message: the header's where it is readable, else a `k` that is at
-/// most 1,000 above the one before (decisions, "Groups" 7).
+/// most 1,000 above the one before (docs/rules.md, "Registry").
 #[must_use]
 pub fn next_epoch(last: Option<u64>, seen: SeenEpoch) -> Option<u64> {
     let floor = last.unwrap_or(0);
@@ -481,12 +452,12 @@ pub fn next_epoch(last: Option<u64>, seen: SeenEpoch) -> Option<u64> {
     }
 }
 
-/// Where a message's epoch was read.
+/// Epoch of a message, by its place in the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeenEpoch {
     /// In the MLS header.
     Header(u64),
-    /// In the `k` tag, as the sender says.
+    /// In the `k` tag, on the sender's word.
     Tag(u64),
     /// Nowhere.
     Nowhere,

@@ -1,32 +1,58 @@
-//! Kind 445, MLS Group Message: for the members of its group, or, of an unlisted group, for whoever names it.
+//! Kind 445, MLS Group Message: for the members of its group, or, in an unlisted group, for each reader that names it.
 //!
-//! Source: MLS Gateway specification, "Supported Nostr Event Kinds" (445); decisions, "Groups" 6. The author is a
-//! throw-away key; who acts is the reader. A `p` grants and narrows nothing.
+//! Source: MLS Gateway specification, "Supported Nostr Event Kinds" (445); docs/rules.md, "Groups" and "Unlisted
+//! groups". The author is a throw-away key; the reader is the one that acts. A `p` grants and narrows nothing.
 
 use nostr_protocol::{Event, Rejection, tag::name};
 
 use super::{
     group::{GroupStatus, Refusal, SeenEpoch},
     mls,
-    noise_dm::LOG_SECS,
 };
-use crate::admit::{Context, Effect, Persistence, Verdict, decimal, one_group};
+use crate::{
+    context::{Context, Verdict},
+    effect::{Effect, LOG_SECS},
+    kinds::{
+        Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Publication, Readers, any,
+    },
+    tags::{decimal, one_group},
+};
 
-/// A member publishes to a managed group; anyone who may write to an unlisted one.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: any::changes_nothing,
+    needs_group: true,
+    non_residents: NonResidents::Checked,
+    budget: Budget::GroupMessages,
+    readers: Readers::Group { unlisted: true, admin_keys: false },
+    changes: GroupChange::Nothing,
+    kept: Kept::Archived,
+    may_expire: true,
+    owners: Owners::Author,
+    // A commit that some members have applied must reach the others.
+    deletable: Deletable::Refused,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[KindCounter::GroupsUpdated],
+    in_nip11: true,
+};
+
+/// A managed group is open to its members, an unlisted one to every publisher.
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let group = one_group(event)?;
-    let state = cx.group.filter(|state| state.id == group).map(|state| &state.status);
-    let keys = cx.publisher.reader.keys();
-    let unlisted = match state {
+    let keys = cx.keys();
+    // A group that is not managed gets the same words as a group that the reader is no member of.
+    let refusal = || Rejection::from(Refusal::no_member(keys));
+    let unlisted = match cx.status(&group) {
         Some(GroupStatus::Managed(view)) => {
             if !keys.iter().any(|key| view.members.contains_key(key)) {
-                return Err(refusal(cx));
+                return Err(refusal());
             }
             false
         }
         Some(GroupStatus::Unknown | GroupStatus::Unlisted) => {
             if !(cx.policy.unlisted_groups && group.is_capability()) {
-                return Err(refusal(cx));
+                return Err(refusal());
             }
             true
         }
@@ -34,14 +60,8 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     };
     // Only a managed group has a registry, so only there is the header worth reading.
     let epoch = if unlisted { SeenEpoch::Nowhere } else { epoch(event) };
-    let persistence = if cx.policy.archive_secs.is_some() { Persistence::Stored } else { Persistence::LogOnly };
     let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch };
-    Ok(Verdict { expires_at: cx.archived(LOG_SECS), persistence, effect })
-}
-
-/// The same words for a group that is not managed as for one whose member the reader is not.
-fn refusal(cx: &Context<'_>) -> Rejection {
-    Refusal::no_member(cx.publisher.reader.keys()).into()
+    Ok(Verdict { expires_at: cx.archived(LOG_SECS), effect })
 }
 
 fn epoch(event: &Event) -> SeenEpoch {

@@ -1,6 +1,6 @@
 //! Kinds 443 and 30443, KeyPackage: one directory, in two forms.
 //!
-//! Source: MLS Gateway specification, "KeyPackage Validation (Kind 443)"; RFC 9420, section 10; decisions,
+//! Source: MLS Gateway specification, "KeyPackage Validation (Kind 443)"; RFC 9420, section 10; docs/rules.md,
 //! "KeyPackages". The event is never rewritten: clients get it as its owner signed it.
 
 use std::borrow::Cow;
@@ -10,31 +10,37 @@ use nostr_protocol::{Event, Kind, PublicKey, Rejection, UnixSecs, hex, tag::name
 use sha2::{Digest as _, Sha256};
 
 use super::mls::{BASE64, KEY_PACKAGE_BYTES_MAX, KeyPackage, Signatures};
+pub use crate::effect::DirectoryEntry;
 use crate::{
-    admit::{Context, Effect, Verdict, decimal, identifier, tag_secs},
+    context::{Context, Verdict},
+    effect::Effect,
+    kinds::{Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Publication, Readers},
     policy::VerifyKeyPackages,
+    tags::{decimal, identifier, tag_secs},
 };
 
-/// What the directory knows about a KeyPackage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryEntry {
-    /// Whose it is.
-    pub owner: PublicKey,
-    /// Its reference (`kpr` or `i`), where one is given.
-    pub reference: Option<Box<str>>,
-    /// SHA-256 of the KeyPackage's bytes without an MLSMessage around them, or of the content where that is not
-    /// readable: what tells twins from different KeyPackages.
-    pub content_hash: [u8; 32],
-    /// Whether it is marked as one of last resort (RFC 9420, section 16.8), and so never used up.
-    pub last_resort: bool,
-    /// Which check failed or could not be made, to be logged; names no key and no id. Not part of the directory.
-    pub warning: Option<Cow<'static, str>>,
-}
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: |event| Ok(read(event)),
+    needs_group: false,
+    non_residents: NonResidents::Refused,
+    budget: Budget::KeyPackages,
+    readers: Readers::Everyone,
+    changes: GroupChange::Nothing,
+    kept: Kept::Stored,
+    may_expire: true,
+    owners: Owners::Author,
+    deletable: Deletable::ByOwners,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[KindCounter::KeyPackagesStored],
+    in_nip11: true,
+};
 
 /// Its author publishes it; each `p` tag, if there are any, names the author.
 ///
 /// It is kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
     let owner = event.pubkey();
     let names_owner = |value: Option<&str>| value.and_then(PublicKey::from_hex) == Some(owner);
@@ -50,34 +56,39 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
     if cx.policy.verify_keypackages != VerifyKeyPackages::Off {
         warning = match check(event, package.as_ref(), cx) {
             Ok(()) => None,
-            Err(Fault::NotCheckable(what)) => Some(what.into()),
-            Err(Fault::Wrong(what)) if cx.policy.verify_keypackages == VerifyKeyPackages::Enforce => {
-                return Err(Rejection::invalid(what));
+            Err(Fault::NotCheckable(fault)) => Some(fault.into()),
+            Err(Fault::Wrong(fault)) if cx.policy.verify_keypackages == VerifyKeyPackages::Enforce => {
+                return Err(Rejection::invalid(fault));
             }
-            Err(Fault::Wrong(what)) => Some(what),
+            Err(Fault::Wrong(fault)) => Some(fault),
         };
     }
-    let (entry, identifier) = read_with(event, &content, package.as_ref());
-    Ok(Verdict::stored(expires_at, Effect::KeyPackage { entry: DirectoryEntry { warning, ..entry }, identifier }))
+    let entry = DirectoryEntry { warning, ..entry(event, &content, package.as_ref()) };
+    Ok(Verdict { expires_at, effect: Effect::KeyPackage { entry, identifier: replaced(event) } })
 }
 
-/// What the directory knows about a KeyPackage that is or was stored, and its `d` where it replaces.
-pub(crate) fn read(event: &Event) -> (DirectoryEntry, Option<Box<str>>) {
+/// Effect of a KeyPackage that some store held.
+fn read(event: &Event) -> Effect {
     let content = event.content();
     let bytes = bytes(event, &content);
-    read_with(event, &content, bytes.as_deref().and_then(KeyPackage::read).as_ref())
+    let package = bytes.as_deref().and_then(KeyPackage::read);
+    Effect::KeyPackage { entry: entry(event, &content, package.as_ref()), identifier: replaced(event) }
 }
 
-fn read_with(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> (DirectoryEntry, Option<Box<str>>) {
+fn entry(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> DirectoryEntry {
     let hashed = package.map_or(content.as_bytes(), |package| package.bytes);
-    let entry = DirectoryEntry {
+    DirectoryEntry {
         owner: event.pubkey(),
-        reference: reference(event).map(|(_, value)| value.into()),
+        reference: references(event).next().map(|(_, value)| value.into()),
         content_hash: Sha256::digest(hashed).into(),
         last_resort: package.is_some_and(|package| package.last_resort),
         warning: None,
-    };
-    (entry, (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event)))
+    }
+}
+
+/// The `d` under which a 30443 replaces an older one.
+fn replaced(event: &Event) -> Option<Box<str>> {
+    (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event))
 }
 
 fn bytes(event: &Event, content: &str) -> Option<Vec<u8>> {
@@ -86,9 +97,9 @@ fn bytes(event: &Event, content: &str) -> Option<Vec<u8>> {
 
 /// The bytes of a content that reads as a KeyPackage: base64, or hex where no tag says base64.
 ///
-/// Hex goes first: its digits are base64 too, and of something else.
+/// Hex goes first: its digits are base64 too, of other bytes.
 fn decode(content: &str, says_base64: bool) -> Option<Vec<u8>> {
-    // Hex is the longer spelling, and an MLSMessage has four bytes in front.
+    // Hex is the longer spelling, and an MLSMessage has four bytes in front of the KeyPackage.
     if content.len() > (KEY_PACKAGE_BYTES_MAX + 4) * 2 {
         return None;
     }
@@ -98,14 +109,10 @@ fn decode(content: &str, says_base64: bool) -> Option<Vec<u8>> {
     if says_base64 { from_base64() } else { from_hex().or_else(from_base64) }
 }
 
-/// `kpr` or else `i`, and which of them it was.
-fn reference(event: &Event) -> Option<(&'static str, &str)> {
-    references(event).next()
-}
-
+/// The values of `kpr` and `i`, each with the name of its tag.
 fn references(event: &Event) -> impl Iterator<Item = (&'static str, &str)> {
-    let of = |tag: &'static str| Some((tag, event.tags().value(tag)?));
-    [of(name::KEY_PACKAGE_REFERENCE), of(name::MARMOT_REFERENCE)]
+    let named = |tag: &'static str| Some((tag, event.tags().value(tag)?));
+    [named(name::KEY_PACKAGE_REFERENCE), named(name::MARMOT_REFERENCE)]
         .into_iter()
         .flatten()
         .filter(|(_, value)| !value.is_empty())
@@ -119,21 +126,24 @@ fn expires_at(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>)
         (name::EXPIRATION, tag_secs(event, name::EXPIRATION)?),
         ("not_after of the leaf", package.map(|package| package.not_after)),
     ];
-    let first = given.into_iter().filter_map(|(what, end)| Some((end?, what))).min();
-    if let Some((_, what)) = first.filter(|(end, _)| *end <= cx.now) {
-        return Err(Rejection::invalid(format!("the KeyPackage has expired ({what}); publish a fresh one")));
+    let first = given.into_iter().filter_map(|(source, end)| Some((end?, source))).min();
+    if let Some((_, source)) = first.filter(|(end, _)| *end <= cx.now) {
+        return Err(Rejection::invalid(format!("the KeyPackage has expired ({source}); publish a fresh one")));
     }
     let end = first.map_or(cx.now.saturating_add(policy.keypackage_ttl_secs), |(end, _)| end);
     Ok(end.min(cx.now.saturating_add(policy.keypackage_max_lifetime_secs)))
 }
 
-/// What a check found.
+/// Fault that a check found, in words for the log or the client.
 enum Fault {
     Wrong(Cow<'static, str>),
     NotCheckable(&'static str),
 }
 
-/// Holds the bytes against the event and the clock; the first check that fails, the costly ones last.
+/// Compares the bytes with the event and the clock, the costly checks last.
+///
+/// # Errors
+/// The first fault.
 fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> Result<(), Fault> {
     let Some(package) = package else {
         return Err(Fault::Wrong(
@@ -145,7 +155,7 @@ fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> R
             "the credential's identity is not the author; it is the author's key in 32 bytes or 64 hex digits".into(),
         ));
     }
-    // A leaf that ends is refused whatever the mode; one that has not begun may be due to a clock.
+    // A leaf that has ended is refused in every mode; one that has not begun may come from a clock that is ahead.
     if package.not_before > cx.now.saturating_add(cx.policy.created_at_ahead_secs_max) {
         return Err(Fault::Wrong("the leaf's lifetime has not begun; its not_before is in Unix seconds".into()));
     }

@@ -1,16 +1,39 @@
 //! Kind 447, KeyPackage Request: a relay or an admin asks a key for fresh KeyPackages.
 //!
-//! Source: MLS Gateway specification, "KeyPackage Request (Kind 447)"; decisions, "Who may publish, who may read".
+//! Source: MLS Gateway specification, "KeyPackage Request (Kind 447)".
 
 use nostr_protocol::{Event, Rejection, tag::name};
 
-use crate::admit::{Context, Effect, Verdict, decimal, one_recipient, optional_group};
+use crate::{
+    context::{Context, Verdict},
+    effect::Effect,
+    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any},
+    tags::{decimal, one_recipient, optional_group},
+};
 
-/// Longest life of a request, whatever is configured.
+/// Longest life of a request under any configuration.
 const TTL_SECS_MAX: u64 = 7 * 86_400;
 
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: any::changes_nothing,
+    needs_group: false,
+    non_residents: NonResidents::Refused,
+    budget: Budget::Events,
+    readers: Readers::Recipients,
+    changes: GroupChange::Nothing,
+    kept: Kept::Stored,
+    may_expire: true,
+    owners: Owners::AuthorAndRecipients,
+    deletable: Deletable::ByOwners,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[],
+    in_nip11: true,
+};
+
 /// The system key or an admin key publishes, on a connection that has authenticated it.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_author_here(event)?;
     let author = event.pubkey();
     if !cx.policy.is_admin(&author) && cx.policy.system_key != Some(author) {
@@ -28,5 +51,5 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
             .ok_or_else(|| Rejection::invalid("the ttl tag is a whole number of seconds above 0"))?
             .min(longest),
     };
-    Ok(Verdict::stored(cx.now.saturating_add(ttl), Effect::None))
+    Ok(Verdict { expires_at: cx.now.saturating_add(ttl), effect: Effect::None })
 }

@@ -1,8 +1,8 @@
-//! What MLS bytes show in clear: the header of a message, and a KeyPackage with its checks.
+//! MLS bytes that are in clear: the header of a message, and a KeyPackage with its checks.
 //!
 //! Source: RFC 9420, sections 2.1.2 (lengths), 5.2 (references), 6 (framing) and 10 (KeyPackage). The relay never
-//! decrypts. Reading is done here and takes whatever is well-formed, so that a ciphersuite or an extension that nobody
-//! here has heard of is read like any other; signatures are checked by openmls, for the ciphersuites that it knows.
+//! decrypts. This module reads all that is well-formed, ciphersuites and extensions that it does not know among them;
+//! openmls checks the signatures, for the ciphersuites that it knows.
 
 use base64::{
     Engine as _, alphabet,
@@ -30,7 +30,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 const MLS_1_0: u16 = 1;
 const PUBLIC_MESSAGE: u16 = 1;
 const PRIVATE_MESSAGE: u16 = 2;
-/// What an MLSMessage has in front of a KeyPackage: version 1, wire format 5.
+/// Front of an MLSMessage that holds a KeyPackage: version 1, wire format 5.
 const KEY_PACKAGE_MESSAGE: [u8; 4] = [0, 1, 0, 5];
 const BASIC_CREDENTIAL: u16 = 1;
 const LAST_RESORT: u16 = 0x000a;
@@ -48,7 +48,7 @@ pub struct Header {
 /// Reads the header of a group message's content: base64 of an MLSMessage that holds a PublicMessage or a
 /// PrivateMessage. `None` for anything else, as Marmot's contents, which are encrypted once more.
 ///
-/// Decodes [`HEADER_BYTES_MAX`] bytes at most, and says nothing of what follows them.
+/// Decodes [`HEADER_BYTES_MAX`] bytes at most; the bytes behind them are not looked at.
 #[must_use]
 pub fn header_of_content(content: &str) -> Option<Header> {
     // A multiple of four characters, so that a cut falls between two groups of three bytes.
@@ -68,24 +68,24 @@ pub struct KeyPackage<'a> {
     pub bytes: &'a [u8],
     /// The number of its ciphersuite, known or not.
     pub ciphersuite: u16,
-    /// What a basic credential names; `None` for a credential of another type.
+    /// The identity in a basic credential; `None` for a credential of another type.
     pub identity: Option<&'a [u8]>,
-    /// From when on the leaf is valid, in Unix seconds.
+    /// Begin of the leaf's validity, in Unix seconds.
     pub not_before: UnixSecs,
-    /// Until when the leaf is valid, in Unix seconds.
+    /// End of the leaf's validity, in Unix seconds.
     pub not_after: UnixSecs,
     /// Whether it carries the extension `last_resort`.
     pub last_resort: bool,
 }
 
-/// What checking a KeyPackage's signatures gave.
+/// Result of checking a KeyPackage's signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signatures {
     /// Leaf and KeyPackage are signed by the leaf's key.
     Hold,
-    /// They are not, or the KeyPackage is otherwise one that no client may use; in openmls's words.
+    /// They are not, or no client may use the KeyPackage for another reason; in openmls's words.
     Wrong(String),
-    /// The ciphersuite is none that can be checked here.
+    /// This relay cannot check signatures of the ciphersuite.
     NotCheckable,
 }
 
@@ -141,7 +141,7 @@ impl<'a> KeyPackage<'a> {
         }
     }
 
-    /// Checks both signatures. Says nothing of the lifetime: that depends on a clock, and openmls has its own.
+    /// Checks both signatures, and not the lifetime: that depends on a clock, and openmls has its own.
     #[must_use]
     pub fn check_signatures(&self) -> Signatures {
         let crypto = RustCrypto::default();
@@ -154,7 +154,8 @@ impl<'a> KeyPackage<'a> {
             Err(error) => return Signatures::Wrong(error.to_string()),
         };
         match package.validate(&crypto, ProtocolVersion::Mls10) {
-            // Both come after the signatures. Which extensions a client supports is between clients.
+            // Both errors come after the signatures. The extensions that a client supports are a matter between
+            // clients.
             Ok(_) | Err(KeyPackageVerifyError::LifetimeError(_) | KeyPackageVerifyError::UnsupportedExtension) => {
                 Signatures::Hold
             }
@@ -175,7 +176,7 @@ fn reference<H: sha2::Digest>(bytes: &[u8]) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// A length of RFC 9420, section 2.1.2, in the first of so many bytes; for lengths under 2^30.
+/// A length as RFC 9420, section 2.1.2, writes it, and the number of bytes that it takes; for lengths under 2^30.
 fn put_length(length: usize) -> ([u8; 4], usize) {
     let length = length as u32;
     if length < 1 << 6 {
@@ -189,7 +190,7 @@ fn put_length(length: usize) -> ([u8; 4], usize) {
     }
 }
 
-/// Whether a list of extensions holds one of `wanted` type; `None` where it is no such list.
+/// Whether a list of extensions holds one of `wanted` type; `None` for bytes that are no such list.
 fn has_extension(list: &[u8], wanted: u16) -> Option<bool> {
     let mut wire = Wire(list);
     let mut found = false;

@@ -1,4 +1,5 @@
-//! The MLS gateway, one file a kind: what the kind must look like, who may publish it, what it changes, who reads it.
+//! The MLS gateway, one file a kind: the kind's rules, and the check that admits it. Beside them, groups as a state
+//! machine and the reader of MLS bytes.
 
 pub mod deletion;
 pub mod gift_wrap;
@@ -9,4 +10,5 @@ pub mod key_package_request;
 pub mod mls;
 pub mod noise_dm;
 pub mod roster;
+pub mod vanish;
 pub mod welcome;

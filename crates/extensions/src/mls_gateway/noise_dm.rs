@@ -1,20 +1,39 @@
 //! Kind 446, Noise Direct Message: for its recipient alone.
 //!
-//! Source: MLS Gateway specification, "Supported Nostr Event Kinds" (446); decisions, "Who may publish, who may read".
+//! Source: MLS Gateway specification, "Supported Nostr Event Kinds" (446); docs/rules.md, "Archive".
 
 use nostr_protocol::{Event, Rejection, tag::name};
 
-use crate::admit::{Context, Effect, Persistence, Verdict, one_recipient};
+use crate::{
+    context::{Context, Verdict},
+    effect::{Effect, LOG_SECS},
+    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any},
+    tags::one_recipient,
+};
 
-/// How long a message stays in the short-lived log when the archive is off, in seconds.
-pub const LOG_SECS: u64 = 120;
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: any::changes_nothing,
+    needs_group: false,
+    non_residents: NonResidents::Refused,
+    budget: Budget::Events,
+    readers: Readers::Recipients,
+    changes: GroupChange::Nothing,
+    kept: Kept::Archived,
+    may_expire: true,
+    owners: Owners::AuthorAndRecipients,
+    deletable: Deletable::ByOwners,
+    vanishes: true,
+    counted_by_number: true,
+    counters: &[],
+    in_nip11: true,
+};
 
-/// Anyone who may write publishes; the shape is one `p`, and `["v","noise.1"]`.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+/// Open to every publisher; the shape is one `p`, and `["v","noise.1"]`.
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     one_recipient(event)?;
     if event.tags().value(name::VERSION) != Some("noise.1") {
         return Err(Rejection::invalid("kind 446 carries [\"v\",\"noise.1\"]"));
     }
-    let persistence = if cx.policy.archive_secs.is_some() { Persistence::Stored } else { Persistence::LogOnly };
-    Ok(Verdict { expires_at: cx.archived(LOG_SECS), persistence, effect: Effect::None })
+    Ok(Verdict { expires_at: cx.archived(LOG_SECS), effect: Effect::None })
 }

@@ -1,25 +1,56 @@
-//! Kind 450, Roster/Policy Control: an admin states who is in a group.
+//! Kind 450, Roster/Policy Control: an admin states the members of a group.
 //!
-//! Source: MLS Gateway specification, "Roster/Policy Control (Kind 450)"; decisions, "Groups" 4. `h` is the group's
-//! routing id on Nostr, never the MLS group id. What it does to the group is in [`super::group::apply_roster`].
+//! Source: MLS Gateway specification, "Roster/Policy Control (Kind 450)"; docs/rules.md, "Rosters". `h` is the group's
+//! routing id on Nostr, never the MLS group id. The change of the group is made in [`super::group::apply_roster`].
 
 use nostr_protocol::{Event, PublicKey, Rejection, tag::name};
 
-use super::group::{GroupStatus, NOT_AN_ADMIN, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX, Source};
-use crate::admit::{Context, Effect, Verdict, decimal, exactly_one, one_group};
+use super::group::{
+    GroupStatus, NOT_AN_ADMIN, NostrGroupId, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX, Source,
+};
+use crate::{
+    context::{Context, Verdict},
+    effect::Effect,
+    kinds::{
+        Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Publication, Readers, any,
+    },
+    tags::{decimal, exactly_one, one_group},
+};
+
+/// Most bytes of a group's name.
+const GROUP_NAME_BYTES_MAX: usize = 256;
+
+pub(crate) const RULES: KindRules = KindRules {
+    publication: Publication::Checked(admit),
+    restore: any::changes_nothing,
+    needs_group: true,
+    non_residents: NonResidents::Refused,
+    budget: Budget::Events,
+    readers: Readers::Group { unlisted: false, admin_keys: true },
+    changes: GroupChange::NamedGroup,
+    kept: Kept::Stored,
+    may_expire: false,
+    owners: Owners::Author,
+    // The rosters are the audit of the group.
+    deletable: Deletable::Refused,
+    vanishes: false,
+    counted_by_number: true,
+    counters: &[KindCounter::GroupsUpdated, KindCounter::MembershipUpdates],
+    in_nip11: true,
+};
 
 /// The signer publishes it, on a connection that has authenticated that key, and is an admin key or an admin of the
 /// group; a member may take itself out.
 ///
-/// The form is checked after the signer, so that a stranger learns nothing from what is wrong with it.
-pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
+/// The form is checked after the signer, so that a stranger learns nothing from a form that is wrong.
+fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_author_here(event)?;
     let signer = event.pubkey();
     let by_admin_key = cx.policy.is_admin(&signer);
     let group = one_group(event)?;
-    let state = cx.group.filter(|state| state.id == group).map(|state| &state.status);
+    let status = cx.status(&group);
     let may_try = by_admin_key
-        || match state {
+        || match status {
             Some(GroupStatus::Managed(view)) => view.members.contains_key(&signer),
             Some(_) => cx.policy.open_bootstrap,
             None => false,
@@ -31,20 +62,15 @@ pub(crate) fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejectio
         return Err(Rejection::blocked("this relay takes no rosters (membership_sources)"));
     }
     let group_admin =
-        matches!(state, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Admin));
+        matches!(status, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Admin));
     let change = read(event, group, by_admin_key, cx).map_err(|rejection| {
-        // Who is no admin there is told nothing but that, whatever the group and whatever is wrong.
+        // A signer that is no admin there gets one answer for every group and every fault.
         if by_admin_key || group_admin { rejection } else { Rejection::restricted(NOT_AN_ADMIN) }
     })?;
-    Ok(Verdict::stored(cx.now.saturating_add(cx.policy.roster_ttl_secs), Effect::Roster(change)))
+    Ok(Verdict { expires_at: cx.now.saturating_add(cx.policy.roster_ttl_secs), effect: Effect::Roster(change) })
 }
 
-fn read(
-    event: &Event,
-    group: super::group::NostrGroupId,
-    by_admin_key: bool,
-    cx: &Context<'_>,
-) -> Result<RosterChange, Rejection> {
+fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>) -> Result<RosterChange, Rejection> {
     let seq = exactly_one(event, name::SEQ)?;
     let seq = decimal(seq)
         .filter(|number| (1..=SEQ_MAX).contains(number) && !seq.starts_with('0'))
@@ -81,9 +107,6 @@ fn read(
         force: event.tags().value(name::FORCE) == Some("true"),
     })
 }
-
-/// Most bytes of a group's name.
-const GROUP_NAME_BYTES_MAX: usize = 256;
 
 /// The `p` values without repeats, in their order.
 fn keys(event: &Event) -> Result<Vec<PublicKey>, Rejection> {

@@ -1,5 +1,5 @@
-//! Who may publish what: the table of decisions, "Who may publish, who may read", written out by hand for each kind of
-//! writer. `+` accepted, `a` auth-required, `r` restricted, `b` blocked, `i` invalid.
+//! Publishing: the table of docs/rules.md, "Who may publish, who may read", written out by hand for each kind of
+//! publisher. `+` accepted, `a` auth-required, `r` restricted, `b` blocked, `i` invalid.
 
 use nostr_extensions::{
     Effect, Group, GroupStatus, Policy, Role, Source,
@@ -12,7 +12,7 @@ use nostr_protocol::{
 
 use crate::common::{CAPABILITY, grp, keys, letter, policy, send, state};
 
-/// The columns, each a reader. The first is nobody, and signs as a key that no rule knows.
+/// The columns, each a reader. The first has no key, and signs with a key that no rule knows.
 const WRITERS: [&[&str]; 6] = [&[], &["carol"], &["alice"], &["ada"], &["operator"], &["system"]];
 
 /// No whitelist, AUTH not required. Alice is a member of the group, ada its admin.
@@ -112,7 +112,7 @@ const LISTED: &str = "
     welcome                 b       b       b       b           b         b
 ";
 
-/// An event by its name in the tables, and who signs it; `None` for the writer itself.
+/// An event by its name in the tables, with the signer; `None` for the writer itself.
 fn event(name: &str, writer: &str) -> (EventBuilder, Option<&'static str>) {
     let new = EventBuilder::new;
     let to = |kind, name: &str| new(kind).tag(&["p", &key(name).to_hex()]);
@@ -164,7 +164,7 @@ fn event(name: &str, writer: &str) -> (EventBuilder, Option<&'static str>) {
     }
 }
 
-/// Admission and, where it lets through, what the committing transaction then says.
+/// The answer of admission and, for an admitted event, of the committing transaction.
 fn decide(
     readers: &[&str],
     author: &str,
@@ -269,7 +269,7 @@ fn any_of_the_readers_keys_may_be_the_member_and_the_author_counts_for_nothing()
     assert!(send(&["carol"], "carol", hinted, &policy(), &[grp()]).is_err(), "a p grants nothing");
 }
 
-/// For one writer there is one answer, so that nobody learns which groups there are.
+/// A writer gets one answer for every group, so that it does not learn which groups there are.
 #[test]
 fn a_refused_message_has_the_same_words_whatever_the_group() {
     let emptied = state("emptied", crate::common::managed(Source::Roster, 3, &[]));

@@ -1,4 +1,4 @@
-//! What the suites of this crate share: a policy, people with keys, groups, and the answers in one letter.
+//! Helpers of this crate's suites: a policy, people with keys, groups, and the answers in one letter.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -72,7 +72,8 @@ pub fn admit_as(
     admit::admit(event, Publisher { reader, names: &names }, policy, group, NOW)
 }
 
-/// The event, signed by `author` at [`NOW`], sent by a reader of `readers` keys; the group is as `groups` say, or unknown.
+/// The event, signed by `author` at [`NOW`], sent by a reader of `readers` keys; the group is as `groups` say, or
+/// unknown.
 pub fn send(
     readers: &[&str],
     author: &str,
@@ -118,7 +119,7 @@ pub fn roster(signer: &str, seq: u64, op: RosterOp, names: &[&str]) -> RosterCha
     }
 }
 
-/// A wrap that names `grp`, from a reader of these keys, of whom the first would be the founder.
+/// A wrap that names `grp`, from a reader of these keys; the first would be the founder.
 pub fn wrap(publishers: &[&str], recipient: &str) -> WrapChange {
     WrapChange {
         group: group_id("grp"),

@@ -1,4 +1,4 @@
-//! Kinds 5 and 62: what a key takes back (decisions, "Deletion"; NIP-09, NIP-62).
+//! Kinds 5 and 62: events that a key takes back (docs/rules.md, "Deletion"; NIP-09, NIP-62).
 
 use nostr_extensions::{
     Effect, Policy,

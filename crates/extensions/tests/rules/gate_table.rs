@@ -1,5 +1,5 @@
-//! Who may read what: the table of decisions, "Who may publish, who may read", written out by hand for each kind of
-//! reader and each way of asking. `+` released, `-` not.
+//! Reading: the table of docs/rules.md, "Who may publish, who may read", written out by hand for each kind of reader
+//! and each way of asking. `+` released, `-` not.
 
 use nostr_extensions::{
     Asker, Gate, Group, GroupStatus, Policy,
@@ -14,7 +14,8 @@ use nostr_protocol::{
 
 use crate::common::{CAPABILITY, NOW, managed, policy, reader, state};
 
-/// The columns: nobody, a stranger (or former member), a member, the group's admin, an admin key, the recipient, the author.
+/// The columns: nobody, a stranger (or former member), a member, the group's admin, an admin key, the recipient, the
+/// author.
 const READERS: [&[&str]; 7] = [&[], &["carol"], &["alice"], &["ada"], &["operator"], &["bob"], &["dora"]];
 
 /// AUTH not required, unlisted groups on. ID is the event's id, CAP the capability of the unlisted group.

@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 3 and 7, and NIP-62: what gift wraps, vanishing keys and messages do to a group.
+//! Changes of a group by gift wraps, vanishing keys and messages (docs/rules.md, "Gift wraps" and "Registry"; NIP-62).
 use crate::common::{CAPABILITY, group_id, keys, managed, members, policy, send, state, view, wrap};
 use nostr_extensions::{
     Effect, Group, GroupStatus, Policy,

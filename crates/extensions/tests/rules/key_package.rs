@@ -1,4 +1,4 @@
-//! Kinds 443 and 30443 at the door: decisions, the table's row and "KeyPackages".
+//! Admission of kinds 443 and 30443 (docs/rules.md, "KeyPackages").
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nostr_extensions::{

@@ -7,6 +7,7 @@ mod deletion;
 mod gate_table;
 mod gift_wrap;
 mod key_package;
+mod kinds_table;
 mod mls;
 mod requests;
 mod roster;

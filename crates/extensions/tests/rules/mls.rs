@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use crate::common::NOW;
 
-/// What a KeyPackage for a test is made of.
+/// Ingredients of a KeyPackage for a test.
 pub struct Recipe<'a> {
     pub suite: Ciphersuite,
     pub identity: &'a [u8],
@@ -244,7 +244,10 @@ fn a_key_package_over_the_bound_is_not_read() {
 
 proptest! {
     #[test]
-    fn no_content_makes_the_header_reader_panic(content in any::<String>(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn no_content_makes_the_header_reader_panic(
+        content in any::<String>(),
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
         let _ = header_of_content(&content);
         let _ = header(&bytes);
         let _ = header(&[&[0, 1, 0, 2][..], &bytes].concat());

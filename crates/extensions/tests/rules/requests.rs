@@ -1,4 +1,4 @@
-//! Which requests are answered at all, and where a store need look for them.
+//! Requests that are answered at all, and the audiences that a store need look into for them.
 
 use nostr_extensions::{
     Asker, Gate, Group, GroupStatus, Policy,

@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 4 and 5, sentence by sentence: what a roster does to a group.
+//! Rosters, rule by rule: the change that each makes of a group (docs/rules.md, "Rosters" and "Groups").
 use crate::common::{managed, members, roster, view};
 use nostr_extensions::{
     GroupStatus, ManagedGroup, Role,
@@ -22,7 +22,7 @@ fn apply(status: &GroupStatus, change: &RosterChange) -> Result<ManagedGroup, Re
     })
 }
 
-/// The delta is exactly the difference: a store that applies it to its index ends where the view is.
+/// The delta is exactly the difference: a store that applies it to its index arrives at the members of the group.
 fn assert_delta(status: &GroupStatus, changed: &Changed) {
     let mut replayed = match status {
         GroupStatus::Managed(view) => view.members.clone(),
@@ -327,8 +327,8 @@ fn any_change() -> impl Strategy<Value = RosterChange> {
 }
 
 proptest! {
-    /// Whatever is sent in whatever order: seq rises unless an admin key forces it, a group admin's operation leaves
-    /// the signer an admin, a group stays managed, and strangers change nothing.
+    /// Any rosters in any order: seq rises unless an admin key forces it, a group admin's operation leaves the signer
+    /// an admin, a group stays managed, and strangers change nothing.
     #[test]
     fn no_sequence_of_rosters_breaks_a_group(changes in prop::collection::vec(any_change(), 1..40)) {
         let mut status = GroupStatus::Unknown;

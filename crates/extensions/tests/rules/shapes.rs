@@ -1,4 +1,4 @@
-//! Shapes, sizes and times at the door, and how what passes is kept.
+//! Shapes, sizes and times of events at admission, and how an admitted event is kept.
 
 use nostr_extensions::{
     Admitted, Effect, GroupStatus, Policy,
@@ -14,7 +14,7 @@ use crate::common::{CAPABILITY, NOW, admit_as, grp, letter, names, policy, reade
 
 const DAY: u64 = 86_400;
 
-/// From a reader to whom every rule about persons says yes.
+/// Publishes from a reader that passes every rule about publishers.
 fn publish(event: EventBuilder, policy: &Policy) -> Result<Admitted, Rejection> {
     send(&["operator", "ada"], "operator", event, policy, &[grp()])
 }

@@ -20,7 +20,7 @@ use crate::common::{NOW, admit_as, policy, view};
 
 const GATEWAY: &str = include_str!("../../../../tests/vectors/gateway-events.jsonl");
 const MARMOT: &str = include_str!("../../../../tests/vectors/marmot-events.jsonl");
-/// Who wrote the 447, the 450 and the group messages of the gateway's file.
+/// Author of the 447, the 450 and the group messages of the gateway's file.
 const WRITER: &str = "92d567b9142173ea95428b1a2cc3ba88b2c5c19bf929603403d41831a55fa8d7";
 
 struct Vector {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Group, Sealed, mls_gateway::noise_dm::LOG_SECS};
+use nostr_extensions::{Group, Sealed, effect::LOG_SECS};
 use nostr_protocol::Rejection;
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::time::{sleep, timeout};

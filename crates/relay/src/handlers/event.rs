@@ -3,7 +3,10 @@
 //! A signature is checked here, on the connection's task: the runtime's workers are the pool, the order within a
 //! connection is kept, and between two events other connections get their turn.
 
-use nostr_extensions::{Admitted, Publisher, admit, audience};
+use nostr_extensions::{
+    Admitted, Publisher, admit, audience,
+    kinds::{Budget, rules},
+};
 use nostr_protocol::{
     Event, EventError, EventId, Kind, Rejection, Unverified,
     message::{notice_frame, ok_frame, refused_frame},
@@ -19,10 +22,7 @@ use crate::{
 /// Takes an event in. Every answer goes through the publisher's outbox.
 pub(crate) async fn handle(session: &mut Session, json: &str) {
     let parsed = Unverified::parse(json.as_bytes());
-    let class = match &parsed {
-        Ok(event) if event.event().kind().is_key_package() => Class::KeyPackage,
-        _ => Class::Event,
-    };
+    let class = parsed.as_ref().map_or(Class::Event, |event| class(event.event().kind()));
     let paid = session.pay_address(class);
     let (event, receipt) = match (parsed, paid) {
         (Ok(event), Ok(receipt)) => (event, receipt),
@@ -101,6 +101,13 @@ fn unavailable(error: StoreError) -> Rejection {
     Rejection::error("storage unavailable, try again")
 }
 
+fn class(kind: Kind) -> Class {
+    match rules(kind).budget {
+        Budget::KeyPackages => Class::KeyPackage,
+        Budget::Events | Budget::GroupMessages | Budget::GiftWraps => Class::Event,
+    }
+}
+
 /// After admission: the key that sends, and for a message the group or inbox it goes to (decisions, "Rate limits").
 fn pay_sender(session: &Session, event: &Event, receipt: &mut Receipt) -> Result<(), Rejection> {
     let limits = &session.app.limits;
@@ -108,22 +115,21 @@ fn pay_sender(session: &Session, event: &Event, receipt: &mut Receipt) -> Result
     let author = event.pubkey();
     let key = if session.reader.has(&author) { Some(author) } else { session.reader.primary() };
     if let Some(key) = key {
-        let class = if event.kind().is_key_package() { Class::KeyPackage } else { Class::Event };
-        receipt.add(limits.sender(&key, class, now_ms)?);
+        receipt.add(limits.sender(&key, class(event.kind()), now_ms)?);
     }
     let sender = key.map_or(Sender::Address(session.peer.address), Sender::Key);
-    match event.kind() {
-        Kind::GROUP_MESSAGE => {
+    match rules(event.kind()).budget {
+        Budget::Events | Budget::KeyPackages => {}
+        Budget::GroupMessages => {
             if let Some(group) = admit::group_of(event) {
                 receipt.add(limits.group_message(sender, group.as_str(), now_ms)?);
             }
         }
-        Kind::GIFT_WRAP | Kind::EPHEMERAL_GIFT_WRAP => {
+        Budget::GiftWraps => {
             for recipient in audience::recipients(event.view()) {
                 receipt.add(limits.gift_wrap(sender, &recipient, now_ms)?);
             }
         }
-        _ => {}
     }
     Ok(())
 }

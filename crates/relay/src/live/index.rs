@@ -7,7 +7,7 @@ use std::{
 
 use nostr_extensions::{
     Policy, Reader, Role, RouteHasher,
-    audience::{is_for_group, may_be_for_keys, may_be_public},
+    audience::{is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
     route::Condition,
 };
 use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
@@ -332,7 +332,7 @@ fn routes(router: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Po
                     add(&mut member_routes, Condition::Member(*key));
                 }
             }
-            if filter.asks_kind(Kind::ROSTER) && reader.keys().iter().any(|key| policy.is_admin(key)) {
+            if any(is_for_admin_keys) && reader.keys().iter().any(|key| policy.is_admin(key)) {
                 add(&mut routes, Condition::Rosters);
             }
         }

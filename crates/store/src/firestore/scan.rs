@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use nostr_extensions::{Audience, Query, Scope, Sealed, query::Position};
-use nostr_protocol::{Kind, UnixSecs};
+use nostr_extensions::{Audience, Query, Scope, Sealed, audience::is_for_admin_keys, query::Position};
+use nostr_protocol::UnixSecs;
 
 use super::{
     Inner,
@@ -101,7 +101,9 @@ fn is_in_scope(scope: &Scope, sealed: &Sealed) -> bool {
     match sealed.audience() {
         Audience::Everyone => scope.everyone,
         Audience::Keys(keys) => keys.iter().any(|key| scope.keys.contains(key)),
-        Audience::Group(group) => scope.groups.contains(group) || (scope.all_rosters && sealed.kind() == Kind::ROSTER),
+        Audience::Group(group) => {
+            scope.groups.contains(group) || (scope.all_rosters && is_for_admin_keys(sealed.kind()))
+        }
         Audience::Nobody => false,
     }
 }

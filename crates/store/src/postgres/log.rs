@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use deadpool_postgres::Client;
-use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, Sealed, gate::Touches};
+use nostr_extensions::{
+    Group, GroupStatus, ManagedGroup, NostrGroupId, Sealed,
+    gate::Touches,
+    kinds::{GroupChange, rules},
+};
 use nostr_protocol::{EventId, Kind, PublicKey};
 
 use super::{
@@ -61,7 +65,9 @@ pub(super) async fn after(
         let kind = Kind(u16::try_from(kind).map_err(|_| Fail::Corrupt("a kind is too large"))?);
         let touches = match row.try_get::<_, Option<&str>>("touches_group")? {
             Some(id) => Touches::Group(group(id)?),
-            None if kind == Kind::VANISH || row.try_get::<_, i16>("flags")? & TOUCHES_GROUPS != 0 => {
+            None if rules(kind).changes == GroupChange::EveryGroup
+                || row.try_get::<_, i16>("flags")? & TOUCHES_GROUPS != 0 =>
+            {
                 Touches::EveryGroup
             }
             None => Touches::Nothing,

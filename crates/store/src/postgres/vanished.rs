@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use deadpool_postgres::{Client, Transaction};
-use nostr_extensions::mls_gateway::deletion::{KEPT_FROM_VANISHED, OWNED_BY_RECIPIENTS, vanishes};
+use nostr_extensions::{
+    kinds::{KEPT_FROM_VANISHED, OWNED_BY_RECIPIENTS},
+    mls_gateway::deletion::vanishes,
+};
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{

@@ -1,0 +1,75 @@
+//! Question and answer of admission: the [`Context`] that the check of a kind is given, and its [`Verdict`].
+
+use nostr_protocol::{Event, PublicKey, Rejection, UnixSecs, auth::RelayNames};
+
+use crate::{
+    effect::Effect,
+    mls_gateway::group::{Group, GroupStatus, NostrGroupId},
+    policy::Policy,
+    reader::Reader,
+};
+
+/// The reader that publishes, and the names of this relay on its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Publisher<'a> {
+    /// The reader of the connection.
+    pub reader: &'a Reader,
+    /// How this connection may name the relay, for NIP-62.
+    pub names: &'a RelayNames,
+}
+
+/// Answer of a kind's own check. How the event is kept is no part of it: [`KindRules::kept`] says that for the kind.
+///
+/// [`KindRules::kept`]: crate::kinds::KindRules::kept
+pub(crate) struct Verdict {
+    /// End of the event by the kind's own rules; an `expiration` tag may set an earlier one.
+    pub(crate) expires_at: UnixSecs,
+    /// The change that storing it makes.
+    pub(crate) effect: Effect,
+}
+
+/// Question to a kind's own check, beside the event.
+pub(crate) struct Context<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) publisher: Publisher<'a>,
+    /// State of the group that the event names, for kinds whose admission needs one.
+    pub(crate) group: Option<&'a Group>,
+    pub(crate) now: UnixSecs,
+}
+
+impl Context<'_> {
+    /// Refuses an event that must come from its owner. The signature is proof enough, unless `auth.enabled` asks for
+    /// the key on this connection.
+    pub(crate) fn require_owner(&self, event: &Event) -> Result<(), Rejection> {
+        if self.policy.auth_required { self.require_author_here(event) } else { Ok(()) }
+    }
+
+    /// Refuses an event whose author is none of the reader's keys.
+    pub(crate) fn require_author_here(&self, event: &Event) -> Result<(), Rejection> {
+        let reader = self.publisher.reader;
+        if reader.has(&event.pubkey()) {
+            Ok(())
+        } else if reader.is_anonymous() {
+            Err(Rejection::auth_required("this event is taken from its author alone; AUTH with the key that signed it"))
+        } else {
+            Err(Rejection::restricted(
+                "this event is taken from its author alone; AUTH with the key that signed it too",
+            ))
+        }
+    }
+
+    /// Status of the group `id`; `None` where the caller has given no state, or another group's.
+    pub(crate) fn status(&self, id: &NostrGroupId) -> Option<&GroupStatus> {
+        self.group.filter(|group| group.id == *id).map(|group| &group.status)
+    }
+
+    /// End of an event in the archive; `off_secs` from now where the archive is off.
+    pub(crate) fn archived(&self, off_secs: u64) -> UnixSecs {
+        self.now.saturating_add(self.policy.archive_secs.unwrap_or(off_secs))
+    }
+
+    /// The reader's keys.
+    pub(crate) fn keys(&self) -> &[PublicKey] {
+        self.publisher.reader.keys()
+    }
+}
