@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use nostr_protocol::{PublicKey, auth::RelayNames};
+use nostr_protocol::PublicKey;
 
 use crate::mls_gateway::group::Source;
 
-/// How a KeyPackage's bytes are held against its tags (decisions, "KeyPackages" 3).
+/// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyKeyPackages {
-    /// Not at all.
+    /// Not checked.
     Off,
     /// Checked, and a failure is logged.
     Log,
@@ -17,13 +17,42 @@ pub enum VerifyKeyPackages {
     Enforce,
 }
 
-/// Whether reading a KeyPackage uses it up (decisions, "KeyPackages" 4).
+impl VerifyKeyPackages {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Log, Self::Enforce, Self::Off];
+
+    /// The word of the configuration and of NIP-11.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Log => "log",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// Effect of reading on KeyPackages (docs/rules.md, "Consumption on read").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyPackageConsumption {
-    /// A plain REQ never consumes.
+    /// Reading changes nothing.
     Never,
-    /// A REQ with `authors` consumes what it is served.
+    /// A REQ with `authors` uses up the KeyPackages that it is served.
     OnRead,
+}
+
+impl KeyPackageConsumption {
+    /// All choices.
+    pub const ALL: [Self; 2] = [Self::Never, Self::OnRead];
+
+    /// The word of the configuration and of NIP-11.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::OnRead => "on_read",
+        }
+    }
 }
 
 /// The operator's choices.
@@ -45,9 +74,9 @@ pub struct Policy {
     pub open_bootstrap: bool,
     /// `message_archive_ttl_days` in seconds; `None` when the archive is off.
     pub archive_secs: Option<u64>,
-    /// `welcome_ttl`: what a gift wrap is kept for when the archive is off.
+    /// `welcome_ttl`: life of a gift wrap when the archive is off.
     pub welcome_ttl_secs: u64,
-    /// `keypackage_ttl`: where a KeyPackage gives no end itself.
+    /// `keypackage_ttl`: life of a KeyPackage that names no end itself.
     pub keypackage_ttl_secs: u64,
     /// `keypackage_max_lifetime`.
     pub keypackage_max_lifetime_secs: u64,
@@ -68,10 +97,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether `key` is a resident: on the list, or there is no list.
+    /// Whether `key` is a resident. Without a list, every key is one.
     #[must_use]
     pub fn is_resident(&self, key: &PublicKey) -> bool {
-        self.residents.as_ref().is_none_or(|residents| residents.contains(key))
+        self.residents.is_none() || self.is_listed(key)
+    }
+
+    /// Whether a list of residents is set and `key` is on it.
+    #[must_use]
+    pub fn is_listed(&self, key: &PublicKey) -> bool {
+        self.residents.as_ref().is_some_and(|residents| residents.contains(key))
     }
 
     /// Whether `key` is one of `admin_pubkeys`.
@@ -107,6 +142,3 @@ impl Default for Policy {
         }
     }
 }
-
-/// What the rules of one connection need beside the policy: how it may name this relay.
-pub type Names = RelayNames;

@@ -310,11 +310,7 @@ impl Session {
 
     /// Whether a key of the operator's list has authenticated.
     fn is_resident(&self) -> bool {
-        self.app
-            .policy
-            .residents
-            .as_ref()
-            .is_some_and(|residents| self.reader.keys().iter().any(|key| residents.contains(key)))
+        self.reader.keys().iter().any(|key| self.app.policy.is_listed(key))
     }
 
     /// Checks what holds for every request: the id's length, the lists' lengths, and who may ask at all.

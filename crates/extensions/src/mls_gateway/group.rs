@@ -65,6 +65,21 @@ pub enum Source {
     Acl,
 }
 
+impl Source {
+    /// All sources, the strongest first.
+    pub const ALL: [Self; 3] = [Self::Acl, Self::Roster, Self::GiftWrap];
+
+    /// The word of the configuration and of NIP-11.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GiftWrap => "giftwrap",
+            Self::Roster => "roster",
+            Self::Acl => "acl",
+        }
+    }
+}
+
 /// Rights of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
