@@ -159,7 +159,7 @@ impl Scene {
             config.auth.enabled = auth;
             config.mls_gateway.unlisted_groups = !auth;
             config.mls_gateway.admin_pubkeys = vec![admin.public()];
-            config.mls_gateway.verify_keypackages = nostr_relay::config::VerifyKeyPackages::Enforce;
+            config.mls_gateway.verify_keypackages = nostr_extensions::policy::VerifyKeyPackages::Enforce;
         })
         .await;
         let admin_client = Client::of(&relay, &[&admin]).await;

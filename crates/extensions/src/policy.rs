@@ -56,7 +56,7 @@ impl KeyPackageConsumption {
 }
 
 /// The operator's choices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `[auth] enabled`: nothing but AUTH is answered before AUTH.
     pub auth_required: bool,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Gate, Policy};
+use nostr_extensions::Gate;
 use nostr_store::Store;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app::App,
     clock::{Clock, SystemClock},
-    config::{self, Config},
+    config::Config,
     expiry,
     follow::Follower,
     groups::Groups,
@@ -58,7 +58,7 @@ pub struct Relay {
 /// # Errors
 /// [`StartError`], in words for the operator.
 pub async fn run(config: Config) -> Result<(), StartError> {
-    telemetry::init(&config.log);
+    telemetry::init(&config.server);
     raise_descriptor_limit(config.server.connections_max);
     // From here on, so that a signal that comes while the relay starts stops it in order too.
     let stop_signal = stop_signal()?;
@@ -231,61 +231,4 @@ fn stop_signal() -> Result<impl Future<Output = ()>, StartError> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// The policy that a configuration makes.
-impl Config {
-    /// The choices that the rules read.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        use nostr_extensions::{
-            Source,
-            policy::{KeyPackageConsumption, VerifyKeyPackages},
-        };
-        const DAY: u64 = 86_400;
-        let gateway = &self.mls_gateway;
-        let residents = (!self.auth.pubkey_whitelist.is_empty()).then(|| {
-            self.auth
-                .pubkey_whitelist
-                .iter()
-                .chain(&gateway.admin_pubkeys)
-                .chain(&gateway.system_pubkey)
-                .copied()
-                .collect()
-        });
-        Policy {
-            auth_required: self.auth.enabled,
-            residents,
-            admin_keys: gateway.admin_pubkeys.iter().copied().collect(),
-            system_key: gateway.system_pubkey,
-            sources: gateway
-                .membership_sources
-                .iter()
-                .map(|source| match source {
-                    config::MembershipSource::Roster => Source::Roster,
-                    config::MembershipSource::GiftWrap => Source::GiftWrap,
-                })
-                .collect(),
-            unlisted_groups: gateway.unlisted_groups,
-            open_bootstrap: gateway.open_bootstrap,
-            archive_secs: gateway.enable_message_archive.then_some(gateway.message_archive_ttl_days * DAY),
-            welcome_ttl_secs: gateway.welcome_ttl_secs,
-            keypackage_ttl_secs: gateway.keypackage_ttl_secs,
-            keypackage_max_lifetime_secs: gateway.keypackage_max_lifetime_secs,
-            keypackage_request_ttl_secs: gateway.keypackage_request_ttl_secs,
-            roster_ttl_secs: gateway.roster_policy_ttl_days * DAY,
-            verify_keypackages: match gateway.verify_keypackages {
-                config::VerifyKeyPackages::Off => VerifyKeyPackages::Off,
-                config::VerifyKeyPackages::Log => VerifyKeyPackages::Log,
-                config::VerifyKeyPackages::Enforce => VerifyKeyPackages::Enforce,
-            },
-            keypackage_consumption: match gateway.keypackage_consumption {
-                config::KeyPackageConsumption::Never => KeyPackageConsumption::Never,
-                config::KeyPackageConsumption::OnRead => KeyPackageConsumption::OnRead,
-            },
-            event_bytes_max: self.limitation.max_event_length,
-            event_tags_max: self.limitation.max_event_tags,
-            created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
-        }
-    }
 }

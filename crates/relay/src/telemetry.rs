@@ -22,15 +22,15 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, Server};
 
 /// Starts logging to standard error. A second call changes nothing, so that one process may run several relays.
-pub fn init(log: &Log) {
+pub fn init(server: &Server) {
     // The configuration has parsed it; a filter made by hand that does not parse loses its wrong parts.
-    let filter = EnvFilter::new(&log.filter);
+    let filter = EnvFilter::new(&server.log_level);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // An error says that a subscriber is there already.
-    let _ = match log.format {
+    let _ = match server.log_format {
         LogFormat::Json => builder.event_format(JsonLine).try_init(),
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
     };

@@ -34,7 +34,7 @@ impl End {
 /// Reads the configuration as `rnostr relay` does, and starts the log.
 pub(super) fn configured(path: Option<&Path>) -> Result<Config, String> {
     let config = Config::load(path, config::process_environment()).map_err(|error| error.to_string())?;
-    telemetry::init(&config.log);
+    telemetry::init(&config.server);
     Ok(config)
 }
 

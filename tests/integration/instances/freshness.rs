@@ -159,7 +159,7 @@ async fn a_session_ends_with_the_membership_of_its_reader() {
 /// KeyPackages and Welcomes are found on the other instance as soon as they are acknowledged.
 #[tokio::test]
 async fn key_packages_and_welcomes_are_found_at_once() {
-    use nostr_relay::config::KeyPackageConsumption;
+    use nostr_extensions::policy::KeyPackageConsumption;
     let pair = Pair::start_with(|config| {
         config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead;
     })

@@ -1,6 +1,6 @@
 //! Decisions, "KeyPackages" 1 to 3: the directory, references, lifetimes, and verification.
 
-use nostr_relay::config::VerifyKeyPackages;
+use nostr_extensions::policy::VerifyKeyPackages;
 use serde_json::json;
 
 use super::{World, ids, sees, shown};

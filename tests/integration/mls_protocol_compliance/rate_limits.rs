@@ -1,7 +1,7 @@
 //! Decisions, "Rate limits": the bucket that each event pays from, and that no client mutes another. The clock stands
 //! still unless a test moves it.
 
-use nostr_relay::config::{Cidr, Config};
+use nostr_relay::config::Config;
 
 use super::World;
 use crate::support::{
@@ -65,7 +65,7 @@ async fn a_key_pays_from_every_address() {
 async fn behind_proxy(rate: u32) -> World {
     World::alone(|config| {
         config.server.trusted_proxies =
-            vec![Cidr::parse("127.0.0.0/8").expect("a range"), Cidr::parse("10.0.0.0/8").expect("a range")];
+            ["127.0.0.0/8", "10.0.0.0/8"].map(|range| range.parse().expect("a range")).to_vec();
         config.mls_gateway.rate_limits.max_events_per_minute = rate;
         config.server.public_url = nostr_relay::config::RelayUrl::parse("ws://127.0.0.1").ok();
     })
@@ -233,7 +233,7 @@ async fn the_built_in_rates_are_the_specifications() {
     let relay =
         TestRelay::start_alone(|config| config.mls_gateway.rate_limits = Config::default().mls_gateway.rate_limits)
             .await;
-    let rates = relay.app().config.mls_gateway.rate_limits;
+    let rates = &relay.app().config.mls_gateway.rate_limits;
     let numbers = (rates.max_events_per_minute, rates.max_keypackages_per_hour, rates.max_group_messages_per_minute);
     assert_eq!(numbers, (100, 10, 50));
     let events = notes(&Keys::random(), 152);

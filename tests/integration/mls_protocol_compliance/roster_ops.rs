@@ -211,11 +211,11 @@ async fn forced_replace_sets_the_seq() {
 /// Nobody can publish a roster if rosters are no source of membership.
 #[tokio::test]
 async fn rosters_can_be_off() {
-    use nostr_relay::config::MembershipSource;
+    use nostr_extensions::Source;
     let admin = Keys::random();
     let relay = TestRelay::start(|config| {
         config.mls_gateway.admin_pubkeys = vec![admin.public()];
-        config.mls_gateway.membership_sources = vec![MembershipSource::GiftWrap];
+        config.mls_gateway.membership_sources = vec![Source::GiftWrap];
     })
     .await;
     let mut client = crate::support::Client::of(&relay, &[&admin]).await;

@@ -149,7 +149,7 @@ async fn managed_is_for_ever() {
     drop(client);
     relay.stop().await;
     let relay = TestRelay::start_in(directory.path(), |config| {
-        config.mls_gateway.membership_sources = vec![nostr_relay::config::MembershipSource::GiftWrap];
+        config.mls_gateway.membership_sources = vec![nostr_extensions::Source::GiftWrap];
     })
     .await;
     relay.advance(400 * 86_400);

@@ -1,7 +1,7 @@
 //! Decisions, "Groups" 3: membership by gift wraps.
 
+use nostr_extensions::Source;
 use nostr_extensions::mls_gateway::group::Role;
-use nostr_relay::config::MembershipSource;
 
 use super::World;
 use crate::support::{
@@ -110,7 +110,7 @@ async fn wraps_do_not_change_a_roster_group() {
 /// Wraps found nothing and add nobody if they are no source of membership.
 #[tokio::test]
 async fn wraps_can_be_off() {
-    let world = World::with(|config| config.mls_gateway.membership_sources = vec![MembershipSource::Roster]).await;
+    let world = World::with(|config| config.mls_gateway.membership_sources = vec![Source::Roster]).await;
     let [alice, bob] = Keys::some();
     world.client(&[&alice]).await.publish(&welcome(&bob, "grp_a").sign()).await.ok();
     assert!(!world.state("grp_a").await.is_managed());

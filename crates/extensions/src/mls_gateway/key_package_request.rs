@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Longest life of a request under any configuration.
-const TTL_SECS_MAX: u64 = 7 * 86_400;
+pub const TTL_SECS_MAX: u64 = 7 * 86_400;
 
 pub(crate) const RULES: KindRules = KindRules {
     publication: Publication::Checked(admit),

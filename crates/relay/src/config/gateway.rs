@@ -1,127 +1,107 @@
 //! `[extensions.mls_gateway]` and `[extensions.mls_gateway.rate_limits]`.
 
+use nostr_extensions::{
+    Source,
+    mls_gateway::key_package_request,
+    policy::{KeyPackageConsumption, VerifyKeyPackages},
+};
 use nostr_protocol::PublicKey;
+use nostr_store::postgres::Postgres;
 
-use super::{Config, server::Secret};
+use super::{
+    secret::{Secret, secret},
+    section::section,
+    value::{api_prefix, http_url, one_of, public_key, redis_url, text},
+};
 
-/// `[extensions.mls_gateway]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MlsGateway {
-    /// Where events and groups are kept.
-    pub storage_backend: StorageBackend,
-    /// The Google Cloud project, for a store that needs one.
-    pub project_id: Option<String>,
-    /// The database, for a store that needs one.
-    pub database_url: Option<Secret>,
-    /// Most connections to it; `None` for twice the cores and at most 20.
-    pub max_connections: Option<usize>,
-    /// Most writes of one commit to Firestore.
-    pub firestore_batch_size: usize,
-    /// How instances that share a store wake each other.
-    pub wake: WakeBy,
-    /// The Redis of [`WakeBy::Redis`].
-    pub redis_url: Option<Secret>,
-    /// How long a KeyPackage is kept that names no end of its own.
-    pub keypackage_ttl_secs: u64,
-    /// How long any KeyPackage is kept, whatever it names.
-    pub keypackage_max_lifetime_secs: u64,
-    /// How long a gift wrap is kept when the archive is off.
-    pub welcome_ttl_secs: u64,
-    /// Whether the REST API is served.
-    pub enable_api: bool,
-    /// Where the REST API lies: starts with a slash, ends without one.
-    pub api_prefix: String,
-    /// Whether 445, 446 and 1059 are kept for those who are away.
-    pub enable_message_archive: bool,
-    /// How long they are kept, from receipt.
-    pub message_archive_ttl_days: u64,
-    /// The relay's own key, which may publish 447.
-    pub system_pubkey: Option<PublicKey>,
-    /// The relay's admins, who may publish 447 and 450.
-    pub admin_pubkeys: Vec<PublicKey>,
-    /// Longest life of a KeyPackage request, at most 7 days.
-    pub keypackage_request_ttl_secs: u64,
-    /// How long 450s are kept; the group's state outlives them.
-    pub roster_policy_ttl_days: u64,
-    /// Which sources make memberships.
-    pub membership_sources: Vec<MembershipSource>,
-    /// Whether anyone who may write may `bootstrap` a group.
-    pub open_bootstrap: bool,
-    /// Whether a 445 whose `h` is 64 hex digits needs no group record. [`Config::load`] takes the opposite of
-    /// `auth.enabled` where nothing is said.
-    pub unlisted_groups: bool,
-    /// What happens to a KeyPackage whose bytes do not keep what its tags say.
-    pub verify_keypackages: VerifyKeyPackages,
-    /// Whether reading KeyPackages uses them up.
-    pub keypackage_consumption: KeyPackageConsumption,
-    /// The operator's membership service, for the source `acl`.
-    pub acl_url: Option<String>,
-    /// Bearer token for it.
-    pub acl_token: Option<Secret>,
-    /// The most age of a cached state of a group, whatever it comes from.
-    pub group_cache_ttl_secs: u64,
-    /// How long its last answer stands while it cannot be reached.
-    pub acl_stale_max_secs: u64,
-    /// How long a KeyPackage directory answer may be kept where the log cannot tell of changes.
-    pub keypackage_cache_ttl_secs: u64,
-    /// `[extensions.mls_gateway.rate_limits]`.
-    pub rate_limits: RateLimitRates,
+/// Ten years: long enough for anyone, and far from where sums of times overflow.
+const TTL_DAYS_MAX: u64 = 3_650;
+const TTL_SECS_MAX: u64 = TTL_DAYS_MAX * 86_400;
+/// A million a minute is more than a core verifies.
+const RATE_MAX: u64 = 1_000_000;
+
+section! {
+    /// Groups, KeyPackages, messages and their lifetimes.
+    pub struct MlsGateway for "extensions.mls_gateway" in config.mls_gateway {
+        /// Store of events and groups: `embedded` (in `[data] path`), `cloudsql` (PostgreSQL; `postgres` is the same)
+        /// or `firestore` (in a build with `--features mls_gateway_firestore`).
+        storage_backend: StorageBackend = "embedded", by parsed(storage_backend);
+        /// The Google Cloud project of `firestore`.
+        project_id: Option<String> = "", by optional(text);
+        /// The database of `cloudsql`: `postgresql://user:password@host/db`, with `?sslmode=` and `sslrootcert=` for
+        /// TLS, or `?host=/directory` for a socket.
+        database_url: Option<Secret> = "", by optional(database_url);
+        /// Most connections of an instance to `cloudsql`; one more listens.
+        max_connections: Option<usize> = (None, "twice the cores, at most 20") in "connections",
+            by integer(2..=1_000).map(Some);
+        /// Most writes of one commit to `firestore`, 20 to 500.
+        firestore_batch_size: usize = "500" in "writes", by integer(20..=500);
+        /// Notifications between instances that share a store: `store`, by the store itself; `redis`, over `redis_url`.
+        wake: WakeBy = "store", by one_of(&[("store", WakeBy::Store), ("redis", WakeBy::Redis)]);
+        /// The Redis that `wake = "redis"` uses, `redis://host:6379` or `rediss://…`.
+        redis_url: Option<Secret> = "", by optional(redis_url);
+        /// Lifetime of a KeyPackage that names no end of its own.
+        keypackage_ttl_secs as "keypackage_ttl": u64 = "86400" in "s", by integer(1..=TTL_SECS_MAX);
+        /// Longest lifetime of a KeyPackage, even if it names a later end.
+        keypackage_max_lifetime_secs as "keypackage_max_lifetime": u64 = "7776000" in "s", by integer(1..=TTL_SECS_MAX);
+        /// Lifetime of a gift wrap when the archive is off.
+        welcome_ttl_secs as "welcome_ttl": u64 = "3600" in "s", by integer(1..=TTL_SECS_MAX);
+        /// Serves the REST API.
+        enable_api: bool = "true", by boolean();
+        /// Path of the REST API; starts with a slash and ends without one.
+        api_prefix: String = "/api/v1/mls", by parsed(api_prefix);
+        /// Keeps 445, 446 and 1059 for clients that are away.
+        enable_message_archive: bool = "true", by boolean();
+        /// Lifetime of a 445, 446 or 1059 in the archive, from its receipt.
+        message_archive_ttl_days: u64 = "30" in "days", by integer(1..=TTL_DAYS_MAX);
+        /// The relay's own key, which may publish 447; hex or `npub`.
+        system_pubkey: Option<PublicKey> = "", by optional(public_key);
+        /// Keys of the relay's admins, which may publish 447 and 450; hex or `npub`.
+        admin_pubkeys: Vec<PublicKey> = "", by list(public_key);
+        /// Longest lifetime of a KeyPackage request; at most 7 days.
+        keypackage_request_ttl_secs as "keypackage_request_ttl": u64 = "604800" in "s",
+            by integer(1..=key_package_request::TTL_SECS_MAX);
+        /// Lifetime of a 450; the group's state outlives it.
+        roster_policy_ttl_days: u64 = "365" in "days", by integer(1..=TTL_DAYS_MAX);
+        /// Events that make a key a member: `roster` (450), `giftwrap` (1059 with an `h`).
+        membership_sources: Vec<Source> = "roster,giftwrap", by list(membership_source).map(strongest_first);
+        /// Allows every client with the right to write to `bootstrap` a group.
+        open_bootstrap: bool = "false", by boolean();
+        /// Takes 445s without a group record if their `h` is 64 hex digits; each client that names the `h` reads them.
+        unlisted_groups: bool = (true, "the opposite of `auth.enabled`"), by boolean();
+        /// Check of a KeyPackage's bytes against its tags: `log` failures, `enforce` (refuse the event) or `off`.
+        verify_keypackages: VerifyKeyPackages = "log",
+            by one_of(&VerifyKeyPackages::ALL.map(|mode| (mode.as_str(), mode)));
+        /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it gets.
+        keypackage_consumption: KeyPackageConsumption = "never",
+            by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
+        /// The operator's membership service; the source `acl` is not in this build.
+        acl_url: Option<String> = "", by optional(http_url);
+        /// Bearer token for `acl_url`.
+        acl_token: Option<Secret> = "", by optional(secret);
+        /// Longest age of a cached state of a group.
+        group_cache_ttl_secs as "group_cache_ttl": u64 = "60" in "s", by integer(0..=86_400);
+        /// Time for which the last answer of `acl_url` stands while the service cannot be reached.
+        acl_stale_max_secs as "acl_stale_max": u64 = "300" in "s", by integer(0..=86_400);
+        /// Longest age of a cached directory answer; `embedded` always knows the present one.
+        keypackage_cache_ttl_secs as "keypackage_cache_ttl": u64 = "300" in "s", by integer(0..=86_400);
+    }
+    with rate_limits: RateLimitRates
 }
 
-impl Default for MlsGateway {
-    fn default() -> Self {
-        Self {
-            storage_backend: StorageBackend::Embedded,
-            project_id: None,
-            database_url: None,
-            max_connections: None,
-            firestore_batch_size: 500,
-            wake: WakeBy::Store,
-            redis_url: None,
-            keypackage_ttl_secs: 86_400,
-            keypackage_max_lifetime_secs: 90 * 86_400,
-            welcome_ttl_secs: 3_600,
-            enable_api: true,
-            api_prefix: "/api/v1/mls".to_owned(),
-            enable_message_archive: true,
-            message_archive_ttl_days: 30,
-            system_pubkey: None,
-            admin_pubkeys: Vec::new(),
-            keypackage_request_ttl_secs: 7 * 86_400,
-            roster_policy_ttl_days: 365,
-            membership_sources: vec![MembershipSource::Roster, MembershipSource::GiftWrap],
-            open_bootstrap: false,
-            unlisted_groups: true,
-            verify_keypackages: VerifyKeyPackages::Log,
-            keypackage_consumption: KeyPackageConsumption::Never,
-            acl_url: None,
-            acl_token: None,
-            group_cache_ttl_secs: 60,
-            acl_stale_max_secs: 300,
-            keypackage_cache_ttl_secs: 300,
-            rate_limits: RateLimitRates::default(),
-        }
+section! {
+    /// Sustained rates, with a burst of 150; 0 means no limit.
+    pub struct RateLimitRates for "extensions.mls_gateway.rate_limits" in config.mls_gateway.rate_limits {
+        /// EVENTs of every kind, of one address and of one sender; also 1059s of one sender to one recipient.
+        max_events_per_minute: u32 = "100" in "events a minute", by integer(0..=RATE_MAX);
+        /// 443 and 30443, of one address and of one sender.
+        max_keypackages_per_hour: u32 = "10" in "events an hour", by integer(0..=RATE_MAX);
+        /// 445s of one sender to one group.
+        max_group_messages_per_minute: u32 = "50" in "events a minute", by integer(0..=RATE_MAX);
     }
 }
 
-/// `[extensions.mls_gateway.rate_limits]`: sustained rates; 0 means no limit. See [`crate::rate_limit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimitRates {
-    /// Every EVENT, an address and a sender; and 1059s, a sender and recipient.
-    pub max_events_per_minute: u32,
-    /// 443s and 30443s, an address and a sender.
-    pub max_keypackages_per_hour: u32,
-    /// 445s, a sender and group.
-    pub max_group_messages_per_minute: u32,
-}
-
-impl Default for RateLimitRates {
-    fn default() -> Self {
-        Self { max_events_per_minute: 100, max_keypackages_per_hour: 10, max_group_messages_per_minute: 50 }
-    }
-}
-
-/// Where events and groups are kept.
+/// A store of events and groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageBackend {
     /// LMDB in `[data] path`.
@@ -132,7 +112,7 @@ pub enum StorageBackend {
     Firestore,
 }
 
-/// `wake`.
+/// The carrier of notifications between instances that share a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeBy {
     /// The store's own notifications.
@@ -141,88 +121,36 @@ pub enum WakeBy {
     Redis,
 }
 
-/// The sources of membership that this build has, the strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MembershipSource {
-    /// Kind 450.
-    Roster,
-    /// Kind 1059 with an `h`.
-    GiftWrap,
-}
-
-impl MembershipSource {
-    /// As the configuration and NIP-11 write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Roster => "roster",
-            Self::GiftWrap => "giftwrap",
-        }
+fn storage_backend(text: &str) -> Result<StorageBackend, String> {
+    match text {
+        "embedded" => Ok(StorageBackend::Embedded),
+        "cloudsql" | "postgres" => Ok(StorageBackend::Postgres),
+        "firestore" if cfg!(feature = "firestore") => Ok(StorageBackend::Firestore),
+        "firestore" => Err("storage_backend \"firestore\" is not in this build; build with --features \
+            mls_gateway_firestore, or write \"embedded\" or \"cloudsql\""
+            .to_owned()),
+        _ => Err("unknown value; write \"embedded\", \"cloudsql\" or \"firestore\"".to_owned()),
     }
 }
 
-/// `verify_keypackages`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerifyKeyPackages {
-    /// Check, and log what failed.
-    Log,
-    /// Check, and refuse with the check that failed.
-    Enforce,
-    /// Do not check.
-    Off,
-}
-
-impl VerifyKeyPackages {
-    /// As the configuration and NIP-11 write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Enforce => "enforce",
-            Self::Off => "off",
-        }
+/// Reads a URL of PostgreSQL, and keeps its text.
+fn database_url(text: &str) -> Result<Secret, String> {
+    match Postgres::describe(text) {
+        Ok(_) => secret(text),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-/// `keypackage_consumption`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyPackageConsumption {
-    /// Reading changes nothing.
-    Never,
-    /// A REQ with `authors` uses up what it is served.
-    OnRead,
-}
-
-impl KeyPackageConsumption {
-    /// As the configuration and NIP-11 write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Never => "never",
-            Self::OnRead => "on_read",
-        }
+fn membership_source(text: &str) -> Result<Source, String> {
+    match text {
+        "acl" => Err("membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\"".to_owned()),
+        _ => one_of(text, &[Source::Roster, Source::GiftWrap].map(|source| (source.as_str(), source))),
     }
 }
 
-impl Config {
-    /// Whether `key` is one of `admin_pubkeys`.
-    #[must_use]
-    pub fn is_admin(&self, key: &PublicKey) -> bool {
-        self.mls_gateway.admin_pubkeys.contains(key)
-    }
-
-    /// Whether `key` is a resident: listed, an admin key or the system key. Without a list nobody else is one, and
-    /// residence is not asked for.
-    #[must_use]
-    pub fn is_resident(&self, key: &PublicKey) -> bool {
-        self.auth.pubkey_whitelist.contains(key)
-            || self.is_admin(key)
-            || self.mls_gateway.system_pubkey.as_ref() == Some(key)
-    }
-
-    /// Whether a list of residents is set.
-    #[must_use]
-    pub const fn has_whitelist(&self) -> bool {
-        !self.auth.pubkey_whitelist.is_empty()
-    }
+/// Sorts the sources, the strongest first, and drops repetitions.
+fn strongest_first(mut sources: Vec<Source>) -> Vec<Source> {
+    sources.sort_unstable_by(|a, b| b.cmp(a));
+    sources.dedup();
+    sources
 }

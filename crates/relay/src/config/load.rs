@@ -1,4 +1,4 @@
-//! A file and the environment become a [`Config`], or the first thing that is wrong with them.
+//! Reading: a file and the environment become a [`Config`], or the first error in them.
 
 use std::{
     collections::BTreeMap,
@@ -12,115 +12,113 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Config, LogFormat, StorageBackend, WakeBy,
     env::{self, Environment},
-    error::{ConfigError, Place, nearest},
-    keys::{self, Found},
+    error::{ConfigError, Location, nearest},
+    keys,
+    section::Key,
     value::{Problem, Value},
 };
 
-/// A key that was written somewhere.
+/// A key that was set, with its value and the location of both.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    found: Found,
-    value: Value,
-    place: Place,
+pub(super) struct Setting {
+    pub(super) key: &'static Key,
+    pub(super) value: Value,
+    pub(super) location: Location,
 }
 
-impl Entry {
-    pub(super) const fn new(found: Found, value: Value, place: Place) -> Self {
-        Self { found, value, place }
-    }
-
-    /// The file's lines come first and in their order, so that the first error is the one nearest to its top.
+impl Setting {
+    /// Sorts the file's lines first and in their order, so that the first error is the one nearest to its top.
     fn order(&self) -> (bool, usize) {
-        match &self.place {
-            Place::File { line, .. } => (false, line.unwrap_or(0)),
-            Place::Variable(_) => (true, 0),
+        match &self.location {
+            Location::File { line, .. } => (false, line.unwrap_or(0)),
+            Location::Variable(_) => (true, 0),
         }
     }
 
     fn error(&self, problem: Problem) -> ConfigError {
-        let path = self.found.path();
+        let key = self.key.path();
         let Some((index, line)) = problem.item else {
-            return ConfigError::new(self.place.clone(), path, problem.text);
+            return ConfigError::new(self.location.clone(), key, problem.text);
         };
-        let place = match (&self.place, line) {
-            (Place::File { path, .. }, Some(line)) => Place::line(path, line),
-            (place, _) => place.clone(),
+        let location = match (&self.location, line) {
+            (Location::File { path, .. }, Some(line)) => Location::line(path, line),
+            (location, _) => location.clone(),
         };
-        ConfigError::new(place, format!("{path}[{index}]"), problem.text)
+        ConfigError::new(location, format!("{key}[{index}]"), problem.text)
     }
 }
 
 impl Config {
-    /// The configuration of `file` (none: built-in defaults), with `env` over it.
+    /// Reads `file` (`None`: the built-in defaults) and `env`, which wins.
     ///
     /// # Errors
-    /// The first thing that is wrong: a file that cannot be read or is no TOML, an unknown key or variable, a value that
-    /// its key does not take, or a backend or source that this build does not have.
+    /// If the file cannot be read or is no TOML, if a key or variable is unknown, if a key does not take its value, or
+    /// if this build does not have a backend or source. The error names the first fault.
     pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let Some(path) = file else {
-            return Self::from_entries(Vec::new(), env::read(env)?);
+            return Self::from_settings(Vec::new(), env::read(env)?);
         };
-        let failed = |message: String| ConfigError::keyless(Place::whole(path), message);
+        let failed = |message: String| ConfigError::keyless(Location::whole(path), message);
         let bytes = fs::read(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-            ConfigError::keyless(Place::line(path, line), "not UTF-8; save the file as UTF-8")
+            ConfigError::keyless(Location::line(path, line), "not UTF-8; save the file as UTF-8")
         })?;
         Self::parse(&text, path, env)
     }
 
-    /// As [`Config::load`], of a file's text; `path` is what errors call it.
+    /// Reads a file's text as [`Config::load`] reads the file; errors call it `path`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// See [`Config::load`].
     pub fn parse(
         text: &str,
         path: &Path,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let environment = env::read(env)?;
-        Self::from_entries(read_file(text, path)?, environment)
+        Self::from_settings(read_file(text, path)?, environment)
     }
 
-    fn from_entries(file: Vec<Entry>, environment: Environment) -> Result<Self, ConfigError> {
+    fn from_settings(file: Vec<Setting>, environment: Environment) -> Result<Self, ConfigError> {
         let layers = [environment.under_file, file, environment.over_file];
-        let written: BTreeMap<String, Entry> =
-            layers.into_iter().flatten().map(|entry| (entry.found.path(), entry)).collect();
-        let mut in_order: Vec<&Entry> = written.values().collect();
-        in_order.sort_by_key(|entry| entry.order());
+        // A later layer wins.
+        let settings: BTreeMap<String, Setting> =
+            layers.into_iter().flatten().map(|setting| (setting.key.path(), setting)).collect();
+        let mut in_order: Vec<&Setting> = settings.values().collect();
+        in_order.sort_by_key(|setting| setting.order());
         let mut config = Self { on_cloud_run: environment.on_cloud_run, ..Self::default() };
-        for entry in in_order {
-            entry.found.key.set(&mut config, &entry.value).map_err(|problem| entry.error(problem))?;
+        for setting in in_order {
+            (setting.key.set)(&mut config, &setting.value).map_err(|problem| setting.error(problem))?;
         }
-        config.fill_in(|path| written.contains_key(path));
-        config.check_pairs(&written)?;
+        config.fill_in(|path| settings.contains_key(path));
+        config.check_pairs(&settings)?;
         Ok(config)
     }
 
-    /// The defaults that depend on other values.
-    fn fill_in(&mut self, is_written: impl Fn(&str) -> bool) {
-        if self.on_cloud_run && !is_written("server.host") {
+    /// Sets the defaults that depend on other values.
+    fn fill_in(&mut self, is_set: impl Fn(&str) -> bool) {
+        if self.on_cloud_run && !is_set("server.host") {
             self.server.host = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         }
-        if self.on_cloud_run && !is_written("server.log_format") {
-            self.log.format = LogFormat::Json;
+        if self.on_cloud_run && !is_set("server.log_format") {
+            self.server.log_format = LogFormat::Json;
         }
-        if !is_written("extensions.mls_gateway.unlisted_groups") {
+        if !is_set("extensions.mls_gateway.unlisted_groups") {
             self.mls_gateway.unlisted_groups = !self.auth.enabled;
         }
         let limits = &mut self.limitation;
-        if !is_written("limitation.default_limit") {
+        if !is_set("limitation.default_limit") {
             limits.default_limit = limits.default_limit.min(limits.max_limit);
         }
-        if !is_written("limitation.max_event_length") {
+        if !is_set("limitation.max_event_length") {
             limits.max_event_length = limits.max_event_length.min(limits.max_message_length);
         }
     }
 
-    /// What two keys must agree on. The place named is that of the key that was written.
-    fn check_pairs(&self, written: &BTreeMap<String, Entry>) -> Result<(), ConfigError> {
+    /// Checks the keys that must agree with another one. The error names the location of the key that was set.
+    fn check_pairs(&self, settings: &BTreeMap<String, Setting>) -> Result<(), ConfigError> {
         let limits = &self.limitation;
         let gateway = &self.mls_gateway;
         let pairs = [
@@ -137,7 +135,7 @@ impl Config {
             (self.server.tls_cert.is_some() && self.server.tls_key.is_none(), "server.tls_cert", "set tls_key as well"),
             (self.server.tls_key.is_some() && self.server.tls_cert.is_none(), "server.tls_key", "set tls_cert as well"),
             (
-                self.mls_gateway.wake == WakeBy::Redis && self.mls_gateway.redis_url.is_none(),
+                gateway.wake == WakeBy::Redis && gateway.redis_url.is_none(),
                 "extensions.mls_gateway.wake",
                 "set redis_url as well",
             ),
@@ -149,14 +147,14 @@ impl Config {
             ),
         ];
         let broken = pairs.into_iter().find(|(broken, _, _)| *broken);
-        match broken.and_then(|(_, path, message)| Some((written.get(path)?, message))) {
-            Some((entry, message)) => Err(entry.error(Problem::new(message))),
+        match broken.and_then(|(_, path, message)| Some((settings.get(path)?, message))) {
+            Some((setting, message)) => Err(setting.error(Problem::new(message))),
             None => Ok(()),
         }
     }
 }
 
-/// A file's text, as it is read.
+/// A file's text and name.
 struct File<'a> {
     text: &'a str,
     path: &'a Path,
@@ -168,38 +166,44 @@ impl File<'_> {
     }
 
     fn error(&self, offset: usize, key: &str, message: impl Into<String>) -> ConfigError {
-        ConfigError::new(Place::line(self.path, self.line_of(offset)), key, message)
+        ConfigError::new(Location::line(self.path, self.line_of(offset)), key, message)
     }
 }
 
-fn read_file(text: &str, path: &Path) -> Result<Vec<Entry>, ConfigError> {
+fn read_file(text: &str, path: &Path) -> Result<Vec<Setting>, ConfigError> {
     let file = File { text, path };
     let table = DeTable::parse(text).map_err(|error| {
         // The message alone: the error's own display repeats the line, which may hold a token.
         let line = file.line_of(error.span().map_or(0, |span| span.start));
-        ConfigError::keyless(Place::line(path, line), format!("not TOML: {}", error.message()))
+        ConfigError::keyless(Location::line(path, line), format!("not TOML: {}", error.message()))
     })?;
-    let (mut entries, mut errors) = (Vec::new(), Vec::new());
-    walk(&file, table.get_ref(), "", &mut entries, &mut errors);
+    let (mut settings, mut errors) = (Vec::new(), Vec::new());
+    walk(&file, table.get_ref(), "", &mut settings, &mut errors);
     match errors.into_iter().min_by_key(ConfigError::line) {
         Some(first) => Err(first),
-        None => Ok(entries),
+        None => Ok(settings),
     }
 }
 
-/// Collects the keys of `table`, which stands at `section`, and what is wrong with their names.
-fn walk(file: &File<'_>, table: &DeTable<'_>, section: &str, entries: &mut Vec<Entry>, errors: &mut Vec<ConfigError>) {
+/// Collects the keys of `table`, which stands at `section`, and the faults in their names.
+fn walk(
+    file: &File<'_>,
+    table: &DeTable<'_>,
+    section: &str,
+    settings: &mut Vec<Setting>,
+    errors: &mut Vec<ConfigError>,
+) {
     for (name, value) in table {
         let path =
             if section.is_empty() { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
         let offset = name.span().start;
         match (value.get_ref(), keys::find(&path)) {
-            (value, Some(found)) => {
-                let place = Place::line(file.path, file.line_of(offset));
+            (value, Some(key)) => {
+                let location = Location::line(file.path, file.line_of(offset));
                 let value = Value::from_file(value, &|offset| file.line_of(offset));
-                entries.push(Entry::new(found, value, place));
+                settings.push(Setting { key, value, location });
             }
-            (DeValue::Table(table), None) if keys::is_section(&path) => walk(file, table, &path, entries, errors),
+            (DeValue::Table(table), None) if keys::is_section(&path) => walk(file, table, &path, settings, errors),
             (_, None) if keys::is_section(&path) => {
                 errors.push(file.error(
                     offset,
@@ -214,25 +218,25 @@ fn walk(file: &File<'_>, table: &DeTable<'_>, section: &str, entries: &mut Vec<E
 }
 
 fn unknown_section(path: &str) -> String {
-    match nearest(path, keys::KEYS.iter().map(|section| section.path)) {
+    match nearest(path, keys::SECTIONS.iter().map(|section| section.path)) {
         Some(known) => format!("unknown section; did you mean [{known}]?"),
         None => {
-            let known: Vec<String> = keys::KEYS.iter().map(|section| format!("[{}]", section.path)).collect();
+            let known: Vec<String> = keys::SECTIONS.iter().map(|section| format!("[{}]", section.path)).collect();
             format!("unknown section; the sections are {}", known.join(", "))
         }
     }
 }
 
-/// A misspelt key of its section, a key of another section, or neither.
+/// Describes a misspelt key of its section, a key of another section, or neither.
 fn unknown_key(section: &str, name: &str) -> String {
-    let siblings = || keys::all().filter(|found| found.section.path == section).map(|found| found.key.name);
+    let siblings = || keys::all().filter(|key| key.section == section).map(|key| key.name);
     if let Some(known) = nearest(name, siblings()) {
         return format!("unknown key; did you mean {known}?");
     }
-    if let Some(found) = keys::all().find(|found| found.key.name == name) {
-        return format!("not a key of this section; write {name} in [{}]", found.section.path);
+    if let Some(key) = keys::all().find(|key| key.name == name) {
+        return format!("not a key of this section; write {name} in [{}]", key.section);
     }
-    if let Some(known) = nearest(name, keys::all().map(|found| found.key.name)) {
+    if let Some(known) = nearest(name, keys::all().map(|key| key.name)) {
         return format!("unknown key; did you mean {known}?");
     }
     let siblings: Vec<&str> = siblings().collect();

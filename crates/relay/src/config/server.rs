@@ -1,75 +1,116 @@
-//! The sections that any relay has: server, auth, data, limitation, information, metrics, log.
+//! The sections about the relay as a server: server, auth, data, metrics, outbound.
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     thread,
 };
 
+use ipnet::IpNet;
 use nostr_protocol::{PublicKey, auth::RelayAddress};
 
-use super::network::{Cidr, Origins, RelayUrl};
+use super::{
+    network::{Origins, RelayUrl, address, address_range, origin},
+    secret::{Secret, secret},
+    section::section,
+    value::{log_filter, path, public_key},
+};
 
-/// `[server]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Server {
-    /// The address to listen on.
-    pub host: IpAddr,
-    /// The port to listen on; 0 takes a free one.
-    pub port: u16,
-    /// Threads of the runtime, at least 1.
-    pub workers: usize,
-    /// The URL under which clients know this relay.
-    pub public_url: Option<RelayUrl>,
-    /// Further URLs under which clients know it.
-    pub public_url_aliases: Vec<RelayUrl>,
-    /// Which web pages may use the relay.
-    pub allowed_origins: Origins,
-    /// Peers whose X-Forwarded-For is believed.
-    pub trusted_proxies: Vec<Cidr>,
-    /// PEM file with the certificate chain; set if and only if `tls_key` is.
-    pub tls_cert: Option<PathBuf>,
-    /// PEM file with the private key.
-    pub tls_key: Option<PathBuf>,
-    /// Connections at one time; more are closed at once.
-    pub connections_max: usize,
-    /// Time for TLS and the HTTP request head of a new connection.
-    pub handshake_timeout_secs: u64,
-    /// A connection that was silent this long is pinged, and closed when it stays silent as long again.
-    pub ping_interval_secs: u64,
-    /// Bytes that wait for one slow reader before its subscription ends.
-    pub outbox_bytes_max: usize,
-    /// Time that a stop gives to what was accepted.
-    pub shutdown_timeout_secs: u64,
-    /// How long a start waits for the engine under the store.
-    pub startup_timeout_secs: u64,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 8080,
-            workers: thread::available_parallelism().map_or(1, usize::from),
-            public_url: None,
-            public_url_aliases: Vec::new(),
-            allowed_origins: Origins::Any,
-            trusted_proxies: Vec::new(),
-            tls_cert: None,
-            tls_key: None,
-            connections_max: 100_000,
-            handshake_timeout_secs: 10,
-            ping_interval_secs: 60,
-            outbox_bytes_max: 4 << 20,
-            shutdown_timeout_secs: 8,
-            startup_timeout_secs: 60,
-        }
+section! {
+    /// Address to listen on, bounds of connections, and logs.
+    pub struct Server for "server" in config.server {
+        /// The IP address to listen on; `0.0.0.0` or `::` for all.
+        host: IpAddr = "127.0.0.1", by parsed(address);
+        /// The port to listen on; 0 takes a free one.
+        port: u16 = "8080", by integer(0..=65_535);
+        /// Threads that serve connections.
+        workers: usize = (cores(), "the machine's cores") in "threads", by integer(1..=1_024);
+        /// The URL under which clients know this relay, `wss://relay.example.com`. AUTH from other machines needs it.
+        public_url: Option<RelayUrl> = "", by optional(RelayUrl::parse);
+        /// Further such URLs.
+        public_url_aliases: Vec<RelayUrl> = "", by list(RelayUrl::parse);
+        /// Web pages that may use the relay, `https://app.example.com`; `*` for any. Programs other than browsers need
+        /// no permission.
+        allowed_origins: Origins = "*", by list(origin).map(Origins::from);
+        /// Ranges of the proxies whose X-Forwarded-For is believed, `10.0.0.0/8`. On Cloud Run its front end always is.
+        trusted_proxies: Vec<IpNet> = "", by list(address_range);
+        /// PEM file with the certificate chain; with it and `tls_key` the relay speaks TLS 1.2 and up.
+        tls_cert: Option<PathBuf> = "", by optional(path);
+        /// PEM file with the certificate's private key.
+        tls_key: Option<PathBuf> = "", by optional(path);
+        /// Connections at one time; more are closed at once.
+        connections_max: usize = "100000" in "connections", by integer(1..=10_000_000);
+        /// Time for TLS and the HTTP request of a new connection.
+        handshake_timeout_secs: u64 = "10" in "s", by integer(1..=300);
+        /// Silence after which a connection is pinged; it is closed when it stays silent as long again.
+        ping_interval_secs: u64 = "60" in "s", by integer(5..=3_600);
+        /// Bytes that may wait for a client that reads slowly, before its subscription ends.
+        outbox_bytes_max: usize = "4194304" in "bytes", by integer(65_536..=1 << 30);
+        /// Time that a stop gives to accepted work, before sockets are closed.
+        shutdown_timeout_secs: u64 = "8" in "s", by integer(1..=600);
+        /// Time for which a start tries to reach the database before it gives up.
+        startup_timeout_secs: u64 = "60" in "s", by integer(0..=3_600);
+        /// Shape of log lines: `text` for a terminal, `json` for one object a line. On Cloud Run `json` is the default.
+        log_format: LogFormat = "text", by one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)]);
+        /// Logged levels: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,nostr_relay=debug`.
+        log_level: String = "info", by parsed(log_filter);
     }
 }
 
+section! {
+    /// Authentication, and the list of residents.
+    pub struct Auth for "auth" in config.auth {
+        /// Refuses everything but AUTH until a connection has authenticated.
+        enabled: bool = "false", by boolean();
+        /// The residents, hex or `npub`; empty: no list. Admin keys and the system key are residents without being
+        /// listed.
+        pubkey_whitelist: Vec<PublicKey> = "", by list(public_key);
+    }
+}
+
+section! {
+    /// The embedded store.
+    pub struct Data for "data" in config.data {
+        /// Directory of the store, relative to the one in which the relay was started; made when missing.
+        path: PathBuf = "./data", by parsed(path);
+        /// Durability at an event's `OK`: with `commit` the event is on disk; with `interval` a power cut loses the
+        /// events since the last sync.
+        durability: Durability = "commit",
+            by one_of(&[("commit", Durability::Commit), ("interval", Durability::Interval)]);
+        /// Longest time between two syncs with `interval`.
+        sync_interval_ms: u64 = "200" in "ms", by integer(1..=60_000);
+        /// Size up to which the store may grow; it takes address space at once, and disk as it fills.
+        map_size_max_mib: u64 = (map_size_max_mib(), "1048576; 1024 on 32 bit") in "MiB", by integer(16..=1 << 26);
+    }
+}
+
+section! {
+    /// Access to `/metrics`.
+    pub struct Metrics for "metrics" in config.metrics {
+        /// Bearer token that opens `/metrics` to other machines; this machine needs none.
+        auth: Option<Secret> = "", by optional(secret);
+    }
+}
+
+section! {
+    /// Sending to other relays.
+    pub struct Outbound for "outbound" in config.outbound {
+        /// Sending KeyPackage requests on to their recipients' relays; not in this build.
+        enabled: bool = "false", by only_false("sending to other relays is not in this build");
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// 1 TiB of address space, not of disk; a 32-bit process has less.
+const fn map_size_max_mib() -> u64 {
+    if cfg!(target_pointer_width = "64") { 1 << 20 } else { 1 << 10 }
+}
+
 impl Server {
-    /// Where to listen.
+    /// The socket address to listen on.
     #[must_use]
     pub const fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
@@ -81,165 +122,10 @@ impl Server {
         Some((self.tls_cert.as_deref()?, self.tls_key.as_deref()?))
     }
 
-    /// What `public_url` and its aliases name, for NIP-42, NIP-98 and NIP-62; empty when none is set.
+    /// Addresses in `public_url` and its aliases, for NIP-42, NIP-98 and NIP-62; empty when none is set.
     #[must_use]
     pub fn relay_addresses(&self) -> Vec<RelayAddress> {
         self.public_url.iter().chain(&self.public_url_aliases).map(|url| url.address().clone()).collect()
-    }
-}
-
-/// `[auth]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Auth {
-    /// Whether nothing but AUTH is answered before AUTH.
-    pub enabled: bool,
-    /// The residents; empty means that there is no list. Admin keys and the system key are residents unlisted
-    /// (see [`super::Config::is_resident`]).
-    pub pubkey_whitelist: Vec<PublicKey>,
-}
-
-/// `[data]`: the embedded store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Data {
-    /// The store's directory; made when it is missing.
-    pub path: PathBuf,
-    /// When `OK` may go out.
-    pub durability: Durability,
-    /// With [`Durability::Interval`]: most time between two syncs to disk.
-    pub sync_interval_ms: u64,
-    /// How far the LMDB map may grow.
-    pub map_size_max_mib: u64,
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::from("./data"),
-            durability: Durability::Commit,
-            sync_interval_ms: 200,
-            // 1 TiB: address space, not disk. A 32-bit process has neither.
-            map_size_max_mib: if cfg!(target_pointer_width = "64") { 1 << 20 } else { 1 << 10 },
-        }
-    }
-}
-
-/// When an event counts as durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// On disk before `OK`.
-    Commit,
-    /// On disk within `sync_interval_ms`; a power cut loses what was acknowledged since.
-    Interval,
-}
-
-/// `[limitation]`, by NIP-11's names where NIP-11 has one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limitation {
-    /// Bytes of one WebSocket message.
-    pub max_message_length: usize,
-    /// Bytes of one event; at most `max_message_length`.
-    pub max_event_length: usize,
-    /// Open subscriptions a connection.
-    pub max_subscriptions: usize,
-    /// Filters a REQ or COUNT.
-    pub max_filters: usize,
-    /// Events a filter; a larger `limit` is cut.
-    pub max_limit: usize,
-    /// `limit` of a filter that has none; at most `max_limit`.
-    pub default_limit: usize,
-    /// Characters of a subscription id.
-    pub max_subid_length: usize,
-    /// Tags an event.
-    pub max_event_tags: usize,
-    /// Values in one list of a filter: a tag's, or ids, authors, kinds.
-    pub max_tag_values: usize,
-    /// Seconds that `created_at` may lie ahead.
-    pub created_at_upper_limit_secs: u64,
-}
-
-impl Default for Limitation {
-    fn default() -> Self {
-        Self {
-            max_message_length: 512 << 10,
-            max_event_length: 256 << 10,
-            max_subscriptions: 300,
-            max_filters: 100,
-            max_limit: 500,
-            default_limit: 500,
-            max_subid_length: 64,
-            max_event_tags: 2_500,
-            max_tag_values: 1_000,
-            created_at_upper_limit_secs: 900,
-        }
-    }
-}
-
-/// `[information]`, as NIP-11 names it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Information {
-    /// A short name.
-    pub name: String,
-    /// What the relay is for.
-    pub description: String,
-    /// The operator's key.
-    pub pubkey: Option<PublicKey>,
-    /// The relay's own key (NIP-11 `self`).
-    pub self_pubkey: Option<PublicKey>,
-    /// Another way to reach the operator, a URI.
-    pub contact: Option<String>,
-    /// URL of a square picture.
-    pub icon: Option<String>,
-    /// URL of a wide picture.
-    pub banner: Option<String>,
-    /// URL of a page.
-    pub privacy_policy: Option<String>,
-    /// URL of a page.
-    pub terms_of_service: Option<String>,
-}
-
-impl Default for Information {
-    fn default() -> Self {
-        Self {
-            name: "rnostr".to_owned(),
-            description: "A Nostr relay that is also the delivery service for MLS groups and Noise direct messages."
-                .to_owned(),
-            pubkey: None,
-            self_pubkey: None,
-            contact: None,
-            icon: None,
-            banner: None,
-            privacy_policy: None,
-            terms_of_service: None,
-        }
-    }
-}
-
-/// `[metrics]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metrics {
-    /// Bearer token that opens `/metrics` to peers that are not on this machine.
-    pub auth: Option<Secret>,
-}
-
-/// `[outbound]`. Nothing in it can be switched on in this build; the section keeps its place.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outbound {
-    /// Whether 447s are sent on to their recipients' relays.
-    pub enabled: bool,
-}
-
-/// What is logged, and how it looks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// The shape of a line.
-    pub format: LogFormat,
-    /// A filter in the form of `RUST_LOG`; known to parse.
-    pub filter: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
     }
 }
 
@@ -248,37 +134,15 @@ impl Default for Log {
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// A token or a URL with a password in it: shown by nothing, read through [`Secret::expose`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being shown.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether `text` is the secret, in a time that depends on the lengths alone.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let (ours, theirs) = (self.0.as_bytes(), text.as_bytes());
-        ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |found, (a, b)| found | (a ^ b)) == 0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
+/// The time at which an event counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk before `OK`.
+    Commit,
+    /// On disk within `sync_interval_ms`; a power cut loses the events acknowledged since the last sync.
+    Interval,
 }

@@ -1,11 +1,12 @@
-//! What a configuration means, in sentences: for the start, for `check-config` and for the page at `/`.
+//! The meaning of a configuration in sentences, for the start, for `check-config` and for the page at `/`.
 
+use nostr_extensions::policy::{KeyPackageConsumption, VerifyKeyPackages};
 use nostr_store::postgres::Postgres;
 
-use super::{Config, Durability, KeyPackageConsumption, Origins, StorageBackend, VerifyKeyPackages, WakeBy};
+use super::{Config, Durability, Origins, StorageBackend, WakeBy};
 
 impl Config {
-    /// What clients meet here; nothing in it is the operator's alone.
+    /// The rules that clients meet here; the page at `/` shows them to everyone.
     #[must_use]
     pub fn policies(&self) -> Vec<String> {
         let gateway = &self.mls_gateway;
@@ -23,14 +24,14 @@ impl Config {
                     "Writing is for keys that the operator has listed, and for messages to them.".to_owned()
                 }
             },
-            format!("Group members are made by: {}.", self.membership_sources()),
+            format!("Sources of group membership: {}.", self.membership_sources()),
             if gateway.unlisted_groups {
-                "Unlisted groups are on: whoever knows a group's 64-hex id may write to it and read it.".to_owned()
+                "Unlisted groups are on: anyone with a group's 64-hex id may write to it and read it.".to_owned()
             } else {
                 "Unlisted groups are off.".to_owned()
             },
             if gateway.enable_message_archive {
-                format!("Messages are kept {} days for those who are away.", gateway.message_archive_ttl_days)
+                format!("Messages are kept {} days for clients that are away.", gateway.message_archive_ttl_days)
             } else {
                 "Messages are passed on and not kept.".to_owned()
             },
@@ -41,7 +42,7 @@ impl Config {
         lines
     }
 
-    /// What the operator should see at the start: where, and what is enforced. Never a secret.
+    /// The lines that the operator sees at the start: address, store, rules, keys and rates. No line shows a secret.
     #[must_use]
     pub fn summary(&self) -> Vec<String> {
         let gateway = &self.mls_gateway;
@@ -96,7 +97,7 @@ impl Config {
         lines
     }
 
-    /// What will not work as it stands, and is no error.
+    /// Faults of the configuration that do not stop the start.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let gateway = &self.mls_gateway;
@@ -108,13 +109,13 @@ impl Config {
             );
         }
         if gateway.database_url.is_some() && gateway.storage_backend != StorageBackend::Postgres {
-            lines.push("database_url is set, and storage_backend is not \"cloudsql\"".to_owned());
+            lines.push("database_url is set, and nothing uses it: write storage_backend = \"cloudsql\"".to_owned());
         }
         if gateway.redis_url.is_some() && gateway.wake != WakeBy::Redis {
             lines.push("redis_url is set, and nothing uses it: write wake = \"redis\"".to_owned());
         }
         if gateway.wake == WakeBy::Redis && gateway.storage_backend == StorageBackend::Embedded {
-            lines.push("wake is \"redis\", and the embedded store has no other instances to wake".to_owned());
+            lines.push("wake is \"redis\", and the embedded store has no other instances to notify".to_owned());
         }
         if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
             lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());
@@ -127,6 +128,6 @@ impl Config {
 
     fn membership_sources(&self) -> String {
         let sources: Vec<&str> = self.mls_gateway.membership_sources.iter().map(|source| source.as_str()).collect();
-        if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") }
+        if sources.is_empty() { "none".to_owned() } else { sources.join(", ") }
     }
 }

@@ -1,10 +1,11 @@
-//! Reading: every kind of error with its place, every key through the environment, the shipped files.
+//! Tests of reading: every kind of error with its location, every key through the environment, the shipped files.
 
 use std::path::{Path, PathBuf};
 
+use nostr_extensions::Source;
 use nostr_protocol::PublicKey;
 
-use super::*;
+use super::{section::ShownDefault, *};
 
 const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -98,11 +99,13 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ),
         (
             "[server]\ntrusted_proxies = ['10.0.0.0/8', 'proxy']",
-            "relay.toml:2: server.trusted_proxies[1]: not a range of addresses; write 10.0.0.0/8, fd00::/8 or one address",
+            "relay.toml:2: server.trusted_proxies[1]: not a range of addresses; write 10.0.0.0/8, fd00::/8 or one \
+             address",
         ),
         (
             "[server]\nlog_level = 'inof'",
-            "relay.toml:2: server.log_level: not a log level; write error, warn, info, debug or trace, or module=level,…",
+            "relay.toml:2: server.log_level: not a log level; write error, warn, info, debug or trace, or \
+             module=level,…",
         ),
         ("[server]\ntls_cert = 'a.pem'", "relay.toml:2: server.tls_cert: set tls_key as well"),
         (
@@ -119,31 +122,38 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ),
         (
             "[extensions.mls_gateway]\napi_prefix = 'api/'",
-            "relay.toml:2: extensions.mls_gateway.api_prefix: not a path; write it with a slash in front and none at the end: /api/v1/mls",
+            "relay.toml:2: extensions.mls_gateway.api_prefix: not a path; write it with a slash in front and none \
+             at the end: /api/v1/mls",
         ),
         (
             "[extensions.mls_gateway]\nkeypackage_request_ttl = 604801",
-            "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 to 604800",
+            "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 \
+             to 604800",
         ),
         (
             "[extensions.mls_gateway]\nstorage_backend = 'sqlite'",
-            "relay.toml:2: extensions.mls_gateway.storage_backend: unknown value; write \"embedded\", \"cloudsql\" or \"firestore\"",
+            "relay.toml:2: extensions.mls_gateway.storage_backend: unknown value; write \"embedded\", \"cloudsql\" \
+             or \"firestore\"",
         ),
         (
             "[extensions.mls_gateway]\nstorage_backend = 'postgres'",
-            "relay.toml:2: extensions.mls_gateway.storage_backend: database_url required for PostgreSQL; write database_url = \"postgresql://user:password@host/db\"",
+            "relay.toml:2: extensions.mls_gateway.storage_backend: database_url required for PostgreSQL; write \
+             database_url = \"postgresql://user:password@host/db\"",
         ),
         (
             "[extensions.mls_gateway]\nstorage_backend = 'firestore'",
             if cfg!(feature = "firestore") {
-                "relay.toml:2: extensions.mls_gateway.storage_backend: project_id required for Firestore backend; write project_id, or set GOOGLE_CLOUD_PROJECT"
+                "relay.toml:2: extensions.mls_gateway.storage_backend: project_id required for Firestore backend; \
+                 write project_id, or set GOOGLE_CLOUD_PROJECT"
             } else {
-                "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this build; build with --features mls_gateway_firestore, or write \"embedded\" or \"cloudsql\""
+                "relay.toml:2: extensions.mls_gateway.storage_backend: storage_backend \"firestore\" is not in this \
+                 build; build with --features mls_gateway_firestore, or write \"embedded\" or \"cloudsql\""
             },
         ),
         (
             "[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]",
-            "relay.toml:4: extensions.mls_gateway.membership_sources[1]: membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\"",
+            "relay.toml:4: extensions.mls_gateway.membership_sources[1]: membership source \"acl\" is not in this \
+             build; use \"roster\" and \"giftwrap\"",
         ),
     ];
     for (text, expected) in cases {
@@ -190,7 +200,9 @@ fn hex_and_npub_name_the_same_key() {
 
 #[test]
 fn secrets_are_shown_by_nothing() {
-    let text = "[metrics]\nauth = 's3cr3t'\n[extensions.mls_gateway]\ndatabase_url = 'postgresql://u:s3cr3t@h/d'\nacl_token = 's3cr3t'\nredis_url = 'redis://u:s3cr3t@h'";
+    let text = "[metrics]\nauth = 's3cr3t'\n\
+        [extensions.mls_gateway]\ndatabase_url = 'postgresql://u:s3cr3t@h/d'\n\
+        acl_token = 's3cr3t'\nredis_url = 'redis://u:s3cr3t@h'";
     let config = parse(text).expect("secrets");
     assert!(config.metrics.auth.as_ref().is_some_and(|token| token.matches("s3cr3t") && !token.matches("s3cr3x")));
     for shown in [format!("{config:?}"), config.summary().join("\n"), config.warnings().join("\n")] {
@@ -209,27 +221,27 @@ fn secrets_are_shown_by_nothing() {
 /// For each key whose default the table can spell: the variable is known, its text is read, and gives the default.
 #[test]
 fn every_key_is_set_by_its_variable_and_the_table_says_the_default() {
-    for found in keys::all() {
-        let name = env::variable(found.section.path, found.key.name);
-        let text = match found.key.name {
-            _ if !found.key.default.starts_with('(') => found.key.default,
-            "workers" | "max_connections" => continue,
-            "map_size_max_mib" if cfg!(target_pointer_width = "64") => "1048576",
-            "map_size_max_mib" => "1024",
-            "unlisted_groups" => "true",
-            other => panic!("{other}: a default in words that this test does not know"),
+    for key in keys::all() {
+        let name = key.variable();
+        let text = match (key.default, key.name) {
+            (ShownDefault::Text(text), _) => text,
+            (ShownDefault::Words(_), "workers" | "max_connections") => continue,
+            (ShownDefault::Words(_), "map_size_max_mib") if cfg!(target_pointer_width = "64") => "1048576",
+            (ShownDefault::Words(_), "map_size_max_mib") => "1024",
+            (ShownDefault::Words(_), "unlisted_groups") => "true",
+            (ShownDefault::Words(_), other) => panic!("{other}: a default in words that this test does not know"),
         };
         let config = with_env(&[(&name, text)]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config, Config::default(), "{name}={text}");
     }
 }
 
-/// Another value for each key arrives where it belongs: two keys never write to one place.
+/// Another value for each key changes a field, and no two keys write to one field.
 #[test]
 fn every_key_has_a_place_of_its_own() {
     let mut seen: Vec<(String, Config)> = Vec::new();
-    for found in keys::all().filter(|found| found.section.path != "outbound") {
-        let name = env::variable(found.section.path, found.key.name);
+    for key in keys::all().filter(|key| key.section != "outbound") {
+        let name = key.variable();
         let candidates = [
             "70000",
             "7777",
@@ -254,8 +266,8 @@ fn every_key_has_a_place_of_its_own() {
         ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];
-            // A pair is set together.
-            match found.key.name {
+            // These keys are refused without another one.
+            match key.name {
                 "storage_backend" => {
                     env.push(("RNOSTR_EXTENSIONS__MLS_GATEWAY__DATABASE_URL", "postgres://localhost/db"));
                 }
@@ -268,7 +280,7 @@ fn every_key_has_a_place_of_its_own() {
         });
         let changed = changed.unwrap_or_else(|| panic!("{name} changes nothing"));
         if let Some((other, _)) = seen.iter().find(|(_, config)| *config == changed) {
-            panic!("{name} and {other} are one place");
+            panic!("{name} and {other} write to one field");
         }
         seen.push((name, changed));
     }
@@ -276,15 +288,16 @@ fn every_key_has_a_place_of_its_own() {
 
 #[test]
 fn the_environment_stands_over_the_file_and_its_own_names_over_the_specifications() {
-    let file = "[server]\nport = 1\nlog_level = 'warn'\n[auth]\nenabled = false\n[extensions.mls_gateway]\nproject_id = 'file'";
+    let file = "[server]\nport = 1\nlog_level = 'warn'\n[auth]\nenabled = false\n\
+        [extensions.mls_gateway]\nproject_id = 'file'";
     let config = |env: &[(&str, &str)]| parse_with(file, env).expect("a configuration");
     assert_eq!(config(&[("PORT", "2")]).server.port, 2);
     assert_eq!(config(&[("PORT", "2"), ("RNOSTR_SERVER__PORT", "3")]).server.port, 3);
     assert_eq!(config(&[("PORT", "")]).server.port, 1);
     assert!(config(&[("NOSTR_AUTH_REQUIRED", "true")]).auth.enabled);
     assert!(!config(&[("NOSTR_AUTH_REQUIRED", "true")]).mls_gateway.unlisted_groups);
-    assert_eq!(config(&[("LOG_LEVEL", "DEBUG")]).log.filter, "debug");
-    assert_eq!(config(&[("LOG_LEVEL", "debug"), ("RUST_LOG", "error,heed=warn")]).log.filter, "error,heed=warn");
+    assert_eq!(config(&[("LOG_LEVEL", "DEBUG")]).server.log_level, "debug");
+    assert_eq!(config(&[("LOG_LEVEL", "debug"), ("RUST_LOG", "error,heed=warn")]).server.log_level, "error,heed=warn");
     let project = |config: Config| config.mls_gateway.project_id;
     assert_eq!(project(config(&[("GOOGLE_CLOUD_PROJECT", "g")])).as_deref(), Some("file"));
     let both = [("FIREBASE_PROJECT_ID", "f"), ("GOOGLE_CLOUD_PROJECT", "g")];
@@ -307,7 +320,8 @@ fn a_wrong_variable_is_named() {
         (("RNOSTR_SERVER_PORT", "1"), "RNOSTR_SERVER_PORT: unknown variable; did you mean RNOSTR_SERVER__PORT?"),
         (
             ("RNOSTR_WHAT__EVER", "1"),
-            "RNOSTR_WHAT__EVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as RNOSTR_SERVER__PORT",
+            "RNOSTR_WHAT__EVER: unknown variable; write RNOSTR_SECTION__KEY with two underscores, as \
+             RNOSTR_SERVER__PORT",
         ),
         (("PORT", "65536"), "PORT: server.port: out of range; write a whole number from 0 to 65535"),
         (("PORT", "http"), "PORT: server.port: not a whole number; write a whole number from 0 to 65535"),
@@ -318,7 +332,8 @@ fn a_wrong_variable_is_named() {
         (("NOSTR_AUTH_REQUIRED", "maybe"), "NOSTR_AUTH_REQUIRED: auth.enabled: not true or false; write true or false"),
         (
             ("RNOSTR_AUTH__PUBKEY_WHITELIST", "nsec1xyz"),
-            "RNOSTR_AUTH__PUBKEY_WHITELIST: auth.pubkey_whitelist[0]: not a public key; write 64 lower-case hex digits or npub1…",
+            "RNOSTR_AUTH__PUBKEY_WHITELIST: auth.pubkey_whitelist[0]: not a public key; write 64 lower-case hex \
+             digits or npub1…",
         ),
     ];
     for (variable, expected) in cases {
@@ -332,7 +347,7 @@ fn a_list_in_a_variable_is_separated_by_commas() {
     let config = with_env(&[("RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS", &keys)]).expect("keys");
     assert_eq!(config.mls_gateway.admin_pubkeys.len(), 2);
     let sources = with_env(&[("RNOSTR_EXTENSIONS__MLS_GATEWAY__MEMBERSHIP_SOURCES", "giftwrap,roster,giftwrap")]);
-    let expected = [MembershipSource::Roster, MembershipSource::GiftWrap];
+    let expected = [Source::Roster, Source::GiftWrap];
     assert_eq!(sources.expect("sources").mls_gateway.membership_sources, expected);
 }
 
@@ -341,10 +356,10 @@ fn cloud_run_listens_everywhere_and_logs_json_unless_told_otherwise() {
     let cloud = with_env(&[("K_SERVICE", "relay"), ("PORT", "9000")]).expect("cloud run");
     assert!(cloud.on_cloud_run && cloud.warnings().is_empty());
     assert_eq!(cloud.server.socket_address().to_string(), "0.0.0.0:9000");
-    assert_eq!(cloud.log.format, LogFormat::Json);
+    assert_eq!(cloud.server.log_format, LogFormat::Json);
     let told = [("K_SERVICE", "relay"), ("RNOSTR_SERVER__HOST", "::1"), ("RNOSTR_SERVER__LOG_FORMAT", "text")];
     let told = with_env(&told).expect("told");
-    assert_eq!((told.server.host.to_string().as_str(), told.log.format), ("::1", LogFormat::Text));
+    assert_eq!((told.server.host.to_string().as_str(), told.server.log_format), ("::1", LogFormat::Text));
 }
 
 #[test]
@@ -363,15 +378,17 @@ fn residents_are_the_listed_the_admins_and_the_system_key() {
         key("3"),
     );
     let config = parse(&text).expect("keys");
-    assert!(config.has_whitelist() && ["1", "2", "3"].iter().all(|digit| config.is_resident(&key(digit))));
-    assert!(!config.is_resident(&key("4")) && config.is_admin(&key("2")) && !config.is_admin(&key("1")));
+    let policy = config.policy();
+    assert!(config.has_whitelist() && ["1", "2", "3"].iter().all(|digit| policy.is_resident(&key(digit))));
+    assert!(!policy.is_resident(&key("4")) && policy.is_admin(&key("2")) && !policy.is_admin(&key("1")));
 }
 
-/// The specification's file, with its placeholders as they are, fails at the first of them; without, it is taken whole.
+/// The specification's file is taken as a whole, with keys in place of its placeholders.
 #[test]
 fn every_key_of_the_specification_is_known() {
     let text = format!(
-        "[server]\nhost = \"0.0.0.0\"\nport = 8080\nworkers = 2\n[auth]\nenabled = true\npubkey_whitelist = [\"{HEX}\"]\n\
+        "[server]\nhost = \"0.0.0.0\"\nport = 8080\nworkers = 2\n\
+         [auth]\nenabled = true\npubkey_whitelist = [\"{HEX}\"]\n\
          [extensions.mls_gateway]\nstorage_backend = \"embedded\"\nproject_id = \"your-gcp-project\"\n\
          keypackage_ttl = 86400\nwelcome_ttl = 3600\nenable_api = true\napi_prefix = \"/api/v1/mls\"\n\
          enable_message_archive = true\nmessage_archive_ttl_days = 30\nsystem_pubkey = \"{HEX}\"\nadmin_pubkeys = []\n\
@@ -391,13 +408,12 @@ fn the_shipped_files_are_taken() {
     assert!(!marmot.auth.enabled && marmot.mls_gateway.unlisted_groups && marmot.mls_gateway.enable_message_archive);
 }
 
-/// The README repeats the table of keys between two marks; this is what keeps it true.
+/// `docs/configuration.md` repeats the tables of keys between two marks; this test keeps them true.
 #[test]
-fn the_readme_has_the_table_of_keys() {
+fn the_document_has_the_tables_of_keys() {
     let (begin, end) = ("<!-- keys: begin -->", "<!-- keys: end -->");
-    let readme = std::fs::read_to_string(workspace("README.md")).unwrap_or_default();
-    let Some(table) = readme.split_once(begin).and_then(|(_, rest)| rest.split_once(end)) else {
-        return; // No README yet, or one that keeps its table elsewhere.
-    };
-    assert_eq!(table.0.trim(), markdown().trim(), "replace it with the output of `rnostr check-config --keys`");
+    let document = std::fs::read_to_string(workspace("docs/configuration.md")).expect("docs/configuration.md");
+    let (_, rest) = document.split_once(begin).expect(begin);
+    let (tables, _) = rest.split_once(end).expect(end);
+    assert_eq!(tables.trim(), markdown().trim(), "replace them with the output of `rnostr check-config --keys`");
 }

@@ -1,13 +1,13 @@
 //! One value as a file or a variable holds it, and the ways to read it.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use nostr_protocol::PublicKey;
 use toml::de::DeValue;
 
-use super::server::Secret;
+use super::secret::{Secret, secret};
 
-/// A value before anyone asked what it should be.
+/// A value as it was written, before its key reads it.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     /// `true` or `false` in a file.
@@ -18,16 +18,18 @@ pub(super) enum Value {
     Text(String),
     /// An array in a file, with the line of each item.
     List(Vec<(Self, usize)>),
-    /// What no key takes; its name.
+    /// A value that no key takes, by its name.
     Other(&'static str),
-    /// A variable's text, without spaces at its ends: it becomes what the key asks for, a list by its commas.
+    /// A variable's text, without spaces at its ends. The key reads it as its own type, a list by the commas.
     Variable(String),
 }
 
-/// Why a value is not what its key takes; which item of a list, and that item's line, where it is one of them.
+/// The reason why a key does not take a value.
 #[derive(Debug)]
 pub(super) struct Problem {
+    /// The index of the item at fault and its line, if the value is a list.
     pub(super) item: Option<(usize, Option<usize>)>,
+    /// The fault, and the value to write instead.
     pub(super) text: String,
 }
 
@@ -38,7 +40,7 @@ impl Problem {
 }
 
 impl Value {
-    /// A value of a file; `line_of` turns an offset into a line.
+    /// Takes a value of a file; `line_of` turns an offset into a line.
     pub(super) fn from_file(value: &DeValue<'_>, line_of: &impl Fn(usize) -> usize) -> Self {
         match value {
             DeValue::Boolean(value) => Self::Bool(*value),
@@ -72,7 +74,7 @@ impl Value {
         Problem::new(format!("this is {}; write {right}", self.name()))
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn boolean(&self) -> Result<bool, Problem> {
         match self {
             Self::Bool(value) => Ok(*value),
@@ -85,7 +87,12 @@ impl Value {
         }
     }
 
-    /// A whole number within `range`.
+    /// Reads `false`; `true` is refused with `reason`.
+    pub(super) fn only_false(&self, reason: &str) -> Result<bool, Problem> {
+        if self.boolean()? { Err(Problem::new(format!("{reason}; write false"))) } else { Ok(false) }
+    }
+
+    /// Reads a whole number within `range`.
     pub(super) fn integer<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Result<T, Problem> {
         let right = format!("a whole number from {} to {}", range.start(), range.end());
         let number = match self {
@@ -108,7 +115,7 @@ impl Value {
             .ok_or_else(|| Problem::new(format!("out of range; write {right}")))
     }
 
-    /// Text, read by `read`, whose error says what to write instead.
+    /// Reads text by `read`, whose error says how to write the value.
     pub(super) fn parsed<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<T, Problem> {
         match self {
             Self::Text(text) | Self::Variable(text) if text.is_empty() => Err(Problem::new("empty; write a value")),
@@ -117,7 +124,7 @@ impl Value {
         }
     }
 
-    /// As [`Value::parsed`], where empty text means that there is no value.
+    /// Reads text as [`Value::parsed`] does; empty text is no value.
     pub(super) fn optional<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Problem> {
         match self {
             Self::Text(text) | Self::Variable(text) if text.is_empty() => Ok(None),
@@ -125,7 +132,12 @@ impl Value {
         }
     }
 
-    /// A list of texts; in a variable they are separated by commas.
+    /// Reads one of the `known` words.
+    pub(super) fn one_of<T: Copy>(&self, known: &[(&str, T)]) -> Result<T, Problem> {
+        self.parsed(|text| one_of(text, known))
+    }
+
+    /// Reads a list of texts; in a variable they are separated by commas.
     pub(super) fn list<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Problem> {
         match self {
             Self::List(items) => items
@@ -147,17 +159,17 @@ impl Value {
     }
 }
 
-/// Any text.
+/// Reads any text.
 pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Any text, never shown again.
-pub(super) fn secret(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text.to_owned()))
+/// Reads the path of a file or directory.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
 }
 
-/// A URL of Redis, never shown again: it may hold a password.
+/// Reads a URL of Redis. It is a secret because it may hold a password.
 pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
     let is_over_network = text.starts_with("redis://") || text.starts_with("rediss://");
     if is_over_network && redis::Client::open(text).is_ok() {
@@ -167,18 +179,12 @@ pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
     }
 }
 
-/// An IP address, not a name: a name may mean several addresses, or another one tomorrow.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| "not an IP address; write 127.0.0.1, 0.0.0.0, ::1 or ::".to_owned())
-}
-
-/// A public key; the text is not repeated, for it may be a secret key.
+/// Reads a public key. The error does not repeat the text, which may be a secret key.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_hex_or_npub(text).map_err(|error| error.to_string())
 }
 
-/// One of the `known` words.
+/// Reads one of the `known` words.
 pub(super) fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, String> {
     known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<String> = known.iter().map(|(word, _)| format!("\"{word}\"")).collect();
@@ -186,8 +192,8 @@ pub(super) fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Stri
     })
 }
 
-/// A log filter as `RUST_LOG` has it. A bare word must be a level: a misspelt level would otherwise name a module, and
-/// silence everything else.
+/// Reads a log filter in the form of `RUST_LOG`. A bare word must be a level: a misspelt level would otherwise name a
+/// module, and silence everything else.
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let bare = !text.contains(['=', ',', '[']);
@@ -201,7 +207,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where the REST API lies.
+/// Reads the path of the REST API.
 pub(super) fn api_prefix(text: &str) -> Result<String, String> {
     let segments = text.strip_prefix('/').unwrap_or("");
     let well_formed = !segments.is_empty()
@@ -218,7 +224,7 @@ pub(super) fn api_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// The URL of an HTTP service, without a slash at the end. A password in it would show in logs, so there is none.
+/// Reads the URL of an HTTP service, and drops slashes at its end. A URL with a password is refused: logs may show it.
 pub(super) fn http_url(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     match text.split_once("://") {

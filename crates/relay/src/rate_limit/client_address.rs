@@ -1,30 +1,30 @@
-//! Whose address a connection counts for.
+//! The client's address that a connection counts for.
 //!
 //! Source: decisions.md, 6: the peer's, or the right-most untrusted one of X-Forwarded-For when the peer is trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Cidr;
+use ipnet::IpNet;
 
-/// The client's address: `peer`, or what the trusted hops in front of the relay say.
+/// The client's address: `peer`, or the one that the trusted hops in front of the relay name.
 ///
-/// `forwarded_for` are the request's X-Forwarded-For headers in their order. Each hop writes the address that it saw at the
-/// end, so what stands left of the first untrusted one from the right may be invented. On Cloud Run (`peer_is_trusted`) the
-/// peer is the front end, whatever its address.
+/// `forwarded_for` are the request's X-Forwarded-For headers in their order. Each hop writes the address that it saw at
+/// the end, so everything left of the right-most untrusted address may be invented. On Cloud Run (`peer_is_trusted`)
+/// the peer is the front end, and trusted by any address.
 #[must_use]
 pub fn client_address<'a>(
     peer: IpAddr,
     forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
-    trusted_proxies: &[Cidr],
+    trusted_proxies: &[IpNet],
     peer_is_trusted: bool,
 ) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted_proxies.iter().any(|range| range.contains(address));
+    let is_trusted = |address: IpAddr| trusted_proxies.iter().any(|range| range.contains(&address));
     let mut client = peer.to_canonical();
     if !peer_is_trusted && !is_trusted(client) {
         return client;
     }
     for hop in forwarded_for.rev().flat_map(|header| header.rsplit(',')) {
-        // What cannot be read was not written by a hop that is to be believed further.
+        // A trusted hop writes an address, so anything else ends the chain of trust.
         let Some(address) = parse(hop.trim()) else { break };
         client = address;
         if !is_trusted(address) {
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, headers: &[&str], trusted: &[&str], peer_is_trusted: bool) -> String {
-        let trusted: Vec<Cidr> = trusted.iter().map(|range| Cidr::parse(range).expect("a range")).collect();
+        let trusted: Vec<IpNet> = trusted.iter().map(|range| range.parse().expect("a range")).collect();
         let peer = peer.parse().expect("an address");
         client_address(peer, headers.iter().copied(), &trusted, peer_is_trusted).to_string()
     }

@@ -1,6 +1,6 @@
 //! Decisions, "KeyPackages" 4: `keypackage_consumption`.
 
-use nostr_relay::config::KeyPackageConsumption;
+use nostr_extensions::policy::KeyPackageConsumption;
 use serde_json::{Value, json};
 
 use super::{

@@ -1,0 +1,53 @@
+//! The rules' view of a configuration.
+
+use nostr_extensions::Policy;
+
+use super::Config;
+
+const DAY_SECS: u64 = 86_400;
+
+impl Config {
+    /// The choices that the rules read.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let gateway = &self.mls_gateway;
+        let listed = &self.auth.pubkey_whitelist;
+        let residents = listed.iter().chain(&gateway.admin_pubkeys).chain(&gateway.system_pubkey).copied();
+        Policy {
+            auth_required: self.auth.enabled,
+            residents: self.has_whitelist().then(|| residents.collect()),
+            admin_keys: gateway.admin_pubkeys.iter().copied().collect(),
+            system_key: gateway.system_pubkey,
+            sources: gateway.membership_sources.iter().copied().collect(),
+            unlisted_groups: gateway.unlisted_groups,
+            open_bootstrap: gateway.open_bootstrap,
+            archive_secs: gateway.enable_message_archive.then_some(gateway.message_archive_ttl_days * DAY_SECS),
+            welcome_ttl_secs: gateway.welcome_ttl_secs,
+            keypackage_ttl_secs: gateway.keypackage_ttl_secs,
+            keypackage_max_lifetime_secs: gateway.keypackage_max_lifetime_secs,
+            keypackage_request_ttl_secs: gateway.keypackage_request_ttl_secs,
+            roster_ttl_secs: gateway.roster_policy_ttl_days * DAY_SECS,
+            verify_keypackages: gateway.verify_keypackages,
+            keypackage_consumption: gateway.keypackage_consumption,
+            event_bytes_max: self.limitation.max_event_length,
+            event_tags_max: self.limitation.max_event_tags,
+            created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
+        }
+    }
+
+    /// Returns whether a list of residents is set.
+    #[must_use]
+    pub const fn has_whitelist(&self) -> bool {
+        !self.auth.pubkey_whitelist.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_configuration_and_rules_agree() {
+        assert_eq!(Config::default().policy(), Policy::default());
+    }
+}
