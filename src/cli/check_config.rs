@@ -1,4 +1,4 @@
-//! `rnostr check-config`: reads a configuration as `relay` would, and says what it means.
+//! `rnostr check-config`: reads a configuration as `relay` would, and prints the rules that the relay would enforce.
 
 use std::{
     io::{self, Write as _},
@@ -7,7 +7,7 @@ use std::{
 
 use nostr_relay::config::{self, Config};
 
-/// Read a configuration and the environment, and say what the relay would enforce
+/// Read a configuration and the environment, and print the rules that the relay would enforce
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckConfig {
     /// The configuration; without it, the built-in defaults are checked with the environment over them
