@@ -25,32 +25,14 @@
 //! - Of racers that write one document under a precondition one wins and the others hear of it at once.
 //! - The emulator takes 4 MiB a message, so a Commit stays below that; it enforces neither indexes nor lifetimes.
 
-mod claims;
-mod client;
-mod clock;
-mod connect;
-mod deploy;
-mod events;
-mod export;
-mod export_events;
-mod fail;
-mod follow;
-mod groups;
-mod import;
-mod knocks;
-mod load;
-mod load_groups;
+mod documents;
 mod log;
-mod memory;
-mod names;
-mod packages;
-mod query;
-mod save;
-mod scan;
-mod state;
-mod sweep;
-mod tail;
-mod value;
+mod moving;
+mod open;
+mod options;
+mod random;
+mod read;
+mod wire;
 mod write;
 
 use std::sync::{
@@ -66,79 +48,19 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::deploy::{indexes_json, rules};
-use self::{
-    client::Client,
-    clock::through,
-    fail::Fail,
-    follow::Places,
-    memory::{Epochs, Random},
-    names::Names,
-    scan::Scan,
-    state::StatsCache,
-    tail::Tail,
+pub use self::{
+    documents::deploy::{indexes_json, rules},
+    options::{BATCH_SIZE_MAX, Options, PREFIX},
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
-
-/// Collections begin with this where nothing else is said.
-pub const PREFIX: &str = "rnostr";
-/// Most writes of one Commit.
-pub const BATCH_SIZE_MAX: usize = 500;
-/// Most queries of reads of the archive that are under way: so many of the client's calls are not left to them.
-const SCANS_MAX: usize = 48;
-/// Most batches that are being saved at one time.
-const SAVES_MAX: usize = 16;
-
-/// How the store is opened.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The Google Cloud project.
-    pub project_id: String,
-    /// The database in it.
-    pub database_id: String,
-    /// What the names of all collections begin with: letters, digits and hyphens.
-    pub prefix: String,
-    /// Most writes of one Commit, 1 to [`BATCH_SIZE_MAX`]; an event with all its effects is never divided.
-    pub batch_size: usize,
-    /// `host:port` of an emulator. Without it the environment's `FIRESTORE_EMULATOR_HOST` counts, and without that it is
-    /// the service, with credentials where Google's libraries find them.
-    pub emulator_host: Option<String>,
-    /// How old what [`Store::stats`] says may be, in seconds: the service counts by reading its indexes, and charges for it.
-    pub stats_secs: u64,
-}
-
-impl Options {
-    /// The default database of a project.
-    #[must_use]
-    pub fn new(project_id: &str) -> Self {
-        Self {
-            project_id: project_id.to_owned(),
-            database_id: "(default)".to_owned(),
-            prefix: PREFIX.to_owned(),
-            batch_size: BATCH_SIZE_MAX,
-            emulator_host: None,
-            stats_secs: 300,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
-        if self.project_id.is_empty() {
-            return Err(OpenError::Refused(
-                "Firestore needs a project: set project_id, or GOOGLE_CLOUD_PROJECT".to_owned(),
-            ));
-        }
-        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.bytes().all(is_name) {
-            return Err(OpenError::Refused(
-                "the prefix of Firestore's collections is 1 to 64 letters, digits or hyphens".to_owned(),
-            ));
-        }
-        if !(1..=BATCH_SIZE_MAX).contains(&self.batch_size) {
-            return Err(OpenError::Refused(format!("firestore_batch_size is 1 to {BATCH_SIZE_MAX}")));
-        }
-        Ok(())
-    }
-}
+use self::{
+    documents::names::Names,
+    log::{Tail, places::Places},
+    random::Random,
+    read::{lookups::StatsCache, scan::Scan},
+    wire::client::Client,
+    write::epochs::Epochs,
+};
+use crate::{Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
 
 /// What all calls share.
 struct Inner {
@@ -181,57 +103,6 @@ pub struct Firestore {
 impl std::fmt::Debug for Firestore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Firestore").field("options", &self.inner.options).finish_non_exhaustive()
-    }
-}
-
-impl Firestore {
-    /// Opens the store, and makes its first documents in a database that has none. Nothing is tried twice.
-    ///
-    /// # Errors
-    /// [`OpenError`], in words for the operator: the options are wrong, there are no credentials, the database does not
-    /// answer or lets nobody in, or a newer version has written into it.
-    pub async fn open(options: Options) -> Result<Self, OpenError> {
-        options.check()?;
-        let client = connect::connect(&options).await?;
-        let names = Names::new(client.root(), &options.prefix);
-        let failed = |fail: Fail| {
-            let (project, database) = (&options.project_id, &options.database_id);
-            let why = format!(
-                "the database {database} of project {project} does not open: {}",
-                StoreError::from(fail.clone())
-            );
-            match fail {
-                Fail::Unavailable(_) | Fail::Conflict => OpenError::Unreachable(why),
-                _ => OpenError::Refused(why),
-            }
-        };
-        let random = Random::default();
-        // What was acknowledged before lies before the head that is read now.
-        client.settle().await;
-        let (router, read_at) = state::layout(&client, &names).await.map_err(failed)??;
-        let inner = Arc::new(Inner {
-            client,
-            names,
-            router,
-            head: AtomicU64::new(through(read_at)),
-            knocks: watch::Sender::new(0),
-            saves: Semaphore::new(SAVES_MAX),
-            scans: Semaphore::new(SCANS_MAX),
-            hiding: Hiding::default(),
-            epochs: Epochs::default(),
-            places: Places::default(),
-            tail: Tail::default(),
-            random,
-            stats: StatsCache::default(),
-            options: options.clone(),
-        });
-        inner.learn_vanished().await.map_err(failed)?;
-        inner.try_queries().await.map_err(failed)?;
-        let tasks = [
-            tokio::spawn(knocks::listen(Arc::downgrade(&inner))),
-            tokio::spawn(knocks::write_epochs(Arc::downgrade(&inner))),
-        ];
-        Ok(Self { inner, tasks })
     }
 }
 

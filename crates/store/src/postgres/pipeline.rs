@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use deadpool_postgres::Client;
-use futures_util::{future::join_all, join};
+use futures_util::future::{join_all, join3};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::fail::Fail;
@@ -61,7 +61,7 @@ impl Pipeline {
                 false => Ok(()),
             }
         };
-        let (begun, answered, committed) = join!(begin, join_all(sent), commit);
+        let (begun, answered, committed) = join3(begin, join_all(sent), commit).await;
         begun?;
         let mut answers = Vec::with_capacity(prepared.len());
         // The first failure is the cause; those behind it only say that the transaction is lost.

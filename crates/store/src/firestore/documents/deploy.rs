@@ -1,0 +1,67 @@
+//! The files by which a database is set up.
+
+use std::fmt::Write as _;
+
+use crate::firestore::documents::{
+    index::{COMPOSITE, LIFETIMES, SINGLE, Way},
+    names::Collection,
+};
+
+fn way_json(way: Way) -> &'static str {
+    match way {
+        Way::Ascending => r#""order": "ASCENDING""#,
+        Way::Descending => r#""order": "DESCENDING""#,
+        Way::Contains => r#""arrayConfig": "CONTAINS""#,
+    }
+}
+
+/// `firestore.indexes.json` for a database whose collections begin with `prefix`: what
+/// `firebase deploy --only firestore:indexes` takes. It declares the indexes, takes every other field out of the
+/// automatic ones, and has the service remove what has expired.
+#[must_use]
+pub fn indexes_json(prefix: &str) -> String {
+    let group = |collection: Collection| format!(r#""collectionGroup": "{prefix}_{}""#, collection.name());
+    let mut composite = Vec::new();
+    for (collection, fields) in COMPOSITE {
+        let fields =
+            fields.iter().map(|(path, way)| format!(r#"        {{ "fieldPath": "{path}", {} }}"#, way_json(*way)));
+        let fields: Vec<String> = fields.collect();
+        composite.push(format!(
+            "    {{\n      {},\n      \"queryScope\": \"COLLECTION\",\n      \"fields\": [\n{}\n      ]\n    }}",
+            group(collection),
+            fields.join(",\n")
+        ));
+    }
+    let mut overrides = Vec::new();
+    for collection in Collection::ALL {
+        for path in collection.fields() {
+            let mut line = format!(r#"    {{ {}, "fieldPath": "{path}","#, group(collection));
+            if LIFETIMES.contains(&(collection, path)) {
+                line.push_str(r#" "ttl": true,"#);
+            }
+            let ways = SINGLE.iter().find(|(of, field, _)| *of == collection && field == path);
+            let ways = ways.map(|(_, _, ways)| *ways).unwrap_or_default();
+            let ways = ways.iter().map(|way| format!(r#"{{ {}, "queryScope": "COLLECTION" }}"#, way_json(*way)));
+            let ways: Vec<String> = ways.collect();
+            // Writing to a string does not fail.
+            let _ = write!(line, r#" "indexes": [{}] }}"#, ways.join(", "));
+            overrides.push(line);
+        }
+    }
+    format!(
+        "{{\n  \"indexes\": [\n{}\n  ],\n  \"fieldOverrides\": [\n{}\n  ]\n}}\n",
+        composite.join(",\n"),
+        overrides.join(",\n")
+    )
+}
+
+/// `firestore.rules`: nobody who comes by way of Firebase reads or writes anything. The relay comes by IAM, which these
+/// rules do not bind.
+#[must_use]
+pub fn rules() -> String {
+    "rules_version = '2';\n\
+     // Everything goes by way of the relay, which decides who may read and write; it is let in by IAM, not by these rules.\n\
+     service cloud.firestore {\n  match /databases/{database}/documents {\n    match /{document=**} {\n      \
+     allow read, write: if false;\n    }\n  }\n}\n"
+        .to_owned()
+}

@@ -1,0 +1,279 @@
+//! The events of an export, and their order.
+//!
+//! The log is kept for an hour, and no query goes by the time of a commit. What there is of every event is when it was
+//! received, in whole seconds, and its cursor. So events go out by the second in which they were received, and those of
+//! one second by their cursors, which is the order of the log but for what was committed in another second than it was
+//! received in: what instances received at the same time may stand in the other order at the turn of a second, and what was
+//! imported stands where it was when it was first received. Of a second with more than [`SECOND_EVENTS_MAX`] events,
+//! which can come about by an import alone, the events go out by their ids.
+//!
+//! Where the events of a page lie is read first, and then the page itself.
+
+use gcloud_sdk::google::firestore::v1::Document;
+use nostr_protocol::{EventId, UnixSecs};
+
+use crate::{
+    Cursor,
+    firestore::{
+        Inner,
+        documents::{
+            events::{Stored, cursor},
+            names::field,
+            query,
+        },
+        moving::export::QUERY_DOCUMENTS_MAX,
+        read::scan::{QUERY_EVENTS_MIN, fitting},
+        wire::{
+            fail::Fail,
+            value::{Read as _, Unpack, id_of},
+        },
+    },
+    moving::{ExportBounds, ExportPage, Place, Record, after_part},
+};
+
+/// Most events of one second that go out in the order of the log.
+const SECOND_EVENTS_MAX: usize = 20_000;
+/// Most queries by which it is found where the events of a page lie.
+const QUERIES_MAX: usize = SECOND_EVENTS_MAX / QUERY_DOCUMENTS_MAX;
+
+/// Where an event stands in an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    received_at: UnixSecs,
+    cursor: Cursor,
+    id: EventId,
+}
+
+impl Position {
+    fn of(document: &Document) -> Result<Self, Fail> {
+        let read = || {
+            let received_at = document.secs(field::RECEIVED_AT)?;
+            Some(Self { received_at, cursor: cursor(document)?, id: EventId::from_hex(id_of(document))? })
+        };
+        read().ok_or(Fail::Damaged("an event"))
+    }
+
+    /// Behind all events of a second.
+    const fn end_of(received_at: UnixSecs) -> Self {
+        Self { received_at, cursor: Cursor::MAX, id: EventId::from_bytes([u8::MAX; 32]) }
+    }
+}
+
+/// What went out already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Behind {
+    /// Everything up to here, in the order of positions.
+    Position(Position),
+    /// All seconds before, and of this one, which has too many events to be sorted, those up to an id.
+    Id(UnixSecs, EventId),
+}
+
+impl Behind {
+    /// Of what [`Behind::pack`] wrote; nothing is before the first event.
+    fn unpack(packed: &[u8]) -> Option<Self> {
+        let mut left = Unpack(packed);
+        let behind = match packed.len() {
+            0 => return Some(Self::Position(Position { received_at: 0, cursor: 0, id: EventId::from_bytes([0; 32]) })),
+            40 => Self::Id(left.u64()?, EventId::from_bytes(left.array()?)),
+            _ => {
+                let (received_at, cursor) = (left.u64()?, left.u64()?);
+                Self::Position(Position { received_at, cursor, id: EventId::from_bytes(left.array()?) })
+            }
+        };
+        left.is_empty().then_some(behind)
+    }
+
+    fn pack(self) -> Vec<u8> {
+        match self {
+            Self::Position(Position { received_at, cursor, id }) => {
+                [&received_at.to_be_bytes()[..], &cursor.to_be_bytes(), id.as_bytes()].concat()
+            }
+            Self::Id(received_at, id) => [&received_at.to_be_bytes()[..], id.as_bytes()].concat(),
+        }
+    }
+}
+
+/// Events that come next.
+#[derive(Debug)]
+struct Window {
+    /// In the order in which they go out.
+    positions: Vec<Position>,
+    /// Whether that is by their ids.
+    by_id: bool,
+    /// Where to go on behind all of them; `None` where they are the last.
+    end: Option<Behind>,
+}
+
+/// The events of a window that is made of what the service holds behind `behind`: `looked`, in the order of seconds and
+/// ids, and all there is where `is_all`.
+fn window(behind: Behind, mut looked: Vec<Position>, is_all: bool) -> Window {
+    let last = looked.last().copied();
+    match behind {
+        Behind::Id(second, _) => {
+            looked.retain(|position| position.received_at == second);
+            let ended = looked.last().copied() != last || is_all;
+            let end = if ended { Behind::Position(Position::end_of(second)) } else { id_behind(last, behind) };
+            Window { positions: looked, by_id: true, end: Some(end) }
+        }
+        Behind::Position(after) => {
+            let whole = match last {
+                Some(last) if !is_all => looked.partition_point(|it| it.received_at < last.received_at),
+                _ => looked.len(),
+            };
+            if whole == 0 && !is_all {
+                // A second that has no end within what may be sorted.
+                return Window { positions: looked, by_id: true, end: Some(id_behind(last, behind)) };
+            }
+            looked.truncate(whole);
+            let end = looked.last().map(|last| Behind::Position(Position::end_of(last.received_at)));
+            looked.retain(|position| *position > after);
+            looked.sort_unstable();
+            Window { positions: looked, by_id: false, end: end.filter(|_| !is_all) }
+        }
+    }
+}
+
+fn id_behind(last: Option<Position>, otherwise: Behind) -> Behind {
+    last.map_or(otherwise, |last| Behind::Id(last.received_at, last.id))
+}
+
+impl Inner {
+    /// A page of events up to the cursor of the export.
+    pub(crate) async fn export_events(
+        &self,
+        from: &Place,
+        bounds: ExportBounds,
+        now: UnixSecs,
+    ) -> Result<ExportPage, Fail> {
+        let behind = Behind::unpack(from.behind()).ok_or(Fail::Damaged("a place in an export"))?;
+        let (records_max, hidden) = (bounds.records_max.max(1), self.hiding.now());
+        let Window { mut positions, by_id, end } = self.window_behind(behind).await?;
+        positions.retain(|position| position.cursor <= from.up_to());
+        let (mut records, mut bytes, mut looked) = (Vec::new(), 0, 0);
+        let mut limit = QUERY_EVENTS_MIN;
+        while looked < positions.len() && records.len() < records_max && bytes < bounds.bytes_max.max(1) {
+            let some = positions[looked..].iter().take(limit.min(records_max - records.len()));
+            let some: Vec<String> = some.map(|position| self.names.event(&position.id)).collect();
+            let got = self.client.get(some.clone(), None).await?;
+            let mut read = 0;
+            for name in &some {
+                looked += 1;
+                // What is missing went a moment ago.
+                let Some(document) = got.get(name) else { continue };
+                let stored = Stored::read(document)?;
+                read += stored.event.record().len();
+                if stored.expires_at > now && !hidden.hides(stored.event.view()) {
+                    let record = Record::Event(stored.archived());
+                    bytes += record.byte_len();
+                    records.push(record);
+                    if bytes >= bounds.bytes_max.max(1) {
+                        break;
+                    }
+                }
+            }
+            limit = fitting(limit, some.len(), read);
+        }
+        let last = match positions[..looked].last() {
+            Some(last) if looked < positions.len() => Some(match by_id {
+                true => Behind::Id(last.received_at, last.id),
+                false => Behind::Position(*last),
+            }),
+            _ => end,
+        };
+        Ok(ExportPage { records, next: after_part(from, last.map(Behind::pack)) })
+    }
+
+    /// Where the next events lie: those of a whole second at least.
+    async fn window_behind(&self, behind: Behind) -> Result<Window, Fail> {
+        let (since, mut edge) = match behind {
+            Behind::Position(it) if it.cursor == Cursor::MAX => (it.received_at.saturating_add(1), None),
+            Behind::Position(it) => (it.received_at, None),
+            Behind::Id(second, id) => (second, Some((second, self.names.event(&id)))),
+        };
+        let mut looked: Vec<Position> = Vec::new();
+        for _ in 0..QUERIES_MAX {
+            let from = edge.as_ref().map(|(second, name)| (*second, name.as_str()));
+            let asked = query::received_since(&self.names, since, from, QUERY_DOCUMENTS_MAX);
+            let found = self.client.query(asked).await?.documents;
+            for document in &found {
+                looked.push(Position::of(document)?);
+            }
+            if found.len() < QUERY_DOCUMENTS_MAX {
+                return Ok(window(behind, looked, true));
+            }
+            let Some(last) = looked.last() else { break };
+            let is_enough = match behind {
+                Behind::Id(..) => true,
+                Behind::Position(after) => looked.iter().any(|it| *it > after && it.received_at < last.received_at),
+            };
+            if is_enough {
+                break;
+            }
+            edge = Some((last.received_at, self.names.event(&last.id)));
+        }
+        Ok(window(behind, looked, false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(received_at: UnixSecs, cursor: Cursor, id: u8) -> Position {
+        Position { received_at, cursor, id: EventId::from_bytes([id; 32]) }
+    }
+
+    #[test]
+    fn places_are_read_back() {
+        let id = EventId::from_bytes([7; 32]);
+        for behind in [Behind::Position(position(1, 2, 3)), Behind::Id(9, id), Behind::Position(Position::end_of(4))] {
+            assert_eq!(Behind::unpack(&behind.pack()), Some(behind));
+        }
+        assert!(Behind::unpack(&[]).is_some_and(|it| it < Behind::Position(position(0, 0, 1))));
+        assert!([1, 39, 41, 47, 49].iter().all(|len| Behind::unpack(&vec![0; *len]).is_none()));
+    }
+
+    /// Everything that is stored, window by window, with no more than `fits` looked at for one.
+    fn windows(stored: &[Position], fits: usize) -> Vec<Position> {
+        let mut out = Vec::new();
+        let mut behind = Behind::unpack(&[]);
+        while let Some(from) = behind {
+            let looked: Vec<Position> = stored
+                .iter()
+                .filter(|it| match from {
+                    Behind::Position(after) if after.cursor == Cursor::MAX => it.received_at > after.received_at,
+                    Behind::Position(after) => it.received_at >= after.received_at,
+                    Behind::Id(second, id) => (it.received_at, it.id) > (second, id),
+                })
+                .take(fits)
+                .copied()
+                .collect();
+            let is_all = looked.len() < fits;
+            let next = window(from, looked, is_all);
+            assert!(next.end != Some(from), "it goes on");
+            out.extend(next.positions);
+            behind = next.end;
+        }
+        out
+    }
+
+    #[test]
+    fn events_go_out_once_by_second_and_then_by_cursor_or_where_there_are_too_many_by_id() {
+        // By second and id, as the service gives them; cursors run against the ids.
+        let second = |at: UnixSecs, count: u8| (0..count).map(move |n| position(at, 100 - u64::from(n), n));
+        let stored: Vec<Position> =
+            [(5, 3), (6, 9), (7, 1), (9, 2)].into_iter().flat_map(|(a, n)| second(a, n)).collect();
+        let mut sorted = stored.clone();
+        sorted.sort_unstable();
+        assert_eq!(windows(&stored, 10), sorted);
+        for fits in 2..9 {
+            let out = windows(&stored, fits);
+            let of = |all: &[Position], at| all.iter().filter(|it| it.received_at == at).copied().collect::<Vec<_>>();
+            assert!(out.len() == stored.len() && out.is_sorted_by_key(|it| it.received_at), "{fits}");
+            assert_eq!(of(&out, 6), of(&stored, 6), "{fits}: by id");
+            if fits > 3 {
+                assert_eq!(of(&out, 5), of(&sorted, 5), "{fits}: by cursor");
+            }
+        }
+    }
+}

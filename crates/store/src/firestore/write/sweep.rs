@@ -1,0 +1,166 @@
+//! Taking out what has expired and what vanished keys left, some at a time.
+//!
+//! The service removes what has expired by itself, within a day, where its lifetime policy is set (`deploy/`); nothing
+//! here waits for that. What an event leaves behind when it goes alone (its address, its place in a directory) leads
+//! nowhere, and who reads it looks whether the event is there.
+
+use std::collections::HashMap;
+
+use nostr_extensions::mls_gateway::deletion::vanishes;
+use nostr_protocol::{PublicKey, UnixSecs};
+
+use crate::firestore::{
+    Inner,
+    documents::{
+        events::{Stored, WITHOUT_CONTENT, owner_number},
+        names::{Collection, field},
+        query::{self, Under},
+    },
+    wire::{
+        fail::Fail,
+        queries::Found,
+        value::{self, Fields, Read as _, State, id_of},
+    },
+};
+
+/// Most events that one call of the service removes.
+const SWEEP_EVENTS_MAX: usize = 400;
+/// Most such calls of one sweep.
+const SWEEP_ROUNDS_MAX: usize = 50;
+/// Most keys that vanished that one query gives, and of which one sweep looks for events.
+const VANISHED_MAX: usize = 1_000;
+/// Most events of a vanished key that are read at one time.
+const SEARCHED_MAX: usize = 400;
+
+impl Inner {
+    /// See [`crate::Store::sweep`].
+    pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+        let pending = self.learn_vanished().await?;
+        let mut removed = 0;
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            let most = events_max.saturating_sub(removed).min(SWEEP_EVENTS_MAX);
+            if most == 0 {
+                break;
+            }
+            let expired = self.client.query(query::expired_events(&self.names, now, most)).await?;
+            let found = expired.documents.len();
+            removed += self.remove_expired(expired).await?;
+            if found < most {
+                break;
+            }
+        }
+        for document in &pending.documents {
+            if removed >= events_max {
+                break;
+            }
+            removed += self.remove_vanished(document, events_max - removed).await?;
+        }
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            if self.sweep_log(pending.read_at, SWEEP_EVENTS_MAX).await? < SWEEP_EVENTS_MAX {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Reads which keys vanished and are not done with; gives the first [`VANISHED_MAX`].
+    pub(crate) async fn learn_vanished(&self) -> Result<Found, Fail> {
+        let read = async |behind: Option<&str>| {
+            self.client.query(query::vanished_pending(&self.names, behind, VANISHED_MAX)).await
+        };
+        let first = read(None).await?;
+        let mut keys: HashMap<PublicKey, UnixSecs> = HashMap::new();
+        let mut next = None;
+        loop {
+            let documents = next.as_ref().map_or(&first.documents, |page: &Found| &page.documents);
+            let pending = documents
+                .iter()
+                .filter_map(|document| Some((PublicKey::from_hex(id_of(document))?, document.secs("until")?)));
+            keys.extend(pending);
+            match documents.last().filter(|_| documents.len() >= VANISHED_MAX) {
+                Some(last) => next = Some(read(Some(&last.name)).await?),
+                None => break,
+            }
+        }
+        // What vanished since the first read may be missing in a later one.
+        self.hiding.settle(&keys, first.read_at);
+        Ok(first)
+    }
+
+    async fn remove_expired(&self, expired: Found) -> Result<usize, Fail> {
+        if expired.documents.is_empty() {
+            return Ok(0);
+        }
+        let addresses: HashMap<String, String> = expired
+            .documents
+            .iter()
+            .filter_map(|document| {
+                let name = self.names.named(Collection::Addresses, document.text("address")?);
+                Some((name, id_of(document).to_owned()))
+            })
+            .collect();
+        let deletes = expired
+            .documents
+            .iter()
+            .map(|document| value::delete_expected(document.name.clone(), State::of(Some(document))));
+        let removed = self.client.write_each(deletes.collect()).await?;
+        let held = self.client.get(addresses.keys().cloned().collect(), None).await?;
+        let orphans = held.documents.values().filter(|document| {
+            document.int("deleted_until").is_none()
+                && document.text("event") == addresses.get(&document.name).map(String::as_str)
+        });
+        let orphans: Vec<_> = orphans.map(|it| value::delete_expected(it.name.clone(), State::of(Some(it)))).collect();
+        if !orphans.is_empty() {
+            self.client.write_each(orphans).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes some of what a vanished key left; when nothing is left, it is done with.
+    async fn remove_vanished(
+        &self,
+        vanished: &gcloud_sdk::google::firestore::v1::Document,
+        events_max: usize,
+    ) -> Result<usize, Fail> {
+        let key = PublicKey::from_hex(id_of(vanished)).ok_or(Fail::Damaged("a vanished key"))?;
+        let until = vanished.secs("until").ok_or(Fail::Damaged("a vanished key"))?;
+        let mut removed = 0;
+        let mut behind: Option<(UnixSecs, String)> = None;
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            let limit = SEARCHED_MAX.min(events_max - removed).max(1);
+            let under = Under {
+                numbers: &[owner_number(&key)],
+                since: None,
+                until: Some(until),
+                behind: behind.as_ref().map(|(at, name)| (*at, name.as_str())),
+                limit,
+            };
+            let found = self.client.query(query::parts_under(&self.names, under, &WITHOUT_CONTENT)).await?.documents;
+            let mut deletes = Vec::new();
+            for document in &found {
+                let stored = Stored::read(document)?;
+                if vanishes(stored.event.view(), &key, until) {
+                    deletes.push(value::delete(document.name.clone()));
+                }
+                behind = Some((stored.event.created_at(), document.name.clone()));
+            }
+            removed += deletes.len();
+            if !deletes.is_empty() {
+                self.client.commit(deletes, None).await?;
+            }
+            if found.len() < limit {
+                let done = Fields::default().number("until", until).flag(field::PENDING, false);
+                let done = value::put(vanished.name.clone(), done, State::of(Some(vanished)));
+                return match self.client.commit(vec![done], None).await {
+                    // It vanished again meanwhile.
+                    Ok(_) | Err(Fail::Conflict) => Ok(removed),
+                    Err(fail) => Err(fail),
+                };
+            }
+            if removed >= events_max {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+}

@@ -1,0 +1,186 @@
+//! What a batch changes, as the writes of one Commit: each document at most once.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use gcloud_sdk::google::firestore::v1::Write;
+use nostr_extensions::NostrGroupId;
+use nostr_protocol::{EventId, UnixSecs};
+
+use crate::{
+    decide::{EPHEMERAL, batch::Changes, facts::Address},
+    firestore::{
+        Inner,
+        documents::{commits, events, groups::Next, names::field, packages::Package},
+        read::load::Known,
+        wire::{
+            fail::Fail,
+            value::{self, Fields, State},
+        },
+    },
+};
+
+impl Inner {
+    /// The writes that carry out `changes`; the events take places from `place` on.
+    pub(crate) fn writes(&self, changes: &Changes, known: &mut Known, place: u64) -> Result<Vec<Write>, Fail> {
+        let now = changes.put.iter().map(|put| put.received_at).min().unwrap_or_default();
+        let mut writes = Vec::new();
+        let mut entries = Vec::new();
+        for (put, place) in changes.put.iter().zip(place..) {
+            commits::pack(&mut entries, put);
+            if !put.gone && put.flags & EPHEMERAL == 0 {
+                writes.push(events::put(&self.names, put, place));
+            }
+        }
+        if changes.mark.is_some() {
+            commits::pack_mark(&mut entries);
+        }
+        if entries.len() > commits::ENTRIES_BYTES_MAX {
+            return Err(Fail::Large);
+        }
+        if changes.places() > 0 {
+            writes.push(commits::put(&self.names, &self.random.id(), place, entries));
+        }
+        let removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
+        writes.extend(removed.iter().map(|id| value::delete(self.names.event(id))));
+        for (buried, public) in &changes.tombstones {
+            let name = self.names.tombstone(buried);
+            writes.push(value::set(name, Fields::default().flag("public", *public)));
+        }
+        let claimed = changes.claimed.iter().map(|claimed| self.names.claimed(claimed));
+        writes.extend(claimed.map(|name| value::set(name, Fields::default())));
+        for (key, until) in &changes.vanished {
+            let fields = Fields::default().number("until", *until).flag(field::PENDING, true);
+            writes.push(value::set(self.names.vanished(key), fields));
+        }
+        self.address_writes(changes, known, &mut writes);
+        self.package_writes(changes, known, now, &mut writes)?;
+        self.group_writes(changes, known, &mut writes)?;
+        self.founder_writes(changes, known, &mut writes);
+        Ok(writes)
+    }
+
+    fn address_writes(&self, changes: &Changes, known: &mut Known, writes: &mut Vec<Write>) {
+        let gone = gone(changes);
+        let mut touched: BTreeSet<Address> = BTreeSet::new();
+        for (address, until) in &changes.address_tombstones {
+            touched.insert(*address);
+            if let Some(document) = known.addresses.get_mut(address) {
+                document.deleted_until = Some(*until);
+            }
+        }
+        for put in &changes.put {
+            let Some(address) = put.address else { continue };
+            touched.insert(address);
+            if let Some(document) = known.addresses.get_mut(&address) {
+                document.holder = Some((put.event.id(), put.event.created_at(), put.expires_at));
+            }
+        }
+        for address in touched {
+            let Some(document) = known.addresses.get(&address) else { continue };
+            let name = self.names.address(&address);
+            let holder = document.holder.filter(|(id, ..)| !gone.contains(id));
+            if holder.is_none() && document.deleted_until.is_none() {
+                if document.state != State::Absent {
+                    writes.push(value::delete_expected(name, document.state));
+                }
+                continue;
+            }
+            let mut fields = Fields::default();
+            if let Some((id, created_at, expires_at)) = holder {
+                fields = fields
+                    .text("event", &id.to_hex())
+                    .number(field::CREATED_AT, created_at)
+                    .number("expires", expires_at);
+            }
+            if let Some(until) = document.deleted_until {
+                fields = fields.number("deleted_until", until);
+            }
+            writes.push(value::put(name, fields, document.state));
+        }
+    }
+
+    fn package_writes(
+        &self,
+        changes: &Changes,
+        known: &mut Known,
+        now: UnixSecs,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Fail> {
+        for put in &changes.put {
+            let Some(package) = &put.package else { continue };
+            let Some(directory) = known.owners.get_mut(&package.owner) else { continue };
+            directory.add(Package {
+                id: put.event.id(),
+                content_hash: package.content_hash,
+                reference: package.reference.map(|(_, hash)| hash),
+                last_resort: package.last_resort,
+                created_at: put.event.created_at(),
+                expires_at: put.expires_at,
+            });
+        }
+        let gone = gone(changes);
+        for (owner, directory) in &mut known.owners {
+            let vanished = changes.vanished.iter().find(|(key, _)| key == owner).map(|(_, until)| *until);
+            let vanished = |package: &Package| vanished.is_some_and(|until| package.created_at <= until);
+            directory.retain(|package| !gone.contains(&package.id) && !vanished(package));
+            writes.extend(directory.write(&self.names, owner, now)?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn group_writes(&self, changes: &Changes, known: &Known, writes: &mut Vec<Write>) -> Result<(), Fail> {
+        let mut next: BTreeMap<&NostrGroupId, Next> = BTreeMap::new();
+        let base = |group: &NostrGroupId| {
+            let known = known.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;
+            let (unlisted, record, members) = (known.head.unlisted, known.head.record.clone(), known.members.clone());
+            Ok::<Next, Fail>(Next { unlisted, record, before: members.clone(), members })
+        };
+        for group in &changes.unlisted {
+            next.insert(group, Next { unlisted: true, ..base(group)? });
+        }
+        for change in &changes.groups {
+            if !next.contains_key(&change.group) {
+                next.insert(&change.group, base(&change.group)?);
+            }
+            let Some(group) = next.get_mut(&change.group) else { continue };
+            group.record = Some(change.record.clone());
+            for (key, role) in &change.delta {
+                match role {
+                    Some(role) => drop(group.members.insert(*key, *role)),
+                    None => drop(group.members.remove(key)),
+                }
+            }
+        }
+        for (id, group) in &known.groups {
+            match next.get(id) {
+                Some(next) => writes.extend(group.head.change(&self.names, id, next, || self.random.bytes())?),
+                // What was read outside the transaction and decided by has to be as it was.
+                None if !group.guarded && !changes.put.is_empty() => {
+                    writes.push(value::verify(self.names.group(id), group.head.state));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn founder_writes(&self, changes: &Changes, known: &mut Known, writes: &mut Vec<Write>) {
+        for (founder, at) in &changes.founded {
+            if let Some((_, times)) = known.founders.get_mut(founder) {
+                times.push(*at);
+            }
+        }
+        let founders: BTreeSet<_> = changes.founded.iter().map(|(founder, _)| founder).collect();
+        for founder in founders {
+            let Some((state, times)) = known.founders.get(founder) else { continue };
+            let times = times.iter().flat_map(|at| at.to_be_bytes()).collect();
+            writes.push(value::put(self.names.founder(founder), Fields::default().bytes("times", times), *state));
+        }
+    }
+}
+
+/// Events that are not there after the changes.
+fn gone(changes: &Changes) -> HashSet<EventId> {
+    let put = changes.put.iter().filter(|put| put.gone).map(|put| put.event.id());
+    changes.removed.iter().map(|(_, id)| *id).chain(put).collect()
+}
