@@ -16,7 +16,7 @@ pub mod suite;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{
     Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, mls_gateway::group::Refusal,
     query::Position,
@@ -150,22 +150,23 @@ pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
 pub const PEER_MESSAGES_WAITING_MAX: usize = 64;
 
 /// A store. Reading never waits for writing.
+#[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Stores a batch in its order, in one transaction where no event of it fails; each event with all its effects or
     /// not at all, durable when the answer is there. The answers are in the batch's order, the cursors of `New` rise.
     ///
     /// Events of one batch see each other's effects. An event that cannot be stored harms no other.
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>>;
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>>;
 
     /// Events that fit `query`, from behind `from` on, none committed after `up_to`, none expired at `now`.
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>>;
+    ) -> Result<Page, StoreError>;
 
     /// The log behind `cursor` in commit order, at most `entries_max` entries. Nothing at or before a cursor that it gave
     /// becomes visible later. A store that is shared has ephemeral events in its log for a while; one that is not hands
@@ -173,11 +174,11 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A store that keeps its log for some time alone gives who comes from before that one entry that touches every group
     /// and belongs to no event, and goes on behind it.
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>>;
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError>;
 
     /// The events at these places of the log, ephemeral ones too, in the order of their cursors; those that are gone are
     /// left out.
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError>;
 
     /// The cursor of the last commit that this process knows of.
     fn head(&self) -> Cursor;
@@ -195,8 +196,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Tells the other processes something that is worth no place in the log, in at most [`PEER_MESSAGE_BYTES_MAX`] bytes. It may
     /// be lost, and who tells it may hear it too. A store without a [road](Self::messages) for that does nothing.
-    fn broadcast(&self, _message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+    async fn broadcast(&self, _message: Vec<u8>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// What processes [tell](Self::broadcast) each other from now on; `None` where the store has no road for that.
@@ -205,33 +206,33 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Whether the event is stored, found by queries or not.
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>>;
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError>;
 
     /// A group's state, and the cursor up to which it is true.
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>>;
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError>;
 
     /// The managed groups of which one of these keys is a member, each once.
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>>;
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
     /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction, twins counted once, the
     /// oldest first. What is taken is gone for good with its twins, but for those of last resort and for the last one
     /// left, which are given and stay (decisions, "KeyPackages" 4).
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+    ) -> Result<Vec<Sealed>, StoreError>;
 
     /// Removes what has expired and what vanished keys left, at most `events_max` events; says how many.
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;
 
     /// What is stored.
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+    async fn stats(&self) -> Result<Stats, StoreError>;
 
     /// Writes what a store puts off, which is nothing that was acknowledged: for a process that is about to end.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

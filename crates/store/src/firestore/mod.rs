@@ -40,7 +40,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio::{
@@ -114,28 +114,29 @@ impl Drop for Firestore {
     }
 }
 
+#[async_trait]
 impl Store for Firestore {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(self.inner.save(batch))
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        self.inner.save(batch).await
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move { Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?) })
+    ) -> Result<Page, StoreError> {
+        Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?)
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move { Ok(self.inner.after(cursor, entries_max).await?) })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        Ok(self.inner.after(cursor, entries_max).await?)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.events_at(cursors).await?) })
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        Ok(self.inner.events_at(cursors).await?)
     }
 
     fn head(&self) -> Cursor {
@@ -150,37 +151,37 @@ impl Store for Firestore {
         Some(self.inner.knocks.subscribe())
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move { Ok(self.inner.holds(id).await?) })
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        Ok(self.inner.holds(id).await?)
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(async move { Ok(self.inner.group(id).await?) })
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        Ok(self.inner.group(id).await?)
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.groups_of(keys).await?) })
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        Ok(self.inner.groups_of(keys).await?)
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.claim(owner, packages_max, now).await?) })
+    ) -> Result<Vec<Sealed>, StoreError> {
+        Ok(self.inner.claim(owner, packages_max, now).await?)
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(async move { Ok(self.inner.sweep(now, events_max).await?) })
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        Ok(self.inner.sweep(now, events_max).await?)
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        Box::pin(async move { Ok(self.inner.stats().await?) })
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        Ok(self.inner.stats().await?)
     }
 
     /// Epochs of groups, which the registry shows.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.inner.flush().await?) })
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(self.inner.flush().await?)
     }
 }

@@ -13,7 +13,7 @@ mod lines;
 mod place;
 mod verify;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{Event, PublicKey, UnixSecs};
 
@@ -160,6 +160,7 @@ pub enum Imported {
 
 /// A store of which the whole content goes out and comes in. Of a store that other processes write to at the same time,
 /// what they change meanwhile may be in an export or not.
+#[async_trait]
 pub trait Moving: Store {
     /// The next page of everything that is stored behind `from` and has not expired at `now`. Ephemeral events are no
     /// part of it, nor are secrets of the store.
@@ -167,12 +168,7 @@ pub trait Moving: Store {
     /// Each call is bounded; with [`Place::start`] at the store's head, the pages up to the last are everything that was
     /// committed up to then and is still there. Events come in the order of the log, and where a store does not keep that,
     /// in the nearest that it has.
-    fn export<'a>(
-        &'a self,
-        from: &'a Place,
-        bounds: ExportBounds,
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>>;
+    async fn export(&self, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, StoreError>;
 
     /// Writes records in their order, durable when the answer is there, and says what became of each: one transaction,
     /// or where a store cannot, several of which each holds whole records. On an error some may be written; the same
@@ -181,8 +177,7 @@ pub trait Moving: Store {
     /// What is here already stays, whatever was taken back here stays away, and what a record says was taken back goes. A
     /// managed group takes the place of one with a lower `seq`, members and all; no event changes a group. Whoever
     /// follows the log meets the events, and is told to forget every group where a group was written.
-    fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs)
-    -> BoxFuture<'_, Result<Vec<Imported>, StoreError>>;
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError>;
 }
 
 pub(crate) const DAY_SECS: u64 = 86_400;

@@ -28,8 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool};
-use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
@@ -180,50 +180,47 @@ impl Drop for Postgres {
     }
 }
 
+#[async_trait]
 impl Store for Postgres {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(self.save_all(batch))
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        self.save_all(batch).await
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            let _place = self.scans.acquire().await;
-            self.call(async move |client| {
-                let hidden = self.hiding.now();
-                scan::Scan { query, from, up_to, bounds, now, hidden }.page(client).await
-            })
-            .await
+    ) -> Result<Page, StoreError> {
+        let _place = self.scans.acquire().await;
+        self.call(async move |client| {
+            let hidden = self.hiding.now();
+            scan::Scan { query, from, up_to, bounds, now, hidden }.page(client).await
         })
+        .await
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move {
-            let asked = Instant::now();
-            let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
-            let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
-            let page = match self.went_back.load(Ordering::Acquire) {
-                true => Err(Fail::WentBack),
-                false => self.with_client(read).await,
-            };
-            if matches!(page, Err(Fail::WentBack)) {
-                self.went_back.store(true, Ordering::Release);
-            }
-            let page = page.map_err(|fail| fail.to_store_error())?;
-            *self.followed.lock() = asked;
-            self.knows_of(page.through);
-            Ok(page)
-        })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        let asked = Instant::now();
+        let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
+        let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
+        let page = match self.went_back.load(Ordering::Acquire) {
+            true => Err(Fail::WentBack),
+            false => self.with_client(read).await,
+        };
+        if matches!(page, Err(Fail::WentBack)) {
+            self.went_back.store(true, Ordering::Release);
+        }
+        let page = page.map_err(|fail| fail.to_store_error())?;
+        *self.followed.lock() = asked;
+        self.knows_of(page.through);
+        Ok(page)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await))
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await).await
     }
 
     fn head(&self) -> Cursor {
@@ -238,40 +235,40 @@ impl Store for Postgres {
         Some(self.knocks.clone())
     }
 
-    fn broadcast(&self, message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.call(async move |client| listen::tell(client, &message).await))
+    async fn broadcast(&self, message: Vec<u8>) -> Result<(), StoreError> {
+        self.call(async move |client| listen::tell(client, &message).await).await
     }
 
     fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
         self.notifies.then(|| self.told.subscribe())
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.call(async move |client| log::holds(client, id, &self.hiding.now()).await))
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        self.call(async move |client| log::holds(client, id, &self.hiding.now()).await).await
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(self.call(async move |client| log::state_of(client, id).await))
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        self.call(async move |client| log::state_of(client, id).await).await
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(self.call(async move |client| log::groups_of(client, keys).await))
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.call(async move |client| log::groups_of(client, keys).await).await
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error()) })
+    ) -> Result<Vec<Sealed>, StoreError> {
+        self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error())
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await))
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await).await
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        Box::pin(self.call(async |client| sweep::stats(client).await))
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.call(async |client| sweep::stats(client).await).await
     }
 }

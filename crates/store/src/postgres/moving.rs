@@ -1,7 +1,7 @@
 //! Everything out, page by page in the order of primary keys, and everything in, part by part under the lock of the log.
 
+use async_trait::async_trait;
 use deadpool_postgres::Client;
-use futures_util::future::BoxFuture;
 use nostr_extensions::{EventMeta, ManagedGroup, Restored};
 use nostr_protocol::UnixSecs;
 use tokio_postgres::{Row, types::ToSql};
@@ -175,28 +175,18 @@ impl Postgres {
     }
 }
 
+#[async_trait]
 impl Moving for Postgres {
-    fn export<'a>(
-        &'a self,
-        from: &'a Place,
-        bounds: ExportBounds,
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        Box::pin(self.call(async move |client| page(client, from, bounds, now, &self.hiding.now()).await))
+    async fn export(&self, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, StoreError> {
+        self.call(async move |client| page(client, from, bounds, now, &self.hiding.now()).await).await
     }
 
-    fn import(
-        &self,
-        records: Vec<Record<Restored>>,
-        now: UnixSecs,
-    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
-        Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(records.len());
-            for part in restore::cut(records) {
-                let imported = self.import_part(&part, now).await;
-                outcomes.extend(imported.map_err(|fail| fail.to_store_error())?);
-            }
-            Ok(outcomes)
-        })
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        for part in restore::cut(records) {
+            let imported = self.import_part(&part, now).await;
+            outcomes.extend(imported.map_err(|fail| fail.to_store_error())?);
+        }
+        Ok(outcomes)
     }
 }

@@ -1,7 +1,6 @@
 //! Saving batches: what must be known is loaded, decided and written in one transaction, under the lock of the log.
 
 use deadpool_postgres::{Client, Object};
-use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, Sealed};
 use nostr_protocol::{PublicKey, UnixSecs};
 
@@ -40,23 +39,21 @@ impl Postgres {
 
     /// In one transaction; where the server does not take the data of one event, in as many as it needs to refuse that
     /// one alone.
-    fn save_part<'a>(&'a self, part: &'a [Admitted]) -> BoxFuture<'a, Vec<Result<Saved, StoreError>>> {
-        Box::pin(async move {
-            let fail = match self.save_once(part).await {
-                Ok(saved) => return saved.into_iter().map(Ok).collect(),
-                Err(fail) => fail,
-            };
-            if !fail.is_about_data() {
-                return vec![Err(fail.to_store_error()); part.len()];
-            }
-            if part.len() == 1 {
-                return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
-            }
-            let (front, back) = part.split_at(part.len() / 2);
-            let mut answers = self.save_part(front).await;
-            answers.extend(self.save_part(back).await);
-            answers
-        })
+    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
+        let fail = match self.save_once(part).await {
+            Ok(saved) => return saved.into_iter().map(Ok).collect(),
+            Err(fail) => fail,
+        };
+        if !fail.is_about_data() {
+            return vec![Err(fail.to_store_error()); part.len()];
+        }
+        if part.len() == 1 {
+            return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
+        }
+        let (front, back) = part.split_at(part.len() / 2);
+        let mut answers = Box::pin(self.save_part(front)).await;
+        answers.extend(Box::pin(self.save_part(back)).await);
+        answers
     }
 
     async fn save_once(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {

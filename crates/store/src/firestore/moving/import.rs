@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use nostr_extensions::Restored;
 use nostr_protocol::{Kind, PublicKey, UnixSecs};
 
@@ -83,23 +82,17 @@ impl Inner {
     }
 
     /// Imports a part; where it does not go as a whole, in halves.
-    fn import_part<'a>(
-        &'a self,
-        part: &'a [Record<Restored>],
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Imported>, Fail>> {
-        Box::pin(async move {
-            match self.import_whole(part, now).await {
-                Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
-                    let (front, back) = part.split_at(part.len() / 2);
-                    let mut outcomes = self.import_part(front, now).await?;
-                    outcomes.extend(self.import_part(back, now).await?);
-                    Ok(outcomes)
-                }
-                Err(Fail::Invalid(why)) => Err(Fail::Invalid(named(part, &why))),
-                done => done,
+    async fn import_part(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
+        match self.import_whole(part, now).await {
+            Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
+                let (front, back) = part.split_at(part.len() / 2);
+                let mut outcomes = Box::pin(self.import_part(front, now)).await?;
+                outcomes.extend(Box::pin(self.import_part(back, now)).await?);
+                Ok(outcomes)
             }
-        })
+            Err(Fail::Invalid(why)) => Err(Fail::Invalid(named(part, &why))),
+            done => done,
+        }
     }
 
     async fn import_whole(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {

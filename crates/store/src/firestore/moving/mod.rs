@@ -4,7 +4,7 @@ mod export;
 mod export_events;
 mod import;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::Restored;
 use nostr_protocol::UnixSecs;
 
@@ -14,21 +14,13 @@ use crate::{
     moving::{ExportBounds, ExportPage, Imported, Moving, Place, Record},
 };
 
+#[async_trait]
 impl Moving for Firestore {
-    fn export<'a>(
-        &'a self,
-        from: &'a Place,
-        bounds: ExportBounds,
-        now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        Box::pin(async move { Ok(self.inner.export(from, bounds, now).await?) })
+    async fn export(&self, from: &Place, bounds: ExportBounds, now: UnixSecs) -> Result<ExportPage, StoreError> {
+        Ok(self.inner.export(from, bounds, now).await?)
     }
 
-    fn import(
-        &self,
-        records: Vec<Record<Restored>>,
-        now: UnixSecs,
-    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.import(records, now).await?) })
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError> {
+        Ok(self.inner.import(records, now).await?)
     }
 }

@@ -6,7 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use gcloud_sdk::google::firestore::v1::Write;
 use nostr_extensions::{Admitted, Effect};
 
@@ -99,22 +98,20 @@ impl Inner {
     }
 
     /// Saves a part; where it does not go as a whole, in halves, until what the service does not take stands alone.
-    fn save_part<'a>(&'a self, part: &'a [Admitted]) -> BoxFuture<'a, Vec<Result<Saved, StoreError>>> {
-        Box::pin(async move {
-            match self.save_whole(part).await {
-                Ok(saved) => saved.into_iter().map(Ok).collect(),
-                Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
-                    let (front, back) = part.split_at(part.len() / 2);
-                    let mut saved = self.save_part(front).await;
-                    match saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it))).cloned() {
-                        Some(error) => saved.extend(back.iter().map(|_| Err(error.clone()))),
-                        None => saved.extend(self.save_part(back).await),
-                    }
-                    saved
+    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
+        match self.save_whole(part).await {
+            Ok(saved) => saved.into_iter().map(Ok).collect(),
+            Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
+                let (front, back) = part.split_at(part.len() / 2);
+                let mut saved = Box::pin(self.save_part(front)).await;
+                match saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it))).cloned() {
+                    Some(error) => saved.extend(back.iter().map(|_| Err(error.clone()))),
+                    None => saved.extend(Box::pin(self.save_part(back)).await),
                 }
-                Err(fail) => vec![Err(fail.into()); part.len()],
+                saved
             }
-        })
+            Err(fail) => vec![Err(fail.into()); part.len()],
+        }
     }
 
     async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
