@@ -6,6 +6,7 @@
 //! every instance writes what waits in one transaction.
 
 mod connect;
+mod facts;
 mod fail;
 mod listen;
 mod load;

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::fail::Fail;
 
-type Parameter = Box<dyn ToSql + Sync + Send>;
+pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
 
 /// Statements in the order in which they are carried out.
 #[derive(Default)]
@@ -23,13 +23,12 @@ macro_rules! parameters {
 pub(super) use parameters;
 
 impl Pipeline {
-    /// Adds a statement; its place among the answers.
-    pub(super) fn add(&mut self, statement: &'static str, parameters: Vec<Parameter>) -> usize {
+    /// Adds a statement.
+    pub(super) fn add(&mut self, statement: &'static str, parameters: Vec<Parameter>) {
         self.statements.push((statement, parameters));
-        self.statements.len() - 1
     }
 
-    /// Carries all out; the rows of each. On an error the transaction is lost.
+    /// Carries all out, and gives the rows of each, in the order of the statements. On an error the transaction is lost.
     pub(super) async fn run(self, transaction: &Transaction<'_>) -> Result<Vec<Vec<Row>>, Fail> {
         self.run_within(transaction, false).await
     }
