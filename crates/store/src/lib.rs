@@ -3,6 +3,7 @@
 //! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
 //! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
 
+pub mod backoff;
 mod decide;
 pub mod embedded;
 #[cfg(feature = "firestore")]

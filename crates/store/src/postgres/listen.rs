@@ -1,11 +1,7 @@
 //! Hearing of commits, and what processes tell each other beside them: PostgreSQL's LISTEN, on a connection of its own. A
 //! notification that is lost costs time and nothing else, as the log tells everything.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use deadpool_postgres::Client;
 use futures_util::{StreamExt as _, stream};
@@ -14,11 +10,11 @@ use tokio::sync::{broadcast, watch};
 use tokio_postgres::AsyncMessage;
 
 use super::{connect::Address, fail::Fail};
-use crate::PEER_MESSAGE_BYTES_MAX;
+use crate::{PEER_MESSAGE_BYTES_MAX, backoff::Backoff};
 
-/// Wait before the first attempt to connect again, and the longest one; each is up to half longer, by chance.
-const RETRY_MS_MIN: u64 = 50;
+/// Longest pause before listening is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 2_000;
+const RETRY: Backoff = Backoff::new(50, RETRY_MS_MAX);
 
 /// The channel of what is told, in hex: a payload is text, and has less than 8,000 bytes.
 const TOLD: &str = "rnostr_told";
@@ -33,18 +29,17 @@ pub(super) async fn tell(client: &Client, message: &[u8]) -> Result<(), Fail> {
 
 /// Listens until the receivers are gone.
 pub(super) async fn run(address: Address, knocks: watch::Sender<u64>, told: broadcast::Sender<Arc<[u8]>>) {
-    let mut wait_ms = RETRY_MS_MIN;
+    let mut failures = 0;
     loop {
         let ended = tokio::select! {
             () = knocks.closed() => return,
-            ended = listen(&address, &knocks, &told, &mut wait_ms) => ended,
+            ended = listen(&address, &knocks, &told, &mut failures) => ended,
         };
         if let Err(fail) = ended {
             tracing::debug!(error = %fail.to_store_error(), "listening to the database ended");
         }
-        let jitter = RandomState::new().hash_one(0) % (wait_ms / 2 + 1);
-        tokio::time::sleep(Duration::from_millis(wait_ms + jitter)).await;
-        wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);
+        tokio::time::sleep(RETRY.pause(failures)).await;
+        failures = failures.saturating_add(1);
     }
 }
 
@@ -52,7 +47,7 @@ async fn listen(
     address: &Address,
     knocks: &watch::Sender<u64>,
     told: &broadcast::Sender<Arc<[u8]>>,
-    wait_ms: &mut u64,
+    failures: &mut u32,
 ) -> Result<(), Fail> {
     let (client, mut connection) = address.connect().await?;
     let messages = stream::poll_fn(move |context| connection.poll_message(context));
@@ -64,7 +59,7 @@ async fn listen(
             done = &mut listening, if !is_listening => {
                 done?;
                 is_listening = true;
-                *wait_ms = RETRY_MS_MIN;
+                *failures = 0;
                 // Whatever was committed before is heard of now.
                 knocks.send_modify(|count| *count += 1);
             }

@@ -3,29 +3,31 @@
 //! A notification carries no entry: the log's own query reads what is new. The stream watches only the few newest
 //! documents, because the emulator sends its whole result at each change.
 
-use std::{sync::Weak, time::Duration};
+use std::sync::Weak;
 
 use gcloud_sdk::google::firestore::v1::listen_response::ResponseType;
 
-use crate::firestore::{Inner, documents::query};
+use crate::{
+    backoff::Backoff,
+    firestore::{Inner, documents::query},
+};
 
 /// Documents that are watched: what was long under way takes its place behind what was not, and is not among the newest.
 const WATCHED_MAX: usize = 8;
-/// Longest wait before the listener is set up again, first and at most, in milliseconds.
-const AGAIN_MS_FIRST: u64 = 100;
+/// Longest pause before the stream is opened again, in milliseconds.
 const AGAIN_MS_MAX: u64 = 5_000;
+const AGAIN: Backoff = Backoff::new(100, AGAIN_MS_MAX);
 /// Listens until the store is gone.
 pub(crate) async fn listen(store: Weak<Inner>) {
-    let mut failed = 0;
+    let mut failures: u32 = 0;
     while let Some(inner) = store.upgrade() {
         let heard = inner.client.listen(query::log_newest(&inner.names, WATCHED_MAX)).await;
-        let wait = inner.random.below((AGAIN_MS_FIRST << failed.min(10)).min(AGAIN_MS_MAX)) + 1;
         drop(inner);
         match heard {
             Ok(mut answers) => {
                 while let Ok(Some(answer)) = answers.message().await {
                     let Some(inner) = store.upgrade() else { return };
-                    failed = 0;
+                    failures = 0;
                     if matches!(answer.response_type, Some(ResponseType::DocumentChange(_))) {
                         inner.knock();
                     }
@@ -33,8 +35,8 @@ pub(crate) async fn listen(store: Weak<Inner>) {
             }
             Err(fail) => tracing::debug!("no word from Firestore of what is new: {fail:?}"),
         }
-        failed += 1;
-        tokio::time::sleep(Duration::from_millis(wait)).await;
+        tokio::time::sleep(AGAIN.pause(failures)).await;
+        failures = failures.saturating_add(1);
         // What came while nobody listened has to be looked for.
         if let Some(inner) = store.upgrade() {
             inner.knock();

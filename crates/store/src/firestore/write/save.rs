@@ -4,13 +4,14 @@
 //! begin at a number that is drawn by lot, as two commits that have nothing to do with each other may have the same time:
 //! at a hundred commits a second two events share a cursor about once in a hundred hours, and are then both found under it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use gcloud_sdk::google::firestore::v1::Write;
 use nostr_extensions::{Admitted, Effect};
 
 use crate::{
     Saved, StoreError,
+    backoff::Backoff,
     decide::{
         EPHEMERAL,
         batch::{Changes, GroupChange, cut, decide},
@@ -35,9 +36,9 @@ const COMMIT_BYTES_MAX: usize = 3 << 20;
 pub(crate) const TRIES_MAX: u32 = 16;
 /// Most groups that a key leaves in one Commit when it is in more than fit.
 const LEAVING_MAX: usize = 100;
-/// Longest wait before the second try, and before any try, in milliseconds.
-const WAIT_MS_FIRST: u64 = 8;
+/// Longest pause before another try, in milliseconds.
 const WAIT_MS_MAX: u64 = 400;
+const RETRY: Backoff = Backoff::among_racers(8, WAIT_MS_MAX);
 
 impl Inner {
     /// See [`crate::Store::save`]. It goes on when nobody waits for it any more: what is half done would hold up others.
@@ -141,8 +142,7 @@ impl Inner {
 
     /// Lets others pass before another try.
     pub(crate) async fn wait_before(&self, tries: u32) {
-        let most = (WAIT_MS_FIRST << tries.min(16)).min(WAIT_MS_MAX);
-        tokio::time::sleep(Duration::from_millis(1 + self.random.below(most))).await;
+        tokio::time::sleep(RETRY.pause(tries)).await;
     }
 
     /// At first without looking whether the events are stored: mostly they are not, and who published looked before.
