@@ -54,7 +54,7 @@ pub use self::{
 };
 use self::{
     documents::names::Names,
-    log::{Tail, places::Places},
+    log::{Tail, locations::Locations},
     random::Random,
     read::{lookups::StatsCache, scan::Scan},
     wire::client::Client,
@@ -69,12 +69,12 @@ struct Inner {
     options: Options,
     router: RouteHasher,
     head: AtomicU64,
-    knocks: watch::Sender<u64>,
+    notifications: watch::Sender<u64>,
     saves: Semaphore,
     scans: Semaphore,
     hiding: Hiding,
     epochs: Epochs,
-    places: Places,
+    locations: Locations,
     tail: Tail,
     random: Random,
     stats: StatsCache,
@@ -89,8 +89,8 @@ impl Inner {
         self.head.fetch_max(to, Ordering::AcqRel);
     }
 
-    fn knock(&self) {
-        self.knocks.send_modify(|knocks| *knocks += 1);
+    fn notify(&self) {
+        self.notifications.send_modify(|count| *count += 1);
     }
 }
 
@@ -148,7 +148,7 @@ impl Store for Firestore {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.inner.knocks.subscribe())
+        Some(self.inner.notifications.subscribe())
     }
 
     async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {

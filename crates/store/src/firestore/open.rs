@@ -11,7 +11,7 @@ use super::{
         names::{Collection, Names, field},
         query::{self, Under},
     },
-    log::{Tail, notifications, places::Places},
+    log::{Tail, locations::Locations, notifications},
     random::Random,
     read::lookups::StatsCache,
     wire::{
@@ -19,7 +19,7 @@ use super::{
         clock::{Micros, through},
         connect,
         fail::Fail,
-        value::{self, Fields, Read as _, State},
+        value::{self, Fields, ReadFields as _, Version},
     },
     write::epochs::{self, Epochs},
 };
@@ -52,7 +52,7 @@ async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, M
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
         let fields = Fields::default().number("version", LAYOUT).bytes("router", key.to_vec());
-        match client.commit(vec![value::put(name.clone(), fields, State::Absent)], None).await {
+        match client.commit(vec![value::put(name.clone(), fields, Version::Absent)], None).await {
             Ok(_) | Err(Fail::Conflict) => {}
             Err(fail) => return Err(fail),
         }
@@ -90,12 +90,12 @@ impl Firestore {
             names,
             router,
             head: AtomicU64::new(through(read_at)),
-            knocks: watch::Sender::new(0),
+            notifications: watch::Sender::new(0),
             saves: Semaphore::new(SAVES_MAX),
             scans: Semaphore::new(SCANS_MAX),
             hiding: Hiding::default(),
             epochs: Epochs::default(),
-            places: Places::default(),
+            locations: Locations::default(),
             tail: Tail::default(),
             random,
             stats: StatsCache::default(),

@@ -44,20 +44,20 @@ type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 /// How to reach a database.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(super) struct DatabaseAddress {
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 /// How far the server's certificate is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
+enum CertificateCheck {
     Nothing,
     Authority,
     AuthorityAndName,
 }
 
-impl Address {
+impl DatabaseAddress {
     /// Reads a `database_url`.
     ///
     /// # Errors
@@ -88,17 +88,17 @@ impl Address {
             );
         }
         let (mode, check) = match mode.as_deref() {
-            None | Some("prefer" | "allow") => (SslMode::Prefer, Check::Nothing),
-            Some("disable") => (SslMode::Disable, Check::Nothing),
-            Some("require") if root.is_some() => (SslMode::Require, Check::Authority),
-            Some("require") => (SslMode::Require, Check::Nothing),
-            Some("verify-ca") => (SslMode::Require, Check::Authority),
-            Some("verify-full") => (SslMode::Require, Check::AuthorityAndName),
+            None | Some("prefer" | "allow") => (SslMode::Prefer, CertificateCheck::Nothing),
+            Some("disable") => (SslMode::Disable, CertificateCheck::Nothing),
+            Some("require") if root.is_some() => (SslMode::Require, CertificateCheck::Authority),
+            Some("require") => (SslMode::Require, CertificateCheck::Nothing),
+            Some("verify-ca") => (SslMode::Require, CertificateCheck::Authority),
+            Some("verify-full") => (SslMode::Require, CertificateCheck::AuthorityAndName),
             Some(_) => {
                 return Err(unfit("unknown sslmode; write disable, prefer, require, verify-ca or verify-full"));
             }
         };
-        if check != Check::Nothing && root.is_none() {
+        if check != CertificateCheck::Nothing && root.is_none() {
             return Err(unfit(
                 "sslmode verify-ca and verify-full need sslrootcert, the file of the server's authority",
             ));
@@ -184,7 +184,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
+fn tls(check: CertificateCheck, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
     let unfit = |what: &str, file: &str, error: &dyn std::fmt::Display| {
         Fail::Unfit(format!("{what}={file} cannot be read: {error}"))
     };
@@ -199,15 +199,15 @@ fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result
         }
     }
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if check == Check::Nothing {
-        Arc::new(Lenient { authority: None, provider: Arc::clone(&provider) })
+    let verifier: Arc<dyn ServerCertVerifier> = if check == CertificateCheck::Nothing {
+        Arc::new(LenientVerifier { authority: None, provider: Arc::clone(&provider) })
     } else {
         let strict = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| unfit("sslrootcert", root.unwrap_or_default(), &error))?;
         match check {
-            Check::AuthorityAndName => strict,
-            _ => Arc::new(Lenient { authority: Some(strict), provider: Arc::clone(&provider) }),
+            CertificateCheck::AuthorityAndName => strict,
+            _ => Arc::new(LenientVerifier { authority: Some(strict), provider: Arc::clone(&provider) }),
         }
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -227,12 +227,12 @@ fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result
 
 /// What libpq looks at below `verify-full`: nothing, or who signed the certificate and not for which name.
 #[derive(Debug)]
-struct Lenient {
+struct LenientVerifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for LenientVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

@@ -9,31 +9,36 @@ use nostr_protocol::hex;
 use tokio::sync::{broadcast, watch};
 use tokio_postgres::AsyncMessage;
 
-use super::{connect::Address, fail::Fail};
+use super::{connect::DatabaseAddress, fail::Fail};
 use crate::{PEER_MESSAGE_BYTES_MAX, backoff::Backoff};
 
 /// Longest pause before listening is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 2_000;
 const RETRY: Backoff = Backoff::new(50, RETRY_MS_MAX);
 
-/// The channel of what is told, in hex: a payload is text, and has less than 8,000 bytes.
-const TOLD: &str = "rnostr_told";
-const TELL: &str = "select pg_notify('rnostr_told', $1)";
+/// The channel of messages between processes. They are sent in hex, because a payload is text of less than 8,000 bytes.
+/// The channel keeps the name of the first release, so that instances of two releases hear each other.
+const MESSAGES: &str = "rnostr_told";
+const BROADCAST: &str = "select pg_notify('rnostr_told', $1)";
 const _: () = assert!(2 * PEER_MESSAGE_BYTES_MAX < 8_000, "a message fits into a payload");
 
 /// See [`crate::Store::broadcast`].
-pub(super) async fn tell(client: &Client, message: &[u8]) -> Result<(), Fail> {
-    let statement = client.prepare_cached(TELL).await?;
+pub(super) async fn send(client: &Client, message: &[u8]) -> Result<(), Fail> {
+    let statement = client.prepare_cached(BROADCAST).await?;
     client.query(&statement, &[&hex::to_hex(message)]).await.map(drop).map_err(Fail::from)
 }
 
 /// Listens until the receivers are gone.
-pub(super) async fn run(address: Address, knocks: watch::Sender<u64>, told: broadcast::Sender<Arc<[u8]>>) {
+pub(super) async fn run(
+    address: DatabaseAddress,
+    notifications: watch::Sender<u64>,
+    messages: broadcast::Sender<Arc<[u8]>>,
+) {
     let mut failures = 0;
     loop {
         let ended = tokio::select! {
-            () = knocks.closed() => return,
-            ended = listen(&address, &knocks, &told, &mut failures) => ended,
+            () = notifications.closed() => return,
+            ended = listen(&address, &notifications, &messages, &mut failures) => ended,
         };
         if let Err(fail) = ended {
             tracing::debug!(error = %fail.to_store_error(), "listening to the database ended");
@@ -44,14 +49,14 @@ pub(super) async fn run(address: Address, knocks: watch::Sender<u64>, told: broa
 }
 
 async fn listen(
-    address: &Address,
-    knocks: &watch::Sender<u64>,
-    told: &broadcast::Sender<Arc<[u8]>>,
+    address: &DatabaseAddress,
+    notifications: &watch::Sender<u64>,
+    messages: &broadcast::Sender<Arc<[u8]>>,
     failures: &mut u32,
 ) -> Result<(), Fail> {
     let (client, mut connection) = address.connect().await?;
-    let messages = stream::poll_fn(move |context| connection.poll_message(context));
-    let mut messages = std::pin::pin!(messages);
+    let incoming = stream::poll_fn(move |context| connection.poll_message(context));
+    let mut incoming = std::pin::pin!(incoming);
     let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log; listen rnostr_told"));
     let mut is_listening = false;
     loop {
@@ -61,16 +66,16 @@ async fn listen(
                 is_listening = true;
                 *failures = 0;
                 // Whatever was committed before is heard of now.
-                knocks.send_modify(|count| *count += 1);
+                notifications.send_modify(|count| *count += 1);
             }
-            message = messages.next() => match message {
-                Some(Ok(AsyncMessage::Notification(message))) if message.channel() == TOLD => {
+            message = incoming.next() => match message {
+                Some(Ok(AsyncMessage::Notification(message))) if message.channel() == MESSAGES => {
                     if let Some(message) = hex::parse_any(message.payload().as_bytes()) {
                         // Nobody may be there to hear it.
-                        let _ = told.send(message.into());
+                        let _ = messages.send(message.into());
                     }
                 }
-                Some(Ok(AsyncMessage::Notification(_))) => knocks.send_modify(|count| *count += 1),
+                Some(Ok(AsyncMessage::Notification(_))) => notifications.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),

@@ -40,7 +40,7 @@ use tokio::{
 };
 
 use self::{
-    connect::Address,
+    connect::DatabaseAddress,
     fail::Fail,
     rows::{cursor, fixed},
 };
@@ -60,7 +60,7 @@ const STILL_KNOWN_SECS_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
 pub struct Options {
     /// Most connections of the pool, beside the one that listens.
     pub connections_max: usize,
-    /// Whether commits are told by NOTIFY, and listened for. Without, something else has to knock.
+    /// Whether commits are announced by NOTIFY and listened for. Without it, something else has to announce them.
     pub notifies: bool,
 }
 
@@ -86,11 +86,11 @@ pub struct Postgres {
     /// So that reads of the archive leave a connection to who follows the log and who writes.
     scans: Semaphore,
     notifies: bool,
-    knocks: watch::Receiver<u64>,
+    notifications: watch::Receiver<u64>,
     /// What others tell; nothing where nobody listens.
-    told: broadcast::Sender<Arc<[u8]>>,
+    messages: broadcast::Sender<Arc<[u8]>>,
     /// Kept so that the receivers stay open where nobody listens.
-    _knocker: Option<watch::Sender<u64>>,
+    _notifier: Option<watch::Sender<u64>>,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -107,7 +107,7 @@ impl Postgres {
     /// [`OpenError::Unreachable`] where the server does not answer, [`OpenError::Refused`] for a URL that is none, a
     /// server that is too old, tables of a newer release, or one who may not. No text tells the password.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
-        let address = Address::parse(url).map_err(|fail| fail.to_open_error())?;
+        let address = DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?;
         let shown = address.shown();
         Self::open_at(address, options).await.map_err(|fail| match fail.to_open_error() {
             OpenError::Refused(text) => OpenError::Refused(format!("database {shown}: {text}")),
@@ -120,10 +120,10 @@ impl Postgres {
     /// # Errors
     /// [`OpenError::Refused`], for a URL that is none.
     pub fn describe(url: &str) -> Result<String, OpenError> {
-        Ok(Address::parse(url).map_err(|fail| fail.to_open_error())?.shown())
+        Ok(DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?.shown())
     }
 
-    async fn open_at(address: Address, options: Options) -> Result<Self, Fail> {
+    async fn open_at(address: DatabaseAddress, options: Options) -> Result<Self, Fail> {
         let pool = address.pool(options.connections_max.max(1))?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
@@ -133,12 +133,12 @@ impl Postgres {
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
         drop(client);
-        let (knocker, knocks) = watch::channel(0);
-        let told = broadcast::Sender::new(PEER_MESSAGES_WAITING_MAX);
-        let (listener, knocker) = if options.notifies {
-            (Some(tokio::spawn(listen::run(address, knocker, told.clone()))), None)
+        let (notifier, notifications) = watch::channel(0);
+        let messages = broadcast::Sender::new(PEER_MESSAGES_WAITING_MAX);
+        let (listener, notifier) = if options.notifies {
+            (Some(tokio::spawn(listen::run(address, notifier, messages.clone()))), None)
         } else {
-            (None, Some(knocker))
+            (None, Some(notifier))
         };
         Ok(Self {
             pool,
@@ -149,9 +149,9 @@ impl Postgres {
             followed: Mutex::new(Instant::now()),
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
-            knocks,
-            told,
-            _knocker: knocker,
+            notifications,
+            messages,
+            _notifier: notifier,
             listener,
         })
     }
@@ -233,15 +233,15 @@ impl Store for Postgres {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.knocks.clone())
+        Some(self.notifications.clone())
     }
 
     async fn broadcast(&self, message: Vec<u8>) -> Result<(), StoreError> {
-        self.call(async move |client| listen::tell(client, &message).await).await
+        self.call(async move |client| listen::send(client, &message).await).await
     }
 
     fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
-        self.notifies.then(|| self.told.subscribe())
+        self.notifies.then(|| self.messages.subscribe())
     }
 
     async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {

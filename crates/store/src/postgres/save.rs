@@ -122,8 +122,8 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
-        let lent = Lent(Some(self.pool.get().await?));
-        let Some(client) = &lent.0 else { return Err(Fail::Late) };
+        let connection = ClosedOnDrop(Some(self.pool.get().await?));
+        let Some(client) = &connection.0 else { return Err(Fail::Late) };
         let done = tokio::time::timeout(super::CALL_SECS_MAX, async {
             let transaction = Transaction::new(client);
             let done = work(&transaction).await;
@@ -131,7 +131,7 @@ impl Postgres {
         });
         let Ok((done, ended)) = done.await else { return Err(Fail::Late) };
         if ended.is_ok() {
-            lent.give_back();
+            connection.give_back();
         }
         done
     }
@@ -155,15 +155,15 @@ impl Postgres {
 }
 
 /// A connection that is closed when it is dropped.
-struct Lent(Option<Object>);
+struct ClosedOnDrop(Option<Object>);
 
-impl Lent {
+impl ClosedOnDrop {
     fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lent {
+impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             drop(Object::take(client));

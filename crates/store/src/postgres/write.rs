@@ -60,14 +60,14 @@ pub(super) const PUT_CLAIMED: &str = "insert into rnostr.claimed (owner, content
 const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, kept_until, flags, \
     prefixes, routes, record) values ($1, '', '', $2, $3, $3, $4, $5, '{}', '{}', '')";
 const ADVANCE: &str = "update rnostr.log set head = $1";
-const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
+const NOTIFY: &str = "select pg_notify('rnostr_log', $1)";
 
-/// Writes the changes behind `head`, tells whoever listens where `knock` says so, and commits.
+/// Writes the changes behind `head`, tells whoever listens where `notifies` says so, and commits.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
     head: Cursor,
-    knock: bool,
+    notifies: bool,
 ) -> Result<(), Fail> {
     let mut pipeline = Pipeline::default();
     if !changes.removed.is_empty() {
@@ -115,8 +115,8 @@ pub(super) async fn write(
         pipeline.add(MARK, parameters![number(head), kind, number(now), kept_until, flags]);
     }
     pipeline.add(ADVANCE, parameters![number(head)]);
-    if knock {
-        pipeline.add(KNOCK, parameters![head.to_string()]);
+    if notifies {
+        pipeline.add(NOTIFY, parameters![head.to_string()]);
     }
     pipeline.commit(transaction).await.map(drop)
 }

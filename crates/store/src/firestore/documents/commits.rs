@@ -1,6 +1,6 @@
 //! The log's documents: one for each commit, small, with an entry for each of its events.
 //!
-//! An entry says whom its event may concern and where it lies. An ephemeral event is in its entry whole, and nowhere else.
+//! An entry says whom its event may concern and where it lies. An ephemeral event is in its entry ephemeral, and nowhere else.
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write};
@@ -15,7 +15,7 @@ use crate::{
         wire::{
             clock::{self, Micros, micros},
             fail::Fail,
-            value::{self, Fields, Read as _, State, Unpack, id_of},
+            value::{self, Fields, ReadFields as _, Unpack, Version, id_of},
         },
     },
 };
@@ -23,7 +23,7 @@ use crate::{
 const TOUCHES_GROUP: u8 = 1;
 const TOUCHES_EVERY_GROUP: u8 = 2;
 const HAS_GROUP: u8 = 4;
-const WHOLE: u8 = 8;
+const IS_EPHEMERAL: u8 = 8;
 const FOR_AUTHOR: u8 = 16;
 const VANISHES: u8 = 32;
 
@@ -32,14 +32,14 @@ pub(crate) const ENTRIES_BYTES_MAX: usize = 900 << 10;
 
 /// An event that lies in the log alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Whole {
+pub(crate) struct EphemeralEvent {
     event: Event,
     pub(crate) received_at: UnixSecs,
     expires_at: UnixSecs,
     author_only: bool,
 }
 
-impl Whole {
+impl EphemeralEvent {
     pub(crate) fn byte_len(&self) -> usize {
         self.event.record().len()
     }
@@ -52,18 +52,18 @@ impl Whole {
 
 /// An event in the log.
 #[derive(Clone, Debug)]
-pub(crate) struct Logged {
+pub(crate) struct LoggedEntry {
     pub(crate) id: EventId,
     kind: Kind,
     touches: Touches,
     group: Option<NostrGroupId>,
     routes: Vec<u64>,
-    pub(crate) whole: Option<Whole>,
+    pub(crate) ephemeral: Option<EphemeralEvent>,
     /// The key that vanished with this event, and up to when.
     pub(crate) vanished: Option<(PublicKey, UnixSecs)>,
 }
 
-impl Logged {
+impl LoggedEntry {
     /// Whether this is the entry of an import, without an event.
     pub(crate) fn is_mark(&self) -> bool {
         self.kind == MARK_KIND
@@ -76,24 +76,24 @@ impl Logged {
             touches: self.touches.clone(),
             group: self.group.clone(),
             routes: self.routes.clone(),
-            sealed: self.whole.clone().map(|whole| whole.seal(cursor)),
+            sealed: self.ephemeral.clone().map(|ephemeral| ephemeral.seal(cursor)),
         }
     }
 }
 
 /// A document of the log.
 #[derive(Clone, Debug)]
-pub(crate) struct Logs {
+pub(crate) struct CommitLog {
     pub(crate) name: String,
     /// When it was committed.
     pub(crate) time: Micros,
     /// When the service took it in, which is before that.
     pub(crate) at: Micros,
     place: u64,
-    pub(crate) entries: Vec<Logged>,
+    pub(crate) entries: Vec<LoggedEntry>,
 }
 
-impl Logs {
+impl CommitLog {
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
             Some(Self {
@@ -108,7 +108,7 @@ impl Logs {
     }
 
     /// Its entries with their places.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (Cursor, &Logged)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Cursor, &LoggedEntry)> {
         (self.place..).zip(&self.entries).map(|(place, entry)| (clock::cursor(self.time, place), entry))
     }
 }
@@ -116,13 +116,13 @@ impl Logs {
 /// The write that logs a commit's events, the first of them at `place`.
 pub(crate) fn put(names: &Names, id: &str, place: u64, entries: Vec<u8>) -> Write {
     let fields = Fields::default().number("place", place).bytes("entries", entries);
-    value::stamped(value::put(names.log(id), fields, State::Absent), field::AT)
+    value::stamped(value::put(names.log(id), fields, Version::Absent), field::AT)
 }
 
 /// Appends the entry of an event.
 pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     let event = &put.event;
-    let is_whole = put.flags & EPHEMERAL != 0;
+    let is_ephemeral = put.flags & EPHEMERAL != 0;
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = match &put.touches {
         Touches::Nothing => 0,
@@ -132,7 +132,7 @@ pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     packed.push(
         flags
             | flag(put.group.is_some(), HAS_GROUP)
-            | flag(is_whole, WHOLE)
+            | flag(is_ephemeral, IS_EPHEMERAL)
             | flag(put.flags & AUTHOR_ONLY != 0, FOR_AUTHOR)
             | flag(event.kind() == Kind::VANISH, VANISHES),
     );
@@ -148,7 +148,7 @@ pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     for route in &put.routes {
         packed.extend_from_slice(&route.to_be_bytes());
     }
-    if is_whole {
+    if is_ephemeral {
         packed.extend_from_slice(&put.received_at.to_be_bytes());
         packed.extend_from_slice(&put.expires_at.to_be_bytes());
         pack_len(packed, event.record().len());
@@ -179,7 +179,7 @@ fn pack_group(packed: &mut Vec<u8>, group: &NostrGroupId) {
     packed.extend_from_slice(group.as_str().as_bytes());
 }
 
-fn unpack(packed: &[u8]) -> Option<Vec<Logged>> {
+fn unpack(packed: &[u8]) -> Option<Vec<LoggedEntry>> {
     let mut left = Unpack(packed);
     let mut entries = Vec::new();
     while !left.is_empty() {
@@ -188,7 +188,7 @@ fn unpack(packed: &[u8]) -> Option<Vec<Logged>> {
     Some(entries)
 }
 
-fn unpack_one(left: &mut Unpack<'_>) -> Option<Logged> {
+fn unpack_one(left: &mut Unpack<'_>) -> Option<LoggedEntry> {
     let flags = left.byte()?;
     let has = |flag: u8| flags & flag != 0;
     let kind = Kind(left.u16()?);
@@ -204,16 +204,16 @@ fn unpack_one(left: &mut Unpack<'_>) -> Option<Logged> {
     for _ in 0..count {
         routes.push(left.u64()?);
     }
-    let whole = if has(WHOLE) {
+    let ephemeral = if has(IS_EPHEMERAL) {
         let (received_at, expires_at) = (left.u64()?, left.u64()?);
         let len = usize::try_from(left.u32()?).ok()?;
         let event = Event::from_record(Bytes::copy_from_slice(left.take(len)?))?;
-        Some(Whole { event, received_at, expires_at, author_only: has(FOR_AUTHOR) })
+        Some(EphemeralEvent { event, received_at, expires_at, author_only: has(FOR_AUTHOR) })
     } else {
         None
     };
     let vanished = if has(VANISHES) { Some((left.key()?, left.u64()?)) } else { None };
-    Some(Logged { id, kind, touches, group, routes, whole, vanished })
+    Some(LoggedEntry { id, kind, touches, group, routes, ephemeral, vanished })
 }
 
 fn unpack_group(left: &mut Unpack<'_>) -> Option<NostrGroupId> {

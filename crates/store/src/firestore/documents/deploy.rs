@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 
 use crate::firestore::documents::{
-    index::{COMPOSITE, LIFETIMES, SINGLE, Way},
+    index::{COMPOSITE, IndexMode, LIFETIMES, SINGLE},
     names::Collection,
 };
 
-fn way_json(way: Way) -> &'static str {
-    match way {
-        Way::Ascending => r#""order": "ASCENDING""#,
-        Way::Descending => r#""order": "DESCENDING""#,
-        Way::Contains => r#""arrayConfig": "CONTAINS""#,
+fn mode_json(mode: IndexMode) -> &'static str {
+    match mode {
+        IndexMode::Ascending => r#""order": "ASCENDING""#,
+        IndexMode::Descending => r#""order": "DESCENDING""#,
+        IndexMode::Contains => r#""arrayConfig": "CONTAINS""#,
     }
 }
 
@@ -24,7 +24,7 @@ pub fn indexes_json(prefix: &str) -> String {
     let mut composite = Vec::new();
     for (collection, fields) in COMPOSITE {
         let fields =
-            fields.iter().map(|(path, way)| format!(r#"        {{ "fieldPath": "{path}", {} }}"#, way_json(*way)));
+            fields.iter().map(|(path, mode)| format!(r#"        {{ "fieldPath": "{path}", {} }}"#, mode_json(*mode)));
         let fields: Vec<String> = fields.collect();
         composite.push(format!(
             "    {{\n      {},\n      \"queryScope\": \"COLLECTION\",\n      \"fields\": [\n{}\n      ]\n    }}",
@@ -39,12 +39,12 @@ pub fn indexes_json(prefix: &str) -> String {
             if LIFETIMES.contains(&(collection, path)) {
                 line.push_str(r#" "ttl": true,"#);
             }
-            let ways = SINGLE.iter().find(|(of, field, _)| *of == collection && field == path);
-            let ways = ways.map(|(_, _, ways)| *ways).unwrap_or_default();
-            let ways = ways.iter().map(|way| format!(r#"{{ {}, "queryScope": "COLLECTION" }}"#, way_json(*way)));
-            let ways: Vec<String> = ways.collect();
+            let modes = SINGLE.iter().find(|(of, field, _)| *of == collection && field == path);
+            let modes = modes.map(|(_, _, modes)| *modes).unwrap_or_default();
+            let modes = modes.iter().map(|mode| format!(r#"{{ {}, "queryScope": "COLLECTION" }}"#, mode_json(*mode)));
+            let modes: Vec<String> = modes.collect();
             // Writing to a string does not fail.
-            let _ = write!(line, r#" "indexes": [{}] }}"#, ways.join(", "));
+            let _ = write!(line, r#" "indexes": [{}] }}"#, modes.join(", "));
             overrides.push(line);
         }
     }

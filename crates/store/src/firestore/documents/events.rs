@@ -13,7 +13,7 @@ use crate::{
         wire::{
             clock::{self, SEC, micros, timestamp},
             fail::Fail,
-            value::{self, Fields, Read as _, State, hex},
+            value::{self, Fields, ReadFields as _, Version, hex},
         },
     },
     moving::Archived,
@@ -24,7 +24,7 @@ const DOCUMENT_BYTES: usize = 400;
 
 /// An event as it is stored.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredEvent {
     pub(crate) event: Event,
     pub(crate) cursor: Cursor,
     pub(crate) received_at: UnixSecs,
@@ -35,7 +35,7 @@ pub(crate) struct Stored {
 /// The fields of an event without its content, for who has to know no more than what it is.
 pub(crate) const WITHOUT_CONTENT: [&str; 5] = ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place"];
 
-impl Stored {
+impl StoredEvent {
     /// Of a document, or of the fields [`WITHOUT_CONTENT`].
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
@@ -114,7 +114,7 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64) -> Write {
     if let Some(address) = &put.address {
         fields = fields.text("address", &hex(address));
     }
-    value::put(names.event(&event.id()), fields, State::Absent)
+    value::put(names.event(&event.id()), fields, Version::Absent)
 }
 
 /// The latest time that the service can hold, in Unix seconds: the end of the year 9999.

@@ -14,7 +14,7 @@ use crate::firestore::{
     documents::names::{Names, field},
     wire::{
         fail::Fail,
-        value::{self, Fields, Read as _, State, Unpack, hex},
+        value::{self, Fields, ReadFields as _, Unpack, Version, hex},
     },
 };
 
@@ -49,8 +49,8 @@ enum Lists {
 
 /// A group as it is stored, without the members that lie in shards.
 #[derive(Clone, Debug)]
-pub(crate) struct Head {
-    pub(crate) state: State,
+pub(crate) struct GroupHead {
+    pub(crate) version: Version,
     /// Whether it carried unlisted messages.
     pub(crate) unlisted: bool,
     /// Where it is managed.
@@ -58,13 +58,13 @@ pub(crate) struct Head {
     lists: Lists,
 }
 
-impl Head {
+impl GroupHead {
     /// Of a document, or of none.
     pub(crate) fn read(document: Option<&Document>) -> Result<Self, Fail> {
         let damaged = || Fail::Damaged("a group's head");
-        let state = State::of(document);
+        let version = Version::of(document);
         let Some(document) = document else {
-            return Ok(Self { state, unlisted: false, record: None, lists: Lists::Inline(Members::new()) });
+            return Ok(Self { version, unlisted: false, record: None, lists: Lists::Inline(Members::new()) });
         };
         let record = match document.text("record") {
             Some(json) => Some(serde_json::from_str(json).map_err(|_| damaged())?),
@@ -74,7 +74,7 @@ impl Head {
             Some(packed) => Lists::Shards(unpack_shards(packed).ok_or_else(damaged)?),
             None => Lists::Inline(unpack(document.bytes("members").unwrap_or_default()).ok_or_else(damaged)?),
         };
-        Ok(Self { state, unlisted: document.flag("unlisted"), record, lists })
+        Ok(Self { version, unlisted: document.flag("unlisted"), record, lists })
     }
 
     /// The names of the shards in which these keys lie, or of all of them.
@@ -102,7 +102,7 @@ impl Head {
         &self,
         names: &Names,
         group: &NostrGroupId,
-        next: &Next,
+        next: &NextGroup,
         mut random: impl FnMut() -> [u8; SHARD_NAME_BYTES],
     ) -> Result<Vec<Write>, Fail> {
         let mut writes = Vec::new();
@@ -121,14 +121,14 @@ impl Head {
         } else {
             for part in divide(old, &next.before, &next.members) {
                 let shard = match part {
-                    Part::Kept(shard) => shard,
-                    Part::New(first, members) => {
+                    NextShard::Kept(shard) => shard,
+                    NextShard::New(first, members) => {
                         let shard = Shard { first, name: random() };
                         let fields = Fields::default()
                             .text(field::GROUP, group.as_str())
                             .bytes("members", pack(&members))
                             .ints(field::KEYS, &numbers(&members));
-                        writes.push(value::put(names.members(&hex(&shard.name)), fields, State::Absent));
+                        writes.push(value::put(names.members(&hex(&shard.name)), fields, Version::Absent));
                         shard
                     }
                 };
@@ -137,7 +137,7 @@ impl Head {
             let packed = kept.iter().flat_map(|shard| shard.first.as_bytes().iter().chain(&shard.name).copied());
             head = head.bytes("shards", packed.collect());
         }
-        writes.push(value::put(names.group(group), head, self.state));
+        writes.push(value::put(names.group(group), head, self.version));
         let gone = old.iter().filter(|shard| !kept.contains(shard));
         writes.extend(gone.map(|shard| value::delete(names.members(&hex(&shard.name)))));
         Ok(writes)
@@ -146,7 +146,7 @@ impl Head {
 
 /// What a group is to be.
 #[derive(Clone, Debug)]
-pub(crate) struct Next {
+pub(crate) struct NextGroup {
     pub(crate) unlisted: bool,
     pub(crate) record: Option<GroupRecord>,
     /// All members before.
@@ -160,13 +160,13 @@ fn place(shards: &[Shard], key: &PublicKey) -> usize {
     shards.partition_point(|shard| shard.first <= *key).saturating_sub(1)
 }
 
-enum Part {
+enum NextShard {
     Kept(Shard),
     New(PublicKey, Members),
 }
 
 /// Deals members out to shards, so that those which stay the same stay.
-fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<Part> {
+fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> {
     let deal = |members: &Members| {
         let mut dealt = vec![Members::new(); old.len().max(1)];
         for (key, role) in members {
@@ -183,7 +183,7 @@ fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<Part> {
     let mut parts = Vec::new();
     for ((shard, before), after) in old.iter().zip(deal(before)).zip(dealt) {
         if before == after {
-            parts.push(Part::Kept(shard.clone()));
+            parts.push(NextShard::Kept(shard.clone()));
         } else {
             parts.extend(split(&after));
         }
@@ -192,11 +192,11 @@ fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<Part> {
 }
 
 /// Equal parts, none too large.
-fn split(members: &Members) -> Vec<Part> {
+fn split(members: &Members) -> Vec<NextShard> {
     let count = members.len().div_ceil(SHARD_MEMBERS_MAX).max(1);
     let size = members.len().div_ceil(count).max(1);
     let all: Vec<(PublicKey, Role)> = members.iter().map(|(key, role)| (*key, *role)).collect();
-    all.chunks(size).map(|part| Part::New(part[0].0, part.iter().copied().collect())).collect()
+    all.chunks(size).map(|part| NextShard::New(part[0].0, part.iter().copied().collect())).collect()
 }
 
 fn numbers(members: &Members) -> Vec<i64> {
@@ -243,8 +243,11 @@ mod tests {
         .collect()
     }
 
-    fn sizes(parts: &[Part]) -> Vec<Option<usize>> {
-        parts.iter().map(|part| if let Part::New(_, members) = part { Some(members.len()) } else { None }).collect()
+    fn sizes(parts: &[NextShard]) -> Vec<Option<usize>> {
+        parts
+            .iter()
+            .map(|part| if let NextShard::New(_, members) = part { Some(members.len()) } else { None })
+            .collect()
     }
 
     #[test]
@@ -256,8 +259,8 @@ mod tests {
             .iter()
             .zip(0..)
             .map(|(part, n)| match part {
-                Part::New(first, _) => Shard { first: *first, name: [n; SHARD_NAME_BYTES] },
-                Part::Kept(_) => unreachable!("there was none"),
+                NextShard::New(first, _) => Shard { first: *first, name: [n; SHARD_NAME_BYTES] },
+                NextShard::Kept(_) => unreachable!("there was none"),
             })
             .collect();
         let without = members((0..3_000).filter(|n| *n != 1_500));

@@ -13,28 +13,32 @@ use super::names::{Collection, field};
 
 /// How an index orders a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum IndexMode {
     Ascending,
     Descending,
     Contains,
 }
 
 /// Indexes over several fields.
-pub(crate) const COMPOSITE: [(Collection, &[(&str, Way)]); 1] = [(
+pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 1] = [(
     Collection::Events,
-    &[(field::PREFIXES, Way::Contains), (field::CREATED_AT, Way::Descending), (field::NAME, Way::Ascending)],
+    &[
+        (field::PREFIXES, IndexMode::Contains),
+        (field::CREATED_AT, IndexMode::Descending),
+        (field::NAME, IndexMode::Ascending),
+    ],
 )];
 
 /// Indexes over one field; every other field has none, for each costs at every write.
-pub(crate) const SINGLE: [(Collection, &str, &[Way]); 8] = [
-    (Collection::Events, field::EXPIRES_AT, &[Way::Ascending]),
-    (Collection::Events, field::RECEIVED_AT, &[Way::Ascending]),
-    (Collection::Log, field::AT, &[Way::Ascending, Way::Descending]),
-    (Collection::Vanished, field::PENDING, &[Way::Ascending]),
-    (Collection::Groups, field::GROUP, &[Way::Ascending]),
-    (Collection::Groups, field::MANAGED, &[Way::Ascending]),
-    (Collection::Groups, field::KEYS, &[Way::Contains]),
-    (Collection::Members, field::KEYS, &[Way::Contains]),
+pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 8] = [
+    (Collection::Events, field::EXPIRES_AT, &[IndexMode::Ascending]),
+    (Collection::Events, field::RECEIVED_AT, &[IndexMode::Ascending]),
+    (Collection::Log, field::AT, &[IndexMode::Ascending, IndexMode::Descending]),
+    (Collection::Vanished, field::PENDING, &[IndexMode::Ascending]),
+    (Collection::Groups, field::GROUP, &[IndexMode::Ascending]),
+    (Collection::Groups, field::MANAGED, &[IndexMode::Ascending]),
+    (Collection::Groups, field::KEYS, &[IndexMode::Contains]),
+    (Collection::Members, field::KEYS, &[IndexMode::Contains]),
 ];
 
 /// Fields by which the service removes documents.
@@ -57,23 +61,26 @@ fn compared(filter: Option<&Filter>, into: &mut Vec<(String, Operator)>) {
 }
 
 /// The index that a query needs: its collection, and the fields in their order.
-fn needed(query: &StructuredQuery) -> (String, Vec<(String, Way)>) {
+fn needed(query: &StructuredQuery) -> (String, Vec<(String, IndexMode)>) {
     let mut filters = Vec::new();
     compared(query.r#where.as_ref(), &mut filters);
-    let mut orders: Vec<(String, Way)> = Vec::new();
+    let mut orders: Vec<(String, IndexMode)> = Vec::new();
     for order in &query.order_by {
         let path = order.field.as_ref().map(|field| field.field_path.clone()).unwrap_or_default();
-        orders.push((path, if order.direction() == Direction::Descending { Way::Descending } else { Way::Ascending }));
+        orders.push((
+            path,
+            if order.direction() == Direction::Descending { IndexMode::Descending } else { IndexMode::Ascending },
+        ));
     }
-    let mut fields: Vec<(String, Way)> = Vec::new();
+    let mut fields: Vec<(String, IndexMode)> = Vec::new();
     for (path, op) in &filters {
         let needs = match op {
-            Operator::Equal | Operator::In => (path.clone(), Way::Ascending),
-            Operator::ArrayContains | Operator::ArrayContainsAny => (path.clone(), Way::Contains),
+            Operator::Equal | Operator::In => (path.clone(), IndexMode::Ascending),
+            Operator::ArrayContains | Operator::ArrayContainsAny => (path.clone(), IndexMode::Contains),
             _ => {
                 // What is compared by size is the first to order by.
                 if orders.iter().all(|(ordered, _)| ordered != path) {
-                    orders.insert(0, (path.clone(), Way::Ascending));
+                    orders.insert(0, (path.clone(), IndexMode::Ascending));
                 }
                 continue;
             }
@@ -81,8 +88,9 @@ fn needed(query: &StructuredQuery) -> (String, Vec<(String, Way)>) {
         fields.push(needs);
     }
     // Every index ends with the document's name, in the direction of the field before it.
-    let before = orders.iter().rev().find(|(path, _)| path != field::NAME).map_or(Way::Ascending, |(_, way)| *way);
-    orders.retain(|(path, way)| path != field::NAME || *way != before);
+    let before =
+        orders.iter().rev().find(|(path, _)| path != field::NAME).map_or(IndexMode::Ascending, |(_, mode)| *mode);
+    orders.retain(|(path, mode)| path != field::NAME || *mode != before);
     fields.extend(orders);
     let collection = query.from.first().map(|from| from.collection_id.clone()).unwrap_or_default();
     (collection, fields)
@@ -92,11 +100,11 @@ fn needed(query: &StructuredQuery) -> (String, Vec<(String, Way)>) {
 pub(crate) fn check(query: &StructuredQuery) -> Result<(), String> {
     let (collection, fields) = needed(query);
     let (_, collection) = collection.rsplit_once('_').unwrap_or_default();
-    let fields: Vec<(&str, Way)> = fields.iter().map(|(path, way)| (path.as_str(), *way)).collect();
+    let fields: Vec<(&str, IndexMode)> = fields.iter().map(|(path, mode)| (path.as_str(), *mode)).collect();
     let there = match fields[..] {
         [] => true,
-        [(path, way)] => {
-            SINGLE.iter().any(|(of, field, ways)| of.name() == collection && *field == path && ways.contains(&way))
+        [(path, mode)] => {
+            SINGLE.iter().any(|(of, field, modes)| of.name() == collection && *field == path && modes.contains(&mode))
         }
         _ => COMPOSITE.iter().any(|(of, declared)| of.name() == collection && **declared == fields[..]),
     };
@@ -110,7 +118,7 @@ mod tests {
     use super::{
         super::{
             names::Names,
-            query::{Asked, Under, events_under},
+            query::{QueryBuilder, Under, events_under},
         },
         *,
     };
@@ -124,17 +132,18 @@ mod tests {
         let n = names();
         let under = Under { numbers: &[1], since: Some(1), until: None, behind: None, limit: 1 };
         assert_eq!(check(&events_under(&n, under)), Ok(()));
-        let ascending = Asked::of(&n, Collection::Events)
+        let ascending = QueryBuilder::of(&n, Collection::Events)
             .only(field::PREFIXES, Operator::ArrayContains, ValueType::IntegerValue(1))
             .by(field::CREATED_AT, Direction::Ascending);
-        let by_name = Asked::of(&n, Collection::Events)
+        let by_name = QueryBuilder::of(&n, Collection::Events)
             .only(field::PREFIXES, Operator::ArrayContains, ValueType::IntegerValue(1))
             .by(field::CREATED_AT, Direction::Descending);
         let by_size =
-            Asked::of(&n, Collection::Events).only("flags", Operator::GreaterThan, ValueType::IntegerValue(1));
-        let unordered = Asked::of(&n, Collection::Vanished).only("until", Operator::Equal, ValueType::IntegerValue(1));
-        let backwards = Asked::of(&n, Collection::Events).by(field::EXPIRES_AT, Direction::Descending);
-        let two = Asked::of(&n, Collection::Groups)
+            QueryBuilder::of(&n, Collection::Events).only("flags", Operator::GreaterThan, ValueType::IntegerValue(1));
+        let unordered =
+            QueryBuilder::of(&n, Collection::Vanished).only("until", Operator::Equal, ValueType::IntegerValue(1));
+        let backwards = QueryBuilder::of(&n, Collection::Events).by(field::EXPIRES_AT, Direction::Descending);
+        let two = QueryBuilder::of(&n, Collection::Groups)
             .only(field::MANAGED, Operator::Equal, ValueType::BooleanValue(true))
             .only(field::KEYS, Operator::ArrayContains, ValueType::IntegerValue(1));
         for asked in [ascending, by_name, by_size, unordered, backwards, two] {

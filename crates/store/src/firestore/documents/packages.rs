@@ -10,7 +10,7 @@ use crate::firestore::{
     documents::names::Names,
     wire::{
         fail::Fail,
-        value::{self, Fields, Read as _, State, Unpack},
+        value::{self, Fields, ReadFields as _, Unpack, Version},
     },
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Package {
 /// What an owner has, in the order of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
-    pub(crate) state: State,
+    pub(crate) version: Version,
     pub(crate) packages: Vec<Package>,
     changed: bool,
 }
@@ -41,7 +41,7 @@ impl Directory {
     pub(crate) fn read(document: Option<&Document>) -> Result<Self, Fail> {
         let packed = document.and_then(|document| document.bytes("packages")).unwrap_or_default();
         let packages = unpack(packed).ok_or(Fail::Damaged("an owner's KeyPackages"))?;
-        Ok(Self { state: State::of(document), packages, changed: false })
+        Ok(Self { version: Version::of(document), packages, changed: false })
     }
 
     pub(crate) fn add(&mut self, package: Package) {
@@ -66,8 +66,8 @@ impl Directory {
             return Err(Fail::Invalid(format!("an owner has at most {PACKAGES_MAX} KeyPackages")));
         }
         let name = names.owner(owner);
-        Ok(Some(match (self.packages.is_empty(), self.state) {
-            (true, State::Absent) => return Ok(None),
+        Ok(Some(match (self.packages.is_empty(), self.version) {
+            (true, Version::Absent) => return Ok(None),
             (true, state) => value::delete_expected(name, state),
             (false, state) => value::put(name, Fields::default().bytes("packages", pack(&self.packages)), state),
         }))

@@ -39,9 +39,9 @@ fn time(time: Micros) -> ValueType {
 }
 
 /// A query in the making.
-pub(super) struct Asked(pub(super) StructuredQuery);
+pub(super) struct QueryBuilder(pub(super) StructuredQuery);
 
-impl Asked {
+impl QueryBuilder {
     pub(super) fn of(names: &Names, collection: Collection) -> Self {
         let from = CollectionSelector { collection_id: names.collection(collection), all_descendants: false };
         Self(StructuredQuery { from: vec![from], ..StructuredQuery::default() })
@@ -95,7 +95,7 @@ pub(crate) struct Under<'a> {
 }
 
 pub(crate) fn events_under(names: &Names, under: Under<'_>) -> StructuredQuery {
-    let mut asked = Asked::of(names, Collection::Events);
+    let mut asked = QueryBuilder::of(names, Collection::Events);
     asked = match under.numbers {
         [number] => asked.only(field::PREFIXES, Operator::ArrayContains, ValueType::IntegerValue(*number)),
         numbers => asked.only(field::PREFIXES, Operator::ArrayContainsAny, array(numbers)),
@@ -115,13 +115,13 @@ pub(crate) fn events_under(names: &Names, under: Under<'_>) -> StructuredQuery {
 
 /// As [`events_under`], with these fields alone.
 pub(crate) fn parts_under(names: &Names, under: Under<'_>, fields: &[&str]) -> StructuredQuery {
-    Asked(events_under(names, under)).select(fields).0
+    QueryBuilder(events_under(names, under)).select(fields).0
 }
 
 /// Events that have expired at `now`, the longest gone first: their names and addresses.
 pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
     let until = now.saturating_mul(SEC);
-    Asked::of(names, Collection::Events)
+    QueryBuilder::of(names, Collection::Events)
         .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(until))
         .by(field::EXPIRES_AT, Direction::Ascending)
         .select(&["address"])
@@ -129,12 +129,12 @@ pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> Stru
 }
 
 pub(crate) fn all_events(names: &Names) -> StructuredQuery {
-    Asked::of(names, Collection::Events).0
+    QueryBuilder::of(names, Collection::Events).0
 }
 
 /// The log's documents that were taken in from a time on, and before another.
 pub(crate) fn log_between(names: &Names, from: Micros, to: Option<Micros>) -> StructuredQuery {
-    let mut asked = Asked::of(names, Collection::Log).only(field::AT, Operator::GreaterThanOrEqual, time(from));
+    let mut asked = QueryBuilder::of(names, Collection::Log).only(field::AT, Operator::GreaterThanOrEqual, time(from));
     if let Some(to) = to {
         asked = asked.only(field::AT, Operator::LessThan, time(to));
     }
@@ -143,7 +143,7 @@ pub(crate) fn log_between(names: &Names, from: Micros, to: Option<Micros>) -> St
 
 /// As [`log_between`], some at a time.
 pub(crate) fn log_from(names: &Names, from: Micros, behind: Option<(Micros, &str)>, limit: usize) -> StructuredQuery {
-    let mut asked = Asked(log_between(names, from, None)).by(field::NAME, Direction::Ascending);
+    let mut asked = QueryBuilder(log_between(names, from, None)).by(field::NAME, Direction::Ascending);
     if let Some((at, name)) = behind {
         asked = asked.behind(vec![time(at), ValueType::ReferenceValue(name.to_owned())]);
     }
@@ -152,12 +152,12 @@ pub(crate) fn log_from(names: &Names, from: Micros, behind: Option<(Micros, &str
 
 /// The newest documents of the log.
 pub(crate) fn log_newest(names: &Names, limit: usize) -> StructuredQuery {
-    Asked::of(names, Collection::Log).by(field::AT, Direction::Descending).most(limit)
+    QueryBuilder::of(names, Collection::Log).by(field::AT, Direction::Descending).most(limit)
 }
 
 /// Names of the log's documents that were taken in before a time.
 pub(crate) fn log_before(names: &Names, before: Micros, limit: usize) -> StructuredQuery {
-    Asked::of(names, Collection::Log)
+    QueryBuilder::of(names, Collection::Log)
         .only(field::AT, Operator::LessThan, time(before))
         .by(field::AT, Direction::Ascending)
         .select(&[field::NAME])
@@ -166,7 +166,7 @@ pub(crate) fn log_before(names: &Names, before: Micros, limit: usize) -> Structu
 
 /// Keys that vanished and whose events are not all gone.
 pub(crate) fn vanished_pending(names: &Names, behind: Option<&str>, limit: usize) -> StructuredQuery {
-    let mut asked = Asked::of(names, Collection::Vanished)
+    let mut asked = QueryBuilder::of(names, Collection::Vanished)
         .only(field::PENDING, Operator::Equal, ValueType::BooleanValue(true))
         .by(field::NAME, Direction::Ascending);
     if let Some(name) = behind {
@@ -183,7 +183,7 @@ pub(crate) fn memberships(
     behind: Option<&str>,
     limit: usize,
 ) -> StructuredQuery {
-    let mut asked = Asked::of(names, collection)
+    let mut asked = QueryBuilder::of(names, collection)
         .only(field::KEYS, Operator::ArrayContainsAny, array(keys))
         .by(field::NAME, Direction::Ascending)
         .select(&[field::GROUP]);
@@ -196,7 +196,7 @@ pub(crate) fn memberships(
 /// As [`memberships`], all of them, to be counted.
 pub(crate) fn memberships_of(names: &Names, collection: Collection, key: &PublicKey) -> StructuredQuery {
     let number = ValueType::IntegerValue(groups::number(key));
-    Asked::of(names, collection).only(field::KEYS, Operator::ArrayContains, number).0
+    QueryBuilder::of(names, collection).only(field::KEYS, Operator::ArrayContains, number).0
 }
 
 /// Documents in the order of their names, these fields of them.
@@ -207,7 +207,7 @@ pub(crate) fn every(
     fields: &[&str],
     limit: usize,
 ) -> StructuredQuery {
-    let mut asked = Asked::of(names, collection).by(field::NAME, Direction::Ascending).select(fields);
+    let mut asked = QueryBuilder::of(names, collection).by(field::NAME, Direction::Ascending).select(fields);
     if let Some(name) = behind {
         asked = asked.behind(vec![ValueType::ReferenceValue(name.to_owned())]);
     }
@@ -216,7 +216,7 @@ pub(crate) fn every(
 
 /// Groups, managed or not, in the order of their ids, these fields of them.
 pub(crate) fn every_group(names: &Names, behind: Option<&str>, fields: &[&str], limit: usize) -> StructuredQuery {
-    let mut asked = Asked::of(names, Collection::Groups).by(field::GROUP, Direction::Ascending).select(fields);
+    let mut asked = QueryBuilder::of(names, Collection::Groups).by(field::GROUP, Direction::Ascending).select(fields);
     if let Some(id) = behind {
         asked = asked.behind(vec![ValueType::StringValue(id.to_owned())]);
     }
@@ -230,7 +230,7 @@ pub(crate) fn received_since(
     behind: Option<(UnixSecs, &str)>,
     limit: usize,
 ) -> StructuredQuery {
-    let mut asked = Asked::of(names, Collection::Events)
+    let mut asked = QueryBuilder::of(names, Collection::Events)
         .only(field::RECEIVED_AT, Operator::GreaterThanOrEqual, secs(since))
         .by(field::RECEIVED_AT, Direction::Ascending)
         .by(field::NAME, Direction::Ascending)
@@ -242,5 +242,5 @@ pub(crate) fn received_since(
 }
 
 pub(crate) fn managed_groups(names: &Names) -> StructuredQuery {
-    Asked::of(names, Collection::Groups).only(field::MANAGED, Operator::Equal, ValueType::BooleanValue(true)).0
+    QueryBuilder::of(names, Collection::Groups).only(field::MANAGED, Operator::Equal, ValueType::BooleanValue(true)).0
 }

@@ -18,13 +18,13 @@ use crate::{
     decide::EPHEMERAL_SECS,
     firestore::{
         Inner,
-        documents::{commits::Logs, events::Stored, query},
-        log::places::Place,
+        documents::{commits::CommitLog, events::StoredEvent, query},
+        log::locations::EventLocation,
         wire::{
             client::CALL_SECS_MAX,
             clock::{self, Micros, SEC, through, time_of},
             fail::Fail,
-            value::{self, Read as _},
+            value::{self, ReadFields as _},
         },
     },
 };
@@ -43,8 +43,8 @@ const LOG_QUERIES_MAX: usize = 100;
 const LOG_BYTES_MAX: usize = 16 << 20;
 /// A part of the log's documents.
 #[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) logs: Vec<Logs>,
+pub(crate) struct LogRead {
+    pub(crate) logs: Vec<CommitLog>,
     /// All that was committed by then is among them.
     pub(crate) known_to: Micros,
     pub(crate) read_at: Micros,
@@ -75,8 +75,8 @@ impl Inner {
                     self.hiding.learn(&[(key, until)], log.time);
                 }
                 has_gap |= logged.is_mark();
-                if logged.whole.is_none() || !is_late {
-                    self.places.keep(place, Place::of(logged));
+                if logged.ephemeral.is_none() || !is_late {
+                    self.locations.remember(place, EventLocation::of(logged));
                     entries.push(logged.entry(place));
                 }
             }
@@ -104,7 +104,7 @@ impl Inner {
 
     /// Two commits of one microsecond may have chosen the same places. What shares a place is fetched here, where it is
     /// known which event is whose: nobody can ask for it by its place.
-    async fn tell_apart(&self, part: &Part, entries: &mut [LogEntry]) -> Result<(), Fail> {
+    async fn tell_apart(&self, part: &LogRead, entries: &mut [LogEntry]) -> Result<(), Fail> {
         let shared = |entries: &[LogEntry], n: usize| {
             let cursor = entries[n].cursor;
             (n > 0 && entries[n - 1].cursor == cursor) || entries.get(n + 1).is_some_and(|next| next.cursor == cursor)
@@ -114,9 +114,9 @@ impl Inner {
         if alike.is_empty() {
             return Ok(());
         }
-        let logged = || part.logs.iter().flat_map(Logs::places);
+        let logged = || part.logs.iter().flat_map(CommitLog::places);
         let mut ids: Vec<(Cursor, EventId)> = Vec::new();
-        for (place, logged) in logged().filter(|(_, logged)| logged.whole.is_none()) {
+        for (place, logged) in logged().filter(|(_, logged)| logged.ephemeral.is_none()) {
             if alike.iter().any(|n| entries[*n].cursor == place) && !ids.contains(&(place, logged.id)) {
                 ids.push((place, logged.id));
             }
@@ -127,7 +127,7 @@ impl Inner {
             let entry = &mut entries[n];
             let Some(at) = ids.iter().position(|(place, _)| *place == entry.cursor) else { continue };
             let (_, id) = ids.remove(at);
-            let stored = got.get(&self.names.event(&id)).map(Stored::read).transpose()?;
+            let stored = got.get(&self.names.event(&id)).map(StoredEvent::read).transpose()?;
             let stored = stored.filter(|it| it.cursor == entry.cursor && !hidden.hides(it.event.view()));
             match stored {
                 Some(stored) => entry.sealed = Some(stored.seal()),
@@ -139,9 +139,9 @@ impl Inner {
     }
 
     /// The log's documents from a little before `cursor` on, until they hold so many entries behind it.
-    async fn logs_behind(&self, cursor: Cursor, entries_max: usize) -> Result<Part, Fail> {
+    async fn logs_behind(&self, cursor: Cursor, entries_max: usize) -> Result<LogRead, Fail> {
         let from = time_of(cursor).saturating_sub(LAG_SECS * SEC);
-        let mut part = Part { logs: Vec::new(), known_to: 0, read_at: 0 };
+        let mut part = LogRead { logs: Vec::new(), known_to: 0, read_at: 0 };
         let mut bytes = 0;
         for n in 0..LOG_QUERIES_MAX {
             let last = part.logs.last().map(|last| (last.at, self.names.log(&last.name)));
@@ -152,7 +152,7 @@ impl Inner {
             }
             let is_all = found.documents.len() < LOG_DOCUMENTS_MAX;
             for document in &found.documents {
-                let mut log = Logs::read(document)?;
+                let mut log = CommitLog::read(document)?;
                 if log.time < time_of(cursor) {
                     // It was given before, and may be large.
                     log.entries = Vec::new();
@@ -167,7 +167,7 @@ impl Inner {
                 part.logs.last().filter(|_| !is_all).map_or(Micros::MAX, |log| log.at.saturating_sub(SKEW_SECS * SEC));
             part.known_to = to.min(part.read_at);
             let known = part.logs.iter().filter(|log| log.time <= part.known_to);
-            let entries = known.flat_map(Logs::places).filter(|(place, _)| *place > cursor).count();
+            let entries = known.flat_map(CommitLog::places).filter(|(place, _)| *place > cursor).count();
             if is_all {
                 self.remember_part(&part, from, time_of(cursor).saturating_sub(1));
             }

@@ -29,7 +29,7 @@ pub(crate) async fn listen(store: Weak<Inner>) {
                     let Some(inner) = store.upgrade() else { return };
                     failures = 0;
                     if matches!(answer.response_type, Some(ResponseType::DocumentChange(_))) {
-                        inner.knock();
+                        inner.notify();
                     }
                 }
             }
@@ -39,7 +39,7 @@ pub(crate) async fn listen(store: Weak<Inner>) {
         failures = failures.saturating_add(1);
         // What came while nobody listened has to be looked for.
         if let Some(inner) = store.upgrade() {
-            inner.knock();
+            inner.notify();
         }
     }
 }

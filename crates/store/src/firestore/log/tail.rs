@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::firestore::{
     Inner,
-    documents::{commits::Logs, query},
-    log::follow::{LAG_SECS, LOG_DOCUMENTS_MAX, Part},
+    documents::{commits::CommitLog, query},
+    log::follow::{LAG_SECS, LOG_DOCUMENTS_MAX, LogRead},
     wire::{
         clock::{Micros, SEC},
         fail::Fail,
@@ -23,8 +23,8 @@ const TAIL_DOCUMENTS_MAX: usize = 20_000;
 
 /// Documents of the log by when they were taken in, and by name; whole where nobody was given their entries yet.
 #[derive(Debug)]
-struct Known {
-    logs: BTreeMap<(Micros, String), Option<Logs>>,
+struct TailState {
+    logs: BTreeMap<(Micros, String), Option<CommitLog>>,
     /// All that were taken in from here on are known, as of the last read.
     from: Micros,
     /// Entries were given of all that was committed by then.
@@ -33,11 +33,11 @@ struct Known {
 
 /// What a process knows of the end of the log; none while somebody reads on.
 #[derive(Debug, Default)]
-pub(crate) struct Tail(Mutex<Option<Known>>);
+pub(crate) struct Tail(Mutex<Option<TailState>>);
 
 impl Inner {
     /// The log's documents that were committed after `since`, by what is known already; `None` where it does not serve.
-    pub(crate) async fn logs_by_tail(&self, since: Micros) -> Result<Option<Part>, Fail> {
+    pub(crate) async fn logs_by_tail(&self, since: Micros) -> Result<Option<LogRead>, Fail> {
         let Some(mut known) = self.tail.0.lock().take() else { return Ok(None) };
         let from = since.saturating_sub(LAG_SECS * SEC);
         if known.from > from || known.given > since {
@@ -61,22 +61,22 @@ impl Inner {
             return Ok(None);
         }
         for document in &found.documents {
-            let log = Logs::read(document)?;
+            let log = CommitLog::read(document)?;
             known.logs.entry((log.at, log.name.clone())).or_insert(Some(log));
         }
         let read_at = found.read_at.min(counted_at);
-        let part = Part { logs: known.logs.values().flatten().cloned().collect(), known_to: read_at, read_at };
+        let part = LogRead { logs: known.logs.values().flatten().cloned().collect(), known_to: read_at, read_at };
         self.remember(known);
         Ok(Some(part))
     }
 
     /// Takes in what was read in full, but for the entries of what was given by `given`.
-    pub(crate) fn remember_part(&self, part: &Part, from: Micros, given: Micros) {
+    pub(crate) fn remember_part(&self, part: &LogRead, from: Micros, given: Micros) {
         let logs = part.logs.iter().map(|log| ((log.at, log.name.clone()), Some(log.clone()))).collect();
-        self.remember(Known { logs, from, given });
+        self.remember(TailState { logs, from, given });
     }
 
-    fn remember(&self, known: Known) {
+    fn remember(&self, known: TailState) {
         if known.logs.len() <= TAIL_DOCUMENTS_MAX {
             *self.tail.0.lock() = Some(known);
         }

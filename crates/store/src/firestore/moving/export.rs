@@ -16,7 +16,7 @@ use crate::{
         read::load::foundings,
         wire::{
             fail::Fail,
-            value::{Read as _, id_of},
+            value::{ReadFields as _, id_of},
         },
     },
     moving::{Archived, DAY_SECS, ExportBounds, ExportPage, Part, Place, Record, after_part},
@@ -28,9 +28,6 @@ pub(crate) const QUERY_DOCUMENTS_MAX: usize = 1_000;
 const PAGE_GROUPS_MAX: usize = 32;
 /// Most groups of which the members are read at one time.
 const GROUP_READS_MAX: usize = 4;
-
-/// What lies in a document: nothing, where it holds something else.
-type Found = Option<Record<Archived>>;
 
 impl Inner {
     /// See [`crate::moving::Moving::export`].
@@ -77,7 +74,12 @@ impl Inner {
         Ok(ExportPage { records, next: after_part(from, last) })
     }
 
-    async fn record_of(&self, part: Part, document: &Document, now: UnixSecs) -> Result<Found, Fail> {
+    async fn record_of(
+        &self,
+        part: Part,
+        document: &Document,
+        now: UnixSecs,
+    ) -> Result<Option<Record<Archived>>, Fail> {
         let damaged = || Fail::Damaged("what an export reads");
         let id = id_of(document);
         Ok(match part {

@@ -17,7 +17,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{Stored, cursor},
+            events::{StoredEvent, cursor},
             names::field,
             query,
         },
@@ -25,7 +25,7 @@ use crate::{
         read::scan::{QUERY_EVENTS_MIN, fitting},
         wire::{
             fail::Fail,
-            value::{Read as _, Unpack, id_of},
+            value::{ReadFields as _, Unpack, id_of},
         },
     },
     moving::{ExportBounds, ExportPage, Place, Record, after_part},
@@ -38,13 +38,13 @@ const QUERIES_MAX: usize = SECOND_EVENTS_MAX / QUERY_DOCUMENTS_MAX;
 
 /// Where an event stands in an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Position {
+struct SortKey {
     received_at: UnixSecs,
     cursor: Cursor,
     id: EventId,
 }
 
-impl Position {
+impl SortKey {
     fn of(document: &Document) -> Result<Self, Fail> {
         let read = || {
             let received_at = document.secs(field::RECEIVED_AT)?;
@@ -63,7 +63,7 @@ impl Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Behind {
     /// Everything up to here, in the order of positions.
-    Position(Position),
+    Key(SortKey),
     /// All seconds before, and of this one, which has too many events to be sorted, those up to an id.
     Id(UnixSecs, EventId),
 }
@@ -73,11 +73,11 @@ impl Behind {
     fn unpack(packed: &[u8]) -> Option<Self> {
         let mut left = Unpack(packed);
         let behind = match packed.len() {
-            0 => return Some(Self::Position(Position { received_at: 0, cursor: 0, id: EventId::from_bytes([0; 32]) })),
+            0 => return Some(Self::Key(SortKey { received_at: 0, cursor: 0, id: EventId::from_bytes([0; 32]) })),
             40 => Self::Id(left.u64()?, EventId::from_bytes(left.array()?)),
             _ => {
                 let (received_at, cursor) = (left.u64()?, left.u64()?);
-                Self::Position(Position { received_at, cursor, id: EventId::from_bytes(left.array()?) })
+                Self::Key(SortKey { received_at, cursor, id: EventId::from_bytes(left.array()?) })
             }
         };
         left.is_empty().then_some(behind)
@@ -85,7 +85,7 @@ impl Behind {
 
     fn pack(self) -> Vec<u8> {
         match self {
-            Self::Position(Position { received_at, cursor, id }) => {
+            Self::Key(SortKey { received_at, cursor, id }) => {
                 [&received_at.to_be_bytes()[..], &cursor.to_be_bytes(), id.as_bytes()].concat()
             }
             Self::Id(received_at, id) => [&received_at.to_be_bytes()[..], id.as_bytes()].concat(),
@@ -97,7 +97,7 @@ impl Behind {
 #[derive(Debug)]
 struct Window {
     /// In the order in which they go out.
-    positions: Vec<Position>,
+    positions: Vec<SortKey>,
     /// Whether that is by their ids.
     by_id: bool,
     /// Where to go on behind all of them; `None` where they are the last.
@@ -106,16 +106,16 @@ struct Window {
 
 /// The events of a window that is made of what the service holds behind `behind`: `looked`, in the order of seconds and
 /// ids, and all there is where `is_all`.
-fn window(behind: Behind, mut looked: Vec<Position>, is_all: bool) -> Window {
+fn window(behind: Behind, mut looked: Vec<SortKey>, is_all: bool) -> Window {
     let last = looked.last().copied();
     match behind {
         Behind::Id(second, _) => {
             looked.retain(|position| position.received_at == second);
             let ended = looked.last().copied() != last || is_all;
-            let end = if ended { Behind::Position(Position::end_of(second)) } else { id_behind(last, behind) };
+            let end = if ended { Behind::Key(SortKey::end_of(second)) } else { id_behind(last, behind) };
             Window { positions: looked, by_id: true, end: Some(end) }
         }
-        Behind::Position(after) => {
+        Behind::Key(after) => {
             let whole = match last {
                 Some(last) if !is_all => looked.partition_point(|it| it.received_at < last.received_at),
                 _ => looked.len(),
@@ -125,7 +125,7 @@ fn window(behind: Behind, mut looked: Vec<Position>, is_all: bool) -> Window {
                 return Window { positions: looked, by_id: true, end: Some(id_behind(last, behind)) };
             }
             looked.truncate(whole);
-            let end = looked.last().map(|last| Behind::Position(Position::end_of(last.received_at)));
+            let end = looked.last().map(|last| Behind::Key(SortKey::end_of(last.received_at)));
             looked.retain(|position| *position > after);
             looked.sort_unstable();
             Window { positions: looked, by_id: false, end: end.filter(|_| !is_all) }
@@ -133,7 +133,7 @@ fn window(behind: Behind, mut looked: Vec<Position>, is_all: bool) -> Window {
     }
 }
 
-fn id_behind(last: Option<Position>, otherwise: Behind) -> Behind {
+fn id_behind(last: Option<SortKey>, otherwise: Behind) -> Behind {
     last.map_or(otherwise, |last| Behind::Id(last.received_at, last.id))
 }
 
@@ -160,7 +160,7 @@ impl Inner {
                 looked += 1;
                 // What is missing went a moment ago.
                 let Some(document) = got.get(name) else { continue };
-                let stored = Stored::read(document)?;
+                let stored = StoredEvent::read(document)?;
                 read += stored.event.record().len();
                 if stored.expires_at > now && !hidden.hides(stored.event.view()) {
                     let record = Record::Event(stored.archived());
@@ -176,7 +176,7 @@ impl Inner {
         let last = match positions[..looked].last() {
             Some(last) if looked < positions.len() => Some(match by_id {
                 true => Behind::Id(last.received_at, last.id),
-                false => Behind::Position(*last),
+                false => Behind::Key(*last),
             }),
             _ => end,
         };
@@ -186,17 +186,17 @@ impl Inner {
     /// Where the next events lie: those of a whole second at least.
     async fn window_behind(&self, behind: Behind) -> Result<Window, Fail> {
         let (since, mut edge) = match behind {
-            Behind::Position(it) if it.cursor == Cursor::MAX => (it.received_at.saturating_add(1), None),
-            Behind::Position(it) => (it.received_at, None),
+            Behind::Key(it) if it.cursor == Cursor::MAX => (it.received_at.saturating_add(1), None),
+            Behind::Key(it) => (it.received_at, None),
             Behind::Id(second, id) => (second, Some((second, self.names.event(&id)))),
         };
-        let mut looked: Vec<Position> = Vec::new();
+        let mut looked: Vec<SortKey> = Vec::new();
         for _ in 0..QUERIES_MAX {
             let from = edge.as_ref().map(|(second, name)| (*second, name.as_str()));
             let asked = query::received_since(&self.names, since, from, QUERY_DOCUMENTS_MAX);
             let found = self.client.query(asked).await?.documents;
             for document in &found {
-                looked.push(Position::of(document)?);
+                looked.push(SortKey::of(document)?);
             }
             if found.len() < QUERY_DOCUMENTS_MAX {
                 return Ok(window(behind, looked, true));
@@ -204,7 +204,7 @@ impl Inner {
             let Some(last) = looked.last() else { break };
             let is_enough = match behind {
                 Behind::Id(..) => true,
-                Behind::Position(after) => looked.iter().any(|it| *it > after && it.received_at < last.received_at),
+                Behind::Key(after) => looked.iter().any(|it| *it > after && it.received_at < last.received_at),
             };
             if is_enough {
                 break;
@@ -219,30 +219,30 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn position(received_at: UnixSecs, cursor: Cursor, id: u8) -> Position {
-        Position { received_at, cursor, id: EventId::from_bytes([id; 32]) }
+    fn position(received_at: UnixSecs, cursor: Cursor, id: u8) -> SortKey {
+        SortKey { received_at, cursor, id: EventId::from_bytes([id; 32]) }
     }
 
     #[test]
     fn places_are_read_back() {
         let id = EventId::from_bytes([7; 32]);
-        for behind in [Behind::Position(position(1, 2, 3)), Behind::Id(9, id), Behind::Position(Position::end_of(4))] {
+        for behind in [Behind::Key(position(1, 2, 3)), Behind::Id(9, id), Behind::Key(SortKey::end_of(4))] {
             assert_eq!(Behind::unpack(&behind.pack()), Some(behind));
         }
-        assert!(Behind::unpack(&[]).is_some_and(|it| it < Behind::Position(position(0, 0, 1))));
+        assert!(Behind::unpack(&[]).is_some_and(|it| it < Behind::Key(position(0, 0, 1))));
         assert!([1, 39, 41, 47, 49].iter().all(|len| Behind::unpack(&vec![0; *len]).is_none()));
     }
 
     /// Everything that is stored, window by window, with no more than `fits` looked at for one.
-    fn windows(stored: &[Position], fits: usize) -> Vec<Position> {
+    fn windows(stored: &[SortKey], fits: usize) -> Vec<SortKey> {
         let mut out = Vec::new();
         let mut behind = Behind::unpack(&[]);
         while let Some(from) = behind {
-            let looked: Vec<Position> = stored
+            let looked: Vec<SortKey> = stored
                 .iter()
                 .filter(|it| match from {
-                    Behind::Position(after) if after.cursor == Cursor::MAX => it.received_at > after.received_at,
-                    Behind::Position(after) => it.received_at >= after.received_at,
+                    Behind::Key(after) if after.cursor == Cursor::MAX => it.received_at > after.received_at,
+                    Behind::Key(after) => it.received_at >= after.received_at,
                     Behind::Id(second, id) => (it.received_at, it.id) > (second, id),
                 })
                 .take(fits)
@@ -261,14 +261,14 @@ mod tests {
     fn events_go_out_once_by_second_and_then_by_cursor_or_where_there_are_too_many_by_id() {
         // By second and id, as the service gives them; cursors run against the ids.
         let second = |at: UnixSecs, count: u8| (0..count).map(move |n| position(at, 100 - u64::from(n), n));
-        let stored: Vec<Position> =
+        let stored: Vec<SortKey> =
             [(5, 3), (6, 9), (7, 1), (9, 2)].into_iter().flat_map(|(a, n)| second(a, n)).collect();
         let mut sorted = stored.clone();
         sorted.sort_unstable();
         assert_eq!(windows(&stored, 10), sorted);
         for fits in 2..9 {
             let out = windows(&stored, fits);
-            let of = |all: &[Position], at| all.iter().filter(|it| it.received_at == at).copied().collect::<Vec<_>>();
+            let of = |all: &[SortKey], at| all.iter().filter(|it| it.received_at == at).copied().collect::<Vec<_>>();
             assert!(out.len() == stored.len() && out.is_sorted_by_key(|it| it.received_at), "{fits}");
             assert_eq!(of(&out, 6), of(&stored, 6), "{fits}: by id");
             if fits > 3 {

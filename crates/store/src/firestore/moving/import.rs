@@ -13,7 +13,7 @@ use crate::{
     firestore::{
         Inner,
         documents::events,
-        read::load::{Batch, vanishing},
+        read::load::{LoadRequest, vanishing},
         wire::fail::Fail,
     },
     moving::{Imported, Record},
@@ -24,7 +24,7 @@ const MEMBER_BYTES: usize = 200;
 /// Bytes that any other record takes, by estimate.
 const RECORD_BYTES: usize = 400;
 
-impl<'a> Batch<'a> {
+impl<'a> LoadRequest<'a> {
     /// Of records that come back from an export.
     fn of_records(records: &'a [Record<Restored>], now: UnixSecs) -> Self {
         let mut wanted = Wanted::by_records(records, now);
@@ -107,13 +107,13 @@ impl Inner {
     }
 
     async fn try_to_import(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
-        let loaded = self.load(Batch::of_records(part, now)).await?;
+        let loaded = self.load(LoadRequest::of_records(part, now)).await?;
         let restoring = decide(part, loaded.facts, &self.router, now);
-        let mut known = loaded.known;
+        let mut documents = loaded.documents;
         let place = self.draw_place(&restoring.changes);
         let writes = match restoring.changes.is_empty() {
             true => Ok(Vec::new()),
-            false => self.writes(&restoring.changes, &mut known, place),
+            false => self.writes(&restoring.changes, &mut documents, place),
         };
         let is_large = writes.as_ref().is_ok_and(|writes| part.len() > 1 && self.is_large(writes));
         let writes = if is_large { Err(Fail::Large) } else { writes };

@@ -18,8 +18,8 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::Stored,
-            groups::{Head, Members},
+            events::StoredEvent,
+            groups::{GroupHead, Members},
             names::field,
             packages::Directory,
         },
@@ -28,9 +28,9 @@ use crate::{
             load_packages::{deleters_of_packages, read_references, read_taken},
         },
         wire::{
-            client::{Got, Transaction},
+            client::{GetAnswer, Transaction},
             fail::Fail,
-            value::{Read as _, State, Unpack},
+            value::{ReadFields as _, Unpack, Version},
         },
     },
 };
@@ -38,7 +38,7 @@ use crate::{
 /// A group as it was read, with all its members where it may be changed.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupDoc {
-    pub(crate) head: Head,
+    pub(crate) head: GroupHead,
     pub(crate) members: Members,
     /// Whether the commit finds by itself that it changed.
     pub(crate) guarded: bool,
@@ -46,11 +46,11 @@ pub(crate) struct GroupDoc {
 
 /// Documents that may be written, as they were read.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct ReadDocuments {
     pub(crate) addresses: HashMap<Address, AddressDoc>,
     pub(crate) owners: HashMap<PublicKey, Directory>,
     pub(crate) groups: HashMap<NostrGroupId, GroupDoc>,
-    pub(crate) founders: HashMap<PublicKey, (State, Vec<UnixSecs>)>,
+    pub(crate) founders: HashMap<PublicKey, (Version, Vec<UnixSecs>)>,
 }
 
 /// What is read of the documents that are relied on: all that they say, but for the content of events, which may be long,
@@ -72,17 +72,17 @@ const GUARDED: [&str; 12] = [
 
 /// What was read for a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Loaded {
+pub(crate) struct BatchState {
     pub(crate) facts: Facts,
-    pub(crate) known: Known,
+    pub(crate) documents: ReadDocuments,
     pub(crate) transaction: Option<Transaction>,
 }
 
 /// Events have places in the facts by which they are told apart; which, does not matter here.
 #[derive(Default)]
-pub(crate) struct Places(HashMap<EventId, Cursor>);
+pub(crate) struct EventNumbers(HashMap<EventId, Cursor>);
 
-impl Places {
+impl EventNumbers {
     pub(crate) fn cursor_of(&mut self, id: EventId) -> Cursor {
         let next = self.0.len() as Cursor;
         *self.0.entry(id).or_insert(next)
@@ -94,14 +94,14 @@ impl Places {
 }
 
 /// What is to be saved, as far as it says what has to be known.
-pub(crate) struct Batch<'a> {
+pub(crate) struct LoadRequest<'a> {
     pub(crate) wanted: Wanted,
     pub(crate) events: Vec<(&'a Event, &'a Effect)>,
     /// Whose KeyPackages may be taken out, beside those whom `wanted` names.
     pub(crate) owners: BTreeSet<PublicKey>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> LoadRequest<'a> {
     /// Whether its events are stored need not be known where all of them are to be: the commit fails if one is.
     pub(crate) fn of(batch: &'a [Admitted], with_ids: bool) -> Self {
         let mut wanted = Wanted::by(batch);
@@ -119,15 +119,15 @@ pub(crate) fn vanishing<'a>(events: &'a [(&Event, &Effect)]) -> impl Iterator<It
 }
 
 /// The first reads, which need nothing but the batch.
-pub(crate) struct First {
-    pub(crate) guarded: Got,
-    pub(crate) ids: Got,
-    pub(crate) plain: Got,
+pub(crate) struct FirstReads {
+    pub(crate) guarded: GetAnswer,
+    pub(crate) ids: GetAnswer,
+    pub(crate) plain: GetAnswer,
 }
 
 impl Inner {
     /// Reads what a batch has to know.
-    pub(crate) async fn load(&self, batch: Batch<'_>) -> Result<Loaded, Fail> {
+    pub(crate) async fn load(&self, batch: LoadRequest<'_>) -> Result<BatchState, Fail> {
         let wanted = &batch.wanted;
         let leaving: Vec<PublicKey> = wanted.leaving.iter().copied().collect();
         let (guarded, ids, plain, left) = tokio::join!(
@@ -138,11 +138,11 @@ impl Inner {
         );
         let (guarded, transaction) = guarded?;
         let rest = async {
-            let first = First { guarded, ids: ids?, plain: plain? };
+            let first = FirstReads { guarded, ids: ids?, plain: plain? };
             self.complete(&batch, first, left?).await
         };
         match rest.await {
-            Ok((facts, known)) => Ok(Loaded { facts, known, transaction }),
+            Ok((facts, documents)) => Ok(BatchState { facts, documents, transaction }),
             Err(fail) => {
                 if let Some(transaction) = transaction {
                     self.client.rollback(transaction).await;
@@ -153,7 +153,7 @@ impl Inner {
     }
 
     /// What is relied on, in a transaction; none where nothing is.
-    async fn guarded(&self, wanted: &Wanted) -> Result<(Got, Option<Transaction>), Fail> {
+    async fn guarded(&self, wanted: &Wanted) -> Result<(GetAnswer, Option<Transaction>), Fail> {
         let mut names: Vec<String> = Vec::new();
         names.extend(wanted.tombstones.iter().map(|buried| self.names.tombstone(buried)));
         names.extend(wanted.vanished.iter().map(|key| self.names.vanished(key)));
@@ -161,13 +161,13 @@ impl Inner {
         names.extend(wanted.targets.iter().map(|id| self.names.event(id)));
         names.extend(wanted.groups.iter().filter(|id| is_guarded(wanted, id)).map(|id| self.names.group(id)));
         if names.is_empty() {
-            return Ok((Got::default(), None));
+            return Ok((GetAnswer::default(), None));
         }
         let (got, transaction) = self.client.get_guarded(names, &GUARDED).await?;
         Ok((got, Some(transaction)))
     }
 
-    async fn get_ids(&self, ids: &BTreeSet<EventId>) -> Result<Got, Fail> {
+    async fn get_ids(&self, ids: &BTreeSet<EventId>) -> Result<GetAnswer, Fail> {
         self.client.get(ids.iter().map(|id| self.names.event(id)).collect(), Some(&["place"])).await
     }
 
@@ -184,15 +184,20 @@ impl Inner {
         names
     }
 
-    async fn complete(&self, batch: &Batch<'_>, first: First, left: Vec<NostrGroupId>) -> Result<(Facts, Known), Fail> {
-        let Batch { wanted, events, .. } = batch;
+    async fn complete(
+        &self,
+        batch: &LoadRequest<'_>,
+        first: FirstReads,
+        left: Vec<NostrGroupId>,
+    ) -> Result<(Facts, ReadDocuments), Fail> {
+        let LoadRequest { wanted, events, .. } = batch;
         let mut facts = Facts::default();
-        let mut known = Known::default();
+        let mut documents = ReadDocuments::default();
         self.read_marks(wanted, &first.guarded, &mut facts)?;
         let is_stored = |id: &&EventId| first.ids.get(&self.names.event(id)).is_some();
         facts.ids = wanted.ids.iter().filter(is_stored).copied().collect();
-        let mut places = Places::default();
-        self.read_targets(wanted, &first.guarded, &mut places, &mut facts)?;
+        let mut numbers = EventNumbers::default();
+        self.read_targets(wanted, &first.guarded, &mut numbers, &mut facts)?;
         let mut owners = wanted.owners.clone();
         owners.extend(&wanted.leaving);
         let mut more: BTreeSet<PublicKey> = deleters_of_packages(events, &facts);
@@ -206,21 +211,21 @@ impl Inner {
             self.count_memberships(wanted, events, &first.plain),
         )?;
         for owner in owners {
-            known.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);
+            documents.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);
         }
         for owner in more {
-            known.owners.insert(owner, Directory::read(packages.get(&self.names.owner(&owner)))?);
+            documents.owners.insert(owner, Directory::read(packages.get(&self.names.owner(&owner)))?);
         }
-        read_taken(wanted, &taken, &mut places, &mut facts, &mut known)?;
-        self.read_addresses(wanted, &first.plain, &holders, &mut places, &mut facts, &mut known)?;
-        read_references(wanted, &known, &mut places, &mut facts);
-        self.read_founders(wanted, &first.plain, &mut facts, &mut known)?;
-        self.read_groups(wanted, groups, &first.plain, &mut facts, &mut known);
+        read_taken(wanted, &taken, &mut numbers, &mut facts, &mut documents)?;
+        self.read_addresses(wanted, &first.plain, &holders, &mut numbers, &mut facts, &mut documents)?;
+        read_references(wanted, &documents, &mut numbers, &mut facts);
+        self.read_founders(wanted, &first.plain, &mut facts, &mut documents)?;
+        self.read_groups(wanted, groups, &first.plain, &mut facts, &mut documents);
         facts.memberships = counts;
-        Ok((facts, known))
+        Ok((facts, documents))
     }
 
-    fn read_marks(&self, wanted: &Wanted, guarded: &Got, facts: &mut Facts) -> Result<(), Fail> {
+    fn read_marks(&self, wanted: &Wanted, guarded: &GetAnswer, facts: &mut Facts) -> Result<(), Fail> {
         for buried in &wanted.tombstones {
             if let Some(document) = guarded.get(&self.names.tombstone(buried)) {
                 facts.tombstones.insert(*buried, document.flag("public"));
@@ -237,25 +242,37 @@ impl Inner {
         Ok(())
     }
 
-    fn read_targets(&self, wanted: &Wanted, guarded: &Got, places: &mut Places, facts: &mut Facts) -> Result<(), Fail> {
+    fn read_targets(
+        &self,
+        wanted: &Wanted,
+        guarded: &GetAnswer,
+        numbers: &mut EventNumbers,
+        facts: &mut Facts,
+    ) -> Result<(), Fail> {
         for id in &wanted.targets {
             let Some(document) = guarded.get(&self.names.event(id)) else { continue };
-            let stored = Stored::read(document)?;
+            let stored = StoredEvent::read(document)?;
             if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
-                facts.targets.insert(*id, Target { at: places.of(*id), event: stored.event, author_only });
+                facts.targets.insert(*id, Target { at: numbers.of(*id), event: stored.event, author_only });
             }
         }
         Ok(())
     }
 
-    fn read_founders(&self, wanted: &Wanted, plain: &Got, facts: &mut Facts, known: &mut Known) -> Result<(), Fail> {
+    fn read_founders(
+        &self,
+        wanted: &Wanted,
+        plain: &GetAnswer,
+        facts: &mut Facts,
+        documents: &mut ReadDocuments,
+    ) -> Result<(), Fail> {
         for founder in &wanted.founders {
             let document = plain.get(&self.names.founder(founder));
             let mut times = foundings(document)?;
             times.retain(|at| *at > wanted.day_start);
             facts.founded.insert(*founder, u32::try_from(times.len()).unwrap_or(u32::MAX));
-            known.founders.insert(*founder, (State::of(document), times));
+            documents.founders.insert(*founder, (Version::of(document), times));
         }
         Ok(())
     }

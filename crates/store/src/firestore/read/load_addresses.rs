@@ -2,16 +2,16 @@
 
 use nostr_protocol::{EventId, UnixSecs};
 
-use super::load::{Known, Places};
+use super::load::{EventNumbers, ReadDocuments};
 use crate::{
     decide::facts::{Facts, Holder, Wanted},
     firestore::{
         Inner,
         documents::names::field,
         wire::{
-            client::Got,
+            client::GetAnswer,
             fail::Fail,
-            value::{Read as _, State, Unpack},
+            value::{ReadFields as _, Unpack, Version},
         },
     },
 };
@@ -19,14 +19,14 @@ use crate::{
 /// The document of an address.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressDoc {
-    pub(crate) state: State,
+    pub(crate) version: Version,
     pub(crate) holder: Option<(EventId, UnixSecs, UnixSecs)>,
     pub(crate) deleted_until: Option<UnixSecs>,
 }
 
 impl Inner {
     /// Which events that hold addresses are still there: an event may go without its address.
-    pub(super) async fn get_holders(&self, wanted: &Wanted, plain: &Got) -> Result<Got, Fail> {
+    pub(super) async fn get_holders(&self, wanted: &Wanted, plain: &GetAnswer) -> Result<GetAnswer, Fail> {
         let documents = wanted.addresses.iter().filter_map(|address| plain.get(&self.names.address(address)));
         let ids = documents.filter_map(|document| EventId::from_hex(document.text("event")?));
         self.client.get(ids.map(|id| self.names.event(&id)).collect(), Some(&["place"])).await
@@ -35,11 +35,11 @@ impl Inner {
     pub(super) fn read_addresses(
         &self,
         wanted: &Wanted,
-        plain: &Got,
-        holders: &Got,
-        places: &mut Places,
+        plain: &GetAnswer,
+        holders: &GetAnswer,
+        numbers: &mut EventNumbers,
         facts: &mut Facts,
-        known: &mut Known,
+        documents: &mut ReadDocuments,
     ) -> Result<(), Fail> {
         for address in &wanted.addresses {
             let document = plain.get(&self.names.address(address));
@@ -61,9 +61,9 @@ impl Inner {
                 (id, created_at, expires_at)
             });
             if let Some((id, created_at, expires_at)) = holder {
-                facts.holders.insert(*address, Holder { at: places.of(id), id, created_at, expires_at });
+                facts.holders.insert(*address, Holder { at: numbers.of(id), id, created_at, expires_at });
             }
-            known.addresses.insert(*address, AddressDoc { state: State::of(document), holder, deleted_until });
+            documents.addresses.insert(*address, AddressDoc { version: Version::of(document), holder, deleted_until });
         }
         Ok(())
     }

@@ -13,12 +13,12 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            groups::{Head, unpack},
+            groups::{GroupHead, unpack},
             names::Collection,
             query,
         },
-        read::load::{First, GroupDoc, Known, is_guarded},
-        wire::{client::Got, fail::Fail, value::Read as _},
+        read::load::{FirstReads, GroupDoc, ReadDocuments, is_guarded},
+        wire::{client::GetAnswer, fail::Fail, value::ReadFields as _},
     },
 };
 
@@ -27,7 +27,7 @@ impl Inner {
     pub(crate) async fn get_groups(
         &self,
         wanted: &Wanted,
-        first: &First,
+        first: &FirstReads,
         left: &[NostrGroupId],
     ) -> Result<Vec<(NostrGroupId, GroupDoc)>, Fail> {
         let left: Vec<&NostrGroupId> = left.iter().filter(|id| !wanted.groups.contains(id)).collect();
@@ -36,7 +36,7 @@ impl Inner {
         for id in &wanted.groups {
             let guarded = is_guarded(wanted, id);
             let got = if guarded { &first.guarded } else { &first.plain };
-            let head = Head::read(got.get(&self.names.group(id)))?;
+            let head = GroupHead::read(got.get(&self.names.group(id)))?;
             let by_wraps = || head.record.as_ref().is_some_and(|record| record.source == Source::GiftWrap);
             let is_whole = wanted.whole.contains(id) || (wanted.wrapped.contains(id) && by_wraps());
             let asked = wanted.members.iter().filter(|(group, _)| group == id).map(|(_, key)| *key);
@@ -44,7 +44,7 @@ impl Inner {
             groups.push((id.clone(), head, keys, guarded));
         }
         for id in left {
-            groups.push((id.clone(), Head::read(heads.get(&self.names.group(id)))?, None, false));
+            groups.push((id.clone(), GroupHead::read(heads.get(&self.names.group(id)))?, None, false));
         }
         let shards = groups.iter().flat_map(|(_, head, keys, _)| head.shards(&self.names, keys.as_deref()));
         let shards = self.client.get(shards.collect(), None).await?;
@@ -65,9 +65,9 @@ impl Inner {
         &self,
         wanted: &Wanted,
         groups: Vec<(NostrGroupId, GroupDoc)>,
-        plain: &Got,
+        plain: &GetAnswer,
         facts: &mut Facts,
-        known: &mut Known,
+        documents: &mut ReadDocuments,
     ) {
         for (id, group) in groups {
             let mut view = group.head.record.clone().map(|record| ManagedGroup {
@@ -88,7 +88,7 @@ impl Inner {
             }
             // One that is left and was forgotten meanwhile is nothing to be written.
             if wanted.groups.contains(&id) || group.head.record.is_some() {
-                known.groups.insert(id, group);
+                documents.groups.insert(id, group);
             }
         }
     }
@@ -98,7 +98,7 @@ impl Inner {
         &self,
         wanted: &Wanted,
         events: &[(&Event, &Effect)],
-        plain: &Got,
+        plain: &GetAnswer,
     ) -> Result<HashMap<PublicKey, usize>, Fail> {
         let wraps = || {
             events.iter().filter_map(|(_, effect)| match effect {
@@ -109,7 +109,7 @@ impl Inner {
         // Groups that wraps may change, or may found and then change.
         let mut groups = HashSet::new();
         for change in wraps() {
-            let head = Head::read(plain.get(&self.names.group(&change.group)))?;
+            let head = GroupHead::read(plain.get(&self.names.group(&change.group)))?;
             let may_change = match &head.record {
                 Some(record) => record.source == Source::GiftWrap,
                 None => change.founder.is_some() && !head.unlisted,

@@ -7,7 +7,7 @@ use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::Effect;
 use nostr_protocol::{Event, EventId, PublicKey, hex};
 
-use super::load::{Known, Places};
+use super::load::{EventNumbers, ReadDocuments};
 use crate::{
     decide::facts::{Facts, Referenced, Wanted},
     firestore::{
@@ -60,15 +60,20 @@ pub(super) fn deleters_of_packages(events: &[(&Event, &Effect)], facts: &Facts) 
     owners
 }
 
-pub(super) fn read_references(wanted: &Wanted, known: &Known, places: &mut Places, facts: &mut Facts) {
+pub(super) fn read_references(
+    wanted: &Wanted,
+    documents: &ReadDocuments,
+    numbers: &mut EventNumbers,
+    facts: &mut Facts,
+) {
     for (owner, reference) in &wanted.references {
-        let Some(directory) = known.owners.get(owner) else { continue };
+        let Some(directory) = documents.owners.get(owner) else { continue };
         let vanished = facts.vanished.get(owner).copied();
         let named = directory.packages.iter().filter(|package| {
             package.reference.as_ref() == Some(reference) && vanished.is_none_or(|until| package.created_at > until)
         });
         let named = named.map(|package| Referenced {
-            at: places.of(package.id),
+            at: numbers.of(package.id),
             content_hash: package.content_hash,
             expires_at: package.expires_at,
         });
@@ -80,9 +85,9 @@ pub(super) fn read_references(wanted: &Wanted, known: &Known, places: &mut Place
 pub(crate) fn read_taken(
     wanted: &Wanted,
     directories: &[Document],
-    places: &mut Places,
+    numbers: &mut EventNumbers,
     facts: &mut Facts,
-    known: &mut Known,
+    documents: &mut ReadDocuments,
 ) -> Result<(), Fail> {
     for document in directories {
         let owner = PublicKey::from_hex(id_of(document)).ok_or(Fail::Damaged("an owner"))?;
@@ -90,10 +95,10 @@ pub(crate) fn read_taken(
         for package in &directory.packages {
             let claimed = (front(owner.as_bytes()), front(&package.content_hash));
             if wanted.taken.contains(&claimed) {
-                facts.taken.entry(claimed).or_default().push((places.cursor_of(package.id), package.id));
+                facts.taken.entry(claimed).or_default().push((numbers.cursor_of(package.id), package.id));
             }
         }
-        known.owners.entry(owner).or_insert(directory);
+        documents.owners.entry(owner).or_insert(directory);
     }
     Ok(())
 }

@@ -15,12 +15,12 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{Stored, WITHOUT_CONTENT},
-            groups::{Head, number, unpack},
+            events::{StoredEvent, WITHOUT_CONTENT},
+            groups::{GroupHead, number, unpack},
             names::{Collection, field},
             query::{self, VALUES_MAX},
         },
-        wire::{clock::through, fail::Fail, value::Read as _},
+        wire::{clock::through, fail::Fail, value::ReadFields as _},
     },
 };
 
@@ -39,7 +39,7 @@ impl Inner {
         let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
         match got.get(&name) {
             None => Ok(false),
-            Some(document) => Ok(!hidden.hides(Stored::read(document)?.event.view())),
+            Some(document) => Ok(!hidden.hides(StoredEvent::read(document)?.event.view())),
         }
     }
 
@@ -63,7 +63,7 @@ impl Inner {
         let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
         let pending = self.epochs.last(id);
         let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
-        let head = Head::read(got.get(&head_name))?;
+        let head = GroupHead::read(got.get(&head_name))?;
         let status = match head.record.clone() {
             None if head.unlisted => GroupStatus::Unlisted,
             None => GroupStatus::Unknown,

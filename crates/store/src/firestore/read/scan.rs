@@ -14,13 +14,13 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{Stored, cursor},
+            events::{StoredEvent, cursor},
             names::field,
             query::{self, Under, VALUES_MAX},
         },
         wire::{
             fail::Fail,
-            value::{Read as _, id_of},
+            value::{ReadFields as _, id_of},
         },
     },
 };
@@ -40,16 +40,16 @@ pub(crate) fn fitting(limit: usize, count: usize, bytes: usize) -> usize {
 }
 
 /// One list of numbers, and what it gave that is not used yet.
-struct Range<'a> {
+struct NumberRange<'a> {
     numbers: &'a [i64],
-    waiting: VecDeque<Stored>,
+    waiting: VecDeque<StoredEvent>,
     behind: Option<Position>,
     is_done: bool,
     limit: usize,
 }
 
 /// A page in the making.
-struct Pages<'a> {
+struct PageBuilder<'a> {
     scan: &'a Scan<'a>,
     hidden: Hidden,
     page: Page,
@@ -67,13 +67,13 @@ pub(crate) struct Scan<'a> {
     pub(crate) now: UnixSecs,
 }
 
-fn position(stored: &Stored) -> Position {
+fn position(stored: &StoredEvent) -> Position {
     Position { created_at: stored.event.created_at(), id: stored.event.id() }
 }
 
-impl Pages<'_> {
+impl PageBuilder<'_> {
     /// Looks at the next event; `true` where the page ends with it.
-    fn look(&mut self, stored: Stored) -> bool {
+    fn look(&mut self, stored: StoredEvent) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
         self.last = Some(position(&stored));
@@ -114,7 +114,7 @@ impl Inner {
     /// See [`crate::Store::scan`].
     pub(crate) async fn scan(&self, scan: Scan<'_>) -> Result<Page, Fail> {
         let hidden = self.hiding.now();
-        let pages = Pages { scan: &scan, hidden, page: Page::default(), bytes: 0, looked: 0, last: scan.from };
+        let pages = PageBuilder { scan: &scan, hidden, page: Page::default(), bytes: 0, looked: 0, last: scan.from };
         if scan.query.filter.is_impossible() {
             return Ok(pages.end(true));
         }
@@ -124,15 +124,15 @@ impl Inner {
         }
     }
 
-    async fn scan_numbers(&self, mut pages: Pages<'_>) -> Result<Page, Fail> {
+    async fn scan_numbers(&self, mut pages: PageBuilder<'_>) -> Result<Page, Fail> {
         let scan = pages.scan;
         let numbers = plan(scan.query);
         let count = numbers.len().div_ceil(VALUES_MAX).max(1);
         let wanted = scan.bounds.events_max.min(scan.bounds.entries_max).saturating_add(1);
         let limit = (2 * wanted).div_ceil(count).min(wanted).clamp(QUERY_EVENTS_MIN, QUERY_EVENTS_MAX);
-        let mut ranges: Vec<Range<'_>> = numbers
+        let mut ranges: Vec<NumberRange<'_>> = numbers
             .chunks(VALUES_MAX)
-            .map(|numbers| Range { numbers, waiting: VecDeque::new(), behind: scan.from, is_done: false, limit })
+            .map(|numbers| NumberRange { numbers, waiting: VecDeque::new(), behind: scan.from, is_done: false, limit })
             .collect();
         loop {
             let empty = ranges.iter_mut().filter(|range| range.waiting.is_empty() && !range.is_done);
@@ -152,7 +152,7 @@ impl Inner {
         }
     }
 
-    async fn fill(&self, scan: &Scan<'_>, range: &mut Range<'_>) -> Result<(), Fail> {
+    async fn fill(&self, scan: &Scan<'_>, range: &mut NumberRange<'_>) -> Result<(), Fail> {
         let name = range.behind.map(|behind| self.names.event(&behind.id));
         let under = Under {
             numbers: range.numbers,
@@ -166,7 +166,7 @@ impl Inner {
         range.is_done = found.len() < range.limit;
         let mut bytes = 0;
         for document in &found {
-            let stored = Stored::read(document)?;
+            let stored = StoredEvent::read(document)?;
             bytes += stored.event.record().len();
             range.behind = Some(position(&stored));
             range.waiting.push_back(stored);
@@ -175,7 +175,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn scan_ids(&self, ids: &[nostr_protocol::EventId], mut pages: Pages<'_>) -> Result<Page, Fail> {
+    async fn scan_ids(&self, ids: &[nostr_protocol::EventId], mut pages: PageBuilder<'_>) -> Result<Page, Fail> {
         let scan = pages.scan;
         let names: Vec<String> = ids.iter().map(|id| self.names.event(id)).collect();
         let fields = (names.len() > IDS_WHOLE_MAX).then_some(&[field::CREATED_AT, "place"][..]);
@@ -201,7 +201,7 @@ impl Inner {
                 pages.last = Some(*place);
                 continue;
             };
-            if pages.look(Stored::read(document)?) {
+            if pages.look(StoredEvent::read(document)?) {
                 return Ok(pages.end(n + 1 == count));
             }
         }

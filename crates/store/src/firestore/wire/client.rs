@@ -47,13 +47,13 @@ pub(crate) struct Client {
 
 /// Documents by name, and when they were read.
 #[derive(Debug, Default)]
-pub(crate) struct Got {
+pub(crate) struct GetAnswer {
     pub(crate) documents: HashMap<String, Document>,
     /// Everything that was committed by then is in it.
     pub(crate) read_at: Micros,
 }
 
-impl Got {
+impl GetAnswer {
     pub(crate) fn get(&self, name: &str) -> Option<&Document> {
         self.documents.get(name)
     }
@@ -108,22 +108,26 @@ impl Client {
 
     /// Documents by name; those that are not there are left out. `fields` are those that are wanted, all where it is
     /// `None`.
-    pub(crate) async fn get(&self, names: Vec<String>, fields: Option<&[&str]>) -> Result<Got, Fail> {
+    pub(crate) async fn get(&self, names: Vec<String>, fields: Option<&[&str]>) -> Result<GetAnswer, Fail> {
         let parts: Vec<Vec<String>> = names.chunks(GET_DOCUMENTS_MAX).map(<[String]>::to_vec).collect();
         let gets = parts.into_iter().map(|part| async move { Ok(self.get_some(part, fields, None).await?.0) });
-        let got: Vec<Got> = stream::iter(gets).buffered(GETS_MAX).try_collect().await?;
+        let got: Vec<GetAnswer> = stream::iter(gets).buffered(GETS_MAX).try_collect().await?;
         let read_at = got.iter().map(|got| got.read_at).min().unwrap_or_default();
-        Ok(Got { documents: got.into_iter().flat_map(|got| got.documents).collect(), read_at })
+        Ok(GetAnswer { documents: got.into_iter().flat_map(|got| got.documents).collect(), read_at })
     }
 
     /// Documents by name, in a transaction that is begun for them.
-    pub(crate) async fn get_guarded(&self, names: Vec<String>, fields: &[&str]) -> Result<(Got, Transaction), Fail> {
+    pub(crate) async fn get_guarded(
+        &self,
+        names: Vec<String>,
+        fields: &[&str],
+    ) -> Result<(GetAnswer, Transaction), Fail> {
         use batch_get_documents_request::ConsistencySelector;
         use transaction_options::{ConcurrencyMode, Mode, ReadWrite};
         // Who reads stands in nobody's way: what changed is found by the commit.
         let mode = ReadWrite { concurrency_mode: ConcurrencyMode::Optimistic.into(), ..ReadWrite::default() };
         let options = TransactionOptions { mode: Some(Mode::ReadWrite(mode)) };
-        let mut all = Got::default();
+        let mut all = GetAnswer::default();
         let mut transaction: Option<Transaction> = None;
         for part in names.chunks(GET_DOCUMENTS_MAX) {
             let within = match &transaction {
@@ -144,7 +148,7 @@ impl Client {
         documents: Vec<String>,
         fields: Option<&[&str]>,
         within: Option<batch_get_documents_request::ConsistencySelector>,
-    ) -> Result<(Got, Option<Transaction>), Fail> {
+    ) -> Result<(GetAnswer, Option<Transaction>), Fail> {
         let mask =
             fields.map(|fields| DocumentMask { field_paths: fields.iter().map(|it| (*it).to_owned()).collect() });
         let message = BatchGetDocumentsRequest {
@@ -158,7 +162,7 @@ impl Client {
             let failed = |status| Fail::of("get", &status);
             let mut answers =
                 self.api.clone().batch_get_documents(Self::request(message)).await.map_err(failed)?.into_inner();
-            let mut got = Got::default();
+            let mut got = GetAnswer::default();
             let mut transaction = None;
             let mut read_at = None;
             while let Some(answer) = answers.message().await.map_err(failed)? {

@@ -37,7 +37,7 @@ pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
     let emulator = options.emulator_host.clone().or_else(|| std::env::var(EMULATOR).ok()).filter(|it| !it.is_empty());
     let database = format!("projects/{}/databases/{}", options.project_id, options.database_id);
     let headers = match &emulator {
-        Some(_) => GoogleAuthHeaders::from(Credentials::from(Owner(EntityTag::new()))),
+        Some(_) => GoogleAuthHeaders::from(Credentials::from(EmulatorCredentials(EntityTag::new()))),
         None => {
             provide_cryptography();
             let found = GoogleAuthHeaders::from_adc_with_scopes(GCP_DEFAULT_SCOPES.clone()).await;
@@ -80,9 +80,9 @@ fn provide_cryptography() {
 
 /// Who the emulator lets do everything.
 #[derive(Debug)]
-struct Owner(EntityTag);
+struct EmulatorCredentials(EntityTag);
 
-impl CredentialsProvider for Owner {
+impl CredentialsProvider for EmulatorCredentials {
     async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
         if extensions.get::<EntityTag>() == Some(&self.0) {
             return Ok(CacheableResource::NotModified);

@@ -21,7 +21,7 @@ use crate::firestore::documents::index;
 
 /// Documents in the order of a query, and when they were read.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct QueryAnswer {
     pub(crate) documents: Vec<Document>,
     /// Everything that was committed by then is in it.
     pub(crate) read_at: Micros,
@@ -29,7 +29,7 @@ pub(crate) struct Found {
 
 impl Client {
     /// What a query finds. Every query is checked against the declared indexes: the emulator has none to miss.
-    pub(crate) async fn query(&self, asked: StructuredQuery) -> Result<Found, Fail> {
+    pub(crate) async fn query(&self, asked: StructuredQuery) -> Result<QueryAnswer, Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
         let message = RunQueryRequest {
             parent: self.root.clone(),
@@ -41,7 +41,7 @@ impl Client {
         self.in_time("query", async {
             let failed = |status| Fail::of("query", &status);
             let mut answers = self.api.clone().run_query(Self::request(message)).await.map_err(failed)?.into_inner();
-            let mut found = Found::default();
+            let mut found = QueryAnswer::default();
             let mut read_at = None;
             while let Some(answer) = answers.message().await.map_err(failed)? {
                 read_at = earlier(read_at, answer.read_time);

@@ -19,14 +19,14 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 /// What a write requires of the document that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum Version {
     /// There is none.
     Absent,
     /// It is as of this time.
     At(Timestamp),
 }
 
-impl State {
+impl Version {
     /// Of a document that was looked for.
     pub(crate) fn of(document: Option<&Document>) -> Self {
         document.and_then(|it| it.update_time).map_or(Self::Absent, Self::At)
@@ -88,7 +88,7 @@ pub(crate) fn array(values: &[i64]) -> ValueType {
 }
 
 /// The fields of a document that was read; each is `None` where it is missing or of another type.
-pub(crate) trait Read {
+pub(crate) trait ReadFields {
     fn field(&self, name: &str) -> Option<&ValueType>;
 
     fn int(&self, name: &str) -> Option<i64> {
@@ -128,7 +128,7 @@ pub(crate) trait Read {
     }
 }
 
-impl Read for Document {
+impl ReadFields for Document {
     fn field(&self, name: &str) -> Option<&ValueType> {
         self.fields.get(name)?.value_type.as_ref()
     }
@@ -145,7 +145,7 @@ pub(crate) fn set(name: String, fields: Fields) -> Write {
 }
 
 /// Writes a document whole in the place of what is expected there.
-pub(crate) fn put(name: String, fields: Fields, expected: State) -> Write {
+pub(crate) fn put(name: String, fields: Fields, expected: Version) -> Write {
     Write { current_document: Some(expected.precondition()), ..set(name, fields) }
 }
 
@@ -160,16 +160,18 @@ pub(crate) fn delete(name: String) -> Write {
 }
 
 /// Removes a document that is as expected.
-pub(crate) fn delete_expected(name: String, expected: State) -> Write {
+pub(crate) fn delete_expected(name: String, expected: Version) -> Write {
     Write { current_document: Some(expected.precondition()), ..delete(name) }
 }
 
 /// Changes nothing, and fails where the document is not as expected. What a mask without fields updates keeps its update
 /// time, and to remove what is not there removes nothing.
-pub(crate) fn verify(name: String, expected: State) -> Write {
+pub(crate) fn verify(name: String, expected: Version) -> Write {
     match expected {
-        State::Absent => delete_expected(name, expected),
-        State::At(_) => Write { update_mask: Some(DocumentMask::default()), ..put(name, Fields::default(), expected) },
+        Version::Absent => delete_expected(name, expected),
+        Version::At(_) => {
+            Write { update_mask: Some(DocumentMask::default()), ..put(name, Fields::default(), expected) }
+        }
     }
 }
 

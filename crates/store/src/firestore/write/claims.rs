@@ -13,7 +13,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::Stored,
+            events::StoredEvent,
             packages::{Directory, Package},
         },
         wire::{
@@ -64,7 +64,7 @@ impl Inner {
             let mut given = Vec::new();
             for id in &ids {
                 if let Some(document) = got.get(&self.names.event(id)) {
-                    given.push(Stored::read(document)?.seal());
+                    given.push(StoredEvent::read(document)?.seal());
                 }
             }
             if !claimed.gone.is_empty() {

@@ -19,8 +19,8 @@ use crate::{
     firestore::{
         Inner,
         documents::events,
-        log::places::Place,
-        read::load::{Batch, Known},
+        log::locations::EventLocation,
+        read::load::{LoadRequest, ReadDocuments},
         wire::{
             client::Transaction,
             clock::{self, PLACES},
@@ -147,22 +147,22 @@ impl Inner {
 
     /// At first without looking whether the events are stored: mostly they are not, and who published looked before.
     async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
-        let mut loaded = self.load(Batch::of(part, again)).await?;
+        let mut loaded = self.load(LoadRequest::of(part, again)).await?;
         let mut decided = decide(part, loaded.facts, &self.router);
         if !again && !decided.puts_all() {
             // What is not stored may be so because it is.
             if let Some(transaction) = loaded.transaction {
                 self.client.rollback(transaction).await;
             }
-            loaded = self.load(Batch::of(part, true)).await?;
+            loaded = self.load(LoadRequest::of(part, true)).await?;
             decided = decide(part, loaded.facts, &self.router);
         }
-        let (mut known, transaction) = (loaded.known, loaded.transaction);
+        let (mut documents, transaction) = (loaded.documents, loaded.transaction);
         let place = self.draw_place(&decided.changes);
-        let writes = self.writes(&decided.changes, &mut known, place);
+        let writes = self.writes(&decided.changes, &mut documents, place);
         let writes = writes.and_then(|writes| self.of_size(writes, part));
         if let (Err(Fail::Large), true) = (&writes, decided.changes.groups.len() > LEAVING_MAX) {
-            return self.leave_some(&decided.changes.groups, &known, transaction).await;
+            return self.leave_some(&decided.changes.groups, &documents, transaction).await;
         }
         if let Some(time) = self.commit_or_end(writes, transaction).await? {
             self.committed(&decided.changes, time, place);
@@ -213,7 +213,7 @@ impl Inner {
     async fn leave_some(
         &self,
         groups: &[GroupChange],
-        known: &Known,
+        documents: &ReadDocuments,
         transaction: Option<Transaction>,
     ) -> Result<Vec<Saved>, Fail> {
         if let Some(transaction) = transaction {
@@ -222,7 +222,7 @@ impl Inner {
         for some in groups.chunks(LEAVING_MAX) {
             let changes = Changes { groups: some.to_vec(), ..Changes::default() };
             let mut writes = Vec::new();
-            self.group_writes(&changes, known, &mut writes)?;
+            self.group_writes(&changes, documents, &mut writes)?;
             self.client.commit(writes, None).await?;
         }
         Err(Fail::Conflict)
@@ -232,7 +232,7 @@ impl Inner {
     pub(crate) fn committed(&self, changes: &Changes, time: clock::Micros, place: u64) {
         for (put, place) in changes.put.iter().zip(place..) {
             if put.flags & EPHEMERAL == 0 {
-                self.places.keep(clock::cursor(time, place), Place::Stored(put.event.id()));
+                self.locations.remember(clock::cursor(time, place), EventLocation::Document(put.event.id()));
             }
         }
         self.hiding.learn(&changes.vanished, time);
@@ -241,7 +241,7 @@ impl Inner {
         }
         if changes.places() > 0 {
             self.advance(clock::cursor(time, place + changes.places() - 1));
-            self.knock();
+            self.notify();
         }
     }
 }

@@ -12,14 +12,14 @@ use nostr_protocol::{PublicKey, UnixSecs};
 use crate::firestore::{
     Inner,
     documents::{
-        events::{Stored, WITHOUT_CONTENT, owner_number},
+        events::{StoredEvent, WITHOUT_CONTENT, owner_number},
         names::{Collection, field},
         query::{self, Under},
     },
     wire::{
         fail::Fail,
-        queries::Found,
-        value::{self, Fields, Read as _, State, id_of},
+        queries::QueryAnswer,
+        value::{self, Fields, ReadFields as _, Version, id_of},
     },
 };
 
@@ -64,7 +64,7 @@ impl Inner {
     }
 
     /// Reads which keys vanished and are not done with; gives the first [`VANISHED_MAX`].
-    pub(crate) async fn learn_vanished(&self) -> Result<Found, Fail> {
+    pub(crate) async fn learn_vanished(&self) -> Result<QueryAnswer, Fail> {
         let read = async |behind: Option<&str>| {
             self.client.query(query::vanished_pending(&self.names, behind, VANISHED_MAX)).await
         };
@@ -72,7 +72,7 @@ impl Inner {
         let mut keys: HashMap<PublicKey, UnixSecs> = HashMap::new();
         let mut next = None;
         loop {
-            let documents = next.as_ref().map_or(&first.documents, |page: &Found| &page.documents);
+            let documents = next.as_ref().map_or(&first.documents, |page: &QueryAnswer| &page.documents);
             let pending = documents
                 .iter()
                 .filter_map(|document| Some((PublicKey::from_hex(id_of(document))?, document.secs("until")?)));
@@ -87,7 +87,7 @@ impl Inner {
         Ok(first)
     }
 
-    async fn remove_expired(&self, expired: Found) -> Result<usize, Fail> {
+    async fn remove_expired(&self, expired: QueryAnswer) -> Result<usize, Fail> {
         if expired.documents.is_empty() {
             return Ok(0);
         }
@@ -102,14 +102,15 @@ impl Inner {
         let deletes = expired
             .documents
             .iter()
-            .map(|document| value::delete_expected(document.name.clone(), State::of(Some(document))));
+            .map(|document| value::delete_expected(document.name.clone(), Version::of(Some(document))));
         let removed = self.client.write_each(deletes.collect()).await?;
         let held = self.client.get(addresses.keys().cloned().collect(), None).await?;
         let orphans = held.documents.values().filter(|document| {
             document.int("deleted_until").is_none()
                 && document.text("event") == addresses.get(&document.name).map(String::as_str)
         });
-        let orphans: Vec<_> = orphans.map(|it| value::delete_expected(it.name.clone(), State::of(Some(it)))).collect();
+        let orphans: Vec<_> =
+            orphans.map(|it| value::delete_expected(it.name.clone(), Version::of(Some(it)))).collect();
         if !orphans.is_empty() {
             self.client.write_each(orphans).await?;
         }
@@ -138,7 +139,7 @@ impl Inner {
             let found = self.client.query(query::parts_under(&self.names, under, &WITHOUT_CONTENT)).await?.documents;
             let mut deletes = Vec::new();
             for document in &found {
-                let stored = Stored::read(document)?;
+                let stored = StoredEvent::read(document)?;
                 if vanishes(stored.event.view(), &key, until) {
                     deletes.push(value::delete(document.name.clone()));
                 }
@@ -150,7 +151,7 @@ impl Inner {
             }
             if found.len() < limit {
                 let done = Fields::default().number("until", until).flag(field::PENDING, false);
-                let done = value::put(vanished.name.clone(), done, State::of(Some(vanished)));
+                let done = value::put(vanished.name.clone(), done, Version::of(Some(vanished)));
                 return match self.client.commit(vec![done], None).await {
                     // It vanished again meanwhile.
                     Ok(_) | Err(Fail::Conflict) => Ok(removed),

@@ -10,18 +10,23 @@ use crate::{
     decide::{EPHEMERAL, batch::Changes, facts::Address},
     firestore::{
         Inner,
-        documents::{commits, events, groups::Next, names::field, packages::Package},
-        read::load::Known,
+        documents::{commits, events, groups::NextGroup, names::field, packages::Package},
+        read::load::ReadDocuments,
         wire::{
             fail::Fail,
-            value::{self, Fields, State},
+            value::{self, Fields, Version},
         },
     },
 };
 
 impl Inner {
     /// The writes that carry out `changes`; the events take places from `place` on.
-    pub(crate) fn writes(&self, changes: &Changes, known: &mut Known, place: u64) -> Result<Vec<Write>, Fail> {
+    pub(crate) fn writes(
+        &self,
+        changes: &Changes,
+        documents: &mut ReadDocuments,
+        place: u64,
+    ) -> Result<Vec<Write>, Fail> {
         let now = changes.put.iter().map(|put| put.received_at).min().unwrap_or_default();
         let mut writes = Vec::new();
         let mut entries = Vec::new();
@@ -52,36 +57,36 @@ impl Inner {
             let fields = Fields::default().number("until", *until).flag(field::PENDING, true);
             writes.push(value::set(self.names.vanished(key), fields));
         }
-        self.address_writes(changes, known, &mut writes);
-        self.package_writes(changes, known, now, &mut writes)?;
-        self.group_writes(changes, known, &mut writes)?;
-        self.founder_writes(changes, known, &mut writes);
+        self.address_writes(changes, documents, &mut writes);
+        self.package_writes(changes, documents, now, &mut writes)?;
+        self.group_writes(changes, documents, &mut writes)?;
+        self.founder_writes(changes, documents, &mut writes);
         Ok(writes)
     }
 
-    fn address_writes(&self, changes: &Changes, known: &mut Known, writes: &mut Vec<Write>) {
+    fn address_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
         let gone = gone(changes);
         let mut touched: BTreeSet<Address> = BTreeSet::new();
         for (address, until) in &changes.address_tombstones {
             touched.insert(*address);
-            if let Some(document) = known.addresses.get_mut(address) {
+            if let Some(document) = documents.addresses.get_mut(address) {
                 document.deleted_until = Some(*until);
             }
         }
         for put in &changes.put {
             let Some(address) = put.address else { continue };
             touched.insert(address);
-            if let Some(document) = known.addresses.get_mut(&address) {
+            if let Some(document) = documents.addresses.get_mut(&address) {
                 document.holder = Some((put.event.id(), put.event.created_at(), put.expires_at));
             }
         }
         for address in touched {
-            let Some(document) = known.addresses.get(&address) else { continue };
+            let Some(document) = documents.addresses.get(&address) else { continue };
             let name = self.names.address(&address);
             let holder = document.holder.filter(|(id, ..)| !gone.contains(id));
             if holder.is_none() && document.deleted_until.is_none() {
-                if document.state != State::Absent {
-                    writes.push(value::delete_expected(name, document.state));
+                if document.version != Version::Absent {
+                    writes.push(value::delete_expected(name, document.version));
                 }
                 continue;
             }
@@ -95,20 +100,20 @@ impl Inner {
             if let Some(until) = document.deleted_until {
                 fields = fields.number("deleted_until", until);
             }
-            writes.push(value::put(name, fields, document.state));
+            writes.push(value::put(name, fields, document.version));
         }
     }
 
     fn package_writes(
         &self,
         changes: &Changes,
-        known: &mut Known,
+        documents: &mut ReadDocuments,
         now: UnixSecs,
         writes: &mut Vec<Write>,
     ) -> Result<(), Fail> {
         for put in &changes.put {
             let Some(package) = &put.package else { continue };
-            let Some(directory) = known.owners.get_mut(&package.owner) else { continue };
+            let Some(directory) = documents.owners.get_mut(&package.owner) else { continue };
             directory.add(Package {
                 id: put.event.id(),
                 content_hash: package.content_hash,
@@ -119,7 +124,7 @@ impl Inner {
             });
         }
         let gone = gone(changes);
-        for (owner, directory) in &mut known.owners {
+        for (owner, directory) in &mut documents.owners {
             let vanished = changes.vanished.iter().find(|(key, _)| key == owner).map(|(_, until)| *until);
             let vanished = |package: &Package| vanished.is_some_and(|until| package.created_at <= until);
             directory.retain(|package| !gone.contains(&package.id) && !vanished(package));
@@ -128,15 +133,20 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn group_writes(&self, changes: &Changes, known: &Known, writes: &mut Vec<Write>) -> Result<(), Fail> {
-        let mut next: BTreeMap<&NostrGroupId, Next> = BTreeMap::new();
+    pub(crate) fn group_writes(
+        &self,
+        changes: &Changes,
+        documents: &ReadDocuments,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Fail> {
+        let mut next: BTreeMap<&NostrGroupId, NextGroup> = BTreeMap::new();
         let base = |group: &NostrGroupId| {
-            let known = known.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;
+            let known = documents.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;
             let (unlisted, record, members) = (known.head.unlisted, known.head.record.clone(), known.members.clone());
-            Ok::<Next, Fail>(Next { unlisted, record, before: members.clone(), members })
+            Ok::<NextGroup, Fail>(NextGroup { unlisted, record, before: members.clone(), members })
         };
         for group in &changes.unlisted {
-            next.insert(group, Next { unlisted: true, ..base(group)? });
+            next.insert(group, NextGroup { unlisted: true, ..base(group)? });
         }
         for change in &changes.groups {
             if !next.contains_key(&change.group) {
@@ -151,12 +161,12 @@ impl Inner {
                 }
             }
         }
-        for (id, group) in &known.groups {
+        for (id, group) in &documents.groups {
             match next.get(id) {
                 Some(next) => writes.extend(group.head.change(&self.names, id, next, || self.random.bytes())?),
                 // What was read outside the transaction and decided by has to be as it was.
                 None if !group.guarded && !changes.put.is_empty() => {
-                    writes.push(value::verify(self.names.group(id), group.head.state));
+                    writes.push(value::verify(self.names.group(id), group.head.version));
                 }
                 None => {}
             }
@@ -164,15 +174,15 @@ impl Inner {
         Ok(())
     }
 
-    fn founder_writes(&self, changes: &Changes, known: &mut Known, writes: &mut Vec<Write>) {
+    fn founder_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
         for (founder, at) in &changes.founded {
-            if let Some((_, times)) = known.founders.get_mut(founder) {
+            if let Some((_, times)) = documents.founders.get_mut(founder) {
                 times.push(*at);
             }
         }
         let founders: BTreeSet<_> = changes.founded.iter().map(|(founder, _)| founder).collect();
         for founder in founders {
-            let Some((state, times)) = known.founders.get(founder) else { continue };
+            let Some((state, times)) = documents.founders.get(founder) else { continue };
             let times = times.iter().flat_map(|at| at.to_be_bytes()).collect();
             writes.push(value::put(self.names.founder(founder), Fields::default().bytes("times", times), *state));
         }

@@ -12,8 +12,8 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            commits::{Logged, Logs, Whole},
-            events::Stored,
+            commits::{CommitLog, EphemeralEvent, LoggedEntry},
+            events::StoredEvent,
             query,
         },
         log::follow::{LAG_SECS, SKEW_SECS},
@@ -28,45 +28,45 @@ use crate::{
 const PLACES_BYTES_MAX: u64 = 16 << 20;
 /// What a place takes in memory beside an ephemeral event, by estimate.
 const PLACE_BYTES: u64 = 128;
-/// Places that the cache is laid out for.
+/// Locations that the cache is laid out for.
 const PLACES_EXPECTED: usize = 100_000;
 
 /// What lies at a place of the log.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
-    Stored(EventId),
-    Whole(Whole),
+pub(crate) enum EventLocation {
+    Document(EventId),
+    Entry(EphemeralEvent),
 }
 
-impl Place {
-    pub(crate) fn of(logged: &Logged) -> Self {
-        logged.whole.clone().map_or(Self::Stored(logged.id), Self::Whole)
+impl EventLocation {
+    pub(crate) fn of(logged: &LoggedEntry) -> Self {
+        logged.ephemeral.clone().map_or(Self::Document(logged.id), Self::Entry)
     }
 }
 
 /// What lies at the places that were met lately, so that their events are fetched by id.
-pub(crate) struct Places(Cache<Cursor, Place, Weight>);
+pub(crate) struct Locations(Cache<Cursor, EventLocation, Weight>);
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Cursor, Place> for Weight {
-    fn weight(&self, _: &Cursor, place: &Place) -> u64 {
+impl Weighter<Cursor, EventLocation> for Weight {
+    fn weight(&self, _: &Cursor, place: &EventLocation) -> u64 {
         match place {
-            Place::Stored(_) => PLACE_BYTES,
-            Place::Whole(whole) => PLACE_BYTES + whole.byte_len() as u64,
+            EventLocation::Document(_) => PLACE_BYTES,
+            EventLocation::Entry(event) => PLACE_BYTES + event.byte_len() as u64,
         }
     }
 }
 
-impl Default for Places {
+impl Default for Locations {
     fn default() -> Self {
         Self(Cache::with_weighter(PLACES_EXPECTED, PLACES_BYTES_MAX, Weight))
     }
 }
 
-impl Places {
-    pub(crate) fn keep(&self, cursor: Cursor, place: Place) {
+impl Locations {
+    pub(crate) fn remember(&self, cursor: Cursor, place: EventLocation) {
         self.0.insert(cursor, place);
     }
 }
@@ -74,10 +74,10 @@ impl Places {
 impl Inner {
     /// See [`crate::Store::events_at`].
     pub(crate) async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, Fail> {
-        let mut wanted: Vec<(Cursor, Place)> = Vec::new();
+        let mut wanted: Vec<(Cursor, EventLocation)> = Vec::new();
         let mut unknown: BTreeMap<Micros, Vec<Cursor>> = BTreeMap::new();
         for cursor in cursors {
-            match self.places.0.get(cursor) {
+            match self.locations.0.get(cursor) {
                 Some(place) => wanted.push((*cursor, place)),
                 None => unknown.entry(time_of(*cursor)).or_default().push(*cursor),
             }
@@ -87,15 +87,15 @@ impl Inner {
             let asked = query::log_between(&self.names, from, Some(time + SKEW_SECS * SEC));
             for document in self.client.query(asked).await?.documents {
                 if document.update_time.map(micros) == Some(time) {
-                    let log = Logs::read(&document)?;
+                    let log = CommitLog::read(&document)?;
                     let places = log.places().filter(|(place, _)| cursors.contains(place));
-                    wanted.extend(places.map(|(place, logged)| (place, Place::of(logged))));
+                    wanted.extend(places.map(|(place, logged)| (place, EventLocation::of(logged))));
                 }
             }
         }
         let names = wanted.iter().filter_map(|(_, place)| match place {
-            Place::Stored(id) => Some(self.names.event(id)),
-            Place::Whole(_) => None,
+            EventLocation::Document(id) => Some(self.names.event(id)),
+            EventLocation::Entry(_) => None,
         });
         let hidden = self.hiding.now();
         let got = self.client.get(names.collect(), None).await?;
@@ -103,11 +103,11 @@ impl Inner {
         let mut events = Vec::with_capacity(wanted.len());
         for (cursor, place) in wanted {
             match place {
-                Place::Whole(_) if now.saturating_sub(time_of(cursor)) > EPHEMERAL_SECS * SEC => {}
-                Place::Whole(whole) => events.push(whole.seal(cursor)),
-                Place::Stored(id) => {
+                EventLocation::Entry(_) if now.saturating_sub(time_of(cursor)) > EPHEMERAL_SECS * SEC => {}
+                EventLocation::Entry(event) => events.push(event.seal(cursor)),
+                EventLocation::Document(id) => {
                     let Some(document) = got.get(&self.names.event(&id)) else { continue };
-                    let stored = Stored::read(document)?;
+                    let stored = StoredEvent::read(document)?;
                     // An event that went and came again lies elsewhere.
                     if stored.cursor == cursor && !hidden.hides(stored.event.view()) {
                         events.push(stored.seal());
