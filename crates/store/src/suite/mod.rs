@@ -9,6 +9,7 @@ pub mod events;
 pub mod groups;
 pub mod moving;
 pub mod queries;
+pub mod races;
 pub mod random;
 pub mod removals;
 pub mod world;
@@ -91,5 +92,29 @@ macro_rules! conformance {
                 $crate::suite::$module::$promise(&mut world).await;
             }
         )*)*
+    };
+}
+
+/// Runs the [`races`] against the stores that `$open` opens: an async function that takes the number of handles and gives
+/// [`races::Handles`] or nothing.
+#[macro_export]
+macro_rules! races {
+    ($open:expr) => {
+        $crate::races! { $open;
+            of_forty_writers_of_one_seq_one_wins
+            of_forty_claimants_each_package_goes_to_one
+            who_follows_the_log_misses_nothing_and_sees_nothing_twice
+            no_message_of_a_member_lies_behind_its_removal
+            a_key_that_vanished_elsewhere_is_hidden_in_every_process
+        }
+    };
+    ($open:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let Some(handles) = $open($crate::suite::races::HANDLES).await else { return };
+                $crate::suite::races::$promise(&handles).await;
+            }
+        )*
     };
 }

@@ -6,7 +6,6 @@ mod documents;
 mod large;
 mod moving;
 mod outages;
-mod races;
 
 use std::sync::Arc;
 
@@ -14,7 +13,9 @@ use nostr_store::{
     Store,
     firestore::{Firestore, Options},
     memory::Memory,
+    moving::Moving,
     suite::{
+        races::Handles,
         random::{Pair, strategy::step},
         world::{Subject, World},
     },
@@ -59,8 +60,18 @@ async fn subject() -> Option<Subject> {
     Some(Subject { store, keep: Box::new(()) })
 }
 
+async fn handles(count: usize) -> Option<Handles> {
+    let database = Database::new()?;
+    let mut stores: Vec<Arc<dyn Moving>> = Vec::new();
+    for _ in 0..count {
+        stores.push(database.open().await);
+    }
+    Some(Handles { stores, keep: Box::new(()) })
+}
+
 mod suite {
     nostr_store::conformance!(super::subject);
+    nostr_store::races!(super::handles);
 }
 
 #[test]

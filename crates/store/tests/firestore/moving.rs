@@ -15,7 +15,7 @@ use nostr_store::{
     moving::{Imported, Moving, Record},
     suite::{
         moving::{LARGE, SMALL, dump, fill, pages, restored, transfer},
-        world::{START, Subject, World, event, everyone, for_groups, group, id_of, key, message, new, roster},
+        world::{START, Subject, World, event, everyone, for_groups, group, key, message, new, roster},
     },
 };
 
@@ -230,17 +230,4 @@ async fn other_processes_meet_what_comes_in() {
     assert_eq!(dump(&*other, LARGE, START).await, dump(&*from, LARGE, START).await, "the epoch too");
     let epochs = call(&database, "GET", &format!("{PREFIX}_epochs"), "");
     assert_eq!(epochs["documents"].as_array().map(Vec::len), Some(1), "nothing waits to be written");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_vanished_elsewhere_is_hidden_in_every_process() {
-    let Some(database) = Database::new() else { return };
-    let [a, b] = database.open_all().await;
-    let there = world(&b);
-    let id = id_of(&new(there.publish(&event(1, "note"), "alice").await));
-    let through = b.head();
-    a.import(vec![Record::Vanished { key: key("alice"), at: START }], START).await.expect("an import");
-    b.after(through, 10).await.expect("the log");
-    assert!(!there.holds(id).await);
-    assert!(there.find("{}", everyone()).await.is_empty());
 }

@@ -59,15 +59,15 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
 
     // Each knock may be lost, and the listener comes back.
-    let mut knocks = store.notifications().expect("it is shared");
+    let mut notifications = store.notifications().expect("it is shared");
     let other = database.open().await;
     let until = Instant::now() + WAIT;
     let mut n = 0;
-    knocks.mark_unchanged();
-    while !knocks.has_changed().expect("open") {
+    notifications.mark_unchanged();
+    while !notifications.has_changed().expect("open") {
         assert!(Instant::now() < until, "nobody listens any more");
         n += 1;
-        other.save(vec![note(&format!("knock {n}")).await]).await.remove(0).expect("it works");
+        other.save(vec![note(&format!("notification {n}")).await]).await.remove(0).expect("it works");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

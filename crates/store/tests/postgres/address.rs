@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nostr_store::{
-    OpenError,
+    OpenError, Store as _,
     postgres::{Options, Postgres},
 };
 use rnostr_test_services as services;
