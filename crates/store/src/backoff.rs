@@ -21,8 +21,8 @@ impl Backoff {
         Self { ms_first, ms_max, among_racers: false }
     }
 
-    /// Pauses before a write that others overtook is tried again. The bounds are as for [`Backoff::new`], but each pause
-    /// may be as short as 1 ms, so that racers who met are spread as widely as possible.
+    /// Pauses before a write that others overtook is tried again. The bounds are those of [`Backoff::new`], but a pause
+    /// may be as short as 1 ms, so that writers that met are spread as widely as possible.
     #[must_use]
     pub const fn among_racers(ms_first: u64, ms_max: u64) -> Self {
         Self { ms_first, ms_max, among_racers: true }

@@ -1,10 +1,10 @@
-//! Where events are found: under prefixes, one for each audience, author or tag that leads to them.
+//! Index prefixes under which events are found, one for each audience, author or tag.
 //!
-//! What is private has one prefix, its audience and kind (a kind 4 has one for each of its keys, a roster one more); what
-//! is public has one for each way to ask. A store orders what lies under a prefix as NIP-01 orders events.
+//! A private event has one prefix, its audience and kind; a kind 4 has one for each of its keys, a roster one more. A
+//! public event has one for each way to ask for it. A store orders the entries of a prefix as NIP-01 orders events.
 //!
-//! A query is planned over the audiences that its reader holds, so that it costs the same beside ten messages of other
-//! groups and beside ten million. What is public is looked for by the narrowest condition of the filter: authors with
+//! A query is planned over the audiences that its reader holds, so it costs the same beside ten messages of other
+//! groups and beside ten million. Public events are looked up by the narrowest condition of the filter: authors with
 //! kinds, then a tag, then authors, kinds, time.
 
 use nostr_extensions::{
@@ -34,7 +34,7 @@ impl Key {
         Self { bytes: [0; Self::BYTES_MAX], len: 0 }
     }
 
-    /// With `part` behind it. The parts of a key have fixed lengths, which add up to less than the most.
+    /// Appends `part`. The parts of a key have fixed lengths, which together stay below the limit.
     pub(crate) fn with(mut self, part: &[u8]) -> Self {
         self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
         self.len += part.len();
@@ -57,8 +57,8 @@ pub(crate) fn hash16(text: &[u8]) -> [u8; 16] {
     out
 }
 
-/// The front of an id, a key or a hash: enough to tell what is gone for good from everything else, as nobody finds a
-/// second one that begins like it.
+/// The first 16 bytes of an id, a key or a hash: enough to name something that is gone for good, because nobody finds a
+/// second one with the same front.
 pub type Front = [u8; 16];
 
 /// See [`Front`].
@@ -75,7 +75,7 @@ fn hash8(text: &[u8]) -> [u8; 8] {
     out
 }
 
-/// Everything of one audience and kind, or of one author and kind, or of one tag value.
+/// Prefixes of one audience and kind, of one author and kind, or of one tag value.
 pub(crate) mod prefix {
     use super::{Key, Kind, NostrGroupId, PublicKey, hash8, hash16};
 
@@ -115,7 +115,7 @@ pub(crate) mod prefix {
 /// Calls `visit` with each prefix of an event.
 ///
 /// # Errors
-/// Whatever `visit` gives.
+/// Any error that `visit` gives.
 pub(crate) fn each_prefix<E>(
     event: EventRef<'_>,
     audience: &Audience,
@@ -165,14 +165,14 @@ pub(crate) fn address_of(event: EventRef<'_>) -> Option<Key> {
     Some(address(&event.pubkey(), event.kind(), identifier))
 }
 
-/// Most ranges of a plan over what is public; beyond, it goes by a condition with fewer, or by time, and looks at each
-/// event. Each range costs a descent into the index on every page.
+/// Most ranges of a plan over public events. Beyond it the plan uses a condition with fewer ranges, or the time, and
+/// looks at each event. Each range costs a descent into the index on every page.
 const RANGES_MAX: usize = 2_000;
 
-/// The ranges in which every event lies that fits the query, each a prefix of index keys.
+/// The ranges that hold every event of the query. Each range is a prefix of index keys.
 ///
-/// `author` adds the ranges of all that is public by one key, so that there are no more than so many ranges in all; it
-/// says `false` where there would be.
+/// `author` adds the ranges of all public events of one key. It returns `false` if there would be more ranges than the
+/// limit.
 pub(crate) fn plan<E>(
     query: &Query,
     author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,
@@ -189,7 +189,7 @@ pub(crate) fn plan<E>(
         ranges.extend(asked(&KEY_KINDS).filter(|kind| may_be_for_keys(*kind)).map(|kind| prefix::reader(key, kind)));
     }
     let named = filter.tags.get(&b'h');
-    // A roster names its group by `h`: with values asked for, all rosters are those of these groups.
+    // A roster names its group by `h`. A query for `h` values needs only the rosters of those groups.
     let all_rosters = scope.all_rosters && filter.asks_kind(Kind::ROSTER);
     let whole_rosters = all_rosters && named.is_none();
     if whole_rosters {

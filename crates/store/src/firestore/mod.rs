@@ -2,28 +2,30 @@
 //! any number of processes share.
 //!
 //! A batch is one atomic Commit: the events' documents, all their effects, and one document of the log that lists them.
-//! The commit's time is the update time of all of them, and with a place in its microsecond the cursor (`clock`). What
-//! stays the same whatever the store is ([`crate::shared`]) decides; this module reads what it has to know (`load`), writes
-//! what it says (`write`), and does both again where others were faster (`save`).
+//! All these documents get the commit's time as their update time. That time and a place within its microsecond are an
+//! event's cursor (`wire::clock`).
 //!
-//! What was found about the service and its emulator, and what follows from it:
+//! A batch is saved in three steps. `read::load` reads the facts, `decide` decides, and `write::writes` makes
+//! the writes of the Commit. `write::save` repeats all three if another process was faster.
 //!
-//! - `commit_time` equals the `create_time` and `update_time` of all that was written, to the microsecond, and a read time
-//!   is always less than the time of any later commit. So both are cursors.
-//! - But a read of the emulator may miss a commit of a lesser time that is being carried out at that moment. Beside the
-//!   emulator, a read that is to be a place in the log waits a little and vouches for what lies before the wait
-//!   (`client::Client::settle`).
-//! - A field that the service sets to the request's time has milliseconds and is earlier than the commit by as much as the
-//!   call took, so its order is not the log's (`follow`).
-//! - A transaction's read holds off whoever writes what it read (the emulator always, for at most 2 s; the service not,
-//!   when it is asked for optimistic concurrency), and readers never hold off each other: 200 concurrent transactions over
-//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and the commit of a
-//!   message fails if the group has changed since: no message of a key that was removed is committed after the removal.
-//!   A group's head is never written by its messages.
-//! - An update with an empty mask and a precondition changes nothing, not even the update time, and so does a delete of
-//!   what must not exist (`value::verify`).
-//! - Of racers that write one document under a precondition one wins and the others hear of it at once.
-//! - The emulator takes 4 MiB a message, so a Commit stays below that; it enforces neither indexes nor lifetimes.
+//! Measured properties of the service and its emulator, and their consequences:
+//!
+//! - `commit_time` equals the `create_time` and `update_time` of all documents written, to the microsecond, and a read
+//!   time is always less than the time of any later commit. So both are cursors.
+//! - A read of the emulator may miss a commit with a lesser time that is still being carried out. Beside the emulator,
+//!   a read that serves as a place in the log therefore waits a little, and vouches for the time before the wait
+//!   (`wire::client::Client::settle`).
+//! - A field that the service sets to the request's time has milliseconds, and precedes the commit by the duration of
+//!   the call. So its order is not the log's (`log::follow`).
+//! - A transaction's read holds off writers of the documents that it read: on the emulator always, for at most 2 s; on
+//!   the service not, under optimistic concurrency. Readers never hold off each other: 200 concurrent transactions over
+//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and a message's commit
+//!   fails if the group has changed since. No message of a removed key is committed after the removal, and messages
+//!   never write the head.
+//! - An update with an empty mask and a precondition changes nothing, not even the update time. The same holds for a
+//!   delete of a document that must not exist (`wire::value::verify`).
+//! - If racers write one document under a precondition, one wins and the others learn it at once.
+//! - The emulator takes 4 MiB a message, so a Commit stays below that. It enforces neither indexes nor lifetimes.
 
 mod documents;
 mod log;
@@ -62,7 +64,7 @@ use self::{
 };
 use crate::{Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
 
-/// What all calls share.
+/// The state that all calls and tasks share.
 struct Inner {
     client: Client,
     names: Names,
@@ -180,7 +182,7 @@ impl Store for Firestore {
         Ok(self.inner.stats().await?)
     }
 
-    /// Epochs of groups, which the registry shows.
+    /// Writes the epochs of groups that are still in memory.
     async fn flush(&self) -> Result<(), StoreError> {
         Ok(self.inner.flush().await?)
     }

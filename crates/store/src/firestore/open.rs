@@ -1,4 +1,4 @@
-//! Opening the store: the connection, the first documents of a new database, and a look whether it has its indexes.
+//! Opening the store: the connection, the first documents of a new database, and a check that its indexes exist.
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -27,15 +27,15 @@ use crate::{OpenError, StoreError, decide::hiding::Hiding};
 
 /// The layout of documents that this version writes.
 const LAYOUT: u64 = 1;
-/// Most queries of reads of the archive that are under way: so many of the client's calls are not left to them.
+/// Most queries of archive reads under way, so that calls are left for followers and writers.
 const SCANS_MAX: usize = 48;
-/// Most batches that are being saved at one time.
+/// Most batches that are saved at one time.
 const SAVES_MAX: usize = 16;
 
-/// The database's router, which the first process to come makes, and when it was read.
+/// The database's route hasher, which the first process makes, and the time of the read.
 async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, Micros), OpenError>, Fail> {
     let name = names.meta("layout");
-    // Whoever is second finds what the first one wrote.
+    // The second round reads the document of a process that was faster.
     for _ in 0..2 {
         let got = client.get(vec![name.clone()], None).await?;
         if let Some(document) = got.get(&name) {
@@ -61,11 +61,11 @@ async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, M
 }
 
 impl Firestore {
-    /// Opens the store, and makes its first documents in a database that has none. Nothing is tried twice.
+    /// Opens the store, and makes its first documents in an empty database. Nothing is tried twice.
     ///
     /// # Errors
-    /// [`OpenError`], in words for the operator: the options are wrong, there are no credentials, the database does not
-    /// answer or lets nobody in, or a newer version has written into it.
+    /// [`OpenError`], in words for the operator: wrong options, no credentials, no answer, no rights, or a layout of a
+    /// newer version.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         options.check()?;
         let client = connect::connect(&options).await?;
@@ -82,7 +82,7 @@ impl Firestore {
             }
         };
         let random = Random::default();
-        // What was acknowledged before lies before the head that is read now.
+        // Commits that were acknowledged before lie before the head that is read next.
         client.settle().await;
         let (router, read_at) = layout(&client, &names).await.map_err(failed)??;
         let inner = Arc::new(Inner {
@@ -112,7 +112,7 @@ impl Firestore {
 }
 
 impl Inner {
-    /// Asks for next to nothing in each way that needs an index, so that a database without them is found out at once.
+    /// Runs one tiny query for each index, so that a database without them is noticed at once.
     pub(crate) async fn try_queries(&self) -> Result<(), Fail> {
         let under = Under { numbers: &[0, 1], since: Some(0), until: Some(0), behind: None, limit: 1 };
         let asked = [

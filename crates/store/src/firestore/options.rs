@@ -1,31 +1,32 @@
-//! How the store is opened.
+//! Options of the store.
 
 use crate::OpenError;
 
-/// Collections begin with this where nothing else is said.
+/// The default prefix of collections.
 pub const PREFIX: &str = "rnostr";
 /// Most writes of one Commit.
 pub const BATCH_SIZE_MAX: usize = 500;
-/// How the store is opened.
+/// Options of [`super::Firestore::open`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The Google Cloud project.
     pub project_id: String,
     /// The database in it.
     pub database_id: String,
-    /// What the names of all collections begin with: letters, digits and hyphens.
+    /// The prefix of all collections' names: letters, digits and hyphens.
     pub prefix: String,
     /// Most writes of one Commit, 1 to [`BATCH_SIZE_MAX`]; an event with all its effects is never divided.
     pub batch_size: usize,
-    /// `host:port` of an emulator. Without it the environment's `FIRESTORE_EMULATOR_HOST` counts, and without that it is
-    /// the service, with credentials where Google's libraries find them.
+    /// `host:port` of an emulator. The default is the environment's `FIRESTORE_EMULATOR_HOST`, and without that the
+    /// service, with credentials from where Google's libraries find them.
     pub emulator_host: Option<String>,
-    /// How old what [`crate::Store::stats`] says may be, in seconds: the service counts by reading its indexes, and charges for it.
+    /// Greatest age, in seconds, of the answer of [`crate::Store::stats`]. The service counts by reading its indexes,
+    /// and charges for it.
     pub stats_secs: u64,
 }
 
 impl Options {
-    /// The default database of a project.
+    /// Options for the default database of a project.
     #[must_use]
     pub fn new(project_id: &str) -> Self {
         Self {

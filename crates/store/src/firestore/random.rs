@@ -1,4 +1,4 @@
-//! Names that no other process chooses, and places by lot.
+//! Random names of documents and random places in the log.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -7,7 +7,7 @@ use std::{
 
 use super::wire::value::hex;
 
-/// Names that no other process chooses, and waits that are not the same for all.
+/// A source of numbers that no other process draws.
 #[derive(Debug, Default)]
 pub(crate) struct Random {
     keys: [RandomState; 2],
@@ -31,7 +31,7 @@ impl Random {
         hex(&self.bytes())
     }
 
-    /// Less than `bound`, which is not 0.
+    /// A number less than `bound`, which is not 0.
     pub(crate) fn below(&self, bound: u64) -> u64 {
         self.number(0) % bound.max(1)
     }

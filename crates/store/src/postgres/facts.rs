@@ -1,6 +1,7 @@
 //! The facts that a batch is decided by, as statements.
 //!
-//! Each fact of [`FACTS`] knows its statement, the values that [`Wanted`] gives for it, and how a row goes into [`Facts`].
+//! Each fact of [`FACTS`] has its statement, the values that [`Wanted`] gives for it, and the way of a row into
+//! [`Facts`].
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -249,7 +250,7 @@ fn member(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
     Ok(())
 }
 
-/// The parameters, where `wanted` has anything in it.
+/// The parameters, or `None` if `wanted` is empty.
 fn some<T>(wanted: impl IntoIterator<Item = T>, parameters: impl FnOnce() -> Vec<Parameter>) -> Option<Vec<Parameter>> {
     wanted.into_iter().next().map(|_| parameters())
 }

@@ -1,5 +1,6 @@
-//! Hearing of commits, and what processes tell each other beside them: PostgreSQL's LISTEN, on a connection of its own. A
-//! notification that is lost costs time and nothing else, as the log tells everything.
+//! Notifications of commits and messages between processes, by PostgreSQL's LISTEN on a connection outside the pool.
+//!
+//! A lost notification only delays a reader, because the log holds everything.
 
 use std::sync::Arc;
 
@@ -65,13 +66,13 @@ async fn listen(
                 done?;
                 is_listening = true;
                 *failures = 0;
-                // Whatever was committed before is heard of now.
+                // Commits before this moment sent their notifications to nobody here.
                 notifications.send_modify(|count| *count += 1);
             }
             message = incoming.next() => match message {
                 Some(Ok(AsyncMessage::Notification(message))) if message.channel() == MESSAGES => {
                     if let Some(message) = hex::parse_any(message.payload().as_bytes()) {
-                        // Nobody may be there to hear it.
+                        // An error means that nobody receives messages.
                         let _ = messages.send(message.into());
                     }
                 }

@@ -14,13 +14,15 @@ use crate::{
     },
 };
 
-/// Takes the lock of the log and reads its head. The lock ends with the transaction, so cursors become visible in order.
+/// Takes the lock of the log and reads its head. The lock ends with the transaction, so cursors become visible in
+/// order.
 pub(super) const LOCK: &str = "select head from rnostr.log for update";
 
 /// Groups of keys that leave all their groups. They are read before the facts, which they add to.
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[])";
 
-/// Takes the log's lock, loads the facts, and gives them with the log's head. Events that `hidden` hides are no targets.
+/// Takes the log's lock, loads the facts, and gives them with the log's head. Events that `hidden` hides are no
+/// targets.
 pub(super) async fn load(
     transaction: &Transaction<'_>,
     mut wanted: Wanted,

@@ -1,9 +1,10 @@
-//! The PostgreSQL store: one database (13 or newer; Cloud SQL, AlloyDB or any other), shared by any number of processes.
+//! The PostgreSQL store: one database (13 or newer; Cloud SQL, AlloyDB or any other), shared by any number of
+//! processes.
 //!
-//! One row, the head of the log, is locked by whoever writes until its transaction ends. So cursors become visible in
-//! their order and without gaps, and what a batch was decided by is still true when it is committed: of any number of
-//! writers on any number of instances, one goes at a time. What that costs is paid by the batch and not by the event, as
-//! every instance writes what waits in one transaction.
+//! A writer locks one row, the head of the log, until its transaction ends. So cursors become visible in order and
+//! without gaps, and the facts that a batch was decided by still hold at its commit. Writers of all instances go one
+//! after the other. The cost is one lock for each batch and not for each event, because every instance writes its
+//! waiting events in one transaction.
 
 mod connect;
 mod facts;
@@ -52,15 +53,16 @@ use crate::{
 /// Longest wait for one call.
 const CALL_SECS_MAX: Duration = Duration::from_secs(8);
 
-/// For how long what an import said in the log can be read there for sure: half as long as it is kept.
+/// Longest time since the last read of the log after which an import's entry is surely still there: half of its
+/// lifetime.
 const STILL_KNOWN_SECS_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
 
-/// How a database is used.
+/// Settings of the store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Most connections of the pool, beside the one that listens.
+    /// Most connections of the pool. One more connection listens.
     pub connections_max: usize,
-    /// Whether commits are announced by NOTIFY and listened for. Without it, something else has to announce them.
+    /// Whether commits are announced by NOTIFY and listened for. Without it, the relay announces them by other means.
     pub notifies: bool,
 }
 
@@ -72,24 +74,24 @@ impl Default for Options {
     }
 }
 
-/// See the module.
+/// The store over one database. See the module.
 pub struct Postgres {
     pool: Pool,
     router: RouteHasher,
     head: AtomicU64,
-    /// Set when the log was found to end before what was read of it. What is known here of groups and of the log may
-    /// then be of commits that never were, and stays so when the log has grown again.
+    /// Set after a read found the end of the log before an entry that had been read. Knowledge of groups and of the log
+    /// may then come from commits that were lost, also after the log has grown again.
     went_back: AtomicBool,
     hiding: Hiding,
-    /// When the log was last read.
+    /// The time of the last read of the log.
     followed: Mutex<Instant>,
-    /// So that reads of the archive leave a connection to who follows the log and who writes.
+    /// Places for reads of the archive. One connection is left for followers and writers.
     scans: Semaphore,
     notifies: bool,
     notifications: watch::Receiver<u64>,
-    /// What others tell; nothing where nobody listens.
+    /// Messages of other processes. Nothing arrives without the listener.
     messages: broadcast::Sender<Arc<[u8]>>,
-    /// Kept so that the receivers stay open where nobody listens.
+    /// Held so that the receivers stay open without a listener.
     _notifier: Option<watch::Sender<u64>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -101,11 +103,11 @@ impl std::fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Opens a database, and makes or migrates the tables in it; in a runtime, as it spawns tasks.
+    /// Opens a database, and makes or migrates its tables. It spawns tasks, so it needs a runtime.
     ///
     /// # Errors
-    /// [`OpenError::Unreachable`] where the server does not answer, [`OpenError::Refused`] for a URL that is none, a
-    /// server that is too old, tables of a newer release, or one who may not. No text tells the password.
+    /// [`OpenError::Unreachable`] if the server does not answer. [`OpenError::Refused`] for a malformed URL, a server
+    /// that is too old, tables of a newer release, or missing rights. No text tells the password.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?;
         let shown = address.shown();
@@ -115,10 +117,10 @@ impl Postgres {
         })
     }
 
-    /// Where a `database_url` leads, for the operator's eyes: hosts, port and name, no user and no password.
+    /// Hosts, port and name of a `database_url` for the operator's eyes, without user and password.
     ///
     /// # Errors
-    /// [`OpenError::Refused`], for a URL that is none.
+    /// [`OpenError::Refused`] for a malformed URL.
     pub fn describe(url: &str) -> Result<String, OpenError> {
         Ok(DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?.shown())
     }
@@ -160,14 +162,14 @@ impl Postgres {
         self.head.fetch_max(cursor, Ordering::AcqRel);
     }
 
-    /// Takes note of what is durable now, `head` being the log's before it.
+    /// Notes durable changes. `head` is the log's head before them.
     fn committed(&self, changes: &Changes, head: Cursor) {
         let head = head + changes.places();
         self.hiding.learn(&changes.vanished, head);
         self.knows_of(head);
     }
 
-    /// See [`Postgres::with_client`], for the trait.
+    /// [`Postgres::with_client`], with the trait's error.
     async fn call<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>) -> Result<T, StoreError> {
         self.with_client(work).await.map_err(|fail| fail.to_store_error())
     }

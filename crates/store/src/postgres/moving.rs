@@ -1,4 +1,4 @@
-//! Everything out, page by page in the order of primary keys, and everything in, part by part under the lock of the log.
+//! Export, page by page in the order of primary keys, and import, part by part under the lock of the log.
 
 use async_trait::async_trait;
 use deadpool_postgres::Client;
@@ -45,7 +45,7 @@ const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.
     from (select * from rnostr.groups where id > convert_from($1::bytea, 'UTF8') order by id limit $2) g \
     left join lateral (select array_agg(key) as keys, array_agg(admin) as admins from rnostr.members \
         where group_id = g.id) m on true order by g.id";
-/// Of the next entries, those that fit: the first that reaches so many bytes is the last.
+/// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \
         order by cursor limit $2), \
     sized as (select cursor, received_at, expires_at, flags, record, count(*) over () as entries, \

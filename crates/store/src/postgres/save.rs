@@ -1,4 +1,4 @@
-//! Saving batches: what must be known is loaded, decided and written in one transaction, under the lock of the log.
+//! Saving batches: facts are loaded, decided on and written in one transaction, under the lock of the log.
 
 use deadpool_postgres::{Client, Object};
 use nostr_extensions::{Admitted, Sealed};
@@ -37,8 +37,8 @@ impl Postgres {
         answers
     }
 
-    /// In one transaction; where the server does not take the data of one event, in as many as it needs to refuse that
-    /// one alone.
+    /// Saves a part in one transaction. If the server refuses the data of an event, the part is halved until that event
+    /// stands alone.
     async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
         let fail = match self.save_once(part).await {
             Ok(saved) => return saved.into_iter().map(Ok).collect(),
@@ -116,8 +116,8 @@ impl Postgres {
         .await
     }
 
-    /// Does something in a transaction, within [`super::CALL_SECS_MAX`]; what was not committed at the end is taken back. A
-    /// connection of which nobody knows that its transaction has ended is closed, also when nobody waits any more.
+    /// Runs `work` in a transaction, within [`super::CALL_SECS_MAX`], and rolls back unless it committed. The
+    /// connection is closed if the end of the transaction is unknown, and also if the caller drops this future.
     pub(super) async fn transact<T>(
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fail>,
@@ -136,8 +136,8 @@ impl Postgres {
         done
     }
 
-    /// Does something with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection of which nobody knows
-    /// where it stands is not used again.
+    /// Runs `work` with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection in an unknown state is
+    /// closed.
     pub(super) async fn with_client<T>(
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,

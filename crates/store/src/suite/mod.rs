@@ -1,7 +1,7 @@
 //! One suite for every store: each test is named for the promise that it checks.
 //!
-//! [`crate::conformance`] makes `#[tokio::test]`s of it for a store; [`random`] runs random calls against two stores and
-//! compares what they answer. For tests alone (feature `testing`).
+//! [`crate::conformance`] and [`crate::races`] make `#[tokio::test]`s of it for a store. [`random`] makes random calls
+//! to two stores and compares their answers. For tests alone (feature `testing`).
 #![allow(missing_docs, reason = "the names of the tests say what they promise")]
 #![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "tests panic where a promise is broken")]
 
@@ -14,7 +14,7 @@ pub mod random;
 pub mod removals;
 pub mod world;
 
-/// Runs the whole suite against the stores that `$make`, an async function that gives a [`world::Subject`] or nothing, opens.
+/// Runs the suite over the stores that `$make` opens: an async function that gives a [`world::Subject`], or nothing.
 #[macro_export]
 macro_rules! conformance {
     ($make:expr) => {
@@ -74,7 +74,7 @@ macro_rules! conformance {
                 a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors
                 an_address_is_deleted_up_to_the_deletions_time
                 a_key_that_vanishes_takes_its_events_at_once_and_for_good
-                what_a_vanished_key_left_is_in_nobodys_way
+                events_of_a_vanished_key_hold_no_address_and_no_reference
                 a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
                 a_reference_names_one_key_package
                 deleting_a_key_package_leaves_its_twin
@@ -86,7 +86,7 @@ macro_rules! conformance {
         $($(
             #[tokio::test]
             async fn $promise() {
-                // `None` where what the store stands on is missing, which has been said then.
+                // `None` means that the store's engine is missing, which has been printed.
                 let Some(subject) = $make().await else { return };
                 let mut world = $crate::suite::world::World::new(subject);
                 $crate::suite::$module::$promise(&mut world).await;
@@ -95,8 +95,8 @@ macro_rules! conformance {
     };
 }
 
-/// Runs the [`races`] against the stores that `$open` opens: an async function that takes the number of handles and gives
-/// [`races::Handles`] or nothing.
+/// Runs the [`races`] over the stores that `$open` opens: an async function that takes the number of handles and gives
+/// [`races::Handles`], or nothing.
 #[macro_export]
 macro_rules! races {
     ($open:expr) => {

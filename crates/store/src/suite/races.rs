@@ -1,4 +1,4 @@
-//! Races: several handles of one store, as several processes or connections have them, all at once.
+//! Races: several handles of one store, like those of several processes or connections, all at once.
 
 use std::{
     any::Any,
@@ -25,9 +25,9 @@ const NOTIFIED_MS_MAX: Duration = Duration::from_millis(500);
 
 /// [`HANDLES`] handles of one empty store.
 pub struct Handles {
-    /// Stores that share their content; a store of one process is here several times.
+    /// Stores that share their content. A store of one process stands here several times.
     pub stores: Vec<Arc<dyn Moving>>,
-    /// A database, for instance, that lives as long as the handles.
+    /// The database, for instance, which lives as long as the handles.
     pub keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -179,7 +179,7 @@ pub async fn no_message_of_a_member_lies_behind_its_removal(handles: &Handles) {
             if refused == 5 {
                 break;
             }
-            // A store in memory would be done before the removal begins.
+            // A store in memory would save every message before the removal begins.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         (sent, refused)

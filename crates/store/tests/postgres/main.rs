@@ -1,4 +1,4 @@
-//! The PostgreSQL store keeps every promise of the suite, and those that only a shared store has to keep.
+//! The PostgreSQL store keeps every promise of the suite, and those of shared stores.
 #![allow(clippy::expect_used, reason = "a test")]
 
 mod address;
@@ -25,10 +25,10 @@ use proptest::{
 };
 use rnostr_test_services as services;
 
-/// Few enough that all tests of a machine find their connections.
+/// Few connections for each store, so that all tests find theirs.
 const OPTIONS: Options = Options { connections_max: 3, notifies: true };
 
-/// A database, taken away at the end.
+/// A database that is dropped at the end.
 struct Database(String);
 
 impl Database {
@@ -41,7 +41,7 @@ impl Database {
         open(&self.0).await
     }
 
-    /// Several stores over it, as of several processes.
+    /// Several stores over it, like those of several processes.
     async fn open_all<const N: usize>(&self) -> [Arc<Postgres>; N] {
         let mut stores = Vec::new();
         for _ in 0..N {

@@ -1,4 +1,4 @@
-//! A server that dies, and a way to it that is cut.
+//! A server that dies, and a connection that is cut.
 
 use std::{
     sync::{
@@ -98,7 +98,7 @@ async fn what_was_acknowledged_is_there_after_the_server_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
+async fn a_connection_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     let Some(()) = services::require(services::Postgres::shared_available()) else { return };
     let server = services::Postgres::shared();
     let database = server.create_database();
@@ -126,7 +126,7 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     proxy.restore();
     works_again(&store).await;
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
-    // Each knock may be lost, and the listener comes back.
+    // Single notifications may be lost, so the test sends several until the listener is back.
     let mut notifications = store.notifications().expect("it is shared");
     notifications.mark_unchanged();
     let until = Instant::now() + WAIT;

@@ -36,10 +36,9 @@ async fn what_expires_leaves_no_more_behind_the_tenth_time_than_the_second() {
     assert!(sizes[9] <= sizes[1] + sizes[1] / 4, "{sizes:?}");
 }
 
-/// Whoever saves may be dropped at any moment: no transaction stays open, and no connection is used again in the middle of
-/// one.
+/// A caller may drop a save at any moment. No transaction stays open, and no connection is used again within one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_waits_for_any_more_holds_up_nobody() {
+async fn a_dropped_save_holds_up_no_other() {
     let Some(database) = Database::new() else { return };
     let [store, other]: [_; 2] = database.open_all().await;
     let (here, there) = (world(&store), world(&other));
@@ -57,7 +56,7 @@ async fn what_nobody_waits_for_any_more_holds_up_nobody() {
     }
     let log = other.after(0, 1_000).await.expect("the log").entries;
     assert!((120 + saved..=180).contains(&log.len()), "{} events, {saved} of them not dropped", log.len());
-    // Those that were dropped in the middle of a transaction are gone, and the transaction with them.
+    // A save that was dropped within its transaction took the transaction with it.
     let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in %' \
         and now() - state_change > interval '1 second'";
     tokio::time::sleep(Duration::from_millis(1_200)).await;

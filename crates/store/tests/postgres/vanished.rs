@@ -1,4 +1,4 @@
-//! What a vanished key left, over several processes: hidden from all at once, and taken out bit by bit.
+//! Events of vanished keys, over several processes: hidden from all at once, and removed some at a time.
 
 use nostr_store::{
     Store as _,
@@ -28,7 +28,7 @@ async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
     let through = a.head();
     new(here.publish(&vanish(START), "alice").await);
     assert_eq!(a.stats().await.expect("stats").events, 2_402, "nothing is gone that long");
-    // Who follows the log hears of it, and hides what is there; so does who opens the store then.
+    // A follower learns it from the log and hides the rest. A store that is opened now does too.
     b.after(through, 10).await.expect("the log");
     let late = database.open().await;
     for (world, store) in [(&here, &a), (&there, &b), (&world(&late), &late)] {
@@ -38,7 +38,7 @@ async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
         let exported = pages(&**store, LARGE, START).await.concat();
         assert_eq!(exported.iter().filter(|record| record.sort() == "event").count(), 1);
     }
-    // Some at a time, by one of them; the others are told by nobody, and hide on.
+    // One process removes some at a time. The others go on hiding the rest.
     assert_eq!(a.sweep(START, 500).await.expect("a sweep"), 500);
     assert_eq!(a.stats().await.expect("stats").events, 1_902);
     while a.sweep(START, 500).await.expect("a sweep") > 0 {}
@@ -54,7 +54,7 @@ async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
 }
 
 impl Database {
-    /// How many keys are not done with.
+    /// Number of vanished keys that still have events.
     fn pending(&self) -> String {
         let count = "select count(*) from rnostr.vanished where pending";
         rnostr_test_services::Postgres::shared().psql(&self.0, count).expect("psql")
@@ -62,7 +62,7 @@ impl Database {
 }
 
 #[tokio::test]
-async fn who_reads_the_log_late_is_shown_nothing_that_is_gone_by_then() {
+async fn a_late_follower_is_shown_no_event_that_is_gone() {
     let Some(database) = Database::new() else { return };
     let [a, b] = database.open_all().await;
     let here = world(&a);

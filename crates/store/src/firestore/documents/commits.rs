@@ -1,6 +1,7 @@
-//! The log's documents: one for each commit, small, with an entry for each of its events.
+//! The log's documents: one small document for each commit, with an entry for each of its events.
 //!
-//! An entry says whom its event may concern and where it lies. An ephemeral event is in its entry ephemeral, and nowhere else.
+//! An entry says whom its event may concern and where it lies. An ephemeral event lies whole in its entry, and nowhere
+//! else.
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write};
@@ -30,7 +31,7 @@ const VANISHES: u8 = 32;
 /// Most bytes of entries in one document of the log; a document has at most 1 MiB.
 pub(crate) const ENTRIES_BYTES_MAX: usize = 900 << 10;
 
-/// An event that lies in the log alone.
+/// An event that lies in the log only.
 #[derive(Clone, Debug)]
 pub(crate) struct EphemeralEvent {
     event: Event,
@@ -50,7 +51,7 @@ impl EphemeralEvent {
     }
 }
 
-/// An event in the log.
+/// An entry of the log as it is packed.
 #[derive(Clone, Debug)]
 pub(crate) struct LoggedEntry {
     pub(crate) id: EventId,
@@ -59,12 +60,12 @@ pub(crate) struct LoggedEntry {
     group: Option<NostrGroupId>,
     routes: Vec<u64>,
     pub(crate) ephemeral: Option<EphemeralEvent>,
-    /// The key that vanished with this event, and up to when.
+    /// The key that vanished with this event, and the last `created_at` that goes with it.
     pub(crate) vanished: Option<(PublicKey, UnixSecs)>,
 }
 
 impl LoggedEntry {
-    /// Whether this is the entry of an import, without an event.
+    /// Whether an import made this entry, which has no event.
     pub(crate) fn is_mark(&self) -> bool {
         self.kind == MARK_KIND
     }
@@ -81,13 +82,13 @@ impl LoggedEntry {
     }
 }
 
-/// A document of the log.
+/// The log's document of one commit.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitLog {
     pub(crate) name: String,
-    /// When it was committed.
+    /// The time of the commit.
     pub(crate) time: Micros,
-    /// When the service took it in, which is before that.
+    /// The time at which the service received the commit, which is earlier.
     pub(crate) at: Micros,
     place: u64,
     pub(crate) entries: Vec<LoggedEntry>,
@@ -107,7 +108,7 @@ impl CommitLog {
         read().ok_or(Fail::Damaged("the log"))
     }
 
-    /// Its entries with their places.
+    /// Entries with their cursors.
     pub(crate) fn places(&self) -> impl Iterator<Item = (Cursor, &LoggedEntry)> {
         (self.place..).zip(&self.entries).map(|(place, entry)| (clock::cursor(self.time, place), entry))
     }
@@ -160,7 +161,7 @@ pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     }
 }
 
-/// Appends an entry without an event, which says that any group may have changed and any key may have vanished.
+/// Appends an entry without an event. It says that any group may have changed and any key may have vanished.
 pub(crate) fn pack_mark(packed: &mut Vec<u8>) {
     packed.push(TOUCHES_EVERY_GROUP);
     packed.extend_from_slice(&MARK_KIND.0.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The files by which a database is set up.
+//! The files that set up a database.
 
 use std::fmt::Write as _;
 
@@ -15,9 +15,9 @@ fn mode_json(mode: IndexMode) -> &'static str {
     }
 }
 
-/// `firestore.indexes.json` for a database whose collections begin with `prefix`: what
-/// `firebase deploy --only firestore:indexes` takes. It declares the indexes, takes every other field out of the
-/// automatic ones, and has the service remove what has expired.
+/// `firestore.indexes.json` for a database whose collections begin with `prefix`, in the form of `firebase deploy
+/// --only firestore:indexes`. It declares the indexes, exempts every other field from automatic ones, and has the
+/// service remove expired events.
 #[must_use]
 pub fn indexes_json(prefix: &str) -> String {
     let group = |collection: Collection| format!(r#""collectionGroup": "{prefix}_{}""#, collection.name());
@@ -55,12 +55,12 @@ pub fn indexes_json(prefix: &str) -> String {
     )
 }
 
-/// `firestore.rules`: nobody who comes by way of Firebase reads or writes anything. The relay comes by IAM, which these
-/// rules do not bind.
+/// `firestore.rules`: they forbid every access by way of Firebase. The relay uses IAM, which these rules do not bind.
 #[must_use]
 pub fn rules() -> String {
     "rules_version = '2';\n\
-     // Everything goes by way of the relay, which decides who may read and write; it is let in by IAM, not by these rules.\n\
+     // Everything goes by way of the relay, which decides who may read and write; \
+     it is let in by IAM, not by these rules.\n\
      service cloud.firestore {\n  match /databases/{database}/documents {\n    match /{document=**} {\n      \
      allow read, write: if false;\n    }\n  }\n}\n"
         .to_owned()

@@ -1,4 +1,4 @@
-//! Events as documents: written once with the log's document that names them, and never again.
+//! Events as documents. Each is written once, together with the log's document that names it, and never again.
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
@@ -19,10 +19,10 @@ use crate::{
     moving::Archived,
 };
 
-/// Bytes of a document beside its record, its numbers and its name, by estimate.
+/// Estimated bytes of a document besides its record, its numbers and its name.
 const DOCUMENT_BYTES: usize = 400;
 
-/// An event as it is stored.
+/// An event with its stamp, as it is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEvent {
     pub(crate) event: Event,
@@ -32,15 +32,15 @@ pub(crate) struct StoredEvent {
     flags: i16,
 }
 
-/// The fields of an event without its content, for who has to know no more than what it is.
+/// The fields of an event without its content, which may be long.
 pub(crate) const WITHOUT_CONTENT: [&str; 5] = ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place"];
 
 impl StoredEvent {
-    /// Of a document, or of the fields [`WITHOUT_CONTENT`].
+    /// Reads a document, or the fields [`WITHOUT_CONTENT`].
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
             let expires_at = document.time(field::EXPIRES_AT).map_or(NEVER, |time| micros(time) / SEC);
-            // A record has some JSON.
+            // A record needs some JSON at its end.
             let record = [document.bytes("head")?, document.bytes("json").unwrap_or(b"{}")].concat();
             Some(Self {
                 event: Event::from_record(Bytes::from(record))?,
@@ -57,7 +57,7 @@ impl StoredEvent {
         self.flags & AUTHOR_ONLY != 0
     }
 
-    /// Whether queries find it.
+    /// Whether queries may find it.
     pub(crate) const fn is_found(&self) -> bool {
         self.flags & LOG_ONLY == 0
     }
@@ -80,13 +80,14 @@ impl StoredEvent {
     }
 }
 
-/// The place in the log of an event's document.
+/// The cursor of an event's document.
 pub(crate) fn cursor(document: &Document) -> Option<Cursor> {
     let time = document.update_time.map(micros)?;
     Some(clock::cursor(time, document.secs("place")?))
 }
 
-/// A number under which every event lies that a key may take along when it vanishes. No query is planned over it.
+/// The number that every event has of which a vanishing key is the author or a recipient. Queries of readers do not use
+/// it.
 pub(crate) fn owner_number(key: &PublicKey) -> i64 {
     number_of(&[b"O", &key.as_bytes()[..]].concat())
 }
@@ -120,7 +121,7 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64) -> Write {
 /// The latest time that the service can hold, in Unix seconds: the end of the year 9999.
 const TIME_MAX: UnixSecs = 253_402_300_799;
 
-/// Bytes that storing an event takes, with its entry in the log, by estimate.
+/// Estimated bytes that storing an event takes, with its entry in the log.
 pub(crate) fn byte_len(event: EventRef<'_>) -> usize {
     let tags = event.tags().iter().count();
     event.record().len() + DOCUMENT_BYTES + tags * 20

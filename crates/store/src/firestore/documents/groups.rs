@@ -1,8 +1,8 @@
-//! Groups as documents: a head, and the members in it or, where they are many, in shards.
+//! Groups as documents: a head with the members in it, or with shards for many members.
 //!
-//! A shard never changes and has a name of its own; the head names those that count. So a change writes the shards that
-//! it touches anew and the head in one Commit, and whoever reads an old head either finds its shards or reads again. Both
-//! have the members' numbers in a list, from which a key's groups are found.
+//! A shard has its own name and never changes; the head names the current shards. A change of the group writes the head
+//! and the shards that differ, in one Commit. A reader of an old head finds its shards, or reads again. Heads and
+//! shards list the members' numbers, by which the groups of a key are found.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::firestore::{
 
 /// Most members in the head itself, which is read with each batch of messages.
 const INLINE_MEMBERS_MAX: usize = 200;
-/// Most members in a shard (decisions, "Elsewhere": at most 2,000); one is read to look for one key.
+/// Most members in a shard (decisions, "Elsewhere": at most 2,000). A look-up of one key reads one shard.
 const SHARD_MEMBERS_MAX: usize = 1_000;
 /// Bytes of a shard's name before it is written in hex.
 const SHARD_NAME_BYTES: usize = 16;
@@ -28,13 +28,13 @@ const SHARD_NAME_BYTES: usize = 16;
 /// Members with their roles, in the order of their keys.
 pub(crate) type Members = BTreeMap<PublicKey, Role>;
 
-/// A key as a number. Those that share one find each other's groups, and nothing is decided by it.
+/// A key as a number. Keys with the same number find each other's groups, and no decision depends on it.
 pub(crate) fn number(key: &PublicKey) -> i64 {
     let bytes = key.as_bytes();
     i64::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
 }
 
-/// Where members from `first` on lie, up to the next shard's.
+/// A shard's place: it holds the members from `first` on, up to the next shard's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shard {
     first: PublicKey,
@@ -47,19 +47,19 @@ enum Lists {
     Shards(Vec<Shard>),
 }
 
-/// A group as it is stored, without the members that lie in shards.
+/// A group as it is stored, without the members in shards.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupHead {
     pub(crate) version: Version,
-    /// Whether it carried unlisted messages.
+    /// Whether the group carried unlisted messages.
     pub(crate) unlisted: bool,
-    /// Where it is managed.
+    /// The record of a managed group.
     pub(crate) record: Option<GroupRecord>,
     lists: Lists,
 }
 
 impl GroupHead {
-    /// Of a document, or of none.
+    /// Reads a document; without one, the head of an unknown group.
     pub(crate) fn read(document: Option<&Document>) -> Result<Self, Fail> {
         let damaged = || Fail::Damaged("a group's head");
         let version = Version::of(document);
@@ -77,7 +77,7 @@ impl GroupHead {
         Ok(Self { version, unlisted: document.flag("unlisted"), record, lists })
     }
 
-    /// The names of the shards in which these keys lie, or of all of them.
+    /// Names of the shards that hold these keys; `None` stands for all shards.
     pub(crate) fn shards(&self, names: &Names, keys: Option<&[PublicKey]>) -> Vec<String> {
         let Lists::Shards(shards) = &self.lists else { return Vec::new() };
         let mut wanted: Vec<usize> = match keys {
@@ -89,7 +89,7 @@ impl GroupHead {
         wanted.into_iter().map(|n| names.members(&hex(&shards[n].name))).collect()
     }
 
-    /// The members that lie in the head.
+    /// The members in the head itself.
     pub(crate) fn inline(&self) -> Members {
         match &self.lists {
             Lists::Inline(members) => members.clone(),
@@ -97,7 +97,7 @@ impl GroupHead {
         }
     }
 
-    /// The writes that make it another group: `members` were all of its members, and `next` are.
+    /// The writes that turn the group into `next`.
     pub(crate) fn change(
         &self,
         names: &Names,
@@ -144,18 +144,18 @@ impl GroupHead {
     }
 }
 
-/// What a group is to be.
+/// A group as a change leaves it.
 #[derive(Clone, Debug)]
 pub(crate) struct NextGroup {
     pub(crate) unlisted: bool,
     pub(crate) record: Option<GroupRecord>,
-    /// All members before.
+    /// All members before the change.
     pub(crate) before: Members,
-    /// All members after.
+    /// All members after the change.
     pub(crate) members: Members,
 }
 
-/// The shard in which a key lies.
+/// The shard of a key.
 fn place(shards: &[Shard], key: &PublicKey) -> usize {
     shards.partition_point(|shard| shard.first <= *key).saturating_sub(1)
 }
@@ -165,7 +165,7 @@ enum NextShard {
     New(PublicKey, Members),
 }
 
-/// Deals members out to shards, so that those which stay the same stay.
+/// Deals members out to shards, and keeps the shards whose members stay the same.
 fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> {
     let deal = |members: &Members| {
         let mut dealt = vec![Members::new(); old.len().max(1)];
@@ -175,7 +175,7 @@ fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> 
         dealt
     };
     let dealt = deal(members);
-    // Where many left, shards become few again.
+    // Few members in many shards are dealt out anew.
     let few = dealt.iter().filter(|part| !part.is_empty()).count() > 2 * members.len().div_ceil(SHARD_MEMBERS_MAX) + 2;
     if old.is_empty() || few {
         return split(members);
@@ -191,7 +191,7 @@ fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> 
     parts
 }
 
-/// Equal parts, none too large.
+/// Shards of equal size, none above the limit.
 fn split(members: &Members) -> Vec<NextShard> {
     let count = members.len().div_ceil(SHARD_MEMBERS_MAX).max(1);
     let size = members.len().div_ceil(count).max(1);
@@ -210,7 +210,7 @@ fn pack(members: &Members) -> Vec<u8> {
         .collect()
 }
 
-/// Members as they are packed in a head or a shard.
+/// Reads the packed members of a head or a shard.
 pub(crate) fn unpack(packed: &[u8]) -> Option<Members> {
     let mut left = Unpack(packed);
     let mut members = Members::new();

@@ -1,8 +1,8 @@
 //! Every index that queries need, and a check that a query has one.
 //!
-//! The service refuses a query that no index answers; its emulator has no indexes to miss. [`check`] names the index that
-//! a query needs by the service's rules (<https://firebase.google.com/docs/firestore/query-data/index-overview>), and
-//! fails where none is declared. The files in `deploy/` are made of the same declarations ([`super::deploy`]).
+//! The service refuses a query without an index, and its emulator does not. So [`check`] derives the index of a query
+//! by the service's rules (<https://firebase.google.com/docs/firestore/query-data/index-overview>), and fails if it is
+//! not declared. The files in `deploy/` are made of the same declarations ([`super::deploy`]).
 
 use gcloud_sdk::google::firestore::v1::{
     StructuredQuery,
@@ -11,7 +11,7 @@ use gcloud_sdk::google::firestore::v1::{
 
 use super::names::{Collection, field};
 
-/// How an index orders a field.
+/// The order of a field in an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IndexMode {
     Ascending,
@@ -29,7 +29,7 @@ pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 1] = [(
     ],
 )];
 
-/// Indexes over one field; every other field has none, for each costs at every write.
+/// Indexes over one field. Every other field has none, because each index costs at every write.
 pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 8] = [
     (Collection::Events, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Events, field::RECEIVED_AT, &[IndexMode::Ascending]),
@@ -41,10 +41,10 @@ pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 8] = [
     (Collection::Members, field::KEYS, &[IndexMode::Contains]),
 ];
 
-/// Fields by which the service removes documents.
+/// Fields by which the service removes expired documents.
 pub(crate) const LIFETIMES: [(Collection, &str); 1] = [(Collection::Events, field::EXPIRES_AT)];
 
-/// The fields that a query compares, each with how.
+/// Collects the fields that a filter compares, with their operators.
 fn compared(filter: Option<&Filter>, into: &mut Vec<(String, Operator)>) {
     match filter.and_then(|filter| filter.filter_type.as_ref()) {
         Some(FilterType::CompositeFilter(all)) => {
@@ -60,7 +60,7 @@ fn compared(filter: Option<&Filter>, into: &mut Vec<(String, Operator)>) {
     }
 }
 
-/// The index that a query needs: its collection, and the fields in their order.
+/// The index that a query needs: its collection, and the fields in order.
 fn needed(query: &StructuredQuery) -> (String, Vec<(String, IndexMode)>) {
     let mut filters = Vec::new();
     compared(query.r#where.as_ref(), &mut filters);
@@ -78,7 +78,7 @@ fn needed(query: &StructuredQuery) -> (String, Vec<(String, IndexMode)>) {
             Operator::Equal | Operator::In => (path.clone(), IndexMode::Ascending),
             Operator::ArrayContains | Operator::ArrayContainsAny => (path.clone(), IndexMode::Contains),
             _ => {
-                // What is compared by size is the first to order by.
+                // The service orders by a field with an inequality first.
                 if orders.iter().all(|(ordered, _)| ordered != path) {
                     orders.insert(0, (path.clone(), IndexMode::Ascending));
                 }

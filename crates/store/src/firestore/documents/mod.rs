@@ -1,7 +1,7 @@
-//! The form of the database: names of collections and documents, the queries with their indexes, and how events, groups,
-//! KeyPackages and log entries are packed into documents.
+//! The form of the database: names of collections and documents, the queries with their indexes, and the packing of
+//! events, groups, KeyPackages and log entries into documents.
 //!
-//! Nothing here calls the service. Reading and writing share these forms, so they stand beside neither.
+//! Nothing here calls the service. Reading and writing both use these forms.
 
 pub(crate) mod commits;
 pub(crate) mod deploy;

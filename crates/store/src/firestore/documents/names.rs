@@ -1,6 +1,6 @@
-//! Where things lie: collections, fields, and the names of documents.
+//! Names of collections, fields and documents.
 //!
-//! Names are made of digits alone, in hex and of fixed lengths, so that nothing that a client says can break a path.
+//! Names of documents are hex digits of fixed lengths, so that no text of a client can break a path.
 
 use nostr_extensions::NostrGroupId;
 use nostr_protocol::{EventId, PublicKey};
@@ -11,13 +11,13 @@ use crate::{
     firestore::wire::value::hex,
 };
 
-/// Fields that queries name, and those that are too large for an index.
+/// Fields that queries name.
 pub(crate) mod field {
-    /// When the log's document was taken in by the service, in milliseconds.
+    /// The time at which the service received the log's document, in milliseconds.
     pub(crate) const AT: &str = "at";
     pub(crate) const CREATED_AT: &str = "created_at";
     pub(crate) const RECEIVED_AT: &str = "received_at";
-    /// When the service's lifetime policy, or the sweeper, may remove the document.
+    /// The time from which the service's lifetime policy, or a sweep, may remove the document.
     pub(crate) const EXPIRES_AT: &str = "expires_at";
     pub(crate) const PREFIXES: &str = "prefixes";
     /// A group's id.
@@ -30,32 +30,32 @@ pub(crate) mod field {
     pub(crate) const NAME: &str = "__name__";
 }
 
-/// Kinds of documents.
+/// Collections of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Collection {
     /// Events, by id.
     Events,
-    /// One document for each commit.
+    /// Log entries, one document for each commit.
     Log,
-    /// Who holds an address.
+    /// Addresses with the events that hold them.
     Addresses,
     /// KeyPackages, by owner.
     Owners,
-    /// KeyPackages that are used up.
+    /// KeyPackages that were claimed.
     Claimed,
-    /// What was deleted, and by whom.
+    /// Tombstones of deleted events, by target and deleter.
     Tombstones,
     /// Keys that vanished.
     Vanished,
     /// Groups.
     Groups,
-    /// Members of large groups.
+    /// Members of large groups, in shards.
     Members,
-    /// The registry's epochs.
+    /// Last epochs of groups.
     Epochs,
-    /// Who founded groups lately.
+    /// Foundings of groups in the last day, by key.
     Founders,
-    /// What there is one of.
+    /// Single documents of the store itself.
     Meta,
 }
 
@@ -92,7 +92,7 @@ impl Collection {
         }
     }
 
-    /// The fields that its documents have, and no others.
+    /// The fields of its documents.
     pub(crate) const fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Events => &[
@@ -129,7 +129,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Of the documents under `root`, in collections that begin with `prefix`.
+    /// Names under `root`, in collections that begin with `prefix`.
     pub(crate) fn new(root: &str, prefix: &str) -> Self {
         Self { root: root.to_owned(), prefix: prefix.to_owned() }
     }
@@ -154,7 +154,7 @@ impl Names {
         self.document(Collection::Addresses, hex(address))
     }
 
-    /// By the last part of the name.
+    /// A document by the last part of its name.
     pub(crate) fn named(&self, collection: Collection, id: &str) -> String {
         self.document(collection, id)
     }
@@ -191,7 +191,8 @@ impl Names {
         self.document(Collection::Founders, founder.to_hex())
     }
 
-    /// What there is one of: the layout with the router's key, and how far the log was swept.
+    /// A single document of the store: the layout with the key of the route hasher, or the time up to which the log was
+    /// swept.
     pub(crate) fn meta(&self, id: &str) -> String {
         self.document(Collection::Meta, id)
     }

@@ -1,5 +1,4 @@
-//! The directory of KeyPackages: one document for each owner, so that whoever takes from it and whoever adds to it meet
-//! there.
+//! The directory of KeyPackages: one document for each owner, so that concurrent claims and additions conflict.
 //!
 //! Source: decisions, "KeyPackages".
 
@@ -14,7 +13,7 @@ use crate::firestore::{
     },
 };
 
-/// Most KeyPackages of one owner: the document holds as many.
+/// Most KeyPackages of one owner, so that the document can hold them.
 pub(crate) const PACKAGES_MAX: usize = 5_000;
 
 /// One KeyPackage event.
@@ -28,7 +27,7 @@ pub(crate) struct Package {
     pub(crate) expires_at: UnixSecs,
 }
 
-/// What an owner has, in the order of the log.
+/// The KeyPackages of an owner, in the order of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     pub(crate) version: Version,
@@ -37,7 +36,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Of a document, or of none.
+    /// Reads a document; without one, an empty directory.
     pub(crate) fn read(document: Option<&Document>) -> Result<Self, Fail> {
         let packed = document.and_then(|document| document.bytes("packages")).unwrap_or_default();
         let packages = unpack(packed).ok_or(Fail::Damaged("an owner's KeyPackages"))?;
@@ -49,14 +48,14 @@ impl Directory {
         self.changed = true;
     }
 
-    /// Takes out what is not to be kept.
+    /// Keeps the KeyPackages for which `keep` holds.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Package) -> bool) {
         let before = self.packages.len();
         self.packages.retain(keep);
         self.changed |= self.packages.len() < before;
     }
 
-    /// The write that is needed, if any; what has expired at `now` is left out of it.
+    /// The write that stores a changed directory, without KeyPackages that have expired at `now`.
     pub(crate) fn write(&mut self, names: &Names, owner: &PublicKey, now: UnixSecs) -> Result<Option<Write>, Fail> {
         if !self.changed {
             return Ok(None);

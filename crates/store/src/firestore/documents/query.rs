@@ -38,7 +38,7 @@ fn time(time: Micros) -> ValueType {
     ValueType::TimestampValue(timestamp(time))
 }
 
-/// A query in the making.
+/// Builds a query.
 pub(super) struct QueryBuilder(pub(super) StructuredQuery);
 
 impl QueryBuilder {
@@ -82,14 +82,14 @@ impl QueryBuilder {
     }
 }
 
-/// Which events lie under one of these numbers, in NIP-01's order.
+/// Arguments of [`events_under`]: events with one of these numbers, in NIP-01's order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Under<'a> {
     /// At most [`VALUES_MAX`].
     pub(crate) numbers: &'a [i64],
     pub(crate) since: Option<UnixSecs>,
     pub(crate) until: Option<UnixSecs>,
-    /// The `created_at` and the document's name of the event behind which to begin.
+    /// The position to begin behind: an event's `created_at` and its document's name.
     pub(crate) behind: Option<(UnixSecs, &'a str)>,
     pub(crate) limit: usize,
 }
@@ -113,12 +113,12 @@ pub(crate) fn events_under(names: &Names, under: Under<'_>) -> StructuredQuery {
     asked.most(under.limit)
 }
 
-/// As [`events_under`], with these fields alone.
+/// The events of [`events_under`], reduced to these fields.
 pub(crate) fn parts_under(names: &Names, under: Under<'_>, fields: &[&str]) -> StructuredQuery {
     QueryBuilder(events_under(names, under)).select(fields).0
 }
 
-/// Events that have expired at `now`, the longest gone first: their names and addresses.
+/// Names and addresses of events that have expired at `now`, the earliest first.
 pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
     let until = now.saturating_mul(SEC);
     QueryBuilder::of(names, Collection::Events)
@@ -132,7 +132,7 @@ pub(crate) fn all_events(names: &Names) -> StructuredQuery {
     QueryBuilder::of(names, Collection::Events).0
 }
 
-/// The log's documents that were taken in from a time on, and before another.
+/// The log's documents that the service received from a time on, and before another.
 pub(crate) fn log_between(names: &Names, from: Micros, to: Option<Micros>) -> StructuredQuery {
     let mut asked = QueryBuilder::of(names, Collection::Log).only(field::AT, Operator::GreaterThanOrEqual, time(from));
     if let Some(to) = to {
@@ -141,7 +141,7 @@ pub(crate) fn log_between(names: &Names, from: Micros, to: Option<Micros>) -> St
     asked.by(field::AT, Direction::Ascending).0
 }
 
-/// As [`log_between`], some at a time.
+/// Documents of [`log_between`], in pages.
 pub(crate) fn log_from(names: &Names, from: Micros, behind: Option<(Micros, &str)>, limit: usize) -> StructuredQuery {
     let mut asked = QueryBuilder(log_between(names, from, None)).by(field::NAME, Direction::Ascending);
     if let Some((at, name)) = behind {
@@ -155,7 +155,7 @@ pub(crate) fn log_newest(names: &Names, limit: usize) -> StructuredQuery {
     QueryBuilder::of(names, Collection::Log).by(field::AT, Direction::Descending).most(limit)
 }
 
-/// Names of the log's documents that were taken in before a time.
+/// Names of the log's documents that the service received before a time.
 pub(crate) fn log_before(names: &Names, before: Micros, limit: usize) -> StructuredQuery {
     QueryBuilder::of(names, Collection::Log)
         .only(field::AT, Operator::LessThan, time(before))
@@ -164,7 +164,7 @@ pub(crate) fn log_before(names: &Names, before: Micros, limit: usize) -> Structu
         .most(limit)
 }
 
-/// Keys that vanished and whose events are not all gone.
+/// Vanished keys that still have events.
 pub(crate) fn vanished_pending(names: &Names, behind: Option<&str>, limit: usize) -> StructuredQuery {
     let mut asked = QueryBuilder::of(names, Collection::Vanished)
         .only(field::PENDING, Operator::Equal, ValueType::BooleanValue(true))
@@ -175,7 +175,7 @@ pub(crate) fn vanished_pending(names: &Names, behind: Option<&str>, limit: usize
     asked.most(limit)
 }
 
-/// Groups, or parts of large groups, of which one of these keys is a member.
+/// Heads and shards of groups that have one of these keys as a member.
 pub(crate) fn memberships(
     names: &Names,
     collection: Collection,
@@ -193,13 +193,13 @@ pub(crate) fn memberships(
     asked.most(limit)
 }
 
-/// As [`memberships`], all of them, to be counted.
+/// All heads or shards with a key as a member, to be counted.
 pub(crate) fn memberships_of(names: &Names, collection: Collection, key: &PublicKey) -> StructuredQuery {
     let number = ValueType::IntegerValue(groups::number(key));
     QueryBuilder::of(names, collection).only(field::KEYS, Operator::ArrayContains, number).0
 }
 
-/// Documents in the order of their names, these fields of them.
+/// Documents in the order of their names, reduced to these fields.
 pub(crate) fn every(
     names: &Names,
     collection: Collection,
@@ -214,7 +214,7 @@ pub(crate) fn every(
     asked.most(limit)
 }
 
-/// Groups, managed or not, in the order of their ids, these fields of them.
+/// Groups, managed or not, in the order of their ids, reduced to these fields.
 pub(crate) fn every_group(names: &Names, behind: Option<&str>, fields: &[&str], limit: usize) -> StructuredQuery {
     let mut asked = QueryBuilder::of(names, Collection::Groups).by(field::GROUP, Direction::Ascending).select(fields);
     if let Some(id) = behind {
@@ -223,7 +223,7 @@ pub(crate) fn every_group(names: &Names, behind: Option<&str>, fields: &[&str], 
     asked.most(limit)
 }
 
-/// Where the events lie that were received from a time on, by that time and then by name.
+/// Places of events that were received from a time on, ordered by that time and then by name.
 pub(crate) fn received_since(
     names: &Names,
     since: UnixSecs,

@@ -24,14 +24,14 @@ use crate::{
     },
 };
 
-/// Most bytes of places that are remembered, by estimate.
-const PLACES_BYTES_MAX: u64 = 16 << 20;
-/// What a place takes in memory beside an ephemeral event, by estimate.
-const PLACE_BYTES: u64 = 128;
-/// Locations that the cache is laid out for.
-const PLACES_EXPECTED: usize = 100_000;
+/// Most bytes of locations that are remembered, by estimate.
+const LOCATIONS_BYTES_MAX: u64 = 16 << 20;
+/// Estimated bytes of a location, without an ephemeral event.
+const LOCATION_BYTES: u64 = 128;
+/// Number of locations that the cache is laid out for.
+const LOCATIONS_EXPECTED: usize = 100_000;
 
-/// What lies at a place of the log.
+/// The location of an event: a document of its own, or its entry in the log.
 #[derive(Clone, Debug)]
 pub(crate) enum EventLocation {
     Document(EventId),
@@ -44,30 +44,30 @@ impl EventLocation {
     }
 }
 
-/// What lies at the places that were met lately, so that their events are fetched by id.
+/// A cache of the locations of recent events, by which they are fetched without reading the log.
 pub(crate) struct Locations(Cache<Cursor, EventLocation, Weight>);
 
 #[derive(Clone)]
 struct Weight;
 
 impl Weighter<Cursor, EventLocation> for Weight {
-    fn weight(&self, _: &Cursor, place: &EventLocation) -> u64 {
-        match place {
-            EventLocation::Document(_) => PLACE_BYTES,
-            EventLocation::Entry(event) => PLACE_BYTES + event.byte_len() as u64,
+    fn weight(&self, _: &Cursor, location: &EventLocation) -> u64 {
+        match location {
+            EventLocation::Document(_) => LOCATION_BYTES,
+            EventLocation::Entry(event) => LOCATION_BYTES + event.byte_len() as u64,
         }
     }
 }
 
 impl Default for Locations {
     fn default() -> Self {
-        Self(Cache::with_weighter(PLACES_EXPECTED, PLACES_BYTES_MAX, Weight))
+        Self(Cache::with_weighter(LOCATIONS_EXPECTED, LOCATIONS_BYTES_MAX, Weight))
     }
 }
 
 impl Locations {
-    pub(crate) fn remember(&self, cursor: Cursor, place: EventLocation) {
-        self.0.insert(cursor, place);
+    pub(crate) fn remember(&self, cursor: Cursor, location: EventLocation) {
+        self.0.insert(cursor, location);
     }
 }
 
@@ -78,7 +78,7 @@ impl Inner {
         let mut unknown: BTreeMap<Micros, Vec<Cursor>> = BTreeMap::new();
         for cursor in cursors {
             match self.locations.0.get(cursor) {
-                Some(place) => wanted.push((*cursor, place)),
+                Some(location) => wanted.push((*cursor, location)),
                 None => unknown.entry(time_of(*cursor)).or_default().push(*cursor),
             }
         }
@@ -93,7 +93,7 @@ impl Inner {
                 }
             }
         }
-        let names = wanted.iter().filter_map(|(_, place)| match place {
+        let names = wanted.iter().filter_map(|(_, location)| match location {
             EventLocation::Document(id) => Some(self.names.event(id)),
             EventLocation::Entry(_) => None,
         });
@@ -101,14 +101,14 @@ impl Inner {
         let got = self.client.get(names.collect(), None).await?;
         let now = got.read_at.max(time_of(self.head()));
         let mut events = Vec::with_capacity(wanted.len());
-        for (cursor, place) in wanted {
-            match place {
+        for (cursor, location) in wanted {
+            match location {
                 EventLocation::Entry(_) if now.saturating_sub(time_of(cursor)) > EPHEMERAL_SECS * SEC => {}
                 EventLocation::Entry(event) => events.push(event.seal(cursor)),
                 EventLocation::Document(id) => {
                     let Some(document) = got.get(&self.names.event(&id)) else { continue };
                     let stored = StoredEvent::read(document)?;
-                    // An event that went and came again lies elsewhere.
+                    // An event that was removed and stored again has another cursor.
                     if stored.cursor == cursor && !hidden.hides(stored.event.view()) {
                         events.push(stored.seal());
                     }

@@ -12,11 +12,12 @@ use crate::{
     firestore::{Inner, documents::query},
 };
 
-/// Documents that are watched: what was long under way takes its place behind what was not, and is not among the newest.
+/// Documents that the stream watches. The document of a slow commit may take its place behind newer ones.
 const WATCHED_MAX: usize = 8;
 /// Longest pause before the stream is opened again, in milliseconds.
 const AGAIN_MS_MAX: u64 = 5_000;
 const AGAIN: Backoff = Backoff::new(100, AGAIN_MS_MAX);
+
 /// Listens until the store is gone.
 pub(crate) async fn listen(store: Weak<Inner>) {
     let mut failures: u32 = 0;
@@ -37,7 +38,7 @@ pub(crate) async fn listen(store: Weak<Inner>) {
         }
         tokio::time::sleep(AGAIN.pause(failures)).await;
         failures = failures.saturating_add(1);
-        // What came while nobody listened has to be looked for.
+        // Commits while nobody listened sent no notification.
         if let Some(inner) = store.upgrade() {
             inner.notify();
         }

@@ -1,8 +1,8 @@
-//! The end of the log as the follower knows it, so that a pass costs two small questions and not the last seconds again.
+//! The end of the log as this process knows it, so that a read costs two small queries and not the last seconds again.
 //!
-//! A document may come to light among those that were taken in before it ([`super::follow`]). So who follows asks for
-//! what was taken in since the newest that it knows, and for *how many* there are among the seconds before: where that
-//! is as many as it knows, it knows them all.
+//! A slow commit's document may appear among documents that the service received before ([`super::follow`]). So a read
+//! asks for the documents since the newest known one, and for the *number* of documents in the seconds before. If that
+//! number equals the known documents, none is missing.
 
 use std::collections::BTreeMap;
 
@@ -21,27 +21,27 @@ use crate::firestore::{
 /// Most documents that are remembered.
 const TAIL_DOCUMENTS_MAX: usize = 20_000;
 
-/// Documents of the log by when they were taken in, and by name; whole where nobody was given their entries yet.
+/// Documents of the log by the time of receipt and name; `None` stands for a document whose entries were given.
 #[derive(Debug)]
 struct TailState {
     logs: BTreeMap<(Micros, String), Option<CommitLog>>,
-    /// All that were taken in from here on are known, as of the last read.
+    /// All documents received from this time on are known, as of the last read.
     from: Micros,
-    /// Entries were given of all that was committed by then.
+    /// The entries of all commits up to this time were given.
     given: Micros,
 }
 
-/// What a process knows of the end of the log; none while somebody reads on.
+/// The known end of the log; `None` while a call uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Tail(Mutex<Option<TailState>>);
 
 impl Inner {
-    /// The log's documents that were committed after `since`, by what is known already; `None` where it does not serve.
+    /// Documents of commits after `since`, by the known end of the log; `None` if it does not suffice.
     pub(crate) async fn logs_by_tail(&self, since: Micros) -> Result<Option<LogRead>, Fail> {
         let Some(mut known) = self.tail.0.lock().take() else { return Ok(None) };
         let from = since.saturating_sub(LAG_SECS * SEC);
         if known.from > from || known.given > since {
-            // Somebody else is further back; who follows comes again.
+            // Another caller is further back. The known end stays for the follower.
             *self.tail.0.lock() = Some(known);
             return Ok(None);
         }
@@ -65,14 +65,14 @@ impl Inner {
             known.logs.entry((log.at, log.name.clone())).or_insert(Some(log));
         }
         let read_at = found.read_at.min(counted_at);
-        let part = LogRead { logs: known.logs.values().flatten().cloned().collect(), known_to: read_at, read_at };
+        let read = LogRead { logs: known.logs.values().flatten().cloned().collect(), known_to: read_at, read_at };
         self.remember(known);
-        Ok(Some(part))
+        Ok(Some(read))
     }
 
-    /// Takes in what was read in full, but for the entries of what was given by `given`.
-    pub(crate) fn remember_part(&self, part: &LogRead, from: Micros, given: Micros) {
-        let logs = part.logs.iter().map(|log| ((log.at, log.name.clone()), Some(log.clone()))).collect();
+    /// Takes over a complete read. The entries of commits up to `given` were given.
+    pub(crate) fn remember_part(&self, read: &LogRead, from: Micros, given: Micros) {
+        let logs = read.logs.iter().map(|log| ((log.at, log.name.clone()), Some(log.clone()))).collect();
         self.remember(TailState { logs, from, given });
     }
 
@@ -82,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// Entries were given of what was committed by `to`: they are needed no more, and what is old is not either.
+    /// Forgets the entries of commits up to `to`, which were given, and documents that are old.
     pub(crate) fn given(&self, to: Micros) {
         let mut tail = self.tail.0.lock();
         let Some(known) = tail.as_mut() else { return };

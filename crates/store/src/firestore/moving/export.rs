@@ -1,5 +1,5 @@
-//! Everything out, page by page, in an order that stays: what has a name by its name, groups by their ids, and events as
-//! [`super::export_events`] says.
+//! Export, page by page in a stable order: documents by their names, groups by their ids, events as in
+//! [`super::export_events`].
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gcloud_sdk::google::firestore::v1::Document;
@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const QUERY_DOCUMENTS_MAX: usize = 1_000;
 /// Most groups that one query of an export reads; each may have 10,000 members.
 const PAGE_GROUPS_MAX: usize = 32;
-/// Most groups of which the members are read at one time.
+/// Most groups whose members are read at one time.
 const GROUP_READS_MAX: usize = 4;
 
 impl Inner {
@@ -125,7 +125,7 @@ impl Inner {
     }
 }
 
-/// Two fronts, as they name a document.
+/// Two fronts from a document's name.
 fn fronts(id: &str) -> Option<([u8; 16], [u8; 16])> {
     let (one, other) = id.split_once('_')?;
     Some((hex::parse_lower(one.as_bytes())?, hex::parse_lower(other.as_bytes())?))

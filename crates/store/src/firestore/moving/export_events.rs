@@ -1,13 +1,16 @@
 //! The events of an export, and their order.
 //!
-//! The log is kept for an hour, and no query goes by the time of a commit. What there is of every event is when it was
-//! received, in whole seconds, and its cursor. So events go out by the second in which they were received, and those of
-//! one second by their cursors, which is the order of the log but for what was committed in another second than it was
-//! received in: what instances received at the same time may stand in the other order at the turn of a second, and what was
-//! imported stands where it was when it was first received. Of a second with more than [`SECOND_EVENTS_MAX`] events,
-//! which can come about by an import alone, the events go out by their ids.
+//! The log is kept for an hour, and no query can use the commit time. Each event has the second of its receipt and its
+//! cursor. So events are exported by the second of receipt, and within a second by cursor. This is the order of the
+//! log, with three exceptions:
 //!
-//! Where the events of a page lie is read first, and then the page itself.
+//! - Events that instances received at the same time may change places at the turn of a second, if they were committed
+//!   in the next.
+//! - Imported events stand at the second of their first receipt.
+//! - Events of a second with more than [`SECOND_EVENTS_MAX`] events, which only an import can cause, are ordered by
+//!   their ids.
+//!
+//! The positions of a page's events are read first, and then the events.
 
 use gcloud_sdk::google::firestore::v1::Document;
 use nostr_protocol::{EventId, UnixSecs};
@@ -33,10 +36,10 @@ use crate::{
 
 /// Most events of one second that go out in the order of the log.
 const SECOND_EVENTS_MAX: usize = 20_000;
-/// Most queries by which it is found where the events of a page lie.
+/// Most queries for the positions of one page.
 const QUERIES_MAX: usize = SECOND_EVENTS_MAX / QUERY_DOCUMENTS_MAX;
 
-/// Where an event stands in an export.
+/// The key by which an export sorts events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SortKey {
     received_at: UnixSecs,
@@ -53,23 +56,23 @@ impl SortKey {
         read().ok_or(Fail::Damaged("an event"))
     }
 
-    /// Behind all events of a second.
+    /// The position behind all events of a second.
     const fn end_of(received_at: UnixSecs) -> Self {
         Self { received_at, cursor: Cursor::MAX, id: EventId::from_bytes([u8::MAX; 32]) }
     }
 }
 
-/// What went out already.
+/// The end of the part that was exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Behind {
-    /// Everything up to here, in the order of positions.
+    /// Everything up to this position.
     Key(SortKey),
-    /// All seconds before, and of this one, which has too many events to be sorted, those up to an id.
+    /// All earlier seconds, and this second, which has too many events to be sorted, up to an id.
     Id(UnixSecs, EventId),
 }
 
 impl Behind {
-    /// Of what [`Behind::pack`] wrote; nothing is before the first event.
+    /// Reads [`Behind::pack`]'s bytes. Empty bytes stand before the first event.
     fn unpack(packed: &[u8]) -> Option<Self> {
         let mut left = Unpack(packed);
         let behind = match packed.len() {
@@ -93,19 +96,19 @@ impl Behind {
     }
 }
 
-/// Events that come next.
+/// The next events of an export.
 #[derive(Debug)]
 struct Window {
-    /// In the order in which they go out.
+    /// Positions in the order of the export.
     positions: Vec<SortKey>,
-    /// Whether that is by their ids.
+    /// Whether they are ordered by their ids.
     by_id: bool,
-    /// Where to go on behind all of them; `None` where they are the last.
+    /// The position behind all of them; `None` if they are the last.
     end: Option<Behind>,
 }
 
-/// The events of a window that is made of what the service holds behind `behind`: `looked`, in the order of seconds and
-/// ids, and all there is where `is_all`.
+/// The window behind `behind`. `looked` are the positions that the service gave, ordered by second and id; `is_all`
+/// says that no more exist.
 fn window(behind: Behind, mut looked: Vec<SortKey>, is_all: bool) -> Window {
     let last = looked.last().copied();
     match behind {
@@ -121,7 +124,7 @@ fn window(behind: Behind, mut looked: Vec<SortKey>, is_all: bool) -> Window {
                 _ => looked.len(),
             };
             if whole == 0 && !is_all {
-                // A second that has no end within what may be sorted.
+                // This second has more events than can be sorted.
                 return Window { positions: looked, by_id: true, end: Some(id_behind(last, behind)) };
             }
             looked.truncate(whole);
@@ -158,7 +161,7 @@ impl Inner {
             let mut read = 0;
             for name in &some {
                 looked += 1;
-                // What is missing went a moment ago.
+                // The event was removed after its position was read.
                 let Some(document) = got.get(name) else { continue };
                 let stored = StoredEvent::read(document)?;
                 read += stored.event.record().len();
@@ -183,7 +186,7 @@ impl Inner {
         Ok(ExportPage { records, next: after_part(from, last.map(Behind::pack)) })
     }
 
-    /// Where the next events lie: those of a whole second at least.
+    /// Positions of the next events, at least those of one whole second.
     async fn window_behind(&self, behind: Behind) -> Result<Window, Fail> {
         let (since, mut edge) = match behind {
             Behind::Key(it) if it.cursor == Cursor::MAX => (it.received_at.saturating_add(1), None),
@@ -233,7 +236,7 @@ mod tests {
         assert!([1, 39, 41, 47, 49].iter().all(|len| Behind::unpack(&vec![0; *len]).is_none()));
     }
 
-    /// Everything that is stored, window by window, with no more than `fits` looked at for one.
+    /// All stored events, window by window, with at most `fits` positions read for each.
     fn windows(stored: &[SortKey], fits: usize) -> Vec<SortKey> {
         let mut out = Vec::new();
         let mut behind = Behind::unpack(&[]);
@@ -259,7 +262,7 @@ mod tests {
 
     #[test]
     fn events_go_out_once_by_second_and_then_by_cursor_or_where_there_are_too_many_by_id() {
-        // By second and id, as the service gives them; cursors run against the ids.
+        // The service orders by second and id; cursors run against the ids here.
         let second = |at: UnixSecs, count: u8| (0..count).map(move |n| position(at, 100 - u64::from(n), n));
         let stored: Vec<SortKey> =
             [(5, 3), (6, 9), (7, 1), (9, 2)].into_iter().flat_map(|(a, n)| second(a, n)).collect();

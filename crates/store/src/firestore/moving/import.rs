@@ -1,4 +1,4 @@
-//! Everything in: records of an export, as many in one Commit as fit, decided and written as batches of events are.
+//! Import: as many records in one Commit as fit, decided and written like batches of events.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,16 +19,16 @@ use crate::{
     moving::{Imported, Record},
 };
 
-/// Bytes that a member takes in a commit, with the entry of the index by which its groups are found, by estimate.
+/// Estimated bytes of a member in a commit, with its entry in the index of memberships.
 const MEMBER_BYTES: usize = 200;
-/// Bytes that any other record takes, by estimate.
+/// Estimated bytes of any other record.
 const RECORD_BYTES: usize = 400;
 
 impl<'a> LoadRequest<'a> {
-    /// Of records that come back from an export.
+    /// The request for records of an export.
     fn of_records(records: &'a [Record<Restored>], now: UnixSecs) -> Self {
         let mut wanted = Wanted::by_records(records, now);
-        // A head is written whole, also where all that changes is that it carried unlisted messages.
+        // A head is written whole, even if it only gains the mark of unlisted messages.
         wanted.whole.clone_from(&wanted.groups);
         let events: Vec<_> = records
             .iter()
@@ -49,14 +49,14 @@ impl<'a> LoadRequest<'a> {
     }
 }
 
-/// Whose KeyPackage is at an address, where one is.
+/// The owner of the KeyPackage that the address may hold.
 fn owner_at(address: &Address) -> Option<PublicKey> {
     let (key, rest) = address.split_first_chunk::<32>()?;
     let (kind, _) = rest.split_first_chunk::<2>()?;
     Kind(u16::from_be_bytes(*kind)).is_key_package().then(|| PublicKey::from_bytes(*key))
 }
 
-/// Bytes that a record takes in a commit, by estimate.
+/// Estimated bytes of a record in a commit.
 fn byte_len(record: &Record<Restored>) -> usize {
     match record {
         Record::Event(restored) => events::byte_len(restored.event().view()),
@@ -76,12 +76,12 @@ impl Inner {
         for part in cut(records).into_iter().flat_map(|part| self.in_size(part, byte_len)) {
             outcomes.extend(self.import_part(&part, now).await?);
         }
-        // Epochs of groups, so that the answer holds for all of it.
+        // Writes the epochs too, so that the answer covers every record.
         self.flush().await?;
         Ok(outcomes)
     }
 
-    /// Imports a part; where it does not go as a whole, in halves.
+    /// Imports a part. If it fails as a whole, it is halved.
     async fn import_part(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
         match self.import_whole(part, now).await {
             Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
@@ -124,7 +124,7 @@ impl Inner {
     }
 }
 
-/// What the service does not take, with the event that it does not take.
+/// The service's reason, with the id of the event that it refuses.
 fn named(part: &[Record<Restored>], why: &str) -> String {
     match part {
         [Record::Event(restored)] => format!("event {}: {why}", restored.event().id()),

@@ -1,10 +1,12 @@
-//! What a batch has to know, read from the service.
+//! Loading the facts that a batch is decided by.
 //!
-//! There are two ways to be sure at the commit that what was read still holds. What the batch will write, if all goes
-//! well, is read plainly and written with the precondition that it is as it was: of any number of racers one wins, and
-//! the others find out at once. What the batch only relies on, and others rarely change (that an event was not deleted,
-//! that a group's members are these), is read in a transaction, whose commit fails if it changed; so nothing has to be
-//! written to be sure, and a busy group's head is not touched by its messages.
+//! A commit has to find out whether these facts still hold. There are two ways:
+//!
+//! 1. Documents that the batch will write are read plainly, and written on condition that they kept their version. One
+//!    of any number of racers wins, and the others learn it at once.
+//! 2. Documents that the batch only relies on, and that rarely change (tombstones, members of a group), are read in a
+//!    transaction. Its commit fails if one of them changed. So a busy group's messages rely on its head without writing
+//!    it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -35,16 +37,16 @@ use crate::{
     },
 };
 
-/// A group as it was read, with all its members where it may be changed.
+/// A group as it was read, with all its members if the batch may change it.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupDoc {
     pub(crate) head: GroupHead,
     pub(crate) members: Members,
-    /// Whether the commit finds by itself that it changed.
+    /// Whether the transaction finds a change of the head.
     pub(crate) guarded: bool,
 }
 
-/// Documents that may be written, as they were read.
+/// Documents that the batch may write, as they were read.
 #[derive(Debug, Default)]
 pub(crate) struct ReadDocuments {
     pub(crate) addresses: HashMap<Address, AddressDoc>,
@@ -53,8 +55,8 @@ pub(crate) struct ReadDocuments {
     pub(crate) founders: HashMap<PublicKey, (Version, Vec<UnixSecs>)>,
 }
 
-/// What is read of the documents that are relied on: all that they say, but for the content of events, which may be long,
-/// and what only queries need.
+/// Fields that are read of guarded documents: all but the content of events, which may be long, and fields that only
+/// queries need.
 const GUARDED: [&str; 12] = [
     "public",
     "until",
@@ -70,7 +72,7 @@ const GUARDED: [&str; 12] = [
     "place",
 ];
 
-/// What was read for a batch.
+/// The facts for a batch, the documents behind them, and the transaction that guards the rest.
 #[derive(Debug, Default)]
 pub(crate) struct BatchState {
     pub(crate) facts: Facts,
@@ -78,7 +80,7 @@ pub(crate) struct BatchState {
     pub(crate) transaction: Option<Transaction>,
 }
 
-/// Events have places in the facts by which they are told apart; which, does not matter here.
+/// Numbers by which the facts tell events apart. Any distinct numbers serve.
 #[derive(Default)]
 pub(crate) struct EventNumbers(HashMap<EventId, Cursor>);
 
@@ -93,16 +95,17 @@ impl EventNumbers {
     }
 }
 
-/// What is to be saved, as far as it says what has to be known.
+/// A batch as far as it says which facts are needed.
 pub(crate) struct LoadRequest<'a> {
     pub(crate) wanted: Wanted,
     pub(crate) events: Vec<(&'a Event, &'a Effect)>,
-    /// Whose KeyPackages may be taken out, beside those whom `wanted` names.
+    /// Owners whose KeyPackages the batch may remove, besides those in `wanted`.
     pub(crate) owners: BTreeSet<PublicKey>,
 }
 
 impl<'a> LoadRequest<'a> {
-    /// Whether its events are stored need not be known where all of them are to be: the commit fails if one is.
+    /// The request of a batch. `with_ids` asks whether its events are stored. The first try leaves that out, because
+    /// the commit fails if one is.
     pub(crate) fn of(batch: &'a [Admitted], with_ids: bool) -> Self {
         let mut wanted = Wanted::by(batch);
         if !with_ids {
@@ -118,7 +121,7 @@ pub(crate) fn vanishing<'a>(events: &'a [(&Event, &Effect)]) -> impl Iterator<It
     events.iter().filter(|(_, effect)| matches!(effect, Effect::Vanish)).map(|(event, _)| event.pubkey())
 }
 
-/// The first reads, which need nothing but the batch.
+/// Answers of the first reads, which need nothing but the batch.
 pub(crate) struct FirstReads {
     pub(crate) guarded: GetAnswer,
     pub(crate) ids: GetAnswer,
@@ -126,7 +129,7 @@ pub(crate) struct FirstReads {
 }
 
 impl Inner {
-    /// Reads what a batch has to know.
+    /// Reads the facts for a batch.
     pub(crate) async fn load(&self, batch: LoadRequest<'_>) -> Result<BatchState, Fail> {
         let wanted = &batch.wanted;
         let leaving: Vec<PublicKey> = wanted.leaving.iter().copied().collect();
@@ -152,7 +155,7 @@ impl Inner {
         }
     }
 
-    /// What is relied on, in a transaction; none where nothing is.
+    /// Guarded documents, and the transaction that read them; no transaction if there are none.
     async fn guarded(&self, wanted: &Wanted) -> Result<(GetAnswer, Option<Transaction>), Fail> {
         let mut names: Vec<String> = Vec::new();
         names.extend(wanted.tombstones.iter().map(|buried| self.names.tombstone(buried)));
@@ -278,7 +281,7 @@ impl Inner {
     }
 }
 
-/// When a key founded groups.
+/// The times at which a key founded groups.
 pub(crate) fn foundings(founder: Option<&Document>) -> Result<Vec<UnixSecs>, Fail> {
     let mut packed = Unpack(founder.and_then(|it| it.bytes("times")).unwrap_or_default());
     let mut times = Vec::new();
@@ -288,7 +291,7 @@ pub(crate) fn foundings(founder: Option<&Document>) -> Result<Vec<UnixSecs>, Fai
     Ok(times)
 }
 
-/// Whether a group's head is only relied on, by messages, and not changed.
+/// Whether the batch only relies on a group's head, and does not change it.
 pub(crate) fn is_guarded(wanted: &Wanted, id: &NostrGroupId) -> bool {
     !wanted.whole.contains(id) && !wanted.wrapped.contains(id)
 }

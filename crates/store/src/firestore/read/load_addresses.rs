@@ -1,4 +1,4 @@
-//! The addresses that a batch has to know, and the events that hold them.
+//! The addresses that a batch needs, and the events that hold them.
 
 use nostr_protocol::{EventId, UnixSecs};
 
@@ -25,7 +25,7 @@ pub(crate) struct AddressDoc {
 }
 
 impl Inner {
-    /// Which events that hold addresses are still there: an event may go without its address.
+    /// Holders of addresses that are still stored. The service may remove an event before its address.
     pub(super) async fn get_holders(&self, wanted: &Wanted, plain: &GetAnswer) -> Result<GetAnswer, Fail> {
         let documents = wanted.addresses.iter().filter_map(|address| plain.get(&self.names.address(address)));
         let ids = documents.filter_map(|document| EventId::from_hex(document.text("event")?));

@@ -1,4 +1,4 @@
-//! The groups that a batch has to know.
+//! The groups that a batch needs.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Inner {
-    /// The groups that are wanted or left, with the members that are wanted of each.
+    /// The groups that are wanted or left, each with the members that are wanted of it.
     pub(crate) async fn get_groups(
         &self,
         wanted: &Wanted,
@@ -52,7 +52,7 @@ impl Inner {
         for (id, head, keys, guarded) in groups {
             let mut members = head.inline();
             for shard in head.shards(&self.names, keys.as_deref()) {
-                // It is gone where the group has changed since its head was read.
+                // A missing shard means that the group has changed since its head was read.
                 let document = shards.get(&shard).ok_or(Fail::Conflict)?;
                 members.extend(unpack(document.bytes("members").unwrap_or_default()).ok_or(Fail::Damaged("members"))?);
             }
@@ -86,14 +86,14 @@ impl Inner {
                 let view = view.map(Arc::new);
                 facts.groups.insert(id.clone(), GroupFacts { view, unlisted: group.head.unlisted });
             }
-            // One that is left and was forgotten meanwhile is nothing to be written.
+            // A group that was left and has lost its record is not written.
             if wanted.groups.contains(&id) || group.head.record.is_some() {
                 documents.groups.insert(id, group);
             }
         }
     }
 
-    /// How many groups the recipients of wraps are in that may add them to one.
+    /// The number of groups of each recipient whose wrap may add it to a group.
     pub(crate) async fn count_memberships(
         &self,
         wanted: &Wanted,

@@ -1,4 +1,4 @@
-//! The KeyPackages that a batch has to know.
+//! The KeyPackages that a batch needs.
 
 use std::collections::BTreeSet;
 
@@ -18,14 +18,13 @@ use crate::{
     index::{Front, front},
 };
 
-/// Most owners of KeyPackages that are searched for at one time.
+/// Most owners of claimed KeyPackages that are searched for at one time.
 const SEARCHES_MAX: usize = 16;
-/// Most owners whose keys begin alike that are looked at; nobody finds a second one.
+/// Most owners that are looked at for one front of a key. Nobody finds a second key with the same front.
 const ALIKE_MAX: usize = 2;
 
 impl Inner {
-    /// The directories in which KeyPackages may lie that were claimed elsewhere: of an owner no more than the front of its
-    /// key is known.
+    /// Directories that may hold KeyPackages that were claimed elsewhere. Only the front of each owner's key is known.
     pub(crate) async fn get_taken(&self, wanted: &Wanted) -> Result<Vec<Document>, Fail> {
         let owners: BTreeSet<&Front> = wanted.taken.iter().map(|(owner, _)| owner).collect();
         let searches: Vec<_> = owners.into_iter().map(|owner| self.directories_of(owner)).collect();
@@ -43,13 +42,13 @@ impl Inner {
     }
 }
 
-/// Who deletes KeyPackages, whose directories have to be known.
+/// Keys that delete KeyPackages. Their directories are needed.
 pub(super) fn deleters_of_packages(events: &[(&Event, &Effect)], facts: &Facts) -> BTreeSet<PublicKey> {
     let mut owners = BTreeSet::new();
     let is_package = |effect: &Effect| matches!(effect, Effect::KeyPackage { .. });
     for (_, effect) in events {
         let Effect::Delete(deletion) = effect else { continue };
-        // A target may be an event of this very batch.
+        // The target may be in the same batch.
         let in_batch = |id: &EventId| events.iter().any(|(other, effect)| other.id() == *id && is_package(effect));
         let stored = |id: &EventId| facts.targets.get(id).is_some_and(|target| target.event.kind().is_key_package());
         let by_id = deletion.ids.iter().any(|id| stored(id) || in_batch(id));
@@ -81,7 +80,7 @@ pub(super) fn read_references(
     }
 }
 
-/// Takes in the KeyPackages that were claimed elsewhere.
+/// Adds the KeyPackages that were claimed elsewhere to the facts.
 pub(crate) fn read_taken(
     wanted: &Wanted,
     directories: &[Document],

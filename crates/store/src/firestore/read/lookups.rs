@@ -1,4 +1,4 @@
-//! Answers that are one look: whether an event is stored, a group's state, a key's groups, how much there is.
+//! Single look-ups: whether an event is stored, a group's state, a key's groups, sizes of the store.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ const MEMBERSHIPS_MAX: usize = 1_000;
 /// Most reads of a group that changes while it is read.
 const READS_MAX: usize = 8;
 
-/// The last count, and when it was made.
+/// The last sizes, and the time of their count.
 #[derive(Debug, Default)]
 pub(crate) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
 
@@ -48,7 +48,7 @@ impl Inner {
         self.group_now(id).await
     }
 
-    /// As [`Inner::group`], for who does not go by the cursor: what was acknowledged a moment ago may lie behind it.
+    /// Like [`Inner::group`], without the wait that makes the cursor cover every acknowledged commit.
     pub(crate) async fn group_now(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
         for tries in 0..READS_MAX {
             match self.read_group(id).await {

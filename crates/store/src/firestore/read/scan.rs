@@ -1,7 +1,7 @@
-//! Queries: under the numbers of a plan, merged, in NIP-01's order.
+//! Queries: events with the numbers of a plan, merged in NIP-01's order.
 //!
-//! The service looks for one list of numbers at a time, and reads cost by the document. So the numbers are asked for in as
-//! few lists as they fit into, a little of each at first and more where it is used up.
+//! One query of the service takes a bounded list of numbers, and each document that it reads costs. So a plan is
+//! divided into as few lists as possible. Each list is read a little at first, and further when its events are used up.
 
 use std::collections::VecDeque;
 
@@ -25,21 +25,21 @@ use crate::{
     },
 };
 
-/// Most events of one query, and fewest.
+/// Most events of one query.
 const QUERY_EVENTS_MAX: usize = 300;
 pub(crate) const QUERY_EVENTS_MIN: usize = 8;
-/// Bytes that one query is to stay below, by what the events before were like.
+/// Bytes that one query should stay below, estimated by the events before.
 const QUERY_BYTES_AIM: usize = 4 << 20;
-/// Most ids whose events are fetched whole at once; of more, first those are found that come next.
+/// Most ids whose events are fetched whole at once. For more ids, the order is found first.
 const IDS_WHOLE_MAX: usize = 32;
 
-/// How many events to read next, where so many were to be read and so many came with so many bytes.
+/// The limit of the next query, after one with this limit gave `count` events of `bytes` bytes.
 pub(crate) fn fitting(limit: usize, count: usize, bytes: usize) -> usize {
     let each = (bytes / count.max(1)).max(1);
     (2 * limit).min(QUERY_BYTES_AIM / each).clamp(QUERY_EVENTS_MIN, QUERY_EVENTS_MAX)
 }
 
-/// One list of numbers, and what it gave that is not used yet.
+/// One list of numbers, and the events that it gave and the page has not taken.
 struct NumberRange<'a> {
     numbers: &'a [i64],
     waiting: VecDeque<StoredEvent>,
@@ -48,7 +48,7 @@ struct NumberRange<'a> {
     limit: usize,
 }
 
-/// A page in the making.
+/// Builds a page.
 struct PageBuilder<'a> {
     scan: &'a Scan<'a>,
     hidden: Hidden,
@@ -58,7 +58,7 @@ struct PageBuilder<'a> {
     last: Option<Position>,
 }
 
-/// What is asked for.
+/// Arguments of [`crate::Store::scan`].
 pub(crate) struct Scan<'a> {
     pub(crate) query: &'a Query,
     pub(crate) from: Option<Position>,
@@ -72,7 +72,7 @@ fn position(stored: &StoredEvent) -> Position {
 }
 
 impl PageBuilder<'_> {
-    /// Looks at the next event; `true` where the page ends with it.
+    /// Looks at the next event, and returns `true` if the page ends with it.
     fn look(&mut self, stored: StoredEvent) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
@@ -197,7 +197,7 @@ impl Inner {
                 got = self.client.get(some.collect(), None).await?;
             }
             let Some(document) = got.get(name) else {
-                // It went a moment ago.
+                // The event was removed after its position was read.
                 pages.last = Some(*place);
                 continue;
             };

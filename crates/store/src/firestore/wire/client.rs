@@ -1,4 +1,5 @@
-//! The calls of google.firestore.v1 that this store makes, each with a deadline, and only so many at one time.
+//! The calls of google.firestore.v1 that this store makes. Each has a deadline, and their number at one time is
+//! bounded.
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -28,28 +29,28 @@ const CALLS_MAX: usize = 64;
 const GET_DOCUMENTS_MAX: usize = 500;
 /// Most such calls of one read at one time.
 const GETS_MAX: usize = 4;
-/// How long a commit of the emulator may have its time and not be seen yet, in milliseconds; a read then has a later time
-/// and does not show it. Seen were 750 microseconds, once in some hundred reads beside four writers. The service keeps its
-/// word.
+/// Longest time, in milliseconds, for which a commit of the emulator may have its time and stay invisible to reads with
+/// a later time. Measured: 750 microseconds, once in some hundred reads beside four writers. The service shows no such
+/// delay.
 const EMULATOR_SETTLING_MS: u64 = 25;
 /// Most bytes of one message from the service; a document has at most 1 MiB.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// See the module.
+/// The client of one database.
 pub(crate) struct Client {
     pub(super) api: FirestoreClient<GoogleAuthMiddleware>,
     pub(super) database: String,
     pub(super) root: String,
     calls: Semaphore,
-    /// How long what was committed may stay out of sight, in microseconds.
+    /// Longest time, in microseconds, for which a commit may stay invisible.
     settling: Micros,
 }
 
-/// Documents by name, and when they were read.
+/// Documents by name, and the time of the read.
 #[derive(Debug, Default)]
 pub(crate) struct GetAnswer {
     pub(crate) documents: HashMap<String, Document>,
-    /// Everything that was committed by then is in it.
+    /// Every commit up to this time is in the answer.
     pub(crate) read_at: Micros,
 }
 
@@ -59,12 +60,12 @@ impl GetAnswer {
     }
 }
 
-/// What was read in it must not have changed when it is committed.
+/// A transaction's id. Its commit fails if a document that it read has changed.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction(Vec<u8>);
 
 impl Client {
-    /// Of the service, or of an emulator.
+    /// The client of the service, or of an emulator.
     pub(crate) fn new(api: FirestoreClient<GoogleAuthMiddleware>, database: String, is_emulator: bool) -> Self {
         let root = format!("{database}/documents");
         let api = api.max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -72,19 +73,19 @@ impl Client {
         Self { api, database, root, calls: Semaphore::new(CALLS_MAX), settling }
     }
 
-    /// Waits until a read that begins then has a time behind all that was acknowledged before this call.
+    /// Waits until the next read has a time behind every commit that was acknowledged before this call.
     pub(crate) async fn settle(&self) {
         if self.settling > 0 {
             tokio::time::sleep(Duration::from_micros(self.settling)).await;
         }
     }
 
-    /// What was surely seen by a read of these times: the first of them, less what may not have been in sight yet.
+    /// The time up to which a read at these times surely saw every commit.
     pub(super) fn seen(&self, times: Option<Micros>) -> Micros {
         times.unwrap_or_default().saturating_sub(self.settling)
     }
 
-    /// What the names of all documents begin with.
+    /// The beginning of all documents' names.
     pub(crate) fn root(&self) -> &str {
         &self.root
     }
@@ -95,7 +96,7 @@ impl Client {
         request
     }
 
-    /// Waits for a place among the calls, and then at most so long for the answer.
+    /// Waits for a place among the calls, and then at most [`CALL_SECS_MAX`] for the answer.
     pub(super) async fn in_time<T>(&self, what: &str, call: impl Future<Output = Result<T, Fail>>) -> Result<T, Fail> {
         let bounded = async {
             let _place = self.calls.acquire().await.map_err(|_| Fail::timed_out(what))?;
@@ -106,8 +107,7 @@ impl Client {
         answer.unwrap_or_else(|_| Err(Fail::timed_out(what)))
     }
 
-    /// Documents by name; those that are not there are left out. `fields` are those that are wanted, all where it is
-    /// `None`.
+    /// Documents by name. Missing ones are left out. `fields` selects fields; `None` stands for all.
     pub(crate) async fn get(&self, names: Vec<String>, fields: Option<&[&str]>) -> Result<GetAnswer, Fail> {
         let parts: Vec<Vec<String>> = names.chunks(GET_DOCUMENTS_MAX).map(<[String]>::to_vec).collect();
         let gets = parts.into_iter().map(|part| async move { Ok(self.get_some(part, fields, None).await?.0) });
@@ -116,7 +116,7 @@ impl Client {
         Ok(GetAnswer { documents: got.into_iter().flat_map(|got| got.documents).collect(), read_at })
     }
 
-    /// Documents by name, in a transaction that is begun for them.
+    /// Documents by name, read in a new transaction.
     pub(crate) async fn get_guarded(
         &self,
         names: Vec<String>,
@@ -124,7 +124,7 @@ impl Client {
     ) -> Result<(GetAnswer, Transaction), Fail> {
         use batch_get_documents_request::ConsistencySelector;
         use transaction_options::{ConcurrencyMode, Mode, ReadWrite};
-        // Who reads stands in nobody's way: what changed is found by the commit.
+        // Optimistic reads hold off no writer; the commit finds changes.
         let mode = ReadWrite { concurrency_mode: ConcurrencyMode::Optimistic.into(), ..ReadWrite::default() };
         let options = TransactionOptions { mode: Some(Mode::ReadWrite(mode)) };
         let mut all = GetAnswer::default();
@@ -180,7 +180,7 @@ impl Client {
         .await
     }
 
-    /// Writes all of it, or nothing; gives the commit time.
+    /// Writes everything or nothing, and gives the commit time.
     pub(crate) async fn commit(&self, writes: Vec<Write>, transaction: Option<Transaction>) -> Result<Micros, Fail> {
         let message = CommitRequest {
             database: self.database.clone(),
@@ -196,7 +196,7 @@ impl Client {
         .await
     }
 
-    /// Writes each by itself; gives how many were carried out.
+    /// Writes each document by itself, and gives the number of writes that succeeded.
     pub(crate) async fn write_each(&self, writes: Vec<Write>) -> Result<usize, Fail> {
         let message = BatchWriteRequest {
             database: self.database.clone(),
@@ -212,7 +212,7 @@ impl Client {
         .await
     }
 
-    /// Ends a transaction that is not committed, as it may hold up others until it is forgotten.
+    /// Ends a transaction without a commit, because an open one may hold off others until the service forgets it.
     pub(crate) async fn rollback(&self, Transaction(transaction): Transaction) {
         let message = RollbackRequest { database: self.database.clone(), transaction, request_options: None };
         let ended = self.in_time("rollback", async {
@@ -225,7 +225,7 @@ impl Client {
     }
 }
 
-/// A stream of answers may have been read at several times; what is known of all is what was there at the first.
+/// The earlier of two times: a stream of answers may have been read at several times, and all of it holds at the first.
 pub(super) fn earlier(known: Option<Micros>, time: Option<Timestamp>) -> Option<Micros> {
     match (known, time.map(micros)) {
         (Some(known), Some(time)) => Some(known.min(time)),

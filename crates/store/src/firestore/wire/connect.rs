@@ -1,4 +1,4 @@
-//! The connection to the service or to its emulator, and who we are to it.
+//! The connection to the service or to its emulator, and its credentials.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ use crate::{
 };
 
 const SERVICE: &str = "https://firestore.googleapis.com";
-/// Names the emulator, as for all of Google's libraries.
+/// The variable that names the emulator, as in all of Google's libraries.
 const EMULATOR: &str = "FIRESTORE_EMULATOR_HOST";
-/// The word that an emulator takes for an administrator.
+/// The token that makes an emulator's caller its administrator.
 const EMULATOR_TOKEN: &str = "Bearer owner";
 /// Longest wait for a connection, in seconds.
 const CONNECT_SECS_MAX: u64 = 4;
-/// How often an idle connection is asked whether it is still there, and the longest wait for the answer, in seconds.
+/// Seconds between checks of an idle connection, and the longest wait for their answer.
 const KEEP_ALIVE_SECS: u64 = 20;
 const KEEP_ALIVE_ANSWER_SECS_MAX: u64 = 10;
 
-/// A client of the database. Nothing is asked of the service yet, but its name is looked up when the first call is made.
+/// A client of the database. No call is made yet; the first one looks up the service's name.
 pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
     let emulator = options.emulator_host.clone().or_else(|| std::env::var(EMULATOR).ok()).filter(|it| !it.is_empty());
     let database = format!("projects/{}/databases/{}", options.project_id, options.database_id);
@@ -70,15 +70,15 @@ pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
     Ok(Client::new(api, database, is_emulator))
 }
 
-/// A service account's key signs by whatever cryptography the process has installed, and needs some.
+/// Installs a provider of cryptography unless the process has one. A service account's key signs with it.
 fn provide_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may install one at the same moment, which serves as well.
+        // An error means that another thread installed one at the same moment.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
-/// Who the emulator lets do everything.
+/// Credentials that the emulator takes for an administrator's.
 #[derive(Debug)]
 struct EmulatorCredentials(EntityTag);
 

@@ -1,4 +1,4 @@
-//! Why a call of the service came to nothing.
+//! Failures of calls.
 
 use tonic::{Code, Status};
 
@@ -6,22 +6,22 @@ use crate::StoreError;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fail {
-    /// Passing, or nothing that another try from here would mend: the words are for the log.
+    /// A passing failure, or one that no other try from here would mend. The text is for the log.
     Unavailable(String),
-    /// The database is not there, lets nobody in, or has no index for a query: somebody has to change something first.
+    /// The database is missing, refuses access, or lacks an index. The operator has to change something first.
     Refused(String),
-    /// What was read has changed meanwhile: what follows from it is to be found anew.
+    /// A document changed since it was read. The caller has to read and decide anew.
     Conflict,
-    /// It is more than one commit takes.
+    /// The writes are more than one commit takes.
     Large,
-    /// The service does not take what it was given.
+    /// The service refuses the data.
     Invalid(String),
-    /// A document is not as this store writes it.
+    /// A document is not in this store's form.
     Damaged(&'static str),
 }
 
 impl Fail {
-    /// Of a read, or of a commit whose preconditions nobody waits for.
+    /// The failure of a read, or of a commit without preconditions.
     pub(crate) fn of(what: &str, status: &Status) -> Self {
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::Invalid(words(what, status)),
@@ -33,7 +33,7 @@ impl Fail {
         }
     }
 
-    /// Of a commit: a precondition that does not hold has a code of its own for each sort.
+    /// The failure of a commit. The service has a different code for each sort of failed precondition.
     pub(crate) fn of_commit(status: &Status) -> Self {
         match status.code() {
             Code::FailedPrecondition | Code::AlreadyExists | Code::NotFound => Self::Conflict,

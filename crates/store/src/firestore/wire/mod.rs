@@ -1,7 +1,8 @@
 //! The service's API: the connection, the calls with their deadlines, values of fields, times, and failures.
 //!
-//! This room knows nothing of events or groups. Every call to the service is made here, so that deadlines and the number
-//! of calls under way are bounded in one place.
+//! This module knows nothing of events or groups. Every call to the service is made here, so that deadlines and the
+//! number of calls under way are bounded in one place. Debug builds alone look into `documents`, to check that a query
+//! has its index.
 
 pub(crate) mod client;
 pub(crate) mod clock;

@@ -1,4 +1,4 @@
-//! The calls that ask by a query: run it, count it, listen to it.
+//! Calls by query: running it, counting, listening.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,16 +19,17 @@ use super::{
 };
 use crate::firestore::documents::index;
 
-/// Documents in the order of a query, and when they were read.
+/// Documents in the order of a query, and the time of the read.
 #[derive(Debug, Default)]
 pub(crate) struct QueryAnswer {
     pub(crate) documents: Vec<Document>,
-    /// Everything that was committed by then is in it.
+    /// Every commit up to this time is in the answer.
     pub(crate) read_at: Micros,
 }
 
 impl Client {
-    /// What a query finds. Every query is checked against the declared indexes: the emulator has none to miss.
+    /// The documents of a query. Debug builds check every query against the declared indexes, because the emulator has
+    /// none.
     pub(crate) async fn query(&self, asked: StructuredQuery) -> Result<QueryAnswer, Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
         let message = RunQueryRequest {
@@ -53,7 +54,7 @@ impl Client {
         .await
     }
 
-    /// How many a query finds, and when it was read.
+    /// The number of documents of a query, and the time of the read.
     pub(crate) async fn count(&self, asked: StructuredQuery) -> Result<(u64, Micros), Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
         let count = aggregation::Operator::Count(aggregation::Count { up_to: None });
@@ -85,7 +86,7 @@ impl Client {
         .await
     }
 
-    /// Follows what a query finds. The stream has no deadline; the connection's keep-alive ends it when nobody is there.
+    /// A stream of changes to the documents of a query. It has no deadline; the connection's keep-alive ends it.
     pub(crate) async fn listen(&self, asked: StructuredQuery) -> Result<Streaming<ListenResponse>, Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
         let wanted = target::QueryTarget {

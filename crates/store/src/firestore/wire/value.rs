@@ -1,4 +1,4 @@
-//! Documents, the values of their fields, and writes, as the service's API has them.
+//! Documents, the values of their fields, and writes, in the form of the service's API.
 
 use std::collections::HashMap;
 
@@ -17,17 +17,17 @@ use gcloud_sdk::{
 };
 use nostr_protocol::{PublicKey, UnixSecs};
 
-/// What a write requires of the document that is there.
+/// The version of a document that a write requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// There is none.
+    /// The document does not exist.
     Absent,
-    /// It is as of this time.
+    /// The document has this update time.
     At(Timestamp),
 }
 
 impl Version {
-    /// Of a document that was looked for.
+    /// The version of a document that was read, or was not found.
     pub(crate) fn of(document: Option<&Document>) -> Self {
         document.and_then(|it| it.update_time).map_or(Self::Absent, Self::At)
     }
@@ -55,7 +55,7 @@ impl Fields {
         self.with(name, ValueType::IntegerValue(value))
     }
 
-    /// A time or number that may be larger than the service's numbers, which are then the largest.
+    /// A time or number. Those beyond the service's range become its largest number.
     pub(crate) fn number(self, name: &str, value: u64) -> Self {
         self.int(name, i64::try_from(value).unwrap_or(i64::MAX))
     }
@@ -87,7 +87,7 @@ pub(crate) fn array(values: &[i64]) -> ValueType {
     ValueType::ArrayValue(ArrayValue { values })
 }
 
-/// The fields of a document that was read; each is `None` where it is missing or of another type.
+/// Access to the fields of a document. Each is `None` if it is missing or of another type.
 pub(crate) trait ReadFields {
     fn field(&self, name: &str) -> Option<&ValueType>;
 
@@ -134,7 +134,7 @@ impl ReadFields for Document {
     }
 }
 
-/// Writes a document whole, whatever is there.
+/// Writes a document whole, unconditionally.
 pub(crate) fn set(name: String, fields: Fields) -> Write {
     Write {
         operation: Some(Operation::Update(fields.document(name))),
@@ -144,12 +144,12 @@ pub(crate) fn set(name: String, fields: Fields) -> Write {
     }
 }
 
-/// Writes a document whole in the place of what is expected there.
+/// Writes a document whole, in place of the expected version.
 pub(crate) fn put(name: String, fields: Fields, expected: Version) -> Write {
     Write { current_document: Some(expected.precondition()), ..set(name, fields) }
 }
 
-/// Removes a document, if it is there.
+/// Removes a document, if it exists.
 pub(crate) fn delete(name: String) -> Write {
     Write {
         operation: Some(Operation::Delete(name)),
@@ -159,13 +159,13 @@ pub(crate) fn delete(name: String) -> Write {
     }
 }
 
-/// Removes a document that is as expected.
+/// Removes a document of the expected version.
 pub(crate) fn delete_expected(name: String, expected: Version) -> Write {
     Write { current_document: Some(expected.precondition()), ..delete(name) }
 }
 
-/// Changes nothing, and fails where the document is not as expected. What a mask without fields updates keeps its update
-/// time, and to remove what is not there removes nothing.
+/// Changes nothing, and fails unless the document has the expected version. An update with an empty mask keeps the
+/// update time, and a delete of a missing document removes nothing.
 pub(crate) fn verify(name: String, expected: Version) -> Write {
     match expected {
         Version::Absent => delete_expected(name, expected),
@@ -175,7 +175,7 @@ pub(crate) fn verify(name: String, expected: Version) -> Write {
     }
 }
 
-/// Sets a field to the time at which the service takes the request, in milliseconds.
+/// Sets a field to the time at which the service receives the request, in milliseconds.
 pub(crate) fn stamped(mut write: Write, field: &str) -> Write {
     write.update_transforms.push(FieldTransform {
         field_path: field.to_owned(),
@@ -184,7 +184,7 @@ pub(crate) fn stamped(mut write: Write, field: &str) -> Write {
     write
 }
 
-/// Raises a number, whoever else raises it; makes the document where it is missing.
+/// Raises a number to at least `to`, also beside other writers. Makes the document if it is missing.
 pub(crate) fn raise(name: String, field: &str, to: u64) -> Write {
     let to = Value { value_type: Some(ValueType::IntegerValue(i64::try_from(to).unwrap_or(i64::MAX))) };
     let transform = FieldTransform { field_path: field.to_owned(), transform_type: Some(TransformType::Maximum(to)) };
@@ -200,13 +200,13 @@ pub(crate) fn id_of(document: &Document) -> &str {
     document.name.rsplit('/').next().unwrap_or_default()
 }
 
-/// Two digits a byte.
+/// Lower-case hex digits of bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]))).collect()
 }
 
-/// Reads packed values from the front; `None` where what is left is too short.
+/// Reads packed values from the front. Each read gives `None` if too few bytes are left.
 pub(crate) struct Unpack<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Unpack<'a> {

@@ -1,4 +1,4 @@
-//! Taking KeyPackages from an owner's directory.
+//! Claims of KeyPackages from an owner's directory.
 
 use std::collections::HashSet;
 
@@ -46,7 +46,7 @@ impl Inner {
         let name = self.names.owner(owner);
         let got = self.client.get(vec![name.clone()], None).await?;
         let mut directory = Directory::read(got.get(&name))?;
-        // Events that the service removed by itself before the directory heard of it.
+        // Events that the service removed by lifetime, while the directory still names them.
         let mut missing: HashSet<EventId> = HashSet::new();
         loop {
             let there = |package: &&Package| package.expires_at > now && !missing.contains(&package.id);

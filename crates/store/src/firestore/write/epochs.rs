@@ -1,4 +1,5 @@
-//! The last epochs of groups, kept in memory and written once a second, so that a message writes no group's document.
+//! The last epochs of groups. They are kept in memory and written once a second, so that a message writes no group's
+//! document.
 
 use std::{
     collections::HashMap,
@@ -17,12 +18,12 @@ use crate::firestore::{
 /// Most groups whose last epoch is remembered.
 const EPOCHS_MAX: usize = 65_536;
 
-/// How often epochs of groups are written, in milliseconds.
+/// Pause between writes of epochs, in milliseconds.
 const EPOCHS_MS: u64 = 1_000;
-/// Most epochs that are written at once.
+/// Most epochs of one write.
 const EPOCHS_WRITTEN_MAX: usize = 400;
 
-/// The last epochs of groups, as the registry shows them. They are written once a second and not with each message.
+/// Last epochs by group, known and written.
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(Mutex<HashMap<NostrGroupId, Epoch>>);
 
@@ -33,7 +34,7 @@ struct Epoch {
 }
 
 impl Epochs {
-    /// Whether what the store holds of this group's epoch was read before.
+    /// Whether the stored epoch of this group has been read.
     pub(crate) fn knows(&self, group: &NostrGroupId) -> bool {
         self.0.lock().contains_key(group)
     }
@@ -43,7 +44,7 @@ impl Epochs {
         self.0.lock().get(group).and_then(|epoch| epoch.last)
     }
 
-    /// The store holds this one.
+    /// Notes the stored epoch of a group.
     pub(crate) fn learn(&self, group: &NostrGroupId, stored: Option<u64>) {
         self.change(group, |epoch| {
             epoch.written = epoch.written.max(stored);
@@ -51,7 +52,7 @@ impl Epochs {
         });
     }
 
-    /// A message was of this one.
+    /// Notes the epoch of a message.
     pub(crate) fn rise(&self, group: &NostrGroupId, to: u64) {
         self.change(group, |epoch| epoch.last = epoch.last.max(Some(to)));
     }
@@ -64,7 +65,7 @@ impl Epochs {
         change(epochs.entry(group.clone()).or_default());
     }
 
-    /// Those that the store does not hold, at most so many.
+    /// At most `most` epochs that are not stored yet.
     pub(crate) fn unwritten(&self, most: usize) -> Vec<(NostrGroupId, u64)> {
         let epochs = self.0.lock();
         let unwritten = epochs.iter().filter(|(_, epoch)| epoch.last > epoch.written);
@@ -84,7 +85,7 @@ pub(crate) async fn write_epochs(store: Weak<Inner>) {
 }
 
 impl Inner {
-    /// Writes the epochs that wait.
+    /// Writes all epochs that are not stored yet.
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Fail> {
         loop {
             let waiting = self.epochs.unwritten(EPOCHS_WRITTEN_MAX);

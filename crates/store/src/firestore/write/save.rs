@@ -1,8 +1,8 @@
-//! Saving: read, decide, commit; and again where others were faster.
+//! Saving: read, decide, commit, and again if another process was faster.
 //!
-//! A batch is one Commit where it fits. Events of one commit have one commit time; their places within its microsecond
-//! begin at a number that is drawn by lot, as two commits that have nothing to do with each other may have the same time:
-//! at a hundred commits a second two events share a cursor about once in a hundred hours, and are then both found under it.
+//! A batch is one Commit if it fits. All events of a Commit have its time; their places within its microsecond begin at
+//! a random number, because two unrelated commits may have the same time. At a hundred commits a second, two events
+//! share a cursor about once in a hundred hours, and both are then found under it.
 
 use std::sync::Arc;
 
@@ -34,14 +34,15 @@ use crate::{
 const COMMIT_BYTES_MAX: usize = 3 << 20;
 /// Most tries at a commit that others overtake.
 pub(crate) const TRIES_MAX: u32 = 16;
-/// Most groups that a key leaves in one Commit when it is in more than fit.
+/// Most groups that a vanishing key leaves in one Commit if they do not fit into one.
 const LEAVING_MAX: usize = 100;
 /// Longest pause before another try, in milliseconds.
 const WAIT_MS_MAX: u64 = 400;
 const RETRY: Backoff = Backoff::among_racers(8, WAIT_MS_MAX);
 
 impl Inner {
-    /// See [`crate::Store::save`]. It goes on when nobody waits for it any more: what is half done would hold up others.
+    /// See [`crate::Store::save`]. Saving goes on after the caller has dropped this future, because an open transaction
+    /// would hold up others.
     pub(crate) async fn save(self: &Arc<Self>, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let count = batch.len();
         if count == 0 {
@@ -64,7 +65,7 @@ impl Inner {
         let mut down: Option<StoreError> = None;
         let len = |admitted: &Admitted| events::byte_len(admitted.event().view());
         for part in cut(batch).into_iter().flat_map(|part| self.in_size(part, len)) {
-            // Where the service is away, nobody waits for it once for each part.
+            // If the service is away, one part waits for it and the others fail at once.
             match &down {
                 Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
                 None => {
@@ -77,7 +78,7 @@ impl Inner {
         answers
     }
 
-    /// Parts that fit into a commit, by estimate.
+    /// Parts that fit into one commit by estimate.
     pub(crate) fn in_size<T>(&self, batch: Vec<T>, len: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
         let count_max = self.options.batch_size.saturating_sub(1).max(1);
         let mut parts: Vec<Vec<T>> = Vec::new();
@@ -98,7 +99,7 @@ impl Inner {
         parts
     }
 
-    /// Saves a part; where it does not go as a whole, in halves, until what the service does not take stands alone.
+    /// Saves a part. If it fails as a whole, it is halved until the event that the service refuses stands alone.
     async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
         match self.save_whole(part).await {
             Ok(saved) => saved.into_iter().map(Ok).collect(),
@@ -126,11 +127,11 @@ impl Inner {
         }
     }
 
-    /// Whether another try may save so many, after a wait.
+    /// Waits and returns `true` if another try may succeed.
     pub(crate) async fn is_tried_again<T>(&self, done: &Result<T, Fail>, tries: u32, count: usize) -> bool {
         let again = match done {
             Err(Fail::Conflict) => tries + 1 < TRIES_MAX,
-            // A transaction that has grown too old is refused in the same words as what cannot be written.
+            // The service refuses an expired transaction in the same words as bad data.
             Err(Fail::Invalid(_)) => tries == 0 && count == 1,
             _ => false,
         };
@@ -140,17 +141,17 @@ impl Inner {
         again
     }
 
-    /// Lets others pass before another try.
+    /// Waits before another try, so that others can finish.
     pub(crate) async fn wait_before(&self, tries: u32) {
         tokio::time::sleep(RETRY.pause(tries)).await;
     }
 
-    /// At first without looking whether the events are stored: mostly they are not, and who published looked before.
+    /// The first try does not ask whether the events are stored: mostly they are not, and the caller has looked before.
     async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
         let mut loaded = self.load(LoadRequest::of(part, again)).await?;
         let mut decided = decide(part, loaded.facts, &self.router);
         if !again && !decided.puts_all() {
-            // What is not stored may be so because it is.
+            // An event may be refused because it is stored already.
             if let Some(transaction) = loaded.transaction {
                 self.client.rollback(transaction).await;
             }
@@ -171,12 +172,12 @@ impl Inner {
         Ok(decided.answers(|_| 0))
     }
 
-    /// Where the places of a batch begin.
+    /// A random first place for a batch.
     pub(crate) fn draw_place(&self, changes: &Changes) -> u64 {
         self.random.below(PLACES.saturating_sub(changes.places()))
     }
 
-    /// Commits the writes and gives the time; `None` where there are none. Without a commit the transaction is ended.
+    /// Commits the writes and gives the time; `None` if there are none. Without a commit it ends the transaction.
     pub(crate) async fn commit_or_end(
         &self,
         writes: Result<Vec<Write>, Fail>,
@@ -193,8 +194,8 @@ impl Inner {
         }
     }
 
-    /// An event with all its effects is never divided, however many writes that is; but for a key that vanishes, and is in
-    /// so many groups that it cannot leave them all at once.
+    /// Refuses writes that are to be divided. The effects of one event are never divided, with one exception: a
+    /// vanishing key may be in more groups than one Commit can change.
     fn of_size(&self, writes: Vec<Write>, part: &[Admitted]) -> Result<Vec<Write>, Fail> {
         let divides = match part {
             [one] => matches!(one.effect(), Effect::Vanish) && byte_len(&writes) > COMMIT_BYTES_MAX,
@@ -203,13 +204,13 @@ impl Inner {
         if divides { Err(Fail::Large) } else { Ok(writes) }
     }
 
-    /// Whether it is more than one Commit is to be.
+    /// Whether the writes exceed one Commit.
     pub(crate) fn is_large(&self, writes: &[Write]) -> bool {
         writes.len() > self.options.batch_size || byte_len(writes) > COMMIT_BYTES_MAX
     }
 
-    /// Takes a vanishing key out of some of its groups, to try again with fewer. Who follows the log hears of it when the
-    /// request itself is committed; nobody is told before that it was.
+    /// Takes a vanishing key out of some of its groups, so that the next try has fewer. Followers learn it when the
+    /// request itself is committed; it is not acknowledged before.
     async fn leave_some(
         &self,
         groups: &[GroupChange],
@@ -228,7 +229,7 @@ impl Inner {
         Err(Fail::Conflict)
     }
 
-    /// Takes note of what is durable now.
+    /// Notes durable changes.
     pub(crate) fn committed(&self, changes: &Changes, time: clock::Micros, place: u64) {
         for (put, place) in changes.put.iter().zip(place..) {
             if put.flags & EPHEMERAL == 0 {

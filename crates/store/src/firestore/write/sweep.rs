@@ -1,8 +1,8 @@
-//! Taking out what has expired and what vanished keys left, some at a time.
+//! Removal of expired events and of events that vanished keys left, some at a time.
 //!
-//! The service removes what has expired by itself, within a day, where its lifetime policy is set (`deploy/`); nothing
-//! here waits for that. What an event leaves behind when it goes alone (its address, its place in a directory) leads
-//! nowhere, and who reads it looks whether the event is there.
+//! The service removes expired events by itself within a day, if its lifetime policy is set (`deploy/`). This store
+//! does not wait for it. An event that the service removes leaves its address and its place in a directory behind;
+//! readers of these check that the event exists.
 
 use std::collections::HashMap;
 
@@ -27,9 +27,9 @@ use crate::firestore::{
 const SWEEP_EVENTS_MAX: usize = 400;
 /// Most such calls of one sweep.
 const SWEEP_ROUNDS_MAX: usize = 50;
-/// Most keys that vanished that one query gives, and of which one sweep looks for events.
+/// Most vanished keys that one query gives, and whose events one sweep removes.
 const VANISHED_MAX: usize = 1_000;
-/// Most events of a vanished key that are read at one time.
+/// Most events of a vanished key that one query reads.
 const SEARCHED_MAX: usize = 400;
 
 impl Inner {
@@ -63,7 +63,7 @@ impl Inner {
         Ok(removed)
     }
 
-    /// Reads which keys vanished and are not done with; gives the first [`VANISHED_MAX`].
+    /// Reads the vanished keys that still have events, and gives the first [`VANISHED_MAX`].
     pub(crate) async fn learn_vanished(&self) -> Result<QueryAnswer, Fail> {
         let read = async |behind: Option<&str>| {
             self.client.query(query::vanished_pending(&self.names, behind, VANISHED_MAX)).await
@@ -82,7 +82,7 @@ impl Inner {
                 None => break,
             }
         }
-        // What vanished since the first read may be missing in a later one.
+        // A later page may lack keys that vanished after the first read, so the first time counts.
         self.hiding.settle(&keys, first.read_at);
         Ok(first)
     }
@@ -117,7 +117,7 @@ impl Inner {
         Ok(removed)
     }
 
-    /// Removes some of what a vanished key left; when nothing is left, it is done with.
+    /// Removes some of the events that a vanished key left. Marks the key as finished if none is left.
     async fn remove_vanished(
         &self,
         vanished: &gcloud_sdk::google::firestore::v1::Document,
@@ -153,7 +153,7 @@ impl Inner {
                 let done = Fields::default().number("until", until).flag(field::PENDING, false);
                 let done = value::put(vanished.name.clone(), done, Version::of(Some(vanished)));
                 return match self.client.commit(vec![done], None).await {
-                    // It vanished again meanwhile.
+                    // A conflict means that the key vanished again meanwhile.
                     Ok(_) | Err(Fail::Conflict) => Ok(removed),
                     Err(fail) => Err(fail),
                 };

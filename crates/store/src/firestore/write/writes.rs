@@ -1,4 +1,4 @@
-//! What a batch changes, as the writes of one Commit: each document at most once.
+//! The changes of a batch as the writes of one Commit, at most one for each document.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Inner {
-    /// The writes that carry out `changes`; the events take places from `place` on.
+    /// The writes that carry out `changes`. The events take the places from `place` on.
     pub(crate) fn writes(
         &self,
         changes: &Changes,
@@ -164,7 +164,7 @@ impl Inner {
         for (id, group) in &documents.groups {
             match next.get(id) {
                 Some(next) => writes.extend(group.head.change(&self.names, id, next, || self.random.bytes())?),
-                // What was read outside the transaction and decided by has to be as it was.
+                // A head that the decision relied on, and that no transaction guards, must keep its version.
                 None if !group.guarded && !changes.put.is_empty() => {
                     writes.push(value::verify(self.names.group(id), group.head.version));
                 }
@@ -189,7 +189,7 @@ impl Inner {
     }
 }
 
-/// Events that are not there after the changes.
+/// Events that are gone after the changes.
 fn gone(changes: &Changes) -> HashSet<EventId> {
     let put = changes.put.iter().filter(|put| put.gone).map(|put| put.event.id());
     changes.removed.iter().map(|(_, id)| *id).chain(put).collect()
