@@ -1,11 +1,11 @@
-//! The index: prefixes under which events are found, one for each audience, author or tag that leads to them.
+//! Index prefixes under which events are found, one for each audience, author or tag.
 //!
-//! A private event has one prefix, its audience and kind (a kind 4 has one for each of its keys, a roster one more). A
-//! public event has one for each way to ask. A store orders the events under a prefix as NIP-01 orders events.
+//! A private event has one prefix, its audience and kind; a kind 4 has one for each of its keys, a roster one more. A
+//! public event has one for each way to ask for it. A store orders the entries of a prefix as NIP-01 orders events.
 //!
-//! A query is planned over the audiences that its reader holds, so that it costs the same beside ten messages of other
-//! groups and beside ten million. Public events are found by the narrowest condition of the filter: authors with kinds,
-//! then a tag, then authors, kinds, time.
+//! A query is planned over the audiences that its reader holds, so it costs the same beside ten messages of other
+//! groups and beside ten million. Public events are looked up by the narrowest condition of the filter: authors with
+//! kinds, then a tag, then authors, kinds, time.
 
 use nostr_extensions::{
     Audience, NostrGroupId, Query,
@@ -29,7 +29,7 @@ impl Key {
         Self { bytes: [0; Self::BYTES_MAX], len: 0 }
     }
 
-    /// With `part` behind it. The parts of a key have fixed lengths, which add up to less than the most.
+    /// Appends `part`. The parts of a key have fixed lengths, which together stay below the limit.
     pub(crate) fn with(mut self, part: &[u8]) -> Self {
         self.bytes[self.len..self.len + part.len()].copy_from_slice(part);
         self.len += part.len();
@@ -52,8 +52,8 @@ pub(crate) fn hash16(text: &[u8]) -> [u8; 16] {
     out
 }
 
-/// The front of an id, a key or a hash: enough to name a removed event or key for good, as nobody finds a second one
-/// that begins like it.
+/// The first 16 bytes of an id, a key or a hash: enough to name something that is gone for good, because nobody finds a
+/// second one with the same front.
 pub type Front = [u8; 16];
 
 /// See [`Front`].
@@ -70,7 +70,7 @@ fn hash8(text: &[u8]) -> [u8; 8] {
     out
 }
 
-/// Everything of one audience and kind, or of one author and kind, or of one tag value.
+/// Prefixes of one audience and kind, of one author and kind, or of one tag value.
 pub(crate) mod prefix {
     use super::{Key, Kind, NostrGroupId, PublicKey, hash8, hash16};
 
@@ -167,14 +167,14 @@ pub(crate) fn address_of(event: EventRef<'_>) -> Option<Address> {
     Some(address(&event.pubkey(), event.kind(), identifier))
 }
 
-/// Most ranges of a plan over public events. A plan that would have more goes by a condition with fewer, or by time,
-/// and looks at each event. Each range costs a descent into the index on every page.
+/// Most ranges of a plan over public events. Beyond it the plan uses a condition with fewer ranges, or the time, and
+/// looks at each event. Each range costs a descent into the index on every page.
 const RANGES_MAX: usize = 2_000;
 
-/// Ranges in which all events that fit the query lie, each a prefix of index keys.
+/// The ranges that hold every event of the query. Each range is a prefix of index keys.
 ///
-/// `author` adds the ranges of all public events of one key, so that there are at most so many ranges in all; it says
-/// `false` where there would be more.
+/// `author` adds the ranges of all public events of one key. It returns `false` if there would be more ranges than the
+/// limit.
 pub(crate) fn plan<E>(
     query: &Query,
     author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,

@@ -1,8 +1,10 @@
-//! The store: a log of events with the effects of each, and indexes by audience over it.
+//! The store: a log of events with their effects, and indexes by audience over it.
 //!
 //! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
-//! environment, [`memory::Memory`] is the oracle that the conformance suite (feature `testing`) holds every store against.
+//! environment, [`postgres::Postgres`] and Firestore (feature `firestore`) share a database between processes, and
+//! [`memory::Memory`] is the oracle: the conformance suite (feature `testing`) compares every store with it.
 
+pub mod backoff;
 mod decide;
 pub mod embedded;
 #[cfg(feature = "firestore")]
@@ -16,7 +18,7 @@ pub mod suite;
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{
     Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, mls_gateway::group::Refusal,
     query::Position,
@@ -24,89 +26,90 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
-/// A place in the log: every committed event has one, greater than all before it.
+/// A place in the log. Every committed event has one, greater than all before it.
 pub type Cursor = u64;
 
-/// What became of one event of a batch.
+/// The outcome of saving one event of a batch.
 #[derive(Clone, Debug)]
 pub enum Saved {
-    /// It is durable with its effects. The event's place in the log is in it.
+    /// The event is durable with its effects. [`Sealed`] holds its place in the log.
     New(Sealed),
-    /// The store has it, whether or not this event is the one that brought it.
+    /// The event is stored already, by this call or an earlier one.
     Duplicate,
-    /// A newer event of its address is stored.
+    /// A newer event of the same address is stored.
     Superseded,
-    /// Its author or recipient deleted it, or vanished after it was made, or it was claimed.
+    /// The author or a recipient deleted the event, or vanished after it was made, or its KeyPackage was claimed.
     Deleted,
-    /// What admission found no longer holds.
+    /// A condition that admission relied on no longer holds.
     Refused(Refusal),
 }
 
-/// Why a store could not do what it was asked.
+/// The reason why a store could not do as it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Passing: the same call may go through later.
+    /// A passing failure: the same call may succeed later.
     #[error("storage unavailable, try again: {0}")]
     Unavailable(String),
-    /// No room; reading goes on.
+    /// The store has no room. Reading goes on.
     #[error("storage is full: {0}")]
     Full(String),
-    /// This one event cannot be stored.
+    /// The store cannot hold this one event.
     #[error("this event cannot be stored: {0}")]
     Event(String),
 }
 
-/// Why a store does not open; the text is for the operator, and tells no secret.
+/// The reason why a store does not open. The text is for the operator and tells no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Somebody has to change something first.
+    /// The operator has to change something first.
     #[error("{0}")]
     Refused(String),
-    /// What it stands on does not answer; it may later.
+    /// The database does not answer; it may answer later.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// How far one call of [`Store::scan`] goes before it gives back what it has.
+/// Limits after which one call of [`Store::scan`] returns what it has.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBounds {
     /// Most events in the page.
     pub events_max: usize,
     /// The page ends with the event that reaches this many bytes.
     pub bytes_max: usize,
-    /// Most index entries looked at, found or not.
+    /// Most index entries that are looked at, whether or not their events fit.
     pub entries_max: usize,
 }
 
-/// A part of an answer, in the order of NIP-01.
+/// One page of an answer, in the order of NIP-01.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// Events that fit the filter and the scope, not expired, each at most once.
+    /// Events that fit the filter and the scope and have not expired, each at most once.
     pub events: Vec<Sealed>,
-    /// Where to go on, exclusive; `None` when there is no more.
+    /// The position to go on from, exclusive; `None` when nothing is left.
     pub next: Option<Position>,
 }
 
-/// An event in the log, as whoever follows it meets it: enough to know whom it may concern. An import that wrote groups
-/// leaves an entry that concerns nobody, has no event, and touches every group.
+/// An event in the log, as a follower reads it: enough to tell whom it may concern.
+///
+/// An import that wrote groups leaves an entry without an event. It concerns nobody and touches every group.
 #[derive(Clone, Debug)]
 pub struct LogEntry {
-    /// Its place.
+    /// The event's place in the log.
     pub cursor: Cursor,
-    /// Its kind.
+    /// The event's kind.
     pub kind: Kind,
-    /// Which groups it changed, or may have.
+    /// The groups that the event changed, or may have changed.
     pub touches: Touches,
-    /// The group whose state decides who reads it.
+    /// The group whose state decides about its readers.
     pub group: Option<NostrGroupId>,
-    /// The conditions that it meets, hashed by the store's [`Store::router`].
+    /// Conditions of subscriptions that the event meets, hashed by [`Store::route_hasher`].
     pub routes: Vec<u64>,
-    /// The event, where the store has it at hand; else [`Store::events_at`] fetches it.
+    /// The event, if the store has it at hand. Otherwise [`Store::events_at`] fetches it.
     pub sealed: Option<Sealed>,
 }
 
 impl LogEntry {
-    /// Of an event at hand. `touches_groups` is whether it took events out of the log that had changed groups.
+    /// The entry of an event at hand. `touches_groups` says that the event removed others that had changed groups.
     #[must_use]
     pub fn new(sealed: Sealed, touches_groups: bool, router: &RouteHasher) -> Self {
         Self {
@@ -120,122 +123,126 @@ impl LogEntry {
     }
 }
 
-/// A part of the log.
+/// One page of the log.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// In commit order.
+    /// Entries in commit order.
     pub entries: Vec<LogEntry>,
-    /// Whoever has the entries knows everything up to here.
+    /// The last cursor that the page covers: a reader of its entries knows everything up to here.
     pub through: Cursor,
-    /// Whether that is the head of the log when it was read; else there is more behind, and as a rule it goes on.
+    /// Whether `through` was the head of the log at the time of the read. Otherwise more entries follow.
     pub is_head: bool,
 }
 
-/// What is stored, to be shown and measured.
+/// Sizes of the store, for display and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Events in the store.
     pub events: u64,
     /// Managed groups.
     pub groups: u64,
-    /// Bytes in use on disk; 0 where that means nothing.
+    /// Bytes in use on disk; 0 in a store that cannot tell.
     pub bytes_used: u64,
-    /// Bytes that the store may use; 0 for no bound.
+    /// Bytes that the store may use; 0 if nothing bounds them.
     pub bytes_max: u64,
 }
 
-/// Most bytes of a message that processes tell each other.
+/// Most bytes of a message between processes.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
-/// Most such messages that wait for whoever hears them; the oldest go first.
+/// Most messages between processes that wait for their receiver. The oldest are dropped first.
 pub const PEER_MESSAGES_WAITING_MAX: usize = 64;
 
 /// A store. Reading never waits for writing.
+#[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a batch in its order, in one transaction where no event of it fails; each event with all its effects or
-    /// not at all, durable when the answer is there. The answers are in the batch's order, the cursors of `New` rise.
+    /// Stores a batch in its order, in one transaction unless an event of it fails. Each event is stored with all its
+    /// effects or not at all, and is durable before the answer. The answers are in the batch's order, and the cursors
+    /// of `New` rise.
     ///
     /// Events of one batch see each other's effects. An event that cannot be stored harms no other.
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>>;
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>>;
 
-    /// Events that fit `query`, from behind `from` on, none committed after `up_to`, none expired at `now`.
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    /// Events that fit `query`, beginning behind `from`. None was committed after `up_to`, and none has expired at
+    /// `now`.
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>>;
+    ) -> Result<Page, StoreError>;
 
-    /// The log behind `cursor` in commit order, at most `entries_max` entries. Nothing at or before a cursor that it gave
-    /// becomes visible later. A store that is shared has ephemeral events in its log for a while; one that is not hands
-    /// them to whoever saved them and to nobody else. The log may name events that are gone.
+    /// At most `entries_max` entries of the log behind `cursor`, in commit order. Nothing becomes visible later at or
+    /// before a cursor that this call gave. The log may name events that are gone.
     ///
-    /// A store that keeps its log for some time alone gives who comes from before that one entry that touches every group
-    /// and belongs to no event, and goes on behind it.
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>>;
+    /// A shared store keeps ephemeral events in its log for a while. A store of one process gives them to the caller of
+    /// [`Store::save`] only.
+    ///
+    /// If a store keeps its log for a limited time and `cursor` lies before its beginning, the page starts with one
+    /// entry that has no event and touches every group.
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError>;
 
-    /// The events at these places of the log, ephemeral ones too, in the order of their cursors; those that are gone are
-    /// left out.
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+    /// The events at these places of the log, ephemeral ones included, in the order of their cursors. Events that are
+    /// gone are left out.
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError>;
 
     /// The cursor of the last commit that this process knows of.
     fn head(&self) -> Cursor;
 
-    /// Hashes the conditions of subscriptions: the same for all who share the store.
+    /// The hasher for conditions of subscriptions. All processes that share a store have the same.
     fn route_hasher(&self) -> RouteHasher;
 
-    /// Where other processes write to this store too: a receiver that changes soon after each commit of anyone's. A knock
-    /// may be lost, and says no more than that there may be something [behind](Self::after) the last cursor.
+    /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///
-    /// `None` where this process alone writes.
+    /// Notifications may be lost. They only say that there may be new entries [behind](Self::after) the last cursor.
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
-    /// Tells the other processes something that is worth no place in the log, in at most [`PEER_MESSAGE_BYTES_MAX`] bytes. It may
-    /// be lost, and who tells it may hear it too. A store without a [road](Self::messages) for that does nothing.
-    fn broadcast(&self, _message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+    /// Sends the other processes a message of at most [`PEER_MESSAGE_BYTES_MAX`] bytes that takes no place in the log.
+    /// It may be lost, and its sender may receive it too. A store without such [messages](Self::messages) does nothing.
+    async fn broadcast(&self, _message: Vec<u8>) -> Result<(), StoreError> {
+        Ok(())
     }
 
-    /// What processes [tell](Self::broadcast) each other from now on; `None` where the store has no road for that.
+    /// Messages that processes [broadcast](Self::broadcast) from now on; `None` if the store carries none.
     fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
         None
     }
 
-    /// Whether the event is stored, found by queries or not.
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>>;
+    /// Whether the event is stored, including events that no query finds.
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError>;
 
-    /// A group's state, and the cursor up to which it is true.
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>>;
+    /// A group's state, and the cursor up to which it holds.
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError>;
 
-    /// The managed groups of which one of these keys is a member, each once.
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>>;
+    /// Managed groups that have one of these keys as a member, each once.
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
-    /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction, twins counted once, the
-    /// oldest first. What is taken is gone for good with its twins, but for those of last resort and for the last one
-    /// left, which are given and stay (decisions, "KeyPackages" 4).
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction. Twins count once, and the
+    /// oldest come first. A KeyPackage that is taken is gone for good with its twins. Those of last resort and the last
+    /// one left are given and stay (decisions, "KeyPackages" 4).
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>>;
+    ) -> Result<Vec<Sealed>, StoreError>;
 
-    /// Removes what has expired and what vanished keys left, at most `events_max` events; says how many.
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+    /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;
 
-    /// What is stored.
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+    /// Sizes of the store, see [`Stats`].
+    async fn stats(&self) -> Result<Stats, StoreError>;
 
-    /// Writes what a store puts off, which is nothing that was acknowledged: for a process that is about to end.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+    /// Writes values that the store puts off, none of which was acknowledged. Called before a process ends.
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 
-/// A router for a store that no other process shares.
+/// A hasher for a store that no other process shares.
 fn random_route_hasher() -> RouteHasher {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new();

@@ -1,6 +1,6 @@
-//! What was acknowledged is there after the process was killed, and after the disk was full.
+//! Acknowledged events survive a killed process and a full disk.
 //!
-//! The tests run this binary again, as the process that meets its end.
+//! The tests run this binary again, as the process that is killed.
 #![allow(clippy::expect_used, reason = "a test")]
 
 use std::{
@@ -39,7 +39,7 @@ fn as_child() -> Option<PathBuf> {
     env::var_os(DIRECTORY).map(PathBuf::from)
 }
 
-/// One line at once, so that a line that is read is a line that was written after the answer.
+/// Writes one line at once, so that every line that is read was written after its answer.
 fn acknowledge(what: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ACK {what}").and_then(|()| out.flush()).expect("a reader");
@@ -91,11 +91,11 @@ async fn what_was_acknowledged_survives_five_kills() {
         let mut line = String::new();
         loop {
             line.clear();
-            // A line without its end was being written at the end.
+            // A line without its end was cut by the kill.
             if lines.read_line(&mut line).expect("its output") == 0 || !line.ends_with('\n') {
                 break;
             }
-            // The first one stands behind the test harness's "test … ".
+            // The first line stands behind the test harness's "test … ".
             let Some((_, acknowledged)) = line.trim_end().rsplit_once("ACK ") else { continue };
             match EventId::from_hex(acknowledged) {
                 Some(id) => ids.push(id),
@@ -119,7 +119,7 @@ async fn what_was_acknowledged_survives_five_kills() {
     }
 }
 
-/// Run by the test below, under a limit on the size of files, which stands for a disk that is full.
+/// Run by the test below, under a limit on the size of files, which stands for a full disk.
 #[tokio::test]
 async fn fills_its_disk() {
     let Some(directory) = as_child() else { return };
@@ -139,7 +139,7 @@ async fn fills_its_disk() {
         }
         assert!(stored.len() < 5_000, "the limit does not hold");
     };
-    // LMDB takes the write that is cut off at the limit for an error of the device.
+    // LMDB takes the write that the limit cuts off for an error of the device.
     assert!(matches!(error, StoreError::Full(_) | StoreError::Unavailable(_)), "{error:?}");
     assert!(!stored.is_empty());
     for id in &stored {
@@ -159,7 +159,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let directory = tempfile::tempdir().expect("a directory");
     let command = child("fills_its_disk", directory.path());
     let mut shell = Command::new("sh");
-    // Without SIGXFSZ, a write beyond 16 MiB fails as one on a full disk does.
+    // Without SIGXFSZ, a write beyond 16 MiB fails like one on a full disk.
     shell.args(["-c", "trap '' XFSZ; ulimit -f 16384; exec \"$@\"", "sh"]);
     shell.arg(command.get_program()).args(command.get_args()).env(DIRECTORY, directory.path());
     let output = shell.output().expect("a child process");

@@ -1,4 +1,4 @@
-//! What only the embedded store promises: that it is on disk, alone in its directory, and of bounded size.
+//! Promises of the embedded store alone: durability, one process a directory, bounded size.
 #![allow(clippy::expect_used, reason = "a test")]
 
 use std::{path::Path, sync::Arc};

@@ -1,4 +1,4 @@
-//! Random calls: the embedded store answers as the one in memory does.
+//! Random calls: the embedded store answers like the one in memory.
 #![allow(clippy::expect_used, reason = "a test")]
 
 use std::sync::Arc;
@@ -17,10 +17,10 @@ proptest! {
     #[test]
     fn the_embedded_store_answers_as_the_oracle(steps in vec(step(), 1..50)) {
         let directory = tempfile::tempdir().expect("a directory");
-        // What is compared is what is answered, not what survives a power cut.
+        // The test compares answers and cuts no power.
         let options = Options { durability: Durability::Interval { ms: 1_000 }, ..Options::default() };
         let open = async || {
-            // So few ids in memory that they are written and read back all the time.
+            // So few ids fit into memory that the store writes and reads them all the time.
             let store = Embedded::open_with_recent_ids(directory.path(), options, 3).expect("a store");
             Arc::new(store) as Arc<dyn Store>
         };

@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use nostr_extensions::{
     Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, admit::Persistence, query::Position,
 };
@@ -124,8 +125,8 @@ impl Link {
     }
 }
 
-/// Result of a call of the store in memory, which never waits.
-fn now<T>(call: BoxFuture<'_, T>) -> T {
+/// What a call of the store in memory gives: it never waits.
+fn now<T>(call: impl Future<Output = T>) -> T {
     call.now_or_never().expect("the store in memory does not wait")
 }
 
@@ -175,55 +176,48 @@ impl Shared {
     }
 }
 
+#[async_trait]
 impl Store for Instance {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(async {
-            match self.link.pass().await {
-                Ok(()) => self.shared.save(batch),
-                Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
-            }
-        })
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        match self.link.pass().await {
+            Ok(()) => self.shared.save(batch),
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            self.link.pass().await?;
-            self.shared.memory.scan(query, from, up_to, bounds, now).await
-        })
+    ) -> Result<Page, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.scan(query, from, up_to, bounds, now).await
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move {
-            self.link.after_calls.fetch_add(1, Ordering::Relaxed);
-            self.link.pass().await?;
-            if self.link.log_is_down.load(Ordering::Relaxed) {
-                return Err(StoreError::Unavailable("the test says so".into()));
-            }
-            let entries_max = entries_max.min(self.link.log_entries_max.load(Ordering::Relaxed));
-            let mut page = self.shared.after(cursor, entries_max)?;
-            if self.link.lost_rosters.load(Ordering::Relaxed) {
-                page.entries.retain(|entry| entry.kind != Kind::ROSTER);
-            }
-            Ok(page)
-        })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        self.link.after_calls.fetch_add(1, Ordering::Relaxed);
+        self.link.pass().await?;
+        if self.link.log_is_down.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
+        let entries_max = entries_max.min(self.link.log_entries_max.load(Ordering::Relaxed));
+        let mut page = self.shared.after(cursor, entries_max)?;
+        if self.link.lost_rosters.load(Ordering::Relaxed) {
+            page.entries.retain(|entry| entry.kind != Kind::ROSTER);
+        }
+        Ok(page)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move {
-            self.link.fetches.fetch_add(1, Ordering::Relaxed);
-            let _open = self.link.fetching.read().await;
-            self.link.pass().await?;
-            let events = self.shared.events_at(cursors)?;
-            self.link.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
-            Ok(events)
-        })
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.link.fetches.fetch_add(1, Ordering::Relaxed);
+        let _open = self.link.fetching.read().await;
+        self.link.pass().await?;
+        let events = self.shared.events_at(cursors)?;
+        self.link.fetched.fetch_add(events.len() as u64, Ordering::Relaxed);
+        Ok(events)
     }
 
     fn head(&self) -> Cursor {
@@ -238,51 +232,43 @@ impl Store for Instance {
         Some(self.link.notifications.subscribe())
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async {
-            self.link.pass().await?;
-            self.shared.memory.holds(id).await
-        })
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.holds(id).await
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(async {
-            let loads = self.link.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
-            self.link.group_loads_most.fetch_max(loads, Ordering::Relaxed);
-            let passed = self.link.pass().await;
-            self.link.group_loads.fetch_sub(1, Ordering::Relaxed);
-            passed?;
-            if take_one(&self.link.group_failures) {
-                return Err(StoreError::Unavailable("the test says so".into()));
-            }
-            self.shared.memory.group(id).await
-        })
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        let loads = self.link.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
+        self.link.group_loads_most.fetch_max(loads, Ordering::Relaxed);
+        let passed = self.link.pass().await;
+        self.link.group_loads.fetch_sub(1, Ordering::Relaxed);
+        passed?;
+        if take_one(&self.link.group_failures) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
+        self.shared.memory.group(id).await
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(async {
-            self.link.pass().await?;
-            self.shared.memory.groups_of(keys).await
-        })
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.groups_of(keys).await
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move {
-            self.link.pass().await?;
-            self.shared.memory.claim_key_packages(owner, packages_max, now).await
-        })
+    ) -> Result<Vec<Sealed>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.claim_key_packages(owner, packages_max, now).await
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.shared.memory.sweep(now, events_max)
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        self.shared.memory.sweep(now, events_max).await
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        self.shared.memory.stats()
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.shared.memory.stats().await
     }
 }

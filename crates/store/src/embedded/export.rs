@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use heed::RoTxn;
 use nostr_extensions::{GroupStatus, NostrGroupId, Restored};
 use nostr_protocol::{Event, PublicKey, UnixSecs};
@@ -199,22 +199,19 @@ impl Embedded {
     }
 }
 
+#[async_trait]
 impl Moving for Embedded {
-    fn export<'a>(
-        &'a self,
-        from: &'a ExportPosition,
+    async fn export(
+        &self,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        Box::pin(async move { self.export_page(from, bounds, now) })
+    ) -> Result<ExportPage, StoreError> {
+        self.export_page(from, bounds, now)
     }
 
-    fn import(
-        &self,
-        records: Vec<Record<Restored>>,
-        now: UnixSecs,
-    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
-        Box::pin(async move { self.queue.call(|answer| Call::Import { records, now, answer }).await? })
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError> {
+        self.queue.call(|answer| Call::Import { records, now, answer }).await?
     }
 }
 

@@ -36,7 +36,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use heed::{Env, RoTxn, WithTls};
 use nostr_extensions::{Admitted, Group, GroupStatus, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
@@ -268,44 +268,41 @@ impl Drop for Embedded {
     }
 }
 
+#[async_trait]
 impl Store for Embedded {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(async move {
-            let count = batch.len();
-            if count == 0 {
-                return Vec::new();
-            }
-            match self.queue.call(|answer| Call::Save { batch, answer }).await {
-                Ok(saved) => saved,
-                Err(error) => vec![Err(error); count],
-            }
-        })
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let count = batch.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        match self.queue.call(|answer| Call::Save { batch, answer }).await {
+            Ok(saved) => saved,
+            Err(error) => vec![Err(error); count],
+        }
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            let ids = query.filter.ids.as_deref().unwrap_or_default();
-            let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
-            let (tables, recent) = (&self.tables, &recent[..]);
-            let vanishing = &self.shared.vanishing.load();
-            let scan = Scan { tables, vanishing, hot: &self.hot, query, recent, from, up_to, bounds, now };
-            self.read(|txn| scan.run(txn))
-        })
+    ) -> Result<Page, StoreError> {
+        let ids = query.filter.ids.as_deref().unwrap_or_default();
+        let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
+        let (tables, recent) = (&self.tables, &recent[..]);
+        let vanishing = &self.shared.vanishing.load();
+        let scan = Scan { tables, vanishing, hot: &self.hot, query, recent, from, up_to, bounds, now };
+        self.read(|txn| scan.run(txn))
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move { self.log_behind(cursor, entries_max) })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        self.log_behind(cursor, entries_max)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { self.sealed_at(cursors) })
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.sealed_at(cursors)
     }
 
     fn route_hasher(&self) -> RouteHasher {
@@ -316,58 +313,52 @@ impl Store for Embedded {
         self.shared.head.load(Ordering::Acquire)
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move {
-            let recent = self.shared.recent.cursors(id);
-            let vanishing = self.shared.vanishing.load();
-            self.read(|txn| {
-                Ok(self.tables.find(txn, id, &recent)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event)))
-            })
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        let recent = self.shared.recent.cursors(id);
+        let vanishing = self.shared.vanishing.load();
+        self.read(|txn| {
+            Ok(self.tables.find(txn, id, &recent)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event)))
         })
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(async move { self.group_now(id) })
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        self.group_now(id)
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(async move { self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect())) })
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect()))
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+    ) -> Result<Vec<Sealed>, StoreError> {
         let owner = *owner;
-        Box::pin(async move { self.queue.call(|answer| Call::Claim { owner, packages_max, now, answer }).await? })
+        self.queue.call(|answer| Call::Claim { owner, packages_max, now, answer }).await?
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(async move {
-            let mut removed = 0;
-            for _ in 0..SWEEP_ROUNDS_MAX {
-                let events_max = events_max.saturating_sub(removed);
-                let swept = self.queue.call(|answer| Call::Sweep { now, events_max, answer }).await??;
-                removed += swept.removed;
-                if !swept.more || swept.removed >= events_max {
-                    break;
-                }
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            let events_max = events_max.saturating_sub(removed);
+            let swept = self.queue.call(|answer| Call::Sweep { now, events_max, answer }).await??;
+            removed += swept.removed;
+            if !swept.more || swept.removed >= events_max {
+                break;
             }
-            Ok(removed)
-        })
+        }
+        Ok(removed)
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        Box::pin(async move {
-            self.read(|txn| {
-                Ok(Stats {
-                    events: self.tables.events.len(txn)?,
-                    groups: self.tables.groups.len(txn)?,
-                    bytes_used: writer::bytes_used(&self.tables, txn)?,
-                    bytes_max: self.map_bytes_max,
-                })
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.read(|txn| {
+            Ok(Stats {
+                events: self.tables.events.len(txn)?,
+                groups: self.tables.groups.len(txn)?,
+                bytes_used: writer::bytes_used(&self.tables, txn)?,
+                bytes_max: self.map_bytes_max,
             })
         })
     }

@@ -2,55 +2,39 @@
 //! any number of processes share.
 //!
 //! A batch is one atomic Commit: the events' documents, all their effects, and one document of the log that lists them.
-//! The commit's time is the update time of all of them, and with a place in its microsecond the cursor (`clock`). What
-//! stays the same whatever the store is ([`crate::shared`]) decides; this module reads what it has to know (`load`), writes
-//! what it says (`write`), and does both again where others were faster (`save`).
+//! All these documents get the commit's time as their update time. That time and a place within its microsecond are an
+//! event's cursor (`wire::clock`).
 //!
-//! What was found about the service and its emulator, and what follows from it:
+//! A batch is saved in three steps. `read::load` reads the facts, `decide` decides, and `write::writes` makes
+//! the writes of the Commit. `write::save` repeats all three if another process was faster.
 //!
-//! - `commit_time` equals the `create_time` and `update_time` of all that was written, to the microsecond, and a read time
-//!   is always less than the time of any later commit. So both are cursors.
-//! - But a read of the emulator may miss a commit of a lesser time that is being carried out at that moment. Beside the
-//!   emulator, a read that is to be a place in the log waits a little and vouches for what lies before the wait
-//!   (`client::Client::settle`).
-//! - A field that the service sets to the request's time has milliseconds and is earlier than the commit by as much as the
-//!   call took, so its order is not the log's (`follow`).
-//! - A transaction's read holds off whoever writes what it read (the emulator always, for at most 2 s; the service not,
-//!   when it is asked for optimistic concurrency), and readers never hold off each other: 200 concurrent transactions over
-//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and the commit of a
-//!   message fails if the group has changed since: no message of a key that was removed is committed after the removal.
-//!   A group's head is never written by its messages.
-//! - An update with an empty mask and a precondition changes nothing, not even the update time, and so does a delete of
-//!   what must not exist (`value::verify`).
-//! - Of racers that write one document under a precondition one wins and the others hear of it at once.
-//! - The emulator takes 4 MiB a message, so a Commit stays below that; it enforces neither indexes nor lifetimes.
+//! Measured properties of the service and its emulator, and their consequences:
+//!
+//! - `commit_time` equals the `create_time` and `update_time` of all documents written, to the microsecond, and a read
+//!   time is always less than the time of any later commit. So both are cursors.
+//! - A read of the emulator may miss a commit with a lesser time that is still being carried out. Beside the emulator,
+//!   a read that serves as a place in the log therefore waits a little, and vouches for the time before the wait
+//!   (`wire::client::Client::settle`).
+//! - A field that the service sets to the request's time has milliseconds, and precedes the commit by the duration of
+//!   the call. So its order is not the log's (`log::follow`).
+//! - A transaction's read holds off writers of the documents that it read: on the emulator always, for at most 2 s; on
+//!   the service not, under optimistic concurrency. Readers never hold off each other: 200 concurrent transactions over
+//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and a message's commit
+//!   fails if the group has changed since. No message of a removed key is committed after the removal, and messages
+//!   never write the head.
+//! - An update with an empty mask and a precondition changes nothing, not even the update time. The same holds for a
+//!   delete of a document that must not exist (`wire::value::verify`).
+//! - If racers write one document under a precondition, one wins and the others learn it at once.
+//! - The emulator takes 4 MiB a message, so a Commit stays below that. It enforces neither indexes nor lifetimes.
 
-mod claims;
-mod client;
-mod clock;
-mod connect;
-mod deploy;
-mod events;
-mod export;
-mod export_events;
-mod fail;
-mod follow;
-mod groups;
-mod import;
-mod knocks;
-mod load;
-mod load_groups;
+mod documents;
 mod log;
-mod memory;
-mod names;
-mod packages;
-mod query;
-mod save;
-mod scan;
-mod state;
-mod sweep;
-mod tail;
-mod value;
+mod moving;
+mod open;
+mod options;
+mod random;
+mod read;
+mod wire;
 mod write;
 
 use std::sync::{
@@ -58,7 +42,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio::{
@@ -66,93 +50,33 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::deploy::{indexes_json, rules};
-use self::{
-    client::Client,
-    clock::through,
-    fail::Fail,
-    follow::Places,
-    memory::{Epochs, Random},
-    names::Names,
-    scan::Scan,
-    state::StatsCache,
-    tail::Tail,
+pub use self::{
+    documents::deploy::{indexes_json, rules},
+    options::{BATCH_SIZE_MAX, Options, PREFIX},
 };
-use crate::{Cursor, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
+use self::{
+    documents::names::Names,
+    log::{Tail, locations::Locations},
+    random::Random,
+    read::{lookups::StatsCache, scan::Scan},
+    wire::client::Client,
+    write::epochs::Epochs,
+};
+use crate::{Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
 
-/// Collections begin with this where nothing else is said.
-pub const PREFIX: &str = "rnostr";
-/// Most writes of one Commit.
-pub const BATCH_SIZE_MAX: usize = 500;
-/// Most queries of reads of the archive that are under way: so many of the client's calls are not left to them.
-const SCANS_MAX: usize = 48;
-/// Most batches that are being saved at one time.
-const SAVES_MAX: usize = 16;
-
-/// How the store is opened.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The Google Cloud project.
-    pub project_id: String,
-    /// The database in it.
-    pub database_id: String,
-    /// What the names of all collections begin with: letters, digits and hyphens.
-    pub prefix: String,
-    /// Most writes of one Commit, 1 to [`BATCH_SIZE_MAX`]; an event with all its effects is never divided.
-    pub batch_size: usize,
-    /// `host:port` of an emulator. Without it the environment's `FIRESTORE_EMULATOR_HOST` counts, and without that it is
-    /// the service, with credentials where Google's libraries find them.
-    pub emulator_host: Option<String>,
-    /// How old what [`Store::stats`] says may be, in seconds: the service counts by reading its indexes, and charges for it.
-    pub stats_secs: u64,
-}
-
-impl Options {
-    /// The default database of a project.
-    #[must_use]
-    pub fn new(project_id: &str) -> Self {
-        Self {
-            project_id: project_id.to_owned(),
-            database_id: "(default)".to_owned(),
-            prefix: PREFIX.to_owned(),
-            batch_size: BATCH_SIZE_MAX,
-            emulator_host: None,
-            stats_secs: 300,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
-        if self.project_id.is_empty() {
-            return Err(OpenError::Refused(
-                "Firestore needs a project: set project_id, or GOOGLE_CLOUD_PROJECT".to_owned(),
-            ));
-        }
-        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.bytes().all(is_name) {
-            return Err(OpenError::Refused(
-                "the prefix of Firestore's collections is 1 to 64 letters, digits or hyphens".to_owned(),
-            ));
-        }
-        if !(1..=BATCH_SIZE_MAX).contains(&self.batch_size) {
-            return Err(OpenError::Refused(format!("firestore_batch_size is 1 to {BATCH_SIZE_MAX}")));
-        }
-        Ok(())
-    }
-}
-
-/// What all calls share.
+/// The state that all calls and tasks share.
 struct Inner {
     client: Client,
     names: Names,
     options: Options,
     router: RouteHasher,
     head: AtomicU64,
-    knocks: watch::Sender<u64>,
+    notifications: watch::Sender<u64>,
     saves: Semaphore,
     scans: Semaphore,
     hiding: Hiding,
     epochs: Epochs,
-    places: Places,
+    locations: Locations,
     tail: Tail,
     random: Random,
     stats: StatsCache,
@@ -167,8 +91,8 @@ impl Inner {
         self.head.fetch_max(to, Ordering::AcqRel);
     }
 
-    fn knock(&self) {
-        self.knocks.send_modify(|knocks| *knocks += 1);
+    fn notify(&self) {
+        self.notifications.send_modify(|count| *count += 1);
     }
 }
 
@@ -184,57 +108,6 @@ impl std::fmt::Debug for Firestore {
     }
 }
 
-impl Firestore {
-    /// Opens the store, and makes its first documents in a database that has none. Nothing is tried twice.
-    ///
-    /// # Errors
-    /// [`OpenError`], in words for the operator: the options are wrong, there are no credentials, the database does not
-    /// answer or lets nobody in, or a newer version has written into it.
-    pub async fn open(options: Options) -> Result<Self, OpenError> {
-        options.check()?;
-        let client = connect::connect(&options).await?;
-        let names = Names::new(client.root(), &options.prefix);
-        let failed = |fail: Fail| {
-            let (project, database) = (&options.project_id, &options.database_id);
-            let why = format!(
-                "the database {database} of project {project} does not open: {}",
-                StoreError::from(fail.clone())
-            );
-            match fail {
-                Fail::Unavailable(_) | Fail::Conflict => OpenError::Unreachable(why),
-                _ => OpenError::Refused(why),
-            }
-        };
-        let random = Random::default();
-        // What was acknowledged before lies before the head that is read now.
-        client.settle().await;
-        let (router, read_at) = state::layout(&client, &names).await.map_err(failed)??;
-        let inner = Arc::new(Inner {
-            client,
-            names,
-            router,
-            head: AtomicU64::new(through(read_at)),
-            knocks: watch::Sender::new(0),
-            saves: Semaphore::new(SAVES_MAX),
-            scans: Semaphore::new(SCANS_MAX),
-            hiding: Hiding::default(),
-            epochs: Epochs::default(),
-            places: Places::default(),
-            tail: Tail::default(),
-            random,
-            stats: StatsCache::default(),
-            options: options.clone(),
-        });
-        inner.learn_vanished().await.map_err(failed)?;
-        inner.try_queries().await.map_err(failed)?;
-        let tasks = [
-            tokio::spawn(knocks::listen(Arc::downgrade(&inner))),
-            tokio::spawn(knocks::write_epochs(Arc::downgrade(&inner))),
-        ];
-        Ok(Self { inner, tasks })
-    }
-}
-
 impl Drop for Firestore {
     fn drop(&mut self) {
         for task in &self.tasks {
@@ -243,28 +116,29 @@ impl Drop for Firestore {
     }
 }
 
+#[async_trait]
 impl Store for Firestore {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(self.inner.save(batch))
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        self.inner.save(batch).await
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move { Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?) })
+    ) -> Result<Page, StoreError> {
+        Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?)
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move { Ok(self.inner.after(cursor, entries_max).await?) })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        Ok(self.inner.after(cursor, entries_max).await?)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.events_at(cursors).await?) })
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        Ok(self.inner.events_at(cursors).await?)
     }
 
     fn head(&self) -> Cursor {
@@ -276,40 +150,40 @@ impl Store for Firestore {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.inner.knocks.subscribe())
+        Some(self.inner.notifications.subscribe())
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(async move { Ok(self.inner.holds(id).await?) })
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        Ok(self.inner.holds(id).await?)
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(async move { Ok(self.inner.group(id).await?) })
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        Ok(self.inner.group(id).await?)
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.groups_of(keys).await?) })
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        Ok(self.inner.groups_of(keys).await?)
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { Ok(self.inner.claim(owner, packages_max, now).await?) })
+    ) -> Result<Vec<Sealed>, StoreError> {
+        Ok(self.inner.claim(owner, packages_max, now).await?)
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(async move { Ok(self.inner.sweep(now, events_max).await?) })
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        Ok(self.inner.sweep(now, events_max).await?)
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        Box::pin(async move { Ok(self.inner.stats().await?) })
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        Ok(self.inner.stats().await?)
     }
 
-    /// Epochs of groups, which the registry shows.
-    fn flush(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.inner.flush().await?) })
+    /// Writes the epochs of groups that are still in memory.
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(self.inner.flush().await?)
     }
 }

@@ -6,7 +6,7 @@ mod state;
 
 use std::collections::BTreeSet;
 
-use futures_util::future::{BoxFuture, ready};
+use async_trait::async_trait;
 use nostr_extensions::{
     Admitted, Audience, Group, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed, admit::NEVER,
     mls_gateway::key_package::DirectoryEntry, query::Position,
@@ -128,25 +128,25 @@ fn is_in_scope(query: &Query, item: &Item) -> bool {
     }
 }
 
+#[async_trait]
 impl Store for Memory {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut state = self.state.lock();
-        let saved = batch.iter().map(|admitted| Ok(state.save(admitted))).collect();
-        Box::pin(ready(saved))
+        batch.iter().map(|admitted| Ok(state.save(admitted))).collect()
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().scan(query, from, up_to, bounds, now))))
+    ) -> Result<Page, StoreError> {
+        Ok(self.state.lock().scan(query, from, up_to, bounds, now))
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
         let entries: Vec<LogEntry> =
@@ -155,15 +155,15 @@ impl Store for Memory {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
             _ => (state.head.max(cursor), true),
         };
-        Box::pin(ready(Ok(LogPage { entries, through, is_head })))
+        Ok(LogPage { entries, through, is_head })
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
         let state = self.state.lock();
         let mut events: Vec<Sealed> =
             cursors.iter().filter_map(|cursor| state.log.get(cursor)).map(Item::seal).collect();
         events.sort_unstable_by_key(Sealed::cursor);
-        Box::pin(ready(Ok(events)))
+        Ok(events)
     }
 
     fn route_hasher(&self) -> RouteHasher {
@@ -174,39 +174,39 @@ impl Store for Memory {
         self.state.lock().head
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().ids.contains_key(id))))
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        Ok(self.state.lock().ids.contains_key(id))
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
         let state = self.state.lock();
-        Box::pin(ready(Ok((Group { id: id.clone(), status: state.status(id) }, state.head))))
+        Ok((Group { id: id.clone(), status: state.status(id) }, state.head))
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         let state = self.state.lock();
         let of = |view: &ManagedGroup| keys.iter().any(|key| view.members.contains_key(key));
         let groups: BTreeSet<NostrGroupId> =
             state.groups.iter().filter(|(_, view)| of(view)).map(|(id, _)| id.clone()).collect();
-        Box::pin(ready(Ok(groups.into_iter().collect())))
+        Ok(groups.into_iter().collect())
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().claim(owner, packages_max, now))))
+    ) -> Result<Vec<Sealed>, StoreError> {
+        Ok(self.state.lock().claim(owner, packages_max, now))
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(ready(Ok(self.state.lock().sweep(now, events_max))))
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        Ok(self.state.lock().sweep(now, events_max))
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+    async fn stats(&self) -> Result<Stats, StoreError> {
         let state = self.state.lock();
         let (events, groups) = (state.log.len() as u64, state.groups.len() as u64);
-        Box::pin(ready(Ok(Stats { events, groups, bytes_used: 0, bytes_max: 0 })))
+        Ok(Stats { events, groups, bytes_used: 0, bytes_max: 0 })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, ready};
+use async_trait::async_trait;
 use nostr_extensions::{
     Audience, Effect, EventMeta, Restored, Sealed, Stamp,
     mls_gateway::deletion::{Deletion, may_delete},
@@ -211,13 +211,14 @@ impl Item {
     }
 }
 
+#[async_trait]
 impl Moving for Memory {
-    fn export<'a>(
-        &'a self,
-        from: &'a ExportPosition,
+    async fn export(
+        &self,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
+    ) -> Result<ExportPage, StoreError> {
         let mut records = Vec::new();
         let (mut bytes, mut last) = (0, None);
         let all = self.state.lock().part(from, now);
@@ -230,16 +231,12 @@ impl Moving for Memory {
                 break;
             }
         }
-        Box::pin(ready(Ok(ExportPage { next: after_part(from, last), records })))
+        Ok(ExportPage { next: after_part(from, last), records })
     }
 
-    fn import(
-        &self,
-        records: Vec<Record<Restored>>,
-        now: UnixSecs,
-    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError> {
         let mut state = self.state.lock();
         let imported = records.into_iter().map(|record| state.import(record, now)).collect();
-        Box::pin(ready(Ok(imported)))
+        Ok(imported)
     }
 }

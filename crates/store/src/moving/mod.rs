@@ -13,7 +13,7 @@ mod lines;
 mod position;
 mod verify;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{Event, PublicKey, UnixSecs};
 
@@ -180,6 +180,7 @@ impl From<&Saved> for Imported {
 
 /// A store that can be exported as a whole, and that takes an export in. If other processes write to the store during
 /// an export, the export may hold their changes or not.
+#[async_trait]
 pub trait Moving: Store {
     /// Returns the next page behind `from` of everything that has not expired at `now`. It holds no ephemeral events
     /// and no secrets of the store.
@@ -187,12 +188,12 @@ pub trait Moving: Store {
     /// Each call is bounded. All pages from [`ExportPosition::start`] at the store's head together hold everything that
     /// was committed up to then and is still stored. Events come in the order of the log, or in the nearest order that
     /// the store keeps.
-    fn export<'a>(
-        &'a self,
-        from: &'a ExportPosition,
+    async fn export(
+        &self,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>>;
+    ) -> Result<ExportPage, StoreError>;
 
     /// Writes records in their order, and returns each one's outcome when all are durable. The store writes them in one
     /// transaction, or in several that each hold whole records. After an error some may be written, and importing the
@@ -202,8 +203,7 @@ pub trait Moving: Store {
     /// - A record of a removal removes the events that it names.
     /// - A managed group replaces a stored one with a lower `seq`, members and all. No event changes a group.
     /// - Instances that follow the log see the events, and drop all cached groups when a group was written.
-    fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs)
-    -> BoxFuture<'_, Result<Vec<Imported>, StoreError>>;
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError>;
 }
 
 pub(crate) const DAY_SECS: u64 = 86_400;

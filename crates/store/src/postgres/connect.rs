@@ -1,6 +1,6 @@
-//! The way to the database: its address, TLS, the pool, and the connection that listens.
+//! The connection to the database: its address, TLS, the pool, and the connection that listens.
 //!
-//! Source: libpq, "Connection URIs" and "SSL Support" for what `sslmode` means.
+//! Source: libpq, "Connection URIs" and "SSL Support" for the meaning of `sslmode`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,45 +23,45 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::fail::Fail;
 
-/// Wait for a connection to be made.
+/// Longest wait for a connection to be made.
 const CONNECT_SECS_MAX: Duration = Duration::from_secs(5);
-/// Wait for a connection of the pool to be free.
+/// Longest wait for a connection of the pool to be free.
 const FREE_SECS_MAX: Duration = Duration::from_secs(5);
-/// How long sent bytes may stay without an answer of the other side's system.
+/// Longest time that sent bytes may stay unacknowledged by the other side's system.
 const UNANSWERED_SECS_MAX: Duration = Duration::from_secs(10);
 
-/// What every connection is told first. The tables are only ever asked by their indexes, so one plan serves a statement
-/// whatever its values, and is made once: making it anew was over a quarter of what a small save costs. A process that stands
-/// still while it holds the log's lock must not hold up the others.
+/// The first statements on every connection. Every table is read by its indexes alone, so one plan serves a statement
+/// for all values, and each connection makes it once: planning anew took over a quarter of a small save. The timeouts
+/// end a process that stalls while it holds the log's lock.
 const SESSION: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
     set enable_mergejoin = off; set jit = off; set plan_cache_mode = force_generic_plan; \
     set client_min_messages = warning; set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; \
     set statement_timeout = '30s'; \
     select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
 
-/// What TLS makes of a socket.
+/// The socket's type under TLS.
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
-/// How to reach a database.
+/// The address of a database, with its TLS settings.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(super) struct DatabaseAddress {
     config: Config,
     tls: MakeRustlsConnect,
 }
 
-/// How far the server's certificate is looked at.
+/// The parts of the server's certificate that are verified.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Check {
+enum CertificateCheck {
     Nothing,
     Authority,
     AuthorityAndName,
 }
 
-impl Address {
+impl DatabaseAddress {
     /// Reads a `database_url`.
     ///
     /// # Errors
-    /// [`Fail::Unfit`], without any part of the URL but the names of its parameters.
+    /// [`Fail::Unfit`], which tells no part of the URL except names of parameters.
     pub(super) fn parse(url: &str) -> Result<Self, Fail> {
         let unfit = |text: &str| Fail::Unfit(text.to_owned());
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
@@ -88,17 +88,17 @@ impl Address {
             );
         }
         let (mode, check) = match mode.as_deref() {
-            None | Some("prefer" | "allow") => (SslMode::Prefer, Check::Nothing),
-            Some("disable") => (SslMode::Disable, Check::Nothing),
-            Some("require") if root.is_some() => (SslMode::Require, Check::Authority),
-            Some("require") => (SslMode::Require, Check::Nothing),
-            Some("verify-ca") => (SslMode::Require, Check::Authority),
-            Some("verify-full") => (SslMode::Require, Check::AuthorityAndName),
+            None | Some("prefer" | "allow") => (SslMode::Prefer, CertificateCheck::Nothing),
+            Some("disable") => (SslMode::Disable, CertificateCheck::Nothing),
+            Some("require") if root.is_some() => (SslMode::Require, CertificateCheck::Authority),
+            Some("require") => (SslMode::Require, CertificateCheck::Nothing),
+            Some("verify-ca") => (SslMode::Require, CertificateCheck::Authority),
+            Some("verify-full") => (SslMode::Require, CertificateCheck::AuthorityAndName),
             Some(_) => {
                 return Err(unfit("unknown sslmode; write disable, prefer, require, verify-ca or verify-full"));
             }
         };
-        if check != Check::Nothing && root.is_none() {
+        if check != CertificateCheck::Nothing && root.is_none() {
             return Err(unfit(
                 "sslmode verify-ca and verify-full need sslrootcert, the file of the server's authority",
             ));
@@ -110,13 +110,13 @@ impl Address {
         if config.get_hosts().is_empty() {
             return Err(unfit("no host; write it behind //, or for a socket add ?host=/its/directory"));
         }
-        // What stands behind an unescaped @ of the password would be taken for the host's name, and shown.
+        // The text behind an unescaped @ in the password would be taken for the host's name, and shown.
         if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err(unfit("the host's name has an @; write %40 for one in the user's name or the password"));
         }
         config
             .ssl_mode(mode)
-            // A standby may lag, and what it does not have yet was acknowledged.
+            // A standby may lack commits that were acknowledged.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
             .connect_timeout(CONNECT_SECS_MAX)
             .tcp_user_timeout(UNANSWERED_SECS_MAX)
@@ -128,7 +128,7 @@ impl Address {
         Ok(Self { config, tls: MakeRustlsConnect::new(tls) })
     }
 
-    /// Where the database is, for the operator's eyes: hosts, port and name, no user and no password.
+    /// Hosts, port and name of the database for the operator's eyes, without user and password.
     pub(super) fn shown(&self) -> String {
         let hosts = self.config.get_hosts().iter().map(|host| match host {
             Host::Tcp(name) => name.clone(),
@@ -140,7 +140,7 @@ impl Address {
         format!("{}:{port}/{}", hosts.join(","), self.config.get_dbname().unwrap_or_default())
     }
 
-    /// A pool of at most so many connections.
+    /// A pool of at most `connections_max` connections.
     pub(super) fn pool(&self, connections_max: usize) -> Result<Pool, Fail> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
@@ -158,7 +158,7 @@ impl Address {
             .map_err(|error| Fail::Pool(error.to_string()))
     }
 
-    /// A connection of its own.
+    /// A connection outside the pool.
     pub(super) async fn connect(&self) -> Result<(Client, Connection<Socket, Stream>), Fail> {
         tokio::time::timeout(CONNECT_SECS_MAX, self.config.connect(self.tls.clone()))
             .await
@@ -167,7 +167,7 @@ impl Address {
     }
 }
 
-/// Text of a URL's parameter.
+/// Decodes a parameter of a URL.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -184,7 +184,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
+fn tls(check: CertificateCheck, root: Option<&str>, client: Option<(&str, &str)>) -> Result<ClientConfig, Fail> {
     let unfit = |what: &str, file: &str, error: &dyn std::fmt::Display| {
         Fail::Unfit(format!("{what}={file} cannot be read: {error}"))
     };
@@ -199,15 +199,15 @@ fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result
         }
     }
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = if check == Check::Nothing {
-        Arc::new(Lenient { authority: None, provider: Arc::clone(&provider) })
+    let verifier: Arc<dyn ServerCertVerifier> = if check == CertificateCheck::Nothing {
+        Arc::new(LenientVerifier { authority: None, provider: Arc::clone(&provider) })
     } else {
         let strict = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| unfit("sslrootcert", root.unwrap_or_default(), &error))?;
         match check {
-            Check::AuthorityAndName => strict,
-            _ => Arc::new(Lenient { authority: Some(strict), provider: Arc::clone(&provider) }),
+            CertificateCheck::AuthorityAndName => strict,
+            _ => Arc::new(LenientVerifier { authority: Some(strict), provider: Arc::clone(&provider) }),
         }
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -225,14 +225,14 @@ fn tls(check: Check, root: Option<&str>, client: Option<(&str, &str)>) -> Result
     }
 }
 
-/// What libpq looks at below `verify-full`: nothing, or who signed the certificate and not for which name.
+/// The verification of libpq below `verify-full`: none, or the signer of the certificate without its name.
 #[derive(Debug)]
-struct Lenient {
+struct LenientVerifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for LenientVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -244,7 +244,7 @@ impl ServerCertVerifier for Lenient {
         use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
         let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
         match authority.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The chain is checked before the name.
+            // The verifier checks the chain before the name, so the chain is good here.
             Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }

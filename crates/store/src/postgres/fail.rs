@@ -1,4 +1,4 @@
-//! What can go wrong with a database.
+//! Failures of this store.
 
 use tokio_postgres::error::SqlState;
 
@@ -7,17 +7,17 @@ use crate::{OpenError, StoreError};
 /// A failure inside this store.
 #[derive(Debug)]
 pub(super) enum Fail {
-    /// The server or the way to it.
+    /// The server, or the connection to it, failed.
     Database(tokio_postgres::Error),
     /// No connection was free or could be made.
     Pool(String),
-    /// No answer in time.
+    /// No answer came in time.
     Late,
-    /// What lies in the database is not what this store wrote.
+    /// The database holds something that this store did not write.
     Corrupt(&'static str),
-    /// The log ends before what this process has seen of it.
+    /// The log ends before an entry that this process has read.
     WentBack,
-    /// This database is not for this build, or this setting is not for a database; the text is for the operator.
+    /// This build cannot use the database, or the setting names none. The text is for the operator.
     Unfit(String),
 }
 
@@ -37,14 +37,14 @@ impl From<deadpool_postgres::PoolError> for Fail {
 }
 
 impl Fail {
-    /// Whether it is the data that the server does not take, so that other events may do better.
+    /// Whether the server refused the data, so that other events may succeed.
     pub(super) fn is_about_data(&self) -> bool {
         let Self::Database(error) = self else { return false };
-        // Class 22: data exceptions; 54: limits of the program, as a row too large for its index.
+        // Class 22 is data exceptions; 54 is limits of the program, for example a row too large for its index.
         error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")))
     }
 
-    /// Whether the connection may still be waiting for its answer, and is not to be used again.
+    /// Whether the connection may still wait for an answer. Such a connection is not used again.
     pub(super) const fn leaves_connection_unknown(&self) -> bool {
         matches!(self, Self::Late)
     }
@@ -61,7 +61,7 @@ impl Fail {
         match self {
             Self::Unfit(text) => OpenError::Refused(text.clone()),
             Self::Corrupt(text) => OpenError::Refused((*text).to_owned()),
-            // Another password or another database will not come by itself.
+            // The operator has to change the password or the database's name first.
             Self::Database(error)
                 if error.code().is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D" | "42"))) =>
             {
@@ -71,7 +71,7 @@ impl Fail {
         }
     }
 
-    /// What happened, with its causes; no part of the address of the database is in it.
+    /// The failure with its causes. The text has no part of the database's address.
     fn text(&self) -> String {
         match self {
             Self::Database(error) => {

@@ -1,11 +1,8 @@
-//! Hearing of commits, and what processes tell each other beside them: PostgreSQL's LISTEN, on a connection of its own. A
-//! notification that is lost costs time and nothing else, as the log tells everything.
+//! Notifications of commits and messages between processes, by PostgreSQL's LISTEN on a connection outside the pool.
+//!
+//! A lost notification only delays a reader, because the log holds everything.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
 use deadpool_postgres::Client;
 use futures_util::{StreamExt as _, stream};
@@ -13,50 +10,54 @@ use nostr_protocol::hex;
 use tokio::sync::{broadcast, watch};
 use tokio_postgres::AsyncMessage;
 
-use super::{connect::Address, fail::Fail};
-use crate::PEER_MESSAGE_BYTES_MAX;
+use super::{connect::DatabaseAddress, fail::Fail};
+use crate::{PEER_MESSAGE_BYTES_MAX, backoff::Backoff};
 
-/// Wait before the first attempt to connect again, and the longest one; each is up to half longer, by chance.
-const RETRY_MS_MIN: u64 = 50;
+/// Longest pause before listening is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 2_000;
+const RETRY: Backoff = Backoff::new(50, RETRY_MS_MAX);
 
-/// The channel of what is told, in hex: a payload is text, and has less than 8,000 bytes.
-const TOLD: &str = "rnostr_told";
-const TELL: &str = "select pg_notify('rnostr_told', $1)";
+/// The channel of messages between processes. They are sent in hex, because a payload is text of less than 8,000 bytes.
+/// The channel keeps the name of the first release, so that instances of two releases hear each other.
+const MESSAGES: &str = "rnostr_told";
+const BROADCAST: &str = "select pg_notify('rnostr_told', $1)";
 const _: () = assert!(2 * PEER_MESSAGE_BYTES_MAX < 8_000, "a message fits into a payload");
 
 /// See [`crate::Store::broadcast`].
-pub(super) async fn tell(client: &Client, message: &[u8]) -> Result<(), Fail> {
-    let statement = client.prepare_cached(TELL).await?;
+pub(super) async fn send(client: &Client, message: &[u8]) -> Result<(), Fail> {
+    let statement = client.prepare_cached(BROADCAST).await?;
     client.query(&statement, &[&hex::to_hex(message)]).await.map(drop).map_err(Fail::from)
 }
 
 /// Listens until the receivers are gone.
-pub(super) async fn run(address: Address, knocks: watch::Sender<u64>, told: broadcast::Sender<Arc<[u8]>>) {
-    let mut wait_ms = RETRY_MS_MIN;
+pub(super) async fn run(
+    address: DatabaseAddress,
+    notifications: watch::Sender<u64>,
+    messages: broadcast::Sender<Arc<[u8]>>,
+) {
+    let mut failures = 0;
     loop {
         let ended = tokio::select! {
-            () = knocks.closed() => return,
-            ended = listen(&address, &knocks, &told, &mut wait_ms) => ended,
+            () = notifications.closed() => return,
+            ended = listen(&address, &notifications, &messages, &mut failures) => ended,
         };
         if let Err(fail) = ended {
             tracing::debug!(error = %fail.to_store_error(), "listening to the database ended");
         }
-        let jitter = RandomState::new().hash_one(0) % (wait_ms / 2 + 1);
-        tokio::time::sleep(Duration::from_millis(wait_ms + jitter)).await;
-        wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);
+        tokio::time::sleep(RETRY.pause(failures)).await;
+        failures = failures.saturating_add(1);
     }
 }
 
 async fn listen(
-    address: &Address,
-    knocks: &watch::Sender<u64>,
-    told: &broadcast::Sender<Arc<[u8]>>,
-    wait_ms: &mut u64,
+    address: &DatabaseAddress,
+    notifications: &watch::Sender<u64>,
+    messages: &broadcast::Sender<Arc<[u8]>>,
+    failures: &mut u32,
 ) -> Result<(), Fail> {
     let (client, mut connection) = address.connect().await?;
-    let messages = stream::poll_fn(move |context| connection.poll_message(context));
-    let mut messages = std::pin::pin!(messages);
+    let incoming = stream::poll_fn(move |context| connection.poll_message(context));
+    let mut incoming = std::pin::pin!(incoming);
     let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log; listen rnostr_told"));
     let mut is_listening = false;
     loop {
@@ -64,18 +65,18 @@ async fn listen(
             done = &mut listening, if !is_listening => {
                 done?;
                 is_listening = true;
-                *wait_ms = RETRY_MS_MIN;
-                // Whatever was committed before is heard of now.
-                knocks.send_modify(|count| *count += 1);
+                *failures = 0;
+                // Commits before this moment sent their notifications to nobody here.
+                notifications.send_modify(|count| *count += 1);
             }
-            message = messages.next() => match message {
-                Some(Ok(AsyncMessage::Notification(message))) if message.channel() == TOLD => {
+            message = incoming.next() => match message {
+                Some(Ok(AsyncMessage::Notification(message))) if message.channel() == MESSAGES => {
                     if let Some(message) = hex::parse_any(message.payload().as_bytes()) {
-                        // Nobody may be there to hear it.
-                        let _ = told.send(message.into());
+                        // An error means that nobody receives messages.
+                        let _ = messages.send(message.into());
                     }
                 }
-                Some(Ok(AsyncMessage::Notification(_))) => knocks.send_modify(|count| *count += 1),
+                Some(Ok(AsyncMessage::Notification(_))) => notifications.send_modify(|count| *count += 1),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),

@@ -1,4 +1,4 @@
-//! The log as it is followed, and what is asked by name: events by place or id, groups.
+//! Reads of the log by its followers, and single look-ups: events by place or id, groups.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// The head and what lies behind a cursor, in one snapshot.
+/// The head and the entries behind a cursor, in one snapshot.
 const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes, \
         case when e.kind = 62 then e.author end as vanished, e.created_at \
-    from rnostr.log l left join lateral (select cursor, kind, flags, group_id, touches_group, routes, author, created_at \
-        from rnostr.events \
+    from rnostr.log l left join lateral \
+        (select cursor, kind, flags, group_id, touches_group, routes, author, created_at from rnostr.events \
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
@@ -39,7 +39,8 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
         where group_id = g.id) m on true";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
-/// What lies behind a cursor. Who does not know what vanished up to it, as it did not follow for a while, learns it here.
+/// The entries behind a cursor. If the last read is so long ago that `knows` is false, the keys that vanished are read
+/// anew.
 pub(super) async fn after(
     client: &Client,
     behind: Cursor,
@@ -92,8 +93,8 @@ pub(super) async fn after(
         _ => (head, true),
     };
     if has_mark || !is_head || !knows {
-        // Which keys vanished by an import is not said by its entry; and what lies further on in the log hides already
-        // what lies here.
+        // An import's entry does not name the keys that vanished by it. And a key that vanished further on in the log
+        // already hides events of this page.
         vanished::learn(client, hiding).await?;
     }
     Ok(LogPage { entries, through, is_head })

@@ -1,11 +1,13 @@
-//! The PostgreSQL store: one database (13 or newer; Cloud SQL, AlloyDB or any other), shared by any number of processes.
+//! The PostgreSQL store: one database (13 or newer; Cloud SQL, AlloyDB or any other), shared by any number of
+//! processes.
 //!
-//! One row, the head of the log, is locked by whoever writes until its transaction ends. So cursors become visible in
-//! their order and without gaps, and what a batch was decided by is still true when it is committed: of any number of
-//! writers on any number of instances, one goes at a time. What that costs is paid by the batch and not by the event, as
-//! every instance writes what waits in one transaction.
+//! A writer locks one row, the head of the log, until its transaction ends. So cursors become visible in order and
+//! without gaps, and the facts that a batch was decided by still hold at its commit. Writers of all instances go one
+//! after the other. The cost is one lock for each batch and not for each event, because every instance writes its
+//! waiting events in one transaction.
 
 mod connect;
+mod facts;
 mod fail;
 mod listen;
 mod load;
@@ -28,8 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool};
-use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
@@ -39,7 +41,7 @@ use tokio::{
 };
 
 use self::{
-    connect::Address,
+    connect::DatabaseAddress,
     fail::Fail,
     rows::{cursor, fixed},
 };
@@ -51,15 +53,16 @@ use crate::{
 /// Longest wait for one call.
 const CALL_SECS_MAX: Duration = Duration::from_secs(8);
 
-/// For how long what an import said in the log can be read there for sure: half as long as it is kept.
+/// Longest time since the last read of the log after which an import's entry is surely still there: half of its
+/// lifetime.
 const STILL_KNOWN_SECS_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
 
-/// How a database is used.
+/// Settings of the store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Most connections of the pool, beside the one that listens.
+    /// Most connections of the pool. One more connection listens.
     pub connections_max: usize,
-    /// Whether commits are told by NOTIFY, and listened for. Without, something else has to knock.
+    /// Whether commits are announced by NOTIFY and listened for. Without it, the relay announces them by other means.
     pub notifies: bool,
 }
 
@@ -71,25 +74,25 @@ impl Default for Options {
     }
 }
 
-/// See the module.
+/// The store over one database. See the module.
 pub struct Postgres {
     pool: Pool,
     router: RouteHasher,
     head: AtomicU64,
-    /// Set when the log was found to end before what was read of it. What is known here of groups and of the log may
-    /// then be of commits that never were, and stays so when the log has grown again.
+    /// Set after a read found the end of the log before an entry that had been read. Knowledge of groups and of the log
+    /// may then come from commits that were lost, also after the log has grown again.
     went_back: AtomicBool,
     hiding: Hiding,
-    /// When the log was last read.
+    /// The time of the last read of the log.
     followed: Mutex<Instant>,
-    /// So that reads of the archive leave a connection to who follows the log and who writes.
+    /// Places for reads of the archive. One connection is left for followers and writers.
     scans: Semaphore,
     notifies: bool,
-    knocks: watch::Receiver<u64>,
-    /// What others tell; nothing where nobody listens.
-    told: broadcast::Sender<Arc<[u8]>>,
-    /// Kept so that the receivers stay open where nobody listens.
-    _knocker: Option<watch::Sender<u64>>,
+    notifications: watch::Receiver<u64>,
+    /// Messages of other processes. Nothing arrives without the listener.
+    messages: broadcast::Sender<Arc<[u8]>>,
+    /// Held so that the receivers stay open without a listener.
+    _notifier: Option<watch::Sender<u64>>,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -100,13 +103,13 @@ impl std::fmt::Debug for Postgres {
 }
 
 impl Postgres {
-    /// Opens a database, and makes or migrates the tables in it; in a runtime, as it spawns tasks.
+    /// Opens a database, and makes or migrates its tables. It spawns tasks, so it needs a runtime.
     ///
     /// # Errors
-    /// [`OpenError::Unreachable`] where the server does not answer, [`OpenError::Refused`] for a URL that is none, a
-    /// server that is too old, tables of a newer release, or one who may not. No text tells the password.
+    /// [`OpenError::Unreachable`] if the server does not answer. [`OpenError::Refused`] for a malformed URL, a server
+    /// that is too old, tables of a newer release, or missing rights. No text tells the password.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
-        let address = Address::parse(url).map_err(|fail| fail.to_open_error())?;
+        let address = DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?;
         let shown = address.shown();
         Self::open_at(address, options).await.map_err(|fail| match fail.to_open_error() {
             OpenError::Refused(text) => OpenError::Refused(format!("database {shown}: {text}")),
@@ -114,15 +117,15 @@ impl Postgres {
         })
     }
 
-    /// Where a `database_url` leads, for the operator's eyes: hosts, port and name, no user and no password.
+    /// Hosts, port and name of a `database_url` for the operator's eyes, without user and password.
     ///
     /// # Errors
-    /// [`OpenError::Refused`], for a URL that is none.
+    /// [`OpenError::Refused`] for a malformed URL.
     pub fn describe(url: &str) -> Result<String, OpenError> {
-        Ok(Address::parse(url).map_err(|fail| fail.to_open_error())?.shown())
+        Ok(DatabaseAddress::parse(url).map_err(|fail| fail.to_open_error())?.shown())
     }
 
-    async fn open_at(address: Address, options: Options) -> Result<Self, Fail> {
+    async fn open_at(address: DatabaseAddress, options: Options) -> Result<Self, Fail> {
         let pool = address.pool(options.connections_max.max(1))?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
@@ -132,12 +135,12 @@ impl Postgres {
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
         drop(client);
-        let (knocker, knocks) = watch::channel(0);
-        let told = broadcast::Sender::new(PEER_MESSAGES_WAITING_MAX);
-        let (listener, knocker) = if options.notifies {
-            (Some(tokio::spawn(listen::run(address, knocker, told.clone()))), None)
+        let (notifier, notifications) = watch::channel(0);
+        let messages = broadcast::Sender::new(PEER_MESSAGES_WAITING_MAX);
+        let (listener, notifier) = if options.notifies {
+            (Some(tokio::spawn(listen::run(address, notifier, messages.clone()))), None)
         } else {
-            (None, Some(knocker))
+            (None, Some(notifier))
         };
         Ok(Self {
             pool,
@@ -148,9 +151,9 @@ impl Postgres {
             followed: Mutex::new(Instant::now()),
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
-            knocks,
-            told,
-            _knocker: knocker,
+            notifications,
+            messages,
+            _notifier: notifier,
             listener,
         })
     }
@@ -159,14 +162,14 @@ impl Postgres {
         self.head.fetch_max(cursor, Ordering::AcqRel);
     }
 
-    /// Takes note of what is durable now, `head` being the log's before it.
+    /// Notes durable changes. `head` is the log's head before them.
     fn committed(&self, changes: &Changes, head: Cursor) {
         let head = head + changes.places();
         self.hiding.learn(&changes.vanished, head);
         self.knows_of(head);
     }
 
-    /// See [`Postgres::with_client`], for the trait.
+    /// [`Postgres::with_client`], with the trait's error.
     async fn call<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>) -> Result<T, StoreError> {
         self.with_client(work).await.map_err(|fail| fail.to_store_error())
     }
@@ -180,50 +183,47 @@ impl Drop for Postgres {
     }
 }
 
+#[async_trait]
 impl Store for Postgres {
-    fn save(&self, batch: Vec<Admitted>) -> BoxFuture<'_, Vec<Result<Saved, StoreError>>> {
-        Box::pin(self.save_all(batch))
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        self.save_all(batch).await
     }
 
-    fn scan<'a>(
-        &'a self,
-        query: &'a Query,
+    async fn scan(
+        &self,
+        query: &Query,
         from: Option<Position>,
         up_to: Cursor,
         bounds: PageBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            let _place = self.scans.acquire().await;
-            self.call(async move |client| {
-                let hidden = self.hiding.now();
-                scan::Scan { query, from, up_to, bounds, now, hidden }.page(client).await
-            })
-            .await
+    ) -> Result<Page, StoreError> {
+        let _place = self.scans.acquire().await;
+        self.call(async move |client| {
+            let hidden = self.hiding.now();
+            scan::Scan { query, from, up_to, bounds, now, hidden }.page(client).await
         })
+        .await
     }
 
-    fn after(&self, cursor: Cursor, entries_max: usize) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        Box::pin(async move {
-            let asked = Instant::now();
-            let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
-            let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
-            let page = match self.went_back.load(Ordering::Acquire) {
-                true => Err(Fail::WentBack),
-                false => self.with_client(read).await,
-            };
-            if matches!(page, Err(Fail::WentBack)) {
-                self.went_back.store(true, Ordering::Release);
-            }
-            let page = page.map_err(|fail| fail.to_store_error())?;
-            *self.followed.lock() = asked;
-            self.knows_of(page.through);
-            Ok(page)
-        })
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        let asked = Instant::now();
+        let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
+        let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
+        let page = match self.went_back.load(Ordering::Acquire) {
+            true => Err(Fail::WentBack),
+            false => self.with_client(read).await,
+        };
+        if matches!(page, Err(Fail::WentBack)) {
+            self.went_back.store(true, Ordering::Release);
+        }
+        let page = page.map_err(|fail| fail.to_store_error())?;
+        *self.followed.lock() = asked;
+        self.knows_of(page.through);
+        Ok(page)
     }
 
-    fn events_at<'a>(&'a self, cursors: &'a [Cursor]) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await))
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await).await
     }
 
     fn head(&self) -> Cursor {
@@ -235,43 +235,43 @@ impl Store for Postgres {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.knocks.clone())
+        Some(self.notifications.clone())
     }
 
-    fn broadcast(&self, message: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.call(async move |client| listen::tell(client, &message).await))
+    async fn broadcast(&self, message: Vec<u8>) -> Result<(), StoreError> {
+        self.call(async move |client| listen::send(client, &message).await).await
     }
 
     fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
-        self.notifies.then(|| self.told.subscribe())
+        self.notifies.then(|| self.messages.subscribe())
     }
 
-    fn holds<'a>(&'a self, id: &'a EventId) -> BoxFuture<'a, Result<bool, StoreError>> {
-        Box::pin(self.call(async move |client| log::holds(client, id, &self.hiding.now()).await))
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        self.call(async move |client| log::holds(client, id, &self.hiding.now()).await).await
     }
 
-    fn group<'a>(&'a self, id: &'a NostrGroupId) -> BoxFuture<'a, Result<(Group, Cursor), StoreError>> {
-        Box::pin(self.call(async move |client| log::state_of(client, id).await))
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        self.call(async move |client| log::state_of(client, id).await).await
     }
 
-    fn groups_of<'a>(&'a self, keys: &'a [PublicKey]) -> BoxFuture<'a, Result<Vec<NostrGroupId>, StoreError>> {
-        Box::pin(self.call(async move |client| log::groups_of(client, keys).await))
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.call(async move |client| log::groups_of(client, keys).await).await
     }
 
-    fn claim_key_packages<'a>(
-        &'a self,
-        owner: &'a PublicKey,
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<Vec<Sealed>, StoreError>> {
-        Box::pin(async move { self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error()) })
+    ) -> Result<Vec<Sealed>, StoreError> {
+        self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error())
     }
 
-    fn sweep(&self, now: UnixSecs, events_max: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await))
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await).await
     }
 
-    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
-        Box::pin(self.call(async |client| sweep::stats(client).await))
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.call(async |client| sweep::stats(client).await).await
     }
 }

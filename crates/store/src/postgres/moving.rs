@@ -1,7 +1,7 @@
-//! Everything out, page by page in the order of primary keys, and everything in, part by part under the lock of the log.
+//! Export, page by page in the order of primary keys, and import, part by part under the lock of the log.
 
+use async_trait::async_trait;
 use deadpool_postgres::Client;
-use futures_util::future::BoxFuture;
 use nostr_extensions::{EventMeta, ManagedGroup, Restored};
 use nostr_protocol::UnixSecs;
 use tokio_postgres::{Row, types::ToSql};
@@ -47,7 +47,7 @@ const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.
     from (select * from rnostr.groups where id > convert_from($1::bytea, 'UTF8') order by id limit $2) g \
     left join lateral (select array_agg(key) as keys, array_agg(admin) as admins from rnostr.members \
         where group_id = g.id) m on true order by g.id";
-/// Of the next entries, those that fit: the first that reaches so many bytes is the last.
+/// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \
         order by cursor limit $2), \
     sized as (select cursor, received_at, expires_at, flags, record, count(*) over () as entries, \
@@ -177,28 +177,23 @@ impl Postgres {
     }
 }
 
+#[async_trait]
 impl Moving for Postgres {
-    fn export<'a>(
-        &'a self,
-        from: &'a ExportPosition,
+    async fn export(
+        &self,
+        from: &ExportPosition,
         bounds: ExportBounds,
         now: UnixSecs,
-    ) -> BoxFuture<'a, Result<ExportPage, StoreError>> {
-        Box::pin(self.call(async move |client| page(client, from, bounds, now, &self.hiding.now()).await))
+    ) -> Result<ExportPage, StoreError> {
+        self.call(async move |client| page(client, from, bounds, now, &self.hiding.now()).await).await
     }
 
-    fn import(
-        &self,
-        records: Vec<Record<Restored>>,
-        now: UnixSecs,
-    ) -> BoxFuture<'_, Result<Vec<Imported>, StoreError>> {
-        Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(records.len());
-            for part in restore::cut(records) {
-                let imported = self.import_part(&part, now).await;
-                outcomes.extend(imported.map_err(|fail| fail.to_store_error())?);
-            }
-            Ok(outcomes)
-        })
+    async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError> {
+        let mut outcomes = Vec::with_capacity(records.len());
+        for part in restore::cut(records) {
+            let imported = self.import_part(&part, now).await;
+            outcomes.extend(imported.map_err(|fail| fail.to_store_error())?);
+        }
+        Ok(outcomes)
     }
 }

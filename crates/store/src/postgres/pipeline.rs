@@ -1,16 +1,16 @@
-//! Several statements of one transaction, sent without waiting for each other.
+//! Several statements of one transaction, sent without waiting for each other's answers.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use deadpool_postgres::Client;
-use futures_util::{future::join_all, join};
+use futures_util::future::{join_all, join3};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::fail::Fail;
 
-type Parameter = Box<dyn ToSql + Sync + Send>;
+pub(super) type Parameter = Box<dyn ToSql + Sync + Send>;
 
-/// Statements in the order in which they are carried out.
+/// Statements in the order of their execution.
 #[derive(Default)]
 pub(super) struct Pipeline {
     statements: Vec<(&'static str, Vec<Parameter>)>,
@@ -18,30 +18,29 @@ pub(super) struct Pipeline {
 
 /// A list of parameters.
 macro_rules! parameters {
-    ($($parameter:expr),* $(,)?) => { vec![$(Box::new($parameter) as Box<dyn tokio_postgres::types::ToSql + Sync + Send>),*] };
+    ($($parameter:expr),* $(,)?) => { vec![$(Box::new($parameter) as crate::postgres::pipeline::Parameter),*] };
 }
 pub(super) use parameters;
 
 impl Pipeline {
-    /// Adds a statement; its place among the answers.
-    pub(super) fn add(&mut self, statement: &'static str, parameters: Vec<Parameter>) -> usize {
+    /// Adds a statement.
+    pub(super) fn add(&mut self, statement: &'static str, parameters: Vec<Parameter>) {
         self.statements.push((statement, parameters));
-        self.statements.len() - 1
     }
 
-    /// Carries all out; the rows of each. On an error the transaction is lost.
+    /// Executes all statements and gives the rows of each, in order. An error ends the transaction.
     pub(super) async fn run(self, transaction: &Transaction<'_>) -> Result<Vec<Vec<Row>>, Fail> {
         self.run_within(transaction, false).await
     }
 
-    /// The same, and then commits.
+    /// Executes all statements like [`Pipeline::run`], then commits.
     pub(super) async fn commit(self, transaction: &Transaction<'_>) -> Result<Vec<Vec<Row>>, Fail> {
         self.run_within(transaction, true).await
     }
 
     async fn run_within(self, transaction: &Transaction<'_>, commits: bool) -> Result<Vec<Vec<Row>>, Fail> {
         let client = transaction.client;
-        // A connection knows its statements after the first time: only then does each of them cost a journey.
+        // Only the first use of a statement on a connection costs a journey.
         let mut prepared = Vec::with_capacity(self.statements.len());
         for (statement, _) in &self.statements {
             prepared.push(client.prepare_cached(statement).await?);
@@ -51,20 +50,20 @@ impl Pipeline {
             .iter()
             .map(|(_, parameters)| parameters.iter().map(|it| &**it as &(dyn ToSql + Sync)).collect())
             .collect();
-        // Each is sent when its future is first asked, which happens in their order.
+        // The first poll of each future sends its statement, and the futures are polled in order.
         let begin = transaction.begin();
         let sent = prepared.iter().zip(&borrowed).map(|(statement, it)| client.query(statement, it));
         let commit = async {
             match commits {
-                // Of a transaction that is lost it is the end, and no error.
+                // COMMIT of a transaction that has failed rolls it back and is no error.
                 true => client.batch_execute("commit").await,
                 false => Ok(()),
             }
         };
-        let (begun, answered, committed) = join!(begin, join_all(sent), commit);
+        let (begun, answered, committed) = join3(begin, join_all(sent), commit).await;
         begun?;
         let mut answers = Vec::with_capacity(prepared.len());
-        // The first failure is the cause; those behind it only say that the transaction is lost.
+        // The first failure is the cause. Later ones only say that the transaction has failed.
         for answer in answered {
             answers.push(answer?);
         }
@@ -80,8 +79,8 @@ const NOT_BEGUN: u8 = 0;
 const BEGUN: u8 = 1;
 const ENDED: u8 = 2;
 
-/// A transaction that begins with the first statements of a pipeline and ends with the last, so that neither costs a
-/// journey, and the log's lock is held for one less.
+/// A transaction that begins with the first statements of a pipeline and commits with the last. So neither begin nor
+/// commit costs a journey, and the log's lock is held for one journey less.
 pub(super) struct Transaction<'a> {
     client: &'a Client,
     state: AtomicU8,
@@ -99,7 +98,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Takes back what was not committed; the connection may be used again when it is done.
+    /// Rolls back unless committed. Afterwards the connection may be used again.
     pub(super) async fn end(self) -> Result<(), Fail> {
         match self.state.into_inner() {
             BEGUN => Ok(self.client.batch_execute("rollback").await?),

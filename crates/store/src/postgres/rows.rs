@@ -1,4 +1,4 @@
-//! Values as they stand in rows.
+//! Values of columns.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,19 @@ use tokio_postgres::Row;
 use super::fail::Fail;
 use crate::{Cursor, decide::AUTHOR_ONLY};
 
-/// The column `record` of an event without its content, for who has to know no more than what it is: however large the
-/// event, so much is read. See [`Event::record`]: the length of the tags stands before them, and there has to be some JSON.
+/// The column `record` of an event without its content, which may be long. [`Event::record`] has the length of the tags
+/// before them, and needs some JSON at its end.
 macro_rules! without_content {
     () => {
         "substring(record from 1 for 78 + get_byte(substring(record from 75 for 4), 0) \
-            + (get_byte(substring(record from 75 for 4), 1) << 8) + (get_byte(substring(record from 75 for 4), 2) << 16) \
+            + (get_byte(substring(record from 75 for 4), 1) << 8) \
+            + (get_byte(substring(record from 75 for 4), 2) << 16) \
             + (get_byte(substring(record from 75 for 4), 3) << 24)) || '\\x7b7d'::bytea as record"
     };
 }
 pub(super) use without_content;
 
-/// A number for a column: no number here is beyond 63 bits, but for what a filter may ask.
+/// A number for a column. Only times in filters exceed 63 bits; they become the largest number.
 pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -30,7 +31,7 @@ pub(super) fn unsigned(value: i64) -> Result<u64, Fail> {
     u64::try_from(value).map_err(|_| Fail::Corrupt("a number is negative"))
 }
 
-/// A time that may be never.
+/// A time for a column; null for never.
 pub(super) fn end(value: UnixSecs) -> Option<i64> {
     (value != NEVER).then(|| number(value))
 }
@@ -78,7 +79,7 @@ pub(super) fn sealed(row: &Row) -> Result<Sealed, Fail> {
     seal(row, event(row)?)
 }
 
-/// The event of a row, with its other columns.
+/// The event with the other columns of its row.
 pub(super) fn seal(row: &Row, event: Event) -> Result<Sealed, Fail> {
     let flags: i16 = row.try_get("flags")?;
     let stamp = Stamp {
@@ -103,7 +104,7 @@ pub(super) const fn role(admin: bool) -> Role {
     if admin { Role::Admin } else { Role::Member }
 }
 
-/// Members of columns `keys, admins`, two arrays of one length; none where they are null.
+/// Members of columns `keys, admins`, two arrays of one length; empty if they are null.
 pub(super) fn members(row: &Row) -> Result<HashMap<PublicKey, Role>, Fail> {
     let keys: Option<Vec<&[u8]>> = row.try_get("keys")?;
     let admins: Option<Vec<bool>> = row.try_get("admins")?;

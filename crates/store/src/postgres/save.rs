@@ -1,7 +1,6 @@
-//! Saving batches: what must be known is loaded, decided and written in one transaction, under the lock of the log.
+//! Saving batches: facts are loaded, decided on and written in one transaction, under the lock of the log.
 
 use deadpool_postgres::{Client, Object};
-use futures_util::future::BoxFuture;
 use nostr_extensions::{Admitted, Sealed};
 use nostr_protocol::{PublicKey, UnixSecs};
 
@@ -38,25 +37,23 @@ impl Postgres {
         answers
     }
 
-    /// In one transaction; where the server does not take the data of one event, in as many as it needs to refuse that
-    /// one alone.
-    fn save_part<'a>(&'a self, part: &'a [Admitted]) -> BoxFuture<'a, Vec<Result<Saved, StoreError>>> {
-        Box::pin(async move {
-            let fail = match self.save_once(part).await {
-                Ok(saved) => return saved.into_iter().map(Ok).collect(),
-                Err(fail) => fail,
-            };
-            if !fail.is_about_data() {
-                return vec![Err(fail.to_store_error()); part.len()];
-            }
-            if part.len() == 1 {
-                return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
-            }
-            let (front, back) = part.split_at(part.len() / 2);
-            let mut answers = self.save_part(front).await;
-            answers.extend(self.save_part(back).await);
-            answers
-        })
+    /// Saves a part in one transaction. If the server refuses the data of an event, the part is halved until that event
+    /// stands alone.
+    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
+        let fail = match self.save_once(part).await {
+            Ok(saved) => return saved.into_iter().map(Ok).collect(),
+            Err(fail) => fail,
+        };
+        if !fail.is_about_data() {
+            return vec![Err(fail.to_store_error()); part.len()];
+        }
+        if part.len() == 1 {
+            return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
+        }
+        let (front, back) = part.split_at(part.len() / 2);
+        let mut answers = Box::pin(self.save_part(front)).await;
+        answers.extend(Box::pin(self.save_part(back)).await);
+        answers
     }
 
     async fn save_once(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
@@ -119,14 +116,14 @@ impl Postgres {
         .await
     }
 
-    /// Does something in a transaction, within [`super::CALL_SECS_MAX`]; what was not committed at the end is taken back. A
-    /// connection of which nobody knows that its transaction has ended is closed, also when nobody waits any more.
+    /// Runs `work` in a transaction, within [`super::CALL_SECS_MAX`], and rolls back unless it committed. The
+    /// connection is closed if the end of the transaction is unknown, and also if the caller drops this future.
     pub(super) async fn transact<T>(
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
-        let lent = Lent(Some(self.pool.get().await?));
-        let Some(client) = &lent.0 else { return Err(Fail::Late) };
+        let connection = ClosedOnDrop(Some(self.pool.get().await?));
+        let Some(client) = &connection.0 else { return Err(Fail::Late) };
         let done = tokio::time::timeout(super::CALL_SECS_MAX, async {
             let transaction = Transaction::new(client);
             let done = work(&transaction).await;
@@ -134,13 +131,13 @@ impl Postgres {
         });
         let Ok((done, ended)) = done.await else { return Err(Fail::Late) };
         if ended.is_ok() {
-            lent.give_back();
+            connection.give_back();
         }
         done
     }
 
-    /// Does something with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection of which nobody knows
-    /// where it stands is not used again.
+    /// Runs `work` with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection in an unknown state is
+    /// closed.
     pub(super) async fn with_client<T>(
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
@@ -158,15 +155,15 @@ impl Postgres {
 }
 
 /// A connection that is closed when it is dropped.
-struct Lent(Option<Object>);
+struct ClosedOnDrop(Option<Object>);
 
-impl Lent {
+impl ClosedOnDrop {
     fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lent {
+impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
             drop(Object::take(client));

@@ -1,5 +1,4 @@
-//! Answering queries: each prefix of a plan gives its first entries in NIP-01's order, and the first of them all together
-//! make a page.
+//! Queries: each prefix of a plan gives its first entries in NIP-01's order, and a page is the first of all of them.
 
 use deadpool_postgres::Client;
 use nostr_extensions::{Query, query::Position};
@@ -15,8 +14,8 @@ use crate::{
     decide::{self, hiding::Hidden},
 };
 
-/// What is common to both: of the entries in `found`, in their order, those that may fit have their event with them, up
-/// to so many bytes.
+/// The common part of both queries. It takes the entries of `found` in order and adds the events that may fit, up to
+/// the page's bytes.
 macro_rules! page {
     ($found:literal) => {
         concat!(
@@ -47,7 +46,7 @@ const BY_IDS: &str = page!(
         and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
 );
 
-/// What is asked for.
+/// Arguments of [`crate::Store::scan`].
 pub(super) struct Scan<'a> {
     pub(super) query: &'a Query,
     pub(super) from: Option<Position>,
@@ -74,7 +73,7 @@ impl Scan<'_> {
         let authors: Option<Vec<&[u8]>> =
             filter.authors.as_ref().map(|authors| authors.iter().map(|key| &key.as_bytes()[..]).collect());
         let ids: Vec<&[u8]> = filter.ids.iter().flatten().map(|id| &id.as_bytes()[..]).collect();
-        // No id is as short as none, so this is the place before all that are as young.
+        // The empty id sorts before all others, so this position lies before all events of the same age.
         let first = (filter.until.map_or(i64::MIN, |until| -number(until)), Vec::new());
         let behind = from.map_or_else(|| first.clone(), |from| (-number(from.created_at), from.id.as_bytes().to_vec()));
         let (age, id) = behind.max(first);
@@ -108,7 +107,7 @@ fn page_of(query: &Query, rows: &[Row], entries_max: i64, hidden: &Hidden) -> Re
     }
     let Some(last) = rows.last() else { return Ok(page) };
     let entries: i64 = last.try_get("entries")?;
-    // There may be more behind a full page, and there is more behind one that was cut for its bytes.
+    // More events may follow a full page, and more do follow a page that was cut for its bytes.
     if entries >= entries_max || entries > i64::try_from(rows.len()).unwrap_or(i64::MAX) {
         let age: i64 = last.try_get("age")?;
         let id: EventId = event_id(last, "id")?;

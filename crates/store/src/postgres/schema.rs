@@ -1,15 +1,15 @@
-//! The tables, by versioned migrations: each runs once, in a transaction of its own, under a lock that lets any number of
-//! processes start at once.
+//! The tables, by versioned migrations. Each runs once, in its own transaction, under a lock that lets any number of
+//! processes start together.
 
 use tokio_postgres::Client;
 
 use super::fail::Fail;
 
-/// Each brings the tables one version further.
+/// Migrations. Each brings the tables one version further.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
-/// The lock under which tables are made, taken for the length of one transaction.
+/// The advisory lock of a migration, held for one transaction.
 const MIGRATION_LOCK: i64 = 0x726e_6f73_7472;
-/// The oldest server that has everything that is used here, as `server_version_num`.
+/// The oldest server with all features that this store uses, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 130_000;
 
 /// Brings the tables to the version of this build.
@@ -21,7 +21,7 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Fail> {
     loop {
         let transaction = client.transaction().await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
-        // Asked for under the lock alone: `if not exists` is no protection against two that create at one time.
+        // The lock is needed: two sessions that run `if not exists` at the same time can collide.
         if !exists(&transaction).await? {
             transaction
                 .batch_execute(

@@ -1,4 +1,4 @@
-//! Taking out what has expired and what vanished keys left, and what there is.
+//! Removal of expired events and of events that vanished keys left, and sizes of the store.
 
 use deadpool_postgres::{Client, Transaction};
 use nostr_protocol::UnixSecs;
@@ -9,13 +9,13 @@ use crate::{
     decide::{EPHEMERAL, hiding::Hiding},
 };
 
-/// Whoever sweeps; the others leave it to them.
+/// The advisory lock of a sweep. A process that does not get it leaves the sweep to the holder.
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
-/// Rounds of one call in which nothing but ephemeral events was found.
+/// Most rounds of one call that find only ephemeral events.
 const ROUNDS_MAX: usize = 50;
-/// Vanished keys of which one call takes events out.
+/// Most vanished keys that one call removes events of.
 const VANISHED_MAX: usize = 500;
-/// Above so many events their number is what the server estimates.
+/// Number of events above which the server's estimate is taken for the count.
 const COUNTED_MAX: f32 = 100_000.0;
 
 const LOCK: &str = "select pg_try_advisory_xact_lock($1)";
@@ -28,14 +28,14 @@ const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint 
         where r.relnamespace = c.relnamespace and r.relkind = 'r') as bytes \
     from pg_class c where c.oid = 'rnostr.events'::regclass";
 
-/// Takes out at most `events_max` events; how many.
+/// Removes at most `events_max` events, and returns their number.
 pub(super) async fn sweep(
     client: &mut Client,
     now: UnixSecs,
     events_max: usize,
     hiding: &Hiding,
 ) -> Result<usize, Fail> {
-    // Who does not sweep learns by this what others are done with.
+    // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     let mut removed = sweep_expired(client, now, events_max).await?;
     for (key, until) in pending.iter().take(VANISHED_MAX) {
@@ -49,7 +49,7 @@ pub(super) async fn sweep(
     Ok(removed)
 }
 
-/// A transaction of the one who sweeps; none where another process does.
+/// A transaction that holds the sweep's lock; `None` if another process holds it.
 async fn begin(client: &mut Client) -> Result<Option<Transaction<'_>>, Fail> {
     let transaction = client.transaction().await?;
     let lock = transaction.prepare_cached(LOCK).await?;
@@ -75,7 +75,7 @@ async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) ->
         let remove = transaction.prepare_cached(REMOVE).await?;
         transaction.query(&remove, &[&cursors]).await?;
         transaction.commit().await?;
-        // What is ephemeral counts for nothing, and must not look like the end.
+        // Ephemeral events are not counted, and a round of them must not look like the end.
         if kept > 0 {
             return Ok(kept);
         }

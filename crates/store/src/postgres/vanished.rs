@@ -1,4 +1,4 @@
-//! What vanished keys left: hidden from the moment of the request on, and taken out by sweeps, some at a time.
+//! Events of vanished keys: hidden from the moment of the request, and removed by sweeps, some at a time.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ use crate::{
     index::prefix,
 };
 
-/// Keys that one statement gives.
+/// Most keys that one statement gives.
 const PENDING_KEYS_MAX: i64 = 1_000;
 
-/// With the head of the log in the same snapshot.
+/// Pending keys, with the head of the log in the same snapshot.
 const PENDING: &str = "select l.head, v.key, v.until from rnostr.log l left join lateral \
     (select key, until from rnostr.vanished where pending and key > $1 order by key limit $2) v on true order by v.key";
 const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
@@ -32,7 +32,7 @@ const BY_PREFIX: &str = concat!(
     " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
         where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
 );
-/// As `REMOVE`, but leaves to others what they are about to take out: who writes never waits for who waits for it.
+/// Like `REMOVE`, but skips locked rows, so that sweep and writer never wait for each other.
 const REMOVE_FREE: &str = "with free as (select cursor from rnostr.events where cursor = any($1::bigint[]) \
         for update skip locked), \
     gone as (delete from rnostr.events e using free where e.cursor = free.cursor \
@@ -43,7 +43,7 @@ const REMOVE_FREE: &str = "with free as (select cursor from rnostr.events where 
     select count(*) from gone";
 const DONE: &str = "update rnostr.vanished set pending = false where key = $1 and until = $2";
 
-/// The numbers of the prefixes under which lies what a vanished key takes along that is not its own.
+/// The prefixes of events that a vanished key takes along and did not write, as numbers.
 pub(super) fn prefixes_for(key: &PublicKey) -> [i64; 3] {
     OWNED_BY_RECIPIENTS.map(|kind| number_of(&prefix::reader(key, kind)))
 }
@@ -53,7 +53,7 @@ pub(super) fn kept_kinds() -> Vec<i32> {
     KEPT_FROM_VANISHED.map(|kind| i32::from(kind.0)).to_vec()
 }
 
-/// Reads which keys vanished and are not done with.
+/// Reads the keys that vanished and still have events.
 pub(super) async fn learn(client: &Client, hiding: &Hiding) -> Result<HashMap<PublicKey, UnixSecs>, Fail> {
     let statement = client.prepare_cached(PENDING).await?;
     let (mut pending, mut head) = (HashMap::new(), None);
@@ -61,7 +61,7 @@ pub(super) async fn learn(client: &Client, hiding: &Hiding) -> Result<HashMap<Pu
     loop {
         let rows = client.query(&statement, &[&behind, &PENDING_KEYS_MAX]).await?;
         for row in &rows {
-            // What vanished since the first snapshot may be missing in a later one.
+            // A later page may lack keys that vanished after the first snapshot, so the first head counts.
             head = Some(head.unwrap_or(cursor(row, "head")?));
             if row.try_get::<_, Option<&[u8]>>("key")?.is_some() {
                 let key = key(row, "key")?;
@@ -77,8 +77,8 @@ pub(super) async fn learn(client: &Client, hiding: &Hiding) -> Result<HashMap<Pu
     Ok(pending)
 }
 
-/// Takes out some of what a vanished key left, at most `events_max` events; how many. When nothing is left, the key is done
-/// with.
+/// Removes at most `events_max` events that a vanished key left, and returns their number. Marks the key as finished if
+/// none is left.
 pub(super) async fn take_out(
     transaction: &Transaction<'_>,
     key: &PublicKey,
@@ -96,7 +96,7 @@ pub(super) async fn take_out(
     Ok(usize::try_from(removed).unwrap_or(0))
 }
 
-/// Places of events that a vanished key left, at most `events_max`; none where none is left.
+/// Places of at most `events_max` events that a vanished key left; empty if none is left.
 async fn left_by(
     transaction: &Transaction<'_>,
     key: &PublicKey,
@@ -111,7 +111,7 @@ async fn left_by(
     let statement = transaction.prepare_cached(BY_PREFIX).await?;
     for prefix in prefixes_for(key) {
         let (mut age, mut id) = (-number(until), Vec::<u8>::new());
-        // All under this prefix goes, but for what shares its number with another.
+        // Every event under this prefix goes, unless its prefix only shares the number.
         while left.len() < events_max {
             let rows = transaction.query(&statement, &[&prefix, &age, &id, &most]).await?;
             for row in &rows {

@@ -1,4 +1,4 @@
-//! Writing what a batch comes to, under the lock of the log.
+//! Writing the changes of a batch, under the lock of the log.
 
 use nostr_extensions::{Source, gate::Touches};
 
@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// Takes events out with their entries in the index; those in the directory of KeyPackages go along by themselves.
+/// Removes events with their index entries. Foreign keys remove them from the directory of KeyPackages.
 pub(super) const REMOVE: &str = "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
     returning created_at, id, prefixes) \
     delete from rnostr.event_index i using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
     where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id";
-const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, kept_until, \
-    flags, address, group_id, touches_group, prefixes, routes, record) \
+const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, \
+    kept_until, flags, address, group_id, touches_group, prefixes, routes, record) \
     select cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
     touches_group, prefixes::bigint[], routes::bigint[], record from unnest($1::bigint[], $2::bytea[], $3::bytea[], \
     $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bytea[], $11::text[], \
@@ -37,7 +37,7 @@ pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, p
     on conflict (target, deleter) do update set public = excluded.public";
 const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
-/// What a key left is looked for by its own events and under the prefixes of what is for it.
+/// Marks a key as vanished, and as pending if it left events of its own or events under the prefixes addressed to it.
 const VANISH: &str = "insert into rnostr.vanished (key, until, pending) select $1, $2, \
         exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> all($4::int[])) \
         or exists (select from rnostr.event_index where prefix = any($3::bigint[]) and age >= -$2::bigint) \
@@ -56,18 +56,18 @@ const PUT_FOUNDED: &str = "insert into rnostr.founded (key, at) values ($1, $2)"
 const FORGET_FOUNDED: &str = "delete from rnostr.founded where key = $1 and at <= $2::bigint - 86400";
 pub(super) const PUT_CLAIMED: &str = "insert into rnostr.claimed (owner, content_hash) \
     select * from unnest($1::bytea[], $2::bytea[]) on conflict do nothing";
-/// An entry of the log without an event, see [`Changes::mark`].
+/// Adds an entry of the log without an event, see [`Changes::mark`].
 const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, kept_until, flags, \
     prefixes, routes, record) values ($1, '', '', $2, $3, $3, $4, $5, '{}', '{}', '')";
 const ADVANCE: &str = "update rnostr.log set head = $1";
-const KNOCK: &str = "select pg_notify('rnostr_log', $1)";
+const NOTIFY: &str = "select pg_notify('rnostr_log', $1)";
 
-/// Writes the changes behind `head`, tells whoever listens where `knock` says so, and commits.
+/// Writes the changes behind `head` and commits. Listeners are notified if `notifies` is set.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
     head: Cursor,
-    knock: bool,
+    notifies: bool,
 ) -> Result<(), Fail> {
     let mut pipeline = Pipeline::default();
     if !changes.removed.is_empty() {
@@ -116,8 +116,8 @@ pub(super) async fn write(
         pipeline.add(MARK, parameters![number(head), kind, number(now), kept_until, flags]);
     }
     pipeline.add(ADVANCE, parameters![number(head)]);
-    if knock {
-        pipeline.add(KNOCK, parameters![head.to_string()]);
+    if notifies {
+        pipeline.add(NOTIFY, parameters![head.to_string()]);
     }
     pipeline.commit(transaction).await.map(drop)
 }

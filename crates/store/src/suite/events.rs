@@ -1,4 +1,4 @@
-//! Storing, the log, expiry, and what takes the place of what.
+//! Storing, the log, expiry, and replacement by address.
 
 use nostr_extensions::{gate::Touches, route::Condition};
 use nostr_protocol::{Kind, testing::keypair};
@@ -105,7 +105,7 @@ pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {
     assert!(passing.cursor() > first.cursor());
     assert_eq!(w.store.head(), passing.cursor());
     assert!(!w.holds(id_of(&passing)).await);
-    // Only a store that is shared has it in its log.
+    // Only a shared store has it in its log.
     let log = w.store.after(first.cursor(), 10).await.expect("the log");
     assert!(log.through >= passing.cursor());
     assert_eq!(log.entries.len(), usize::from(w.store.notifications().is_some()));
@@ -206,7 +206,7 @@ pub async fn the_log_says_which_groups_an_event_touches(w: &World) {
     let group = || Touches::Group(super::world::group("grp"));
     let log = w.store.after(0, 10).await.expect("the log");
     assert_eq!(touches(log), [group(), Touches::Nothing, group()]);
-    // Who follows the log from before the wrap must hear of its effect though the wrap is gone.
+    // A follower from before the wrap must learn of its effect though the wrap is gone.
     new(w.publish(&deletion(&[id_of(&invited)]), "bob").await);
     let log = w.store.after(before, 10).await.expect("the log");
     assert_eq!(touches(log), [Touches::EveryGroup]);

@@ -1,4 +1,4 @@
-//! Groups: what rosters, wraps and messages do, and that it is checked by the transaction that commits.
+//! Groups: the effects of rosters, wraps and messages, and the checks of the transaction that commits.
 
 use nostr_extensions::{GroupStatus, Role, Source, mls_gateway::group::Refusal};
 use nostr_protocol::testing::keypair;
@@ -96,7 +96,7 @@ pub async fn an_unlisted_message_is_refused_once_the_group_is_managed(w: &World)
     new(w.publish(&roster(&h, 1, "bootstrap", &["bob"]), "admin").await);
     assert_eq!(*refused(&w.save(vec![early]).await.remove(0)), Refusal::NotMember);
     assert!(w.group(&h).await.is_managed());
-    // Who has no key is told that one is asked for.
+    // A sender without keys is told that one is asked for.
     let h = capability("another room");
     let early = w.try_admit(message(&h, "early").sign(&keypair("throw-away")), &[], START).await.expect("admitted");
     new(w.publish(&roster(&h, 1, "bootstrap", &["bob"]), "admin").await);

@@ -1,7 +1,7 @@
 //! One suite for every store: each test is named for the promise that it checks.
 //!
-//! [`crate::conformance`] makes `#[tokio::test]`s of it for a store; [`random`] runs random calls against two stores and
-//! compares what they answer. For tests alone (feature `testing`).
+//! [`crate::conformance`] and [`crate::races`] make `#[tokio::test]`s of it for a store. [`random`] makes random calls
+//! to two stores and compares their answers. For tests alone (feature `testing`).
 #![allow(missing_docs, reason = "the names of the tests say what they promise")]
 #![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "tests panic where a promise is broken")]
 
@@ -9,11 +9,12 @@ pub mod events;
 pub mod groups;
 pub mod moving;
 pub mod queries;
+pub mod races;
 pub mod random;
 pub mod removals;
 pub mod world;
 
-/// Runs the whole suite against the stores that `$make`, an async function that gives a [`world::Subject`] or nothing, opens.
+/// Runs the suite over the stores that `$make` opens: an async function that gives a [`world::Subject`], or nothing.
 #[macro_export]
 macro_rules! conformance {
     ($make:expr) => {
@@ -73,7 +74,7 @@ macro_rules! conformance {
                 a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors
                 an_address_is_deleted_up_to_the_deletions_time
                 a_key_that_vanishes_takes_its_events_at_once_and_for_good
-                what_a_vanished_key_left_is_in_nobodys_way
+                events_of_a_vanished_key_hold_no_address_and_no_reference
                 a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
                 a_reference_names_one_key_package
                 deleting_a_key_package_leaves_its_twin
@@ -85,11 +86,35 @@ macro_rules! conformance {
         $($(
             #[tokio::test]
             async fn $promise() {
-                // `None` where what the store stands on is missing, which has been said then.
+                // `None` means that the store's engine is missing, which has been printed.
                 let Some(subject) = $make().await else { return };
                 let mut world = $crate::suite::world::World::new(subject);
                 $crate::suite::$module::$promise(&mut world).await;
             }
         )*)*
+    };
+}
+
+/// Runs the [`races`] over the stores that `$open` opens: an async function that takes the number of handles and gives
+/// [`races::Handles`], or nothing.
+#[macro_export]
+macro_rules! races {
+    ($open:expr) => {
+        $crate::races! { $open;
+            of_forty_writers_of_one_seq_one_wins
+            of_forty_claimants_each_package_goes_to_one
+            who_follows_the_log_misses_nothing_and_sees_nothing_twice
+            no_message_of_a_member_lies_behind_its_removal
+            a_key_that_vanished_elsewhere_is_hidden_in_every_process
+        }
+    };
+    ($open:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let Some(handles) = $open($crate::suite::races::HANDLES).await else { return };
+                $crate::suite::races::$promise(&handles).await;
+            }
+        )*
     };
 }

@@ -1,4 +1,4 @@
-//! What is moved from one store to another is all there.
+//! Moves from one store to another, compared record by record.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub const SMALL: ExportBounds = ExportBounds { records_max: 2, bytes_max: 4_096 
 /// Pages that hold most.
 pub const LARGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 << 20 };
 
-/// The name of an event that [`fill`] stores, and that is deleted in the end.
+/// The content of an event that [`fill`] stores and later deletes.
 pub const DELETED: &str = "deleted";
 
 /// All pages of a store.
@@ -23,7 +23,7 @@ pub async fn pages(store: &dyn Moving, bounds: ExportBounds, now: UnixSecs) -> V
     let mut pages = Vec::new();
     let mut place = Some(ExportPosition::start(store.head()));
     while let Some(from) = place {
-        // As it is written down and read back.
+        // The place as it is written down and read back.
         let from = ExportPosition::parse(&from.to_string()).expect("a place");
         let page = store.export(&from, bounds, now).await.expect("a page");
         assert!(page.records.len() <= bounds.records_max);
@@ -49,7 +49,7 @@ pub fn restored(record: &Record<Archived>) -> Record<Restored> {
     }
 }
 
-/// Moves everything, page by page; what became of it.
+/// Moves everything, page by page, and counts the outcomes.
 pub async fn transfer(
     from: &dyn Moving,
     to: &dyn Moving,
@@ -136,7 +136,7 @@ pub async fn fill(w: &mut World) {
     new(w.publish(&roster("large", 2, "add", &names[most..]).tag(&["role", "admin"]), "admin").await);
 }
 
-/// What was gone is gone, and who was out is out, in a store into which [`fill`] was moved.
+/// Checks a store into which [`fill`] was moved: deleted events stay deleted, and former members stay out.
 pub async fn gone_for_good(w: &World) {
     use crate::Saved::{Deleted, Refused};
     let h = capability("unlisted");

@@ -1,4 +1,4 @@
-//! Queries: order, pages, scope and the ways through the index.
+//! Queries: order, pages, scope and the ranges of the index.
 
 use nostr_extensions::{Query, Scope};
 use nostr_protocol::EventId;
@@ -14,7 +14,7 @@ async fn many(w: &World, count: u64) -> Vec<EventId> {
     for n in 0..count {
         let by = ["alice", "bob", "carol"][n as usize % 3];
         let kind = [1, 7, 30_023][n as usize % 3];
-        // Three events to a second, so that ids decide; the tags make one event stand in several ranges.
+        // Three events share a second, so that ids decide. The tags put one event into several ranges.
         let event = event(kind, &n.to_string()).at(START - n / 3).tag(&["d", &n.to_string()]);
         batch.push(w.admitted(&event.tag(&["t", "all"]).tag(&["t", &format!("t{}", n % 4)]), by).await);
     }

@@ -1,6 +1,6 @@
-//! Random calls against two stores, whose answers must be the same.
+//! Random calls to two stores, whose answers must be the same.
 //!
-//! The steps are data ([`Step`]), so that a test that fails shrinks to the few that matter. Sets of keys, groups and kinds
+//! The steps are data ([`Step`]), so that a failing test shrinks to the few that matter. Sets of keys, groups and kinds
 //! are masks over short lists, so that events meet each other often.
 
 pub mod strategy;
@@ -26,7 +26,7 @@ const NAMES: [&str; 4] = ["alice", "bob", "carol", "admin"];
 /// The kinds that queries name.
 const KINDS: [u16; 12] = [0, 1, 4, 5, 62, 443, 445, 446, 450, 1059, 30_023, 30_443];
 
-/// One event, in numbers small enough that drafts often speak of the same things.
+/// One event, in numbers so small that drafts often name the same things.
 #[derive(Clone, Debug)]
 pub enum Draft {
     Note {
@@ -97,7 +97,7 @@ pub enum Draft {
         by: u8,
         ago: u8,
     },
-    /// Something again that was published before.
+    /// An event that was published before.
     Again(u8),
 }
 
@@ -120,7 +120,7 @@ pub struct Search {
     pub entries_max: u8,
 }
 
-/// One call, or one thing that happens.
+/// One call, or an event outside the store.
 #[derive(Clone, Debug)]
 pub enum Step {
     Save(Vec<Draft>),
@@ -156,12 +156,12 @@ pub struct Pair<F> {
     policy: nostr_extensions::Policy,
     published: Vec<Admitted>,
     ids: Vec<EventId>,
-    /// Where an event lies in the one log and in the other.
+    /// Cursors of an event in the one log and in the other.
     places: Vec<(Cursor, Cursor)>,
 }
 
 impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
-    /// Two empty stores: the oracle, and one that `open_b` opens, each time with what it held before.
+    /// Two empty stores: the oracle, and one that `open_b` opens, each time with its earlier content.
     pub async fn new(a: Arc<dyn Store>, mut open_b: F) -> Self {
         let b = Some(open_b().await);
         let policy =
@@ -173,7 +173,7 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         self.b.as_ref().expect("it is open")
     }
 
-    /// Takes the steps, and compares after each.
+    /// Takes the steps, and compares the stores after each.
     pub async fn run(&mut self, steps: &[Step]) {
         for step in steps {
             match step {
@@ -204,8 +204,8 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         }
     }
 
-    /// Has `mover` carry what is in the other store, which is closed, to where it will be opened next. What has expired
-    /// stays behind.
+    /// Closes the other store and has `mover` carry its content to the store that `open_b` opens next. Expired events
+    /// stay behind.
     pub async fn moved(&mut self, mover: impl AsyncFnOnce(UnixSecs)) {
         self.a.sweep(self.now, 100_000).await.expect("a sweep");
         self.b = None;
@@ -245,7 +245,7 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         self.published.extend(batch);
     }
 
-    /// What admission makes of a draft by the oracle's groups; nothing where it refuses.
+    /// Admits a draft by the oracle's groups; `None` if admission refuses it.
     async fn admitted(&self, draft: &Draft) -> Option<Admitted> {
         if let Draft::Again(n) = draft {
             return self.published.get(usize::from(*n) % self.published.len().max(1)).cloned();
@@ -392,13 +392,13 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         }
     }
 
-    /// Everything that can be asked without a query.
+    /// Compares all answers that need no query.
     async fn compare(&self) {
         let (a, b) = (&self.a, self.b());
         let log = async |store: &Arc<dyn Store>| {
             let log = store.after(0, 10_000).await.expect("the log");
             assert!(log.entries.is_sorted_by(|a, b| a.cursor < b.cursor) && log.through >= store.head());
-            // What is ephemeral is in the log of stores that are shared alone.
+            // Only shared stores have ephemeral events in their log.
             let kept = log.entries.into_iter().filter(|entry| entry.kind.lifetime() != Lifetime::Ephemeral);
             let mut touches: HashMap<Cursor, Touches> = kept.map(|entry| (entry.cursor, entry.touches)).collect();
             let cursors: Vec<Cursor> = touches.keys().copied().collect();

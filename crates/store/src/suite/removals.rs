@@ -80,7 +80,7 @@ pub async fn group_messages_and_rosters_are_deleted_by_nobody(w: &World) {
         assert!(matches!(saved, Saved::Refused(Refusal::Undeletable)), "{saved:?}");
     }
     assert!(w.holds(said).await && w.holds(roster).await && w.holds(note).await, "nothing of a refused one is done");
-    // Named before it came, or by another key, it is not touched either.
+    // A deletion before the message, or by another key, does not touch it either.
     let next = message(&h, "next");
     new(w.publish(&deletion(&[next.event(&keypair("throw-away")).id()]), "throw-away").await);
     w.send(&next, "throw-away", "alice").await;
@@ -170,7 +170,7 @@ pub async fn a_key_that_vanishes_takes_its_events_at_once_and_for_good(w: &World
     stored(w, &event(1, "back").at(START + 6), "alice").await;
 }
 
-pub async fn what_a_vanished_key_left_is_in_nobodys_way(w: &World) {
+pub async fn events_of_a_vanished_key_hold_no_address_and_no_reference(w: &World) {
     stored(w, &event(0, "profile").at(START - 9), "alice").await;
     let slot = event(30_023, "slot").tag(&["d", "slot"]);
     stored(w, &slot.clone().at(START - 9), "alice").await;
@@ -178,7 +178,7 @@ pub async fn what_a_vanished_key_left_is_in_nobodys_way(w: &World) {
     stored(w, &key_package("old", "1").at(START - 9), "alice").await;
     stored(w, &vanish(START), "alice").await;
     let address = format!("30023:{}:slot", key("alice").to_hex());
-    // Nothing is known of what these name, so they are for their author alone.
+    // The targets of these are unknown, so they are for their author alone.
     let named = event(5, "").at(START + 1).tag(&["e", &note.to_hex()]);
     let placed = event(5, "").at(START + 1).tag(&["a", &address]);
     stored(w, &named, "alice").await;
@@ -220,7 +220,7 @@ pub async fn a_reference_names_one_key_package(w: &World) {
     assert!(matches!(other, Saved::Refused(Refusal::ReferenceTaken)), "{other:?}");
     new(w.publish(&key_package("two", "ref"), "bob").await);
     new(w.publish(&key_package("two", "ref 2"), "alice").await);
-    // What has expired names nothing.
+    // An expired KeyPackage holds no reference.
     let brief = key_package("brief", "ref 3").tag(&["exp", &(START + 10).to_string()]);
     new(w.publish(&brief, "alice").await);
     assert!(matches!(w.publish(&key_package("long", "ref 3"), "alice").await, Saved::Refused(_)));

@@ -1,4 +1,4 @@
-//! A store under test with everything that publishing to it and asking it needs.
+//! A store under test, with helpers that publish to it and query it.
 
 use std::{any::Any, sync::Arc};
 
@@ -20,11 +20,11 @@ pub const START: UnixSecs = 1_795_370_771;
 /// Bounds that no test's answer reaches.
 pub const WIDE: PageBounds = PageBounds { events_max: 10_000, bytes_max: 64 << 20, entries_max: 1_000_000 };
 
-/// A store, and whatever must live as long as it does.
+/// A store, and a value that must live as long as it does.
 pub struct Subject {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// A directory, for instance.
+    /// The store's directory, for instance.
     pub keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -46,7 +46,7 @@ pub fn key(name: &str) -> PublicKey {
 /// A group id.
 ///
 /// # Panics
-/// When it is none.
+/// If `id` is none.
 #[must_use]
 #[allow(clippy::expect_used, reason = "for tests alone")]
 pub fn group(id: &str) -> NostrGroupId {
@@ -62,7 +62,7 @@ pub fn capability(name: &str) -> String {
 /// A filter as a client writes it.
 ///
 /// # Panics
-/// When it is none.
+/// If `json` is none.
 #[must_use]
 #[allow(clippy::expect_used, reason = "for tests alone")]
 pub fn filter(json: &str) -> Filter {
@@ -70,17 +70,17 @@ pub fn filter(json: &str) -> Filter {
 }
 
 impl World {
-    /// Around a store, with the defaults of a relay and "admin" as an admin key.
+    /// A world around a store, with the defaults of a relay and "admin" as an admin key.
     #[must_use]
     pub fn new(subject: Subject) -> Self {
         let policy = Policy { admin_keys: [key("admin")].into(), ..Policy::default() };
         Self { store: subject.store, policy, _keep: subject.keep }
     }
 
-    /// What a store knows of a group.
+    /// The state of a group.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn group(&self, id: &str) -> Group {
         self.store.group(&group(id)).await.expect("a group's state").0
@@ -101,10 +101,10 @@ impl World {
     /// Admits an event that a connection with these keys publishes at `now`, by the store's state of its group.
     ///
     /// # Errors
-    /// What the client would hear.
+    /// The rejection that the client would get.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn try_admit(&self, event: Verified, readers: &[&str], now: UnixSecs) -> Result<Admitted, Rejection> {
         let state = match group_of(event.event()) {
@@ -120,7 +120,7 @@ impl World {
     /// The event of `by`, admitted at `now` from a connection with the key of `by`.
     ///
     /// # Panics
-    /// When it is not admitted.
+    /// If it is not admitted.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn admitted_at(&self, now: UnixSecs, event: &EventBuilder, by: &str) -> Admitted {
         self.try_admit(event.sign(&keypair(by)), &[by], now).await.expect("an event that is admitted")
@@ -134,7 +134,7 @@ impl World {
     /// Saves a batch.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn save(&self, batch: Vec<Admitted>) -> Vec<Saved> {
         self.store.save(batch).await.into_iter().map(|saved| saved.expect("a store that works")).collect()
@@ -151,10 +151,10 @@ impl World {
         self.publish_at(START, event, by).await
     }
 
-    /// Saves one event by a throw-away key, from a connection with the key of `sender`, and gives its id.
+    /// Saves one event of `signer`, from a connection with the key of `sender`, and gives its id.
     ///
     /// # Panics
-    /// When it is not stored.
+    /// If it is not stored.
     pub async fn send(&self, event: &EventBuilder, signer: &str, sender: &str) -> EventId {
         let admitted = self.try_admit(event.sign(&keypair(signer)), &[sender], START).await;
         #[allow(clippy::expect_used, reason = "for tests alone")]
@@ -165,7 +165,7 @@ impl World {
     /// One page.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn page(
         &self,
@@ -179,10 +179,10 @@ impl World {
         (page.events.iter().map(id_of).collect(), page.next)
     }
 
-    /// All that fits, in pages under `bounds`.
+    /// All events that fit, in pages under `bounds`.
     ///
     /// # Panics
-    /// When the store fails, or gives the same place twice.
+    /// If the store fails, or gives the same place twice.
     pub async fn pages(&self, query: &Query, bounds: PageBounds, now: UnixSecs) -> Vec<EventId> {
         let mut all = Vec::new();
         let mut from = None;
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// Ids of what fits `filter` within `scope` at `now`.
+    /// Ids of the events that fit `filter` within `scope` at `now`.
     pub async fn find_at(&self, now: UnixSecs, filter: &str, scope: Scope) -> Vec<EventId> {
         let query = Query { filter: self::filter(filter), scope };
         self.pages(&query, WIDE, now).await
@@ -211,16 +211,16 @@ impl World {
     /// Whether the store holds an event.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn holds(&self, id: EventId) -> bool {
         self.store.holds(&id).await.expect("an answer")
     }
 
-    /// Sweeps until nothing is left to be swept at `now`; how many events went.
+    /// Sweeps until nothing is left to sweep at `now`, and counts the events.
     ///
     /// # Panics
-    /// When the store fails.
+    /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn sweep(&self, now: UnixSecs) -> usize {
         let mut all = 0;
@@ -234,19 +234,19 @@ impl World {
     }
 }
 
-/// Everything that is public.
+/// The scope of public events.
 #[must_use]
 pub fn everyone() -> Scope {
     Scope { everyone: true, ..Scope::default() }
 }
 
-/// What is for these keys, by name.
+/// The scope of events for these keys, by name.
 #[must_use]
 pub fn for_keys(names: &[&str]) -> Scope {
     Scope { keys: names.iter().map(|name| key(name)).collect(), ..Scope::default() }
 }
 
-/// What is for these groups.
+/// The scope of events for these groups.
 #[must_use]
 pub fn for_groups(ids: &[&str]) -> Scope {
     Scope { groups: ids.iter().map(|id| group(id)).collect(), ..Scope::default() }
@@ -261,7 +261,7 @@ pub fn id_of(sealed: &Sealed) -> EventId {
 /// The event that was stored.
 ///
 /// # Panics
-/// When it was not.
+/// If it was not stored.
 #[track_caller]
 #[allow(clippy::must_use_candidate, reason = "most tests only want it stored")]
 pub fn new(saved: Saved) -> Sealed {
@@ -308,7 +308,7 @@ pub fn vanish(at: UnixSecs) -> EventBuilder {
     event(62, "").at(at).tag(&["relay", "ALL_RELAYS"])
 }
 
-/// A KeyPackage that this relay cannot read, which is one all the same.
+/// A KeyPackage whose content this relay cannot read.
 #[must_use]
 pub fn key_package(content: &str, reference: &str) -> EventBuilder {
     event(443, content).tag(&["kpr", reference])

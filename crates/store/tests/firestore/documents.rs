@@ -1,4 +1,4 @@
-//! Documents that go without the store's doing, and the files by which a database is set up.
+//! Documents that the service removes by itself, and the files that set up a database.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,7 +17,7 @@ use nostr_store::{
 
 use super::{Database, world};
 
-/// A call of the emulator's plain interface, and what it answers.
+/// The answer to a call of the emulator's REST interface.
 pub(super) fn call(database: &Database, method: &str, path: &str, body: &str) -> serde_json::Value {
     let host = database.0.emulator_host.as_deref().expect("an emulator");
     let separator = if path.starts_with(':') { "" } else { "/" };
@@ -28,7 +28,7 @@ pub(super) fn call(database: &Database, method: &str, path: &str, body: &str) ->
     stream.write_all((head + &rest).as_bytes()).expect("a request");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     let (mut answer, mut part) = (Vec::new(), [0; 4_096]);
-    // It may leave the connection open.
+    // The emulator may leave the connection open.
     loop {
         let text = String::from_utf8_lossy(&answer).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n")
@@ -43,13 +43,13 @@ pub(super) fn call(database: &Database, method: &str, path: &str, body: &str) ->
     }
 }
 
-/// As the service's lifetime policy removes an event.
+/// Removes an event like the service's lifetime policy.
 fn remove(database: &Database, id: EventId) {
     call(database, "DELETE", &format!("{PREFIX}_events/{id}"), "");
 }
 
 #[tokio::test]
-async fn an_event_that_goes_alone_leaves_nothing_in_the_way() {
+async fn an_event_that_the_service_removed_leaves_nothing_in_the_way() {
     let Some(database) = Database::new() else { return };
     let store = database.open().await;
     let world = world(&store);
@@ -75,7 +75,7 @@ async fn an_event_that_goes_alone_leaves_nothing_in_the_way() {
 }
 
 #[tokio::test]
-async fn who_comes_from_before_the_log_forgets_what_it_knew() {
+async fn a_follower_from_before_the_log_forgets_its_groups() {
     let Some(database) = Database::new() else { return };
     let store = database.open().await;
     let world = world(&store);
@@ -89,13 +89,13 @@ async fn who_comes_from_before_the_log_forgets_what_it_knew() {
     assert_eq!(log.entries[0].touches, Touches::EveryGroup);
     assert!(log.entries[0].cursor > old.cursor() && log.entries[0].routes.is_empty());
     assert_eq!(log.entries[1].cursor, later.cursor());
-    // Who is not so far back is told nothing of it.
+    // A follower that is not so far back gets no such entry.
     let log = store.after(old.cursor(), 10).await.expect("the log");
     assert_eq!(log.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), [later.cursor()]);
 }
 
 #[tokio::test]
-async fn what_was_long_under_way_is_not_passed_over() {
+async fn a_slow_commit_is_not_passed_over() {
     let Some(database) = Database::new() else { return };
     let [store, other] = database.open_all().await;
     let here = world(&store);
@@ -104,7 +104,7 @@ async fn what_was_long_under_way_is_not_passed_over() {
         new(here.publish(&event(1, &n.to_string()), "alice").await);
         through = other.after(through, 100).await.expect("the log").through;
     }
-    // A commit that the service took in some seconds before those, and that has its time only now.
+    // A commit that the service received some seconds before those, and that gets its time only now.
     let log = call(&database, "GET", &format!("{PREFIX}_log"), "");
     let mut fields = log["documents"][0]["fields"].clone();
     let ago = now_micros() / 1_000_000 - 8;
@@ -118,14 +118,14 @@ async fn what_was_long_under_way_is_not_passed_over() {
     let last = new(here.publish(&event(1, "last"), "alice").await);
     let page = other.after(page.through, 100).await.expect("the log");
     assert_eq!(page.entries.iter().map(|entry| entry.cursor).collect::<Vec<_>>(), [last.cursor()]);
-    // Who reads it all for the first time sees the same order.
+    // A first read of the whole log gives the same order.
     let all = store.after(0, 100).await.expect("the log").entries;
     assert!(all.len() == 7 && all.is_sorted_by(|a, b| a.cursor < b.cursor));
 }
 
 /// Two commits of one microsecond that chose the same place.
 #[tokio::test]
-async fn what_shares_a_place_is_told_apart() {
+async fn events_that_share_a_cursor_are_told_apart() {
     let Some(database) = Database::new() else { return };
     let [store, other] = database.open_all().await;
     let here = world(&store);
@@ -155,14 +155,14 @@ async fn what_shares_a_place_is_told_apart() {
     found.sort_unstable();
     ids.sort_unstable();
     assert_eq!(found, ids);
-    // One that is gone by then leaves its entry, which concerns nobody.
+    // The entry of an event that is gone by then stays, and concerns nobody.
     remove(&database, ids[0]);
     let entries = database.open().await.after(0, 10).await.expect("the log").entries;
     assert_eq!(entries.iter().filter(|entry| entry.sealed.is_none() && entry.routes.is_empty()).count(), 1);
     assert_eq!(entries.iter().filter(|entry| entry.sealed.is_some()).count(), 2);
 }
 
-/// A time of the clock, as the service's plain interface writes it.
+/// A time in the form of the REST interface.
 fn date(secs: u64) -> String {
     let output =
         std::process::Command::new("date").args(["-u", "-d", &format!("@{secs}"), "+%Y-%m-%dT%H:%M:%S"]).output();
@@ -174,7 +174,7 @@ fn now_micros() -> u64 {
     u64::try_from(since.as_micros()).expect("it is not so late")
 }
 
-/// With `RNOSTR_UPDATE=1` it writes them.
+/// With `RNOSTR_UPDATE=1` the test writes the files.
 #[test]
 fn the_files_for_a_database_are_those_of_the_code() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");

@@ -1,4 +1,4 @@
-//! What does not fit into one commit or one document, and what the service does not take.
+//! Data beyond one commit or one document, and data that the service refuses.
 
 use nostr_extensions::{GroupStatus, Role};
 use nostr_store::{PageBounds, suite::world::WIDE};
@@ -77,7 +77,7 @@ async fn a_group_may_have_thousands_of_members() {
     assert!(matches!(there.save(vec![left]).await[..], [Saved::Refused(_)]));
     assert!(b.groups_of(&[key(&names[4_999]), key(&names[0])]).await.expect("groups").is_empty());
     assert_eq!(b.groups_of(&[key(&names[2_999])]).await.expect("groups"), [group("grp")]);
-    // Small again.
+    // The group becomes small again.
     new(there.publish(&roster("grp", 6, "replace", &part(0, 3)), "admin").await);
     let (state, _) = a.group(&group("grp")).await.expect("a state");
     let GroupStatus::Managed(view) = state.status else { panic!("not managed") };
@@ -100,7 +100,7 @@ async fn a_key_that_vanishes_takes_all_along_some_at_a_time() {
     here.save(batch).await;
     let id = id_of(&new(here.publish(&event(1, "one more"), "alice").await));
     new(there.publish(&vanish(START), "alice").await);
-    // Who follows the log hears of it, and hides what is still there; so does who opens the store then.
+    // A follower learns it from the log and hides the rest. A store that is opened now does too.
     let through = a.head();
     a.after(through, 10).await.expect("the log");
     let late = world_of_a_new_process(&database).await;

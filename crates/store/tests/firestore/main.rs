@@ -1,4 +1,4 @@
-//! The store in Firestore keeps every promise of the suite, and those that only a shared store has to keep.
+//! The Firestore store keeps every promise of the suite, and those of shared stores.
 #![cfg(feature = "firestore")]
 #![allow(clippy::expect_used, reason = "a test")]
 
@@ -6,7 +6,6 @@ mod documents;
 mod large;
 mod moving;
 mod outages;
-mod races;
 
 use std::sync::Arc;
 
@@ -14,7 +13,9 @@ use nostr_store::{
     Store,
     firestore::{Firestore, Options},
     memory::Memory,
+    moving::Moving,
     suite::{
+        races::Handles,
         random::{Pair, strategy::step},
         world::{Subject, World},
     },
@@ -40,7 +41,7 @@ impl Database {
         Arc::new(Firestore::open(self.0.clone()).await.expect("the database opens"))
     }
 
-    /// Several stores over it, as of several processes.
+    /// Several stores over it, like those of several processes.
     async fn open_all<const N: usize>(&self) -> [Arc<Firestore>; N] {
         let mut stores = Vec::new();
         for _ in 0..N {
@@ -59,8 +60,18 @@ async fn subject() -> Option<Subject> {
     Some(Subject { store, keep: Box::new(()) })
 }
 
+async fn handles(count: usize) -> Option<Handles> {
+    let database = Database::new()?;
+    let mut stores: Vec<Arc<dyn Moving>> = Vec::new();
+    for _ in 0..count {
+        stores.push(database.open().await);
+    }
+    Some(Handles { stores, keep: Box::new(()) })
+}
+
 mod suite {
     nostr_store::conformance!(super::subject);
+    nostr_store::races!(super::handles);
 }
 
 #[test]
@@ -73,7 +84,7 @@ fn it_answers_as_the_oracle() {
         runtime.block_on(async {
             let mut last: Option<Arc<Firestore>> = None;
             let open = async || {
-                // As at a stop: what waits is written.
+                // A process that ends writes its epochs.
                 if let Some(last) = last.take() {
                     last.flush().await.expect("what waits is written");
                 }

@@ -1,5 +1,5 @@
-//! What a move has to keep where documents and commits are bounded: large groups and events, many commits, and what other
-//! processes see of it.
+//! Moves under the bounds of documents and commits: large groups and events, many commits, and the view of other
+//! processes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,7 +15,7 @@ use nostr_store::{
     moving::{Imported, Moving, Record},
     suite::{
         moving::{LARGE, SMALL, dump, fill, pages, restored, transfer},
-        world::{START, Subject, World, event, everyone, for_groups, group, id_of, key, message, new, roster},
+        world::{START, Subject, World, event, everyone, for_groups, group, key, message, new, roster},
     },
 };
 
@@ -41,7 +41,7 @@ fn note(content: &str, received_at: u64) -> Record<Restored> {
     Record::Event(Restored::new(event, kept(received_at)).expect("a note"))
 }
 
-/// The names of the documents with members beyond what heads hold.
+/// Names of the shards, which hold the members beyond a head's bound.
 fn shards(database: &Database) -> BTreeSet<String> {
     let listed = call(database, "GET", &format!("{PREFIX}_members?pageSize=300&mask.fieldPaths=group"), "");
     let documents = listed["documents"].as_array().into_iter().flatten();
@@ -80,7 +80,7 @@ async fn a_large_group_takes_the_place_of_an_older_one_members_and_all() {
     let log = other.after(head, 10).await.expect("the log");
     assert_eq!(log.entries.iter().map(|entry| entry.touches.clone()).collect::<Vec<_>>(), [Touches::EveryGroup]);
 
-    // That it once carried unlisted messages says nothing of its members.
+    // The mark of unlisted messages changes no members.
     assert_eq!(import(&store, vec![Record::Unlisted(group("grp"))]).await, [Imported::New]);
     assert_eq!(world(&other).members("grp").await.map(|it| it.len()), Some(10_000));
     assert_eq!(import(&store, vec![record("grp", 5, few.clone())]).await, [Imported::Replaced]);
@@ -107,7 +107,7 @@ async fn what_is_large_goes_out_and_in() {
     assert_eq!(to.stats().await.expect("stats").groups, 3);
 }
 
-/// An event that no document holds stops an import by name, behind what was before it.
+/// An event that no document can hold stops an import with its id. Events before it are stored.
 #[tokio::test]
 async fn what_the_service_does_not_take_is_named() {
     let Some(database) = Database::new() else { return };
@@ -120,7 +120,7 @@ async fn what_the_service_does_not_take_is_named() {
     assert_eq!(world(&store).find("{}", everyone()).await.len(), 1);
 }
 
-/// Of more than one query's worth of one second the order is that of the log, on pages of any size.
+/// More events of one second than one query gives keep the order of the log, on pages of any size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_of_one_second_keep_their_order() {
     let Some(database) = Database::new() else { return };
@@ -129,7 +129,7 @@ async fn events_of_one_second_keep_their_order() {
     let many = (0..2_600).map(|n| note(&n.to_string(), START));
     let records: Vec<_> = std::iter::once(note("after", START + 1)).chain(many).chain([before]).collect();
     import(&store, records).await;
-    // What comes later is no part of an export that was begun.
+    // Later events are no part of an export that has begun.
     let up_to = nostr_store::moving::ExportPosition::start(store.head());
     import(&store, vec![note("later", START)]).await;
     for records_max in [500, 999, 2_602] {
@@ -150,7 +150,7 @@ async fn events_of_one_second_keep_their_order() {
     }
 }
 
-/// However few writes a commit may have.
+/// An import succeeds with few writes a commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_comes_in_by_small_commits() {
     let Some(Database(options)) = Database::new() else { return };
@@ -168,9 +168,9 @@ async fn everything_comes_in_by_small_commits() {
     assert!(commits.values().any(|events| *events == 3) && commits.values().any(|events| *events < 3));
 }
 
-/// Two at one time come to what one comes to.
+/// Two imports of the same records at one time have the effect of one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_imports_the_same_meanwhile_is_not_in_the_way() {
+async fn two_imports_of_the_same_records_add_up_to_one() {
     let Some(database) = Database::new() else { return };
     let [one, two] = database.open_all().await;
     let from = Arc::new(Memory::new());
@@ -187,7 +187,7 @@ async fn who_imports_the_same_meanwhile_is_not_in_the_way() {
     assert_eq!(sorted(there), sorted(dump(&*from, LARGE, START).await));
 }
 
-/// What an address tombstone takes out is taken out of its owner's directory too.
+/// An event that an address tombstone removes leaves its owner's directory too.
 #[tokio::test]
 async fn a_reference_is_free_again_where_its_address_was_deleted() {
     let Some(database) = Database::new() else { return };
@@ -206,7 +206,7 @@ async fn a_reference_is_free_again_where_its_address_was_deleted() {
     new(world(&other).publish(&slot("new", "other"), "alice").await);
 }
 
-/// Who follows the log of another process meets what came in, in its order, and knows of it at once.
+/// A follower in another process reads imported events in order, and knows their groups at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_processes_meet_what_comes_in() {
     let Some(database) = Database::new() else { return };
@@ -230,17 +230,4 @@ async fn other_processes_meet_what_comes_in() {
     assert_eq!(dump(&*other, LARGE, START).await, dump(&*from, LARGE, START).await, "the epoch too");
     let epochs = call(&database, "GET", &format!("{PREFIX}_epochs"), "");
     assert_eq!(epochs["documents"].as_array().map(Vec::len), Some(1), "nothing waits to be written");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_vanished_elsewhere_is_hidden_in_every_process() {
-    let Some(database) = Database::new() else { return };
-    let [a, b] = database.open_all().await;
-    let there = world(&b);
-    let id = id_of(&new(there.publish(&event(1, "note"), "alice").await));
-    let through = b.head();
-    a.import(vec![Record::Vanished { key: key("alice"), at: START }], START).await.expect("an import");
-    b.after(through, 10).await.expect("the log");
-    assert!(!there.holds(id).await);
-    assert!(there.find("{}", everyone()).await.is_empty());
 }

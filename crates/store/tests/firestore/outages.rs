@@ -1,4 +1,4 @@
-//! A service that dies, and a way to it that is cut.
+//! A service that dies, and a connection that is cut.
 
 use std::{
     sync::Arc,
@@ -26,7 +26,7 @@ async fn works_again(store: &Arc<Firestore>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
+async fn a_connection_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     let Some(database) = Database::new() else { return };
     let proxy = Proxy::start(&FirestoreEmulator::shared().host());
     let options = Options { emulator_host: Some(proxy.address()), ..database.0.clone() };
@@ -58,16 +58,16 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     works_again(&store).await;
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
 
-    // Each knock may be lost, and the listener comes back.
-    let mut knocks = store.notifications().expect("it is shared");
+    // Single notifications may be lost, so the test sends several until the listener is back.
+    let mut notifications = store.notifications().expect("it is shared");
     let other = database.open().await;
     let until = Instant::now() + WAIT;
     let mut n = 0;
-    knocks.mark_unchanged();
-    while !knocks.has_changed().expect("open") {
+    notifications.mark_unchanged();
+    while !notifications.has_changed().expect("open") {
         assert!(Instant::now() < until, "nobody listens any more");
         n += 1;
-        other.save(vec![note(&format!("knock {n}")).await]).await.remove(0).expect("it works");
+        other.save(vec![note(&format!("notification {n}")).await]).await.remove(0).expect("it works");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -19,18 +19,18 @@ use nostr_store::{
 
 use super::stores::{Sort, TestStore};
 
-/// A while after the world began: some of it has expired.
+/// A time at which some events have expired.
 const NOW: u64 = START + 60;
-/// So many events more that there are several pages of them.
+/// Events that make several pages.
 const NOTES: usize = 2_300;
 
-/// Something of every sort, and its export.
+/// A store with records of every sort, and its export.
 struct Filled {
     store: Arc<Memory>,
     text: Vec<u8>,
 }
 
-/// Made once: signing costs time.
+/// One store for all tests, because signing takes time.
 async fn filled() -> &'static Filled {
     static FILLED: OnceLock<Filled> = OnceLock::new();
     static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -51,7 +51,7 @@ async fn filled() -> &'static Filled {
     FILLED.get_or_init(|| Filled { store, text })
 }
 
-/// Takes so many bytes.
+/// A writer that fails after `left` bytes.
 struct Breaks {
     out: Vec<u8>,
     left: usize,
@@ -73,7 +73,7 @@ impl Write for Breaks {
     }
 }
 
-/// Gives so many bytes, and then an error.
+/// A reader that fails at its end.
 struct Stalls(Cursor<Vec<u8>>);
 
 impl Read for Stalls {
@@ -105,14 +105,14 @@ fn total(report: &Report) -> u64 {
     report.records.values().flat_map(|it| it.values()).sum()
 }
 
-/// The line of this number, from 1, changed.
+/// The text with the line of this number, from 1, changed.
 fn with_line(text: &[u8], number: usize, change: impl FnOnce(&str) -> String) -> Vec<u8> {
     let mut lines: Vec<String> = String::from_utf8_lossy(text).lines().map(str::to_owned).collect();
     lines[number - 1] = change(&lines[number - 1]);
     (lines.join("\n") + "\n").into_bytes()
 }
 
-/// The numbers of the lines that begin so.
+/// Numbers of the lines with this beginning.
 fn numbers(text: &[u8], beginning: &str) -> Vec<usize> {
     let text = String::from_utf8_lossy(text);
     (1..).zip(text.lines()).filter(|(_, line)| line.starts_with(beginning)).map(|(number, _)| number).collect()
@@ -138,14 +138,14 @@ async fn an_export_is_lines_and_reads_back() {
     assert!(places.is_sorted() && places.len() > 5 && places.last() == Some(&(text.len() as u64)), "{places:?}");
 }
 
-/// Wherever it breaks off, it goes on to the same file.
+/// An export that was interrupted at any place goes on to the same file.
 #[tokio::test]
 async fn an_export_that_was_broken_off_goes_on() {
     let Filled { store, text } = filled().await;
     goes_on(&**store, text, 30).await;
 }
 
-/// The same of a store in which a place is more than a number.
+/// The same for a store whose places are more than a number.
 #[cfg(feature = "firestore-tests")]
 #[tokio::test]
 async fn an_export_of_firestore_that_was_broken_off_goes_on() {
@@ -157,7 +157,7 @@ async fn an_export_of_firestore_that_was_broken_off_goes_on() {
     export(&*from, &mut text, None, "9.9.9", NOW, |_| ()).await.expect("an export");
     assert_eq!(dump(&*from, LARGE, NOW).await, dump(&**store, LARGE, NOW).await);
     goes_on(&*from, &text, 6).await;
-    // By another process, for which the log has another head.
+    // Another process has another head of the log.
     let mut file = text[..text.len() * 2 / 3].to_vec();
     let FileContent::Part(begun) = resume(&file[..]).expect("an export") else { panic!("not begun") };
     file.truncate(usize::try_from(begun.bytes()).expect("small"));
@@ -167,7 +167,7 @@ async fn an_export_of_firestore_that_was_broken_off_goes_on() {
     assert!(file == text);
 }
 
-/// Breaks an export of what `text` is off, at so many places and at some that are special.
+/// Interrupts an export of `text` at `places` places, and at some special ones.
 async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
     let ends: Vec<usize> = text.iter().enumerate().filter(|(_, c)| **c == b'\n').map(|(at, _)| at + 1).collect();
     let some = (0..places).map(|n| text.len() * n / places);
@@ -232,14 +232,14 @@ async fn an_import_that_was_broken_off_goes_on() {
         assert!(has_events || part < 8, "what is in already is passed over");
         assert_eq!(total(&report) as usize, if has_events { whole.len() - before as usize } else { whole.len() });
         assert_eq!(dump(&*to, LARGE, NOW).await, whole, "{part}");
-        // Once more, with the old note.
+        // The old note is used once more.
         let (report, ended) = imported(&*to, &text[..], options(Some(done))).await;
         ended.expect("an import");
         assert!(report.records.values().all(|it| it.keys().eq([&Imported::Unchanged])), "{:?}", report.records);
     }
 }
 
-/// What says that something is in already is believed of this file and of this store alone.
+/// The note of a finished part counts for its file and its store only.
 #[tokio::test]
 async fn a_note_of_another_file_or_store_is_not_believed() {
     let Filled { store, text } = filled().await;
@@ -271,7 +271,7 @@ async fn a_cut_file_is_noticed_and_what_was_read_is_kept() {
         imported(&to, &text[..], options(report.done)).await.1.expect("the whole file");
         assert_eq!(dump(&to, LARGE, NOW).await, dump(&**store, LARGE, NOW).await);
     }
-    // The end of the last line carries nothing.
+    // The last line needs no line end.
     imported(&Memory::new(), &text[..text.len() - 1], options(None)).await.1.expect("all is there");
     assert!(matches!(imported(&Memory::new(), "", options(None)).await.1, Err(ImportError::NoExport(_))));
 }
@@ -314,7 +314,7 @@ async fn a_line_that_was_tampered_with_is_refused() {
     }
 }
 
-/// What nobody has signed is held by the checksums.
+/// Checksums protect the records that have no signature.
 #[tokio::test]
 async fn a_group_that_was_tampered_with_is_refused() {
     let Filled { text, .. } = filled().await;
@@ -329,7 +329,7 @@ async fn a_group_that_was_tampered_with_is_refused() {
     assert_eq!((stats.groups, stats.events), (0, 0));
     let without = with_line(text, number, |_| r#"{"unlisted":"x"}"#.to_owned());
     assert!(matches!(imported(&to, &without[..], options(None)).await.1, Err(ImportError::Damaged { .. })));
-    // Nor is it passed over: nothing would tell whose word it is, and messages would be left without their group.
+    // Skipping them is refused too: nothing would vouch for them, and messages would be left without their group.
     for file in [&changed, &without, &with_line(text, number, |_| "{\"group\":".to_owned())] {
         let (_, ended) = imported(&to, &file[..], skipping()).await;
         let Err(ImportError::Unsigned { first, last }) = ended else { panic!("{ended:?}") };

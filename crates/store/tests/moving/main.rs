@@ -1,4 +1,4 @@
-//! What is in one store goes to another and back, with nothing lost and nothing that was gone.
+//! Moves between stores: nothing is lost, and nothing comes back that was gone.
 #![allow(clippy::expect_used, reason = "a test")]
 
 mod files;

@@ -1,4 +1,4 @@
-//! An import into a store that holds something: what is here stays, what is gone stays gone, and events change no group.
+//! Imports into a store with content: its records stay, its removals hold, and events change no group.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Side {
         Self { store, world, _place: place }
     }
 
-    /// Takes everything of `from`; what became of the records of this sort.
+    /// Imports everything of `from`, and gives the outcomes of the records of this sort.
     async fn take(&self, from: &Self, sort: &str) -> Vec<Imported> {
         let mut outcomes = Vec::new();
         for page in pages(&*from.store, LARGE, START).await {
@@ -44,7 +44,7 @@ impl Side {
     }
 }
 
-/// A store of each sort, beside one from which comes what it imports.
+/// Runs the test with a store of each sort, and a second store that it imports from.
 async fn sides(test: impl AsyncFn(&Side, &Side)) {
     for &sort in SORTS {
         let Some(place) = TestStore::new(sort) else { continue };
@@ -100,7 +100,7 @@ async fn events_alone_change_no_group() {
         for id in ["grp", "wrapped"] {
             assert_eq!(to.world.group(id).await.status, GroupStatus::Unknown);
         }
-        // With the groups, they belong to them.
+        // With the groups imported, the messages belong to them.
         to.take(from, "group").await;
         assert_eq!(to.world.find("{\"kinds\":[445]}", for_groups(&["grp"])).await.len(), 1);
         assert_eq!(dump(&*to.store, LARGE, START).await.len(), dump(&*from.store, LARGE, START).await.len());

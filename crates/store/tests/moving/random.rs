@@ -1,4 +1,4 @@
-//! A random store is moved, and answers as the oracle before and after.
+//! A random store is moved, and answers like the oracle before and after.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 

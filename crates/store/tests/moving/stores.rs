@@ -20,7 +20,7 @@ use nostr_store::{
 use rnostr_test_services as services;
 use tempfile::TempDir;
 
-/// Longest wait for a lock that a child has.
+/// Longest wait for a lock that a child process holds.
 const LOCK_SECS_MAX: Duration = Duration::from_secs(10);
 
 /// The sorts of stores.
@@ -41,7 +41,7 @@ pub(crate) const SORTS: &[Sort] = &[
     Sort::Firestore,
 ];
 
-/// Where a store lies, empty at first; gone with this.
+/// The place of a store, empty at first and removed on drop.
 pub(crate) enum TestStore {
     Memory(RefCell<Option<Arc<Memory>>>),
     Embedded(TempDir),
@@ -51,7 +51,7 @@ pub(crate) enum TestStore {
 }
 
 impl TestStore {
-    /// `None` where what it stands on is missing, which has been said then.
+    /// A place for a store; `None` if its engine is missing, which has been printed.
     pub(crate) fn new(sort: Sort) -> Option<Self> {
         Some(match sort {
             Sort::Memory => Self::Memory(RefCell::default()),
@@ -80,8 +80,8 @@ impl TestStore {
                     durability: Durability::Interval { ms: 1_000 },
                     ..Default::default()
                 };
-                // Other tests of this process start servers and tools; for a moment each such child has the lock of a
-                // store that was just closed.
+                // Other tests of this process start servers and tools. Each such child holds the lock of a store that
+                // was just closed for a moment.
                 let until = Instant::now() + LOCK_SECS_MAX;
                 loop {
                     match Embedded::open_with_recent_ids(directory.path(), options, 3) {
@@ -97,7 +97,7 @@ impl TestStore {
             }
             #[cfg(feature = "firestore-tests")]
             Self::Firestore(options, last) => {
-                // As at a stop: what waits is written.
+                // A process that ends writes its epochs.
                 let before = last.take();
                 if let Some(before) = before {
                     before.flush().await.expect("what waits is written");

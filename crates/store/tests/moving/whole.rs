@@ -1,4 +1,4 @@
-//! From each store into each other.
+//! Moves from each store into each other.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use nostr_store::{
 
 use super::stores::{SORTS, Sort, TestStore};
 
-/// A while after the world began: some of it has expired.
+/// A time at which some events have expired.
 const NOW: u64 = START + 60;
 
 fn world(store: &Arc<dyn Moving>) -> World {
@@ -40,11 +40,11 @@ async fn moved(from: Sort, to: Sort) {
     let outcomes = transfer(&*from, &*store, SMALL, NOW).await;
     assert_eq!(outcomes, BTreeMap::from([(Imported::New, before.len())]));
     assert_eq!(dump(&*store, LARGE, NOW).await, before);
-    // Opened anew it is the same.
+    // The content is the same after reopening.
     drop(store);
     let store = to.open().await;
     assert_eq!(dump(&*store, SMALL, NOW).await, before);
-    // Once more, it changes nothing.
+    // A second import changes nothing.
     let outcomes = transfer(&*from, &*store, LARGE, NOW).await;
     assert_eq!(outcomes, BTreeMap::from([(Imported::Unchanged, before.len())]));
     assert_eq!(dump(&*store, LARGE, NOW).await, before);
@@ -83,7 +83,7 @@ pairs! {
     from_firestore_to_firestore: Firestore => Firestore;
 }
 
-/// Every store says the same of the same things.
+/// Every store exports the same content in the same way.
 #[tokio::test]
 async fn all_stores_export_alike() {
     let mut dumps = Vec::new();

@@ -1,9 +1,9 @@
-//! Ways to a database, and what is said when there is none.
+//! Addresses of databases, and refusals.
 
 use std::sync::Arc;
 
 use nostr_store::{
-    OpenError,
+    OpenError, Store as _,
     postgres::{Options, Postgres},
 };
 use rnostr_test_services as services;
@@ -38,7 +38,7 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     let Some(database) = Database::new() else { return };
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
     drop(database.open().await);
-    // As the first release left them, with a key that had vanished and took all along at once.
+    // The tables of the first release, with a key whose events were removed together with its request.
     sql("alter table rnostr.vanished drop column pending");
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
@@ -70,7 +70,7 @@ async fn a_database_that_takes_no_writes_is_not_opened() {
     assert!(matches!(&refused, OpenError::Unreachable(text) if text.contains("writes")), "{refused}");
 }
 
-/// As after a restore, or when a standby took over that lacked the last commits.
+/// A restore, or a standby that lacked the last commits, has such a log.
 #[tokio::test]
 async fn a_log_that_went_back_is_not_followed_again() {
     let Some(database) = Database::new() else { return };
@@ -103,7 +103,7 @@ async fn no_text_tells_the_password() {
         assert!(!text.contains("s3kret") && !text.contains("correct-horse"), "{text}");
         assert!(text.contains("127.0.0.1"), "it says which server: {text}");
     }
-    // An @ that is not escaped ends the password for whoever reads the URL.
+    // An unescaped @ ends the password in a URL.
     let text = refusal("postgres://u:s3@kret@127.0.0.1:1/db").await;
     assert!(text.contains("%40") && !text.contains("kret"), "{text}");
     let open = Postgres::open(&right, OPTIONS).await.expect("the password is right");
@@ -134,7 +134,7 @@ async fn tls_is_as_strict_as_sslmode_says() {
         std::fs::write(&path, text).expect("written");
         path
     };
-    // A certificate that signs itself, for another name than the one that is connected to.
+    // A self-signed certificate for a name other than the server's.
     let own = rcgen::generate_simple_self_signed(["db.example".to_owned()]).expect("a certificate");
     let other = rcgen::generate_simple_self_signed(["db.example".to_owned()]).expect("a certificate");
     let certificate = file("own.pem", &own.cert.pem());

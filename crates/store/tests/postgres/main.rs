@@ -1,9 +1,9 @@
-//! The PostgreSQL store keeps every promise of the suite, and those that only a shared store has to keep.
+//! The PostgreSQL store keeps every promise of the suite, and those of shared stores.
 #![allow(clippy::expect_used, reason = "a test")]
 
 mod address;
 mod outages;
-mod races;
+mod server;
 mod vanished;
 
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use std::sync::Arc;
 use nostr_store::{
     Store,
     memory::Memory,
+    moving::Moving,
     postgres::{Options, Postgres},
     suite::{
+        races::Handles,
         random::{Pair, strategy::step},
-        world::Subject,
+        world::{Subject, World},
     },
 };
 use proptest::{
@@ -23,10 +25,10 @@ use proptest::{
 };
 use rnostr_test_services as services;
 
-/// Few enough that all tests of a machine find their connections.
+/// Few connections for each store, so that all tests find theirs.
 const OPTIONS: Options = Options { connections_max: 3, notifies: true };
 
-/// A database, taken away at the end.
+/// A database that is dropped at the end.
 struct Database(String);
 
 impl Database {
@@ -35,12 +37,12 @@ impl Database {
         Some(Self(services::Postgres::shared().create_database()))
     }
 
-    async fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Arc<Postgres> {
         open(&self.0).await
     }
 
-    /// Several stores over it, as of several processes.
-    async fn open_all<const N: usize>(&self) -> [Arc<dyn Store>; N] {
+    /// Several stores over it, like those of several processes.
+    async fn open_all<const N: usize>(&self) -> [Arc<Postgres>; N] {
         let mut stores = Vec::new();
         for _ in 0..N {
             stores.push(self.open().await);
@@ -49,8 +51,12 @@ impl Database {
     }
 }
 
-async fn open(url: &str) -> Arc<dyn Store> {
+async fn open(url: &str) -> Arc<Postgres> {
     Arc::new(Postgres::open(url, OPTIONS).await.expect("the database opens"))
+}
+
+fn world(store: &Arc<Postgres>) -> World {
+    World::new(Subject { store: Arc::clone(store) as Arc<dyn Store>, keep: Box::new(()) })
 }
 
 impl Drop for Database {
@@ -64,8 +70,18 @@ async fn subject() -> Option<Subject> {
     Some(Subject { store: database.open().await, keep: Box::new(database) })
 }
 
+async fn handles(count: usize) -> Option<Handles> {
+    let database = Database::new()?;
+    let mut stores: Vec<Arc<dyn Moving>> = Vec::new();
+    for _ in 0..count {
+        stores.push(database.open().await);
+    }
+    Some(Handles { stores, keep: Box::new(database) })
+}
+
 mod suite {
     nostr_store::conformance!(super::subject);
+    nostr_store::races!(super::handles);
 }
 
 #[test]
@@ -74,7 +90,7 @@ fn it_answers_as_the_oracle() {
     let config = Config { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
     let tried = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
         let Some(database) = Database::new() else { return Ok(()) };
-        let open = async || database.open().await;
+        let open = async || database.open().await as Arc<dyn Store>;
         runtime.block_on(async { Pair::new(Arc::new(Memory::new()), open).await.run(&steps).await });
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! A server that dies, and a way to it that is cut.
+//! A server that dies, and a connection that is cut.
 
 use std::{
     sync::{
@@ -10,21 +10,18 @@ use std::{
 
 use nostr_protocol::EventId;
 use nostr_store::{
-    Saved, Store, StoreError,
-    suite::world::{START, Subject, World, event, id_of},
+    Saved, Store as _, StoreError,
+    postgres::Postgres,
+    suite::world::{START, event, id_of},
 };
 use rnostr_test_services as services;
 
-use super::open;
+use super::{open, world};
 
 /// Longest wait for a store to work again.
 const WAIT: Duration = Duration::from_secs(30);
 
-fn world(store: &Arc<dyn Store>) -> World {
-    World::new(Subject { store: Arc::clone(store), keep: Box::new(()) })
-}
-
-async fn works_again(store: &Arc<dyn Store>) {
+async fn works_again(store: &Arc<Postgres>) {
     let until = Instant::now() + WAIT;
     while store.after(0, 1).await.is_err() {
         assert!(Instant::now() < until, "it does not work again");
@@ -101,7 +98,7 @@ async fn what_was_acknowledged_is_there_after_the_server_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
+async fn a_connection_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     let Some(()) = services::require(services::Postgres::shared_available()) else { return };
     let server = services::Postgres::shared();
     let database = server.create_database();
@@ -129,15 +126,15 @@ async fn a_way_that_is_cut_or_stalls_fails_in_time_and_works_again() {
     proxy.restore();
     works_again(&store).await;
     assert!(matches!(save("after the stall").await, Ok(Saved::New(_))));
-    // Each knock may be lost, and the listener comes back.
-    let mut knocks = store.notifications().expect("it is shared");
-    knocks.mark_unchanged();
+    // Single notifications may be lost, so the test sends several until the listener is back.
+    let mut notifications = store.notifications().expect("it is shared");
+    notifications.mark_unchanged();
     let until = Instant::now() + WAIT;
     let mut n = 0;
-    while !knocks.has_changed().expect("open") {
+    while !notifications.has_changed().expect("open") {
         assert!(Instant::now() < until, "nobody listens any more");
         n += 1;
-        save(&format!("knock {n}")).await.expect("it works");
+        save(&format!("notification {n}")).await.expect("it works");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     drop(store);

@@ -1,32 +1,20 @@
-//! What a vanished key left, over several processes: hidden from all at once, and taken out bit by bit.
-
-use std::sync::Arc;
+//! Events of vanished keys, over several processes: hidden from all at once, and removed some at a time.
 
 use nostr_store::{
-    Store,
-    moving::{Moving as _, Record},
-    postgres::Postgres,
+    Store as _,
     suite::{
         moving::{LARGE, pages},
-        world::{START, Subject, World, event, everyone, id_of, key, new, vanish, wrap},
+        world::{START, event, everyone, id_of, new, vanish, wrap},
     },
 };
 
-use super::{Database, OPTIONS};
-
-fn world(store: Arc<dyn Store>) -> World {
-    World::new(Subject { store, keep: Box::new(()) })
-}
-
-async fn open(database: &Database) -> Arc<Postgres> {
-    Arc::new(Postgres::open(&database.0, OPTIONS).await.expect("the database opens"))
-}
+use super::{Database, world};
 
 #[tokio::test]
 async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
     let Some(database) = Database::new() else { return };
-    let [a, b] = [open(&database).await, open(&database).await];
-    let (here, there) = (world(a.clone()), world(b.clone()));
+    let [a, b] = database.open_all().await;
+    let (here, there) = (world(&a), world(&b));
     let mut batch = Vec::new();
     for n in 0..2_100 {
         batch.push(here.admitted(&event(1, &n.to_string()), "alice").await);
@@ -40,17 +28,17 @@ async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
     let through = a.head();
     new(here.publish(&vanish(START), "alice").await);
     assert_eq!(a.stats().await.expect("stats").events, 2_402, "nothing is gone that long");
-    // Who follows the log hears of it, and hides what is there; so does who opens the store then.
+    // A follower learns it from the log and hides the rest. A store that is opened now does too.
     b.after(through, 10).await.expect("the log");
-    let late = open(&database).await;
-    for (world, store) in [(&here, &a), (&there, &b), (&world(late.clone()), &late)] {
+    let late = database.open().await;
+    for (world, store) in [(&here, &a), (&there, &b), (&world(&late), &late)] {
         assert!(!world.holds(one).await);
         assert_eq!(world.find("{}", everyone()).await.len(), 1);
         assert!(store.events_at(&cursors).await.expect("events").is_empty());
         let exported = pages(&**store, LARGE, START).await.concat();
         assert_eq!(exported.iter().filter(|record| record.sort() == "event").count(), 1);
     }
-    // Some at a time, by one of them; the others are told by nobody, and hide on.
+    // One process removes some at a time. The others go on hiding the rest.
     assert_eq!(a.sweep(START, 500).await.expect("a sweep"), 500);
     assert_eq!(a.stats().await.expect("stats").events, 1_902);
     while a.sweep(START, 500).await.expect("a sweep") > 0 {}
@@ -65,21 +53,8 @@ async fn a_key_that_vanishes_takes_thousands_along_some_at_a_time() {
     assert_eq!((database.pending().as_str(), b.stats().await.expect("stats").events), ("0", 2));
 }
 
-#[tokio::test]
-async fn a_key_that_vanished_elsewhere_is_hidden_in_every_process() {
-    let Some(database) = Database::new() else { return };
-    let [a, b] = [open(&database).await, open(&database).await];
-    let there = world(b.clone());
-    let id = id_of(&new(there.publish(&event(1, "note"), "alice").await));
-    let through = b.head();
-    a.import(vec![Record::Vanished { key: key("alice"), at: START }], START).await.expect("an import");
-    b.after(through, 10).await.expect("the log");
-    assert!(!there.holds(id).await);
-    assert!(there.find("{}", everyone()).await.is_empty());
-}
-
 impl Database {
-    /// How many keys are not done with.
+    /// Number of vanished keys that still have events.
     fn pending(&self) -> String {
         let count = "select count(*) from rnostr.vanished where pending";
         rnostr_test_services::Postgres::shared().psql(&self.0, count).expect("psql")
@@ -87,10 +62,10 @@ impl Database {
 }
 
 #[tokio::test]
-async fn who_reads_the_log_late_is_shown_nothing_that_is_gone_by_then() {
+async fn a_late_follower_is_shown_no_event_that_is_gone() {
     let Some(database) = Database::new() else { return };
-    let [a, b] = [open(&database).await, open(&database).await];
-    let here = world(a.clone());
+    let [a, b] = database.open_all().await;
+    let here = world(&a);
     let note = new(here.publish(&event(1, "note"), "alice").await);
     new(here.publish(&event(1, "another"), "bob").await);
     new(here.publish(&vanish(START), "alice").await);
@@ -102,7 +77,7 @@ async fn who_reads_the_log_late_is_shown_nothing_that_is_gone_by_then() {
 #[tokio::test]
 async fn a_key_that_left_nothing_is_done_with_at_once() {
     let Some(database) = Database::new() else { return };
-    let here = world(open(&database).await);
+    let here = world(&database.open().await);
     new(here.publish(&vanish(START), "nobody").await);
     assert_eq!(database.pending(), "0");
     here.send(&wrap("alice", "to her"), "throw-away", "bob").await;

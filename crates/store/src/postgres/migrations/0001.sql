@@ -8,7 +8,7 @@ create table rnostr.log (
     router_key bytea not null
 ) with (fillfactor = 10);
 
--- Only ever appended to and deleted from, so that a vacuum gives back whole pages from the old end.
+-- Rows are only appended and deleted, so that a vacuum gives back whole pages from the old end.
 create table rnostr.events (
     cursor bigint primary key,
     id bytea not null,
@@ -17,18 +17,18 @@ create table rnostr.events (
     created_at bigint not null,
     received_at bigint not null,
     expires_at bigint,
-    -- When it leaves the log: expires_at, but soon for what is ephemeral.
+    -- The end of its time in the log: expires_at, but soon for ephemeral events.
     kept_until bigint,
     flags smallint not null,
     -- Replaceable and addressable events: key, kind and hash of the d value.
     address bytea,
-    -- The group whose state decides who reads it.
+    -- The group whose state decides about its readers.
     group_id text collate "C",
     -- The group that it may have changed.
     touches_group text collate "C",
     -- Entries of rnostr.event_index that lead here.
     prefixes bigint[] not null,
-    -- Hashes of the conditions that it meets, for who follows the log.
+    -- Hashes of the conditions that it meets, for followers of the log.
     routes bigint[] not null,
     record bytea not null
 ) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
@@ -84,10 +84,10 @@ create table rnostr.claimed (
 
 create table rnostr.groups (
     id text collate "C" primary key,
-    -- JSON, without last_epoch. Text and not jsonb: a name may hold what jsonb does not take.
+    -- JSON, without last_epoch. Text and not jsonb: a name may hold characters that jsonb refuses.
     record text not null,
     last_epoch bigint,
-    -- Whether gift wraps decide who is in it.
+    -- Whether gift wraps decide about its members.
     by_wraps boolean not null
 ) with (fillfactor = 70);
 

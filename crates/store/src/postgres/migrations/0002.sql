@@ -1,3 +1,3 @@
--- Keys that vanished and whose events are not all gone: they are hidden, and taken out by sweeps.
+-- Pending keys have events left: these are hidden, and removed by sweeps.
 alter table rnostr.vanished add column pending boolean not null default false;
 create index vanished_pending on rnostr.vanished (key) where pending;

@@ -1,4 +1,4 @@
-//! Random steps, made so that they often speak of the same things.
+//! Random steps, made so that they often name the same things.
 
 use proptest::{collection::vec, option, prelude::*};
 
@@ -8,7 +8,7 @@ fn small() -> impl Strategy<Value = u8> {
     0..16_u8
 }
 
-/// One value as often as all others together.
+/// The one value as often as all others together.
 fn mostly(value: u8, others: std::ops::Range<u8>) -> impl Strategy<Value = u8> {
     prop_oneof![Just(value), others]
 }
@@ -34,7 +34,8 @@ fn draft() -> impl Strategy<Value = Draft> {
             |(by, text, reference, d, ago, lives)| Draft::KeyPackage { by, text, reference, d, ago, lives }
         ),
         3 => (key(), vec(any::<u8>(), 1..4), small()).prop_map(|(by, targets, ago)| Draft::Delete { by, targets, ago }),
-        1 => (key(), 0..4_u8, 0..2_u8, small()).prop_map(|(by, kind, d, ago)| Draft::DeleteAddress { by, kind, d, ago }),
+        1 => (key(), 0..4_u8, 0..2_u8, small())
+            .prop_map(|(by, kind, d, ago)| Draft::DeleteAddress { by, kind, d, ago }),
         1 => (key(), small()).prop_map(|(by, ago)| Draft::Vanish { by, ago }),
         2 => any::<u8>().prop_map(Draft::Again),
     ]

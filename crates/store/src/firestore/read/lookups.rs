@@ -1,0 +1,124 @@
+//! Single look-ups: whether an event is stored, a group's state, a key's groups, sizes of the store.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId};
+use nostr_protocol::{EventId, PublicKey};
+use parking_lot::Mutex;
+
+use crate::{
+    Cursor, Stats,
+    firestore::{
+        Inner,
+        documents::{
+            events::{StoredEvent, WITHOUT_CONTENT},
+            groups::{GroupHead, number, unpack},
+            names::{Collection, field},
+            query::{self, VALUES_MAX},
+        },
+        wire::{clock::through, fail::Fail, value::ReadFields as _},
+    },
+};
+
+/// Most groups that one query gives.
+const MEMBERSHIPS_MAX: usize = 1_000;
+/// Most reads of a group that changes while it is read.
+const READS_MAX: usize = 8;
+
+/// The last sizes, and the time of their count.
+#[derive(Debug, Default)]
+pub(crate) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
+
+impl Inner {
+    pub(crate) async fn holds(&self, id: &EventId) -> Result<bool, Fail> {
+        let (name, hidden) = (self.names.event(id), self.hiding.now());
+        let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
+        match got.get(&name) {
+            None => Ok(false),
+            Some(document) => Ok(!hidden.hides(StoredEvent::read(document)?.event.view())),
+        }
+    }
+
+    pub(crate) async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
+        self.client.settle().await;
+        self.group_now(id).await
+    }
+
+    /// Like [`Inner::group`], without the wait that makes the cursor cover every acknowledged commit.
+    pub(crate) async fn group_now(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
+        for tries in 0..READS_MAX {
+            match self.read_group(id).await {
+                Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,
+                read => return read,
+            }
+        }
+        Err(Fail::Conflict)
+    }
+
+    async fn read_group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
+        let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
+        let pending = self.epochs.last(id);
+        let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
+        let head = GroupHead::read(got.get(&head_name))?;
+        let status = match head.record.clone() {
+            None if head.unlisted => GroupStatus::Unlisted,
+            None => GroupStatus::Unknown,
+            Some(mut record) => {
+                let stored = got.get(&epoch_name).and_then(|document| document.secs("epoch"));
+                record.last_epoch = record.last_epoch.max(stored).max(pending);
+                let mut members = head.inline();
+                let shards = head.shards(&self.names, None);
+                let lists = self.client.get(shards.clone(), None).await?;
+                for shard in shards {
+                    let document = lists.get(&shard).ok_or(Fail::Conflict)?;
+                    let packed = document.bytes("members").unwrap_or_default();
+                    members.extend(unpack(packed).ok_or(Fail::Damaged("members"))?);
+                }
+                GroupStatus::Managed(Arc::new(ManagedGroup { record, members: members.into_iter().collect() }))
+            }
+        };
+        Ok((Group { id: id.clone(), status }, through(got.read_at)))
+    }
+
+    pub(crate) async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+        let numbers: Vec<i64> = keys.iter().map(number).collect();
+        let asked = numbers.chunks(VALUES_MAX).flat_map(|numbers| {
+            [Collection::Groups, Collection::Members].map(|collection| self.memberships(collection, numbers))
+        });
+        let found = futures_util::future::try_join_all(asked).await?;
+        let groups: BTreeSet<NostrGroupId> = found.into_iter().flatten().collect();
+        Ok(groups.into_iter().collect())
+    }
+
+    async fn memberships(&self, collection: Collection, keys: &[i64]) -> Result<Vec<NostrGroupId>, Fail> {
+        let mut groups = Vec::new();
+        let mut behind: Option<String> = None;
+        loop {
+            let asked = query::memberships(&self.names, collection, keys, behind.as_deref(), MEMBERSHIPS_MAX);
+            let found = self.client.query(asked).await?.documents;
+            groups.extend(found.iter().filter_map(|document| NostrGroupId::parse(document.text(field::GROUP)?)));
+            if found.len() < MEMBERSHIPS_MAX {
+                return Ok(groups);
+            }
+            behind = found.last().map(|document| document.name.clone());
+        }
+    }
+
+    pub(crate) async fn stats(&self) -> Result<Stats, Fail> {
+        let known = *self.stats.0.lock();
+        if let Some((_, stats)) = known.filter(|(at, _)| at.elapsed() < Duration::from_secs(self.options.stats_secs)) {
+            return Ok(stats);
+        }
+        let ((events, _), (groups, _)) = tokio::try_join!(
+            self.client.count(query::all_events(&self.names)),
+            self.client.count(query::managed_groups(&self.names)),
+        )?;
+        let stats = Stats { events, groups, bytes_used: 0, bytes_max: 0 };
+        *self.stats.0.lock() = Some((Instant::now(), stats));
+        Ok(stats)
+    }
+}

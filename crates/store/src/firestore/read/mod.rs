@@ -1,0 +1,8 @@
+//! Reading: pages of queries, single look-ups, and the facts by which a batch is decided.
+
+pub(crate) mod load;
+mod load_addresses;
+mod load_groups;
+mod load_packages;
+pub(crate) mod lookups;
+pub(crate) mod scan;

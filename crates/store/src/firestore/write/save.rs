@@ -1,0 +1,256 @@
+//! Saving: read, decide, commit, and again if another process was faster.
+//!
+//! A batch is one Commit if it fits. All events of a Commit have its time; their places within its microsecond begin at
+//! a random number, because two unrelated commits may have the same time. At a hundred commits a second, two events
+//! share a cursor about once in a hundred hours, and both are then found under it.
+
+use std::sync::Arc;
+
+use gcloud_sdk::google::firestore::v1::Write;
+use nostr_extensions::{Admitted, Effect};
+
+use crate::{
+    Saved, StoreError,
+    backoff::Backoff,
+    decide::{
+        EPHEMERAL,
+        batch::{Changes, GroupChange, cut, decide},
+    },
+    firestore::{
+        Inner,
+        documents::events,
+        log::locations::EventLocation,
+        read::load::{LoadRequest, ReadDocuments},
+        wire::{
+            client::Transaction,
+            clock::{self, PLACES},
+            fail::Fail,
+        },
+    },
+};
+
+/// Most bytes of one Commit. The service takes 10 MiB with the index entries that it makes, gRPC's default and the
+/// emulator 4 MiB a message.
+const COMMIT_BYTES_MAX: usize = 3 << 20;
+/// Most tries at a commit that others overtake.
+pub(crate) const TRIES_MAX: u32 = 16;
+/// Most groups that a vanishing key leaves in one Commit if they do not fit into one.
+const LEAVING_MAX: usize = 100;
+/// Longest pause before another try, in milliseconds.
+const WAIT_MS_MAX: u64 = 400;
+const RETRY: Backoff = Backoff::among_racers(8, WAIT_MS_MAX);
+
+impl Inner {
+    /// See [`crate::Store::save`]. Saving goes on after the caller has dropped this future, because an open transaction
+    /// would hold up others.
+    pub(crate) async fn save(self: &Arc<Self>, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let count = batch.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let inner = Arc::clone(self);
+        let saving = tokio::spawn(async move {
+            let Ok(_place) = inner.saves.acquire().await else { return Vec::new() };
+            inner.save_in_parts(batch).await
+        });
+        let saved = saving.await.unwrap_or_default();
+        if saved.len() == count {
+            return saved;
+        }
+        vec![Err(StoreError::Unavailable("the store was stopped".to_owned())); count]
+    }
+
+    async fn save_in_parts(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut down: Option<StoreError> = None;
+        let len = |admitted: &Admitted| events::byte_len(admitted.event().view());
+        for part in cut(batch).into_iter().flat_map(|part| self.in_size(part, len)) {
+            // If the service is away, one part waits for it and the others fail at once.
+            match &down {
+                Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
+                None => {
+                    let saved = self.save_part(&part).await;
+                    down = saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it)).cloned());
+                    answers.extend(saved);
+                }
+            }
+        }
+        answers
+    }
+
+    /// Parts that fit into one commit by estimate.
+    pub(crate) fn in_size<T>(&self, batch: Vec<T>, len: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+        let count_max = self.options.batch_size.saturating_sub(1).max(1);
+        let mut parts: Vec<Vec<T>> = Vec::new();
+        let mut bytes = 0;
+        for one in batch {
+            let len = len(&one);
+            match parts.last_mut().filter(|part| part.len() < count_max && bytes + len <= COMMIT_BYTES_MAX) {
+                Some(part) => {
+                    bytes += len;
+                    part.push(one);
+                }
+                None => {
+                    bytes = len;
+                    parts.push(vec![one]);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Saves a part. If it fails as a whole, it is halved until the event that the service refuses stands alone.
+    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
+        match self.save_whole(part).await {
+            Ok(saved) => saved.into_iter().map(Ok).collect(),
+            Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
+                let (front, back) = part.split_at(part.len() / 2);
+                let mut saved = Box::pin(self.save_part(front)).await;
+                match saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it))).cloned() {
+                    Some(error) => saved.extend(back.iter().map(|_| Err(error.clone()))),
+                    None => saved.extend(Box::pin(self.save_part(back)).await),
+                }
+                saved
+            }
+            Err(fail) => vec![Err(fail.into()); part.len()],
+        }
+    }
+
+    async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+        let mut tries = 0;
+        loop {
+            let saved = self.try_to_save(part, tries > 0).await;
+            if !self.is_tried_again(&saved, tries, part.len()).await {
+                return saved;
+            }
+            tries += 1;
+        }
+    }
+
+    /// Waits and returns `true` if another try may succeed.
+    pub(crate) async fn is_tried_again<T>(&self, done: &Result<T, Fail>, tries: u32, count: usize) -> bool {
+        let again = match done {
+            Err(Fail::Conflict) => tries + 1 < TRIES_MAX,
+            // The service refuses an expired transaction in the same words as bad data.
+            Err(Fail::Invalid(_)) => tries == 0 && count == 1,
+            _ => false,
+        };
+        if again {
+            self.wait_before(tries).await;
+        }
+        again
+    }
+
+    /// Waits before another try, so that others can finish.
+    pub(crate) async fn wait_before(&self, tries: u32) {
+        tokio::time::sleep(RETRY.pause(tries)).await;
+    }
+
+    /// The first try does not ask whether the events are stored: mostly they are not, and the caller has looked before.
+    async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
+        let mut loaded = self.load(LoadRequest::of(part, again)).await?;
+        let mut decided = decide(part, loaded.facts, &self.router);
+        if !again && !decided.puts_all() {
+            // An event may be refused because it is stored already.
+            if let Some(transaction) = loaded.transaction {
+                self.client.rollback(transaction).await;
+            }
+            loaded = self.load(LoadRequest::of(part, true)).await?;
+            decided = decide(part, loaded.facts, &self.router);
+        }
+        let (mut documents, transaction) = (loaded.documents, loaded.transaction);
+        let place = self.draw_place(&decided.changes);
+        let writes = self.writes(&decided.changes, &mut documents, place);
+        let writes = writes.and_then(|writes| self.of_size(writes, part));
+        if let (Err(Fail::Large), true) = (&writes, decided.changes.groups.len() > LEAVING_MAX) {
+            return self.leave_some(&decided.changes.groups, &documents, transaction).await;
+        }
+        if let Some(time) = self.commit_or_end(writes, transaction).await? {
+            self.committed(&decided.changes, time, place);
+            return Ok(decided.answers(|n| clock::cursor(time, place + n as u64)));
+        }
+        Ok(decided.answers(|_| 0))
+    }
+
+    /// A random first place for a batch.
+    pub(crate) fn draw_place(&self, changes: &Changes) -> u64 {
+        self.random.below(PLACES.saturating_sub(changes.places()))
+    }
+
+    /// Commits the writes and gives the time; `None` if there are none. Without a commit it ends the transaction.
+    pub(crate) async fn commit_or_end(
+        &self,
+        writes: Result<Vec<Write>, Fail>,
+        transaction: Option<Transaction>,
+    ) -> Result<Option<clock::Micros>, Fail> {
+        match writes {
+            Ok(writes) if !writes.is_empty() => self.client.commit(writes, transaction).await.map(Some),
+            other => {
+                if let Some(transaction) = transaction {
+                    self.client.rollback(transaction).await;
+                }
+                other.map(|_| None)
+            }
+        }
+    }
+
+    /// Refuses writes that are to be divided. The effects of one event are never divided, with one exception: a
+    /// vanishing key may be in more groups than one Commit can change.
+    fn of_size(&self, writes: Vec<Write>, part: &[Admitted]) -> Result<Vec<Write>, Fail> {
+        let divides = match part {
+            [one] => matches!(one.effect(), Effect::Vanish) && byte_len(&writes) > COMMIT_BYTES_MAX,
+            _ => self.is_large(&writes),
+        };
+        if divides { Err(Fail::Large) } else { Ok(writes) }
+    }
+
+    /// Whether the writes exceed one Commit.
+    pub(crate) fn is_large(&self, writes: &[Write]) -> bool {
+        writes.len() > self.options.batch_size || byte_len(writes) > COMMIT_BYTES_MAX
+    }
+
+    /// Takes a vanishing key out of some of its groups, so that the next try has fewer. Followers learn it when the
+    /// request itself is committed; it is not acknowledged before.
+    async fn leave_some(
+        &self,
+        groups: &[GroupChange],
+        documents: &ReadDocuments,
+        transaction: Option<Transaction>,
+    ) -> Result<Vec<Saved>, Fail> {
+        if let Some(transaction) = transaction {
+            self.client.rollback(transaction).await;
+        }
+        for some in groups.chunks(LEAVING_MAX) {
+            let changes = Changes { groups: some.to_vec(), ..Changes::default() };
+            let mut writes = Vec::new();
+            self.group_writes(&changes, documents, &mut writes)?;
+            self.client.commit(writes, None).await?;
+        }
+        Err(Fail::Conflict)
+    }
+
+    /// Notes durable changes.
+    pub(crate) fn committed(&self, changes: &Changes, time: clock::Micros, place: u64) {
+        for (put, place) in changes.put.iter().zip(place..) {
+            if put.flags & EPHEMERAL == 0 {
+                self.locations.remember(clock::cursor(time, place), EventLocation::Document(put.event.id()));
+            }
+        }
+        self.hiding.learn(&changes.vanished, time);
+        for (group, epoch) in &changes.epochs {
+            self.epochs.rise(group, *epoch);
+        }
+        if changes.places() > 0 {
+            self.advance(clock::cursor(time, place + changes.places() - 1));
+            self.notify();
+        }
+    }
+}
+
+fn byte_len(writes: &[Write]) -> usize {
+    writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum()
+}
+
+const fn is_down(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
+}

@@ -1,0 +1,196 @@
+//! The changes of a batch as the writes of one Commit, at most one for each document.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use gcloud_sdk::google::firestore::v1::Write;
+use nostr_extensions::NostrGroupId;
+use nostr_protocol::{EventId, UnixSecs};
+
+use crate::{
+    decide::{EPHEMERAL, batch::Changes, facts::Address},
+    firestore::{
+        Inner,
+        documents::{commits, events, groups::NextGroup, names::field, packages::Package},
+        read::load::ReadDocuments,
+        wire::{
+            fail::Fail,
+            value::{self, Fields, Version},
+        },
+    },
+};
+
+impl Inner {
+    /// The writes that carry out `changes`. The events take the places from `place` on.
+    pub(crate) fn writes(
+        &self,
+        changes: &Changes,
+        documents: &mut ReadDocuments,
+        place: u64,
+    ) -> Result<Vec<Write>, Fail> {
+        let now = changes.put.iter().map(|put| put.received_at).min().unwrap_or_default();
+        let mut writes = Vec::new();
+        let mut entries = Vec::new();
+        for (put, place) in changes.put.iter().zip(place..) {
+            commits::pack(&mut entries, put);
+            if !put.gone && put.flags & EPHEMERAL == 0 {
+                writes.push(events::put(&self.names, put, place));
+            }
+        }
+        if changes.mark.is_some() {
+            commits::pack_mark(&mut entries);
+        }
+        if entries.len() > commits::ENTRIES_BYTES_MAX {
+            return Err(Fail::Large);
+        }
+        if changes.places() > 0 {
+            writes.push(commits::put(&self.names, &self.random.id(), place, entries));
+        }
+        let removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
+        writes.extend(removed.iter().map(|id| value::delete(self.names.event(id))));
+        for (key, public) in &changes.tombstones {
+            let name = self.names.tombstone(key);
+            writes.push(value::set(name, Fields::default().flag("public", *public)));
+        }
+        let claimed = changes.claimed.iter().map(|claimed| self.names.claimed(claimed));
+        writes.extend(claimed.map(|name| value::set(name, Fields::default())));
+        for (key, until) in &changes.vanished {
+            let fields = Fields::default().number("until", *until).flag(field::PENDING, true);
+            writes.push(value::set(self.names.vanished(key), fields));
+        }
+        self.address_writes(changes, documents, &mut writes);
+        self.package_writes(changes, documents, now, &mut writes)?;
+        self.group_writes(changes, documents, &mut writes)?;
+        self.founder_writes(changes, documents, &mut writes);
+        Ok(writes)
+    }
+
+    fn address_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
+        let gone = gone(changes);
+        let mut touched: BTreeSet<Address> = BTreeSet::new();
+        for (address, until) in &changes.address_tombstones {
+            touched.insert(*address);
+            if let Some(document) = documents.addresses.get_mut(address) {
+                document.deleted_until = Some(*until);
+            }
+        }
+        for put in &changes.put {
+            let Some(address) = put.address else { continue };
+            touched.insert(address);
+            if let Some(document) = documents.addresses.get_mut(&address) {
+                document.holder = Some((put.event.id(), put.event.created_at(), put.expires_at));
+            }
+        }
+        for address in touched {
+            let Some(document) = documents.addresses.get(&address) else { continue };
+            let name = self.names.address(&address);
+            let holder = document.holder.filter(|(id, ..)| !gone.contains(id));
+            if holder.is_none() && document.deleted_until.is_none() {
+                if document.version != Version::Absent {
+                    writes.push(value::delete_expected(name, document.version));
+                }
+                continue;
+            }
+            let mut fields = Fields::default();
+            if let Some((id, created_at, expires_at)) = holder {
+                fields = fields
+                    .text("event", &id.to_hex())
+                    .number(field::CREATED_AT, created_at)
+                    .number("expires", expires_at);
+            }
+            if let Some(until) = document.deleted_until {
+                fields = fields.number("deleted_until", until);
+            }
+            writes.push(value::put(name, fields, document.version));
+        }
+    }
+
+    fn package_writes(
+        &self,
+        changes: &Changes,
+        documents: &mut ReadDocuments,
+        now: UnixSecs,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Fail> {
+        for put in &changes.put {
+            let Some(package) = &put.package else { continue };
+            let Some(directory) = documents.owners.get_mut(&package.owner) else { continue };
+            directory.add(Package {
+                id: put.event.id(),
+                content_hash: package.content_hash,
+                reference: package.reference.map(|(_, hash)| hash),
+                last_resort: package.last_resort,
+                created_at: put.event.created_at(),
+                expires_at: put.expires_at,
+            });
+        }
+        let gone = gone(changes);
+        for (owner, directory) in &mut documents.owners {
+            let vanished = changes.vanished.iter().find(|(key, _)| key == owner).map(|(_, until)| *until);
+            let vanished = |package: &Package| vanished.is_some_and(|until| package.created_at <= until);
+            directory.retain(|package| !gone.contains(&package.id) && !vanished(package));
+            writes.extend(directory.write(&self.names, owner, now)?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn group_writes(
+        &self,
+        changes: &Changes,
+        documents: &ReadDocuments,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), Fail> {
+        let mut next: BTreeMap<&NostrGroupId, NextGroup> = BTreeMap::new();
+        let base = |group: &NostrGroupId| {
+            let known = documents.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;
+            let (unlisted, record, members) = (known.head.unlisted, known.head.record.clone(), known.members.clone());
+            Ok::<NextGroup, Fail>(NextGroup { unlisted, record, before: members.clone(), members })
+        };
+        for group in &changes.unlisted {
+            next.insert(group, NextGroup { unlisted: true, ..base(group)? });
+        }
+        for change in &changes.groups {
+            if !next.contains_key(&change.group) {
+                next.insert(&change.group, base(&change.group)?);
+            }
+            let Some(group) = next.get_mut(&change.group) else { continue };
+            group.record = Some(change.record.clone());
+            for (key, role) in &change.delta {
+                match role {
+                    Some(role) => drop(group.members.insert(*key, *role)),
+                    None => drop(group.members.remove(key)),
+                }
+            }
+        }
+        for (id, group) in &documents.groups {
+            match next.get(id) {
+                Some(next) => writes.extend(group.head.change(&self.names, id, next, || self.random.bytes())?),
+                // A head that the decision relied on, and that no transaction guards, must keep its version.
+                None if !group.guarded && !changes.put.is_empty() => {
+                    writes.push(value::verify(self.names.group(id), group.head.version));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn founder_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
+        for (founder, at) in &changes.founded {
+            if let Some((_, times)) = documents.founders.get_mut(founder) {
+                times.push(*at);
+            }
+        }
+        let founders: BTreeSet<_> = changes.founded.iter().map(|(founder, _)| founder).collect();
+        for founder in founders {
+            let Some((state, times)) = documents.founders.get(founder) else { continue };
+            let times = times.iter().flat_map(|at| at.to_be_bytes()).collect();
+            writes.push(value::put(self.names.founder(founder), Fields::default().bytes("times", times), *state));
+        }
+    }
+}
+
+/// Events that are gone after the changes.
+fn gone(changes: &Changes) -> HashSet<EventId> {
+    let put = changes.put.iter().filter(|put| put.gone).map(|put| put.event.id());
+    changes.removed.iter().map(|(_, id)| *id).chain(put).collect()
+}

@@ -1,0 +1,269 @@
+//! The facts that a batch is decided by, as statements.
+//!
+//! Each fact of [`FACTS`] has its statement, the values that [`Wanted`] gives for it, and the way of a row into
+//! [`Facts`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use nostr_extensions::{ManagedGroup, NostrGroupId};
+use nostr_protocol::{EventId, PublicKey};
+use tokio_postgres::Row;
+
+use super::{
+    fail::Fail,
+    pipeline::{Parameter, parameters},
+    rows::{cursor, end_from, event, event_id, fixed, group_id, key, number, record, role, unsigned, without_content},
+};
+use crate::decide::{
+    AUTHOR_ONLY,
+    facts::{AddressHolder, Facts, Origin, Referenced, Target, Wanted},
+};
+
+/// One sort of fact.
+pub(super) struct Fact {
+    pub(super) statement: &'static str,
+    /// The statement's parameters; `None` where the batch wants nothing of this sort.
+    pub(super) parameters: fn(&Wanted) -> Option<Vec<Parameter>>,
+    /// Puts one row of the answer into the facts.
+    pub(super) read: fn(&Row, &mut Facts) -> Result<(), Fail>,
+}
+
+/// All sorts, in the order in which their rows are read: groups stand before their members.
+pub(super) const FACTS: [Fact; 15] = [
+    IDS,
+    TARGETS,
+    TOMBSTONES,
+    VANISHED,
+    HOLDERS,
+    ADDRESS_TOMBSTONES,
+    REFERENCES,
+    CLAIMED,
+    TAKEN,
+    GROUPS,
+    UNLISTED,
+    ALL_MEMBERS,
+    MEMBERS,
+    FOUNDED,
+    MEMBERSHIPS,
+];
+
+const IDS: Fact = Fact {
+    statement: "select id from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0",
+    parameters: |wanted| some(&wanted.ids, || parameters![bytes(wanted.ids.iter().map(EventId::as_bytes))]),
+    read: |row, facts| {
+        facts.ids.insert(event_id(row, "id")?);
+        Ok(())
+    },
+};
+
+const TARGETS: Fact = Fact {
+    statement: concat!(
+        "select cursor, flags, ",
+        without_content!(),
+        " from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0"
+    ),
+    parameters: |wanted| some(&wanted.targets, || parameters![bytes(wanted.targets.iter().map(EventId::as_bytes))]),
+    read: |row, facts| {
+        let event = event(row)?;
+        let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
+        let at = Origin::Stored(cursor(row, "cursor")?);
+        facts.targets.insert(event.id(), Target { at, event, author_only });
+        Ok(())
+    },
+};
+
+const TOMBSTONES: Fact = Fact {
+    statement: "select t.target, t.deleter, t.public from unnest($1::bytea[], $2::bytea[]) \
+        as wanted(target, deleter) join rnostr.tombstones t using (target, deleter)",
+    parameters: |wanted| {
+        some(&wanted.tombstones, || {
+            let targets = bytes(wanted.tombstones.iter().map(|(target, _)| target));
+            parameters![targets, bytes(wanted.tombstones.iter().map(|(_, deleter)| deleter))]
+        })
+    },
+    read: |row, facts| {
+        facts.tombstones.insert((fixed(row, "target")?, fixed(row, "deleter")?), row.try_get("public")?);
+        Ok(())
+    },
+};
+
+const VANISHED: Fact = Fact {
+    statement: "select key, until from rnostr.vanished where key = any($1::bytea[])",
+    parameters: |wanted| some(&wanted.vanished, || parameters![keys(&wanted.vanished)]),
+    read: |row, facts| {
+        facts.vanished.insert(key(row, "key")?, unsigned(row.try_get("until")?)?);
+        Ok(())
+    },
+};
+
+const HOLDERS: Fact = Fact {
+    statement: "select address, cursor, id, created_at, expires_at from rnostr.events \
+        where address = any($1::bytea[])",
+    parameters: |wanted| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
+    read: |row, facts| {
+        let holder = AddressHolder {
+            at: Origin::Stored(cursor(row, "cursor")?),
+            id: event_id(row, "id")?,
+            created_at: unsigned(row.try_get("created_at")?)?,
+            expires_at: end_from(row.try_get("expires_at")?)?,
+        };
+        facts.holders.insert(fixed(row, "address")?, holder);
+        Ok(())
+    },
+};
+
+const ADDRESS_TOMBSTONES: Fact = Fact {
+    statement: "select address, until from rnostr.address_tombstones where address = any($1::bytea[])",
+    parameters: |wanted| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
+    read: |row, facts| {
+        facts.address_tombstones.insert(fixed(row, "address")?, unsigned(row.try_get("until")?)?);
+        Ok(())
+    },
+};
+
+const REFERENCES: Fact = Fact {
+    statement: "select p.owner, p.reference, p.content_hash, p.cursor, e.expires_at \
+        from unnest($1::bytea[], $2::bytea[]) as wanted(owner, reference) \
+        join rnostr.packages p using (owner, reference) join rnostr.events e on e.cursor = p.cursor \
+        where not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at)",
+    parameters: |wanted| {
+        some(&wanted.references, || {
+            let owners = keys(wanted.references.iter().map(|(owner, _)| owner));
+            parameters![owners, bytes(wanted.references.iter().map(|(_, text)| text))]
+        })
+    },
+    read: |row, facts| {
+        let referenced = Referenced {
+            at: Origin::Stored(cursor(row, "cursor")?),
+            content_hash: fixed(row, "content_hash")?,
+            expires_at: end_from(row.try_get("expires_at")?)?,
+        };
+        facts.references.entry((key(row, "owner")?, fixed(row, "reference")?)).or_default().push(referenced);
+        Ok(())
+    },
+};
+
+const CLAIMED: Fact = Fact {
+    statement: "select c.owner, c.content_hash from unnest($1::bytea[], $2::bytea[]) \
+        as wanted(owner, content_hash) join rnostr.claimed c using (owner, content_hash)",
+    parameters: |wanted| {
+        some(&wanted.claimed, || {
+            let owners = bytes(wanted.claimed.iter().map(|(owner, _)| owner));
+            parameters![owners, bytes(wanted.claimed.iter().map(|(_, content)| content))]
+        })
+    },
+    read: |row, facts| {
+        facts.claimed.insert((fixed(row, "owner")?, fixed(row, "content_hash")?));
+        Ok(())
+    },
+};
+
+/// KeyPackages, found by the fronts of owner and content.
+const TAKEN: Fact = Fact {
+    statement: "select wanted.owner, wanted.content, p.cursor, e.id from unnest($1::bytea[], $2::bytea[]) \
+        as wanted(owner, content) join rnostr.packages p on p.owner >= wanted.owner \
+            and p.owner <= wanted.owner || '\\xffffffffffffffffffffffffffffffff'::bytea \
+            and substring(p.content_hash for 16) = wanted.content \
+        join rnostr.events e on e.cursor = p.cursor",
+    parameters: |wanted| {
+        some(&wanted.taken, || {
+            let owners = bytes(wanted.taken.iter().map(|(owner, _)| owner));
+            parameters![owners, bytes(wanted.taken.iter().map(|(_, content)| content))]
+        })
+    },
+    read: |row, facts| {
+        let event = (cursor(row, "cursor")?, event_id(row, "id")?);
+        facts.taken.entry((fixed(row, "owner")?, fixed(row, "content")?)).or_default().push(event);
+        Ok(())
+    },
+};
+
+const GROUPS: Fact = Fact {
+    statement: "select id, record, last_epoch from rnostr.groups where id = any($1::text[])",
+    parameters: |wanted| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
+    read: |row, facts| {
+        let view = ManagedGroup { record: record(row)?, members: HashMap::new() };
+        facts.groups.entry(group_id(row, "id")?).or_default().view = Some(Arc::new(view));
+        Ok(())
+    },
+};
+
+const UNLISTED: Fact = Fact {
+    statement: "select group_id from rnostr.unlisted where group_id = any($1::text[])",
+    parameters: |wanted| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
+    read: |row, facts| {
+        facts.groups.entry(group_id(row, "group_id")?).or_default().unlisted = true;
+        Ok(())
+    },
+};
+
+const ALL_MEMBERS: Fact = Fact {
+    statement: "select m.group_id, m.key, m.admin from rnostr.groups g \
+        join rnostr.members m on m.group_id = g.id \
+        where g.id = any($1::text[]) or (g.id = any($2::text[]) and g.by_wraps)",
+    parameters: |wanted| {
+        let groups = wanted.whole.iter().chain(&wanted.wrapped);
+        some(groups, || parameters![texts(&wanted.whole), texts(&wanted.wrapped)])
+    },
+    read: member,
+};
+
+const MEMBERS: Fact = Fact {
+    statement: "select m.group_id, m.key, m.admin from unnest($1::text[], $2::bytea[]) as wanted(group_id, key) \
+        join rnostr.members m on m.group_id = wanted.group_id collate \"C\" and m.key = wanted.key",
+    parameters: |wanted| {
+        some(&wanted.members, || {
+            let groups = texts(wanted.members.iter().map(|(group, _)| group));
+            parameters![groups, keys(wanted.members.iter().map(|(_, key)| key))]
+        })
+    },
+    read: member,
+};
+
+const FOUNDED: Fact = Fact {
+    statement: "select key, count(*) as founded from rnostr.founded where key = any($1::bytea[]) and at > $2 \
+        group by key",
+    parameters: |wanted| some(&wanted.founders, || parameters![keys(&wanted.founders), number(wanted.day_start)]),
+    read: |row, facts| {
+        let count = u32::try_from(row.try_get::<_, i64>("founded")?).unwrap_or(u32::MAX);
+        facts.founded.insert(key(row, "key")?, count);
+        Ok(())
+    },
+};
+
+const MEMBERSHIPS: Fact = Fact {
+    statement: "select key, count(*) as memberships from rnostr.members where key = any($1::bytea[]) group by key",
+    parameters: |wanted| some(&wanted.memberships, || parameters![keys(&wanted.memberships)]),
+    read: |row, facts| {
+        let count = usize::try_from(row.try_get::<_, i64>("memberships")?).unwrap_or(usize::MAX);
+        facts.memberships.insert(key(row, "key")?, count);
+        Ok(())
+    },
+};
+
+/// Puts a member of columns `group_id, key, admin` into its group.
+fn member(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
+    let group = facts.groups.get_mut(&group_id(row, "group_id")?);
+    if let Some(view) = group.and_then(|group| group.view.as_mut()) {
+        Arc::make_mut(view).members.insert(key(row, "key")?, role(row.try_get("admin")?));
+    }
+    Ok(())
+}
+
+/// The parameters, or `None` if `wanted` is empty.
+fn some<T>(wanted: impl IntoIterator<Item = T>, parameters: impl FnOnce() -> Vec<Parameter>) -> Option<Vec<Parameter>> {
+    wanted.into_iter().next().map(|_| parameters())
+}
+
+fn bytes<'a, const N: usize>(values: impl IntoIterator<Item = &'a [u8; N]>) -> Vec<Vec<u8>> {
+    values.into_iter().map(|value| value.to_vec()).collect()
+}
+
+/// Keys as a parameter.
+pub(super) fn keys<'a>(keys: impl IntoIterator<Item = &'a PublicKey>) -> Vec<Vec<u8>> {
+    bytes(keys.into_iter().map(PublicKey::as_bytes))
+}
+
+fn texts<'a>(groups: impl IntoIterator<Item = &'a NostrGroupId>) -> Vec<String> {
+    groups.into_iter().map(|id| id.as_str().to_owned()).collect()
+}
