@@ -15,9 +15,9 @@ use crate::{
     groups::Groups,
     live::Live,
     metrics::Metrics,
+    peers::Wake,
     rate_limit::{RateLimits, Receipt},
     telemetry::OwnerTags,
-    wake::Wake,
     writer::Writer,
 };
 

@@ -1,13 +1,11 @@
 //! Following the log of a store that other processes write to as well.
 //!
 //! What this process commits and what others commit takes one road: the log, in commit order. A *pass* reads it from
-//! where the last one ended up to its head; [`Follower`] makes one after each knock, be it the store's, the writer's or a
+//! where the last one ended up to its head; [`Follower`](super::follower::Follower) makes one after each knock, be it the store's, the writer's or a
 //! request's, and every so often without, for knocks that were lost. This file is what the rest of the relay sees of it.
 //!
 //! A request reads the archive as far as the log has been followed. So that it finds all that was acknowledged anywhere
 //! before it came, it first waits for a pass that began after it ([`Follow::fresh`]); many requests share one.
-
-mod pass;
 
 use std::{
     collections::BTreeMap,
@@ -28,8 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::DropGuard;
 
-pub use self::pass::Follower;
-use crate::{rate_limit::Debit, wake::Wake};
+use crate::{peers::Wake, rate_limit::Debit};
 
 /// Longest wait for a pass; and for how long after its beginning a pass vouches for what is cached.
 pub const FOLLOW_SECS_MAX: u64 = 2;
@@ -43,7 +40,7 @@ pub struct Follow {
     /// Passes that have begun.
     begun: AtomicU64,
     completed: watch::Sender<Completed>,
-    wake: Notify,
+    pub(super) wake: Notify,
     poll: Mutex<Duration>,
     own: Mutex<Own>,
 }
@@ -125,17 +122,17 @@ impl Follow {
         self.knock();
     }
 
-    fn poll(&self) -> Duration {
+    pub(super) fn poll(&self) -> Duration {
         *self.poll.lock()
     }
 
     /// The event of an entry, where it is at hand.
-    fn at_hand(&self, entry: &LogEntry) -> Option<Sealed> {
+    pub(super) fn at_hand(&self, entry: &LogEntry) -> Option<Sealed> {
         entry.sealed.clone().or_else(|| self.own.lock().events.get(&entry.cursor).cloned())
     }
 
     /// Forgets own events up to `cursor`.
-    fn passed(&self, cursor: Cursor) {
+    pub(super) fn passed(&self, cursor: Cursor) {
         let mut own = self.own.lock();
         let through = own.through.max(cursor);
         own.through = through;
@@ -144,12 +141,12 @@ impl Follow {
     }
 
     /// A pass begins; its number.
-    fn begin(&self) -> u64 {
+    pub(super) fn begin(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// The pass of this number reached the head of the log.
-    fn complete(&self, number: u64, began: Instant) {
+    pub(super) fn complete(&self, number: u64, began: Instant) {
         self.completed.send_replace(Completed { number, began: Some(began) });
     }
 }

@@ -1,6 +1,14 @@
 //! Which road committed events take from the writer to live delivery: straight, where this process alone writes to the
 //! store; else through the log, where they meet those of others.
 
+pub mod follow;
+pub mod follower;
+pub mod groups;
+pub mod index;
+pub mod live;
+pub mod outbox;
+pub mod writer;
+
 use std::sync::Arc;
 
 use nostr_store::Store;
@@ -11,9 +19,9 @@ use crate::{
     clock::Clock,
     config::{Config, WakeBy},
     follow::{Follow, Handover},
+    peers::{Hearing, Wake, redis::Redis, store::Told},
     rate_limit::RateLimits,
     start::StartError,
-    wake::{Hearing, Wake, redis::Redis, store::Told},
     writer::{Committed, LIVE_BATCHES_MAX, Onward},
 };
 

@@ -18,8 +18,8 @@ use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{FOLLOW_SECS_MAX, Follow};
-use crate::{app::App, clock::Clock, groups::Groups, live::Live, metrics::Metrics, pause};
+use super::follow::{FOLLOW_SECS_MAX, Follow};
+use crate::{app::App, backoff, clock::Clock, groups::Groups, live::Live, metrics::Metrics};
 
 /// Most entries of the log that are read at one time.
 const PAGE_ENTRIES_MAX: usize = 256;
@@ -101,7 +101,7 @@ impl Follower {
                         tracing::warn!(%error, "the log cannot be followed: live delivery stands still until it can");
                     }
                     self.metrics.pass("failed");
-                    sleep(pause::after(failures)).await;
+                    sleep(backoff::after(failures)).await;
                     failures = failures.saturating_add(1);
                     continue;
                 }
@@ -247,4 +247,4 @@ async fn answer<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<
 }
 
 const _: () =
-    assert!(pause::PAUSE_MS_MAX <= FOLLOW_SECS_MAX * 1_000, "who waits for a pass outlasts the pause before it");
+    assert!(backoff::PAUSE_MS_MAX <= FOLLOW_SECS_MAX * 1_000, "who waits for a pass outlasts the pause before it");

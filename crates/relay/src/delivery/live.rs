@@ -6,8 +6,6 @@
 //! keys or for members is routed by the reader's keys, so that a filter such as `{"kinds":[445]}` costs nothing for the
 //! messages of groups that its reader is not in.
 
-mod index;
-
 use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{Asker, Gate, Group, GroupStatus, Persistence, Reader, Role, RouteHasher, Sealed, kinds::rules};
@@ -16,8 +14,8 @@ use nostr_store::{Cursor, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use self::index::ConnectionId;
-use self::index::{Candidate, Index, Passing};
+pub use super::index::ConnectionId;
+use super::index::{Candidate, Index, Passing};
 use crate::{
     groups::Groups,
     outbox::{Outbox, Outgoing, SubName},

@@ -13,7 +13,7 @@ use nostr_extensions::{
 use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
 use nostr_store::Cursor;
 
-use super::Subscription;
+use super::live::Subscription;
 use crate::outbox::{Outbox, SubName};
 
 /// Most routes that the subscriptions of one connection stand under, and most conditions of their filters: what one event

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Hearing;
-use crate::{config::Secret, follow::Follow, pause};
+use crate::{backoff, config::Secret, follow::Follow};
 
 /// Longest wait for an answer of Redis.
 const ANSWER_SECS_MAX: u64 = 1;
@@ -89,7 +89,7 @@ impl Redis {
                     // The listening side says it to the operator.
                     tracing::debug!(%error, "a wake-up was not sent");
                     connection = None;
-                    let _ = ended.run_until_cancelled(sleep(pause::after(failures))).await;
+                    let _ = ended.run_until_cancelled(sleep(backoff::after(failures))).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -135,7 +135,7 @@ impl Redis {
                 tracing::warn!(%error, "no wake-ups over Redis; until it is back the log is looked at every {poll} ms");
                 is_told = true;
             }
-            sleep(pause::after(failures)).await;
+            sleep(backoff::after(failures)).await;
             failures = failures.saturating_add(1);
         }
     }

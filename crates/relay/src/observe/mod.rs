@@ -1,0 +1,5 @@
+//! What the relay says about itself.
+
+pub mod info;
+pub mod metrics;
+pub mod telemetry;

@@ -1,0 +1,5 @@
+//! One client's connection, and what it asks.
+
+pub mod archive;
+pub mod connection;
+pub mod handlers;

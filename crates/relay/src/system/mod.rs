@@ -1,0 +1,5 @@
+//! Time, chance and pauses.
+
+pub mod backoff;
+pub mod clock;
+pub mod random;
