@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use nostr_relay::{
     config::{self, Config},
-    telemetry,
+    observe::telemetry,
 };
 
 /// Run the relay until SIGTERM or Ctrl-C

@@ -7,6 +7,7 @@
 //! operator's hand.) [`Gate::release`] is the only way from [`Sealed`], which is all that a store gives back, to
 //! [`Released`], which is all that a frame is made of.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
 pub mod admit;
 pub mod audience;

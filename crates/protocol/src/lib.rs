@@ -1,5 +1,6 @@
 //! Nostr as bytes and values: events, filters, messages and authentication. No I/O, no clock, no async.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 
 pub mod auth;
 pub mod event;
@@ -12,6 +13,7 @@ mod parse;
 pub mod rejection;
 pub mod tag;
 #[cfg(feature = "testing")]
+#[allow(clippy::disallowed_methods, reason = "tests draw keys by chance")]
 pub mod testing;
 
 pub use event::{Event, EventError, EventRef, Unverified, Verified};

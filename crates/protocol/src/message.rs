@@ -1,10 +1,10 @@
 //! Frames: messages of clients and answers of the relay (NIP-01, 42, 45, 77).
 //!
-//! A frame is parsed once: the event of an `EVENT` stays the bytes of the frame, and [`crate::event`] parses them.
-//! Answers are written straight into a string. The gate's crate writes the frames that carry events, because it alone
-//! can reach an event that may be sent.
+//! A frame is parsed once: the event of an `EVENT` stays the bytes of the frame, and [`crate::event`] parses them. An
+//! [`Answer`] is written straight into a string, and carries no event. The server makes the frame of an event out of a
+//! `Released`, which only the gate gives.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, ops::Deref};
 
 use serde::{
     Deserializer,
@@ -177,58 +177,76 @@ fn end<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
     }
 }
 
+/// A frame that answers a client and carries no event. The functions below are the only way to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer(String);
+
+impl Deref for Answer {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Answer> for String {
+    fn from(answer: Answer) -> Self {
+        answer.0
+    }
+}
+
 /// `["OK", id, accepted, reason]`
 #[must_use]
-pub fn ok_frame(id: &EventId, accepted: bool, reason: &str) -> String {
-    format!("[\"OK\",\"{id}\",{accepted},{}]", json_str(reason))
+pub fn ok_frame(id: &EventId, accepted: bool, reason: &str) -> Answer {
+    Answer(format!("[\"OK\",\"{id}\",{accepted},{}]", json_str(reason)))
 }
 
 /// `["OK", id, false, reason]` for a refused event.
 #[must_use]
-pub fn refused_frame(id: &EventId, rejection: &Rejection) -> String {
+pub fn refused_frame(id: &EventId, rejection: &Rejection) -> Answer {
     ok_frame(id, false, &rejection.to_string())
 }
 
 /// `["EOSE", subscription]`
 #[must_use]
-pub fn eose_frame(subscription: &str) -> String {
-    format!("[\"EOSE\",{}]", json_str(subscription))
+pub fn eose_frame(subscription: &str) -> Answer {
+    Answer(format!("[\"EOSE\",{}]", json_str(subscription)))
 }
 
 /// `["CLOSED", subscription, reason]`
 #[must_use]
-pub fn closed_frame(subscription: &str, rejection: &Rejection) -> String {
-    format!("[\"CLOSED\",{},{}]", json_str(subscription), json_str(&rejection.to_string()))
+pub fn closed_frame(subscription: &str, rejection: &Rejection) -> Answer {
+    Answer(format!("[\"CLOSED\",{},{}]", json_str(subscription), json_str(&rejection.to_string())))
 }
 
 /// `["NOTICE", text]`
 #[must_use]
-pub fn notice_frame(text: &str) -> String {
-    format!("[\"NOTICE\",{}]", json_str(text))
+pub fn notice_frame(text: &str) -> Answer {
+    Answer(format!("[\"NOTICE\",{}]", json_str(text)))
 }
 
 /// `["AUTH", challenge]` (NIP-42)
 #[must_use]
-pub fn auth_frame(challenge: &str) -> String {
-    format!("[\"AUTH\",{}]", json_str(challenge))
+pub fn auth_frame(challenge: &str) -> Answer {
+    Answer(format!("[\"AUTH\",{}]", json_str(challenge)))
 }
 
 /// `["COUNT", subscription, {"count": n}]` (NIP-45)
 #[must_use]
-pub fn count_frame(subscription: &str, count: u64) -> String {
-    format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription))
+pub fn count_frame(subscription: &str, count: u64) -> Answer {
+    Answer(format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription)))
 }
 
 /// `["NEG-MSG", subscription, message in hex]` (NIP-77)
 #[must_use]
-pub fn neg_msg_frame(subscription: &str, message_hex: &str) -> String {
-    format!("[\"NEG-MSG\",{},\"{message_hex}\"]", json_str(subscription))
+pub fn neg_msg_frame(subscription: &str, message_hex: &str) -> Answer {
+    Answer(format!("[\"NEG-MSG\",{},{}]", json_str(subscription), json_str(message_hex)))
 }
 
 /// `["NEG-ERR", subscription, reason]` (NIP-77)
 #[must_use]
-pub fn neg_err_frame(subscription: &str, reason: &str) -> String {
-    format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason))
+pub fn neg_err_frame(subscription: &str, reason: &str) -> Answer {
+    Answer(format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason)))
 }
 
 /// Writes `text` as a JSON string.

@@ -1,5 +1,4 @@
-//! The sweeper: removes what has expired. Nothing depends on it but space: what has expired is served to nobody, swept or
-//! not.
+//! The sweeper: removes expired events. Only space depends on it: an expired event is served to nobody, swept or not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,11 +6,11 @@ use crate::app::App;
 
 /// Time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// Most events that one transaction of a sweep removes, so that writers do not wait long behind it.
+/// Most events that one transaction of a sweep removes, so that the writer does not wait long behind it.
 const SWEEP_EVENTS_MAX: usize = 500;
 
 /// Sweeps until the relay stops.
-pub async fn run(app: Arc<App>) {
+pub(crate) async fn run(app: Arc<App>) {
     loop {
         tokio::select! {
             () = app.stopping.cancelled() => return,

@@ -1,20 +1,20 @@
 //! The server: connections, subscriptions, and HTTP on the same port.
+#![deny(clippy::disallowed_methods)]
 
 pub mod app;
+#[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]
 pub mod config;
 pub mod delivery;
-pub mod expiry;
+mod error;
+mod expiry;
 pub mod observe;
-pub mod peers;
-pub mod rate_limit;
-pub mod server;
-pub mod session;
-pub mod start;
+mod peers;
+mod rate_limit;
+mod server;
+mod session;
+mod start;
 pub mod storage;
 pub mod system;
 
-pub use delivery::{follow, follower, groups, live, outbox, writer};
-pub use observe::{info, metrics, telemetry};
-pub use session::{archive, connection, handlers};
-pub use start::{Relay, StartError, run};
-pub use system::{backoff, clock, random};
+pub use error::StartError;
+pub use start::{Relay, run};

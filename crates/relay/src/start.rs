@@ -8,48 +8,38 @@ use std::{
 
 use nostr_extensions::Gate;
 use nostr_store::Store;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinHandle,
-};
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    clock::{Clock, SystemClock},
     config::Config,
-    delivery::{Delivery, Roads, limits, roads},
+    delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
+    error::StartError,
     expiry,
-    follower::Follower,
-    groups::Groups,
-    handlers,
-    live::Live,
-    metrics::Metrics,
-    random, server, storage,
-    telemetry::{self, OwnerTags},
-    writer::{Committed, Writer},
+    observe::{
+        metrics::Metrics,
+        telemetry::{self, OwnerTags},
+    },
+    rate_limit::RateLimits,
+    server,
+    session::handlers::neg,
+    storage,
+    system::{
+        clock::{Clock, SystemClock},
+        random,
+    },
 };
-
-/// Why the relay did not start; the text is for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
-
-impl StartError {
-    pub(crate) const fn new(text: String) -> Self {
-        Self(text)
-    }
-}
 
 /// A relay that listens.
 pub struct Relay {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
-    /// What ends after the writer.
-    live: Vec<JoinHandle<()>>,
+    /// The tasks of delivery, which end after the writer.
+    delivery: Vec<JoinHandle<()>>,
 }
 
 /// Runs a relay until SIGTERM or Ctrl-C.
@@ -59,7 +49,7 @@ pub struct Relay {
 pub async fn run(config: Config) -> Result<(), StartError> {
     telemetry::init(&config.server);
     raise_descriptor_limit(config.server.connections_max);
-    // From here on, so that a signal that comes while the relay starts stops it in order too.
+    // Signals are listened to from here on, so that one that comes while the relay starts stops it in order too.
     let stop_signal = stop_signal()?;
     let mut stop_signal = std::pin::pin!(stop_signal);
     let store = tokio::select! {
@@ -76,7 +66,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Each connection takes a descriptor, and systems start processes with few: what may be raised is raised.
+/// Raises the limit on open files as far as the system lets it: each connection takes a descriptor, and systems start
+/// processes with few.
 fn raise_descriptor_limit(connections_max: usize) {
     const OTHER_DESCRIPTORS: u64 = 256;
     let wanted = connections_max as u64 + OTHER_DESCRIPTORS;
@@ -98,32 +89,41 @@ impl Relay {
     /// [`StartError`], in words for the operator.
     pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let wanted = config.server.socket_address();
-        let listener = server::bind(wanted)
-            .await
-            .map_err(|error| StartError(format!("server.host and server.port: cannot listen on {wanted}: {error}")))?;
-        let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
+        let listener = server::bind(wanted).await.map_err(|error| {
+            StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
+        })?;
+        let address = listener.local_addr().map_err(|error| StartError::new(error.to_string()))?;
         let policy = Arc::new(config.policy());
         let gate = Gate::new(Arc::clone(&policy));
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::default());
-        let live = Arc::new(Live::new(gate.clone(), Arc::clone(&groups), store.route_hasher()));
-        let limits = Arc::new(limits(&config, &*store));
-        let Roads { follow, wake, onward, delivery } = roads(&config, &store, &limits, &clock)?;
-        let (writer, writer_task) =
-            Writer::start(Arc::clone(&store), Arc::clone(&groups), Arc::clone(&metrics), onward);
+        let hasher = store.route_hasher();
+        let live =
+            Arc::new(Live::new(gate.clone(), Arc::clone(&groups), hasher, Arc::clone(&metrics), Arc::clone(&clock)));
+        let limits = Arc::new(RateLimits::new(&config.mls_gateway.rate_limits, &hasher));
+        let (delivery, delivery_tasks) = Delivery::start(Parts {
+            config: Arc::clone(&config),
+            policy: Arc::clone(&policy),
+            store: Arc::clone(&store),
+            groups: Arc::clone(&groups),
+            live: Arc::clone(&live),
+            limits: Arc::clone(&limits),
+            metrics: Arc::clone(&metrics),
+            clock: Arc::clone(&clock),
+        })?;
+        let (writer, writer_task) = Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics));
         let app = Arc::new(App {
             limits,
-            wake,
             unbounded_reads: Semaphore::new(config.server.workers.max(1) * 2),
-            neg_events: Arc::new(Semaphore::new(handlers::neg::EVENTS_MAX)),
+            neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
             gate,
             store,
             groups,
             live,
-            follow,
+            delivery,
             writer,
             metrics,
             clock,
@@ -132,14 +132,6 @@ impl Relay {
             connections: TaskTracker::new(),
             config,
         });
-        let live = match delivery {
-            Delivery::OfCommitted(committed) => vec![tokio::spawn(deliver(committed, Parts::of(&app)))],
-            Delivery::OfLog { follow, beside, ended } => {
-                let mut tasks: Vec<_> = beside.into_iter().flat_map(|beside| beside.start(&ended)).collect();
-                tasks.push(tokio::spawn(Follower::new(follow, &app).run(ended)));
-                tasks
-            }
-        };
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(async move {
             if let Err(error) = server::run(serving, listener).await {
@@ -147,7 +139,7 @@ impl Relay {
             }
         });
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
-        Ok(Self { address, app, tasks: vec![listening, sweeping], writer: writer_task, live })
+        Ok(Self { address, app, tasks: vec![listening, sweeping], writer: writer_task, delivery: delivery_tasks })
     }
 
     /// The relay's parts.
@@ -156,7 +148,7 @@ impl Relay {
         &self.app
     }
 
-    /// Takes no new connections, finishes what was accepted, closes each socket with 1001; at most
+    /// Takes no new connections, answers the accepted events, and closes each socket with 1001; takes at most
     /// `shutdown_timeout_secs`.
     pub async fn stop(self) {
         let limit = Duration::from_secs(self.app.config.server.shutdown_timeout_secs);
@@ -168,10 +160,10 @@ impl Relay {
             }
             self.app.connections.wait().await;
             let store = Arc::clone(&self.app.store);
-            // The last handle to the writer goes with the last handle to the parts.
+            // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);
             let _ = self.writer.await;
-            for task in self.live {
+            for task in self.delivery {
                 let _ = task.await;
             }
             if let Err(error) = store.flush().await {
@@ -181,30 +173,6 @@ impl Relay {
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());
         }
-    }
-}
-
-/// What live delivery needs, without the writer, so that the writer can end before it.
-struct Parts {
-    live: Arc<Live>,
-    metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Parts {
-    fn of(app: &App) -> Self {
-        Self { live: Arc::clone(&app.live), metrics: Arc::clone(&app.metrics), clock: Arc::clone(&app.clock) }
-    }
-}
-
-/// Delivers what was committed, in commit order, until the writer has ended.
-async fn deliver(mut committed: mpsc::Receiver<Vec<Committed>>, parts: Parts) {
-    while let Some(batch) = committed.recv().await {
-        for Committed { sealed, group } in batch {
-            let delivered = parts.live.deliver(&sealed, group.as_deref(), parts.clock.now());
-            parts.metrics.delivered(delivered);
-        }
-        tokio::task::yield_now().await;
     }
 }
 
@@ -222,7 +190,8 @@ fn announce(config: &Config, address: SocketAddr) {
 /// Resolves at the first SIGTERM or Ctrl-C since the call; further ones change nothing.
 fn stop_signal() -> Result<impl Future<Output = ()>, StartError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|error| StartError(format!("signals cannot be listened to: {error}")));
+    let listen =
+        |kind| signal(kind).map_err(|error| StartError::new(format!("signals cannot be listened to: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {

@@ -1,7 +1,6 @@
-//! The store that the configuration names, opened.
+//! Opens the store that the configuration names.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,50 +16,47 @@ use nostr_store::{
 
 use crate::{
     config::{self, Config, StorageBackend, WakeBy},
-    start::StartError,
+    error::StartError,
+    system::backoff,
 };
 
-/// Wait before the second attempt to reach an engine, and the longest one; each is up to half longer, by chance.
-const RETRY_MS_MIN: u64 = 250;
-const RETRY_MS_MAX: u64 = 5_000;
-
-/// The store that is named.
-enum Opened {
+/// A store that was opened.
+enum OpenedStore {
     Embedded(Box<Embedded>),
     Postgres(Postgres),
     #[cfg(feature = "firestore")]
     Firestore(Box<Firestore>),
 }
 
-/// Opens the store. An engine that does not answer is tried again for `server.startup_timeout_secs`.
+/// Opens the store. A database that does not answer is tried again for `server.startup_timeout_secs`.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.
-pub async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(match open_named(config).await? {
-        Opened::Embedded(store) => Arc::<Embedded>::from(store),
-        Opened::Postgres(store) => Arc::new(store),
+        OpenedStore::Embedded(store) => Arc::<Embedded>::from(store),
+        OpenedStore::Postgres(store) => Arc::new(store),
         #[cfg(feature = "firestore")]
-        Opened::Firestore(store) => Arc::<Firestore>::from(store),
+        OpenedStore::Firestore(store) => Arc::<Firestore>::from(store),
     })
 }
 
-/// See [`open`]; for the operator's commands, which read and write everything.
+/// Opens the store for the operator's commands, which read and write everything; tries again like the relay does.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.
 pub async fn open_for_moving(config: &Config) -> Result<Arc<dyn Moving>, StartError> {
     Ok(match open_named(config).await? {
-        Opened::Embedded(store) => Arc::<Embedded>::from(store),
-        Opened::Postgres(store) => Arc::new(store),
+        OpenedStore::Embedded(store) => Arc::<Embedded>::from(store),
+        OpenedStore::Postgres(store) => Arc::new(store),
         #[cfg(feature = "firestore")]
-        Opened::Firestore(store) => Arc::<Firestore>::from(store),
+        OpenedStore::Firestore(store) => Arc::<Firestore>::from(store),
     })
 }
 
-async fn open_named(config: &Config) -> Result<Opened, StartError> {
+async fn open_named(config: &Config) -> Result<OpenedStore, StartError> {
     let until = Instant::now() + Duration::from_secs(config.server.startup_timeout_secs);
-    let mut wait_ms = RETRY_MS_MIN;
+    let mut failures = 0;
     loop {
         let error = match open_once(config).await {
             Ok(store) => return Ok(store),
@@ -76,15 +72,15 @@ async fn open_named(config: &Config) -> Result<Opened, StartError> {
         if left.is_zero() {
             return Err(StartError::new(format!("Failed to connect to database: {error}")));
         }
-        // The last try is made when the time is over, and not before.
-        let wait = Duration::from_millis(wait_ms + RandomState::new().hash_one(0) % (wait_ms / 2 + 1)).min(left);
+        // The last try comes at the end of the time, and not before.
+        let wait = backoff::START.pause(failures).min(left);
         tracing::warn!(%error, "the database cannot be reached; trying again in {} ms", wait.as_millis());
         tokio::time::sleep(wait).await;
-        wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);
+        failures += 1;
     }
 }
 
-async fn open_once(config: &Config) -> Result<Opened, OpenError> {
+async fn open_once(config: &Config) -> Result<OpenedStore, OpenError> {
     let gateway = &config.mls_gateway;
     match gateway.storage_backend {
         StorageBackend::Embedded => {
@@ -93,22 +89,22 @@ async fn open_once(config: &Config) -> Result<Opened, OpenError> {
                 config::Durability::Interval => embedded::Durability::Interval { ms: config.data.sync_interval_ms },
             };
             let options = embedded::Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
-            Ok(Opened::Embedded(Box::new(Embedded::open(&config.data.path, options)?)))
+            Ok(OpenedStore::Embedded(Box::new(Embedded::open(&config.data.path, options)?)))
         }
         StorageBackend::Postgres => {
             let url = gateway.database_url.as_ref().map(config::Secret::expose).unwrap_or_default();
             let mut options = postgres::Options::default();
             options.notifies = gateway.wake == WakeBy::Store;
             options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
-            Ok(Opened::Postgres(Postgres::open(url, options).await?))
+            Ok(OpenedStore::Postgres(Postgres::open(url, options).await?))
         }
         #[cfg(feature = "firestore")]
         StorageBackend::Firestore => {
             let mut options = nostr_store::firestore::Options::new(gateway.project_id.as_deref().unwrap_or_default());
             options.batch_size = gateway.firestore_batch_size;
-            Ok(Opened::Firestore(Box::new(Firestore::open(options).await?)))
+            Ok(OpenedStore::Firestore(Box::new(Firestore::open(options).await?)))
         }
-        // Reading the configuration refuses it before.
+        // The configuration's reader refuses this backend before.
         #[cfg(not(feature = "firestore"))]
         StorageBackend::Firestore => Err(OpenError::Refused("firestore is not in this build".to_owned())),
     }

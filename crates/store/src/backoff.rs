@@ -1,9 +1,8 @@
 //! Pauses between tries: growing, bounded, and random, so that processes do not come back to a service in step.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::random;
 
 /// Pauses that double with each failure, up to a bound.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +32,7 @@ impl Backoff {
     pub fn pause(self, failures: u32) -> Duration {
         let longest = self.ms_first.saturating_mul(1 << failures.min(32)).min(self.ms_max);
         let shortest = if self.among_racers { 1 } else { longest / 2 };
-        let chance = RandomState::new().hash_one(failures) % (longest.saturating_sub(shortest) + 1);
-        Duration::from_millis(shortest + chance)
+        Duration::from_millis(shortest + random::up_to(longest.saturating_sub(shortest)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
 //! environment, [`postgres::Postgres`] and Firestore (feature `firestore`) share a database between processes, and
 //! [`memory::Memory`] is the oracle: the conformance suite (feature `testing`) compares every store with it.
+#![deny(clippy::disallowed_methods)]
 
 pub mod backoff;
 mod decide;
@@ -13,6 +14,7 @@ mod index;
 pub mod memory;
 pub mod moving;
 pub mod postgres;
+mod random;
 #[cfg(feature = "testing")]
 pub mod suite;
 
@@ -240,12 +242,4 @@ pub trait Store: Send + Sync + 'static {
     async fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
-}
-
-/// A hasher for a store that no other process shares.
-fn random_route_hasher() -> RouteHasher {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = RandomState::new();
-    let [a, b] = [random.hash_one(0), random.hash_one(1)];
-    RouteHasher::new(&(u128::from(a) << 64 | u128::from(b)).to_be_bytes())
 }

@@ -10,7 +10,8 @@ use std::{
 
 use nostr_relay::{
     config::{self, Config, StorageBackend},
-    storage, telemetry,
+    observe::telemetry,
+    storage,
 };
 use nostr_store::moving::Moving;
 

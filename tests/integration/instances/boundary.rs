@@ -6,7 +6,7 @@ use std::{
 };
 
 use nostr_protocol::{Filter, Kind};
-use nostr_relay::outbox::Outbox;
+use nostr_relay::delivery::Outbox;
 use serde_json::json;
 
 use super::{Pair, contents, fetches};

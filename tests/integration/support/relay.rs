@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use nostr_relay::{Relay, app::App, clock::SetClock, config::Config};
+use nostr_relay::{Relay, app::App, config::Config, system::clock::SetClock};
 use nostr_store::{Store, memory::Memory};
 
 use super::{
@@ -110,7 +110,7 @@ impl TestRelay {
 
     /// The relay's time.
     pub fn now(&self) -> u64 {
-        nostr_relay::clock::Clock::now(&*self.clock)
+        nostr_relay::system::clock::Clock::now(&*self.clock)
     }
 
     /// Moves the relay's clock forward.

@@ -1,10 +1,11 @@
-//! The states of groups that the gate is asked with: a bounded cache over the store.
+//! The states of groups that the gate and admission are asked with: a bounded cache over the store.
 //!
-//! Whoever has committed a change forgets the group here before anything that depends on it goes out: the answer to the
-//! change, and every event behind it in the log. A state that was loaded before such a change is not kept, and not used.
+//! A committed change of a group is noted here before anything that depends on it goes out: the answer to its
+//! publisher, and every event behind it in the log. A state that was loaded before such a change is neither used nor
+//! kept.
 //!
-//! Where the log is followed, this process may know of a change of its own before it has come by all that lies before it
-//! in the log. What it knew of the group until then is kept beside, for the events that lie before the change.
+//! Followed delivery may know of a change that this process made before it has come to the events that lie before the
+//! change in the log. The state from before the change is kept beside the latest one, for those events.
 
 use std::{
     sync::{
@@ -26,52 +27,52 @@ use tokio::sync::Semaphore;
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Groups that the cache is laid out for.
 const CACHE_GROUPS_EXPECTED: usize = 10_000;
-/// Most groups that requests load at one time, so that who follows the log and who writes do not wait long behind them.
+/// Most groups that requests load at one time, so that the follower and the writer do not wait long behind them.
 const LOADS_TOGETHER_MAX: usize = 16;
-/// Most times that a load is tried again because a change overtook it.
+/// Most times that a load is tried because changes overtake it.
 const LOADS_MAX: usize = 16;
 
 /// See the module.
-pub struct Groups {
+pub(crate) struct Groups {
     store: Arc<dyn Store>,
-    /// The most age of a cached state.
+    /// Highest age of a cached state.
     ttl: Duration,
-    inner: Mutex<Inner>,
-    /// For requests.
+    states: Mutex<States>,
+    /// Permits for the loads of requests.
     loads: Semaphore,
-    applied: AtomicU64,
+    readable_up_to: AtomicU64,
 }
 
-struct Inner {
-    cache: Cache<NostrGroupId, Cached, Bytes>,
+struct States {
+    cache: Cache<NostrGroupId, CachedGroup, StateBytes>,
     /// Cursor of the last change of any group.
     changed_at: Cursor,
 }
 
-/// What is known of one group.
+/// The states that are cached of one group.
 #[derive(Clone, Default)]
-struct Cached {
-    /// Its state after every change that was noted.
-    latest: Option<Loaded>,
-    /// Its state before a change that the log has not been followed up to, and that change.
-    before: Option<(Loaded, Cursor)>,
+struct CachedGroup {
+    /// The state after every change that was noted.
+    latest: Option<LoadedState>,
+    /// The state before a change that the log has not been followed up to, and that change.
+    before: Option<(LoadedState, Cursor)>,
 }
 
 #[derive(Clone)]
-struct Loaded {
+struct LoadedState {
     state: Arc<Group>,
     as_of: Cursor,
     at: Instant,
 }
 
-impl Cached {
-    /// Forgets what was true before the change at `cursor`.
+impl CachedGroup {
+    /// Forgets the states from before the change at `cursor`.
     fn forget_before(&mut self, cursor: Cursor) {
         self.latest.take_if(|latest| latest.as_of < cursor);
         self.before.take_if(|(before, _)| before.as_of < cursor);
     }
 
-    /// Puts what was true before the change at `cursor` aside.
+    /// Puts the state from before the change at `cursor` aside.
     fn put_aside_before(&mut self, cursor: Cursor) {
         if let Some(latest) = self.latest.take_if(|latest| latest.as_of < cursor) {
             self.before.get_or_insert((latest, cursor));
@@ -88,12 +89,12 @@ impl Cached {
 }
 
 #[derive(Clone)]
-struct Bytes;
+struct StateBytes;
 
-impl Weighter<NostrGroupId, Cached> for Bytes {
-    fn weight(&self, id: &NostrGroupId, cached: &Cached) -> u64 {
+impl Weighter<NostrGroupId, CachedGroup> for StateBytes {
+    fn weight(&self, id: &NostrGroupId, cached: &CachedGroup) -> u64 {
         let members = |state: &Group| match &state.status {
-            GroupStatus::Managed(view) => view.members.len(),
+            GroupStatus::Managed(group) => group.members.len(),
             _ => 0,
         };
         (id.as_str().len() * 2 + 256 + cached.states().map(members).sum::<usize>() * 48) as u64
@@ -101,28 +102,28 @@ impl Weighter<NostrGroupId, Cached> for Bytes {
 }
 
 fn has_roster(state: &Group) -> bool {
-    matches!(&state.status, GroupStatus::Managed(view) if view.record.source > Source::GiftWrap)
+    matches!(&state.status, GroupStatus::Managed(group) if group.record.source > Source::GiftWrap)
 }
 
 impl Groups {
     /// An empty cache over `store`, whose states are at most `ttl` old.
-    pub fn new(store: Arc<dyn Store>, ttl: Duration) -> Self {
-        let applied = AtomicU64::new(store.head());
-        let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, Bytes);
+    pub(crate) fn new(store: Arc<dyn Store>, ttl: Duration) -> Self {
+        let readable_up_to = AtomicU64::new(store.head());
+        let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, StateBytes);
         Self {
             store,
             ttl,
-            inner: Mutex::new(Inner { cache, changed_at: 0 }),
+            states: Mutex::new(States { cache, changed_at: 0 }),
             loads: Semaphore::new(LOADS_TOGETHER_MAX),
-            applied,
+            readable_up_to,
         }
     }
 
     /// The state of a group, no older than the last change that was noted.
     ///
     /// # Errors
-    /// Those of the store; the caller then treats the group as shut.
-    pub async fn get(&self, id: &NostrGroupId) -> Result<Arc<Group>, StoreError> {
+    /// Those of the store; the caller then treats the group as closed to every reader.
+    pub(crate) async fn get(&self, id: &NostrGroupId) -> Result<Arc<Group>, StoreError> {
         self.get_at(id, Cursor::MAX).await
     }
 
@@ -130,22 +131,22 @@ impl Groups {
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<Group>>, StoreError> {
+    pub(crate) async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<Group>>, StoreError> {
         let get = async |id: &&NostrGroupId| match self.cached(id, Cursor::MAX) {
             Some(state) => Ok(state),
             None => {
-                let _place = self.loads.acquire().await;
+                let _permit = self.loads.acquire().await;
                 self.get(id).await
             }
         };
         try_join_all(ids.iter().map(get)).await
     }
 
-    /// Those of the groups whose states pass; of any number of them, few are held at one time.
+    /// The groups whose states pass. However many are asked for, few states are held at one time.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub async fn filter(
+    pub(crate) async fn filter(
         &self,
         mut ids: Vec<NostrGroupId>,
         passes: impl Fn(&Group) -> bool,
@@ -160,11 +161,12 @@ impl Groups {
         Ok(ids)
     }
 
-    /// Whether the states of all these groups pass; it looks no further than to the first few of which one does not.
+    /// Returns whether the states of all these groups pass. It loads no more groups after a chunk with one that does
+    /// not.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&Group) -> bool) -> Result<bool, StoreError> {
+    pub(crate) async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&Group) -> bool) -> Result<bool, StoreError> {
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
             let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
             if !states.iter().all(|state| passes(state)) {
@@ -174,12 +176,12 @@ impl Groups {
         Ok(true)
     }
 
-    /// The state that decides about an event at `cursor`, asked by whoever follows the log and is there: that of before a
-    /// change which this process has made further on, where it is still known, else the latest.
+    /// The state that governs the event at `cursor`: the cached one from before our own later change, else the latest.
+    /// The follower asks for it when it has come to the event.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<Group>, StoreError> {
+    pub(super) async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<Group>, StoreError> {
         if let Some(state) = self.cached(id, cursor) {
             return Ok(state);
         }
@@ -187,11 +189,11 @@ impl Groups {
             let at = Instant::now();
             let (state, as_of) = self.store.group(id).await?;
             let state = Arc::new(state);
-            let mut inner = self.inner.lock();
-            if as_of >= inner.changed_at {
-                let before = inner.cache.get(id).and_then(|cached| cached.before.clone());
-                let latest = Some(Loaded { state: Arc::clone(&state), as_of, at });
-                inner.cache.insert(id.clone(), Cached { latest, before });
+            let mut states = self.states.lock();
+            if as_of >= states.changed_at {
+                let before = states.cache.get(id).and_then(|cached| cached.before.clone());
+                let latest = Some(LoadedState { state: Arc::clone(&state), as_of, at });
+                states.cache.insert(id.clone(), CachedGroup { latest, before });
                 return Ok(state);
             }
         }
@@ -199,59 +201,61 @@ impl Groups {
     }
 
     fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
-        let inner = self.inner.lock();
-        let cached = inner.cache.get(id)?;
+        let states = self.states.lock();
+        let cached = states.cache.get(id)?;
         let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
         let loaded = before.or(cached.latest.as_ref())?;
         (loaded.at.elapsed() < self.ttl).then(|| Arc::clone(&loaded.state))
     }
 
-    /// Notes that the event at `cursor`, of this kind, changed what it touches. Called in the order of the log.
-    pub fn changed(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
-        self.note(kind, touches, cursor, Cached::forget_before);
+    /// Notes that the event at `cursor`, of this kind, changed the groups that it touches. Called in the order of the
+    /// log.
+    pub(super) fn note_change(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
+        self.note(kind, touches, cursor, CachedGroup::forget_before);
     }
 
-    /// The same for an event of this process to which the log has not been followed yet.
-    pub fn changed_ahead(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
-        self.note(kind, touches, cursor, Cached::put_aside_before);
+    /// Notes the same of an event that this process committed and the log has not been followed up to.
+    pub(super) fn note_change_ahead(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
+        self.note(kind, touches, cursor, CachedGroup::put_aside_before);
     }
 
-    fn note(&self, kind: Kind, touches: &Touches, cursor: Cursor, change: fn(&mut Cached, Cursor)) {
-        let mut inner = self.inner.lock();
+    fn note(&self, kind: Kind, touches: &Touches, cursor: Cursor, change: fn(&mut CachedGroup, Cursor)) {
+        let mut states = self.states.lock();
         match touches {
             Touches::Nothing => return,
             Touches::Group(id) => {
-                // Anyone may send a gift wrap that names a group; one that has a roster is not changed by it, for ever.
-                if kind == Kind::GIFT_WRAP && inner.cache.get(id).is_some_and(|it| it.states().any(has_roster)) {
+                // Anyone may send a gift wrap that names a group, and a group with a roster is never changed by one.
+                if kind == Kind::GIFT_WRAP && states.cache.get(id).is_some_and(|it| it.states().any(has_roster)) {
                     return;
                 }
-                if let Some((id, mut cached)) = inner.cache.remove(id) {
+                if let Some((id, mut cached)) = states.cache.remove(id) {
                     change(&mut cached, cursor);
                     if !cached.is_empty() {
-                        inner.cache.insert(id, cached);
+                        states.cache.insert(id, cached);
                     }
                 }
             }
-            Touches::EveryGroup => inner.cache.clear(),
+            Touches::EveryGroup => states.cache.clear(),
         }
-        inner.changed_at = inner.changed_at.max(cursor);
+        states.changed_at = states.changed_at.max(cursor);
     }
 
-    /// Forgets every state, and keeps none that was true before `cursor`: for who may have missed changes.
-    pub fn forget_all(&self, cursor: Cursor) {
-        let mut inner = self.inner.lock();
-        inner.cache.clear();
-        inner.changed_at = inner.changed_at.max(cursor);
+    /// Forgets every state, and keeps none that was true before `cursor`: the caller may have missed changes.
+    pub(super) fn forget_all(&self, cursor: Cursor) {
+        let mut states = self.states.lock();
+        states.cache.clear();
+        states.changed_at = states.changed_at.max(cursor);
     }
 
-    /// Notes that every change up to `cursor` is known here. Called before the first answer to what was committed.
-    pub fn applied_up_to(&self, cursor: Cursor) {
-        self.applied.fetch_max(cursor, Ordering::AcqRel);
+    /// Lets the archive be read up to `cursor`, as every change of a group up to there is noted. Called before the
+    /// first answer to an event that was committed up to there.
+    pub(super) fn allow_reading_up_to(&self, cursor: Cursor) {
+        self.readable_up_to.fetch_max(cursor, Ordering::AcqRel);
     }
 
-    /// The cursor up to which the archive may be read: what was committed later may depend on a change of a group that
-    /// is not known here yet.
-    pub fn applied(&self) -> Cursor {
-        self.applied.load(Ordering::Acquire)
+    /// The cursor up to which the archive may be read. A later event may depend on a change of a group that is not
+    /// noted here yet.
+    pub(crate) fn readable_up_to(&self) -> Cursor {
+        self.readable_up_to.load(Ordering::Acquire)
     }
 }

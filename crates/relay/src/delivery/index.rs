@@ -13,18 +13,20 @@ use nostr_extensions::{
 use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
 use nostr_store::Cursor;
 
-use super::live::Subscription;
-use crate::outbox::{Outbox, SubName};
+use super::{
+    live::Subscription,
+    outbox::{Outbox, SubscriptionName},
+};
 
-/// Most routes that the subscriptions of one connection stand under, and most conditions of their filters: what one event
-/// may cost one connection.
+/// Most routes that the subscriptions of one connection stand under, together with the conditions of their filters: the
+/// bound on the work that one event causes for one connection.
 const CONNECTION_ROUTES_MAX: usize = 20_000;
 
-/// Most bytes that the filters of one connection take: a filter stands under its most selective condition alone, and may
-/// hold long lists beside it.
+/// Most bytes that the filters of one connection take. A filter stands under its most selective condition alone, and
+/// may hold long lists beside it.
 const CONNECTION_FILTER_BYTES_MAX: usize = 4 << 20;
 
-/// Names a connection for as long as it is open.
+/// Name of a connection for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
 
@@ -33,13 +35,13 @@ type SubscriptionId = u64;
 pub(super) struct Index {
     cursor: Cursor,
     next_id: u64,
-    /// Events for which candidates were looked for.
+    /// Number of events for which candidates were looked for.
     deliveries: u64,
-    router: RouteHasher,
+    route_hasher: RouteHasher,
     connections: HashMap<ConnectionId, Connection>,
-    subscriptions: HashMap<SubscriptionId, Entry>,
+    subscriptions: HashMap<SubscriptionId, IndexedSubscription>,
     routes: BTreeSet<(u64, SubscriptionId)>,
-    /// How many subscriptions stand under `Member` of a key.
+    /// Number of routes under `Member` of a key.
     member_routes: usize,
 }
 
@@ -51,26 +53,26 @@ struct Connection {
     filter_bytes: usize,
 }
 
-struct Entry {
+struct IndexedSubscription {
     subscription: Arc<Subscription>,
     routes: Box<[u64]>,
-    /// Routes under `Member` among them.
+    /// Number of routes under `Member` among them.
     member_routes: usize,
-    /// The last delivery it was a candidate for, so that two routes to it count once.
+    /// Number of the last delivery that it was a candidate for, so that two routes to it count once.
     seen: u64,
-    /// Nothing at or before this is delivered: the archive's part of the answer has it.
+    /// Archived events up to this cursor are not delivered: the archive's part of the answer has them.
     from: Cursor,
-    /// The same for what is in no archive.
+    /// Events that are in no archive are not delivered up to this cursor.
     from_unarchived: Cursor,
 }
 
 impl Index {
-    pub(super) fn new(cursor: Cursor, router: RouteHasher) -> Self {
+    pub(super) fn new(cursor: Cursor, route_hasher: RouteHasher) -> Self {
         Self {
             cursor,
             next_id: 0,
             deliveries: 0,
-            router,
+            route_hasher,
             connections: HashMap::new(),
             subscriptions: HashMap::new(),
             routes: BTreeSet::new(),
@@ -119,7 +121,7 @@ impl Index {
         let mut total = 0;
         for id in open {
             if let Some(entry) = self.subscriptions.get_mut(&id) {
-                let (routes, member_routes) = routes(&self.router, &entry.subscription.filters, &reader, policy);
+                let (routes, member_routes) = routes(&self.route_hasher, &entry.subscription.filters, &reader, policy);
                 for route in &entry.routes {
                     self.routes.remove(&(*route, id));
                 }
@@ -151,7 +153,7 @@ impl Index {
                 "this connection has {subscriptions_max} subscriptions open; CLOSE one first"
             )));
         }
-        let (routes, member_routes) = routes(&self.router, &filters, &connection.reader, policy);
+        let (routes, member_routes) = routes(&self.route_hasher, &filters, &connection.reader, policy);
         let weight = routes.len() + conditions(&filters);
         if connection.routes + weight > CONNECTION_ROUTES_MAX {
             return Err(Rejection::error(format!(
@@ -173,24 +175,25 @@ impl Index {
         connection.subscriptions.insert(Arc::clone(&id), key);
         self.routes.extend(routes.iter().map(|route| (*route, key)));
         self.member_routes += member_routes;
-        let subscription = Arc::new(Subscription { connection: connection_id, name: SubName::new(&id), id, filters });
-        let entry = Entry { subscription, routes, member_routes, seen: 0, from, from_unarchived: self.cursor };
+        let subscription =
+            Arc::new(Subscription { connection: connection_id, name: SubscriptionName::new(&id), id, filters });
+        let entry =
+            IndexedSubscription { subscription, routes, member_routes, seen: 0, from, from_unarchived: self.cursor };
         self.subscriptions.insert(key, entry);
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) -> bool {
-        let Some(connection) = self.connections.get_mut(&connection) else { return false };
-        let Some(key) = connection.subscriptions.remove(id) else { return false };
+    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) {
+        let Some(connection) = self.connections.get_mut(&connection) else { return };
+        let Some(key) = connection.subscriptions.remove(id) else { return };
         if let Some(entry) = self.subscriptions.get(&key) {
             connection.routes -= entry.routes.len() + conditions(&entry.subscription.filters);
             connection.filter_bytes -= bytes(&entry.subscription.filters);
         }
         self.forget(key);
-        true
     }
 
-    /// Ends every subscription; whose they were.
+    /// Ends every subscription. Gives the outbox and the id of each.
     pub(super) fn end_all(&mut self) -> Vec<(Arc<Outbox>, Arc<str>)> {
         let mut ended = Vec::with_capacity(self.subscriptions.len());
         for connection in self.connections.values_mut() {
@@ -213,23 +216,23 @@ impl Index {
         }
     }
 
-    /// Whether any subscription stands under `Member` of a key.
+    /// Returns whether any subscription stands under `Member` of a key.
     pub(super) const fn asks_for_members(&self) -> bool {
         self.member_routes > 0
     }
 
-    /// Whether one of the event's routes leads to a subscription that has not had it from the archive.
-    pub(super) fn wants(&self, event: &Passing<'_>) -> bool {
+    /// Returns whether one of the event's routes leads to a subscription that does not get the event from the archive.
+    pub(super) fn wants(&self, event: &EventRoutes<'_>) -> bool {
         self.keys(event).into_iter().any(|key| {
             let mut under = self.routes.range((key, 0)..=(key, u64::MAX));
             under.any(|(_, id)| self.subscriptions.get(id).is_some_and(|entry| entry.waits_for(event)))
         })
     }
 
-    /// Each subscription that one of the event's routes leads to, once.
-    pub(super) fn candidates(&mut self, event: &Passing<'_>) -> Vec<Candidate> {
+    /// The subscriptions that the event's routes lead to, each once.
+    pub(super) fn candidates(&mut self, event: &EventRoutes<'_>) -> Vec<Candidate> {
         let mut found = Vec::new();
-        // Two events may share a cursor, so that tells no deliveries apart.
+        // Two events may share a cursor, so the cursor does not tell deliveries apart.
         self.deliveries += 1;
         for key in self.keys(event) {
             for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
@@ -250,34 +253,34 @@ impl Index {
         found
     }
 
-    /// The event's routes, with those of the members of its group.
-    fn keys(&self, event: &Passing<'_>) -> Vec<u64> {
+    /// The event's routes, and those of the members of its group.
+    fn keys(&self, event: &EventRoutes<'_>) -> Vec<u64> {
         let members = event.members.filter(|_| self.asks_for_members()).into_iter().flatten();
-        let member_routes = members.map(|(key, _)| self.router.hash(Condition::Member(*key)));
+        let member_routes = members.map(|(key, _)| self.route_hasher.hash(Condition::Member(*key)));
         event.routes.iter().copied().chain(member_routes).collect()
     }
 }
 
-impl Entry {
-    /// Whether the event is not in the archive's part of the answer.
-    const fn waits_for(&self, event: &Passing<'_>) -> bool {
-        let from = if event.archived { self.from } else { self.from_unarchived };
+impl IndexedSubscription {
+    /// Returns whether the event is not in the archive's part of the answer.
+    const fn waits_for(&self, event: &EventRoutes<'_>) -> bool {
+        let from = if event.is_archived { self.from } else { self.from_unarchived };
         event.cursor > from
     }
 }
 
-/// What of an event leads to subscriptions.
-pub(super) struct Passing<'a> {
+/// The side of an event that leads to subscriptions.
+pub(super) struct EventRoutes<'a> {
     pub(super) cursor: Cursor,
-    /// Its routes, but for those of members.
+    /// The event's routes, without those of members.
     pub(super) routes: &'a [u64],
-    /// Who is in its group.
+    /// The members of the event's group.
     pub(super) members: Option<&'a HashMap<PublicKey, Role>>,
-    /// Whether queries find it.
-    pub(super) archived: bool,
+    /// Set where queries find the event.
+    pub(super) is_archived: bool,
 }
 
-/// A subscription that may ask for an event, to be matched when the index is not locked any more.
+/// A subscription that may ask for an event, to be matched after the index is unlocked.
 pub(super) struct Candidate {
     pub(super) subscription: Arc<Subscription>,
     pub(super) reader: Reader,
@@ -292,12 +295,12 @@ fn bytes(filters: &[Filter]) -> usize {
     filters.iter().map(Filter::bytes).sum()
 }
 
-/// The routes of a subscription, and how many of them are `Member` routes.
-fn routes(router: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
+/// The routes of a subscription, and the number of `Member` routes among them.
+fn routes(hasher: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
     let mut routes = BTreeSet::new();
     let mut member_routes = BTreeSet::new();
     for filter in filters.iter().filter(|filter| !filter.is_impossible()) {
-        let add = |routes: &mut BTreeSet<u64>, key: Condition<'_>| routes.insert(router.hash(key));
+        let add = |routes: &mut BTreeSet<u64>, key: Condition<'_>| routes.insert(hasher.hash(key));
         let tag = filter.tags.iter().min_by_key(|(_, values)| values.len());
         if let Some(ids) = &filter.ids {
             for id in ids {

@@ -1,65 +1,78 @@
-//! Live delivery: follows the log in commit order, finds the subscriptions that may ask for an event, and sends what the
-//! gate releases.
+//! Live delivery: takes committed events in commit order, finds the subscriptions that may ask for each, and sends the
+//! events that the gate releases.
 //!
 //! A subscription stands in an index under a few routes: the most selective condition of each of its filters. An event
-//! is looked up under the routes it has, so that it wakes the connections it concerns and no other. What is for named
-//! keys or for members is routed by the reader's keys, so that a filter such as `{"kinds":[445]}` costs nothing for the
-//! messages of groups that its reader is not in.
+//! is looked up under its own routes, so that it reaches the connections it concerns and no other. Events for named
+//! keys or for members are routed by the reader's keys, so that a filter such as `{"kinds":[445]}` costs nothing for
+//! the messages of groups that its reader is not in.
 
 use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{Asker, Gate, Group, GroupStatus, Persistence, Reader, Role, RouteHasher, Sealed, kinds::rules};
-use nostr_protocol::{Filter, Kind, PublicKey, Rejection, UnixSecs, message::closed_frame};
+use nostr_protocol::{Filter, Kind, PublicKey, Rejection, message::closed_frame};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-pub use super::index::ConnectionId;
-use super::index::{Candidate, Index, Passing};
-use crate::{
+use super::{
     groups::Groups,
-    outbox::{Outbox, Outgoing, SubName},
+    index::{Candidate, ConnectionId, EventRoutes, Index},
+    outbox::{Outbox, Outgoing, SubscriptionName},
 };
+use crate::{observe::metrics::Metrics, system::clock::Clock};
 
 /// The open subscriptions of all connections.
 pub struct Live {
     gate: Gate,
     groups: Arc<Groups>,
     index: Mutex<Index>,
-    router: RouteHasher,
-    /// Woken after each event.
-    advanced: Notify,
+    route_hasher: RouteHasher,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+/// One open subscription.
+pub(crate) struct Subscription {
+    pub(crate) connection: ConnectionId,
+    pub(crate) id: Arc<str>,
+    pub(crate) name: SubscriptionName,
+    pub(crate) filters: Arc<[Filter]>,
 }
 
 impl Live {
-    /// No subscriptions; what was committed so far is delivered to nobody. `router` is that of the store.
-    pub fn new(gate: Gate, groups: Arc<Groups>, router: RouteHasher) -> Self {
-        let index = Mutex::new(Index::new(groups.applied(), router));
-        Self { gate, groups, index, router, advanced: Notify::new() }
+    /// No subscriptions; events that are committed already are delivered to nobody. `route_hasher` is the store's.
+    pub(crate) fn new(
+        gate: Gate,
+        groups: Arc<Groups>,
+        route_hasher: RouteHasher,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let index = Mutex::new(Index::new(groups.readable_up_to(), route_hasher));
+        Self { gate, groups, index, route_hasher, metrics, clock }
     }
 
-    /// Takes in a connection without keys.
+    /// Adds a connection without keys.
     pub fn connect(&self, outbox: Arc<Outbox>) -> ConnectionId {
         self.index.lock().connect(outbox)
     }
 
-    /// Forgets a connection with its subscriptions.
-    pub fn disconnect(&self, connection: ConnectionId) {
+    /// Removes a connection and its subscriptions.
+    pub(crate) fn disconnect(&self, connection: ConnectionId) {
         self.index.lock().disconnect(connection);
     }
 
-    /// The reader of a connection is now another one, in all its subscriptions.
-    pub fn set_reader(&self, connection: ConnectionId, reader: Reader) {
+    /// Sets the reader of a connection, in all its subscriptions.
+    pub(crate) fn set_reader(&self, connection: ConnectionId, reader: Reader) {
         self.index.lock().set_reader(connection, reader, self.gate.policy());
     }
 
-    /// Opens a subscription, in the place of one of the same id. Gives the cursor up to which the archive is to be read:
-    /// what was committed later is delivered from here.
+    /// Opens a subscription, or replaces the one of the same id. Gives the cursor up to which the archive is to be
+    /// read: later events are delivered from here.
     ///
     /// The cursor is read while delivery stands still. An event is handed to delivery only after the cursor has passed
-    /// it, so whatever has been delivered lies at or before it, and an event that was acknowledged before the request
-    /// came is in the archive's part of the answer. Where the log is followed, what nobody waits for is not delivered at
-    /// all; who waits is asked after the cursor has passed it too.
+    /// it, so every delivered event lies at or before the cursor, and an event that was acknowledged before the request
+    /// came is in the archive's part of the answer. The follower skips events that no subscription waits for; it asks
+    /// the index after the cursor has passed them too.
     ///
     /// # Errors
     /// `error:` when the connection has too many subscriptions or conditions open.
@@ -71,90 +84,79 @@ impl Live {
         subscriptions_max: usize,
     ) -> Result<Cursor, Rejection> {
         let mut index = self.index.lock();
-        let from = self.groups.applied();
+        let from = self.groups.readable_up_to();
         index.subscribe(connection, id, filters, subscriptions_max, self.gate.policy(), from)?;
         Ok(from)
     }
 
-    /// Ends a subscription; says whether it was open.
-    pub fn unsubscribe(&self, connection: ConnectionId, id: &str) -> bool {
-        self.index.lock().unsubscribe(connection, id)
+    /// Ends a subscription, if it is open.
+    pub(crate) fn unsubscribe(&self, connection: ConnectionId, id: &str) {
+        self.index.lock().unsubscribe(connection, id);
     }
 
-    /// Ends all subscriptions there are, and says why.
-    pub fn end_all(&self, reason: &Rejection) {
+    /// Ends all subscriptions, and tells their clients why.
+    pub(super) fn end_all(&self, reason: &Rejection) {
         let ended = self.index.lock().end_all();
         for (outbox, id) in ended {
             outbox.push(closed_frame(&id, reason));
         }
     }
 
-    /// How many subscriptions are open.
+    /// Number of open subscriptions.
     pub fn subscriptions(&self) -> usize {
         self.index.lock().len()
     }
 
-    /// The cursor up to which everything has been delivered.
+    /// The cursor up to which every event has been delivered.
     pub fn cursor(&self) -> Cursor {
         self.index.lock().cursor()
     }
 
-    /// Waits until everything up to `cursor` has been delivered.
-    pub async fn reached(&self, cursor: Cursor) {
-        loop {
-            // Made before the look at the cursor: it hears of what comes between the two.
-            let advanced = self.advanced.notified();
-            if self.cursor() >= cursor {
-                return;
-            }
-            advanced.await;
-        }
-    }
-
-    /// Whether a subscription may wait for an event, as far as can be said without the state of its group.
-    pub fn may_want(&self, entry: &LogEntry) -> bool {
+    /// Returns whether a subscription may wait for the entry, as far as can be said without the state of its group.
+    pub(super) fn may_want(&self, entry: &LogEntry) -> bool {
         let index = self.index.lock();
-        (entry.group.is_some() && index.asks_for_members()) || index.wants(&self.passing(entry, None))
+        (entry.group.is_some() && index.asks_for_members()) || index.wants(&self.entry_routes(entry, None))
     }
 
-    /// Whether a subscription waits for an event under one of its routes or as a member of its group.
-    pub fn wants(&self, entry: &LogEntry, group: Option<&Group>) -> bool {
-        self.index.lock().wants(&self.passing(entry, group))
+    /// Returns whether a subscription waits for the entry, under one of its routes or as a member of its group.
+    pub(super) fn wants(&self, entry: &LogEntry, group: Option<&Group>) -> bool {
+        self.index.lock().wants(&self.entry_routes(entry, group))
     }
 
-    fn passing<'a>(&self, entry: &'a LogEntry, group: Option<&'a Group>) -> Passing<'a> {
-        Passing {
+    fn entry_routes<'a>(&self, entry: &'a LogEntry, group: Option<&'a Group>) -> EventRoutes<'a> {
+        EventRoutes {
             cursor: entry.cursor,
             routes: &entry.routes,
             members: group.and_then(members),
-            archived: self.is_archived(entry.kind),
+            is_archived: self.is_archived(entry.kind),
         }
     }
 
-    /// Notes that nothing up to `cursor` is left to be delivered.
-    pub fn advance(&self, cursor: Cursor) {
+    /// Notes that no event up to `cursor` is left to be delivered.
+    pub(super) fn advance(&self, cursor: Cursor) {
         self.index.lock().advance(cursor);
-        self.advanced.notify_waiters();
     }
 
-    /// Delivers one event of the log to whom it is for. `group` is the state of the event's group as of its place in the
-    /// log, so that a removal holds for the message after it and not for the one before; without it
-    /// an event of a group is delivered to nobody.
-    pub fn deliver(&self, sealed: &Sealed, group: Option<&Group>, now: UnixSecs) -> usize {
-        self.deliver_along(&self.router.routes(sealed), sealed, group, now)
+    /// Delivers one event to the subscriptions that may see it. `group` is the state of the event's group as of the
+    /// event's place in the log, so that a removal holds for the message after it and not for the one before. Without a
+    /// state an event of a group is delivered to nobody.
+    pub(super) fn deliver(&self, sealed: &Sealed, group: Option<&Group>) {
+        self.deliver_along(&self.route_hasher.routes(sealed), sealed, group);
     }
 
-    /// The same along routes that are known.
-    pub fn deliver_along(&self, routes: &[u64], sealed: &Sealed, group: Option<&Group>, now: UnixSecs) -> usize {
-        let mut delivered = 0;
-        let passing = Passing {
+    /// Delivers one event, whose routes are known, as [`Self::deliver`] does.
+    pub(super) fn deliver_along(&self, routes: &[u64], sealed: &Sealed, group: Option<&Group>) {
+        let now = self.clock.now();
+        let event = EventRoutes {
             cursor: sealed.cursor(),
             routes,
             members: group.and_then(members),
-            archived: self.is_archived(sealed.kind()),
+            is_archived: self.is_archived(sealed.kind()),
         };
-        let candidates = self.index.lock().candidates(&passing);
-        // Filters are matched while the index is free: a client with many conditions holds up nobody's request.
+        let candidates = self.index.lock().candidates(&event);
+        let mut delivered = 0;
+        // Filters are matched while the index is free: a client with many conditions holds up no other client's
+        // request.
         for Candidate { subscription, reader, outbox } in candidates {
             let released = subscription
                 .filters
@@ -171,12 +173,11 @@ impl Live {
             }
         }
         self.advance(sealed.cursor());
-        delivered
+        self.metrics.delivered(delivered);
     }
-}
 
-impl Live {
-    /// Whether a query finds the event, so that a subscription gets it from the archive or from here and not from both.
+    /// Returns whether a query finds events of this kind, so that a subscription gets each from the archive or from
+    /// here and not from both.
     fn is_archived(&self, kind: Kind) -> bool {
         rules(kind).kept.persistence(self.gate.policy()) == Persistence::Stored
     }
@@ -184,15 +185,7 @@ impl Live {
 
 fn members(group: &Group) -> Option<&HashMap<PublicKey, Role>> {
     match &group.status {
-        GroupStatus::Managed(view) => Some(&view.members),
+        GroupStatus::Managed(group) => Some(&group.members),
         _ => None,
     }
-}
-
-/// One open subscription.
-pub(crate) struct Subscription {
-    pub(crate) connection: ConnectionId,
-    pub(crate) id: Arc<str>,
-    pub(crate) name: SubName,
-    pub(crate) filters: Arc<[Filter]>,
 }

@@ -1,121 +1,190 @@
-//! Which road committed events take from the writer to live delivery: straight, where this process alone writes to the
-//! store; else through the log, where they meet those of others.
+//! How committed events reach the open subscriptions.
+//!
+//! A relay delivers in one of two modes, which depends on its store. [`Delivery`] names the mode.
+//!
+//! ```text
+//! Direct: this process alone writes           Followed: other processes write too
+//!
+//!    connections                                 connections         other instances
+//!         │ admitted events                           │ admitted events     │
+//!         ▼                                           ▼                     ▼
+//!      writer ──save──▶ store                      writer ──save──▶ the store's log
+//!         │ committed batches                         │ notification        │ entries
+//!         ▼                                           ▼                     │
+//!      direct                                      follower ◀───────────────┘
+//!         │ event, state of its group                 │ event, state of its group
+//!         ▼                                           ▼
+//!       live ──▶ gate ──▶ outboxes                  live ──▶ gate ──▶ outboxes
+//! ```
+//!
+//! Direct:
+//!
+//! 1. The writer saves a batch; the store gives each new event its cursor.
+//! 2. [`Delivery::note`]: the group cache forgets the groups that the batch changed, and looks up the state of each
+//!    event's group at the event's own place in the log. The archive may be read up to the batch's last cursor.
+//! 3. The writer answers the publishers.
+//! 4. [`Delivery::committed`]: the batch joins a bounded queue. While the queue is full the writer waits.
+//! 5. The task of [`direct`] hands the queue's events to [`live`] in commit order.
+//!
+//! Followed:
+//!
+//! 1. The writer saves a batch; the events join those of other instances in the log.
+//! 2. [`Delivery::note`]: the group cache notes the batch's changes ahead of the log, so that they count for the events
+//!    that this process admits next.
+//! 3. The writer answers the publishers.
+//! 4. [`Delivery::committed`]: the batch's events are kept at hand, the follower is notified, and the costs of the
+//!    events are queued for the other instances ([`crate::peers`]).
+//! 5. The [`follower`] makes a pass: it reads the log page by page, from the last delivered event to the head, and
+//!    hands the events that a subscription waits for to [`live`]. Its module lists the steps for a page.
+//! 6. A request waits for a pass that began after it ([`Delivery::fresh`]), so that it finds every event that any
+//!    instance acknowledged before.
+//!
+//! A *notification* says that the log may have grown. It carries no event and it may be lost: the follower also looks
+//! at the log at an interval, so a lost notification delays events by that interval at most. Notifications come from
+//! the store, from this process's writer, from requests and, where the operator chose so, over Redis.
 
-pub mod follow;
-pub mod follower;
-pub mod groups;
-pub mod index;
-pub mod live;
-pub mod outbox;
-pub mod writer;
+pub(crate) mod direct;
+pub(crate) mod follow;
+pub(crate) mod follower;
+pub(crate) mod groups;
+pub(crate) mod index;
+pub(crate) mod live;
+pub(crate) mod outbox;
+pub(crate) mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use nostr_store::Store;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use nostr_extensions::{Group, Policy, Sealed};
+use nostr_protocol::Rejection;
+use nostr_store::{Saved, Store, StoreError};
+use tokio::task::JoinHandle;
 
+use self::{direct::Direct, follow::Followed, groups::Groups};
+pub use self::{
+    index::ConnectionId,
+    live::Live,
+    outbox::{Outbox, Outgoing},
+};
 use crate::{
-    clock::Clock,
-    config::{Config, WakeBy},
-    follow::{Follow, Handover},
-    peers::{Hearing, Wake, redis::Redis, store::Told},
-    rate_limit::RateLimits,
-    start::StartError,
-    writer::{Committed, LIVE_BATCHES_MAX, Onward},
+    config::Config,
+    error::StartError,
+    observe::metrics::Metrics,
+    rate_limit::{BucketId, Charges, RateLimits},
+    system::clock::Clock,
 };
 
-/// A road and what stands along it.
-pub struct Roads {
-    /// How far the log is followed, where it is.
-    pub follow: Option<Arc<Follow>>,
-    /// What is told to other instances beside the log.
-    pub wake: Option<Arc<Wake>>,
-    /// The writer's end.
-    pub onward: Onward,
-    /// The end of live delivery.
-    pub delivery: Delivery,
+/// The mode in which committed events go from the writer to live delivery; see the module.
+pub(crate) enum Delivery {
+    /// This process alone writes to the store, so its commits are the log.
+    Direct(Direct),
+    /// Other processes write to the store too, so delivery follows the log that they share.
+    Followed(Followed),
 }
 
-/// Where live delivery gets events from.
-pub enum Delivery {
-    /// The writer.
-    OfCommitted(mpsc::Receiver<Vec<Committed>>),
-    /// The log, until the writer has ended.
-    OfLog {
-        /// How far it is followed.
-        follow: Arc<Follow>,
-        /// What instances tell each other beside the log.
-        beside: Option<Beside>,
-        /// Cancelled when the writer has ended.
-        ended: CancellationToken,
-    },
+/// The parts that delivery works with. The writer is none of them, so that it can end before delivery does.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) limits: Arc<RateLimits>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// How instances tell each other what has no place in the log.
-pub enum Beside {
-    /// What events cost, and wake-ups.
-    Redis(Box<Redis>),
-    /// What events cost.
-    Store(Box<Told>),
-}
+/// The state of the group of each new event in a batch; empty where the follower looks the states up.
+type GroupStates = Vec<Option<Arc<Group>>>;
 
-impl Beside {
-    /// Starts its tasks, until `ended`.
-    pub fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
+impl Delivery {
+    /// Starts delivery in the mode that the store asks for. Its tasks end after the last handle to it is dropped.
+    ///
+    /// # Errors
+    /// [`StartError`] where the instances are to use Redis and its URL is missing or malformed.
+    pub(crate) fn start(parts: Parts) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), StartError> {
+        let (delivery, tasks) = match parts.store.notifications() {
+            None => {
+                let (direct, task) = Direct::start(parts.groups, parts.live);
+                (Self::Direct(direct), vec![task])
+            }
+            Some(notifications) => {
+                let (followed, tasks) = Followed::start(parts, notifications)?;
+                (Self::Followed(followed), tasks)
+            }
+        };
+        Ok((Arc::new(delivery), tasks))
+    }
+
+    /// Notes the changes of groups in a saved batch. The writer calls it before it answers any publisher.
+    pub(crate) async fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
         match self {
-            Self::Redis(redis) => redis.start(ended),
-            Self::Store(told) => told.start(ended),
+            Self::Direct(direct) => direct.note(saved).await,
+            Self::Followed(followed) => {
+                followed.note_ahead(saved);
+                GroupStates::new()
+            }
+        }
+    }
+
+    /// Hands on the new events of a batch, in commit order, with the states that [`Self::note`] gave for them. `paid`
+    /// are the buckets that their costs were taken from.
+    pub(crate) async fn committed(&self, events: Vec<Sealed>, states: GroupStates, paid: Vec<BucketId>) {
+        match self {
+            Self::Direct(direct) => direct.committed(events, states).await,
+            Self::Followed(followed) => followed.committed(events, paid),
+        }
+    }
+
+    /// Waits until this process knows every event that any process committed before this call.
+    ///
+    /// # Errors
+    /// `error:` when the log cannot be followed.
+    pub(crate) async fn fresh(&self) -> Result<(), Rejection> {
+        match self {
+            Self::Direct(_) => Ok(()),
+            Self::Followed(followed) => followed.log().fresh().await,
+        }
+    }
+
+    /// Returns whether the cached states of groups may be relied on.
+    pub(crate) fn is_current(&self) -> bool {
+        match self {
+            Self::Direct(_) => true,
+            Self::Followed(followed) => followed.log().is_current(),
+        }
+    }
+
+    /// Returns whether other processes write to the store too.
+    pub(crate) const fn is_followed(&self) -> bool {
+        matches!(self, Self::Followed(_))
+    }
+
+    /// Time since the last pass that reached the head of the log began; `None` before the first one, and where delivery
+    /// is direct.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Followed(followed) => followed.log().lag(),
+        }
+    }
+
+    /// An empty list of charges, which stays empty where no other instance is told.
+    pub(crate) fn charges(&self) -> Charges {
+        Charges::new(matches!(self, Self::Followed(followed) if followed.has_peers()))
+    }
+
+    /// Tells the other instances that KeyPackages were claimed, and which buckets paid for them.
+    pub(crate) fn claimed(&self, charges: Charges) {
+        if let Self::Followed(followed) = self {
+            followed.tell_peers(charges.into_buckets());
         }
     }
 }
 
-/// The rate limits: where instances share a store their buckets have the same names, so that they can tell each other.
-pub fn limits(config: &Config, store: &dyn Store) -> RateLimits {
-    let rates = &config.mls_gateway.rate_limits;
-    match store.notifications() {
-        Some(_) => RateLimits::shared(rates, &store.route_hasher()),
-        None => RateLimits::new(rates),
-    }
-}
-
-/// The road that the store asks for.
-///
-/// # Errors
-/// [`StartError`] where Redis is to be used and its URL is missing or none.
-pub fn roads(
-    config: &Config,
-    store: &Arc<dyn Store>,
-    limits: &Arc<RateLimits>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Roads, StartError> {
-    if store.notifications().is_none() {
-        let (sender, committed) = mpsc::channel(LIVE_BATCHES_MAX);
-        let (onward, delivery) = (Onward::Live(sender), Delivery::OfCommitted(committed));
-        return Ok(Roads { follow: None, wake: None, onward, delivery });
-    }
-    let follow = Arc::new(Follow::default());
-    let wake = Arc::<Wake>::default();
-    let hearing = Hearing { wake: Arc::clone(&wake), limits: Arc::clone(limits), clock: Arc::clone(clock) };
-    let beside = match config.mls_gateway.wake {
-        WakeBy::Redis => Some(Beside::Redis(Box::new(redis(config, &**store, hearing, &follow)?))),
-        WakeBy::Store => {
-            store.messages().map(|heard| Beside::Store(Box::new(Told::new(Arc::clone(store), heard, hearing))))
-        }
-    };
-    let wake = beside.is_some().then_some(wake);
-    let ended = CancellationToken::new();
-    let onward = Onward::Followed(Handover {
-        follow: Arc::clone(&follow),
-        wake: wake.clone(),
-        ends: ended.clone().drop_guard(),
-    });
-    Ok(Roads { follow: Some(Arc::clone(&follow)), wake, onward, delivery: Delivery::OfLog { follow, beside, ended } })
-}
-
-fn redis(config: &Config, store: &dyn Store, hearing: Hearing, follow: &Arc<Follow>) -> Result<Redis, StartError> {
-    let failed =
-        |what: &str| StartError::new(format!("extensions.mls_gateway.redis_url: {what}; write redis://host:6379"));
-    let url = config.mls_gateway.redis_url.as_ref().ok_or_else(|| failed("wake = \"redis\" needs it"))?;
-    Redis::new(url, &store.route_hasher(), hearing, Arc::clone(follow)).map_err(|what| failed(&what))
+/// The events of a saved batch that are new, in its order.
+fn new_events(saved: &[Result<Saved, StoreError>]) -> impl Iterator<Item = &Sealed> {
+    saved.iter().filter_map(|saved| match saved {
+        Ok(Saved::New(sealed)) => Some(sealed),
+        _ => None,
+    })
 }

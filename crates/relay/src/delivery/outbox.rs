@@ -1,53 +1,62 @@
-//! What waits to be sent to one client: bounded, filled by many, emptied by the connection's own task.
+//! The frames that wait to be sent to one client: a bounded queue that many tasks fill and the connection's own task
+//! empties.
 //!
-//! An event stands here as its shared bytes; its frame is made when it is sent.
+//! An event waits as bytes that all its readers share; its frame is made when it is sent. This file is the only one
+//! that puts an event into a frame, and it takes the event from a [`Released`] alone.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use nostr_extensions::Released;
-use nostr_protocol::message::json_str;
+use nostr_protocol::message::{Answer, json_str};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Most bytes of live events that wait for one client, where the operator says nothing else.
-pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of live events that wait for one client, unless the operator chose another bound.
+const OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Most live events that wait for one client.
-pub const OUTBOX_EVENTS_MAX: usize = 16_384;
+const OUTBOX_EVENTS_MAX: usize = 16_384;
+/// Most places that an empty queue keeps allocated.
+const IDLE_FRAMES_MAX: usize = 16;
 
-/// A subscription's name as a JSON string, shared by all that is sent under it.
+/// A subscription's id as a JSON string, shared by all events that are sent under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubName(Arc<str>);
+pub(crate) struct SubscriptionName(Arc<str>);
 
-impl SubName {
-    /// Of the id that the client gave.
-    #[must_use]
-    pub fn new(id: &str) -> Self {
+impl SubscriptionName {
+    /// The name for the id that the client gave.
+    pub(crate) fn new(id: &str) -> Self {
         Self(json_str(id).into())
     }
 }
 
-/// One frame to be.
-pub enum Outgoing {
-    /// A frame as it is.
-    Text(String),
-    /// A live event.
-    Event(SubName, Bytes),
+/// One frame to send: an answer, or an event that the gate released.
+pub struct Outgoing(Frame);
+
+enum Frame {
+    /// An answer, which carries no event.
+    Answer(Answer),
+    /// `["EVENT", subscription, event]`
+    Event(SubscriptionName, Bytes),
+}
+
+impl From<Answer> for Outgoing {
+    fn from(answer: Answer) -> Self {
+        Self(Frame::Answer(answer))
+    }
 }
 
 impl Outgoing {
-    /// The frame `["EVENT", subscription, event]`.
-    #[must_use]
-    pub fn event(name: &SubName, released: &Released) -> Self {
-        Self::Event(name.clone(), released.json())
+    /// The frame `["EVENT", subscription, event]`: the only way to a frame that carries an event.
+    pub(crate) fn event(name: &SubscriptionName, released: &Released) -> Self {
+        Self(Frame::Event(name.clone(), released.json()))
     }
 
     /// The frame's bytes.
-    #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Text(text) => Bytes::from(text),
-            Self::Event(name, json) => {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Frame::Answer(answer) => Bytes::from(String::from(answer)),
+            Frame::Event(name, json) => {
                 let mut frame = Vec::with_capacity(name.0.len() + json.len() + 11);
                 frame.extend_from_slice(b"[\"EVENT\",");
                 frame.extend_from_slice(name.0.as_bytes());
@@ -59,13 +68,16 @@ impl Outgoing {
         }
     }
 
-    /// How long it is, by what is in it.
-    #[must_use]
-    pub fn byte_len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Event(_, json) => json.len(),
+    /// Length of the answer or of the event's JSON, in bytes.
+    pub(crate) fn byte_len(&self) -> usize {
+        match &self.0 {
+            Frame::Answer(answer) => answer.len(),
+            Frame::Event(_, json) => json.len(),
         }
+    }
+
+    const fn is_event(&self) -> bool {
+        matches!(self.0, Frame::Event(..))
     }
 }
 
@@ -87,25 +99,25 @@ struct Queue {
     frames: VecDeque<Outgoing>,
     events: usize,
     event_bytes: usize,
-    closed: bool,
+    is_closed: bool,
 }
 
 /// The client reads more slowly than events come.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooSlow;
+pub(crate) struct TooSlow;
 
 impl Outbox {
-    /// An empty one, for at most `event_bytes_max` bytes of live events.
-    #[must_use]
-    pub fn new(event_bytes_max: usize) -> Self {
+    /// An empty outbox for at most `event_bytes_max` bytes of live events.
+    pub(crate) fn new(event_bytes_max: usize) -> Self {
         Self { queue: Mutex::default(), filled: Notify::new(), event_bytes_max }
     }
 
-    /// Queues an answer. Answers are bounded by what the client may have under way, so they always find room.
-    pub fn push(&self, text: String) {
+    /// Queues an answer. The requests that a client may have under way bound the answers, so an answer always finds
+    /// room.
+    pub(crate) fn push(&self, answer: Answer) {
         let mut queue = self.queue.lock();
-        if !queue.closed {
-            queue.frames.push_back(Outgoing::Text(text));
+        if !queue.is_closed {
+            queue.frames.push_back(answer.into());
             drop(queue);
             self.filled.notify_one();
         }
@@ -115,9 +127,9 @@ impl Outbox {
     ///
     /// # Errors
     /// [`TooSlow`] when the bound is reached; the event is not queued.
-    pub fn push_event(&self, event: Outgoing) -> Result<(), TooSlow> {
+    pub(crate) fn push_event(&self, event: Outgoing) -> Result<(), TooSlow> {
         let mut queue = self.queue.lock();
-        if queue.closed {
+        if queue.is_closed {
             return Ok(());
         }
         if queue.events >= OUTBOX_EVENTS_MAX || queue.event_bytes + event.byte_len() > self.event_bytes_max {
@@ -131,35 +143,35 @@ impl Outbox {
         Ok(())
     }
 
-    /// The next frame, if one waits. The last one gives the memory back.
+    /// Takes the next frame, if one waits. The call that finds none gives the queue's memory back.
     pub fn pop(&self) -> Option<Outgoing> {
         let mut queue = self.queue.lock();
-        let frame = queue.frames.pop_front();
-        match &frame {
-            Some(Outgoing::Event(_, json)) => {
-                queue.events -= 1;
-                queue.event_bytes -= json.len();
+        let Some(frame) = queue.frames.pop_front() else {
+            if queue.frames.capacity() > IDLE_FRAMES_MAX {
+                queue.frames = VecDeque::new();
             }
-            Some(Outgoing::Text(_)) => {}
-            None if queue.frames.capacity() > 16 => queue.frames = VecDeque::new(),
-            None => {}
+            return None;
+        };
+        if frame.is_event() {
+            queue.events -= 1;
+            queue.event_bytes -= frame.byte_len();
         }
-        frame
+        Some(frame)
     }
 
-    /// Waits until something has been queued since the last wait.
-    pub async fn filled(&self) {
+    /// Waits until a frame has been queued since the last wait.
+    pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Wakes the next [`Self::filled`] for what was left.
-    pub fn fill_again(&self) {
+    /// Ends the next [`Self::filled`] at once, for frames that are left.
+    pub(crate) fn fill_again(&self) {
         self.filled.notify_one();
     }
 
-    /// Takes nothing more, and drops what waits.
-    pub fn close(&self) {
+    /// Drops the frames that wait, and takes no more.
+    pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
-        *queue = Queue { closed: true, ..Queue::default() };
+        *queue = Queue { is_closed: true, ..Queue::default() };
     }
 }

@@ -1,4 +1,4 @@
-//! What the relay says about itself: NIP-11's document, the page for people at `/`, the health check and readiness.
+//! The relay's statements about itself: NIP-11's document, the page for people at `/`, the health check and readiness.
 //!
 //! Source: NIP-11; MLS Gateway specification, "Health Check".
 
@@ -11,19 +11,19 @@ use serde::Serialize;
 use crate::config::{Config, Information, Limitation};
 
 /// The NIPs that this relay keeps. A NIP that is listed works.
-pub const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77];
+const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77];
 
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
-pub const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
+const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
 
 /// The software's name.
-pub const SOFTWARE: &str = "rnostr";
+const SOFTWARE: &str = "rnostr";
 /// The software's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// NIP-11's relay information document.
 #[derive(Debug, Serialize)]
-pub struct InformationDocument<'a> {
+pub(crate) struct InformationDocument<'a> {
     name: &'a str,
     description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub struct InformationDocument<'a> {
     mls_gateway: GatewayDocument,
 }
 
-/// `limitation`. The last three fields are not NIP-11's; clients pass over what they do not know.
+/// `limitation`. The last three fields are not NIP-11's; clients pass over fields that they do not know.
 #[derive(Debug, Serialize)]
 struct LimitationDocument {
     max_message_length: usize,
@@ -66,7 +66,7 @@ struct LimitationDocument {
     max_tag_values: usize,
 }
 
-/// `mls_gateway`: what an MLS client must know before it uses the relay.
+/// `mls_gateway`: facts that an MLS client must know before it uses the relay.
 #[derive(Debug, Serialize)]
 struct GatewayDocument {
     kinds: Vec<u16>,
@@ -76,17 +76,25 @@ struct GatewayDocument {
     open_bootstrap: bool,
     verify_keypackages: &'static str,
     keypackage_consumption: &'static str,
-    /// 0: messages are passed on and not kept.
+    /// Days; 0 means that messages are passed on and not kept.
     message_archive_ttl_days: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     system_pubkey: Option<String>,
 }
 
 /// The document of a relay that runs with `config`.
-#[must_use]
-pub fn document(config: &Config) -> InformationDocument<'_> {
-    let Information { name, description, pubkey, self_pubkey, contact, icon, banner, privacy_policy, terms_of_service } =
-        &config.information;
+pub(crate) fn document(config: &Config) -> InformationDocument<'_> {
+    let Information {
+        name,
+        description,
+        pubkey,
+        self_pubkey,
+        contact,
+        icon,
+        banner,
+        privacy_policy,
+        terms_of_service: terms,
+    } = &config.information;
     InformationDocument {
         name,
         description,
@@ -99,7 +107,7 @@ pub fn document(config: &Config) -> InformationDocument<'_> {
         icon: icon.as_deref(),
         banner: banner.as_deref(),
         privacy_policy: privacy_policy.as_deref(),
-        terms_of_service: terms_of_service.as_deref(),
+        terms_of_service: terms.as_deref(),
         limitation: limitation(config),
         mls_gateway: gateway(config),
     }
@@ -153,7 +161,7 @@ fn gateway(config: &Config) -> GatewayDocument {
 
 /// The answer to `GET /health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Health {
+pub(crate) struct Health {
     status: &'static str,
     version: &'static str,
     uptime_seconds: u64,
@@ -161,48 +169,45 @@ pub struct Health {
 
 impl Health {
     /// A relay that has run for `uptime_secs`.
-    #[must_use]
-    pub const fn healthy(uptime_secs: u64) -> Self {
+    pub(crate) const fn healthy(uptime_secs: u64) -> Self {
         Self { status: "healthy", version: VERSION, uptime_seconds: uptime_secs }
     }
 }
 
 /// The answer to `GET /ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Ready {
+pub(crate) struct Ready {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
 
 impl Ready {
-    /// Of a relay that is ready, but for a reason.
-    #[must_use]
-    pub const fn because_not(reason: Option<&'static str>) -> Self {
+    /// A relay that is ready, unless there is a reason why it is not.
+    pub(crate) const fn because_not(reason: Option<&'static str>) -> Self {
         Self { status: if reason.is_none() { "ready" } else { "not ready" }, reason }
     }
 
-    /// Whether there is no reason.
-    #[must_use]
-    pub const fn is_ready(self) -> bool {
+    /// Returns whether there is no reason.
+    pub(crate) const fn is_ready(self) -> bool {
         self.reason.is_none()
     }
 }
 
-/// The page's own style, the only one that [`LANDING_PAGE_CSP`] lets in.
+/// The page's style, the only one that [`LANDING_PAGE_CSP`] allows.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
                      color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
-                     footer{margin-top:3rem;color:#666}@media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
+                     footer{margin-top:3rem;color:#666}\
+                     @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
                      code{background:#333}footer{color:#999}}";
 
-/// `Content-Security-Policy` of the page: nothing but its own style, and no frame around it.
-pub const LANDING_PAGE_CSP: &str = "default-src 'none'; \
+/// `Content-Security-Policy` of the page: allows its own style alone, and no frame around it.
+pub(crate) const LANDING_PAGE_CSP: &str = "default-src 'none'; \
                                     style-src 'sha256-17CV9o6c1E/XkOFcyfoBMF9ZM/9nHo6oW/3Bvbrx+zw='; \
                                     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A page that tells a person what they found. `url` is this relay's WebSocket URL; every value is escaped.
-#[must_use]
-pub fn landing_page(config: &Config, url: &str) -> String {
+/// The page for people that open the relay's address. `url` is this relay's WebSocket URL; every value is escaped.
+pub(crate) fn landing_page(config: &Config, url: &str) -> String {
     let information = &config.information;
     let (name, description, url) = (escape(&information.name), escape(&information.description), escape(url));
     let mut page = format!(

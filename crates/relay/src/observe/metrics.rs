@@ -1,4 +1,4 @@
-//! What the relay counts, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
+//! The relay's counters, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
 //!
 //! Labels are kinds, operations and words: never a key, an id, a group or an address.
 
@@ -15,10 +15,10 @@ const DB_BUCKETS_SECS: [f64; 13] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// The counters, made once.
-pub struct Metrics {
+pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// By kind, for the kinds that are counted by number.
+    /// Counters by kind, for the kinds that are counted by number.
     processed: HashMap<Kind, Counter>,
     processed_other: Counter,
     groups_updated: Counter,
@@ -84,39 +84,39 @@ static META: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None
 
 impl Metrics {
     /// The text that Prometheus reads.
-    pub fn render(&self, subscriptions: usize, cursor: u64) -> String {
+    pub(crate) fn render(&self, subscriptions: usize, cursor: u64) -> String {
         self.subscriptions.set(subscriptions as f64);
         self.log_cursor.set(cursor as f64);
         self.handle.run_upkeep();
         self.handle.render()
     }
 
-    /// Whether the relay is ready, and how long ago the last pass over the log began that reached its head.
-    pub fn readiness(&self, ready: bool, lag: Option<Duration>) {
+    /// Sets whether the relay is ready, and the time since the last pass began that reached the head of the log.
+    pub(crate) fn readiness(&self, ready: bool, lag: Option<Duration>) {
         self.ready.set(f64::from(u8::from(ready)));
         if let Some(lag) = lag {
             self.follow_lag.set(lag.as_secs_f64());
         }
     }
 
-    /// A pass over the log has ended.
-    pub fn pass(&self, result: &'static str) {
+    /// Counts a pass over the log that has ended.
+    pub(crate) fn pass(&self, result: &'static str) {
         let key = Key::from_parts("mls_gateway_follow_passes_total", vec![Label::new("result", result)]);
         self.recorder.register_counter(&key, &META).increment(1);
     }
 
-    /// Events of the log that were fetched for live delivery.
-    pub fn fetched(&self, events: usize) {
+    /// Counts events of the log that were fetched for live delivery.
+    pub(crate) fn fetched(&self, events: usize) {
         self.fetched.increment(events as u64);
     }
 
-    /// Events of the log for which nobody waited.
-    pub fn skipped(&self, events: usize) {
+    /// Counts events of the log that no subscription waited for.
+    pub(crate) fn skipped(&self, events: usize) {
         self.skipped.increment(events as u64);
     }
 
-    /// What the store did with an event.
-    pub fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
+    /// Counts an event by the store's answer.
+    pub(crate) fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
         match saved {
             Ok(Saved::New(_)) => {
                 self.processed.get(&kind).unwrap_or(&self.processed_other).increment(1);
@@ -135,27 +135,27 @@ impl Metrics {
         }
     }
 
-    /// A refusal.
-    pub fn rejected(&self, rejection: &Rejection) {
+    /// Counts a refusal.
+    pub(crate) fn rejected(&self, rejection: &Rejection) {
         if rejection.word != Word::Duplicate {
             self.error(rejection.word.as_str());
         }
     }
 
-    /// Something that went wrong, under the name of what it was.
-    pub fn error(&self, reason: &'static str) {
+    /// Counts an error under its name.
+    pub(crate) fn error(&self, reason: &'static str) {
         let key = Key::from_parts("mls_gateway_errors_total", vec![Label::new("reason", reason)]);
         self.recorder.register_counter(&key, &META).increment(1);
     }
 
-    /// A request that was answered.
-    pub fn request(&self, door: &'static str) {
+    /// Counts a request that was answered.
+    pub(crate) fn request(&self, door: &'static str) {
         let key = Key::from_parts("mls_gateway_requests_total", vec![Label::new("door", door)]);
         self.recorder.register_counter(&key, &META).increment(1);
     }
 
-    /// A call of the store.
-    pub fn db_operation(&self, operation: &'static str, took: Duration) {
+    /// Records the duration of a call of the store.
+    pub(crate) fn db_operation(&self, operation: &'static str, took: Duration) {
         let histogram = match operation {
             "save" => &self.db_save,
             "scan" => &self.db_scan,
@@ -164,23 +164,23 @@ impl Metrics {
         histogram.record(took.as_secs_f64());
     }
 
-    /// Events that the sweeper removed.
-    pub fn expired(&self, events: usize) {
+    /// Counts events that the sweeper removed.
+    pub(crate) fn expired(&self, events: usize) {
         self.expired.increment(events as u64);
     }
 
-    /// Live deliveries of one event.
-    pub fn delivered(&self, times: usize) {
+    /// Counts the live deliveries of one event.
+    pub(crate) fn delivered(&self, times: usize) {
         self.delivered.increment(times as u64);
     }
 
-    /// One more client.
-    pub fn connection_opened(&self) {
+    /// Counts one client more.
+    pub(crate) fn connection_opened(&self) {
         self.connections.increment(1.0);
     }
 
-    /// One client less.
-    pub fn connection_closed(&self) {
+    /// Counts one client less.
+    pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1.0);
     }
 }

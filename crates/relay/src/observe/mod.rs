@@ -1,5 +1,5 @@
-//! What the relay says about itself.
+//! The relay as seen from outside: its documents for clients and people, its metrics, its logs.
 
-pub mod info;
-pub mod metrics;
+pub(crate) mod info;
+pub(crate) mod metrics;
 pub mod telemetry;

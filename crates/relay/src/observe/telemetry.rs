@@ -1,6 +1,6 @@
-//! Logs: for people on a terminal, one JSON object a line elsewhere; and how a line names an owner without naming them.
+//! Logs: text for people on a terminal, one JSON object a line elsewhere; and tags that stand for owners in them.
 //!
-//! Source: MLS Gateway specification, "Structured Logging (JSON)"; decisions.md, 7.
+//! Source: MLS Gateway specification, "Structured Logging (JSON)"; docs/rules.md, "Elsewhere" 3.
 
 use std::{fmt, io, io::IsTerminal as _};
 
@@ -26,10 +26,10 @@ use crate::config::{LogFormat, Server};
 
 /// Starts logging to standard error. A second call changes nothing, so that one process may run several relays.
 pub fn init(server: &Server) {
-    // The configuration has parsed it; a filter made by hand that does not parse loses its wrong parts.
+    // The configuration has parsed the filter; one made by hand that does not parse loses its wrong parts.
     let filter = EnvFilter::new(&server.log_level);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // An error says that a subscriber is there already.
+    // An error means that a subscriber is there already.
     let _ = match server.log_format {
         LogFormat::Json => builder.event_format(JsonLine).try_init(),
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
@@ -117,28 +117,25 @@ impl Visit for Fields {
     }
 }
 
-/// Names owners in logs: the same key has the same tag while this process runs, and no one else can tell whose it is.
-pub struct OwnerTags {
+/// Tags for owners in logs: a key has one tag while this process runs, and nobody else can tell whose it is.
+pub(crate) struct OwnerTags {
     secret: [u8; 32],
 }
 
 /// 8 hex digits that stand for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnerTag([u8; 4]);
+pub(crate) struct OwnerTag([u8; 4]);
 
 impl OwnerTags {
-    /// With a secret that was drawn at random for this process.
-    #[must_use]
-    pub const fn new(secret: [u8; 32]) -> Self {
+    /// Tags under a secret that was drawn at random for this process.
+    pub(crate) const fn new(secret: [u8; 32]) -> Self {
         Self { secret }
     }
 
     /// The tag of `key`.
     ///
-    /// Both parts of what is hashed have a fixed length and most of the hash is cut off, so the plain prefix is a sound
-    /// key.
-    #[must_use]
-    pub fn owner_tag(&self, key: &PublicKey) -> OwnerTag {
+    /// Both hashed parts have a fixed length and most of the hash is cut off, so the plain prefix is a sound key.
+    pub(crate) fn owner_tag(&self, key: &PublicKey) -> OwnerTag {
         let hash: [u8; 32] = Sha256::new().chain_update(self.secret).chain_update(key.as_bytes()).finalize().into();
         OwnerTag([hash[0], hash[1], hash[2], hash[3]])
     }

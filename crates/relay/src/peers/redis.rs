@@ -1,7 +1,8 @@
-//! Wake-ups over Redis (pub/sub), for a store that has none of its own or is to be spared them.
+//! Messages over Redis (pub/sub), for a store without notifications of its own or one that is to be spared them.
 //!
-//! One task sends and one listens, each over a connection of its own that it opens anew when it breaks. An instance hears
-//! itself too, at least once a second; while it does not, the log is looked at more often. Nothing waits for Redis.
+//! One task sends and one listens, each over a connection of its own that it opens anew when it breaks. An instance
+//! receives its own messages too, at least once a second. While it receives none, the follower looks at the log more
+//! often. Nothing waits for Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,29 +15,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Hearing;
-use crate::{backoff, config::Secret, follow::Follow};
+use super::PeerReceiver;
+use crate::{config::Secret, delivery::follow::FollowedLog, error::StartError, system::backoff};
 
-/// Longest wait for an answer of Redis.
+/// Longest wait for an answer of Redis, in seconds.
 const ANSWER_SECS_MAX: u64 = 1;
-/// Time between two messages when there is nothing to tell.
+/// Time between two messages when there is nothing to send.
 const BEAT: Duration = Duration::from_secs(1);
-/// Whoever has not even heard itself for so long does not hear the others either.
+/// Longest silence: an instance that did not receive even its own messages for so long does not receive the others'.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Time between two looks at the log while Redis is away.
 const AWAY_POLL: Duration = Duration::from_millis(100);
 
-/// The road over one Redis.
-pub struct Redis {
+/// The transport over one Redis.
+pub(crate) struct RedisTransport {
     client: Client,
     channel: String,
-    hearing: Hearing,
-    follow: Arc<Follow>,
+    receiver: PeerReceiver,
+    log: Arc<FollowedLog>,
 }
 
-/// Why it cannot be gone.
+/// The reason why Redis cannot be used now.
 #[derive(Debug, thiserror::Error)]
-enum Closed {
+enum Disconnected {
     #[error("{0}")]
     Redis(#[from] RedisError),
     #[error("it does not answer")]
@@ -45,51 +46,61 @@ enum Closed {
     Ended,
 }
 
-impl Redis {
-    /// The road for all who share the store of `router`, over the Redis at `url`: the channel has a name that says
-    /// nothing of the store and is no other store's.
+impl RedisTransport {
+    /// The transport for the instances that share the store of `hasher`, over the Redis at `url`. The channel's name
+    /// tells nothing of the store, and no other store has the same.
     ///
     /// # Errors
-    /// When `url` is none.
-    pub fn new(url: &Secret, router: &RouteHasher, hearing: Hearing, follow: Arc<Follow>) -> Result<Self, String> {
+    /// [`StartError`] when `url` is missing or malformed.
+    pub(super) fn new(
+        url: Option<&Secret>,
+        hasher: &RouteHasher,
+        receiver: PeerReceiver,
+        log: Arc<FollowedLog>,
+    ) -> Result<Self, StartError> {
+        let refuse = |problem: &str| {
+            StartError::new(format!("extensions.mls_gateway.redis_url: {problem}; write redis://host:6379"))
+        };
+        let url = url.ok_or_else(|| refuse("wake = \"redis\" needs it"))?;
         // The error's own words may repeat the URL, which may hold a password.
-        let client = Client::open(url.expose()).map_err(|_| "not a URL of Redis".to_owned())?;
-        let channel = format!("rnostr:{:016x}", router.derived("wake channel"));
-        Ok(Self { client, channel, hearing, follow })
+        let client = Client::open(url.expose()).map_err(|_| refuse("not a URL of Redis"))?;
+        let channel = format!("rnostr:{:016x}", hasher.derived("wake channel"));
+        Ok(Self { client, channel, receiver, log })
     }
 
-    /// Sends and listens until `ended`, and then sends what waits.
-    pub fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
-        let road = Arc::new(self);
-        let (sending, sent) = (Arc::clone(&road), ended.clone());
-        let heard = ended.clone();
+    /// Sends and listens until `ended`, and then sends the message that waits.
+    pub(super) fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
+        let transport = Arc::new(self);
+        let (sender, sending_ended) = (Arc::clone(&transport), ended.clone());
+        let listening_ended = ended.clone();
         [
-            tokio::spawn(async move { sending.send(sent).await }),
+            tokio::spawn(async move { sender.send(sending_ended).await }),
             tokio::spawn(async move {
-                let _ = heard.run_until_cancelled(road.listen()).await;
+                let _ = listening_ended.run_until_cancelled(transport.listen()).await;
             }),
         ]
     }
 
     async fn send(&self, ended: CancellationToken) {
+        let channel = &self.receiver.channel;
         let mut connection = None;
         let mut failures = 0;
         loop {
             let is_last = tokio::select! {
-                () = self.hearing.wake.filled.notified() => false,
+                () = channel.filled.notified() => false,
                 () = sleep(BEAT) => false,
                 () = ended.cancelled() => true,
             };
-            if is_last && self.hearing.wake.is_empty() {
+            if is_last && channel.is_empty() {
                 return;
             }
             match self.publish(&mut connection).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
-                    // The listening side says it to the operator.
-                    tracing::debug!(%error, "a wake-up was not sent");
+                    // The listening task tells the operator.
+                    tracing::debug!(%error, "a message to the other instances was not sent");
                     connection = None;
-                    let _ = ended.run_until_cancelled(sleep(backoff::after(failures))).await;
+                    let _ = ended.run_until_cancelled(sleep(backoff::RECONNECT.pause(failures))).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -99,7 +110,7 @@ impl Redis {
         }
     }
 
-    async fn publish(&self, connection: &mut Option<MultiplexedConnection>) -> Result<(), Closed> {
+    async fn publish(&self, connection: &mut Option<MultiplexedConnection>) -> Result<(), Disconnected> {
         let limit = Duration::from_secs(ANSWER_SECS_MAX);
         let connection = match connection {
             Some(connection) => connection,
@@ -109,7 +120,7 @@ impl Redis {
                 connection.insert(timeout(limit, opened).await??)
             }
         };
-        let message = self.hearing.wake.take().encode();
+        let message = self.receiver.channel.take().encode();
         let mut command = redis::cmd("PUBLISH");
         let command = command.arg(&self.channel).arg(message);
         timeout(limit, command.query_async::<i64>(connection)).await??;
@@ -118,42 +129,45 @@ impl Redis {
 
     async fn listen(&self) {
         let mut failures = 0;
-        let mut is_told = false;
-        self.follow.set_poll(Some(AWAY_POLL));
+        let mut is_operator_told = false;
+        self.log.set_poll(Some(AWAY_POLL));
         loop {
             let opened = || {
-                if is_told {
-                    tracing::info!("wake-ups over Redis are back");
+                if is_operator_told {
+                    tracing::info!("notifications over Redis are back");
                 }
-                (failures, is_told) = (0, false);
-                self.follow.set_poll(None);
+                (failures, is_operator_told) = (0, false);
+                self.log.set_poll(None);
             };
-            let Err(error) = self.hear(opened).await;
-            self.follow.set_poll(Some(AWAY_POLL));
-            if !is_told {
+            let Err(error) = self.receive(opened).await;
+            self.log.set_poll(Some(AWAY_POLL));
+            if !is_operator_told {
                 let poll = AWAY_POLL.as_millis();
-                tracing::warn!(%error, "no wake-ups over Redis; until it is back the log is looked at every {poll} ms");
-                is_told = true;
+                tracing::warn!(
+                    %error,
+                    "no notifications over Redis; until it is back the log is looked at every {poll} ms"
+                );
+                is_operator_told = true;
             }
-            sleep(backoff::after(failures)).await;
+            sleep(backoff::RECONNECT.pause(failures)).await;
             failures = failures.saturating_add(1);
         }
     }
 
-    /// Hears until the road is closed; `opened` is called when it is known to be open.
-    async fn hear(&self, opened: impl FnOnce()) -> Result<std::convert::Infallible, Closed> {
+    /// Receives until the connection ends; calls `opened` at the first message, which proves that the channel works.
+    async fn receive(&self, opened: impl FnOnce()) -> Result<std::convert::Infallible, Disconnected> {
         let limit = Duration::from_secs(ANSWER_SECS_MAX);
         let mut listening = timeout(limit, self.client.get_async_pubsub()).await??;
         timeout(limit, listening.subscribe(&self.channel)).await??;
         let mut messages = listening.on_message();
         let mut opened = Some(opened);
         loop {
-            let message = timeout(SILENCE_MAX, messages.next()).await?.ok_or(Closed::Ended)?;
+            let message = timeout(SILENCE_MAX, messages.next()).await?.ok_or(Disconnected::Ended)?;
             if let Some(opened) = opened.take() {
                 opened();
             }
-            if self.hearing.hear(message.get_payload_bytes()) {
-                self.follow.knock();
+            if self.receiver.receive(message.get_payload_bytes()) {
+                self.log.notify();
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Telling the other instances over the store itself what accepted events cost, where it has a road for that. That
-//! something was committed they hear from it anyway.
+//! Messages over the store itself, where it carries them ([`Store::messages`]): the costs of accepted events. The
+//! store's own notifications already say that something was committed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,64 +11,63 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Hearing, message::BYTES_MAX};
+use super::{PeerChannel, PeerReceiver, message::BYTES_MAX};
 
 /// Shortest time between two messages: the database does as much for each as for a small write.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(BYTES_MAX <= PEER_MESSAGE_BYTES_MAX, "a message fits");
 
-/// The road over a store.
-pub struct Told {
+/// The transport over a store.
+pub(crate) struct StoreTransport {
     store: Arc<dyn Store>,
-    heard: Receiver<Arc<[u8]>>,
-    hearing: Hearing,
+    messages: Receiver<Arc<[u8]>>,
+    receiver: PeerReceiver,
 }
 
-impl Told {
-    /// The road over `store`, where it has one: `heard` is its other end.
-    #[must_use]
-    pub fn new(store: Arc<dyn Store>, heard: Receiver<Arc<[u8]>>, hearing: Hearing) -> Self {
-        Self { store, heard, hearing }
+impl StoreTransport {
+    /// The transport over `store`, which gives `messages`.
+    pub(super) fn new(store: Arc<dyn Store>, messages: Receiver<Arc<[u8]>>, receiver: PeerReceiver) -> Self {
+        Self { store, messages, receiver }
     }
 
-    /// Sends and hears until `ended`, and then sends what waits.
-    pub fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
-        let Self { store, mut heard, hearing } = self;
-        let hearing = Arc::new(hearing);
-        let (sending, sent, ended) = (Arc::clone(&hearing), ended.clone(), ended.clone());
-        [
-            tokio::spawn(async move { send(&*store, &sending, sent).await }),
-            tokio::spawn(async move {
-                let hear = async {
-                    loop {
-                        match heard.recv().await {
-                            Ok(message) => {
-                                hearing.hear(&message);
-                            }
-                            // Some were lost, as some may be.
-                            Err(RecvError::Lagged(_)) => {}
-                            Err(RecvError::Closed) => return,
-                        }
+    /// Sends and receives until `ended`, and then sends the message that waits.
+    pub(super) fn start(self, ended: &CancellationToken) -> [JoinHandle<()>; 2] {
+        let Self { store, mut messages, receiver } = self;
+        let channel = Arc::clone(&receiver.channel);
+        let (sending_ended, receiving_ended) = (ended.clone(), ended.clone());
+        let receive = async move {
+            loop {
+                match messages.recv().await {
+                    Ok(message) => {
+                        receiver.receive(&message);
                     }
-                };
-                let _ = ended.run_until_cancelled(hear).await;
+                    // Some messages were lost, which a transport may do.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        };
+        [
+            tokio::spawn(async move { send(&*store, &channel, sending_ended).await }),
+            tokio::spawn(async move {
+                let _ = receiving_ended.run_until_cancelled(receive).await;
             }),
         ]
     }
 }
 
-async fn send(store: &dyn Store, hearing: &Hearing, ended: CancellationToken) {
+async fn send(store: &dyn Store, channel: &PeerChannel, ended: CancellationToken) {
     loop {
         let is_last = tokio::select! {
-            () = hearing.wake.filled.notified() => false,
+            () = channel.filled.notified() => false,
             () = ended.cancelled() => true,
         };
-        let message = hearing.wake.take();
-        if !message.spent.is_empty()
+        let message = channel.take();
+        if !message.charges.is_empty()
             && let Err(error) = store.broadcast(message.encode()).await
         {
-            tracing::debug!(%error, "what events cost was not told");
+            tracing::debug!(%error, "the other instances were not told what events cost");
         }
         if is_last {
             return;

@@ -1,8 +1,8 @@
 //! Token buckets in a map that cannot grow without bound.
 //!
-//! A bucket that is full again says nothing that a new one would not, so forgetting it gives nobody anything. One that is
-//! not full is never forgotten: when a shard holds nothing but such, newcomers to it share one bucket of their own
-//! ([`Rate::times`] larger than one sender's), and those who are there go on as before.
+//! A bucket that is full again equals a new one, so forgetting it gives nobody anything. A bucket that is not full is
+//! never forgotten: when a shard holds nothing else, newcomers to it share one bucket of their own, [`CEILING_FACTOR`]
+//! times larger than one sender's, and the owners of the others go on as before.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 
 use super::CEILING_FACTOR;
 
-/// Each with its own lock.
+/// Number of maps, each with its own lock.
 const SHARDS: usize = 64;
-/// A shard at its bound looks for full buckets at most this often, so that a flood does not pay in the relay's time.
+/// Shortest time between two searches of a shard at its bound for full buckets, so that a flood does not cost the
+/// relay's time.
 const SWEEP_PAUSE_MS: u64 = 1_000;
 
-/// So many a period, and so many at once.
+/// A number of events a period, and a number at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    /// 0: no limit.
+    /// Events a period; 0 means no limit.
     number: u32,
     period_ms: u32,
     burst: u32,
@@ -29,7 +30,7 @@ impl Rate {
         Self { number, period_ms, burst }
     }
 
-    /// The same for `factor` senders together.
+    /// The rate of `factor` senders together.
     pub(super) const fn times(self, factor: u32) -> Self {
         Self {
             number: self.number.saturating_mul(factor),
@@ -38,7 +39,8 @@ impl Rate {
         }
     }
 
-    /// What a full bucket holds. One event is `period_ms`, and `number` comes in each millisecond, so all is whole numbers.
+    /// The level of a full bucket. One event takes `period_ms`, and `number` comes in each millisecond, so that all
+    /// numbers are whole.
     const fn capacity(self) -> i64 {
         self.burst as i64 * self.period_ms as i64
     }
@@ -67,7 +69,7 @@ impl Bucket {
         self.updated_ms = self.updated_ms.max(now_ms);
     }
 
-    /// Takes one event, or says in how many seconds there is one.
+    /// Takes one event, or gives the seconds until there is one.
     fn take(&mut self, now_ms: u64) -> Result<(), u64> {
         self.fill(now_ms);
         let missing = i64::from(self.rate.period_ms) - self.level;
@@ -80,13 +82,13 @@ impl Bucket {
     }
 }
 
-/// When a bucket may be forgotten.
+/// The rule by which a bucket may be forgotten.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Eviction {
-    /// When it is full again.
+    /// A bucket is forgotten when it is full again.
     WhenFull,
-    /// When it is full again and was not used for `memory_ms`. Where room is short: when it is full again and was first
-    /// used less than `known_after_ms` ago.
+    /// A bucket is forgotten when it is full again and was not used for `memory_ms`. If room is short, it is also
+    /// forgotten when it is full again and was first used less than `known_after_ms` ago.
     WhenForgotten { memory_ms: u64, known_after_ms: u64 },
 }
 
@@ -112,12 +114,12 @@ struct Shard {
     swept_ms: Option<u64>,
 }
 
-/// What a bucket knows of its owner.
+/// The age of a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    /// When the bucket was first used.
+pub(super) struct BucketAge {
+    /// Time of the bucket's first use.
     pub(super) first_ms: u64,
-    /// Whether that is now.
+    /// Set at the first use.
     pub(super) is_first: bool,
 }
 
@@ -130,7 +132,7 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Room for about `buckets_max`.
+    /// Empty maps with room for about `buckets_max`.
     pub(super) fn new(buckets_max: usize, eviction: Eviction) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -139,25 +141,25 @@ impl Buckets {
         }
     }
 
-    /// Takes one event from the bucket of `hash`, or says in how many seconds there is one. Each hash always comes with the
-    /// same rate.
-    pub(super) fn take(&self, hash: u64, rate: Rate, now_ms: u64) -> Result<Seen, u64> {
+    /// Takes one event from the bucket of `hash`, or gives the seconds until there is one. Each hash always comes with
+    /// the same rate.
+    pub(super) fn take(&self, hash: u64, rate: Rate, now_ms: u64) -> Result<BucketAge, u64> {
         if rate.number == 0 {
-            return Ok(Seen { first_ms: now_ms, is_first: true });
+            return Ok(BucketAge { first_ms: now_ms, is_first: true });
         }
         self.with_bucket(hash, rate, now_ms, |bucket, is_first| {
-            bucket.take(now_ms).map(|()| Seen { first_ms: bucket.first_ms, is_first })
+            bucket.take(now_ms).map(|()| BucketAge { first_ms: bucket.first_ms, is_first })
         })
     }
 
-    /// Takes `cost` events from the bucket of `hash` whether they are there or not; the debt stays under a burst.
-    pub(super) fn fine(&self, hash: u64, rate: Rate, cost: u32, now_ms: u64) {
+    /// Takes `times` events from the bucket of `hash`, whether they are there or not; the debt stays under a burst.
+    pub(super) fn charge(&self, hash: u64, rate: Rate, times: u32, now_ms: u64) {
         if rate.number == 0 {
             return;
         }
         self.with_bucket(hash, rate, now_ms, |bucket, _| {
             bucket.fill(now_ms);
-            let cost = i64::from(cost) * i64::from(rate.period_ms);
+            let cost = i64::from(times) * i64::from(rate.period_ms);
             bucket.level = bucket.level.saturating_sub(cost).max(-bucket.rate.capacity());
         });
     }
@@ -167,14 +169,14 @@ impl Buckets {
         self.shard(hash).lock().buckets.remove(&hash);
     }
 
-    /// Forgets what may be forgotten.
+    /// Forgets the buckets that may be forgotten.
     pub(super) fn sweep(&self, now_ms: u64) {
         for shard in &self.shards {
             shard.lock().sweep(self.eviction, now_ms, false);
         }
     }
 
-    /// Buckets held.
+    /// Number of buckets that are held.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().buckets.len()).sum()
     }
@@ -194,7 +196,7 @@ impl Buckets {
         }
         if shard.buckets.len() >= self.shard_max {
             let shared = shard.overflow.get_or_insert_with(|| Bucket::full(rate.times(CEILING_FACTOR), now_ms));
-            // To whoever cannot be remembered, this is always the first time.
+            // An owner that cannot be remembered is always new.
             shared.first_ms = now_ms;
             return act(shared, true);
         }

@@ -1,6 +1,7 @@
 //! The client's address that a connection counts for.
 //!
-//! Source: decisions.md, 6: the peer's, or the right-most untrusted one of X-Forwarded-For when the peer is trusted.
+//! Source: docs/rules.md, "Rate limits" 8: the peer's, or the right-most untrusted one of X-Forwarded-For when the peer
+//! is trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,8 +12,7 @@ use ipnet::IpNet;
 /// `forwarded_for` are the request's X-Forwarded-For headers in their order. Each hop writes the address that it saw at
 /// the end, so everything left of the right-most untrusted address may be invented. On Cloud Run (`peer_is_trusted`)
 /// the peer is the front end, and trusted by any address.
-#[must_use]
-pub fn client_address<'a>(
+pub(crate) fn client_address<'a>(
     peer: IpAddr,
     forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
     trusted_proxies: &[IpNet],

@@ -1,4 +1,4 @@
-//! The promises of decisions.md, 6, in exact numbers: time is given.
+//! The promises of docs/rules.md, "Rate limits", in exact numbers; each test gives the time.
 
 use std::net::Ipv4Addr;
 
@@ -7,8 +7,12 @@ use super::*;
 const HOUR_MS: u64 = 3_600_000;
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+fn hasher(n: u8) -> RouteHasher {
+    RouteHasher::new(&[n; 16])
+}
+
 fn limits() -> RateLimits {
-    RateLimits::new(&RateLimitRates::default())
+    RateLimits::new(&RateLimitRates::default(), &hasher(1))
 }
 
 fn key(n: u32) -> PublicKey {
@@ -74,7 +78,7 @@ fn an_invalid_signature_costs_ten_and_may_lead_into_debt() {
 fn zero_is_no_limit() {
     let none =
         RateLimitRates { max_events_per_minute: 0, max_keypackages_per_hour: 0, max_group_messages_per_minute: 0 };
-    let limits = RateLimits::new(&none);
+    let limits = RateLimits::new(&none, &hasher(1));
     for _ in 0..10_000 {
         limits.address(LOCAL, Class::KeyPackage, 0).expect("no limit");
         limits.invalid(LOCAL, 0);
@@ -107,7 +111,7 @@ fn a_sender_who_is_muted_in_one_group_speaks_in_another_and_mutes_nobody() {
     limits.gift_wrap(alice, &key(2), 0).expect("an inbox");
 }
 
-/// 40 new senders use a group's ceiling up: those who were there before go on, those who come now wait.
+/// 40 new senders use a group's ceiling up: earlier senders go on, later ones wait.
 #[test]
 fn the_ceiling_slows_new_senders_only() {
     let limits = limits();
@@ -121,7 +125,7 @@ fn the_ceiling_slows_new_senders_only() {
     for _ in 0..100 {
         limits.group_message(old, group, HOUR_MS).expect("known for an hour");
     }
-    // Whoever was taken once is known an hour later; whoever was only ever refused is not.
+    // A sender whose event was taken is known an hour later; a sender that was only ever refused is not.
     let later = 2 * HOUR_MS;
     for n in 200..220 {
         for _ in 0..150 {
@@ -146,10 +150,10 @@ fn what_makes_no_difference_is_forgotten() {
     assert_eq!(limits.tracked(), 0);
 }
 
-/// Someone with very many addresses cannot get a full bucket back for one of them.
+/// A client with very many addresses cannot get a full bucket back for one of them.
 #[test]
 fn a_flood_of_addresses_gives_no_one_a_new_bucket() {
-    let limits = RateLimits::bounded(&RateLimitRates::default(), Key::random(), 1_024);
+    let limits = RateLimits::bounded(&RateLimitRates::default(), BucketHasher::new(&hasher(1)), 1_024);
     while limits.address(LOCAL, Class::Event, 0).is_ok() {}
     let flood = (0..100_000_u32).map(|n| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)));
     let taken = flood.filter(|address| limits.address(*address, Class::Event, 0).is_ok()).count();
@@ -161,15 +165,14 @@ fn a_flood_of_addresses_gives_no_one_a_new_bucket() {
     limits.address(newcomer, Class::Event, 10_000).expect("room is made by what has filled up");
 }
 
-/// What one instance took counts on the other, and what is over is no more than one message's delay.
+/// Events that one instance took count on the other, so that two take no more than one, apart from a message's delay.
 #[test]
-fn what_was_spent_elsewhere_is_taken_here() {
-    let router = RouteHasher::new(&[1; 16]);
-    let [here, there] = [0, 1].map(|_| RateLimits::shared(&RateLimitRates::default(), &router));
+fn charges_of_another_instance_are_taken_here() {
+    let [here, there] = [0, 1].map(|_| limits());
     let tell = |paid: Paid, to: &RateLimits| {
-        let mut receipt = Receipt::new(true);
-        receipt.add(paid);
-        receipt.into_debits().for_each(|debit| to.spent(Spent { debit, times: 1 }, 0));
+        let mut charges = Charges::new(true);
+        charges.add(paid);
+        charges.into_buckets().for_each(|bucket| to.charge(Charge { bucket, times: 1 }, 0));
     };
     let mut taken = 0;
     for (n, (one, other)) in [(&here, &there), (&there, &here)].into_iter().cycle().take(400).enumerate() {
@@ -180,17 +183,17 @@ fn what_was_spent_elsewhere_is_taken_here() {
         taken += 1;
     }
     assert_eq!(taken, 150, "one burst over both");
-    let apart = RateLimits::shared(&RateLimitRates::default(), &RouteHasher::new(&[2; 16]));
+    let apart = RateLimits::new(&RateLimitRates::default(), &hasher(2));
     assert!(apart.sender(&key(1), Class::Event, 0).is_ok(), "another store has other buckets");
-    let debit = here.debit(Purse::SenderEvents, key(7));
-    here.spent(Spent { debit, times: u32::MAX }, 0);
+    let bucket = here.bucket(BucketKind::SenderEvents, key(7));
+    here.charge(Charge { bucket, times: u32::MAX }, 0);
     assert_eq!(here.sender(&key(7), Class::Event, 0).expect_err("in debt").secs, 91, "no deeper than a burst");
 }
 
 #[test]
-fn purses_are_told_apart_by_their_numbers() {
+fn kinds_of_buckets_are_told_apart_by_their_numbers() {
     for byte in 0..=u8::MAX {
-        assert!(Purse::from_byte(byte).is_none_or(|purse| purse as u8 == byte));
+        assert!(BucketKind::from_byte(byte).is_none_or(|kind| kind as u8 == byte));
     }
-    assert_eq!(Purse::from_byte(9), None);
+    assert_eq!(BucketKind::from_byte(9), None);
 }

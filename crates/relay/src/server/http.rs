@@ -17,36 +17,37 @@ use yawc::{DeflatePool, Options, WebSocket};
 use crate::{
     app::App,
     config::Origins,
-    connection::{self, Peer},
-    info, rate_limit,
+    observe::info,
+    rate_limit,
+    session::{Client, connection},
 };
 
 /// The address of the peer at the other end of the TCP connection.
 #[derive(Clone, Copy)]
 pub(super) struct PeerAddr(pub(super) SocketAddr);
 
-/// A place among `connections_max`, given back when the connection is gone, upgraded or not.
+/// One of `connections_max` permits, given back when the connection is gone, upgraded or not.
 #[derive(Clone)]
-pub(super) struct Place(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+pub(super) struct ConnectionPermit(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 
-impl Place {
+impl ConnectionPermit {
     pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
         Self(Arc::new(permit))
     }
 }
 
-/// Compressors and decompressors that wait for work; as many as can be at work at one time are enough.
+/// Most compressors and decompressors that wait for work; more cannot be at work at one time.
 const DEFLATE_IDLE_MAX: usize = 16;
-/// Messages below this many bytes are sent as they are.
+/// Bytes from which on a message is compressed.
 const DEFLATE_BYTES_MIN: usize = 512;
 /// First size of a socket's read and write buffer; they grow with a message and shrink after it.
 const SOCKET_BUFFER_BYTES: usize = 1 << 10;
 
-/// A write to the socket takes up to about this many bytes: one system call for many frames.
+/// Bytes that one write to the socket takes, about: one system call for many frames.
 const WRITE_BYTES: usize = 64 << 10;
 
 #[derive(Clone)]
-struct Shared {
+struct RouterState {
     app: Arc<App>,
     options: Options,
 }
@@ -78,24 +79,25 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(root)
         .layer(cors)
-        .with_state(Shared { app, options })
+        .with_state(RouterState { app, options })
 }
 
-async fn health(State(shared): State<Shared>) -> Response {
+async fn health(State(shared): State<RouterState>) -> Response {
     let health = info::Health::healthy(shared.app.started.elapsed().as_secs());
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(health)).into_response()
 }
 
-/// Whether clients should be sent here: for load balancers, while `/health` says that the process lives.
-async fn ready(State(shared): State<Shared>) -> Response {
+/// Tells load balancers whether to send clients here; `/health` says whether the process lives.
+async fn ready(State(shared): State<RouterState>) -> Response {
     let ready = info::Ready::because_not(shared.app.not_ready());
     let status = if ready.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(ready)).into_response()
 }
 
-/// Counts of hidden messages are not for strangers: a peer on this machine, or the bearer token.
+/// Shows the metrics to a peer on this machine and to the bearer of the token: strangers may not see counts of hidden
+/// messages.
 async fn metrics(
-    State(shared): State<Shared>,
+    State(shared): State<RouterState>,
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
     headers: HeaderMap,
 ) -> Response {
@@ -114,22 +116,22 @@ async fn metrics(
         return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n")
             .into_response();
     }
-    app.metrics.readiness(app.not_ready().is_none(), app.follow.as_ref().and_then(|follow| follow.lag()));
+    app.metrics.readiness(app.not_ready().is_none(), app.delivery.lag());
     let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 async fn root(
-    State(shared): State<Shared>,
+    State(shared): State<RouterState>,
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
-    Extension(place): Extension<Place>,
+    Extension(permit): Extension<ConnectionPermit>,
     mut request: Request,
 ) -> Response {
     let headers = request.headers();
     let asks_upgrade =
         headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if asks_upgrade {
-        return upgrade(&shared, peer, place, &mut request);
+        return upgrade(&shared, peer, permit, &mut request);
     }
     if request.uri().path() != "/" {
         return (StatusCode::NOT_FOUND, "nothing is here\n").into_response();
@@ -148,7 +150,8 @@ async fn root(
     (headers, info::landing_page(&shared.app.config, &url)).into_response()
 }
 
-/// The WebSocket URL that the page shows: what is configured, else what the visitor came by. Shown and never trusted.
+/// The WebSocket URL that the page shows: the configured one, else the one that the visitor came by. It is never
+/// trusted.
 fn page_url(app: &App, headers: &HeaderMap) -> String {
     if let Some(url) = &app.config.server.public_url {
         return url.to_string();
@@ -158,7 +161,7 @@ fn page_url(app: &App, headers: &HeaderMap) -> String {
     format!("{scheme}://{host}")
 }
 
-fn upgrade(shared: &Shared, peer: SocketAddr, place: Place, request: &mut Request) -> Response {
+fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, request: &mut Request) -> Response {
     let app = &shared.app;
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         let allowed = origin.to_str().is_ok_and(|origin| app.config.server.allowed_origins.allows(origin));
@@ -166,7 +169,7 @@ fn upgrade(shared: &Shared, peer: SocketAddr, place: Place, request: &mut Reques
             return (StatusCode::FORBIDDEN, "this origin is not in server.allowed_origins\n").into_response();
         }
     }
-    let peer = Peer {
+    let client = Client {
         address: rate_limit::client_address(
             peer.ip(),
             request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()),
@@ -182,15 +185,15 @@ fn upgrade(shared: &Shared, peer: SocketAddr, place: Place, request: &mut Reques
     let app = Arc::clone(app);
     let tracker = app.connections.clone();
     tracker.spawn(async move {
-        let _place = place;
+        let _permit = permit;
         if let Ok(socket) = upgraded.await {
-            connection::serve(app, peer, socket).await;
+            connection::serve(app, client, socket).await;
         }
     });
     response.map(axum::body::Body::new)
 }
 
-/// How this connection may name the relay (decisions, "Identity" 3).
+/// The names by which this connection may call the relay (docs/rules.md, "Identity" 5).
 fn names(app: &App, peer: SocketAddr, headers: &HeaderMap) -> RelayNames {
     let configured = app.config.server.relay_addresses();
     if !configured.is_empty() {

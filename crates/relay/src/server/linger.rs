@@ -1,7 +1,8 @@
-//! A stream that goes on reading for a moment after its last word.
+//! A stream that goes on reading for a moment after its side is closed.
 //!
-//! A socket that is closed while bytes of the peer wait unread is reset by the system, and a reset takes back what the peer
-//! has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering close").
+//! The system resets a socket that is closed while bytes of the peer wait unread. A reset takes back the bytes that the
+//! peer has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering
+//! close").
 
 use std::{
     io,
@@ -17,13 +18,13 @@ use tokio::{
 
 /// Longest wait for the peer to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// Longest wait for a byte more: a peer that sends nothing has nothing under way that would cause a reset.
+/// Longest wait for a further byte: a peer that sends nothing has nothing under way that would cause a reset.
 const QUIET_MAX: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(super) struct Linger<S> {
     stream: S,
-    /// Set once our side is closed.
+    /// Set when our side is closed.
     closing: Option<Closing>,
 }
 
@@ -65,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Closes our side, then reads and drops what comes until the peer has closed its own or is quiet.
+    /// Closes our side, then reads and drops bytes until the peer has closed its own side or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, closing } = &mut *self;
         let Closing { until, quiet } = match closing {
@@ -83,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
                 Poll::Ready(Ok(())) if !into.filled().is_empty() && Instant::now() < *until => {
                     quiet.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
                 }
-                // The end, a peer that is gone, or one that goes on for too long.
+                // The peer has closed its side, is gone, or goes on for too long.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return quiet.as_mut().poll(cx).map(Ok),
             }

@@ -14,14 +14,14 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-
 use tower::ServiceExt as _;
 
+use self::http::{ConnectionPermit, PeerAddr};
 use crate::app::App;
 
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Wait after the system refuses a new connection, as when it has no descriptors left.
+/// Wait after the system refuses a new connection, for example because it has no descriptors left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Longest life of a connection that does not become a WebSocket, so that a client that does not read its answers goes.
 const HTTP_MAX: Duration = Duration::from_secs(300);
@@ -32,7 +32,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the certificate or the key cannot be read.
-pub async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
+pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let acceptor = app.config.server.tls().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
     let router = http::router(Arc::clone(&app));
     let room = Arc::new(Semaphore::new(app.config.server.connections_max));
@@ -48,7 +48,7 @@ pub async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
                 }
             },
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             app.metrics.error("connections_max");
             continue;
         };
@@ -58,17 +58,17 @@ pub async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
         let (app, router, acceptor) = (Arc::clone(&app), router.clone(), acceptor.clone());
         let tracker = app.connections.clone();
         tracker.spawn(async move {
-            let place = http::Place::new(place);
+            let permit = ConnectionPermit::new(permit);
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
             match acceptor {
-                None => serve(app, router, stream, peer, place, handshake).await,
+                None => serve(app, router, stream, peer, permit, handshake).await,
                 Some(acceptor) => {
                     let accepted = tokio::select! {
                         accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
                         () = app.stopping.cancelled() => return,
                     };
                     if let Ok(Ok(stream)) = accepted {
-                        serve(app, router, stream, peer, place, handshake).await;
+                        serve(app, router, stream, peer, permit, handshake).await;
                     }
                 }
             }
@@ -81,13 +81,13 @@ async fn serve(
     router: axum::Router,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: SocketAddr,
-    place: http::Place,
+    permit: ConnectionPermit,
     handshake: Duration,
 ) {
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(http::PeerAddr(peer));
-        request.extensions_mut().insert(place.clone());
+        request.extensions_mut().insert(PeerAddr(peer));
+        request.extensions_mut().insert(permit.clone());
         router.clone().oneshot(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -108,9 +108,6 @@ async fn serve(
 }
 
 /// Opens the listening socket.
-///
-/// # Errors
-/// Those of the system.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }

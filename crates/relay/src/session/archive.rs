@@ -1,7 +1,7 @@
-//! Reading the archive for one reader: what REQ, COUNT, NIP-77 and REST are folds over.
+//! Reads the archive for one reader. REQ, COUNT and NIP-77 are folds over this read.
 //!
-//! A filter is planned over the audiences that the reader holds, the store's pages are released event by event by the
-//! gate, by each group's state at that moment.
+//! A filter is planned over the audiences that the reader holds. The gate releases the events of each page one by one,
+//! by the state of each group at that moment.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -9,11 +9,15 @@ use nostr_extensions::{Asker, Group, NostrGroupId, Query, Reader, Released, Scop
 use nostr_protocol::{EventId, Filter, Rejection};
 use nostr_store::{Cursor, PageBounds, StoreError};
 
-use crate::app::App;
+use crate::{
+    app::App,
+    config::Limitation,
+    error::{read_failed, storage_unavailable},
+};
 
 /// Most events of one page.
 const PAGE_EVENTS_MAX: usize = 256;
-/// A page ends with the event that reaches this many bytes.
+/// Bytes of a page, which ends with the event that reaches them.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 /// Most index entries that one page looks at, so that no read holds its thread for long.
 const PAGE_ENTRIES_MAX: usize = 2_000;
@@ -23,43 +27,54 @@ const REQUEST_PAGES_MAX: usize = 5_000;
 const SEEN_IDS_MAX: usize = 100_000;
 
 /// A read of the archive under way: several filters, one after the other, each event once.
-pub struct Read<'a> {
+pub(super) struct ArchiveRead<'a> {
     app: &'a App,
     reader: &'a Reader,
     filters: &'a [Filter],
     up_to: Cursor,
-    /// Most events for a filter that gives no `limit`, and the most it may give.
     limits: Limits,
+    /// Index of the filter that is read now.
     at: usize,
-    current: Option<Current>,
+    current: Option<FilterRead>,
     /// Ids given so far, kept only where a second filter could give them again.
     seen: HashSet<EventId>,
     pages: usize,
 }
 
-/// How a filter's `limit` is taken.
+/// Bounds on the events of one filter.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// For a filter that gives none.
-    pub default: u64,
-    /// The most.
-    pub max: u64,
+pub(super) struct Limits {
+    /// The limit of a filter that gives none.
+    default: u64,
+    /// The highest limit.
+    max: u64,
 }
 
-struct Current {
+impl Limits {
+    /// No bound but the filter's own.
+    pub(super) const NONE: Self = Self { default: u64::MAX, max: u64::MAX };
+
+    /// The bounds that the operator chose.
+    pub(super) const fn of(limitation: &Limitation) -> Self {
+        Self { default: limitation.default_limit as u64, max: limitation.max_limit as u64 }
+    }
+}
+
+/// The read of one filter under way.
+struct FilterRead {
     query: Query,
     from: Option<Position>,
     left: u64,
 }
 
-/// Why a read ends early.
+/// The reason why a read ends early.
 #[derive(Debug)]
-pub enum ReadError {
-    /// The store's failure.
+pub(super) enum ReadError {
+    /// The store failed.
     Store(StoreError),
-    /// What is known of groups may be out of date.
+    /// The cached states of groups may be out of date.
     NotCurrent,
-    /// It looked at too much.
+    /// The read looked at too much.
     TooLarge,
 }
 
@@ -72,27 +87,21 @@ impl From<StoreError> for ReadError {
 impl From<ReadError> for Rejection {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Store(error) => {
-                tracing::warn!(%error, "reading failed");
-                Self::error("storage unavailable, try again")
-            }
-            ReadError::NotCurrent => Self::error("storage unavailable, try again"),
+            ReadError::Store(error) => read_failed(error),
+            ReadError::NotCurrent => storage_unavailable(),
             ReadError::TooLarge => Self::error("the request reads too much; narrow it by kinds, tags, since or until"),
         }
     }
 }
 
-impl<'a> Read<'a> {
-    /// A read of what was committed up to `up_to`.
-    pub fn new(app: &'a App, reader: &'a Reader, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
+impl<'a> ArchiveRead<'a> {
+    /// A read of the events that were committed up to `up_to`.
+    pub(super) fn new(app: &'a App, reader: &'a Reader, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
         Self { app, reader, filters, up_to, limits, at: 0, current: None, seen: HashSet::new(), pages: 0 }
     }
 
-    /// The next events, or `None` at the end. A page may be empty where much was looked at and nothing found.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
+    /// The next events, or `None` at the end. A page may be empty where the store looked at much and found nothing.
+    pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
         loop {
             let Some(filter) = self.filters.get(self.at) else { return Ok(None) };
             let current = match self.current.take() {
@@ -100,7 +109,7 @@ impl<'a> Read<'a> {
                 None => {
                     let left = filter.limit.unwrap_or(self.limits.default).min(self.limits.max);
                     let query = plan(self.app, self.reader, filter).await?;
-                    Current { query, from: None, left }
+                    FilterRead { query, from: None, left }
                 }
             };
             let searches = current.left > 0 && !filter.is_impossible() && current.query.finds_something();
@@ -116,11 +125,11 @@ impl<'a> Read<'a> {
         }
     }
 
-    async fn page(&mut self, filter: &Filter, mut current: Current) -> Result<Vec<Released>, ReadError> {
+    async fn page(&mut self, filter: &Filter, mut current: FilterRead) -> Result<Vec<Released>, ReadError> {
         let now = self.app.clock.now();
         let bounds = PageBounds {
-            // The first page takes no more than is wanted. Where that was not enough, what is hidden from this reader
-            // stands in between, and pages of full size get past it.
+            // The first page takes no more than the filter's limit. If that was not enough, events that are hidden from
+            // this reader stand in between, and pages of full size get past them.
             events_max: match current.from {
                 None if filter.ids.is_none() => {
                     PAGE_EVENTS_MAX.min(usize::try_from(current.left).unwrap_or(usize::MAX))
@@ -133,15 +142,15 @@ impl<'a> Read<'a> {
         let started = std::time::Instant::now();
         let page = self.app.store.scan(&current.query, current.from, self.up_to, bounds, now).await?;
         self.app.metrics.db_operation("scan", started.elapsed());
-        if !self.app.is_current() {
+        if !self.app.delivery.is_current() {
             return Err(ReadError::NotCurrent);
         }
-        // Asked anew for each page: a group may have changed since the last one.
-        let groups = Met::in_page(self.app, &page.events).await?;
+        // The states are asked for anew for each page: a group may have changed since the last one.
+        let groups = PageGroups::of(self.app, &page.events).await?;
         let asker = Asker::new(self.reader, filter);
         let mut released = Vec::with_capacity(page.events.len());
         for sealed in &page.events {
-            let Some(event) = self.app.gate.release(sealed, asker, groups.of(sealed), now) else { continue };
+            let Some(event) = self.app.gate.release(sealed, asker, groups.state_for(sealed), now) else { continue };
             if self.filters.len() > 1 && !self.seen.insert(event.id()) {
                 continue;
             }
@@ -162,17 +171,17 @@ impl<'a> Read<'a> {
 }
 
 /// The groups of a page's events, and their states.
-struct Met<'a> {
+struct PageGroups<'a> {
     /// In ascending order.
     ids: Vec<&'a NostrGroupId>,
     states: Vec<Arc<Group>>,
 }
 
-impl<'a> Met<'a> {
-    async fn in_page(app: &App, page: &'a [Sealed]) -> Result<Self, StoreError> {
+impl<'a> PageGroups<'a> {
+    async fn of(app: &App, page: &'a [Sealed]) -> Result<Self, StoreError> {
         let mut ids: Vec<&NostrGroupId> = Vec::new();
         for id in page.iter().filter_map(Sealed::group) {
-            // Most pages are of one group.
+            // Most pages hold events of one group.
             if ids.last() != Some(&id) {
                 ids.push(id);
             }
@@ -183,16 +192,13 @@ impl<'a> Met<'a> {
         Ok(Self { ids, states })
     }
 
-    fn of(&self, sealed: &Sealed) -> Option<&Group> {
-        let place = self.ids.binary_search(&sealed.group()?).ok()?;
-        self.states.get(place).map(|state| &**state)
+    fn state_for(&self, sealed: &Sealed) -> Option<&Group> {
+        let index = self.ids.binary_search(&sealed.group()?).ok()?;
+        self.states.get(index).map(|state| &**state)
     }
 }
 
 /// Plans a filter over the audiences that the reader holds.
-///
-/// # Errors
-/// Those of the store.
 async fn plan(app: &App, reader: &Reader, filter: &Filter) -> Result<Query, StoreError> {
     let asker = Asker::new(reader, filter);
     let scans = app.gate.scans(asker);

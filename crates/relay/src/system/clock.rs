@@ -1,4 +1,4 @@
-//! Time, as a thing that tests can set. Nothing else in this crate asks the system for it.
+//! The time of day, which tests can set. Nothing else in this crate asks the system for it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -23,13 +23,14 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this module is the one source of the time of day")]
     fn now_ms(&self) -> u64 {
         // A clock before 1970 reads as 1970: every event is then too far ahead and is refused with that said.
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
     }
 }
 
-/// A clock that stands until it is set.
+/// A clock that stands still until it is set, for tests.
 #[derive(Debug, Default)]
 pub struct SetClock(AtomicU64);
 
@@ -40,7 +41,7 @@ impl SetClock {
         Self(AtomicU64::new(secs * 1_000))
     }
 
-    /// Sets it.
+    /// Sets the clock to `secs`.
     pub fn set(&self, secs: UnixSecs) {
         self.0.store(secs * 1_000, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! Time, chance and pauses.
+//! The relay's only sources of time and of chance, and pauses between tries.
 
-pub mod backoff;
+pub(crate) mod backoff;
 pub mod clock;
-pub mod random;
+pub(crate) mod random;

@@ -55,9 +55,7 @@ use self::{
     vanished::{Vanished, Vanishing},
     writer::Writer,
 };
-use crate::{
-    Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError, random_route_hasher,
-};
+use crate::{Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
 
 /// Most transactions of one call of [`Store::sweep`]; other writes go in between.
 const SWEEP_ROUNDS_MAX: usize = 50;
@@ -165,7 +163,7 @@ impl Embedded {
             tables,
             shared,
             hot,
-            router: random_route_hasher(),
+            router: crate::random::route_hasher(),
             queue,
             writer: Some(writer),
             map_bytes_max: options.map_bytes_max,

@@ -23,7 +23,7 @@ use super::{
     },
     write::epochs::{self, Epochs},
 };
-use crate::{OpenError, StoreError, decide::hiding::Hiding};
+use crate::{OpenError, StoreError, decide::hiding::Hiding, random};
 
 /// The layout of documents that this version writes.
 const LAYOUT: u64 = 1;
@@ -49,8 +49,7 @@ async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, M
                 document.bytes("router").and_then(|key| key.try_into().ok()).ok_or(Fail::Damaged("the layout"))?;
             return Ok(Ok((RouteHasher::new(key), got.read_at)));
         }
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
+        let key = random::route_key().map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
         let fields = Fields::default().number("version", LAYOUT).bytes("router", key.to_vec());
         match client.commit(vec![value::put(name.clone(), fields, Version::Absent)], None).await {
             Ok(_) | Err(Fail::Conflict) => {}

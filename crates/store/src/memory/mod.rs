@@ -18,7 +18,6 @@ use self::state::{Item, State};
 use crate::{
     Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
     decide::keys::{claimed, tombstone_key},
-    random_route_hasher,
 };
 
 /// A store that ends with the process.
@@ -30,7 +29,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { state: Mutex::default(), router: random_route_hasher() }
+        Self { state: Mutex::default(), router: crate::random::route_hasher() }
     }
 }
 

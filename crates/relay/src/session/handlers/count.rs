@@ -1,22 +1,25 @@
-//! `COUNT` (NIP-45): how many events the reader would be sent.
+//! `COUNT` (NIP-45): the number of events that the reader would be sent.
 
-use nostr_protocol::{Filter, Rejection, message::count_frame};
+use nostr_protocol::{
+    Filter, Rejection,
+    message::{Answer, count_frame},
+};
 
-use crate::{
-    archive::{Limits, Read},
-    connection::Session,
+use super::super::{
+    Session,
+    archive::{ArchiveRead, Limits},
 };
 
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not.
-pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<String, Rejection> {
+pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
     session.check_request(id, filters)?;
-    session.publisher.settled().await;
+    session.in_flight.settled().await;
     let app = &session.app;
-    app.fresh().await?;
-    // Never closed while a connection is open.
-    let _place = app.unbounded_reads.acquire().await;
-    let limits = Limits { default: u64::MAX, max: u64::MAX };
-    let mut read = Read::new(app, &session.reader, filters, app.groups.applied(), limits);
+    app.delivery.fresh().await?;
+    // The semaphore is never closed while a connection is open.
+    let _permit = app.unbounded_reads.acquire().await;
+    let up_to = app.groups.readable_up_to();
+    let mut read = ArchiveRead::new(app, &session.reader, filters, up_to, Limits::NONE);
     let mut count = 0;
     while let Some(page) = read.next_page().await? {
         count += page.len() as u64;

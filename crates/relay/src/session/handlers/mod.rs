@@ -1,16 +1,19 @@
-//! What the relay does with each message of a client, one file a message.
+//! The handlers of a client's messages, one file a message.
 
-pub mod auth;
-pub mod count;
-pub mod event;
-pub mod neg;
-pub mod req;
+pub(crate) mod auth;
+pub(crate) mod count;
+pub(crate) mod event;
+pub(crate) mod neg;
+pub(crate) mod req;
 
 use nostr_protocol::message::{ClientMessage, closed_frame};
 
-use crate::connection::{End, Session, Wire};
+use super::{
+    Session,
+    wire::{End, Wire},
+};
 
-/// Every message but `EVENT`, which has a road of its own.
+/// Handles one message. The connection hands an `EVENT` to its handler directly, which needs no box.
 pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, message: ClientMessage<'_>) -> Result<(), End> {
     match message {
         ClientMessage::Event(json) => event::handle(session, json.get()).await,

@@ -34,6 +34,7 @@ const KEEP_ALIVE_ANSWER_SECS_MAX: u64 = 10;
 
 /// A client of the database. No call is made yet; the first one looks up the service's name.
 pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
+    #[allow(clippy::disallowed_methods, reason = "all of Google's libraries read this variable")]
     let emulator = options.emulator_host.clone().or_else(|| std::env::var(EMULATOR).ok()).filter(|it| !it.is_empty());
     let database = format!("projects/{}/databases/{}", options.project_id, options.database_id);
     let headers = match &emulator {

@@ -1,0 +1,135 @@
+//! The sending side of a connection. Frames of text are made of [`Outgoing`] alone, so nothing else of an event can be
+//! sent than [`nostr_extensions::Released`].
+
+use std::{future::poll_fn, time::Duration};
+
+use futures_util::{FutureExt as _, SinkExt as _};
+use nostr_protocol::message::Answer;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use yawc::{Frame, HttpWebSocket, WebSocketError, close::CloseCode};
+
+use crate::delivery::Outgoing;
+
+/// Longest wait for a client to take the bytes that are written to it, in seconds.
+const WRITE_SECS_MAX: u64 = 30;
+/// The same, once the relay is stopping.
+const STOPPING_WRITE_SECS_MAX: u64 = 2;
+/// Longest wait for the client to close its side, in seconds.
+const CLOSE_SECS_MAX: u64 = 2;
+
+/// The reason why a connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client left, or the network failed.
+    Gone,
+    /// Close frames were exchanged, or the answer to one waits to be sent: no other frame may follow.
+    Left,
+    /// The relay closes it, with this code and reason.
+    Close(CloseCode, &'static str),
+}
+
+/// A client's socket, which is written with back-pressure.
+pub(crate) struct Wire {
+    socket: HttpWebSocket,
+    stopping: CancellationToken,
+}
+
+impl Wire {
+    /// The wire of a client; `stopping` shortens its patience.
+    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken) -> Self {
+        Self { socket, stopping }
+    }
+
+    /// The next frame of the client. It may be dropped before it is there, and asked for again.
+    ///
+    /// # Errors
+    /// The end that the connection has come to.
+    pub(crate) async fn next_frame(&mut self) -> Result<Frame, End> {
+        let frame = self.socket.next_frame().await;
+        frame.map_err(|error| self.end_of(&error))
+    }
+
+    /// Queues frames into the socket's buffer.
+    pub(crate) async fn feed(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), End> {
+        self.within(async |socket| {
+            for frame in frames {
+                socket.feed(Frame::text(frame.into_bytes())).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Writes the frames that were fed.
+    pub(crate) async fn flush(&mut self) -> Result<(), End> {
+        self.within(async |socket| socket.flush().await).await
+    }
+
+    /// Sends one answer at once.
+    pub(crate) async fn send(&mut self, answer: Answer) -> Result<(), End> {
+        self.feed(std::iter::once(answer.into())).await?;
+        self.flush().await
+    }
+
+    /// Sends a ping.
+    pub(crate) async fn ping(&mut self) -> Result<(), End> {
+        self.within(async |socket| socket.send(Frame::ping("")).await).await
+    }
+
+    /// Sends a close frame.
+    pub(crate) async fn send_close(&mut self, code: CloseCode, reason: &str) -> Result<(), End> {
+        let close = Frame::close(code, reason);
+        self.within(async |socket| socket.send(close).await).await
+    }
+
+    /// Sends the library's own answers: a pong, or the close frame that ends the connection. The library would do so
+    /// when there is nothing to read; a client that never lets it come to that would have it queue answers without end.
+    pub(crate) async fn send_own(&mut self) -> Result<(), End> {
+        self.within(async |socket| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
+    }
+
+    /// Closes the connection after the last frame.
+    pub(crate) async fn close(&mut self) {
+        let _ = self.send_own().await;
+        let _ = timeout(Duration::from_secs(CLOSE_SECS_MAX), self.socket.close()).await;
+    }
+
+    async fn within(
+        &mut self,
+        write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
+    ) -> Result<(), End> {
+        let patience = async {
+            self.stopping.cancelled().await;
+            sleep(Duration::from_secs(STOPPING_WRITE_SECS_MAX)).await;
+        };
+        tokio::select! {
+            biased;
+            written = timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)) => match written {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(End::Gone),
+            },
+            () = patience => Err(End::Gone),
+        }
+    }
+
+    /// The end that a failed read means. The library answers bytes that are no frame with a close frame of its own, and
+    /// reads no further.
+    fn end_of(&mut self, error: &WebSocketError) -> End {
+        let next = if error.is_closed() { None } else { self.socket.next_frame().now_or_never() };
+        match next {
+            Some(Err(next)) if next.is_closed() => End::Left,
+            _ => close_for(error),
+        }
+    }
+}
+
+/// The close code that fits the error in a frame.
+fn close_for(error: &WebSocketError) -> End {
+    match error {
+        WebSocketError::FrameTooLarge => End::Close(CloseCode::Size, "message too large"),
+        WebSocketError::InvalidUTF8 => End::Close(CloseCode::Invalid, "text is not UTF-8"),
+        error if error.is_protocol_error() => End::Close(CloseCode::Protocol, "not WebSocket (RFC 6455)"),
+        _ => End::Gone,
+    }
+}
