@@ -1,6 +1,6 @@
 //! Authentication of a connection (NIP-42), and the check that a `relay` or `u` tag names this relay.
 //!
-//! Source: NIP-42; decisions, "Identity" 3.
+//! Source: NIP-42; docs/rules.md, "Identity" 4 and 5.
 
 use std::net::IpAddr;
 

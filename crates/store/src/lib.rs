@@ -224,7 +224,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction. Twins count once, and the
     /// oldest come first. A KeyPackage that is taken is gone for good with its twins. Those of last resort and the last
-    /// one left are given and stay (decisions, "KeyPackages" 4).
+    /// one left are given and stay (docs/rules.md, "Consumption on read").
     async fn claim_key_packages(
         &self,
         owner: &PublicKey,

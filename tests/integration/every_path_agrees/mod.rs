@@ -1,5 +1,5 @@
-//! Random events by random readers, in groups that change: every door gives every reader the events that the decisions'
-//! table says, and so the same ones as every other door.
+//! Random events by random readers, in groups that change: every door gives every reader the events that the table of
+//! docs/rules.md says, and so the same ones as every other door.
 
 mod oracle;
 

@@ -1,4 +1,4 @@
-//! A second, small implementation of the rules for publishing and reading, made from the decisions' table alone.
+//! A second, small implementation of the rules for publishing and reading, made from the table of docs/rules.md alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 

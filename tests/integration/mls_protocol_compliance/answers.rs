@@ -1,4 +1,5 @@
-//! Decisions, "Answers to clients": words, sentences and bounds of answers, and events that do not disturb each other.
+//! docs/rules.md, "Answers to clients": words, sentences and bounds of answers, and events that do not disturb each
+//! other.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

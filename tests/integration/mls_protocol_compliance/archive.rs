@@ -1,4 +1,4 @@
-//! Decisions, "Archive", and expiry: how long each kind is kept.
+//! docs/rules.md, "Archive", and expiry: how long each kind is kept.
 
 use nostr_relay::config::Config;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! Decisions: requests of a reader without keys that are CLOSED with `auth-required:`, and requests that are served.
+//! docs/rules.md, "Who may publish, who may read" 9: requests of a reader without keys that are CLOSED with
+//! `auth-required:`, and requests that are served.
 
 use serde_json::json;
 

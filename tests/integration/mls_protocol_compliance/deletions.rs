@@ -1,4 +1,4 @@
-//! Decisions, "Deletion": kind 5 (NIP-09) and kind 62 (NIP-62).
+//! docs/rules.md, "Deletion": kind 5 (NIP-09) and kind 62 (NIP-62).
 
 use nostr_extensions::mls_gateway::group::Role;
 use serde_json::json;

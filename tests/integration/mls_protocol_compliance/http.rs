@@ -1,4 +1,4 @@
-//! HTTP on the same port (decisions, "Elsewhere"): health, NIP-11, the page, metrics, origins, and the end of
+//! HTTP on the same port (docs/rules.md, "Elsewhere"): health, NIP-11, the page, metrics, origins, and the end of
 //! connections.
 
 use nostr_relay::config::{Config, Origins, Secret};

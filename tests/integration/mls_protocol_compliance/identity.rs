@@ -1,4 +1,4 @@
-//! Decisions, "Identity": the key that acts, the owner of an event, several keys, AUTH, and the relay's names.
+//! docs/rules.md, "Identity": the key that acts, the owner of an event, several keys, AUTH, and the relay's names.
 
 use nostr_extensions::mls_gateway::group::Role;
 use nostr_relay::config::RelayUrl;

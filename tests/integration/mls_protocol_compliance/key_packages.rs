@@ -1,4 +1,4 @@
-//! Decisions, "KeyPackages" 1 to 3: the directory, references, lifetimes, and verification.
+//! docs/rules.md, "KeyPackages": the directory, references, lifetimes, and verification.
 
 use nostr_extensions::policy::VerifyKeyPackages;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! The specification's table of kinds, line by line, and the decisions' table of publishers and readers.
+//! The specification's table of kinds, line by line, and the table of docs/rules.md, "Who may publish, who may read".
 
 use serde_json::json;
 

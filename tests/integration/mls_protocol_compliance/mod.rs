@@ -1,6 +1,6 @@
-//! A test for each promise of the specification and of the decisions.
+//! A test for each promise of the specification and of docs/rules.md.
 //!
-//! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; decisions, sections 1 to 7.
+//! Source: MLS Gateway specification, "Event Kinds & Protocol Compliance"; docs/rules.md.
 
 mod answers;
 mod archive;

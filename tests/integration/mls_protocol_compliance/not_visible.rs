@@ -1,4 +1,4 @@
-//! Decisions, "not visible is not there": hidden events are never returned, counted or hinted at.
+//! docs/rules.md, "Who may publish, who may read" 5: hidden events are never returned, counted or hinted at.
 
 use serde_json::json;
 

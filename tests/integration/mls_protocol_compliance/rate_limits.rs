@@ -1,5 +1,5 @@
-//! Decisions, "Rate limits": the bucket that each event pays from, and that no client mutes another. The clock stands
-//! still unless a test moves it.
+//! docs/rules.md, "Rate limits": the bucket that each event pays from, and that no client mutes another. The clock
+//! stands still unless a test moves it.
 
 use nostr_relay::config::Config;
 

@@ -1,4 +1,4 @@
-//! Decisions, "Identity" 5: the whitelist lists residents.
+//! docs/rules.md, "Identity" 9 to 11: the whitelist lists residents.
 
 use nostr_relay::config::Config;
 

@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 4: the effect of each operation of a roster, and the signers that it is refused to.
+//! docs/rules.md, "Rosters": the effect of each operation of a roster, and the signers that it is refused to.
 
 use std::collections::BTreeMap;
 

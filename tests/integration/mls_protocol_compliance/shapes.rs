@@ -1,4 +1,5 @@
-//! Decisions, "Shape": the tags that each kind carries, and the form of group ids and public keys.
+//! docs/rules.md, "Who may publish, who may read" 3 and 4: the tags that each kind carries, and the form of group ids
+//! and public keys.
 
 use serde_json::json;
 

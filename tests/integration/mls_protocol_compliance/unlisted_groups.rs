@@ -1,4 +1,5 @@
-//! Decisions, "Groups" 5 and 6: a managed group stays managed, and an unlisted group's id is its own capability.
+//! docs/rules.md, "Groups" 1 and "Unlisted groups": a managed group stays managed, and an unlisted group's id is its
+//! own capability.
 
 use serde_json::json;
 

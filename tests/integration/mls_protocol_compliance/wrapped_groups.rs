@@ -1,4 +1,4 @@
-//! Decisions, "Groups" 3: membership by gift wraps.
+//! docs/rules.md, "Gift wraps": membership by gift wraps.
 
 use nostr_extensions::Source;
 use nostr_extensions::mls_gateway::group::Role;

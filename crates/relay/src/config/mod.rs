@@ -1,8 +1,8 @@
 //! The operator's choices, parsed once at the start into plain values; nothing else reads a file or the environment.
 //!
-//! Source: MLS Gateway specification, "Configuration"; decisions.md, which names the further keys and their defaults.
-//! Each key is one entry of a `section!` in `server`, `gateway` or `nip11`. From the entry come the key's field, its
-//! default and reading, its variable, the suggestions for a misspelt one, and its line in `docs/configuration.md`.
+//! Source: MLS Gateway specification, "Configuration"; docs/configuration.md, which lists every key. Each key is one
+//! entry of a `section!` in `server`, `gateway` or `nip11`. From the entry come the key's field, its default and
+//! reading, its variable, the suggestions for a misspelt one, and its line in `docs/configuration.md`.
 //!
 //! The first of these that sets a key wins:
 //! 1. `RNOSTR_SECTION__KEY`;

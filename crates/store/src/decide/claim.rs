@@ -1,6 +1,6 @@
 //! The rule by which a claim takes KeyPackages, in every store but the oracle.
 //!
-//! Source: decisions, "KeyPackages" 1 and 4.
+//! Source: docs/rules.md, "KeyPackages" 1 and "Consumption on read".
 
 use std::collections::HashSet;
 

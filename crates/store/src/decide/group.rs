@@ -1,6 +1,6 @@
 //! Effects on groups, decided by [`nostr_extensions::mls_gateway::group`] from the state that the store finds.
 //!
-//! Source: decisions, "Groups".
+//! Source: docs/rules.md, "Groups".
 
 use nostr_extensions::{
     GroupStatus, NostrGroupId, Source,

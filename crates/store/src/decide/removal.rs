@@ -1,7 +1,7 @@
 //! Deletions by name and by address, and vanishing.
 //!
-//! Source: NIP-09, NIP-62; decisions, "Deletion". A deletion that comes before its target leaves a tombstone, which is
-//! checked when the target arrives.
+//! Source: NIP-09, NIP-62; docs/rules.md, "Deletion". A deletion that comes before its target leaves a tombstone, which
+//! is checked when the target arrives.
 
 use nostr_extensions::{
     EventMeta, GroupStatus,

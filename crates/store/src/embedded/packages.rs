@@ -1,6 +1,6 @@
 //! The directory of KeyPackages: each owner's KeyPackages, the bytes that a reference names, and claims.
 //!
-//! Source: decisions, "KeyPackages".
+//! Source: docs/rules.md, "KeyPackages".
 
 use heed::{RoTxn, RwTxn};
 use nostr_extensions::{Sealed, mls_gateway::key_package::DirectoryEntry};

@@ -1,4 +1,4 @@
-//! Decisions, "KeyPackages" 4: `keypackage_consumption`.
+//! docs/rules.md, "Consumption on read": `keypackage_consumption`.
 
 use nostr_extensions::policy::KeyPackageConsumption;
 use serde_json::{Value, json};

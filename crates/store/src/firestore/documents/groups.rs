@@ -20,7 +20,7 @@ use crate::firestore::{
 
 /// Most members in the head itself, which is read with each batch of messages.
 const INLINE_MEMBERS_MAX: usize = 200;
-/// Most members in a shard (decisions, "Elsewhere": at most 2,000). A look-up of one key reads one shard.
+/// Most members in a shard (docs/rules.md, "Elsewhere" 1). A look-up of one key reads one shard.
 const SHARD_MEMBERS_MAX: usize = 1_000;
 /// Bytes of a shard's name before it is written in hex.
 const SHARD_NAME_BYTES: usize = 16;

@@ -1,6 +1,6 @@
 //! The directory of KeyPackages: one document for each owner, so that concurrent claims and additions conflict.
 //!
-//! Source: decisions, "KeyPackages".
+//! Source: docs/rules.md, "KeyPackages".
 
 use gcloud_sdk::google::firestore::v1::{Document, Write};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
