@@ -1,6 +1,6 @@
 //! How committed events reach the open subscriptions.
 //!
-//! A relay delivers in one of two modes, which depends on its store. [`Delivery`] names the mode.
+//! A relay delivers in one of two modes, which depends on its store. `Delivery` names the mode.
 //!
 //! ```text
 //! Direct: this process alone writes           Followed: other processes write too
@@ -20,23 +20,23 @@
 //! Direct:
 //!
 //! 1. The writer saves a batch; the store gives each new event its cursor.
-//! 2. [`Delivery::note`]: the group cache forgets the groups that the batch changed, and looks up the state of each
+//! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and looks up the state of each
 //!    event's group at the event's own place in the log. The archive may be read up to the batch's last cursor.
 //! 3. The writer answers the publishers.
-//! 4. [`Delivery::committed`]: the batch joins a bounded queue. While the queue is full the writer waits.
-//! 5. The task of [`direct`] hands the queue's events to [`live`] in commit order.
+//! 4. `Delivery::committed`: the batch joins a bounded queue. While the queue is full the writer waits.
+//! 5. The task of `direct` hands the queue's events to `live` in commit order.
 //!
 //! Followed:
 //!
 //! 1. The writer saves a batch; the events join those of other instances in the log.
-//! 2. [`Delivery::note`]: the group cache notes the batch's changes ahead of the log, so that they count for the events
+//! 2. `Delivery::note`: the group cache notes the batch's changes ahead of the log, so that they count for the events
 //!    that this process admits next.
 //! 3. The writer answers the publishers.
-//! 4. [`Delivery::committed`]: the batch's events are kept at hand, the follower is notified, and the costs of the
-//!    events are queued for the other instances ([`crate::peers`]).
-//! 5. The [`follower`] makes a pass: it reads the log page by page, from the last delivered event to the head, and
-//!    hands the events that a subscription waits for to [`live`]. Its module lists the steps for a page.
-//! 6. A request waits for a pass that began after it ([`Delivery::fresh`]), so that it finds every event that any
+//! 4. `Delivery::committed`: the batch's events are kept at hand, the follower is notified, and the costs of the
+//!    events are queued for the other instances (`crate::peers`).
+//! 5. The `follower` makes a pass: it reads the log page by page, from the last delivered event to the head, and
+//!    hands the events that a subscription waits for to `live`. Its module lists the steps for a page.
+//! 6. A request waits for a pass that began after it (`Delivery::fresh`), so that it finds every event that any
 //!    instance acknowledged before.
 //!
 //! A *notification* says that the log may have grown. It carries no event and it may be lost: the follower also looks

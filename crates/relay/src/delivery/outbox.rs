@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Most live events that wait for one client.
 const OUTBOX_EVENTS_MAX: usize = 16_384;
-/// Most places that an empty queue keeps allocated.
+/// Most frames that an empty queue keeps room for.
 const IDLE_FRAMES_MAX: usize = 16;
 
 /// A subscription's id as a JSON string, shared by all events that are sent under it.

@@ -1,5 +1,5 @@
-//! The sending side of a connection. Frames of text are made of [`Outgoing`] alone, so nothing else of an event can be
-//! sent than [`nostr_extensions::Released`].
+//! The socket of a connection. Text frames are made of [`Outgoing`] alone, so an event is sent only after the gate has
+//! released it.
 
 use std::{future::poll_fn, time::Duration};
 
@@ -41,7 +41,7 @@ impl Wire {
         Self { socket, stopping }
     }
 
-    /// The next frame of the client. It may be dropped before it is there, and asked for again.
+    /// The next frame of the client. No frame is lost when this future is dropped before it is done.
     ///
     /// # Errors
     /// The end that the connection has come to.
