@@ -41,7 +41,8 @@ pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> 
     })
 }
 
-/// Opens the store for the operator's commands, which read and write everything. It tries as often as the relay does at a start.
+/// Opens the store for the operator's commands, which read and write everything. It tries as often as the relay does at
+/// a start.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.

@@ -23,6 +23,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// Most bytes of a key of the index.
     pub(crate) const BYTES_MAX: usize = 80;
 
     pub(crate) const fn new() -> Self {

@@ -14,10 +14,11 @@ use super::{
     value::{api_prefix, http_url, one_of, public_key, redis_url, text},
 };
 
-/// Ten years: long enough for anyone, and far from where sums of times overflow.
+/// Longest lifetime that a key of the configuration may set, in days: ten years, far from where sums of times overflow.
 const TTL_DAYS_MAX: u64 = 3_650;
+/// Longest lifetime that a key of the configuration may set, in seconds.
 const TTL_SECS_MAX: u64 = TTL_DAYS_MAX * 86_400;
-/// A million a minute is more than a core verifies.
+/// Largest rate of the configuration: a million a minute is more than a core verifies.
 const RATE_MAX: u64 = 1_000_000;
 
 section! {

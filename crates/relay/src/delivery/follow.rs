@@ -1,4 +1,4 @@
-//! Followed delivery: the log of a store that other processes write to as well, as far as this process has read it.
+//! Followed delivery: the log of a store that other processes may write to, as far as this process has read it.
 //!
 //! A *pass* reads the log from the end of the last pass to the head. The [`Follower`] makes one after each
 //! notification, and one every [`POLL`] without any. This file is the part that the writer and the requests see.

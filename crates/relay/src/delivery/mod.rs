@@ -3,7 +3,7 @@
 //! A relay delivers in one of two modes, which depends on its store. `Delivery` names the mode.
 //!
 //! ```text
-//! Direct: this process alone writes           Followed: other processes write too
+//! Direct: this process alone writes           Followed: other processes may write too
 //!
 //!    connections                                 connections         other instances
 //!         │ admitted events                           │ admitted events     │
@@ -77,7 +77,7 @@ use crate::{
 pub(crate) enum Delivery {
     /// This process alone writes to the store, so its commits are the log.
     Direct(Direct),
-    /// Other processes write to the store too, so delivery follows the log that they share.
+    /// Other processes may write to the store too, so delivery follows its log, also where only one instance runs.
     Followed(Followed),
 }
 
@@ -154,7 +154,7 @@ impl Delivery {
         }
     }
 
-    /// Returns whether other processes write to the store too.
+    /// Returns whether other processes may write to the store too.
     pub(crate) const fn is_followed(&self) -> bool {
         matches!(self, Self::Followed(_))
     }

@@ -28,8 +28,9 @@ const EMULATOR: &str = "FIRESTORE_EMULATOR_HOST";
 const EMULATOR_TOKEN: &str = "Bearer owner";
 /// Longest wait for a connection, in seconds.
 const CONNECT_SECS_MAX: u64 = 4;
-/// Seconds between checks of an idle connection, and the longest wait for their answer.
+/// Seconds between checks of an idle connection.
 const KEEP_ALIVE_SECS: u64 = 20;
+/// Longest wait for the answer to such a check, in seconds.
 const KEEP_ALIVE_ANSWER_SECS_MAX: u64 = 10;
 
 /// A client of the database. No call is made yet; the first one looks up the service's name.
