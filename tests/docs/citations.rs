@@ -44,13 +44,13 @@ fn citations(text: &str) -> Vec<Citation> {
     found
 }
 
-/// The next heading of a citation and the text behind it.
+/// The next heading of a citation and the text after it.
 fn quoted(rest: &str) -> Option<(&str, &str)> {
     let opened = [", \"", " and \"", ", and \""].iter().find_map(|opening| rest.strip_prefix(opening))?;
     opened.split_once('"')
 }
 
-/// The last number behind a heading, as 4 in ` 2 to 4`, and the text behind it.
+/// The last number after a heading, as 4 in ` 2 to 4`, and the text after it.
 fn numbered(behind: &str) -> (Option<u32>, &str) {
     let mut last = None;
     let mut rest = behind;

@@ -12,7 +12,7 @@ fn targets(text: &str) -> Vec<String> {
         for part in line.split('`').step_by(2) {
             found.extend(part.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())));
         }
-        // The text of a link may be code: its target then stands behind the last backquote.
+        // The text of a link may be code: its target then stands after the last backquote.
         found.extend(line.split("`](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())));
     }
     found.sort_unstable();

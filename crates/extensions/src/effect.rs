@@ -20,7 +20,7 @@ pub enum Persistence {
     Stored,
     /// Durable in the short-lived log that feeds live delivery, found by no query.
     LogOnly,
-    /// Delivered to the subscriptions that are open now, and not written.
+    /// Delivered to the subscriptions that are open now. Only the log of a shared store holds it, for a minute.
     Ephemeral,
 }
 
@@ -81,7 +81,7 @@ pub struct DirectoryEntry {
     /// Its reference (`kpr` or `i`), where one is given.
     pub reference: Option<Box<str>>,
     /// SHA-256 of the KeyPackage's bytes without an MLSMessage around them, or of the content where that is not
-    /// readable. Twins have the same hash; different KeyPackages do not.
+    /// readable. Events with the same KeyPackage (twins) have the same hash; different KeyPackages do not.
     pub content_hash: [u8; 32],
     /// Whether it is marked as one of last resort (RFC 9420, section 16.8), and so never used up.
     pub last_resort: bool,

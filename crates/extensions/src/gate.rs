@@ -1,6 +1,6 @@
 //! The gate: the one place that decides about reading.
 //!
-//! Source: docs/rules.md, "Who may publish, who may read". Every door (stored REQ, live, COUNT, NIP-77, REST) gets its
+//! Source: docs/rules.md, "Who may publish, who may read". Every path (stored REQ, live, COUNT, NIP-77) gets its
 //! events as [`Sealed`] and can send nothing but [`Released`]; [`Gate::release`] is the only way from one to the other.
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub struct Sealed {
     event: Event,
     stamp: Stamp,
     audience: Audience,
-    /// Those of its kind, so that they are looked up once an event and not once a reader.
+    /// The rules of its kind, looked up once for the event and not once for each reader.
     rules: &'static KindRules,
 }
 
@@ -183,7 +183,7 @@ impl Released {
         self.event.created_at()
     }
 
-    /// The event itself, for doors that show parts of it.
+    /// The event itself, for callers that show or read parts of it.
     #[must_use]
     pub const fn event(&self) -> &Event {
         &self.event
@@ -209,7 +209,7 @@ impl Gate {
         Self { policy }
     }
 
-    /// The policy it stands under.
+    /// The policy that it decides by.
     #[must_use]
     pub const fn policy(&self) -> &Arc<Policy> {
         &self.policy

@@ -2,10 +2,10 @@
 //! and their release to readers ([`gate`]). No I/O, no clock. All that differs from kind to kind stands in one table
 //! ([`kinds`]).
 //!
-//! An event climbs a ladder: `Event -> Verified -> Admitted -> (store) -> Sealed -> Released`. [`admit::admit`] is the
-//! only way to [`Admitted`], and a store takes nothing else from clients. ([`Restored`] comes from an export, by the
-//! operator's hand.) [`Gate::release`] is the only way from [`Sealed`], which is all that a store gives back, to
-//! [`Released`], which is all that a frame is made of.
+//! An event takes these types in turn: `Event -> Verified -> Admitted -> (store) -> Sealed -> Released`.
+//! [`admit::admit`] is the only way to [`Admitted`], and a store takes nothing else from clients. ([`Restored`] comes
+//! from an export, by the operator's hand.) [`Gate::release`] is the only way from [`Sealed`], which is all that a
+//! store gives the server back, to [`Released`], which is all that a frame is made of.
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods)]
 

@@ -20,7 +20,7 @@ pub struct EventMeta {
     pub author_only: bool,
     /// Whether it is in the log that feeds live delivery, and found by no query.
     pub log_only: bool,
-    /// Whether it took events out of the log that had changed groups.
+    /// Whether it removed other events, which may have changed groups.
     pub touches_groups: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Packed tags: all strings of an event's tags in one buffer, read in place.
 //!
 //! The event record (see [`crate::event`]) holds them in this layout: the number of tags, and for each tag the number
-//! of its strings and then the strings, each behind its length. Every number is a LEB128. A stored event is thus
+//! of its strings and then the strings, each preceded by its length. Every number is a LEB128. A stored event is thus
 //! matched without parsing its JSON and without an allocation.
 //!
 //! The wire names of tags stand in [`name`] and nowhere else.

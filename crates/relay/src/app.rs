@@ -29,9 +29,9 @@ pub struct App {
     pub(crate) groups: Arc<Groups>,
     /// Open subscriptions.
     pub live: Arc<Live>,
-    /// The way from the writer to the open subscriptions.
+    /// Takes committed events from the writer to the open subscriptions.
     pub(crate) delivery: Arc<Delivery>,
-    /// The way into the store.
+    /// Takes admitted events to the store.
     pub(crate) writer: Writer,
     /// The token buckets of all clients.
     pub(crate) limits: Arc<RateLimits>,
@@ -45,7 +45,7 @@ pub struct App {
     pub(crate) owner_tags: OwnerTags,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
-    /// Start of the process.
+    /// Time at which the relay started, after its store was opened.
     pub(crate) started: Instant,
     /// Cancelled when the relay stops.
     pub stopping: CancellationToken,

@@ -1,4 +1,5 @@
-//! The sweeper: removes expired events. Only space depends on it: an expired event is served to nobody, swept or not.
+//! The sweeper: removes expired events and those that vanished keys left, and forgets buckets of rate limits that make
+//! no difference. Only space depends on it: an expired event is served to nobody, swept or not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use crate::app::App;
 
 /// Time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// Most events that one transaction of a sweep removes, so that the writer does not wait long behind it.
+/// Most events that one call of [`nostr_store::Store::sweep`] removes, so that the writer does not wait long behind it.
 const SWEEP_EVENTS_MAX: usize = 500;
 
 /// Sweeps until the relay stops.

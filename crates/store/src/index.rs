@@ -1,7 +1,8 @@
 //! Index prefixes under which events are found, one for each audience, author or tag.
 //!
-//! A private event has one prefix, its audience and kind; a kind 4 has one for each of its keys, a roster one more. A
-//! public event has one for each way to ask for it. A store orders the entries of a prefix as NIP-01 orders events.
+//! An event of a group has one prefix, the group and the kind; a roster has one more. An event for named keys has one
+//! prefix for each key, with the kind. A public event has one for each way to ask for it. A store orders the entries of
+//! a prefix as NIP-01 orders events.
 //!
 //! A query is planned over the audiences that its reader holds, so it costs the same beside ten messages of other
 //! groups and beside ten million. Public events are looked up by the narrowest condition of the filter: authors with

@@ -1,7 +1,8 @@
 //! The store: a log of events with their effects, and indexes by audience over it.
 //!
-//! [`Store`] speaks the domain; each call is one transaction. [`embedded::Embedded`] keeps everything in one LMDB
-//! environment, [`postgres::Postgres`] and Firestore (feature `firestore`) share a database between processes, and
+//! [`Store`] speaks the domain. Each event, claim and record is written in one transaction with all its effects; a call
+//! may make several transactions. [`embedded::Embedded`] keeps everything in one LMDB environment,
+//! [`postgres::Postgres`] and Firestore (feature `firestore`) share a database between processes, and
 //! [`memory::Memory`] is the oracle: the conformance suite (feature `testing`) compares every store with it.
 #![deny(clippy::disallowed_methods)]
 
@@ -111,7 +112,8 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// The entry of an event at hand. `touches_groups` says that the event removed others that had changed groups.
+    /// The entry of an event at hand. `touches_groups` says that the event removed others, which may have changed
+    /// groups.
     #[must_use]
     pub fn new(sealed: Sealed, touches_groups: bool, router: &RouteHasher) -> Self {
         Self {
@@ -157,14 +159,14 @@ pub const PEER_MESSAGES_WAITING_MAX: usize = 64;
 /// A store. Reading never waits for writing.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Stores a batch in its order, in one transaction unless an event of it fails. Each event is stored with all its
-    /// effects or not at all, and is durable before the answer. The answers are in the batch's order, and the cursors
-    /// of `New` rise.
+    /// Stores a batch in its order, in one transaction or in several that each hold whole events. Each event is stored
+    /// with all its effects or not at all, and is durable before the answer. The answers are in the batch's order, and
+    /// the cursors of `New` rise.
     ///
     /// Events of one batch see each other's effects. An event that cannot be stored harms no other.
     async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>>;
 
-    /// Events that fit `query`, beginning behind `from`. None was committed after `up_to`, and none has expired at
+    /// Events that fit `query`, beginning after `from`. None was committed after `up_to`, and none has expired at
     /// `now`.
     async fn scan(
         &self,
@@ -175,7 +177,7 @@ pub trait Store: Send + Sync + 'static {
         now: UnixSecs,
     ) -> Result<Page, StoreError>;
 
-    /// At most `entries_max` entries of the log behind `cursor`, in commit order. Nothing becomes visible later at or
+    /// At most `entries_max` entries of the log after `cursor`, in commit order. Nothing becomes visible later at or
     /// before a cursor that this call gave. The log may name events that are gone.
     ///
     /// A shared store keeps ephemeral events in its log for a while. A store of one process gives them to the caller of
@@ -197,7 +199,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///
-    /// Notifications may be lost. They only say that there may be new entries [behind](Self::after) the last cursor.
+    /// Notifications may be lost. They only say that there may be new entries [after](Self::after) the last cursor.
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
         None
     }

@@ -95,7 +95,7 @@ async fn what_was_acknowledged_survives_five_kills() {
             if lines.read_line(&mut line).expect("its output") == 0 || !line.ends_with('\n') {
                 break;
             }
-            // The first line stands behind the test harness's "test … ".
+            // The first line stands after the test harness's "test … ".
             let Some((_, acknowledged)) = line.trim_end().rsplit_once("ACK ") else { continue };
             match EventId::from_hex(acknowledged) {
                 Some(id) => ids.push(id),

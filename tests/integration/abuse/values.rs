@@ -24,7 +24,7 @@ fn odd_values() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    // Long values, two of which differ only behind more bytes than an index key can hold.
+    // Long values, two of which differ only after more bytes than an index key can hold.
     values.extend([
         "x".repeat(64),
         "x".repeat(65),

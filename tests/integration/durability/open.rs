@@ -51,7 +51,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     assert_eq!(found.len(), 1);
 }
 
-/// Overwrites the store's schema number, which stands behind its key in each copy of the page.
+/// Overwrites the store's schema number, which stands after its key in each copy of the page.
 fn set_schema(file: &Path, from: u8, to: u8) {
     let mut bytes = std::fs::read(file).expect("the store is a file");
     let key = [b"schema\0\0\0", &[from][..]].concat();

@@ -114,7 +114,8 @@ pub enum Kept {
     Stored,
     /// It is stored while the archive is on, and else passed on through the short-lived log.
     Archived,
-    /// It is delivered to the subscriptions that are open, and not written.
+    /// It is delivered to the subscriptions that are open, and no query finds it. A shared store keeps it in its log
+    /// for a minute, for the other instances.
     Ephemeral,
 }
 

@@ -39,7 +39,8 @@ pub(crate) const RULES: KindRules = KindRules {
 
 /// Its author publishes it; each `p` tag, if there are any, names the author.
 ///
-/// It is kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first.
+/// It is kept until `exp`, `expiration` or the leaf's `not_after`, whichever is first, within the bounds of
+/// [`expires_at`].
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
     let owner = event.pubkey();

@@ -48,7 +48,7 @@ pub struct Header {
 /// Reads the header of a group message's content: base64 of an MLSMessage that holds a PublicMessage or a
 /// PrivateMessage. `None` for anything else, as Marmot's contents, which are encrypted once more.
 ///
-/// Decodes [`HEADER_BYTES_MAX`] bytes at most; the bytes behind them are not looked at.
+/// Decodes [`HEADER_BYTES_MAX`] bytes at most; the bytes after them are not looked at.
 #[must_use]
 pub fn header_of_content(content: &str) -> Option<Header> {
     // A multiple of four characters, so that a cut falls between two groups of three bytes.

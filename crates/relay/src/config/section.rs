@@ -20,9 +20,9 @@ use super::{
 /// An entry reads: field, type, default, unit (numbers only), and the method of [`Value`] that reads the key.
 /// - The default is the text that an operator would write into a variable; empty text stands for no value and for an
 ///   empty list. A default that a text cannot spell is a pair instead: `(cores(), "the machine's cores")`.
-/// - `.map(…)` behind the method turns the value that it read into the field's type.
-/// - `as "…"` behind the field gives the key's name, if it is not the field's.
-/// - `with inner: Inner` behind the section puts another section's struct into this one.
+/// - `.map(…)` after the method turns the value that it read into the field's type.
+/// - `as "…"` after the field gives the key's name, if it is not the field's.
+/// - `with inner: Inner` after the section puts another section's struct into this one.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+

@@ -34,8 +34,8 @@ use crate::{
     rate_limit::BucketId,
 };
 
-/// Longest wait for a pass, and longest time after its beginning for which a pass vouches for the cached states, in
-/// seconds.
+/// Longest wait for a pass, in seconds. The cached states of groups may be relied on for as long after the beginning of
+/// the last pass that reached the head of the log.
 pub(super) const FOLLOW_SECS_MAX: u64 = 2;
 /// Time between two passes without a notification: the longest delay that a lost notification causes.
 const POLL: Duration = Duration::from_millis(500);
@@ -141,7 +141,7 @@ impl FollowedLog {
         self.notified.notify_one();
     }
 
-    /// Waits for a notification that came since the last wait.
+    /// Waits for a notification. One that came since the last wait ends this wait at once.
     pub(super) async fn notified(&self) {
         self.notified.notified().await;
     }

@@ -10,7 +10,8 @@
 //! No event falls between the archive and live delivery. A subscription that opens before step 2 is seen by step 3; one
 //! that opens after it finds the page's events in the archive.
 //!
-//! A pass that fails begins anew behind the last delivered event, after a pause that grows.
+//! After a pass that fails comes a pause, which grows with each failure. The next pass reads on from the last delivered
+//! event.
 
 use std::{
     sync::Arc,
@@ -44,11 +45,11 @@ const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one answer of the store, in seconds.
 const CALL_SECS_MAX: u64 = 5;
 
-/// Longest gap, in seconds, that a follower can catch up on: a store keeps its log for an hour.
+/// Longest gap, in seconds, that a follower can catch up on: a shared store keeps its log for an hour or longer.
 const GAP_SECS: u64 = 3_000;
 /// The same without an archive, when group messages and direct messages are in the log alone.
 const GAP_SECS_WITHOUT_ARCHIVE: u64 = LOG_SECS;
-/// The text with which subscriptions end behind a longer gap.
+/// The reason that clients are given for the end of their subscriptions after a longer gap.
 const GAP: &str = "the relay was cut off from its storage, and what came meanwhile may be gone; subscribe again";
 
 /// The task's parts; the writer is none of them, so that it can end before the follower does.
@@ -98,7 +99,7 @@ impl Follower {
             let began = Instant::now();
             let began_at = self.clock.now();
             if began_at.saturating_sub(at_head) >= self.gap_secs {
-                // The subscriptions end before any event from behind the gap is delivered.
+                // The subscriptions end before any event that came after the gap is delivered.
                 self.live.end_all(&Rejection::error(GAP));
             }
             match self.pass(began).await {
@@ -137,7 +138,7 @@ impl Follower {
     /// Follows the log to its head.
     async fn pass(&self, began: Instant) -> Result<(), StoreError> {
         let number = self.log.begin_pass();
-        // Cached states that nothing vouched for in the meantime are not relied on.
+        // The cached states may lack changes that were made since the last pass, if that pass was long ago.
         let mut doubtful = !self.log.is_current();
         loop {
             let from = self.live.cursor();
@@ -159,7 +160,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes in a page of the log behind `from`; see the module for the steps.
+    /// Takes in a page of the log after `from`; see the module for the steps.
     async fn take(&self, from: Cursor, page: LogPage) -> Result<(), StoreError> {
         let mut entries = page.entries;
         entries.retain(|entry| entry.cursor > from);
@@ -183,7 +184,7 @@ impl Follower {
     }
 
     /// Notes the changes that the entries made, and takes the states of groups that decide about them. It ends at a
-    /// state that cannot be read now: the entries behind it wait with it.
+    /// state that cannot be read now: the entries after it wait with it.
     async fn states(&self, entries: &[LogEntry]) -> (Vec<Option<Arc<Group>>>, Option<StoreError>) {
         let mut states = Vec::with_capacity(entries.len());
         for entry in entries {

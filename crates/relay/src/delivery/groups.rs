@@ -1,7 +1,7 @@
 //! The states of groups that the gate and admission are asked with: a bounded cache over the store.
 //!
 //! A committed change of a group is noted here before anything that depends on it goes out: the answer to its
-//! publisher, and every event behind it in the log. A state that was loaded before such a change is neither used nor
+//! publisher, and every event after it in the log. A state that was loaded before such a change is neither used nor
 //! kept.
 //!
 //! Followed delivery may know of a change that this process made before it has come to the events that lie before the

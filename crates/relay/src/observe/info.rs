@@ -188,7 +188,7 @@ impl Ready {
         Self { status: if reason.is_none() { "ready" } else { "not ready" }, reason }
     }
 
-    /// Returns whether there is no reason.
+    /// Returns whether the relay is ready.
     pub(crate) const fn is_ready(self) -> bool {
         self.reason.is_none()
     }

@@ -1,8 +1,8 @@
 //! Token buckets in a map that cannot grow without bound.
 //!
-//! A bucket that is full again equals a new one, so forgetting it gives nobody anything. A bucket that is not full is
-//! never forgotten: when a shard holds nothing else, newcomers to it share one bucket of their own, [`CEILING_FACTOR`]
-//! times larger than one sender's, and the owners of the others go on as before.
+//! A bucket that is full again equals a new one, so forgetting it gives nobody further events. A bucket that is not
+//! full is never forgotten to make room: when a shard holds nothing else, newcomers to it share one bucket of their
+//! own, [`CEILING_FACTOR`] times larger than one sender's, and the owners of the others go on as before.
 
 use std::collections::HashMap;
 

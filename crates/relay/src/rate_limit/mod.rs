@@ -52,10 +52,10 @@ const BURST: u32 = 150;
 const CEILING_FACTOR: u32 = 20;
 /// Events that the address of an event with an invalid signature pays for.
 const INVALID_COST: u32 = 10;
-/// Time after its first event to a group or an inbox for which a sender is new there.
+/// Time for which a sender is new to a group or an inbox, counted from its first event there.
 const NEW_SENDER_MS: u64 = 3_600_000;
-/// KeyPackages of one owner that one reader, and one address, uses up in an hour (docs/rules.md, "Consumption on read"
-/// 4).
+/// Most KeyPackages of one owner that one reader, and one address, uses up in an hour (docs/rules.md, "Consumption on
+/// read" 4).
 const CLAIMS_PER_HOUR: u32 = 10;
 /// Time for which a group or an inbox remembers a sender that sends nothing.
 const PAIR_MEMORY_MS: u64 = 24 * 3_600_000;

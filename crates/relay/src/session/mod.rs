@@ -75,7 +75,8 @@ impl Session {
         self.app.limits.invalid(self.client.address, self.app.clock.now_ms());
     }
 
-    /// Returns whether a key of the operator's list has authenticated.
+    /// Returns whether a key on the operator's list has authenticated: without a list, no reader counts as a resident
+    /// here.
     fn is_resident(&self) -> bool {
         self.reader.keys().iter().any(|key| self.app.policy.is_listed(key))
     }

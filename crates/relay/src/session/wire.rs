@@ -36,7 +36,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// The wire of a client; `stopping` shortens its patience.
+    /// The wire of a client. After `stopping` is cancelled its waits are shorter.
     pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken) -> Self {
         Self { socket, stopping }
     }

@@ -1,4 +1,5 @@
-//! The time of day, which tests can set. Nothing else in this crate asks the system for it.
+//! The time of day, which tests can set. Nothing else in this crate asks the system for it, except the timestamps of
+//! log lines.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,4 +1,4 @@
-//! The relay's only sources of time and of chance, and pauses between tries.
+//! The relay's only sources of the time of day and of randomness, and pauses between tries.
 
 pub(crate) mod backoff;
 pub mod clock;

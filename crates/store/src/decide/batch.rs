@@ -42,7 +42,7 @@ impl Decided {
 }
 
 /// Cuts a batch so that a request to vanish stands alone: the store finds and removes the key's events when it writes
-/// the request, and the events behind the request must find them gone.
+/// the request, and the events after the request must find them gone.
 pub(crate) fn cut(batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
     let mut parts: Vec<Vec<Admitted>> = Vec::new();
     let mut open = false;

@@ -84,9 +84,9 @@ pub(crate) struct Changes {
     /// Groups that carry unlisted messages from now on.
     pub(crate) unlisted: Vec<NostrGroupId>,
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
-    /// KeyPackages that were claimed elsewhere, by an export.
+    /// KeyPackages that were claimed in another store, by the records of its export.
     pub(crate) claimed: Vec<Claimed>,
-    /// The time of a log entry without an event, behind all others, which tells followers that any group may have
+    /// The time of a log entry without an event, after all others, which tells followers that any group may have
     /// changed and any key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
     pub(crate) mark: Option<UnixSecs>,
 }

@@ -24,12 +24,13 @@ pub(crate) struct Claim {
     pub(crate) given: Vec<Cursor>,
     /// The content hashes of the KeyPackages that are used up.
     pub(crate) used: Vec<[u8; 32]>,
-    /// The events that are removed: those of the KeyPackages that are used up, twins too.
+    /// The events that are removed: all of the owner's events with the bytes of a KeyPackage that is used up.
     pub(crate) gone: Vec<(Cursor, EventId)>,
 }
 
-/// Takes up to `packages_max` of the KeyPackages that an owner has, which are given oldest first and have not expired.
-/// Twins count once. A KeyPackage of last resort comes after all others and stays, and so does the last one left.
+/// Takes up to `packages_max` of an owner's KeyPackages. `owned` holds them oldest first, without expired ones. Events
+/// with the same bytes (twins) count once. A KeyPackage of last resort comes after all others and stays, and so does
+/// the last one left.
 pub(crate) fn claim(owned: &[Owned], packages_max: usize) -> Claim {
     let mut contents = HashSet::new();
     let mut distinct: Vec<&Owned> = owned.iter().filter(|it| contents.insert(it.content_hash)).collect();

@@ -37,7 +37,8 @@ impl Hiding {
         });
     }
 
-    /// Forgets all keys that vanished up to `read_at` but the `pending` ones, whose events are not all removed.
+    /// Takes over a read at the place `read_at` of the log: forgets the keys that were known by then, except the
+    /// `pending` ones, whose events are not all removed.
     pub(crate) fn settle(&self, pending: &HashMap<PublicKey, UnixSecs>, read_at: u64) {
         self.0.rcu(|known| {
             let later = known.iter().filter(|(_, hidden)| hidden.known_at > read_at);

@@ -113,7 +113,7 @@ pub(crate) trait Apply: Lookup {
     /// An event that was put.
     type Put;
 
-    /// Puts an event behind all others.
+    /// Puts an event after all others.
     fn put(&mut self, event: &Event, placement: Placement<'_>) -> Result<Self::Put, Self::Error>;
 
     /// Gives an ephemeral event its cursor, for delivery.
@@ -140,7 +140,7 @@ pub(crate) trait Apply: Lookup {
     /// Sets the last epoch of a managed group.
     fn raise_epoch(&mut self, group: &NostrGroupId, epoch: u64) -> Result<(), Self::Error>;
 
-    /// Marks that the group carried unlisted messages; whether it was not marked before.
+    /// Marks that the group carried unlisted messages. Returns whether it was not marked before.
     fn mark_unlisted(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;
 
     /// Counts a group that the key founded at `at`.

@@ -110,8 +110,8 @@ impl<S: Apply> Decider<'_, S> {
         self.0.remove(named.at, id)
     }
 
-    /// Leaves a tombstone for a target that is not stored, where there is none; whether the target is known to have
-    /// been public.
+    /// Leaves a tombstone for a target that is not stored, unless there is one. Returns whether the target is known to
+    /// have been public.
     fn leave_tombstone(&mut self, id: &EventId, by: &PublicKey) -> Result<bool, S::Error> {
         let key = tombstone_key(id, by);
         match self.0.tombstone(&key)? {
@@ -120,7 +120,7 @@ impl<S: Apply> Decider<'_, S> {
         }
     }
 
-    /// Removes the versions of an address up to `at`, for good; whether anything was known of the address.
+    /// Removes the versions of an address up to `at`, for good. Returns whether the store knew the address.
     pub(super) fn delete_address(&mut self, address: &Address, at: UnixSecs) -> Result<bool, S::Error> {
         let holder = self.0.holder(address)?;
         let deleted = self.0.address_tombstone(address)?;
@@ -148,7 +148,7 @@ impl<S: Apply> Decider<'_, S> {
         Ok(())
     }
 
-    /// Marks the key as vanished up to `at`; whether it was not.
+    /// Marks the key as vanished up to `at`. Returns `false` if it already was.
     pub(super) fn mark_vanished(&mut self, key: &PublicKey, at: UnixSecs) -> Result<bool, S::Error> {
         let is_new = self.0.vanished(key)?.is_none_or(|before| before < at);
         if is_new {
@@ -158,7 +158,7 @@ impl<S: Apply> Decider<'_, S> {
     }
 }
 
-/// Whether the event changed a group, so that its removal has to make followers of the log forget every group.
+/// Whether the event may have changed a group, so that its removal has to make followers of the log forget every group.
 fn names_group(event: EventRef<'_>) -> bool {
     event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }

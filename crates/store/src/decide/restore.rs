@@ -30,14 +30,14 @@ pub(crate) struct Restoring {
 /// Most vanished keys of one part: each is searched for.
 const PART_VANISHED_MAX: usize = 100;
 
-/// Cuts a batch into parts that are each decided and written at once. Vanished keys stand apart: the store removes the
-/// events that it finds of theirs, which have to be gone for the records behind them. Groups are bounded by their
-/// members.
+/// Cuts a batch into parts that are each decided and written at once. Vanished keys have parts of their own: the store
+/// finds and removes their events when it writes them, and the records after them must find the events gone. The number
+/// of members bounds a part of groups.
 pub(crate) fn cut(records: Vec<Record<Restored>>) -> Vec<Vec<Record<Restored>>> {
     let mut parts: Vec<Vec<Record<Restored>>> = Vec::new();
     let (mut open, mut weight) = (None, 0);
     for record in records {
-        // Records of one sort stand together, up to a weight, to which this one adds.
+        // A part holds records of one sort, whose weights together are at most `weight_max`. This record weighs `adds`.
         let (sort, weight_max, adds) = match &record {
             Record::Vanished { .. } => (Some(0), PART_VANISHED_MAX, 1),
             Record::Event(event) if matches!(event.effect(), Effect::Vanish) => (None, 0, 0),

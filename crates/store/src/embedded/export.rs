@@ -39,7 +39,7 @@ impl Filling {
         self.records.push(record);
     }
 
-    /// Notes that one more entry was looked at; whether the page ends there.
+    /// Counts one more entry that was looked at. Returns whether the page ends there.
     fn is_full(&mut self) -> bool {
         self.entries += 1;
         self.records.len() >= self.bounds.records_max.max(1)
@@ -139,7 +139,7 @@ impl Embedded {
         now: UnixSecs,
         page: &mut Filling,
     ) -> Result<Option<Vec<u8>>, Fail> {
-        // No key is longer than a founder and the 16 bytes behind it, so this bound is behind all keys of one founder.
+        // A key is a founder and 16 bytes, so this bound sorts after all keys of one founder.
         let mut lower = from.behind().to_vec();
         if !lower.is_empty() {
             lower.extend_from_slice(&[0xff; 17]);

@@ -74,7 +74,7 @@ impl Tables {
         Ok(self.members.get(txn, &member(group, key))?.is_some())
     }
 
-    /// A group's state with all its members. The record's last epoch may be behind [`Epochs`].
+    /// A group's state with all its members. The record's last epoch may be older than the one in [`Epochs`].
     pub(super) fn group_status(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<GroupStatus, Fail> {
         let Some(record) = self.group_record(txn, group)? else {
             let unlisted = self.is_unlisted(txn, group)?;
@@ -202,7 +202,7 @@ impl Epochs {
         }
     }
 
-    /// Whether so many are known that those that are written are to be forgotten.
+    /// Whether more than [`EPOCHS_MAX`] are known, so that the written ones are to be forgotten.
     pub(super) fn is_full(&self) -> bool {
         self.known.len() > EPOCHS_MAX
     }

@@ -1,4 +1,4 @@
-//! The cursors to which an id entries.
+//! The cursors that an id leads to.
 //!
 //! Ids are hashes, so each one that goes into a tree dirties a page of its own, which would be half of the cost of
 //! storing a short event. The newest are therefore kept in memory, and written when there are many of them, one 256th

@@ -19,7 +19,7 @@ use crate::{
 pub(super) const TIME_MAX: u64 = (1 << 40) - 1;
 /// Cursors are kept in 48 bits.
 pub(super) const CURSOR_MAX: Cursor = (1 << 48) - 1;
-/// Bytes of an index key behind its prefix.
+/// Bytes of an index key after its prefix.
 pub(super) const SUFFIX_BYTES: usize = 15;
 /// Bytes of the suffix that order entries: all but the cursor.
 pub(super) const ORDER_BYTES: usize = 9;
@@ -104,7 +104,7 @@ pub(super) const HEADER: usize = 11;
 pub(super) const AUTHOR_ONLY: u8 = 1;
 /// Flag of an event in the log that feeds live delivery, which no query finds.
 pub(super) const LOG_ONLY: u8 = 2;
-/// Flag of an event that took events out of the log that had changed groups: followers of the log forget every group.
+/// Flag of an event that removed others, which may have changed groups. Followers of the log forget every group.
 pub(super) const TOUCHES_GROUPS: u8 = 4;
 
 pub(super) fn flags_of(meta: &EventMeta) -> u8 {

@@ -52,7 +52,7 @@ impl Tables {
         Ok(self.events.last(txn)?.map_or(0, |(key, _)| number_from(key)))
     }
 
-    /// Puts an event behind all others, with the entries that lead to it.
+    /// Puts an event after all others, with the entries that lead to it.
     pub(super) fn put_event(
         &self,
         txn: &mut RwTxn<'_>,

@@ -57,10 +57,10 @@ use self::{
 };
 use crate::{Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
 
-/// Most transactions of one call of [`Store::sweep`]; other writes go in between.
+/// Most transactions of one call of [`Store::sweep`]. The writer serves other calls between them.
 const SWEEP_ROUNDS_MAX: usize = 50;
 
-/// The moment at which an answer says that an event is stored.
+/// The guarantee that the store gives when it answers that an event is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The event is on disk: each transaction ends with an fsync, which all waiting callers share.
@@ -79,7 +79,7 @@ pub enum Durability {
 /// Options for opening the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The moment at which an answer says that an event is stored.
+    /// The guarantee that the store gives when it answers that an event is stored.
     pub durability: Durability,
     /// Largest size of the store in bytes. So much address space is set aside at once; memory and disk are used as the
     /// store grows. Up to 64 MiB of it (an eighth of a small store) are kept for the removal of expired events.

@@ -77,7 +77,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The events of one KeyPackage, twins too.
+    /// Cursors of all events with the bytes of one KeyPackage.
     pub(super) fn twins(&self, txn: &RoTxn<'_>, (owner, content): &Claimed) -> Result<Vec<Cursor>, Fail> {
         let mut cursors = Vec::new();
         for found in self.packages.prefix_iter(txn, owner)? {

@@ -315,7 +315,7 @@ fn needed(admitted: &Admitted) -> Room {
     }
 }
 
-/// How much of the reserve must be left: all of it before a transaction, half of it behind one.
+/// How much of the reserve must be left: all of it before a transaction, half of it after one.
 #[derive(Clone, Copy)]
 enum Spare {
     Before,

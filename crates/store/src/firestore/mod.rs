@@ -1,9 +1,9 @@
 //! The store in Google's Firestore (<https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1>), which
 //! any number of processes share.
 //!
-//! A batch is one atomic Commit: the events' documents, all their effects, and one document of the log that lists them.
-//! All these documents get the commit's time as their update time. That time and a place within its microsecond are an
-//! event's cursor (`wire::clock`).
+//! A batch that fits is one atomic Commit: the events' documents, all their effects, and one document of the log that
+//! lists them. A larger batch is several. All documents of a Commit get the commit's time as their update time. That
+//! time and a place within its microsecond are an event's cursor (`wire::clock`).
 //!
 //! A batch is saved in three steps. `read::load` reads the facts, `decide` decides, and `write::writes` makes
 //! the writes of the Commit. `write::save` repeats all three if another process was faster.
@@ -13,7 +13,7 @@
 //! - `commit_time` equals the `create_time` and `update_time` of all documents written, to the microsecond, and a read
 //!   time is always less than the time of any later commit. So both are cursors.
 //! - A read of the emulator may miss a commit with a lesser time that is still being carried out. Beside the emulator,
-//!   a read that serves as a place in the log therefore waits a little, and vouches for the time before the wait
+//!   a read that serves as a place in the log therefore waits a little, and is complete up to the time before the wait
 //!   (`wire::client::Client::settle`).
 //! - A field that the service sets to the request's time has milliseconds, and precedes the commit by the duration of
 //!   the call. So its order is not the log's (`log::follow`).

@@ -134,7 +134,7 @@ impl State {
         Stamp { cursor: self.head, received_at: admitted.received_at(), expires_at: admitted.expires_at(), author_only }
     }
 
-    /// Puts an event behind all others.
+    /// Puts an event after all others.
     pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, placement: Placement) -> Sealed {
         self.head += 1;
         let item = Item {
@@ -282,7 +282,7 @@ impl State {
         Ok(placement)
     }
 
-    /// Whether anything was known of the address.
+    /// Removes the versions of an address up to `at`, for good. Returns whether the store knew the address.
     pub(super) fn delete_address(&mut self, address: Address, at: UnixSecs) -> bool {
         let current = self.log.iter().find(|(_, item)| item.address.as_ref() == Some(&address));
         let current = current.map(|(cursor, item)| (*cursor, item.event.created_at()));
@@ -325,7 +325,7 @@ impl State {
     }
 }
 
-/// Whether the event changed a group.
+/// Whether the event may have changed a group.
 pub(super) fn names_group(event: EventRef<'_>) -> bool {
     event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }

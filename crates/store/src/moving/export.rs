@@ -1,6 +1,6 @@
 //! Writer of exports, which can also finish an export that was broken off.
 //!
-//! A mark behind each page holds the position at which the store continues. A resumed export cuts the file off behind
+//! A mark after each page holds the position at which the store continues. A resumed export cuts the file off after
 //! the last mark and continues at its position, so the file never misses a record and never holds one twice.
 
 use std::{

@@ -1,11 +1,11 @@
 //! The format of an export: JSON lines. Each line is an object with one member, whose name is the sort of the line.
 //!
 //! 1. The header identifies the file as an export.
-//! 2. Records follow in pages. Behind each page stands a mark: the position at which the store continues, and the
+//! 2. Records follow in pages. After each page stands a mark: the position at which the store continues, and the
 //!    SHA-256 of all lines before.
 //! 3. The end says that the export is whole, and holds the SHA-256 of all lines before.
 //!
-//! An import writes a page to its store when the hash behind the page is right. An import that skips bad lines also
+//! An import writes a page to its store when the hash after the page is right. An import that skips bad lines also
 //! writes pages of events alone when the hash is wrong, because each event carries its own signature.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -53,7 +53,7 @@ pub struct Header {
     pub groups: u64,
 }
 
-/// The line behind a page.
+/// The line after a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// The [`super::ExportPosition`] at which the store continues.

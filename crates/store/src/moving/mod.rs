@@ -182,7 +182,7 @@ impl From<&Saved> for Imported {
 /// an export, the export may hold their changes or not.
 #[async_trait]
 pub trait Moving: Store {
-    /// Returns the next page behind `from` of everything that has not expired at `now`. It holds no ephemeral events
+    /// Returns the next page after `from` of everything that has not expired at `now`. It holds no ephemeral events
     /// and no secrets of the store.
     ///
     /// Each call is bounded. All pages from [`ExportPosition::start`] at the store's head together hold everything that

@@ -86,17 +86,17 @@ impl ExportPosition {
         &self.behind
     }
 
-    /// The cursor in a position behind an event.
+    /// The cursor in a position after an event.
     pub(crate) fn behind_cursor(&self) -> Cursor {
         self.behind.iter().fold(0, |cursor, byte| cursor << 8 | Cursor::from(*byte))
     }
 
-    /// The position behind the record of this key, in the same part.
+    /// The position after the record of this key, in the same part.
     pub(crate) fn after(&self, key: impl Into<Vec<u8>>) -> Self {
         Self { behind: key.into(), ..*self }
     }
 
-    /// The position at the beginning of the next part; `None` behind the last part.
+    /// The position at the beginning of the next part; `None` after the last part.
     pub(crate) fn next_part(&self) -> Option<Self> {
         Some(Self { part: self.part.next()?, up_to: self.up_to, behind: Vec::new() })
     }
@@ -109,7 +109,7 @@ impl std::fmt::Display for ExportPosition {
     }
 }
 
-/// The position after a page of a part: behind the page's last key, or without one at the next part.
+/// The position after a page of a part: after the page's last key, or without one at the next part.
 pub(crate) fn after_part(from: &ExportPosition, last: Option<Vec<u8>>) -> Option<ExportPosition> {
     match last {
         Some(key) => Some(from.after(key)),

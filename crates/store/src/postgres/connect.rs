@@ -110,7 +110,7 @@ impl DatabaseAddress {
         if config.get_hosts().is_empty() {
             return Err(unfit("no host; write it behind //, or for a socket add ?host=/its/directory"));
         }
-        // The text behind an unescaped @ in the password would be taken for the host's name, and shown.
+        // The text after an unescaped @ in the password would be taken for the host's name, and shown.
         if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
             return Err(unfit("the host's name has an @; write %40 for one in the user's name or the password"));
         }

@@ -241,7 +241,7 @@ const MEMBERSHIPS: Fact = Fact {
     },
 };
 
-/// Puts a member of columns `group_id, key, admin` into its group.
+/// Reads a member from the columns `group_id, key, admin`, and puts it into its group.
 fn member(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
     let group = facts.groups.get_mut(&group_id(row, "group_id")?);
     if let Some(view) = group.and_then(|group| group.view.as_mut()) {

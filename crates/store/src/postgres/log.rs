@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// The head and the entries behind a cursor, in one snapshot.
+/// The head and the entries after a cursor, in one snapshot.
 const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes, \
         case when e.kind = 62 then e.author end as vanished, e.created_at \
     from rnostr.log l left join lateral \
@@ -39,7 +39,7 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
         where group_id = g.id) m on true";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
-/// The entries behind a cursor. If the last read is so long ago that `knows` is false, the keys that vanished are read
+/// The entries after a cursor. If the last read is so long ago that `knows` is false, the keys that vanished are read
 /// anew.
 pub(super) async fn after(
     client: &Client,

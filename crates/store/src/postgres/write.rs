@@ -62,7 +62,7 @@ const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created
 const ADVANCE: &str = "update rnostr.log set head = $1";
 const NOTIFY: &str = "select pg_notify('rnostr_log', $1)";
 
-/// Writes the changes behind `head` and commits. Listeners are notified if `notifies` is set.
+/// Writes the changes after `head` and commits. Listeners are notified if `notifies` is set.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,

@@ -10,9 +10,9 @@ use super::world::{
 };
 use crate::moving::{Archived, ExportBounds, ExportPosition, Imported, Moving, Record, line};
 
-/// Pages so small that everything takes several.
+/// Bounds so small that every part of an export takes several pages.
 pub const SMALL: ExportBounds = ExportBounds { records_max: 2, bytes_max: 4_096 };
-/// Pages that hold most.
+/// Bounds so large that most parts of an export fit into one page.
 pub const LARGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 << 20 };
 
 /// The content of an event that [`fill`] stores and later deletes.

@@ -26,7 +26,7 @@ const NAMES: [&str; 4] = ["alice", "bob", "carol", "admin"];
 /// The kinds that queries name.
 const KINDS: [u16; 12] = [0, 1, 4, 5, 62, 443, 445, 446, 450, 1059, 30_023, 30_443];
 
-/// One event, in numbers so small that drafts often name the same things.
+/// One event. Its numbers choose keys, texts and groups from short lists, so that drafts often name the same ones.
 #[derive(Clone, Debug)]
 pub enum Draft {
     Note {

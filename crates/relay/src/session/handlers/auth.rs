@@ -9,7 +9,7 @@ use nostr_protocol::{
 use super::{super::Session, event::answer_to_bad_event};
 use crate::rate_limit::Class;
 
-/// Answers with `OK`, or with a `NOTICE` where the message has no id.
+/// Answers with `OK`, or with a `NOTICE` where the message has no id or its address has sent too much.
 pub(crate) fn handle(session: &mut Session, json: &str) -> Answer {
     if let Err(rejection) = session.pay_address(Class::Event) {
         return notice_frame(&rejection.to_string());

@@ -89,7 +89,7 @@ pub(crate) struct Under<'a> {
     pub(crate) numbers: &'a [i64],
     pub(crate) since: Option<UnixSecs>,
     pub(crate) until: Option<UnixSecs>,
-    /// The position to begin behind: an event's `created_at` and its document's name.
+    /// The position to begin after: an event's `created_at` and its document's name.
     pub(crate) behind: Option<(UnixSecs, &'a str)>,
     pub(crate) limit: usize,
 }

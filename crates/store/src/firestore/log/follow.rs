@@ -1,4 +1,4 @@
-//! Entries of the log behind a cursor.
+//! Entries of the log after a cursor.
 //!
 //! The order of the log is the commit time, but no query can use it. Queries use `at`, the time at which the service
 //! received the commit: it has milliseconds and precedes the commit time by up to the duration of the call. On the
@@ -6,11 +6,12 @@
 //!
 //! 1. It asks for documents with `at` from [`LAG_SECS`] before the cursor on.
 //! 2. It orders them by commit time, and drops those up to the cursor.
-//! 3. It vouches for everything up to its read time: a read sees every commit up to then, and later commits have later
+//! 3. It is complete up to its read time: a read sees every commit up to then, and later commits have later
 //!    times.
 //!
 //! The log is kept for [`LOG_KEPT_SECS`]. A follower from further back gets one entry at the end of the missing part,
-//! which touches every group. It forgets its groups, and reads the missed events from the archive.
+//! which touches every group, so that it forgets its cached groups. It is not given the missed events: clients find
+//! them in the archive.
 
 use nostr_extensions::gate::Touches;
 use nostr_protocol::{EventId, Kind};
@@ -141,7 +142,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Documents of the log from a little before `cursor` on, until they hold `entries_max` entries behind it.
+    /// Documents of the log from a little before `cursor` on, until they hold `entries_max` entries after it.
     async fn logs_behind(&self, cursor: Cursor, entries_max: usize) -> Result<LogRead, Fail> {
         let from = time_of(cursor).saturating_sub(LAG_SECS * SEC);
         let mut read = LogRead { logs: Vec::new(), known_to: 0, read_at: 0 };

@@ -1,4 +1,4 @@
-//! Following the log: entries behind a cursor, events by their places, and notifications of new commits.
+//! Following the log: entries after a cursor, events by their places, and notifications of new commits.
 
 pub(crate) mod follow;
 pub(crate) mod locations;

@@ -12,7 +12,8 @@ use crate::{
     firestore::{Inner, documents::query},
 };
 
-/// Documents that the stream watches. The document of a slow commit may take its place behind newer ones.
+/// Documents that the stream watches. A slow commit's document may have an earlier time than documents that were there
+/// before it.
 const WATCHED_MAX: usize = 8;
 /// Longest pause before the stream is opened again, in milliseconds.
 const AGAIN_MS_MAX: u64 = 5_000;

@@ -56,7 +56,7 @@ impl SortKey {
         read().ok_or(Fail::Damaged("an event"))
     }
 
-    /// The position behind all events of a second.
+    /// The position after all events of a second.
     const fn end_of(received_at: UnixSecs) -> Self {
         Self { received_at, cursor: Cursor::MAX, id: EventId::from_bytes([u8::MAX; 32]) }
     }
@@ -103,12 +103,12 @@ struct Window {
     positions: Vec<SortKey>,
     /// Whether they are ordered by their ids.
     by_id: bool,
-    /// The position behind all of them; `None` if they are the last.
+    /// The position after all of them; `None` if they are the last.
     end: Option<Behind>,
 }
 
-/// The window behind `behind`. `looked` are the positions that the service gave, ordered by second and id; `is_all`
-/// says that no more exist.
+/// The window that begins after `behind`. `looked` are the positions that the service gave, ordered by second and id;
+/// `is_all` says that no more exist.
 fn window(behind: Behind, mut looked: Vec<SortKey>, is_all: bool) -> Window {
     let last = looked.last().copied();
     match behind {

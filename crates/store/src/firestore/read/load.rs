@@ -72,7 +72,7 @@ const GUARDED: [&str; 12] = [
     "place",
 ];
 
-/// The facts for a batch, the documents behind them, and the transaction that guards the rest.
+/// The facts for a batch, the documents that they were read from, and the transaction that guards the rest.
 #[derive(Debug, Default)]
 pub(crate) struct BatchState {
     pub(crate) facts: Facts,

@@ -20,7 +20,7 @@ use crate::{
 
 /// Most owners of claimed KeyPackages that are searched for at one time.
 const SEARCHES_MAX: usize = 16;
-/// Most owners that are looked at for one front of a key. Nobody finds a second key with the same front.
+/// Most owners that are looked at for the first 16 bytes of a key. Nobody finds a second key with the same ones.
 const ALIKE_MAX: usize = 2;
 
 impl Inner {

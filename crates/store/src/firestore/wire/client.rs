@@ -73,7 +73,7 @@ impl Client {
         Self { api, database, root, calls: Semaphore::new(CALLS_MAX), settling }
     }
 
-    /// Waits until the next read has a time behind every commit that was acknowledged before this call.
+    /// Waits until the next read has a later time than every commit that was acknowledged before this call.
     pub(crate) async fn settle(&self) {
         if self.settling > 0 {
             tokio::time::sleep(Duration::from_micros(self.settling)).await;
