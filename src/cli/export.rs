@@ -9,7 +9,7 @@ use std::{
 use nostr_relay::config::Config;
 use nostr_store::moving::{Begun, Counts, FileContent, export, resume};
 
-use super::moving::{End, configured, now, private, progress::Progress, require_store, with_store};
+use super::moving::{Endpoint, configured, now, private, progress::Progress, require_store, with_store};
 
 /// Write everything that the store holds, events and groups, to a file that `import` reads
 #[derive(Debug, clap::Args)]
@@ -27,13 +27,13 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn run(self) -> Result<(), String> {
-        let to = End::of(self.to);
+        let to = Endpoint::of(self.to);
         let config = configured(self.config.as_deref())?;
         require_store(&config)?;
         let (mut out, begun): (Box<dyn Write>, _) = match &to {
-            End::Pipe if self.resume => return Err("--resume finishes a file; name it with --to".to_owned()),
-            End::Pipe => (Box::new(io::stdout().lock()), None),
-            End::File(path) => match open(path, self.resume)? {
+            Endpoint::Pipe if self.resume => return Err("--resume finishes a file; name it with --to".to_owned()),
+            Endpoint::Pipe => (Box::new(io::stdout().lock()), None),
+            Endpoint::File(path) => match open(path, self.resume)? {
                 Open::Whole(records) => {
                     println!("{} is complete already{}", path.display(), lines(&records));
                     return Ok(());
@@ -42,7 +42,7 @@ impl Export {
             },
         };
         let exported = write(&config, &to, &mut *out, begun);
-        if let (Err(_), End::File(path)) = (&exported, &to)
+        if let (Err(_), Endpoint::File(path)) = (&exported, &to)
             && std::fs::metadata(path).is_ok_and(|there| there.len() == 0)
         {
             // An empty file has nothing to resume, and the next export would refuse its name.
@@ -50,8 +50,8 @@ impl Export {
         }
         let records = exported?;
         match to {
-            End::Pipe => eprint!("exported{}", lines(&records)),
-            End::File(path) => {
+            Endpoint::Pipe => eprint!("exported{}", lines(&records)),
+            Endpoint::File(path) => {
                 let synced = File::open(&path).and_then(|file| file.sync_all());
                 synced.map_err(|error| format!("{}: {error}", path.display()))?;
                 print!("exported to {}{}", path.display(), lines(&records));
@@ -61,7 +61,7 @@ impl Export {
     }
 }
 
-fn write(config: &Config, to: &End, out: &mut dyn Write, begun: Option<Begun>) -> Result<Counts, String> {
+fn write(config: &Config, to: &Endpoint, out: &mut dyn Write, begun: Option<Begun>) -> Result<Counts, String> {
     let version = env!("CARGO_PKG_VERSION");
     with_store(config, async |store| {
         let stats = store.stats().await.map_err(|error| error.to_string())?;
@@ -73,8 +73,8 @@ fn write(config: &Config, to: &End, out: &mut dyn Write, begun: Option<Begun>) -
         let exported = export(&*store, out, begun, version, now(), written).await;
         progress.end();
         exported.map_err(|error| match to {
-            End::Pipe => error.to_string(),
-            End::File(path) => {
+            Endpoint::Pipe => error.to_string(),
+            Endpoint::File(path) => {
                 let path = path.display();
                 format!("{path}: {error}; --resume finishes the file")
             }

@@ -10,7 +10,7 @@ use std::{
 
 use nostr_store::moving::{Done, ImportError, ImportOptions, Imported, Report, import};
 
-use super::moving::{End, configured, now, private, progress::Progress, with_store};
+use super::moving::{Endpoint, configured, now, private, progress::Progress, with_store};
 
 /// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
@@ -34,13 +34,15 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) fn run(self) -> Result<(), String> {
-        let from = End::of(self.from);
+        let from = Endpoint::of(self.from);
         let config = configured(self.config.as_deref())?;
         let (input, bytes, name): (Box<dyn Read + Send>, _, _) = match &from {
-            End::Pipe if self.resume => return Err("--resume continues with a file; name it with --from".to_owned()),
-            End::Pipe if io::stdin().is_terminal() => return Err("name the file with --from".to_owned()),
-            End::Pipe => (Box::new(io::stdin()), None, "standard input".to_owned()),
-            End::File(path) => {
+            Endpoint::Pipe if self.resume => {
+                return Err("--resume continues with a file; name it with --from".to_owned());
+            }
+            Endpoint::Pipe if io::stdin().is_terminal() => return Err("name the file with --from".to_owned()),
+            Endpoint::Pipe => (Box::new(io::stdin()), None, "standard input".to_owned()),
+            Endpoint::File(path) => {
                 let failed = |error: io::Error| format!("{}: {error}", path.display());
                 let file = fs::File::open(path).map_err(failed)?;
                 let bytes = file.metadata().map_err(failed)?.len();
@@ -144,10 +146,10 @@ struct Note {
 }
 
 impl Note {
-    fn beside(from: &End) -> Self {
+    fn beside(from: &Endpoint) -> Self {
         let path = match from {
-            End::Pipe => None,
-            End::File(path) => Some(Path::new(&format!("{}.imported", path.display())).to_owned()),
+            Endpoint::Pipe => None,
+            Endpoint::File(path) => Some(Path::new(&format!("{}.imported", path.display())).to_owned()),
         };
         Self { path, written: Instant::now() }
     }

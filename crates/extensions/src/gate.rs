@@ -1,7 +1,9 @@
 //! The gate: the one place that decides about reading.
 //!
-//! Source: docs/rules.md, "Who may publish, who may read". Every path (stored REQ, live, COUNT, NIP-77) gets its
-//! events as [`Sealed`] and can send nothing but [`Released`]; [`Gate::release`] is the only way from one to the other.
+//! Source: docs/rules.md, "Who may publish, who may read". Every path to a reader (a stored REQ, its claim of
+//! KeyPackages, live delivery, COUNT, NIP-77) gets events as [`Sealed`] and sends their content only as [`Released`],
+//! which only [`Gate::release`] makes. The types guard the content alone: [`Sealed`] shows its id, time, kind, group
+//! and recipients, and the caller vouches for the [`Reader`], the claims and the [`Group`] that it hands to the gate.
 
 use std::sync::Arc;
 
@@ -271,7 +273,7 @@ impl Gate {
     }
 
     fn has_admin_key(&self, reader: &Reader) -> bool {
-        reader.keys().iter().any(|key| self.policy.is_admin(key))
+        self.policy.has_admin_key(reader.keys())
     }
 
     /// Whether a store need look into a group at all for this asker: a group that stays shut is never scanned.

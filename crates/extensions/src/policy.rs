@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use nostr_protocol::PublicKey;
+use nostr_protocol::{DAY_SECS, PublicKey};
 
 use crate::mls_gateway::group::Source;
 
@@ -114,12 +114,17 @@ impl Policy {
     pub fn is_admin(&self, key: &PublicKey) -> bool {
         self.admin_keys.contains(key)
     }
+
+    /// Whether one of `keys` is one of `admin_pubkeys`.
+    #[must_use]
+    pub fn has_admin_key(&self, keys: &[PublicKey]) -> bool {
+        keys.iter().any(|key| self.is_admin(key))
+    }
 }
 
 impl Default for Policy {
     /// The defaults of a relay that is started without a configuration.
     fn default() -> Self {
-        const DAY: u64 = 86_400;
         Self {
             auth_required: false,
             residents: None,
@@ -128,12 +133,12 @@ impl Default for Policy {
             sources: HashSet::from([Source::Roster, Source::GiftWrap]),
             unlisted_groups: true,
             open_bootstrap: false,
-            archive_secs: Some(30 * DAY),
+            archive_secs: Some(30 * DAY_SECS),
             welcome_ttl_secs: 3_600,
-            keypackage_ttl_secs: DAY,
-            keypackage_max_lifetime_secs: 90 * DAY,
-            keypackage_request_ttl_secs: 7 * DAY,
-            roster_ttl_secs: 365 * DAY,
+            keypackage_ttl_secs: DAY_SECS,
+            keypackage_max_lifetime_secs: 90 * DAY_SECS,
+            keypackage_request_ttl_secs: 7 * DAY_SECS,
+            roster_ttl_secs: 365 * DAY_SECS,
             verify_keypackages: VerifyKeyPackages::Log,
             keypackage_consumption: KeyPackageConsumption::Never,
             event_bytes_max: 256 * 1024,

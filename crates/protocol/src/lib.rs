@@ -25,3 +25,6 @@ pub use tag::{Tag, Tags};
 
 /// Unix time in whole seconds.
 pub type UnixSecs = u64;
+
+/// Seconds of a day.
+pub const DAY_SECS: u64 = 86_400;

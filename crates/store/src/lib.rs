@@ -115,13 +115,13 @@ impl LogEntry {
     /// The entry of an event at hand. `touches_groups` says that the event removed others, which may have changed
     /// groups.
     #[must_use]
-    pub fn new(sealed: Sealed, touches_groups: bool, router: &RouteHasher) -> Self {
+    pub fn new(sealed: Sealed, touches_groups: bool, route_hasher: &RouteHasher) -> Self {
         Self {
             cursor: sealed.cursor(),
             kind: sealed.kind(),
             touches: if touches_groups { Touches::EveryGroup } else { sealed.touches() },
             group: sealed.group().cloned(),
-            routes: router.routes(&sealed),
+            routes: route_hasher.routes(&sealed),
             sealed: Some(sealed),
         }
     }
@@ -224,7 +224,8 @@ pub trait Store: Send + Sync + 'static {
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
-    /// Takes up to `packages_max` KeyPackages of `owner` for one reader, in one transaction. Twins count once, and the
+    /// Takes up to `packages_max` KeyPackages of `owner`, of either kind, for one reader and in one transaction. The
+    /// store knows no filter, so the gate may withhold a KeyPackage that this call has taken. Twins count once, and the
     /// oldest come first. A KeyPackage that is taken is gone for good with its twins. Those of last resort and the last
     /// one left are given and stay (docs/rules.md, "Consumption on read").
     async fn claim_key_packages(

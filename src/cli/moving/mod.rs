@@ -17,12 +17,12 @@ use nostr_store::moving::Moving;
 
 /// The file to write or read, or `-` for standard output or input.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum Endpoint {
     Pipe,
     File(PathBuf),
 }
 
-impl End {
+impl Endpoint {
     /// Reads the operator's word; a pipe if there is none.
     pub(super) fn of(typed: Option<PathBuf>) -> Self {
         match typed {

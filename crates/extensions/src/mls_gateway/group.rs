@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 /// Most members of a group.
@@ -434,7 +434,7 @@ pub fn apply_wrap(
 pub const WRAPPED_GROUPS_MAX: usize = 1_000;
 /// Most seconds of age at which a request to vanish takes its key out of groups. Such requests are public, and anyone
 /// may publish an old one again; the groups that its key has joined since then stay.
-pub const VANISH_AGE_SECS_MAX: u64 = 7 * 86_400;
+pub const VANISH_AGE_SECS_MAX: u64 = 7 * DAY_SECS;
 
 /// Whether a request to vanish that was made at `at` takes its key out of its groups.
 #[must_use]

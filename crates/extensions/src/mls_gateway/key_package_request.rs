@@ -2,7 +2,7 @@
 //!
 //! Source: MLS Gateway specification, "KeyPackage Request (Kind 447)".
 
-use nostr_protocol::{Event, Rejection, tag::name};
+use nostr_protocol::{DAY_SECS, Event, Rejection, tag::name};
 
 use crate::{
     context::{Context, Verdict},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Longest life of a request under any configuration.
-pub const TTL_SECS_MAX: u64 = 7 * 86_400;
+pub const TTL_SECS_MAX: u64 = 7 * DAY_SECS;
 
 pub(crate) const RULES: KindRules = KindRules {
     publication: Publication::Checked(admit),

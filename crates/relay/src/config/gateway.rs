@@ -5,7 +5,7 @@ use nostr_extensions::{
     mls_gateway::key_package_request,
     policy::{KeyPackageConsumption, VerifyKeyPackages},
 };
-use nostr_protocol::PublicKey;
+use nostr_protocol::{DAY_SECS, PublicKey};
 use nostr_store::postgres::Postgres;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 /// Longest lifetime that a key of the configuration may set, in days: ten years, far from where sums of times overflow.
 const TTL_DAYS_MAX: u64 = 3_650;
 /// Longest lifetime that a key of the configuration may set, in seconds.
-const TTL_SECS_MAX: u64 = TTL_DAYS_MAX * 86_400;
+const TTL_SECS_MAX: u64 = TTL_DAYS_MAX * DAY_SECS;
 /// Largest rate of the configuration: a million a minute is more than a core verifies.
 const RATE_MAX: u64 = 1_000_000;
 
@@ -73,7 +73,7 @@ section! {
         /// Check of a KeyPackage's bytes against its tags: `log` failures, `enforce` (refuse the event) or `off`.
         verify_keypackages: VerifyKeyPackages = "log",
             by one_of(&VerifyKeyPackages::ALL.map(|mode| (mode.as_str(), mode)));
-        /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it gets.
+        /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it claims.
         keypackage_consumption: KeyPackageConsumption = "never",
             by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
         /// The operator's membership service; the source `acl` is not in this build.

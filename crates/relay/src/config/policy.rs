@@ -2,9 +2,9 @@
 
 use nostr_extensions::Policy;
 
-use super::Config;
+use nostr_protocol::DAY_SECS;
 
-const DAY_SECS: u64 = 86_400;
+use super::Config;
 
 impl Config {
     /// The choices that the rules read.

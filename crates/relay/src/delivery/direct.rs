@@ -30,8 +30,8 @@ impl Direct {
         (Self { groups, batches }, tokio::spawn(deliver(committed, live)))
     }
 
-    /// Notes the changes that a batch made, and gives each new event the state of its group as of its own place in the
-    /// log, not as of the end of the batch.
+    /// Notes the changes that a batch made, and takes the state of each new event's group: the cached one as of the
+    /// event, or the store's if the cache has none. The store's may be as of the end of the batch.
     pub(super) async fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
         let mut states = GroupStates::new();
         let mut last = 0;

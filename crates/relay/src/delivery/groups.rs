@@ -247,8 +247,8 @@ impl Groups {
         states.changed_at = states.changed_at.max(cursor);
     }
 
-    /// Lets the archive be read up to `cursor`, as every change of a group up to there is noted. Called before the
-    /// first answer to an event that was committed up to there.
+    /// Lets the archive be read up to `cursor`, as every change of a group up to there is noted. Direct delivery calls
+    /// it before the first answer to such an event. The follower calls it later, and `Delivery::fresh` waits for that.
     pub(super) fn allow_reading_up_to(&self, cursor: Cursor) {
         self.readable_up_to.fetch_max(cursor, Ordering::AcqRel);
     }

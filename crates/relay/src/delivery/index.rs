@@ -335,7 +335,7 @@ fn routes(hasher: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Po
                     add(&mut member_routes, Condition::Member(*key));
                 }
             }
-            if any(is_for_admin_keys) && reader.keys().iter().any(|key| policy.is_admin(key)) {
+            if any(is_for_admin_keys) && policy.has_admin_key(reader.keys()) {
                 add(&mut routes, Condition::Rosters);
             }
         }

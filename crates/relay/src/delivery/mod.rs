@@ -20,8 +20,8 @@
 //! Direct:
 //!
 //! 1. The writer saves a batch; the store gives each new event its cursor.
-//! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and looks up the state of each
-//!    event's group at the event's own place in the log. The archive may be read up to the batch's last cursor.
+//! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and takes the state of each
+//!    event's group: the cached one as of the event, or the store's. The archive may be read up to the batch's end.
 //! 3. The writer answers the publishers.
 //! 4. `Delivery::committed`: the batch joins a bounded queue. While the queue is full the writer waits.
 //! 5. The task of `direct` hands the queue's events to `live` in commit order.
@@ -173,7 +173,7 @@ impl Delivery {
         Charges::new(matches!(self, Self::Followed(followed) if followed.has_peers()))
     }
 
-    /// Tells the other instances that KeyPackages were claimed, and which buckets paid for them.
+    /// Tells the other instances which buckets pay for a claim of KeyPackages that is about to be made.
     pub(crate) fn claimed(&self, charges: Charges) {
         if let Self::Followed(followed) = self {
             followed.tell_peers(charges.into_buckets());

@@ -15,7 +15,7 @@ use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
 
 use super::{
     Client, Session, handlers,
-    wire::{End, Wire},
+    wire::{ConnectionEnd, Wire},
 };
 use crate::{
     app::App,
@@ -49,17 +49,17 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
     };
     let mut wire = Wire::new(socket, app.stopping.clone());
     let end = match run(&mut session, &mut wire, &outbox).await {
-        Ok(()) => End::Close(CloseCode::Away, "this relay is stopping"),
+        Ok(()) => ConnectionEnd::Close(CloseCode::Away, "this relay is stopping"),
         Err(end) => end,
     };
     app.live.disconnect(id);
-    if let End::Close(code, reason) = end {
+    if let ConnectionEnd::Close(code, reason) = end {
         // Accepted events are answered before the connection closes.
         let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.in_flight.settled()).await;
         while let Ok(true) = drain(&mut wire, &outbox).await {}
         let _ = wire.send_close(code, reason).await;
     }
-    if let End::Close(..) | End::Left = end {
+    if let ConnectionEnd::Close(..) | ConnectionEnd::Left = end {
         wire.close().await;
     }
     outbox.close();
@@ -70,7 +70,7 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
 ///
 /// # Errors
 /// The reason why the connection ends before.
-async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<(), End> {
+async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<(), ConnectionEnd> {
     let app = Arc::clone(&session.app);
     wire.send(auth_frame(&session.challenge)).await?;
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
@@ -91,7 +91,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                     is_pinged = false;
                     receive(session, wire, frame).await?;
                 }
-                Err(_) if is_pinged => return Err(End::Close(CloseCode::Policy, "no answer to a ping")),
+                Err(_) if is_pinged => return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping")),
                 Err(_) => {
                     is_pinged = true;
                     last_read = Instant::now();
@@ -103,7 +103,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
 }
 
 /// Writes some of the frames that wait. Returns whether more may wait.
-async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, End> {
+async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, ConnectionEnd> {
     let (mut frames, mut bytes) = (0, 0);
     let is_full = |frames, bytes| frames >= FRAMES_PER_FLUSH_MAX || bytes >= BYTES_PER_FLUSH_MAX;
     let waiting = std::iter::from_fn(|| {
@@ -117,17 +117,17 @@ async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, End> {
     Ok(is_full(frames, bytes))
 }
 
-async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), End> {
+async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), ConnectionEnd> {
     match frame.opcode() {
         OpCode::Text => {}
         OpCode::Ping => return wire.send_own().await,
-        OpCode::Close => return Err(End::Left),
-        OpCode::Binary => return Err(End::Close(CloseCode::Unsupported, "messages are text")),
+        OpCode::Close => return Err(ConnectionEnd::Left),
+        OpCode::Binary => return Err(ConnectionEnd::Close(CloseCode::Unsupported, "messages are text")),
         _ => return Ok(()),
     }
     let payload = frame.into_payload();
     let Ok(text) = std::str::from_utf8(&payload) else {
-        return Err(End::Close(CloseCode::Invalid, "text is not UTF-8"));
+        return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
     let filters_max = session.app.config.limitation.max_filters;
     match ClientMessage::parse(text, filters_max) {

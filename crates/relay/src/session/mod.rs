@@ -64,7 +64,7 @@ impl Session {
     /// `rate-limited:`
     fn pay_address(&self, class: Class) -> Result<Charges, Rejection> {
         let mut charges = self.app.delivery.charges();
-        if !self.is_resident() {
+        if !self.is_listed_resident() {
             charges.add(self.app.limits.address(self.client.address, class, self.app.clock.now_ms())?);
         }
         Ok(charges)
@@ -77,7 +77,7 @@ impl Session {
 
     /// Returns whether a key on the operator's list has authenticated: without a list, no reader counts as a resident
     /// here.
-    fn is_resident(&self) -> bool {
+    fn is_listed_resident(&self) -> bool {
         self.reader.keys().iter().any(|key| self.app.policy.is_listed(key))
     }
 

@@ -11,7 +11,7 @@ use yawc::{Frame, HttpWebSocket, WebSocketError, close::CloseCode};
 
 use crate::delivery::Outgoing;
 
-/// Longest wait for a client to take the bytes that are written to it, in seconds.
+/// Longest time for the client to take all bytes of one write, in seconds; a client that takes some of them ends too.
 const WRITE_SECS_MAX: u64 = 30;
 /// The same, once the relay is stopping.
 const STOPPING_WRITE_SECS_MAX: u64 = 2;
@@ -20,7 +20,7 @@ const CLOSE_SECS_MAX: u64 = 2;
 
 /// The reason why a connection ends.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum ConnectionEnd {
     /// The client left, or the network failed.
     Gone,
     /// Close frames were exchanged, or the answer to one waits to be sent: no other frame may follow.
@@ -45,13 +45,13 @@ impl Wire {
     ///
     /// # Errors
     /// The end that the connection has come to.
-    pub(crate) async fn next_frame(&mut self) -> Result<Frame, End> {
+    pub(crate) async fn next_frame(&mut self) -> Result<Frame, ConnectionEnd> {
         let frame = self.socket.next_frame().await;
         frame.map_err(|error| self.end_of(&error))
     }
 
     /// Queues frames into the socket's buffer.
-    pub(crate) async fn feed(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), End> {
+    pub(crate) async fn feed(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), ConnectionEnd> {
         self.within(async |socket| {
             for frame in frames {
                 socket.feed(Frame::text(frame.into_bytes())).await?;
@@ -62,30 +62,30 @@ impl Wire {
     }
 
     /// Writes the frames that were fed.
-    pub(crate) async fn flush(&mut self) -> Result<(), End> {
+    pub(crate) async fn flush(&mut self) -> Result<(), ConnectionEnd> {
         self.within(async |socket| socket.flush().await).await
     }
 
     /// Sends one answer at once.
-    pub(crate) async fn send(&mut self, answer: Answer) -> Result<(), End> {
+    pub(crate) async fn send(&mut self, answer: Answer) -> Result<(), ConnectionEnd> {
         self.feed(std::iter::once(answer.into())).await?;
         self.flush().await
     }
 
     /// Sends a ping.
-    pub(crate) async fn ping(&mut self) -> Result<(), End> {
+    pub(crate) async fn ping(&mut self) -> Result<(), ConnectionEnd> {
         self.within(async |socket| socket.send(Frame::ping("")).await).await
     }
 
     /// Sends a close frame.
-    pub(crate) async fn send_close(&mut self, code: CloseCode, reason: &str) -> Result<(), End> {
+    pub(crate) async fn send_close(&mut self, code: CloseCode, reason: &str) -> Result<(), ConnectionEnd> {
         let close = Frame::close(code, reason);
         self.within(async |socket| socket.send(close).await).await
     }
 
     /// Sends the library's own answers: a pong, or the close frame that ends the connection. The library would do so
     /// when there is nothing to read; a client that never lets it come to that would have it queue answers without end.
-    pub(crate) async fn send_own(&mut self) -> Result<(), End> {
+    pub(crate) async fn send_own(&mut self) -> Result<(), ConnectionEnd> {
         self.within(async |socket| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
     }
 
@@ -98,7 +98,7 @@ impl Wire {
     async fn within(
         &mut self,
         write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
-    ) -> Result<(), End> {
+    ) -> Result<(), ConnectionEnd> {
         let patience = async {
             self.stopping.cancelled().await;
             sleep(Duration::from_secs(STOPPING_WRITE_SECS_MAX)).await;
@@ -107,29 +107,29 @@ impl Wire {
             biased;
             written = timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)) => match written {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) | Err(_) => Err(End::Gone),
+                Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Gone),
             },
-            () = patience => Err(End::Gone),
+            () = patience => Err(ConnectionEnd::Gone),
         }
     }
 
     /// The end that a failed read means. The library answers bytes that are no frame with a close frame of its own, and
     /// reads no further.
-    fn end_of(&mut self, error: &WebSocketError) -> End {
+    fn end_of(&mut self, error: &WebSocketError) -> ConnectionEnd {
         let next = if error.is_closed() { None } else { self.socket.next_frame().now_or_never() };
         match next {
-            Some(Err(next)) if next.is_closed() => End::Left,
+            Some(Err(next)) if next.is_closed() => ConnectionEnd::Left,
             _ => close_for(error),
         }
     }
 }
 
 /// The close code that fits the error in a frame.
-fn close_for(error: &WebSocketError) -> End {
+fn close_for(error: &WebSocketError) -> ConnectionEnd {
     match error {
-        WebSocketError::FrameTooLarge => End::Close(CloseCode::Size, "message too large"),
-        WebSocketError::InvalidUTF8 => End::Close(CloseCode::Invalid, "text is not UTF-8"),
-        error if error.is_protocol_error() => End::Close(CloseCode::Protocol, "not WebSocket (RFC 6455)"),
-        _ => End::Gone,
+        WebSocketError::FrameTooLarge => ConnectionEnd::Close(CloseCode::Size, "message too large"),
+        WebSocketError::InvalidUTF8 => ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"),
+        error if error.is_protocol_error() => ConnectionEnd::Close(CloseCode::Protocol, "not WebSocket (RFC 6455)"),
+        _ => ConnectionEnd::Gone,
     }
 }

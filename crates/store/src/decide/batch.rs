@@ -2,7 +2,7 @@
 
 use nostr_extensions::{Admitted, Effect, RouteHasher};
 
-pub(crate) use super::changes::{Changes, GroupChange, Put};
+pub(crate) use super::changes::{ChangedGroup, Changes, Put};
 use super::{
     collect::Collecting,
     event::{Decider, Decision},
@@ -58,8 +58,8 @@ pub(crate) fn cut(batch: Vec<Admitted>) -> Vec<Vec<Admitted>> {
 }
 
 /// Decides a batch on loaded facts, which stay true until the changes are committed: by a lock, or by preconditions.
-pub(crate) fn decide(batch: &[Admitted], facts: Facts, router: &RouteHasher) -> Decided {
-    let mut collecting = Collecting::new(facts, router);
+pub(crate) fn decide(batch: &[Admitted], facts: Facts, route_hasher: &RouteHasher) -> Decided {
+    let mut collecting = Collecting::new(facts, route_hasher);
     let mut outcomes = Vec::with_capacity(batch.len());
     for admitted in batch {
         let Ok(outcome) = Decider(&mut collecting).event(admitted);

@@ -57,7 +57,7 @@ impl Put {
 
 /// A change of a group.
 #[derive(Clone, Debug)]
-pub(crate) struct GroupChange {
+pub(crate) struct ChangedGroup {
     pub(crate) group: NostrGroupId,
     pub(crate) record: GroupRecord,
     /// Each key whose membership changed; `None` for a key that is no member any more.
@@ -78,7 +78,7 @@ pub(crate) struct Changes {
     /// out.
     pub(crate) vanished: Vec<(PublicKey, UnixSecs)>,
     /// In their order; one group may change more than once.
-    pub(crate) groups: Vec<GroupChange>,
+    pub(crate) groups: Vec<ChangedGroup>,
     /// Epochs of groups that rose.
     pub(crate) epochs: Vec<(NostrGroupId, u64)>,
     /// Groups that carry unlisted messages from now on.

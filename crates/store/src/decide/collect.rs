@@ -13,7 +13,7 @@ use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
-    changes::{Changes, GroupChange, Put, PutPackage},
+    changes::{ChangedGroup, Changes, Put, PutPackage},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
     keys::{Address, Claimed, TombstoneKey, author_of, reference_of},
     lookup::{Apply, Lookup, Placement, StoredEvent},
@@ -24,12 +24,12 @@ use super::{
 pub(super) struct Collecting<'a> {
     facts: Facts,
     pub(super) changes: Changes,
-    router: &'a RouteHasher,
+    route_hasher: &'a RouteHasher,
 }
 
 impl<'a> Collecting<'a> {
-    pub(super) fn new(facts: Facts, router: &'a RouteHasher) -> Self {
-        let mut collecting = Self { facts, changes: Changes::default(), router };
+    pub(super) fn new(facts: Facts, route_hasher: &'a RouteHasher) -> Self {
+        let mut collecting = Self { facts, changes: Changes::default(), route_hasher };
         collecting.free_addresses();
         collecting
     }
@@ -64,7 +64,7 @@ impl<'a> Collecting<'a> {
             gone: false,
         };
         let sealed = put.seal(0);
-        put.routes = self.router.routes(&sealed);
+        put.routes = self.route_hasher.routes(&sealed);
         put.group = sealed.group().cloned();
         put.touches = if touches_groups { Touches::EveryGroup } else { sealed.touches() };
         if put.flags & (LOG_ONLY | EPHEMERAL) == 0 {
@@ -264,7 +264,7 @@ impl Apply for Collecting<'_> {
             self.count_founding(&founder, now)?;
         }
         let record = changed.view.record.clone();
-        self.changes.groups.push(GroupChange { group: group.clone(), record, delta: changed.delta });
+        self.changes.groups.push(ChangedGroup { group: group.clone(), record, delta: changed.delta });
         self.group_facts(group).view = Some(Arc::new(changed.view));
         Ok(())
     }

@@ -12,7 +12,7 @@ use nostr_extensions::{
         group::leaves_groups,
     },
 };
-use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use super::keys::{address, reference_of};
 pub(crate) use super::{
@@ -59,8 +59,6 @@ pub(crate) struct Wanted {
     /// All groups of these keys, with all members: the keys leave them.
     pub(crate) leaving: BTreeSet<PublicKey>,
 }
-
-const DAY_SECS: u64 = 86_400;
 
 impl Wanted {
     /// The facts that deciding a batch takes.

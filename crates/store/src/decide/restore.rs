@@ -6,7 +6,7 @@ use nostr_extensions::{
     Effect, GroupStatus, ManagedGroup, NostrGroupId, Restored, Role, RouteHasher,
     mls_gateway::group::{Changed, GROUP_MEMBERS_MAX},
 };
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{
     changes::Changes,
@@ -15,7 +15,7 @@ use super::{
     facts::{Facts, Wanted},
     lookup::{Apply, Placement},
 };
-use crate::moving::{DAY_SECS, Imported, Record, foundings_missing, merge_group};
+use crate::moving::{Imported, Record, foundings_missing, merge_group};
 
 /// Most members of the groups of one part that [`cut`] gives.
 const PART_MEMBERS_MAX: usize = 2 * GROUP_MEMBERS_MAX;
@@ -82,8 +82,13 @@ impl Wanted {
 }
 
 /// Decides a part on loaded facts.
-pub(crate) fn decide(records: &[Record<Restored>], facts: Facts, router: &RouteHasher, now: UnixSecs) -> Restoring {
-    let mut collecting = Collecting::new(facts, router);
+pub(crate) fn decide(
+    records: &[Record<Restored>],
+    facts: Facts,
+    route_hasher: &RouteHasher,
+    now: UnixSecs,
+) -> Restoring {
+    let mut collecting = Collecting::new(facts, route_hasher);
     let mut outcomes = Vec::with_capacity(records.len());
     for record in records {
         let Ok(imported) = Decider(&mut collecting).record(record, now);

@@ -5,7 +5,7 @@ use std::{ops::Bound, sync::Arc};
 use async_trait::async_trait;
 use heed::RoTxn;
 use nostr_extensions::{GroupStatus, NostrGroupId, Restored};
-use nostr_protocol::{Event, PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
 
 use super::{
     Embedded,
@@ -17,30 +17,28 @@ use super::{
 };
 use crate::{
     StoreError,
-    moving::{
-        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
-    },
+    moving::{ExportBounds, ExportPage, ExportPosition, Exported, Imported, Moving, Part, Record, after_part},
 };
 
 /// Most entries that one page looks at, exported or not.
 const ENTRIES_MAX: usize = 20_000;
 
 /// A page of records that is being filled.
-struct Filling {
+struct ExportFilling {
     bounds: ExportBounds,
-    records: Vec<Record<Archived>>,
+    records: Vec<Record<Exported>>,
     bytes: usize,
     entries: usize,
 }
 
-impl Filling {
-    fn push(&mut self, record: Record<Archived>) {
+impl ExportFilling {
+    fn push(&mut self, record: Record<Exported>) {
         self.bytes += record.byte_len();
         self.records.push(record);
     }
 
     /// Counts one more entry that was looked at. Returns whether the page ends there.
-    fn is_full(&mut self) -> bool {
+    fn count_entry(&mut self) -> bool {
         self.entries += 1;
         self.records.len() >= self.bounds.records_max.max(1)
             || self.bytes >= self.bounds.bytes_max
@@ -56,7 +54,7 @@ impl Embedded {
         now: UnixSecs,
     ) -> Result<ExportPage, StoreError> {
         self.read(|txn| {
-            let mut page = Filling { bounds, records: Vec::new(), bytes: 0, entries: 0 };
+            let mut page = ExportFilling { bounds, records: Vec::new(), bytes: 0, entries: 0 };
             let last = match from.part() {
                 Part::Founded => self.founded(txn, from, now, &mut page)?,
                 Part::Events => self.events(txn, from, now, &mut page)?,
@@ -85,19 +83,19 @@ impl Embedded {
         txn: &RoTxn<'_>,
         table: Table,
         from: &ExportPosition,
-        page: &mut Filling,
+        page: &mut ExportFilling,
     ) -> Result<Option<Vec<u8>>, Fail> {
         for entry in table.range(txn, &(behind(from.behind()), Bound::Unbounded))? {
             let (key, value) = entry?;
             page.push(self.record(txn, from.part(), key, value)?);
-            if page.is_full() {
+            if page.count_entry() {
                 return Ok(Some(key.to_vec()));
             }
         }
         Ok(None)
     }
 
-    fn record(&self, txn: &RoTxn<'_>, part: Part, key: &[u8], value: &[u8]) -> Result<Record<Archived>, Fail> {
+    fn record(&self, txn: &RoTxn<'_>, part: Part, key: &[u8], value: &[u8]) -> Result<Record<Exported>, Fail> {
         let pair = || -> Result<([u8; 16], [u8; 16]), Fail> {
             let (a, b) = key.split_at_checked(16).ok_or(Fail::Corrupt("a key is cut short"))?;
             Ok((fixed(a)?, fixed(b)?))
@@ -137,7 +135,7 @@ impl Embedded {
         txn: &RoTxn<'_>,
         from: &ExportPosition,
         now: UnixSecs,
-        page: &mut Filling,
+        page: &mut ExportFilling,
     ) -> Result<Option<Vec<u8>>, Fail> {
         // A key is a founder and 16 bytes, so this bound sorts after all keys of one founder.
         let mut lower = from.behind().to_vec();
@@ -150,7 +148,7 @@ impl Embedded {
             if !at.is_empty() {
                 page.push(Record::Founded { key, at });
             }
-            page.is_full().then(|| key.as_bytes().to_vec())
+            page.count_entry().then(|| key.as_bytes().to_vec())
         };
         for entry in self.tables.founded.range(txn, &(behind(&lower), Bound::Unbounded))? {
             let (key, _) = entry?;
@@ -175,7 +173,7 @@ impl Embedded {
         txn: &RoTxn<'_>,
         from: &ExportPosition,
         now: UnixSecs,
-        page: &mut Filling,
+        page: &mut ExportFilling,
     ) -> Result<Option<Vec<u8>>, Fail> {
         let vanishing = self.shared.vanishing.load();
         let (lower, upper) = (cursor_bytes(from.behind_cursor()), cursor_bytes(from.up_to()));
@@ -189,9 +187,9 @@ impl Embedded {
             if stored.expires_at > now && !vanishing.hides(stored.event) {
                 let record = bytes::Bytes::copy_from_slice(stored.event.record());
                 let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
-                page.push(Record::Event(Archived { event, kept: stored.meta() }));
+                page.push(Record::Event(Exported { event, kept: stored.meta() }));
             }
-            if page.is_full() {
+            if page.count_entry() {
                 return Ok(Some(number_from(key).to_be_bytes().to_vec()));
             }
         }

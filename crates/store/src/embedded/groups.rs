@@ -10,12 +10,11 @@ use std::{
 
 use heed::{RoTxn, RwTxn};
 use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, mls_gateway::group::Changed};
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{fail::Fail, keys::Key, tables::Tables};
 use crate::Cursor;
 
-const DAY_SECS: u64 = 86_400;
 /// Most groups that [`KnownGroups`] remembers.
 const KNOWN_GROUPS_MAX: usize = 65_536;
 /// Most groups whose last epoch is kept in memory.

@@ -107,7 +107,7 @@ pub struct Embedded {
     tables: Tables,
     shared: Arc<Shared>,
     hot: Hot,
-    router: RouteHasher,
+    route_hasher: RouteHasher,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     map_bytes_max: u64,
@@ -163,7 +163,7 @@ impl Embedded {
             tables,
             shared,
             hot,
-            router: crate::random::route_hasher(),
+            route_hasher: crate::random::route_hasher(),
             queue,
             writer: Some(writer),
             map_bytes_max: options.map_bytes_max,
@@ -195,7 +195,7 @@ impl Embedded {
                     continue;
                 }
                 let sealed = seal(stored, number_from(key))?;
-                entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.router));
+                entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.route_hasher));
             }
             let through = entries.last().map_or(cursor, |last| last.cursor).max(head);
             Ok(LogPage { entries, through, is_head: true })
@@ -304,7 +304,7 @@ impl Store for Embedded {
     }
 
     fn route_hasher(&self) -> RouteHasher {
-        self.router
+        self.route_hasher
     }
 
     fn head(&self) -> Cursor {

@@ -69,7 +69,7 @@ struct Inner {
     client: Client,
     names: Names,
     options: Options,
-    router: RouteHasher,
+    route_hasher: RouteHasher,
     head: AtomicU64,
     notifications: watch::Sender<u64>,
     saves: Semaphore,
@@ -146,7 +146,7 @@ impl Store for Firestore {
     }
 
     fn route_hasher(&self) -> RouteHasher {
-        self.inner.router
+        self.inner.route_hasher
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {

@@ -83,11 +83,11 @@ impl Firestore {
         let random = Random::default();
         // Commits that were acknowledged before lie before the head that is read next.
         client.settle().await;
-        let (router, read_at) = layout(&client, &names).await.map_err(failed)??;
+        let (route_hasher, read_at) = layout(&client, &names).await.map_err(failed)??;
         let inner = Arc::new(Inner {
             client,
             names,
-            router,
+            route_hasher,
             head: AtomicU64::new(through(read_at)),
             notifications: watch::Sender::new(0),
             saves: Semaphore::new(SAVES_MAX),

@@ -24,12 +24,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Memory {
     state: Mutex<State>,
-    router: RouteHasher,
+    route_hasher: RouteHasher,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { state: Mutex::default(), router: crate::random::route_hasher() }
+        Self { state: Mutex::default(), route_hasher: crate::random::route_hasher() }
     }
 }
 
@@ -149,7 +149,7 @@ impl Store for Memory {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
         let entries: Vec<LogEntry> =
-            behind.map(|(_, item)| LogEntry::new(item.seal(), item.touches_groups, &self.router)).collect();
+            behind.map(|(_, item)| LogEntry::new(item.seal(), item.touches_groups, &self.route_hasher)).collect();
         let (through, is_head) = match entries.last() {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
             _ => (state.head.max(cursor), true),
@@ -166,7 +166,7 @@ impl Store for Memory {
     }
 
     fn route_hasher(&self) -> RouteHasher {
-        self.router
+        self.route_hasher
     }
 
     fn head(&self) -> Cursor {

@@ -7,23 +7,23 @@ use nostr_extensions::{
     Audience, Effect, EventMeta, Restored, Sealed, Stamp,
     mls_gateway::deletion::{Deletion, may_delete},
 };
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{
     Memory,
-    state::{Item, Placement, State, names_group},
+    state::{Item, State, StoredWith, names_group},
 };
 use crate::{
     Cursor, StoreError,
     decide::keys::{address, tombstone_key},
     index::front,
     moving::{
-        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
+        ExportBounds, ExportPage, ExportPosition, Exported, Imported, Moving, Part, Record, after_part,
         foundings_missing, merge_group,
     },
 };
 
-type Keyed = (Vec<u8>, Record<Archived>);
+type Keyed = (Vec<u8>, Record<Exported>);
 
 impl State {
     /// All records of a part, in an order that stays.
@@ -77,7 +77,7 @@ impl State {
             }
             Part::Events => {
                 let live = self.log.range(..=from.up_to()).filter(|(_, item)| item.stamp.expires_at > now);
-                live.map(|(cursor, item)| (cursor.to_be_bytes().to_vec(), Record::Event(item.archived()))).collect()
+                live.map(|(cursor, item)| (cursor.to_be_bytes().to_vec(), Record::Event(item.exported()))).collect()
             }
         };
         all.retain(|(key, _)| &key[..] > from.behind());
@@ -150,16 +150,16 @@ impl State {
         }
         let applied = match restored.effect() {
             Effect::Replace { identifier } => {
-                self.replace(event, identifier, now).map(|it| Placement { address: Some(it), ..Placement::default() })
+                self.replace(event, identifier, now).map(|it| StoredWith { address: Some(it), ..StoredWith::default() })
             }
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
             Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion)),
             Effect::Vanish => {
                 self.take_along(event.pubkey(), event.created_at());
-                Ok(Placement::default())
+                Ok(StoredWith::default())
             }
             Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => {
-                Ok(Placement::default())
+                Ok(StoredWith::default())
             }
         };
         let placement = match applied {
@@ -173,15 +173,15 @@ impl State {
             author_only: kept.author_only,
         };
         let touches_groups = placement.touches_groups || kept.touches_groups;
-        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, Placement { touches_groups, ..placement });
+        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, StoredWith { touches_groups, ..placement });
         Imported::New
     }
 
     /// Takes back the targets of a deletion that was published elsewhere. The tombstone of a target that is not here is
     /// a record of its own.
-    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> Placement {
+    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> StoredWith {
         let by = deletion.by;
-        let mut placement = Placement::default();
+        let mut placement = StoredWith::default();
         for id in &deletion.ids {
             let stored = self.ids.get(id).and_then(|cursor| Some((*cursor, self.log.get(cursor)?)));
             if let Some((cursor, item)) = stored.filter(|(_, item)| may_delete(item.event.view(), &by)) {
@@ -199,7 +199,7 @@ impl State {
 }
 
 impl Item {
-    fn archived(&self) -> Archived {
+    fn exported(&self) -> Exported {
         let kept = EventMeta {
             received_at: self.stamp.received_at,
             expires_at: self.stamp.expires_at,
@@ -207,7 +207,7 @@ impl Item {
             log_only: !self.found_by_queries,
             touches_groups: self.touches_groups,
         };
-        Archived { event: self.event.clone(), kept }
+        Exported { event: self.event.clone(), kept }
     }
 }
 

@@ -17,14 +17,12 @@ use nostr_extensions::{
     },
     query::Position,
 };
-use nostr_protocol::{Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{DAY_SECS, Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
 
 use crate::{
     Cursor, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
 };
-
-const DAY_SECS: u64 = 86_400;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -67,7 +65,7 @@ impl Item {
 
 /// How an event is stored.
 #[derive(Default)]
-pub(super) struct Placement {
+pub(super) struct StoredWith {
     pub(super) author_only: bool,
     pub(super) touches_groups: bool,
     pub(super) address: Option<Address>,
@@ -95,10 +93,10 @@ impl State {
             return Saved::Deleted;
         }
         let applied = match admitted.effect() {
-            Effect::None => Ok(Placement::default()),
+            Effect::None => Ok(StoredWith::default()),
             Effect::Replace { identifier } => self
                 .replace(event, identifier, now)
-                .map(|address| Placement { address: Some(address), ..Placement::default() }),
+                .map(|address| StoredWith { address: Some(address), ..StoredWith::default() }),
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
             Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)),
             Effect::Roster(change) => match apply_roster(&self.status(&change.group), change, now) {
@@ -112,9 +110,9 @@ impl State {
                 let member_of = |view: &&ManagedGroup| view.members.contains_key(&change.recipient);
                 let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
                 match apply_wrap(&self.status(&change.group), change, founded, now) {
-                    Ok(Some(_)) if is_full => Ok(Placement::default()),
+                    Ok(Some(_)) if is_full => Ok(StoredWith::default()),
                     Ok(Some(changed)) => Ok(self.change(&change.group, changed, now)),
-                    Ok(None) => Ok(Placement::default()),
+                    Ok(None) => Ok(StoredWith::default()),
                     Err(refusal) => Err(Saved::Refused(refusal)),
                 }
             }
@@ -135,7 +133,7 @@ impl State {
     }
 
     /// Puts an event after all others.
-    pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, placement: Placement) -> Sealed {
+    pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, placement: StoredWith) -> Sealed {
         self.head += 1;
         let item = Item {
             event,
@@ -191,7 +189,7 @@ impl State {
         entry: &DirectoryEntry,
         identifier: Option<&str>,
         now: UnixSecs,
-    ) -> Result<Placement, Saved> {
+    ) -> Result<StoredWith, Saved> {
         if self.claimed.contains(&claimed(&entry.owner, &entry.content_hash)) {
             return Err(Saved::Deleted);
         }
@@ -215,7 +213,7 @@ impl State {
         if let Some(old) = old {
             self.remove(old);
         }
-        Ok(Placement { address, package: Some(entry.clone()), ..Placement::default() })
+        Ok(StoredWith { address, package: Some(entry.clone()), ..StoredWith::default() })
     }
 
     pub(super) fn status(&self, group: &NostrGroupId) -> GroupStatus {
@@ -226,10 +224,10 @@ impl State {
         }
     }
 
-    fn change(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Placement {
+    fn change(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> StoredWith {
         self.groups.insert(group.clone(), Arc::new(changed.view));
         self.founded.extend(changed.founder.map(|founder| (founder, now)));
-        Placement::default()
+        StoredWith::default()
     }
 
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
@@ -237,7 +235,7 @@ impl State {
         if state.is_managed() { state.has_member(keys) } else { unlisted }
     }
 
-    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Placement {
+    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> StoredWith {
         match self.groups.get_mut(group) {
             Some(view) => {
                 let record = &mut Arc::make_mut(view).record;
@@ -245,10 +243,10 @@ impl State {
             }
             None => drop(self.unlisted.insert(group.clone())),
         }
-        Placement::default()
+        StoredWith::default()
     }
 
-    fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<Placement, Saved> {
+    fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<StoredWith, Saved> {
         let by = deletion.by;
         let stored = |state: &Self, id: &EventId| state.ids.get(id).copied();
         let undeletable = deletion
@@ -260,7 +258,7 @@ impl State {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
         let foreign = event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
-        let mut placement = Placement { author_only: foreign, ..Placement::default() };
+        let mut placement = StoredWith { author_only: foreign, ..StoredWith::default() };
         for id in &deletion.ids {
             let public = match stored(self, id).and_then(|cursor| Some((cursor, self.log.get(&cursor)?))) {
                 Some((cursor, item)) => {
@@ -297,18 +295,18 @@ impl State {
         known
     }
 
-    fn vanish(&mut self, event: &Event, now: UnixSecs) -> Placement {
+    fn vanish(&mut self, event: &Event, now: UnixSecs) -> StoredWith {
         let (key, at) = (event.pubkey(), event.created_at());
         self.take_along(key, at);
         if !leaves_groups(at, now) {
-            return Placement::default();
+            return StoredWith::default();
         }
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();
         for (group, changed) in changes {
             self.change(&group, changed, now);
         }
-        Placement::default()
+        StoredWith::default()
     }
 }
 

@@ -12,7 +12,7 @@ use nostr_protocol::UnixSecs;
 
 use super::{
     ExportBounds, ExportPosition, Moving,
-    line::{self, END, End, FORMAT, Header, Hex, Line, MARK, Mark, sort_of},
+    line::{self, END, EndLine, FORMAT, Header, Hex, Line, MARK, Mark, sort_of},
     lines::{Count, Lines},
 };
 use crate::StoreError;
@@ -176,7 +176,7 @@ pub async fn export(
                 false
             }
             None => {
-                let end = End { lines: count.lines, records: records.clone(), sha256: Hex(count.sha256()) };
+                let end = EndLine { lines: count.lines, records: records.clone(), sha256: Hex(count.sha256()) };
                 line::write_end(end, &mut last).map_err(unwritable)?;
                 true
             }

@@ -14,7 +14,7 @@ use super::{
     Imported, Moving, Record,
     line::{FORMAT, Header, Hex, Line},
     lines::Count,
-    verify::{Next, ReadLine, Verified},
+    verify::{Next, ReadLine, VerifiedLines},
 };
 use crate::StoreError;
 
@@ -205,7 +205,7 @@ impl Importing<'_> {
             self.report.done = Some(before.clone());
             done = Some(before);
         }
-        let mut lines = Verified::new(input, options.threads, done)?;
+        let mut lines = VerifiedLines::new(input, options.threads, done)?;
         loop {
             match lines.next().await? {
                 Next::Lines(read) => {

@@ -15,7 +15,7 @@ use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Archived, Record};
+use super::{Exported, Record};
 
 /// The version of this format. An import reads this version and all before it.
 pub const FORMAT: u32 = 1;
@@ -66,7 +66,7 @@ pub(crate) struct Mark {
 
 /// The last line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct End {
+pub(crate) struct EndLine {
     /// Number of lines before this one.
     pub(super) lines: u64,
     /// Number of records of each sort.
@@ -127,7 +127,7 @@ enum Wire<'a> {
         signed: &'a RawValue,
     },
     Mark(Mark),
-    End(End),
+    End(EndLine),
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
@@ -140,7 +140,7 @@ pub(crate) enum Line {
     Header(Header),
     Record(Record<Restored>),
     Mark(Mark),
-    End(End),
+    End(EndLine),
 }
 
 /// The beginning of the first line.
@@ -206,7 +206,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
 ///
 /// # Errors
 /// The fault of a record that cannot be written, because the store is damaged.
-pub(super) fn write(record: &Record<Archived>, out: &mut Vec<u8>) -> Result<(), String> {
+pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), String> {
     let key = |key: &PublicKey| Hex(*key.as_bytes());
     let json;
     let wire = match record {
@@ -219,7 +219,7 @@ pub(super) fn write(record: &Record<Archived>, out: &mut Vec<u8>) -> Result<(), 
         Record::Founded { key: it, at } => Wire::Founded { key: key(it), at: at.clone() },
         Record::Unlisted(id) => Wire::Unlisted(id.as_str().into()),
         Record::Group { id, view } => group(id, view),
-        Record::Event(Archived { event, kept }) => {
+        Record::Event(Exported { event, kept }) => {
             json = event.json();
             Wire::Event {
                 received_at: kept.received_at,
@@ -262,7 +262,7 @@ pub(super) fn write_mark(mark: Mark, out: &mut Vec<u8>) -> Result<(), String> {
     push(&Wire::Mark(mark), out)
 }
 
-pub(super) fn write_end(end: End, out: &mut Vec<u8>) -> Result<(), String> {
+pub(super) fn write_end(end: EndLine, out: &mut Vec<u8>) -> Result<(), String> {
     push(&Wire::End(end), out)
 }
 
@@ -275,7 +275,7 @@ fn push(wire: &Wire<'_>, out: &mut Vec<u8>) -> Result<(), String> {
 /// Writes a record as its line, for tests that compare stores.
 #[cfg(feature = "testing")]
 #[must_use]
-pub fn text_of(record: &Record<Archived>) -> String {
+pub fn text_of(record: &Record<Exported>) -> String {
     let mut out = Vec::new();
     let _ = write(record, &mut out);
     String::from_utf8_lossy(&out).into_owned()

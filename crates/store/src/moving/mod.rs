@@ -15,7 +15,7 @@ mod verify;
 
 use async_trait::async_trait;
 use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
-use nostr_protocol::{Event, PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
 
 pub(crate) use self::position::after_part;
 pub use self::{
@@ -27,7 +27,7 @@ pub use self::{
 pub use crate::index::Front;
 use crate::{Saved, Store, StoreError};
 
-/// One thing that a store holds, or that was removed and must not come back. `E` is an event: [`Archived`] when it
+/// One thing that a store holds, or that was removed and must not come back. `E` is an event: [`Exported`] when it
 /// comes out of a store, [`Restored`] when it goes into one.
 #[derive(Clone, Debug)]
 pub enum Record<E> {
@@ -98,7 +98,7 @@ impl<E> Record<E> {
     }
 }
 
-impl Record<Archived> {
+impl Record<Exported> {
     /// Approximate bytes in memory, by which a page is bounded.
     pub(crate) fn byte_len(&self) -> usize {
         match self {
@@ -112,7 +112,7 @@ impl Record<Archived> {
 
 /// An event as it comes out of a store.
 #[derive(Clone, Debug)]
-pub struct Archived {
+pub struct Exported {
     /// The event, as it was received.
     pub event: Event,
     /// Times and flags that the store keeps with the event.
@@ -132,7 +132,7 @@ pub struct ExportBounds {
 #[derive(Clone, Debug)]
 pub struct ExportPage {
     /// Records of one sort, in a stable order. A page may be empty although more pages follow.
-    pub records: Vec<Record<Archived>>,
+    pub records: Vec<Record<Exported>>,
     /// The position of the next page; `None` after the last page.
     pub next: Option<ExportPosition>,
 }
@@ -205,8 +205,6 @@ pub trait Moving: Store {
     /// - Instances that follow the log see the events, and drop all cached groups when a group was written.
     async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError>;
 }
-
-pub(crate) const DAY_SECS: u64 = 86_400;
 
 /// The record's foundings in the day before `now` that go beyond the `here` foundings which this store knows already.
 pub(crate) fn foundings_missing(here: usize, at: &[UnixSecs], now: UnixSecs) -> Vec<UnixSecs> {

@@ -59,11 +59,11 @@ struct Job {
 }
 
 /// Lines in their order, verified ahead of the import.
-pub(super) struct Verified {
+pub(super) struct VerifiedLines {
     queue: mpsc::Receiver<Queued>,
 }
 
-impl Verified {
+impl VerifiedLines {
     /// Starts one thread that reads the input, and `threads` that verify. Lines that are `done` are skipped.
     pub(super) fn new(input: Box<dyn Read + Send>, threads: usize, done: Option<Done>) -> Result<Self, ImportError> {
         let threads = threads.max(1);
@@ -87,7 +87,7 @@ impl Verified {
             spawn("import-verify", Box::new(work))?;
         }
         let mut reader =
-            Reader { lines: Lines::new(input), count: Count::default(), chunk: Vec::new(), bytes: 0, done };
+            LineReader { lines: Lines::new(input), count: Count::default(), chunk: Vec::new(), bytes: 0, done };
         let work = move || {
             let mut send = |lines| {
                 let (answer, answered) = oneshot::channel();
@@ -113,7 +113,7 @@ fn read((number, raw, around): RawLine) -> ReadLine {
     ReadLine { number, bytes: raw.text.len(), line: line::read(raw.content()), around }
 }
 
-struct Reader {
+struct LineReader {
     lines: Lines<Box<dyn Read + Send>>,
     count: Count,
     chunk: Vec<RawLine>,
@@ -121,7 +121,7 @@ struct Reader {
     done: Option<Done>,
 }
 
-impl Reader {
+impl LineReader {
     /// Reads to the end, or until the import has ended, and returns the number of whole lines.
     fn run(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> Result<u64, ImportError> {
         while let Some(raw) = self.lines.next().map_err(ImportError::Read)? {

@@ -24,11 +24,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::fail::Fail;
 
 /// Longest wait for a connection to be made.
-const CONNECT_SECS_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for a connection of the pool to be free.
-const FREE_SECS_MAX: Duration = Duration::from_secs(5);
+const FREE_MAX: Duration = Duration::from_secs(5);
 /// Longest time that sent bytes may stay unacknowledged by the other side's system.
-const UNANSWERED_SECS_MAX: Duration = Duration::from_secs(10);
+const UNANSWERED_MAX: Duration = Duration::from_secs(10);
 
 /// The first statements on every connection. Every table is read by its indexes alone, so one plan serves a statement
 /// for all values, and each connection makes it once: planning anew took over a quarter of a small save. The timeouts
@@ -118,9 +118,9 @@ impl DatabaseAddress {
             .ssl_mode(mode)
             // A standby may lack commits that were acknowledged.
             .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .connect_timeout(CONNECT_SECS_MAX)
-            .tcp_user_timeout(UNANSWERED_SECS_MAX)
-            .keepalives_idle(UNANSWERED_SECS_MAX);
+            .connect_timeout(CONNECT_MAX)
+            .tcp_user_timeout(UNANSWERED_MAX)
+            .keepalives_idle(UNANSWERED_MAX);
         if config.get_application_name().is_none() {
             config.application_name("rnostr");
         }
@@ -150,9 +150,9 @@ impl DatabaseAddress {
         Pool::builder(manager)
             .max_size(connections_max)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(FREE_SECS_MAX))
-            .create_timeout(Some(CONNECT_SECS_MAX))
-            .recycle_timeout(Some(CONNECT_SECS_MAX))
+            .wait_timeout(Some(FREE_MAX))
+            .create_timeout(Some(CONNECT_MAX))
+            .recycle_timeout(Some(CONNECT_MAX))
             .post_create(prepare)
             .build()
             .map_err(|error| Fail::Pool(error.to_string()))
@@ -160,7 +160,7 @@ impl DatabaseAddress {
 
     /// A connection outside the pool.
     pub(super) async fn connect(&self) -> Result<(Client, Connection<Socket, Stream>), Fail> {
-        tokio::time::timeout(CONNECT_SECS_MAX, self.config.connect(self.tls.clone()))
+        tokio::time::timeout(CONNECT_MAX, self.config.connect(self.tls.clone()))
             .await
             .map_err(|_| Fail::Late)?
             .map_err(Fail::from)

@@ -51,11 +51,11 @@ use crate::{
 };
 
 /// Longest wait for one call.
-const CALL_SECS_MAX: Duration = Duration::from_secs(8);
+const CALL_MAX: Duration = Duration::from_secs(8);
 
 /// Longest time since the last read of the log after which an import's entry is surely still there: half of its
 /// lifetime.
-const STILL_KNOWN_SECS_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
+const STILL_KNOWN_MAX: Duration = Duration::from_secs(EPHEMERAL_SECS / 2);
 
 /// Settings of the store.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Default for Options {
 /// The store over one database. See the module.
 pub struct Postgres {
     pool: Pool,
-    router: RouteHasher,
+    route_hasher: RouteHasher,
     head: AtomicU64,
     /// Set after a read found the end of the log before an entry that had been read. Knowledge of groups and of the log
     /// may then come from commits that were lost, also after the log has grown again.
@@ -130,7 +130,7 @@ impl Postgres {
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
         let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
-        let router = RouteHasher::new(&fixed(&log, "router_key")?);
+        let route_hasher = RouteHasher::new(&fixed(&log, "router_key")?);
         let head = AtomicU64::new(cursor(&log, "head")?);
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
@@ -144,7 +144,7 @@ impl Postgres {
         };
         Ok(Self {
             pool,
-            router,
+            route_hasher,
             head,
             went_back: AtomicBool::new(false),
             hiding,
@@ -207,7 +207,7 @@ impl Store for Postgres {
 
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let asked = Instant::now();
-        let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_SECS_MAX;
+        let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_MAX;
         let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
         let page = match self.went_back.load(Ordering::Acquire) {
             true => Err(Fail::WentBack),
@@ -231,7 +231,7 @@ impl Store for Postgres {
     }
 
     fn route_hasher(&self) -> RouteHasher {
-        self.router
+        self.route_hasher
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {

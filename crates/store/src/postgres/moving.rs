@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use deadpool_postgres::Client;
 use nostr_extensions::{EventMeta, ManagedGroup, Restored};
-use nostr_protocol::UnixSecs;
+use nostr_protocol::{DAY_SECS, UnixSecs};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
@@ -22,9 +22,7 @@ use crate::{
         hiding::Hidden,
         restore::{self, decide},
     },
-    moving::{
-        Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Imported, Moving, Part, Record, after_part,
-    },
+    moving::{ExportBounds, ExportPage, ExportPosition, Exported, Imported, Moving, Part, Record, after_part},
 };
 
 /// Most groups of one page; each may have 10,000 members.
@@ -96,7 +94,7 @@ async fn page(
     Ok(ExportPage { records, next: after_part(from, last) })
 }
 
-fn record_of(part: Part, row: &Row) -> Result<Record<Archived>, Fail> {
+fn record_of(part: Part, row: &Row) -> Result<Record<Exported>, Fail> {
     Ok(match part {
         Part::Vanished => Record::Vanished { key: key(row, "key")?, at: unsigned(row.try_get("until")?)? },
         Part::Tombstones => Record::Tombstone {
@@ -145,7 +143,7 @@ async fn events(
         if flags & EPHEMERAL == 0 && kept.expires_at > now {
             let event = event(row)?;
             if !hidden.hides(event.view()) {
-                records.push(Record::Event(Archived { event, kept }));
+                records.push(Record::Event(Exported { event, kept }));
             }
         }
     }
@@ -165,7 +163,7 @@ impl Postgres {
         let (restoring, head) = self
             .transact(async |transaction: &Transaction<'_>| {
                 let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
-                let restoring = decide(part, facts, &self.router, now);
+                let restoring = decide(part, facts, &self.route_hasher, now);
                 if !restoring.changes.is_empty() {
                     write(transaction, &restoring.changes, head, self.notifies).await?;
                 }

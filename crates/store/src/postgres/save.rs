@@ -61,7 +61,7 @@ impl Postgres {
         let (decided, head) = self
             .transact(async |transaction: &Transaction<'_>| {
                 let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
-                let decided = decide(part, facts, &self.router);
+                let decided = decide(part, facts, &self.route_hasher);
                 if !decided.changes.put.is_empty() {
                     write(transaction, &decided.changes, head, self.notifies).await?;
                 }
@@ -116,7 +116,7 @@ impl Postgres {
         .await
     }
 
-    /// Runs `work` in a transaction, within [`super::CALL_SECS_MAX`], and rolls back unless it committed. The
+    /// Runs `work` in a transaction, within [`super::CALL_MAX`], and rolls back unless it committed. The
     /// connection is closed if the end of the transaction is unknown, and also if the caller drops this future.
     pub(super) async fn transact<T>(
         &self,
@@ -124,7 +124,7 @@ impl Postgres {
     ) -> Result<T, Fail> {
         let connection = ClosedOnDrop(Some(self.pool.get().await?));
         let Some(client) = &connection.0 else { return Err(Fail::Late) };
-        let done = tokio::time::timeout(super::CALL_SECS_MAX, async {
+        let done = tokio::time::timeout(super::CALL_MAX, async {
             let transaction = Transaction::new(client);
             let done = work(&transaction).await;
             (done, transaction.end().await)
@@ -136,14 +136,14 @@ impl Postgres {
         done
     }
 
-    /// Runs `work` with a connection of the pool, within [`super::CALL_SECS_MAX`]. A connection in an unknown state is
+    /// Runs `work` with a connection of the pool, within [`super::CALL_MAX`]. A connection in an unknown state is
     /// closed.
     pub(super) async fn with_client<T>(
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
         let mut client = self.pool.get().await?;
-        let done = match tokio::time::timeout(super::CALL_SECS_MAX, work(&mut client)).await {
+        let done = match tokio::time::timeout(super::CALL_MAX, work(&mut client)).await {
             Ok(done) => done,
             Err(_) => Err(Fail::Late),
         };

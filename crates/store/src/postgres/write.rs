@@ -12,7 +12,7 @@ use crate::{
     Cursor,
     decide::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
-        batch::{Changes, GroupChange, Put},
+        batch::{ChangedGroup, Changes, Put},
     },
 };
 
@@ -186,7 +186,7 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
     }
 }
 
-fn put_group(pipeline: &mut Pipeline, change: &GroupChange) -> Result<(), Fail> {
+fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail> {
     let id = || change.group.as_str().to_owned();
     let mut record = change.record.clone();
     let epoch = record.last_epoch.take().map(number);

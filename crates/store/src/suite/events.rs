@@ -72,7 +72,7 @@ pub async fn what_is_in_the_log_is_fetched_by_its_place(w: &World) {
 }
 
 pub async fn the_log_leads_to_the_subscriptions_that_wait(w: &World) {
-    let router = w.store.route_hasher();
+    let route_hasher = w.store.route_hasher();
     let routes = async |w: &World, sealed: &nostr_extensions::Sealed| {
         let log = w.store.after(0, 100).await.expect("the log");
         let entry = log.entries.into_iter().find(|entry| entry.cursor == sealed.cursor()).expect("its entry");
@@ -82,7 +82,7 @@ pub async fn the_log_leads_to_the_subscriptions_that_wait(w: &World) {
     };
     let note = new(w.publish(&event(1, "note").tag(&["t", "topic"]), "alice").await);
     let found = routes(w, &note).await;
-    let by = |condition| router.hash(condition);
+    let by = |condition| route_hasher.hash(condition);
     for condition in [
         Condition::Id(id_of(&note)),
         Condition::Author(key("alice")),
@@ -96,7 +96,7 @@ pub async fn the_log_leads_to_the_subscriptions_that_wait(w: &World) {
     let found = routes(w, &wrapped).await;
     assert!(found.contains(&by(Condition::Inbox(key("bob")))));
     assert!(!found.contains(&by(Condition::Everything)) && !found.contains(&by(Condition::Kind(Kind::GIFT_WRAP))));
-    assert_eq!(found, router.routes(&wrapped));
+    assert_eq!(found, route_hasher.routes(&wrapped));
 }
 
 pub async fn an_ephemeral_event_gets_a_cursor_and_is_not_kept(w: &World) {

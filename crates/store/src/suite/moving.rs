@@ -8,7 +8,7 @@ use nostr_protocol::UnixSecs;
 use super::world::{
     START, World, capability, deletion, event, group, key, key_package, message, new, roster, vanish, wrap,
 };
-use crate::moving::{Archived, ExportBounds, ExportPosition, Imported, Moving, Record, line};
+use crate::moving::{ExportBounds, ExportPosition, Exported, Imported, Moving, Record, line};
 
 /// Bounds so small that every part of an export takes several pages.
 pub const SMALL: ExportBounds = ExportBounds { records_max: 2, bytes_max: 4_096 };
@@ -19,7 +19,7 @@ pub const LARGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 
 pub const DELETED: &str = "deleted";
 
 /// All pages of a store.
-pub async fn pages(store: &dyn Moving, bounds: ExportBounds, now: UnixSecs) -> Vec<Vec<Record<Archived>>> {
+pub async fn pages(store: &dyn Moving, bounds: ExportBounds, now: UnixSecs) -> Vec<Vec<Record<Exported>>> {
     let mut pages = Vec::new();
     let mut place = Some(ExportPosition::start(store.head()));
     while let Some(from) = place {
@@ -41,7 +41,7 @@ pub async fn dump(store: &dyn Moving, bounds: ExportBounds, now: UnixSecs) -> Ve
 
 /// The record as it comes out of its line, verified.
 #[must_use]
-pub fn restored(record: &Record<Archived>) -> Record<Restored> {
+pub fn restored(record: &Record<Exported>) -> Record<Restored> {
     match line::read(line::text_of(record).trim_end().as_bytes()) {
         Ok(line::Line::Record(record)) => record,
         Ok(_) => panic!("no record"),

@@ -10,11 +10,15 @@ use nostr_protocol::message::{ClientMessage, closed_frame};
 
 use super::{
     Session,
-    wire::{End, Wire},
+    wire::{ConnectionEnd, Wire},
 };
 
 /// Handles one message. The connection hands an `EVENT` to its handler directly, which needs no box.
-pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, message: ClientMessage<'_>) -> Result<(), End> {
+pub(crate) async fn handle(
+    session: &mut Session,
+    wire: &mut Wire,
+    message: ClientMessage<'_>,
+) -> Result<(), ConnectionEnd> {
     match message {
         ClientMessage::Event(json) => event::handle(session, json.get()).await,
         ClientMessage::Auth(json) => wire.send(auth::handle(session, json.get())).await?,

@@ -14,7 +14,7 @@ use nostr_protocol::{EventId, Filter, Rejection, message::eose_frame};
 use super::super::{
     Session,
     archive::{ArchiveRead, Limits},
-    wire::{End, Wire},
+    wire::{ConnectionEnd, Wire},
 };
 use crate::{
     delivery::{Outgoing, outbox::SubscriptionName},
@@ -27,7 +27,7 @@ pub(crate) enum Stop {
     /// The request is refused, and the client is told.
     Refused(Rejection),
     /// The connection ends.
-    End(End),
+    End(ConnectionEnd),
 }
 
 impl From<Rejection> for Stop {
@@ -36,8 +36,8 @@ impl From<Rejection> for Stop {
     }
 }
 
-impl From<End> for Stop {
-    fn from(end: End) -> Self {
+impl From<ConnectionEnd> for Stop {
+    fn from(end: ConnectionEnd) -> Self {
         Self::End(end)
     }
 }

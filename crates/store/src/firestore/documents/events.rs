@@ -16,7 +16,7 @@ use crate::{
             value::{self, Fields, ReadFields as _, Version, hex},
         },
     },
-    moving::Archived,
+    moving::Exported,
 };
 
 /// Estimated bytes of a document besides its record, its numbers and its name.
@@ -24,7 +24,7 @@ const DOCUMENT_BYTES: usize = 400;
 
 /// An event with its stamp, as it is stored.
 #[derive(Clone, Debug)]
-pub(crate) struct StoredEvent {
+pub(crate) struct EventDocument {
     pub(crate) event: Event,
     pub(crate) cursor: Cursor,
     pub(crate) received_at: UnixSecs,
@@ -35,7 +35,7 @@ pub(crate) struct StoredEvent {
 /// The fields of an event without its content, which may be long.
 pub(crate) const WITHOUT_CONTENT: [&str; 5] = ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place"];
 
-impl StoredEvent {
+impl EventDocument {
     /// Reads a document, or the fields [`WITHOUT_CONTENT`].
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
@@ -62,7 +62,7 @@ impl StoredEvent {
         self.flags & LOG_ONLY == 0
     }
 
-    pub(crate) fn archived(self) -> Archived {
+    pub(crate) fn exported(self) -> Exported {
         let kept = EventMeta {
             received_at: self.received_at,
             expires_at: self.expires_at,
@@ -70,7 +70,7 @@ impl StoredEvent {
             log_only: !self.is_found(),
             touches_groups: self.flags & TOUCHES_GROUPS != 0,
         };
-        Archived { event: self.event, kept }
+        Exported { event: self.event, kept }
     }
 
     pub(crate) fn seal(self) -> Sealed {

@@ -21,7 +21,7 @@ use crate::{
     decide::EPHEMERAL_SECS,
     firestore::{
         Inner,
-        documents::{commits::CommitLog, events::StoredEvent, query},
+        documents::{commits::CommitLog, events::EventDocument, query},
         log::locations::EventLocation,
         wire::{
             client::CALL_SECS_MAX,
@@ -131,7 +131,7 @@ impl Inner {
             let entry = &mut entries[n];
             let Some(at) = ids.iter().position(|(place, _)| *place == entry.cursor) else { continue };
             let (_, id) = ids.remove(at);
-            let stored = got.get(&self.names.event(&id)).map(StoredEvent::read).transpose()?;
+            let stored = got.get(&self.names.event(&id)).map(EventDocument::read).transpose()?;
             let stored = stored.filter(|it| it.cursor == entry.cursor && !hidden.hides(it.event.view()));
             match stored {
                 Some(stored) => entry.sealed = Some(stored.seal()),

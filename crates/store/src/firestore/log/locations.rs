@@ -13,7 +13,7 @@ use crate::{
         Inner,
         documents::{
             commits::{CommitLog, EphemeralEvent, LoggedEntry},
-            events::StoredEvent,
+            events::EventDocument,
             query,
         },
         log::follow::{LAG_SECS, SKEW_SECS},
@@ -107,7 +107,7 @@ impl Inner {
                 EventLocation::Entry(event) => events.push(event.seal(cursor)),
                 EventLocation::Document(id) => {
                     let Some(document) = got.get(&self.names.event(&id)) else { continue };
-                    let stored = StoredEvent::read(document)?;
+                    let stored = EventDocument::read(document)?;
                     // An event that was removed and stored again has another cursor.
                     if stored.cursor == cursor && !hidden.hides(stored.event.view()) {
                         events.push(stored.seal());

@@ -4,7 +4,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::{GroupStatus, ManagedGroup, NostrGroupId};
-use nostr_protocol::{PublicKey, UnixSecs, hex};
+use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs, hex};
 
 use crate::{
     firestore::{
@@ -19,7 +19,7 @@ use crate::{
             value::{ReadFields as _, id_of},
         },
     },
-    moving::{Archived, DAY_SECS, ExportBounds, ExportPage, ExportPosition, Part, Record, after_part},
+    moving::{ExportBounds, ExportPage, ExportPosition, Exported, Part, Record, after_part},
 };
 
 /// Most documents that one query of an export reads.
@@ -84,7 +84,7 @@ impl Inner {
         part: Part,
         document: &Document,
         now: UnixSecs,
-    ) -> Result<Option<Record<Archived>>, Fail> {
+    ) -> Result<Option<Record<Exported>>, Fail> {
         let damaged = || Fail::Damaged("what an export reads");
         let id = id_of(document);
         Ok(match part {

@@ -20,7 +20,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{StoredEvent, cursor},
+            events::{EventDocument, cursor},
             names::field,
             query,
         },
@@ -163,10 +163,10 @@ impl Inner {
                 looked += 1;
                 // The event was removed after its position was read.
                 let Some(document) = got.get(name) else { continue };
-                let stored = StoredEvent::read(document)?;
+                let stored = EventDocument::read(document)?;
                 read += stored.event.record().len();
                 if stored.expires_at > now && !hidden.hides(stored.event.view()) {
-                    let record = Record::Event(stored.archived());
+                    let record = Record::Event(stored.exported());
                     bytes += record.byte_len();
                     records.push(record);
                     if bytes >= bounds.bytes_max.max(1) {

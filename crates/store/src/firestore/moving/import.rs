@@ -108,7 +108,7 @@ impl Inner {
 
     async fn try_to_import(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
         let loaded = self.load(LoadRequest::of_records(part, now)).await?;
-        let restoring = decide(part, loaded.facts, &self.router, now);
+        let restoring = decide(part, loaded.facts, &self.route_hasher, now);
         let mut documents = loaded.documents;
         let place = self.draw_place(&restoring.changes);
         let writes = match restoring.changes.is_empty() {

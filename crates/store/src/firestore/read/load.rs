@@ -20,7 +20,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::StoredEvent,
+            events::EventDocument,
             groups::{GroupHead, Members},
             names::field,
             packages::Directory,
@@ -254,7 +254,7 @@ impl Inner {
     ) -> Result<(), Fail> {
         for id in &wanted.targets {
             let Some(document) = guarded.get(&self.names.event(id)) else { continue };
-            let stored = StoredEvent::read(document)?;
+            let stored = EventDocument::read(document)?;
             if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
                 facts.targets.insert(*id, Target { at: numbers.of(*id), event: stored.event, author_only });

@@ -15,7 +15,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{StoredEvent, WITHOUT_CONTENT},
+            events::{EventDocument, WITHOUT_CONTENT},
             groups::{GroupHead, number, unpack},
             names::{Collection, field},
             query::{self, VALUES_MAX},
@@ -39,7 +39,7 @@ impl Inner {
         let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
         match got.get(&name) {
             None => Ok(false),
-            Some(document) => Ok(!hidden.hides(StoredEvent::read(document)?.event.view())),
+            Some(document) => Ok(!hidden.hides(EventDocument::read(document)?.event.view())),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::{StoredEvent, cursor},
+            events::{EventDocument, cursor},
             names::field,
             query::{self, Under, VALUES_MAX},
         },
@@ -42,7 +42,7 @@ pub(crate) fn fitting(limit: usize, count: usize, bytes: usize) -> usize {
 /// One list of numbers, and the events that it gave and the page has not taken.
 struct NumberRange<'a> {
     numbers: &'a [i64],
-    waiting: VecDeque<StoredEvent>,
+    waiting: VecDeque<EventDocument>,
     behind: Option<Position>,
     is_done: bool,
     limit: usize,
@@ -67,13 +67,13 @@ pub(crate) struct Scan<'a> {
     pub(crate) now: UnixSecs,
 }
 
-fn position(stored: &StoredEvent) -> Position {
+fn position(stored: &EventDocument) -> Position {
     Position { created_at: stored.event.created_at(), id: stored.event.id() }
 }
 
 impl PageBuilder<'_> {
     /// Looks at the next event, and returns `true` if the page ends with it.
-    fn look(&mut self, stored: StoredEvent) -> bool {
+    fn look(&mut self, stored: EventDocument) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
         self.last = Some(position(&stored));
@@ -168,7 +168,7 @@ impl Inner {
         range.is_done = found.len() < range.limit;
         let mut bytes = 0;
         for document in &found {
-            let stored = StoredEvent::read(document)?;
+            let stored = EventDocument::read(document)?;
             bytes += stored.event.record().len();
             range.behind = Some(position(&stored));
             range.waiting.push_back(stored);
@@ -203,7 +203,7 @@ impl Inner {
                 pages.last = Some(*place);
                 continue;
             };
-            if pages.look(StoredEvent::read(document)?) {
+            if pages.look(EventDocument::read(document)?) {
                 return Ok(pages.end(n + 1 == count));
             }
         }

@@ -13,7 +13,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::StoredEvent,
+            events::EventDocument,
             packages::{Directory, Package},
         },
         wire::{
@@ -64,7 +64,7 @@ impl Inner {
             let mut given = Vec::new();
             for id in &ids {
                 if let Some(document) = got.get(&self.names.event(id)) {
-                    given.push(StoredEvent::read(document)?.seal());
+                    given.push(EventDocument::read(document)?.seal());
                 }
             }
             if !claimed.gone.is_empty() {

@@ -14,7 +14,7 @@ use crate::{
     backoff::Backoff,
     decide::{
         EPHEMERAL,
-        batch::{Changes, GroupChange, cut, decide},
+        batch::{ChangedGroup, Changes, cut, decide},
     },
     firestore::{
         Inner,
@@ -149,14 +149,14 @@ impl Inner {
     /// The first try does not ask whether the events are stored: mostly they are not, and the caller has looked before.
     async fn try_to_save(&self, part: &[Admitted], again: bool) -> Result<Vec<Saved>, Fail> {
         let mut loaded = self.load(LoadRequest::of(part, again)).await?;
-        let mut decided = decide(part, loaded.facts, &self.router);
+        let mut decided = decide(part, loaded.facts, &self.route_hasher);
         if !again && !decided.puts_all() {
             // An event may be refused because it is stored already.
             if let Some(transaction) = loaded.transaction {
                 self.client.rollback(transaction).await;
             }
             loaded = self.load(LoadRequest::of(part, true)).await?;
-            decided = decide(part, loaded.facts, &self.router);
+            decided = decide(part, loaded.facts, &self.route_hasher);
         }
         let (mut documents, transaction) = (loaded.documents, loaded.transaction);
         let place = self.draw_place(&decided.changes);
@@ -213,7 +213,7 @@ impl Inner {
     /// request itself is committed; it is not acknowledged before.
     async fn leave_some(
         &self,
-        groups: &[GroupChange],
+        groups: &[ChangedGroup],
         documents: &ReadDocuments,
         transaction: Option<Transaction>,
     ) -> Result<Vec<Saved>, Fail> {

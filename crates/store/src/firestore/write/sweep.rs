@@ -12,7 +12,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 use crate::firestore::{
     Inner,
     documents::{
-        events::{StoredEvent, WITHOUT_CONTENT, owner_number},
+        events::{EventDocument, WITHOUT_CONTENT, owner_number},
         names::{Collection, field},
         query::{self, Under},
     },
@@ -139,7 +139,7 @@ impl Inner {
             let found = self.client.query(query::parts_under(&self.names, under, &WITHOUT_CONTENT)).await?.documents;
             let mut deletes = Vec::new();
             for document in &found {
-                let stored = StoredEvent::read(document)?;
+                let stored = EventDocument::read(document)?;
                 if vanishes(stored.event.view(), &key, until) {
                     deletes.push(value::delete(document.name.clone()));
                 }
