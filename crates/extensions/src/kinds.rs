@@ -7,8 +7,8 @@
 //!
 //! Source: docs/rules.md, "Who may publish, who may read".
 //!
-//! A new kind takes its number in `nostr_protocol::Kind`, a file with its rules and its check, and a line here. Its
-//! tests are a line in each of `kinds_table.rs`, `admit_table.rs` and `gate_table.rs`.
+//! A new kind takes its number in `nostr_protocol::Kind`, a file with its rules and its check, and a line here.
+//! ARCHITECTURE.md, "Where a change goes", lists every file that it touches.
 
 pub(crate) mod any;
 mod auth;

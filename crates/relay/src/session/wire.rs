@@ -11,7 +11,7 @@ use yawc::{Frame, HttpWebSocket, WebSocketError, close::CloseCode};
 
 use crate::delivery::Outgoing;
 
-/// Longest time for the client to take all bytes of one write, in seconds; a client that takes some of them ends too.
+/// Longest time for a client to take all bytes of one write, in seconds; a client that took only a part ends as well.
 const WRITE_SECS_MAX: u64 = 30;
 /// The same, once the relay is stopping.
 const STOPPING_WRITE_SECS_MAX: u64 = 2;

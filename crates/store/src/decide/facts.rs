@@ -44,7 +44,8 @@ pub(crate) struct Wanted {
     pub(crate) taken: BTreeSet<Claimed>,
     /// The records of these groups, and whether the groups carried unlisted messages.
     pub(crate) groups: BTreeSet<NostrGroupId>,
-    /// All members of these groups; each is one of [`Wanted::groups`].
+    /// All members of these groups, which the batch changes; each is one of [`Wanted::groups`]. An effect that only
+    /// relies on a group asks by [`Wanted::members`], because Firestore guards no group that stands here.
     pub(crate) whole: BTreeSet<NostrGroupId>,
     /// All members of these groups, where gift wraps decide the group; each is one of [`Wanted::groups`].
     pub(crate) wrapped: BTreeSet<NostrGroupId>,

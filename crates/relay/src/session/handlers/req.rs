@@ -2,7 +2,8 @@
 //!
 //! 1. Wait until this process knows every event that any instance acknowledged.
 //! 2. Subscribe at the current cursor.
-//! 3. Send the archive up to that cursor, and EOSE.
+//! 3. Claim KeyPackages, if reading consumes them, and send them.
+//! 4. Send the archive up to that cursor, and EOSE.
 //!
 //! From the cursor on events come live. No event falls between the two, and none comes twice.
 
