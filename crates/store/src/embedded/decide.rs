@@ -39,6 +39,10 @@ impl Lookup for Tx<'_> {
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Fail> {
+        // Few stores know of a vanished key, and to see that costs a third of a look-up.
+        if self.tables.vanished.is_empty(&self.txn)? {
+            return Ok(None);
+        }
         let value = self.tables.vanished.get(&self.txn, key.as_bytes())?;
         Ok(value.map(Vanished::read).transpose()?.map(|vanished| vanished.at))
     }
