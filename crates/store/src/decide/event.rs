@@ -68,11 +68,10 @@ impl<S: Apply> Decider<'_, S> {
     fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<Placement<'e>, NotPut<S::Error>> {
         let (event, now) = (admitted.event().view(), admitted.received_at());
         // Only a sender that may send the message now is told whether it is stored.
-        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
-            && !self.may_send(group, keys, *unlisted)?
-        {
-            return Err(NotPut::refused(Refusal::no_member(keys)));
-        }
+        let is_managed = match admitted.effect() {
+            Effect::GroupMessage { group, keys, unlisted, .. } => self.check_sender(group, keys, *unlisted)?,
+            _ => false,
+        };
         self.check_new(event)?;
         let mut placement = Placement::new(EventMeta {
             received_at: now,
@@ -88,7 +87,7 @@ impl<S: Apply> Decider<'_, S> {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
                 placement.package = Some(entry);
             }
-            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, *epoch)?,
+            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, is_managed, *epoch)?,
             Effect::Roster(change) => self.roster(change, now)?,
             Effect::Wrap(change) => self.wrap(change, now)?,
             Effect::Delete(deletion) => self.delete(event, deletion, &mut placement.meta)?,

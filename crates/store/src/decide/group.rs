@@ -5,7 +5,7 @@
 use nostr_extensions::{
     GroupStatus, NostrGroupId, Source,
     mls_gateway::group::{
-        RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap, next_epoch,
+        Refusal, RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap, next_epoch,
     },
 };
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -16,16 +16,20 @@ use super::{
 };
 
 impl<S: Apply> Decider<'_, S> {
-    /// Whether a reader with these keys may send a message to the group now.
-    pub(super) fn may_send(
+    /// Refuses a message to the group from a reader with these keys, if it may not send one now. Otherwise says whether
+    /// the group is managed.
+    pub(super) fn check_sender(
         &mut self,
         group: &NostrGroupId,
         keys: &[PublicKey],
         unlisted: bool,
-    ) -> Result<bool, S::Error> {
-        if !self.0.is_managed(group)? {
-            return Ok(unlisted);
-        }
+    ) -> Result<bool, NotPut<S::Error>> {
+        let is_managed = self.0.is_managed(group)?;
+        let may_send = if is_managed { self.has_member(group, keys)? } else { unlisted };
+        if may_send { Ok(is_managed) } else { Err(NotPut::refused(Refusal::no_member(keys))) }
+    }
+
+    fn has_member(&self, group: &NostrGroupId, keys: &[PublicKey]) -> Result<bool, S::Error> {
         for key in keys {
             if self.0.is_member(group, key)? {
                 return Ok(true);
@@ -35,8 +39,13 @@ impl<S: Apply> Decider<'_, S> {
     }
 
     /// Notes the epoch of a message to a managed group, and that any other group carried an unlisted message.
-    pub(super) fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> Result<(), S::Error> {
-        if !self.0.is_managed(group)? {
+    pub(super) fn group_message(
+        &mut self,
+        group: &NostrGroupId,
+        is_managed: bool,
+        epoch: SeenEpoch,
+    ) -> Result<(), S::Error> {
+        if !is_managed {
             return self.0.mark_unlisted(group).map(drop);
         }
         if epoch == SeenEpoch::Nowhere {
