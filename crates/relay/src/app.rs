@@ -13,6 +13,7 @@ use crate::{
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::RateLimits,
     system::clock::Clock,
+    turns::Turns,
 };
 
 /// The relay's parts.
@@ -35,6 +36,10 @@ pub struct App {
     pub(crate) writer: Writer,
     /// The token buckets of all clients.
     pub(crate) limits: Arc<RateLimits>,
+    /// Turns at the processor, for work that a client's bytes cause.
+    pub(crate) turns: Arc<Turns>,
+    /// Turns at a store that other processes share, for pages of the archive.
+    pub(crate) read_turns: Arc<Turns>,
     /// Permits for requests that read without a limit: COUNT and NEG-OPEN.
     pub(crate) unbounded_reads: Semaphore,
     /// Permits for events in the NIP-77 sessions of all connections together.

@@ -15,6 +15,7 @@ mod session;
 mod start;
 pub mod storage;
 pub mod system;
+mod turns;
 
 pub use error::StartError;
 pub use start::{Relay, run};

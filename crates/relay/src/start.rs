@@ -29,6 +29,7 @@ use crate::{
         clock::{Clock, SystemClock},
         random,
     },
+    turns::Turns,
 };
 
 /// A relay that listens.
@@ -113,9 +114,12 @@ impl Relay {
             clock: Arc::clone(&clock),
         })?;
         let (writer, writer_task) = Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics));
+        let workers = config.server.workers.max(1);
         let app = Arc::new(App {
             limits,
-            unbounded_reads: Semaphore::new(config.server.workers.max(1) * 2),
+            turns: Turns::new(workers, workers),
+            read_turns: Turns::new(2 * workers, workers),
+            unbounded_reads: Semaphore::new(workers * 2),
             neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
