@@ -113,8 +113,17 @@ impl BucketHasher {
     }
 
     pub(super) fn hash(&self, kind: BucketKind, owner: impl Hash) -> u64 {
+        self.tagged(kind as u8, owner)
+    }
+
+    /// The hash of a party that takes turns, which is no bucket's.
+    pub(super) fn hash_for_turns(&self, party: impl Hash) -> u64 {
+        self.tagged(u8::MAX, party)
+    }
+
+    fn tagged(&self, tag: u8, owner: impl Hash) -> u64 {
         let mut hasher = self.0;
-        hasher.write_u8(kind as u8);
+        hasher.write_u8(tag);
         owner.hash(&mut hasher);
         hasher.finish()
     }

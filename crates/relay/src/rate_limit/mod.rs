@@ -24,6 +24,7 @@
 mod bucket;
 mod charge;
 mod client_address;
+mod payer;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ use self::{
 pub(crate) use self::{
     charge::{BucketId, BucketKind, Charge, Charges, Paid},
     client_address::client_address,
+    payer::{AddressBlock, Payer},
 };
 use crate::config::RateLimitRates;
 
@@ -202,6 +204,14 @@ impl RateLimits {
             taken.map_err(|secs| RetryAfter { reason, secs })?;
         }
         Ok(Paid::two(by_key, by_address))
+    }
+
+    /// The number of a payer in fair turns: a hash under a secret key, so that nobody can choose to share another's turn.
+    pub(crate) fn payer_hash(&self, payer: Payer) -> u64 {
+        match payer {
+            Payer::Key(key) => self.hasher.hash_for_turns((0_u8, key)),
+            Payer::Address(block) => self.hasher.hash_for_turns((1_u8, block.widest())),
+        }
     }
 
     /// Takes a charge from its bucket, whether the events are there or not; the debt stays under a burst.

@@ -14,7 +14,7 @@ use self::handlers::neg::NegSessions;
 use crate::{
     app::App,
     delivery::{ConnectionId, writer::InFlight},
-    rate_limit::{Charges, Class},
+    rate_limit::{AddressBlock, Charges, Class, Payer},
 };
 
 /// The relay's knowledge of a client before its first message.
@@ -56,6 +56,20 @@ impl Session {
         self.reader = Reader::new(&keys);
         self.app.live.set_reader(self.id, self.reader.clone());
         Ok(())
+    }
+
+    /// The party that pays for what this connection asks, apart from its events: the first of its keys that the operator
+    /// named, else its address.
+    pub(crate) fn payer(&self) -> Payer {
+        match self.reader.keys().iter().find(|key| self.app.policy.is_named(key)) {
+            Some(key) => Payer::Key(*key),
+            None => Payer::Address(AddressBlock::of(self.client.address)),
+        }
+    }
+
+    /// The number of [`Self::payer`] in fair turns.
+    pub(crate) fn payer_hash(&self) -> u64 {
+        self.app.limits.payer_hash(self.payer())
     }
 
     /// Charges the address for an event or a proof that came in, unless a resident sends it.
