@@ -12,6 +12,7 @@ use crate::{
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::RateLimits,
+    shares::Shares,
     system::clock::Clock,
     turns::Turns,
 };
@@ -36,8 +37,8 @@ pub struct App {
     pub(crate) writer: Writer,
     /// The token buckets of all clients.
     pub(crate) limits: Arc<RateLimits>,
-    /// Turns at the processor, for work that a client's bytes cause.
-    pub(crate) turns: Arc<Turns>,
+    /// Shares of the processor, on which the tasks of connections run.
+    pub(crate) shares: Arc<Shares>,
     /// Turns at a store that other processes share, for pages of the archive.
     pub(crate) read_turns: Arc<Turns>,
     /// Permits for requests that read without a limit: COUNT and NEG-OPEN.

@@ -12,6 +12,7 @@ mod peers;
 mod rate_limit;
 mod server;
 mod session;
+mod shares;
 mod start;
 pub mod storage;
 pub mod system;

@@ -24,6 +24,7 @@ use crate::{
     rate_limit::RateLimits,
     server,
     session::handlers::neg,
+    shares::Shares,
     storage,
     system::{
         clock::{Clock, SystemClock},
@@ -117,7 +118,7 @@ impl Relay {
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
             limits,
-            turns: Turns::new(workers, workers),
+            shares: Shares::new(workers),
             read_turns: Turns::new(2 * workers, workers),
             unbounded_reads: Semaphore::new(workers * 2),
             neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),

@@ -23,6 +23,8 @@ use crate::{
         Outbox,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
+    rate_limit::{AddressBlock, Payer},
+    shares::Share,
     system::random,
 };
 
@@ -33,8 +35,14 @@ const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
 /// Longest wait at the end for events that are under way, in seconds.
 const SETTLE_SECS_MAX: u64 = 5;
 
-/// Serves one client until it leaves or the relay stops.
+/// Serves one client until it leaves or the relay stops, on the share of the one that pays for it.
 pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) {
+    let payer = Payer::Address(AddressBlock::of(client.address));
+    let share = app.shares.share(app.limits.payer_hash(payer));
+    share.clone().run(serve_on(share, app, client, socket)).await;
+}
+
+async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSocket) {
     let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max));
     let id = app.live.connect(Arc::clone(&outbox));
     app.metrics.connection_opened();
@@ -42,6 +50,7 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
         challenge: random::challenge(),
         reader: Reader::default(),
         in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
+        share,
         neg: handlers::neg::NegSessions::default(),
         id,
         client,

@@ -15,6 +15,7 @@ use crate::{
     app::App,
     delivery::{ConnectionId, writer::InFlight},
     rate_limit::{AddressBlock, Charges, Class, Payer},
+    shares::Share,
 };
 
 /// The relay's knowledge of a client before its first message.
@@ -34,6 +35,7 @@ pub(crate) struct Session {
     reader: Reader,
     id: ConnectionId,
     in_flight: Arc<InFlight>,
+    share: Share,
     neg: NegSessions,
 }
 
@@ -55,6 +57,7 @@ impl Session {
         keys.push(key);
         self.reader = Reader::new(&keys);
         self.app.live.set_reader(self.id, self.reader.clone());
+        self.share.change_payer(self.payer_hash());
         Ok(())
     }
 
