@@ -1,12 +1,17 @@
 //! Minimal clients: they write frames by hand, so that the core of the load keeps up with the core of the relay.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use nostr_protocol::{
     Unverified,
     testing::{EventBuilder, random_keypair},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{
+        TcpSocket, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
 };
 
 /// Keeps the threads of this process, and threads started later, on one core.
@@ -17,6 +22,11 @@ pub fn pin_to_core(core: usize) {
         .stdout(std::process::Stdio::null())
         .status();
 }
+
+/// First byte of a text frame.
+const TEXT_FRAME: u8 = 0x81;
+/// First byte of a close frame.
+const CLOSE_FRAME: u8 = 0x88;
 
 /// A WebSocket client that reads and writes frames on a TCP socket itself.
 pub struct Client {
@@ -44,22 +54,73 @@ impl Client {
         client
     }
 
+    /// Connects from one of this machine's addresses and waits for the challenge; `None` where the relay closes the
+    /// connection.
+    pub async fn connect_from(address: Ipv4Addr, port: u16) -> Option<Self> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        let stream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await.ok()?;
+        let mut client = Self::upgrade(stream, port).await?;
+        client.try_next().await?.starts_with(b"[\"AUTH\"").then_some(client)
+    }
+
     async fn open(port: u16) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        Self::upgrade(stream, port).await.expect("the relay refused the handshake")
+    }
+
+    async fn upgrade(mut stream: TcpStream, port: u16) -> Option<Self> {
+        stream.set_nodelay(true).ok()?;
         let request = format!(
             "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.ok()?;
         let mut buffer = Vec::new();
         while !buffer.windows(4).any(|w| w == b"\r\n\r\n") {
-            assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the relay refused the handshake");
+            if stream.read_buf(&mut buffer).await.ok()? == 0 {
+                return None;
+            }
         }
         let end = buffer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-        assert!(buffer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&buffer));
+        if !buffer.starts_with(b"HTTP/1.1 101") {
+            return None;
+        }
         buffer.drain(..end);
-        Self { stream, buffer }
+        Some(Self { stream, buffer })
+    }
+
+    /// Sends frames; `None` where the relay has closed the connection.
+    pub async fn try_send(&mut self, frames: &[u8]) -> Option<()> {
+        self.stream.write_all(frames).await.ok()
+    }
+
+    /// The next text message; `None` where the relay has closed the connection. No message is lost when this future is
+    /// dropped before it is done.
+    pub async fn try_next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if self.buffer.first() == Some(&CLOSE_FRAME) {
+                return None;
+            }
+            if let Some((message, used)) = parse(&self.buffer) {
+                let is_text = self.buffer[0] == TEXT_FRAME;
+                self.buffer.drain(..used);
+                if is_text {
+                    return Some(message);
+                }
+                continue;
+            }
+            self.buffer.reserve(64 << 10);
+            if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The two directions, for a client that reads nothing of what it gets.
+    pub fn split(self) -> (Deaf, Talker) {
+        let (reader, writer) = self.stream.into_split();
+        (Deaf(reader), Talker(writer))
     }
 
     /// Sends frames that [`frame`] made.
@@ -97,6 +158,27 @@ impl Client {
     async fn fill(&mut self) {
         self.buffer.reserve(64 << 10);
         assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the relay closed the connection");
+    }
+}
+
+/// The side of a connection that takes bytes and looks at none.
+pub struct Deaf(OwnedReadHalf);
+
+impl Deaf {
+    /// Takes some bytes; `None` at the end.
+    pub async fn discard(&mut self) -> Option<()> {
+        let mut bytes = [0; 16 << 10];
+        (self.0.read(&mut bytes).await.ok()? > 0).then_some(())
+    }
+}
+
+/// The side of a connection that sends.
+pub struct Talker(OwnedWriteHalf);
+
+impl Talker {
+    /// Sends frames; `None` where the relay has closed the connection.
+    pub async fn try_send(&mut self, frames: &[u8]) -> Option<()> {
+        self.0.write_all(frames).await.ok()
     }
 }
 

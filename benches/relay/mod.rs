@@ -1,4 +1,5 @@
 //! The parts of the benchmark.
+pub mod hostile;
 pub mod instances;
 pub mod load;
 pub mod process;
