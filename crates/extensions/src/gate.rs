@@ -254,7 +254,7 @@ impl Gate {
 
     /// Whether the asker may read events of a group that are for `readers`. The filter opens an unlisted group by
     /// naming the group, or the `id` of the event.
-    fn opens(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> bool {
+    pub(crate) fn opens(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> bool {
         let Readers::Group { unlisted, admin_keys } = readers else { return false };
         if admin_keys && self.has_admin_key(asker.reader) {
             return true;

@@ -4,6 +4,7 @@ mod boundary;
 mod delivery;
 mod failures;
 mod freshness;
+mod overtaken;
 mod postgres;
 mod redis;
 

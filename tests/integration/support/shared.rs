@@ -53,6 +53,14 @@ pub struct Link {
     pub group_loads_most: AtomicU64,
     /// A test that holds this lock for writing blocks `events_at`.
     pub fetching: RwLock<()>,
+    /// Scans that come through; each later one waits while a test holds `scanning` for writing.
+    pub scans_free: AtomicU64,
+    /// See `scans_free`.
+    pub scanning: RwLock<()>,
+    /// Scans that have waited for `scanning`, or are waiting.
+    pub scans_held: AtomicU64,
+    /// The relay is told that it alone writes to the store, so that it delivers directly.
+    pub is_alone: AtomicBool,
     /// Notifications do not arrive.
     pub loses_notifications: AtomicBool,
     /// Most entries that one call of `after` returns.
@@ -91,6 +99,10 @@ impl Shared {
             group_loads: AtomicU64::new(0),
             group_loads_most: AtomicU64::new(0),
             fetching: RwLock::new(()),
+            scans_free: AtomicU64::new(u64::MAX),
+            scanning: RwLock::new(()),
+            scans_held: AtomicU64::new(0),
+            is_alone: AtomicBool::new(false),
             loses_notifications: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
@@ -194,6 +206,10 @@ impl Store for Instance {
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
         self.link.pass().await?;
+        if !take_one(&self.link.scans_free) {
+            self.link.scans_held.fetch_add(1, Ordering::Relaxed);
+            let _open = self.link.scanning.read().await;
+        }
         self.shared.memory.scan(query, from, up_to, bounds, now).await
     }
 
@@ -229,7 +245,7 @@ impl Store for Instance {
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.link.notifications.subscribe())
+        (!self.link.is_alone.load(Ordering::Relaxed)).then(|| self.link.notifications.subscribe())
     }
 
     async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {

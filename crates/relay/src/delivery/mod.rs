@@ -93,6 +93,10 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
+/// Highest age, in milliseconds, of the states by which a page of the archive is released, as far as other processes
+/// change them.
+const RECENT_MS_MAX: u64 = 100;
+
 /// The state of the group of each new event in a batch; empty where the follower looks the states up.
 type GroupStates = Vec<Option<Arc<Group>>>;
 
@@ -143,6 +147,18 @@ impl Delivery {
         match self {
             Self::Direct(_) => Ok(()),
             Self::Followed(followed) => followed.log().fresh().await,
+        }
+    }
+
+    /// Waits until the cached states of groups hold every change that any process committed more than
+    /// [`RECENT_MS_MAX`] before the end of this call.
+    ///
+    /// # Errors
+    /// As [`Self::fresh`].
+    pub(crate) async fn recent(&self) -> Result<(), Rejection> {
+        match self.lag() {
+            Some(lag) if lag > Duration::from_millis(RECENT_MS_MAX) => self.fresh().await,
+            _ => Ok(()),
         }
     }
 

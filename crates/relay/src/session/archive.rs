@@ -145,6 +145,10 @@ impl<'a> ArchiveRead<'a> {
         if !self.app.delivery.is_current() {
             return Err(ReadError::NotCurrent);
         }
+        if page.events.iter().any(|sealed| sealed.group().is_some()) {
+            // Another instance may have acknowledged a removal since this request came.
+            self.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
+        }
         // The states are asked for anew for each page: a group may have changed since the last one.
         let groups = PageGroups::of(self.app, &page.events).await?;
         let asker = Asker::new(self.reader, filter);

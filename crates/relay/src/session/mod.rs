@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod connection;
 pub(crate) mod handlers;
+mod openings;
 mod wire;
 
 use std::{net::IpAddr, sync::Arc};

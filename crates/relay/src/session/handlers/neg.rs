@@ -1,12 +1,8 @@
 //! `NEG-OPEN`, `NEG-MSG`, `NEG-CLOSE` (NIP-77): set reconciliation over the events that the reader may see.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
-use nostr_extensions::{Asker, NostrGroupId, admit::group_of};
 use nostr_protocol::{
     Filter, Rejection, hex,
     message::{Answer, neg_err_frame, neg_msg_frame},
@@ -16,8 +12,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::{
     Session,
     archive::{ArchiveRead, Limits},
+    openings::Openings,
 };
-use crate::error::read_failed;
 
 /// Most sessions of one connection.
 const SESSIONS_MAX: usize = 2;
@@ -27,6 +23,8 @@ pub(crate) const EVENTS_MAX: usize = 5_000_000;
 const SESSION_EVENTS_MAX: usize = 250_000;
 /// Most bytes of an answer, before it is written as hex.
 const ANSWER_BYTES_MAX: u64 = 60_000;
+/// The answer to a message of a session that never was, that the client closed, or that ended with a group.
+const NOT_OPEN: &str = "closed: the session is not open; NEG-OPEN it anew";
 
 /// The NIP-77 sessions of one connection.
 #[derive(Default)]
@@ -37,8 +35,8 @@ pub(crate) struct NegSessions {
 struct NegSession {
     negentropy: Negentropy<'static, NegentropyStorageVector>,
     filter: Filter,
-    /// The groups that opened their events to the reader: the session ends when one of them is closed to it.
-    groups: Vec<NostrGroupId>,
+    /// The groups that opened their events to the reader: the session ends when one of them is shut to it.
+    openings: Openings,
     /// The session's share of [`EVENTS_MAX`].
     _permits: Vec<OwnedSemaphorePermit>,
 }
@@ -74,7 +72,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     let mut permits = Vec::new();
     let mut storage = NegentropyStorageVector::new();
     let mut events = 0;
-    let mut groups = HashSet::new();
+    let mut openings = Openings::default();
     let (filters, up_to) = (std::slice::from_ref(&filter), app.groups.readable_up_to());
     let mut read = ArchiveRead::new(app, &session.reader, filters, up_to, Limits::NONE);
     while let Some(page) = read.next_page().await? {
@@ -90,8 +88,8 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
                 share.map_err(|_| Rejection::blocked("too many sessions are open on this relay; try again later"))?,
             );
         }
+        openings.note(app, &session.reader, &page);
         for event in page {
-            groups.extend(group_of(event.event()));
             let id = Id::from_byte_array(*event.id().as_bytes());
             storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
         }
@@ -101,41 +99,23 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     let negentropy =
         Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
-    let asker = Asker::new(&session.reader, &filter);
-    // A reader may see an event for another reason, as a gift wrap's recipient does; such an event stays when its group
-    // closes.
-    let open = app.groups.filter(groups.into_iter().collect(), |state| app.gate.may_scan(state, asker));
-    let groups = open.await.map_err(read_failed)?;
-    Ok(NegSession { negentropy, filter, groups, _permits: permits })
+    Ok(NegSession { negentropy, filter, openings, _permits: permits })
 }
 
-/// Answers a message of an open session.
+/// Answers a message of an open session. The answer is made first and goes out only if every group that had a part in
+/// the session is still open to its reader.
 pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> Answer {
-    if !still_open(session, id).await {
-        session.neg.close(id);
-        return neg_err_frame(id, "closed: the session is not open; NEG-OPEN it anew");
-    }
-    let Some(open) = session.neg.open.get_mut(id) else {
-        return neg_err_frame(id, "closed: the session is not open; NEG-OPEN it anew");
-    };
+    let Some(open) = session.neg.open.get_mut(id) else { return neg_err_frame(id, NOT_OPEN) };
     let answer = hex::parse_any(message.as_bytes()).and_then(|query| open.negentropy.reconcile(&query).ok());
-    match answer {
-        Some(answer) => neg_msg_frame(id, &hex::to_hex(&answer)),
-        None => {
-            session.neg.close(id);
-            neg_err_frame(id, "invalid: the message is no negentropy message of version 1 in hex")
-        }
-    }
-}
-
-/// Returns whether every group that had a part in the session is still open to its reader.
-async fn still_open(session: &Session, id: &str) -> bool {
-    let Some(open) = session.neg.open.get(id) else { return false };
-    if !open.groups.is_empty() && session.app.delivery.fresh().await.is_err() {
-        return false;
-    }
-    let asker = Asker::new(&session.reader, &open.filter);
-    let gate = &session.app.gate;
-    // A group whose state cannot be read is closed to every reader.
-    session.app.groups.all(&open.groups, |state| gate.may_scan(state, asker)).await.unwrap_or(false)
+    let filters = std::slice::from_ref(&open.filter);
+    let refusal = match open.openings.hold(&session.app, &session.reader, filters).await {
+        Err(rejection) => rejection.to_string(),
+        Ok(false) => NOT_OPEN.to_owned(),
+        Ok(true) => match answer {
+            Some(answer) => return neg_msg_frame(id, &hex::to_hex(&answer)),
+            None => "invalid: the message is no negentropy message of version 1 in hex".to_owned(),
+        },
+    };
+    session.neg.close(id);
+    neg_err_frame(id, &refusal)
 }

@@ -1,0 +1,48 @@
+//! The groups that a request's answer depends on, which COUNT and NIP-77 ask for again before each answer.
+
+use std::collections::HashMap;
+
+use nostr_extensions::{Asker, Group, NostrGroupId, Opening, Reader, Released};
+use nostr_protocol::{Filter, Rejection};
+
+use crate::{app::App, error::read_failed};
+
+/// The openings of the events that a request was given, one for each group and kind.
+///
+/// Memberships, `#h` values and ids bound their number: no reader holds an opening of a group that none of these opens.
+#[derive(Default)]
+pub(super) struct Openings {
+    by_group: HashMap<NostrGroupId, Vec<Opening>>,
+}
+
+impl Openings {
+    /// Keeps the openings of a page's events.
+    pub(super) fn note(&mut self, app: &App, reader: &Reader, page: &[Released]) {
+        for opening in page.iter().filter_map(|released| app.gate.opening(released, reader)) {
+            let known = self.by_group.entry(opening.group().clone()).or_default();
+            if known.iter().all(|it| it.kind() != opening.kind()) {
+                known.push(opening);
+            }
+        }
+    }
+
+    /// Returns whether every opening still holds, by states that know every change that any process acknowledged before
+    /// this call.
+    ///
+    /// # Errors
+    /// `error:` where a state cannot be read; the caller then answers with nothing that it read.
+    pub(super) async fn hold(&self, app: &App, reader: &Reader, filters: &[Filter]) -> Result<bool, Rejection> {
+        if self.by_group.is_empty() {
+            return Ok(true);
+        }
+        app.delivery.fresh().await?;
+        let groups: Vec<NostrGroupId> = self.by_group.keys().cloned().collect();
+        let holds = |state: &Group, opening: &Opening| {
+            filters.iter().any(|filter| app.gate.holds(opening, state, Asker::new(reader, filter)))
+        };
+        let all_hold = |state: &Group| {
+            self.by_group.get(&state.id).is_some_and(|openings| openings.iter().all(|opening| holds(state, opening)))
+        };
+        app.groups.all(&groups, all_hold).await.map_err(read_failed)
+    }
+}
