@@ -35,6 +35,9 @@ impl From<Refusal> for Rejection {
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
             }
+            Refusal::DeletesTooMuch => Self::invalid(
+                "the targets have too many tags together for one deletion; send several with fewer targets",
+            ),
             Refusal::Undeletable => Self::blocked(format!(
                 "kinds {} cannot be deleted; remove them from the request",
                 kinds::in_words(kinds::KindRules::refuses_deletion)

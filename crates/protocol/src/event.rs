@@ -14,7 +14,7 @@ use crate::{
     key::{EventId, PublicKey},
     kind::Kind,
     parse::Parsed,
-    tag::Tags,
+    tag::{Tags, TagsBuilder, put_str},
 };
 
 const PUBKEY: usize = 32;
@@ -145,6 +145,28 @@ impl Event {
     pub fn from_record(record: Bytes) -> Option<Self> {
         EventRef::new(&record)?;
         Some(Self { record })
+    }
+
+    /// An event of which only these fields and tags are known, without content: enough to decide about one that is
+    /// stored.
+    #[must_use]
+    pub fn outline(id: EventId, pubkey: PublicKey, created_at: u64, kind: Kind, tags: &[[String; 2]]) -> Self {
+        let mut builder = TagsBuilder::default();
+        for strings in tags {
+            builder.push_packed(strings.len(), |body| strings.iter().for_each(|string| put_str(body, string)));
+        }
+        let mut packed = Vec::with_capacity(builder.byte_len());
+        builder.finish(&mut packed);
+        let mut record = Vec::with_capacity(TAGS + packed.len() + 2);
+        record.extend_from_slice(id.as_bytes());
+        record.extend_from_slice(pubkey.as_bytes());
+        record.extend_from_slice(&created_at.to_le_bytes());
+        record.extend_from_slice(&kind.0.to_le_bytes());
+        // The tags are a few strings.
+        record.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+        record.extend_from_slice(&packed);
+        record.extend_from_slice(b"{}");
+        Self { record: Bytes::from(record) }
     }
 
     /// The record, as a store keeps it.

@@ -18,6 +18,7 @@ pub mod postgres;
 mod random;
 #[cfg(feature = "testing")]
 pub mod suite;
+pub mod weight;
 
 use std::sync::Arc;
 
@@ -240,6 +241,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Sizes of the store, see [`Stats`].
     async fn stats(&self) -> Result<Stats, StoreError>;
+
+    /// Asks whether a write would succeed now, by one that changes nothing. A relay asks while its writes fail, so that it
+    /// learns when they succeed again without an event of a client.
+    ///
+    /// # Errors
+    /// The error that an event would get.
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Writes values that the store puts off, none of which was acknowledged. Called before a process ends.
     async fn flush(&self) -> Result<(), StoreError> {

@@ -257,6 +257,8 @@ pub enum Refusal {
     ReferenceTaken,
     /// A deletion names an event of a kind that nobody deletes.
     Undeletable,
+    /// The targets of a deletion have more tags than one deletion removes.
+    DeletesTooMuch,
 }
 
 /// The words for a reader that may not publish in a group, the same for every group (docs/rules.md, "Unlisted groups").

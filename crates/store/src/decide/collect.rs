@@ -2,7 +2,7 @@
 //!
 //! Each change is collected, and goes into the facts too, so that later events of the batch are decided by it.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use nostr_extensions::{
     Admitted, EventMeta, GroupStatus, NostrGroupId, RouteHasher, Source,
@@ -15,7 +15,7 @@ use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
     changes::{ChangedGroup, Changes, Put, PutPackage},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
-    keys::{Address, Claimed, TombstoneKey, author_of, reference_of},
+    keys::{Address, Claimed, Reference, TombstoneKey, author_of, reference_of},
     lookup::{Apply, Lookup, Placement, StoredEvent},
     prefixes,
 };
@@ -23,13 +23,23 @@ use super::{
 /// Facts, and the changes that were made to them.
 pub(super) struct Collecting<'a> {
     facts: Facts,
+    /// The address of each event among the facts that holds one, so that removing an event looks at no other.
+    held: HashMap<Origin, Address>,
+    /// The reference of each KeyPackage among the facts that has one.
+    referenced: HashMap<Origin, Reference>,
     pub(super) changes: Changes,
     route_hasher: &'a RouteHasher,
 }
 
 impl<'a> Collecting<'a> {
     pub(super) fn new(facts: Facts, route_hasher: &'a RouteHasher) -> Self {
-        let mut collecting = Self { facts, changes: Changes::default(), route_hasher };
+        let held = facts.holders.iter().map(|(address, holder)| (holder.at, *address)).collect();
+        let of_reference = |(reference, found): (&Reference, &Vec<Referenced>)| {
+            let reference = *reference;
+            found.iter().map(move |it| (it.at, reference)).collect::<Vec<_>>()
+        };
+        let referenced = facts.references.iter().flat_map(of_reference).collect();
+        let mut collecting = Self { facts, held, referenced, changes: Changes::default(), route_hasher };
         collecting.free_addresses();
         collecting
     }
@@ -83,14 +93,17 @@ impl<'a> Collecting<'a> {
         let (event, expires_at) = (&put.event, put.expires_at);
         let author_only = put.flags & AUTHOR_ONLY != 0;
         self.facts.ids.insert(event.id());
-        self.facts.targets.insert(event.id(), Target { at, event: event.clone(), author_only });
+        let rows = put.prefixes.len();
+        self.facts.targets.insert(event.id(), Target { at, event: event.clone(), author_only, rows });
         if let Some(address) = put.address {
-            let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at };
+            let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at, rows };
             self.facts.holders.insert(address, holder);
+            self.held.insert(at, address);
         }
         if let Some(PutPackage { reference: Some(reference), content_hash, .. }) = &put.package {
             let referenced = Referenced { at, content_hash: *content_hash, expires_at };
             self.facts.references.entry(*reference).or_default().push(referenced);
+            self.referenced.insert(at, *reference);
         }
     }
 
@@ -101,8 +114,14 @@ impl<'a> Collecting<'a> {
         }
         self.facts.ids.remove(id);
         self.facts.targets.remove(id);
-        self.facts.holders.retain(|_, holder| holder.at != at);
-        for referenced in self.facts.references.values_mut() {
+        if let Some(address) = self.held.remove(&at)
+            && self.facts.holders.get(&address).is_some_and(|holder| holder.at == at)
+        {
+            self.facts.holders.remove(&address);
+        }
+        if let Some(reference) = self.referenced.remove(&at)
+            && let Some(referenced) = self.facts.references.get_mut(&reference)
+        {
             referenced.retain(|it| it.at != at);
         }
     }
@@ -136,7 +155,8 @@ impl Lookup for Collecting<'_> {
 
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Origin>>, Infallible> {
         let Some(target) = self.facts.targets.get(id) else { return Ok(None) };
-        Ok(Some(StoredEvent { at: target.at, event: target.event.view(), author_only: target.author_only }))
+        let Target { at, event, author_only, rows } = target;
+        Ok(Some(StoredEvent { at: *at, event: event.view(), author_only: *author_only, rows: *rows }))
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Infallible> {

@@ -26,8 +26,11 @@ use crate::Cursor;
 pub(crate) struct Wanted {
     /// Whether events of these ids are stored.
     pub(crate) ids: BTreeSet<EventId>,
-    /// Stored events of these ids, whole.
+    /// Stored events of these ids: author, kind, time, and the tags that say to whom each belongs. No decision needs more
+    /// of them.
     pub(crate) targets: BTreeSet<EventId>,
+    /// The same ids, each with the keys whose deletions name it.
+    pub(crate) named: BTreeSet<(EventId, PublicKey)>,
     /// Tombstones.
     pub(crate) tombstones: BTreeSet<TombstoneKey>,
     /// Whether these keys vanished.
@@ -118,6 +121,7 @@ impl Wanted {
             }
             Effect::Delete(deletion) => {
                 self.targets.extend(&deletion.ids);
+                self.named.extend(deletion.ids.iter().map(|id| (*id, deletion.by)));
                 self.tombstones.extend(deletion.ids.iter().map(|id| tombstone_key(id, &deletion.by)));
                 let at = deletion.addresses.iter().map(|(kind, it)| address(&deletion.by, *kind, it));
                 self.addresses.extend(at);
@@ -148,8 +152,11 @@ pub(crate) struct Referenced {
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) at: Origin,
+    /// The event, which may lack its content, and tags that no decision needs.
     pub(crate) event: Event,
     pub(crate) author_only: bool,
+    /// Rows of the index that go with it.
+    pub(crate) rows: usize,
 }
 
 /// A group as far as it was loaded: with all its members, or with those that were asked about.

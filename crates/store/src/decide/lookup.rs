@@ -16,8 +16,11 @@ use super::keys::{Address, Claimed, TombstoneKey};
 #[derive(Clone, Copy)]
 pub(crate) struct StoredEvent<'a, A> {
     pub(crate) at: A,
+    /// The event, which may lack its content, and tags that no decision needs.
     pub(crate) event: EventRef<'a>,
     pub(crate) author_only: bool,
+    /// Rows of the index that go with it.
+    pub(crate) rows: usize,
 }
 
 impl<A> StoredEvent<'_, A> {
@@ -34,6 +37,8 @@ pub(crate) struct AddressHolder<A> {
     pub(crate) id: EventId,
     pub(crate) created_at: UnixSecs,
     pub(crate) expires_at: UnixSecs,
+    /// Rows of the index that go with it; 0 in a store that does not know them.
+    pub(crate) rows: usize,
 }
 
 /// How an event is stored.

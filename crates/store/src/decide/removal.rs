@@ -17,6 +17,7 @@ use super::{
     keys::{Address, address, tombstone_key},
     lookup::Apply,
 };
+use crate::weight::DELETED_ROWS_MAX;
 
 /// A stored event that a deletion names.
 struct Named<A> {
@@ -27,6 +28,8 @@ struct Named<A> {
     /// Whether the deletion is refused as a whole.
     is_undeletable: bool,
     names_group: bool,
+    /// Rows of the index that go with it.
+    rows: usize,
 }
 
 impl<S: Apply> Decider<'_, S> {
@@ -39,12 +42,17 @@ impl<S: Apply> Decider<'_, S> {
     ) -> Result<(), NotPut<S::Error>> {
         let by = &deletion.by;
         let mut targets = Vec::with_capacity(deletion.ids.len());
+        let mut rows = self.rows_at(deletion, event.created_at())?;
         for id in &deletion.ids {
             let named = self.named(id, by)?;
+            rows += named.as_ref().filter(|named| named.is_own).map_or(0, |named| named.rows);
             if named.as_ref().is_some_and(|named| named.is_undeletable) {
                 return Err(NotPut::refused(Refusal::Undeletable));
             }
             targets.push((id, named));
+        }
+        if rows > DELETED_ROWS_MAX && deletion.ids.len() + deletion.addresses.len() > 1 {
+            return Err(NotPut::refused(Refusal::DeletesTooMuch));
         }
         // An address of another author is no target, and nothing is known of it here.
         meta.author_only |= event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
@@ -87,6 +95,16 @@ impl<S: Apply> Decider<'_, S> {
         Ok(())
     }
 
+    /// Rows of the index that go with the events at a deletion's addresses.
+    fn rows_at(&self, deletion: &Deletion, at: UnixSecs) -> Result<usize, S::Error> {
+        let mut rows = 0;
+        for (kind, identifier) in &deletion.addresses {
+            let holder = self.0.holder(&address(&deletion.by, *kind, identifier))?;
+            rows += holder.filter(|holder| holder.created_at <= at).map_or(0, |holder| holder.rows);
+        }
+        Ok(rows)
+    }
+
     fn named(&self, id: &EventId, by: &PublicKey) -> Result<Option<Named<S::At>>, S::Error> {
         let stored = self.0.target(id)?;
         Ok(stored.map(|stored| Named {
@@ -95,6 +113,7 @@ impl<S: Apply> Decider<'_, S> {
             is_own: may_delete(stored.event, by),
             is_undeletable: is_undeletable(stored.event.kind()) && stored.event.pubkey() == *by,
             names_group: names_group(stored.event),
+            rows: stored.rows,
         }))
     }
 

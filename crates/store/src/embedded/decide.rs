@@ -21,6 +21,7 @@ use crate::{
         keys::{Address, Claimed, TombstoneKey},
         lookup::{AddressHolder, Apply, Lookup, Placement, StoredEvent},
     },
+    weight::Weight,
 };
 
 impl Lookup for Tx<'_> {
@@ -33,9 +34,9 @@ impl Lookup for Tx<'_> {
 
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Cursor>>, Fail> {
         let found = self.find(id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
-        let target =
-            found.map(|(at, stored)| StoredEvent { at, event: stored.event, author_only: stored.has(AUTHOR_ONLY) });
-        Ok(target)
+        let Some((at, stored)) = found else { return Ok(None) };
+        let rows = Weight::of(stored.event).rows;
+        Ok(Some(StoredEvent { at, event: stored.event, author_only: stored.has(AUTHOR_ONLY), rows }))
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Fail> {
@@ -59,7 +60,8 @@ impl Lookup for Tx<'_> {
             return Ok(None);
         }
         let (id, created_at) = (stored.event.id(), stored.event.created_at());
-        Ok(Some(AddressHolder { at, id, created_at, expires_at: stored.expires_at }))
+        let rows = Weight::of(stored.event).rows;
+        Ok(Some(AddressHolder { at, id, created_at, expires_at: stored.expires_at, rows }))
     }
 
     fn address_tombstone(&self, address: &Address) -> Result<Option<UnixSecs>, Fail> {
@@ -147,6 +149,7 @@ impl Apply for Tx<'_> {
             self.expiring.entry(expires_at).or_default().extend_from_slice(&cursor_bytes(cursor));
         }
         self.next += 1;
+        self.rows += Weight::of(event.view()).rows;
         Ok(sealed)
     }
 
@@ -162,7 +165,7 @@ impl Apply for Tx<'_> {
     }
 
     fn remove(&mut self, at: Cursor, _: &EventId) -> Result<(), Fail> {
-        self.tables.remove_event(&mut self.txn, &mut self.ids, at).map(drop)
+        self.remove_event(at).map(drop)
     }
 
     fn bury(&mut self, key: &TombstoneKey, public: bool) -> Result<(), Fail> {
@@ -183,7 +186,7 @@ impl Apply for Tx<'_> {
     fn claim(&mut self, claimed: &Claimed) -> Result<(), Fail> {
         self.tables.claimed.put(&mut self.txn, &pair(claimed), &[])?;
         for cursor in self.tables.twins(&self.txn, claimed)? {
-            self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?;
+            self.remove_event(cursor)?;
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ pub(super) fn order(created_at: UnixSecs, id: &[u8; 32]) -> [u8; ORDER_BYTES] {
     out
 }
 
-/// Calls `visit` with each index key of an event.
+/// Calls `visit` with each index key of an event, and gives their number.
 ///
 /// # Errors
 /// The first error of `visit`.
@@ -85,9 +85,14 @@ pub(super) fn index_keys(
     audience: &Audience,
     cursor: Cursor,
     mut visit: impl FnMut(&[u8]) -> Result<(), Fail>,
-) -> Result<(), Fail> {
+) -> Result<usize, Fail> {
     let suffix = suffix(event, cursor);
-    each_prefix(event, audience, |prefix| visit(&prefix.with(&suffix)))
+    let mut keys = 0;
+    each_prefix(event, audience, |prefix| {
+        keys += 1;
+        visit(&prefix.with(&suffix))
+    })?;
+    Ok(keys)
 }
 
 /// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | record`.

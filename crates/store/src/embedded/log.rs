@@ -73,20 +73,21 @@ impl Tables {
         Ok(sealed)
     }
 
-    /// Removes an event with every entry that leads to it; `false` where there is none. Its entry in `expiry` stays and
-    /// leads nowhere, as cursors are never used again.
+    /// Removes an event with every entry that leads to it, and gives the number of rows that went; 0 where there is
+    /// none. Its entry in `expiry` stays and leads nowhere, as cursors are never used again.
     pub(super) fn remove_event(
         &self,
         txn: &mut RwTxn<'_>,
         ids: &mut IdChanges<'_>,
         cursor: Cursor,
-    ) -> Result<bool, Fail> {
-        let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(false) };
+    ) -> Result<usize, Fail> {
+        let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(0) };
         let stored = Stored::read(&value)?;
         let event = stored.event;
         ids.remove(self, txn, event, cursor)?;
+        let mut rows = 1;
         if !stored.has(LOG_ONLY) {
-            keys::index_keys(event, &stored.audience(), cursor, |key| {
+            rows += keys::index_keys(event, &stored.audience(), cursor, |key| {
                 self.index.delete(txn, key)?;
                 Ok(())
             })?;
@@ -100,7 +101,7 @@ impl Tables {
             self.remove_package(txn, &event.pubkey(), cursor)?;
         }
         self.events.delete(txn, &cursor_bytes(cursor))?;
-        Ok(true)
+        Ok(rows)
     }
 
     /// The keys of `table` that begin with `prefix`, without it.

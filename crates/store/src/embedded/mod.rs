@@ -30,7 +30,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
@@ -99,6 +99,8 @@ struct Shared {
     vanishing: ArcSwap<Vanishing>,
     recent: Recent,
     epochs: Mutex<Epochs>,
+    /// Most rows of the log and of the index that one transaction changed.
+    most_rows: AtomicUsize,
 }
 
 /// The store in a directory of its own. Dropping it writes all waiting calls and closes it.
@@ -169,6 +171,13 @@ impl Embedded {
             map_bytes_max: options.map_bytes_max,
             _lock: lock,
         })
+    }
+
+    /// Most rows of the log and of the index that one transaction of this process changed.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn most_rows(&self) -> usize {
+        self.shared.most_rows.load(Ordering::Relaxed)
     }
 
     /// Reads in one snapshot.
@@ -252,6 +261,7 @@ fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Resu
         vanishing: ArcSwap::from_pointee(vanishing),
         recent: Recent::recover(tables, &txn, recent_ids_max)?,
         epochs: Mutex::default(),
+        most_rows: AtomicUsize::new(0),
     };
     Ok((shared, Written::read(tables, &txn)?))
 }
@@ -348,6 +358,10 @@ impl Store for Embedded {
             }
         }
         Ok(removed)
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.queue.call(|answer| Call::Probe { answer }).await?
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -19,10 +19,10 @@ use crate::{
 
 /// Most events that wait or are being written.
 const WAITING_EVENTS_MAX: usize = 16_384;
-/// Most events of one transaction; a call that brings more by itself is not divided.
-const TXN_EVENTS_MAX: usize = 4_096;
-/// The transaction is closed by the call that reaches this many bytes of events.
-const TXN_BYTES_MAX: usize = 16 << 20;
+/// Most events that the writer takes at one time; it may divide them further.
+const TAKEN_EVENTS_MAX: usize = 4_096;
+/// Bytes of events after which the writer takes no further call at the same time.
+const TAKEN_BYTES_MAX: usize = 16 << 20;
 
 /// The sender of an answer to its caller.
 pub(super) type Answer<T> = oneshot::Sender<T>;
@@ -33,6 +33,7 @@ pub(super) enum Call {
     Claim { owner: PublicKey, packages_max: usize, now: UnixSecs, answer: Answer<Result<Vec<Sealed>, StoreError>> },
     Sweep { now: UnixSecs, events_max: usize, answer: Answer<Result<Swept, StoreError>> },
     Import { records: Vec<Record<Restored>>, now: UnixSecs, answer: Answer<Result<Vec<Imported>, StoreError>> },
+    Probe { answer: Answer<Result<(), StoreError>> },
 }
 
 impl Call {
@@ -40,7 +41,7 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::Sweep { .. } => 1,
+            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
         }
     }
 
@@ -54,7 +55,7 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::Sweep { .. } => 0,
+            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
         }
     }
 }
@@ -117,7 +118,7 @@ impl Queue {
         answered.await.map_err(|_| ended())
     }
 
-    /// Waits for calls, at most `patience`, and takes as many as fit into one transaction.
+    /// Waits for calls, at most `patience`, and takes those that go together.
     pub(super) fn take(&self, patience: Option<Duration>) -> Taken {
         let until = patience.map(|patience| Instant::now() + patience);
         let mut state = self.state.lock();
@@ -139,7 +140,7 @@ impl Queue {
         while let Some(next) = state.waiting.front() {
             events += next.call.events();
             bytes += next.call.bytes();
-            if !taken.is_empty() && (events > TXN_EVENTS_MAX || bytes > TXN_BYTES_MAX) {
+            if !taken.is_empty() && (events > TAKEN_EVENTS_MAX || bytes > TAKEN_BYTES_MAX) {
                 break;
             }
             taken.extend(state.waiting.pop_front());

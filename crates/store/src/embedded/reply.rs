@@ -11,6 +11,7 @@ pub(super) enum Outcome {
     Claimed(Vec<Sealed>),
     Swept(Swept),
     Imported(Vec<Imported>),
+    Probed,
 }
 
 /// The outcomes of all works, in their order.
@@ -22,6 +23,7 @@ pub(super) enum Reply {
     Claim(Answer<Result<Vec<Sealed>, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
+    Probe(Answer<Result<(), StoreError>>),
 }
 
 impl Reply {
@@ -54,6 +56,13 @@ impl Reply {
             Self::Import(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Imported(imported))) => Ok(imported),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::Probe(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Probed)) => Ok(()),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

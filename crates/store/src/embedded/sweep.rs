@@ -1,4 +1,5 @@
-//! Removing expired events and the events of vanished keys, some at a time.
+//! Removing expired events and the events of vanished keys, some at a time: a transaction removes no more rows than one
+//! batch adds.
 //!
 //! The events of a vanished key are found by a search of the log up to the request: a wrap or a group message that the
 //! key wrote is indexed under its audience and not under its author.
@@ -13,7 +14,10 @@ use super::{
     vanished::Vanished,
     write::Tx,
 };
-use crate::Cursor;
+use crate::{
+    Cursor,
+    weight::{BATCH_ROWS_MAX, Weight},
+};
 
 /// Most events of the log among which one transaction searches for events of vanished keys.
 const SEARCHED_MAX: usize = 20_000;
@@ -57,7 +61,11 @@ impl Tx<'_> {
         for (key, cursors) in lists {
             let mut left = &cursors[..];
             while let (Some(cursor), true) = (cursors_from(left).next(), swept.removed < events_max) {
-                swept.removed += usize::from(self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?);
+                if self.rows >= BATCH_ROWS_MAX {
+                    swept.more = true;
+                    break;
+                }
+                swept.removed += usize::from(self.remove_event(cursor)?);
                 left = &left[6..];
             }
             if left.len() < cursors.len() {
@@ -85,7 +93,7 @@ impl Tx<'_> {
         let until = furthest.map(|(_, vanished)| vanished.until).max().unwrap_or(0);
         let (found, searched) = self.search(from, until, events_max)?;
         for cursor in &found {
-            self.tables.remove_event(&mut self.txn, &mut self.ids, *cursor)?;
+            self.remove_event(*cursor)?;
         }
         let mut more = false;
         for (key, mut vanished) in pending {
@@ -109,13 +117,16 @@ impl Tx<'_> {
         let (lower, upper) = (cursor_bytes(from), cursor_bytes(until));
         let range = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
         let mut found = Vec::new();
+        let mut rows = 0;
         for (count, entry) in self.tables.events.range(&self.txn, &range)?.enumerate() {
             let (key, value) = entry?;
             let cursor = number_from(key);
-            if count >= SEARCHED_MAX || found.len() >= events_max {
+            if count >= SEARCHED_MAX || found.len() >= events_max || rows >= BATCH_ROWS_MAX {
                 return Ok((found, cursor));
             }
-            if self.vanishing.hides(Stored::read(value)?.event) {
+            let stored = Stored::read(value)?;
+            if self.vanishing.hides(stored.event) {
+                rows += Weight::of(stored.event).rows;
                 found.push(cursor);
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct Tx<'e> {
     pub(super) epochs: HashMap<NostrGroupId, Option<u64>>,
     pub(super) expiring: BTreeMap<UnixSecs, Vec<u8>>,
     pub(super) scratch: Vec<u8>,
+    /// Rows of the log and of the index that were put or removed so far.
+    pub(super) rows: usize,
 }
 
 impl Tx<'_> {
@@ -48,6 +50,13 @@ impl Tx<'_> {
             Decision::Put(sealed) => Saved::New(sealed),
             Decision::Answer(saved) => saved,
         })
+    }
+
+    /// Removes an event with every entry that leads to it; `false` where there is none.
+    pub(super) fn remove_event(&mut self, cursor: Cursor) -> Result<bool, Fail> {
+        let rows = self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?;
+        self.rows += rows;
+        Ok(rows > 0)
     }
 
     /// The stored event of this id, hidden or not.

@@ -1,5 +1,9 @@
 //! The one thread that writes: it takes all waiting calls into one transaction, so that one fsync serves all of them.
 //!
+//! A transaction ends with the work that reaches the bounds of a batch ([`crate::weight`]), by the weights of its events
+//! or by the rows that it really changed. LMDB copies each page that a transaction changes, so these bounds also bound
+//! its memory. The works behind it go into the next transaction.
+//!
 //! A transaction that fails is given up and divided, down to the one event that does not go in, which alone gets the
 //! error. The thread then forgets the groups that it remembers; all else in its memory comes from committed
 //! transactions.
@@ -24,7 +28,12 @@ use super::{
     tables::{NEXT_CURSOR, Tables},
     write::Tx,
 };
-use crate::{Cursor, decide::event::Decider, moving::Record};
+use crate::{
+    Cursor,
+    decide::event::Decider,
+    moving::Record,
+    weight::{BATCH_ROWS_MAX, Load, Weight},
+};
 
 /// Least time between two writes of the epochs that messages raised.
 const EPOCHS_PERIOD: Duration = Duration::from_secs(1);
@@ -54,6 +63,8 @@ enum Work {
         records: Vec<Record<Restored>>,
         now: UnixSecs,
     },
+    /// A write that changes nothing, see [`crate::Store::probe`].
+    Probe,
 }
 
 /// The work for which the map has room.
@@ -187,6 +198,10 @@ impl Writer {
                     works.push(Work::Import { records, now });
                     Reply::Import(answer)
                 }
+                Call::Probe { answer } => {
+                    works.push(Work::Probe);
+                    Reply::Probe(answer)
+                }
             };
             replies.push(reply);
         }
@@ -198,19 +213,30 @@ impl Writer {
         }
     }
 
-    /// Does the works in one transaction, or in several where one fails.
-    fn write(&mut self, works: &[Work], outcomes: &mut Outcomes) {
-        match self.attempt(works, false) {
-            Ok(done) => outcomes.extend(done),
-            Err(fail) if works.len() <= 1 => {
-                let error = fail.to_store_error();
-                tracing::warn!(%error, "a write failed");
-                outcomes.extend(works.iter().map(|_| Err(error.clone())));
+    /// Does the works in one transaction, or in several where they are more than a batch or where one fails.
+    fn write(&mut self, mut works: &[Work], outcomes: &mut Outcomes) {
+        loop {
+            let (batch, rest) = works.split_at(batch_len(works));
+            match self.attempt(batch, false) {
+                // The transaction may have ended before the last works of the batch.
+                Ok(done) => {
+                    works = &works[done.len()..];
+                    outcomes.extend(done);
+                }
+                Err(fail) if batch.len() <= 1 => {
+                    let error = fail.to_store_error();
+                    tracing::warn!(%error, "a write failed");
+                    outcomes.extend(batch.iter().map(|_| Err(error.clone())));
+                    works = rest;
+                }
+                Err(_) => {
+                    let (first, second) = works.split_at(batch.len() / 2);
+                    self.write(first, outcomes);
+                    works = second;
+                }
             }
-            Err(_) => {
-                let (first, second) = works.split_at(works.len() / 2);
-                self.write(first, outcomes);
-                self.write(second, outcomes);
+            if works.is_empty() {
+                return;
             }
         }
     }
@@ -226,6 +252,7 @@ impl Writer {
         done
     }
 
+    /// Does the works in one transaction, up to the one by which it reaches the rows of a batch.
     fn transact(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
         let before = self.shared.vanishing.load_full();
         let mut tx = Tx {
@@ -239,6 +266,7 @@ impl Writer {
             epochs: HashMap::new(),
             expiring: BTreeMap::new(),
             scratch: Vec::new(),
+            rows: 0,
         };
         let unwritten = if closing || self.epochs_written.elapsed() >= EPOCHS_PERIOD {
             self.shared.epochs.lock().unwritten()
@@ -253,8 +281,11 @@ impl Writer {
         }
         let free = room(&self.env, &self.tables, &tx.txn, Spare::Before)?;
         let mut outcomes = Vec::with_capacity(works.len());
-        let mut brings = false;
+        let (mut brings, mut probe) = (false, false);
         for work in works {
+            if tx.rows >= BATCH_ROWS_MAX {
+                break;
+            }
             outcomes.push(match work {
                 Work::Save(admitted) if free < needed(admitted) => Err(Fail::Full.to_store_error()),
                 Work::Save(admitted) => {
@@ -265,7 +296,12 @@ impl Writer {
                     Ok(Outcome::Claimed(tx.claim_key_packages(owner, *packages_max, *now)?))
                 }
                 Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
-                Work::Import { .. } if free < Room::Everything => Err(Fail::Full.to_store_error()),
+                Work::Import { .. } | Work::Probe if free < Room::Everything => Err(Fail::Full.to_store_error()),
+                Work::Probe => {
+                    brings = true;
+                    probe = true;
+                    Ok(Outcome::Probed)
+                }
                 Work::Import { records, now } => {
                     brings = true;
                     let imported = records.iter().map(|record| Decider(&mut tx).record(record, *now));
@@ -275,16 +311,21 @@ impl Writer {
         }
         tx.flush_expiry()?;
         tx.ids.write_overflow(tx.tables, &mut tx.txn, tx.next - 1)?;
-        let set_aside =
-            if closing { Some(tx.next) } else { (tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD) };
+        let set_aside = if closing {
+            Some(tx.next)
+        } else {
+            // A probe writes a page, so that a disk without room shows.
+            (probe || tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD)
+        };
         if let Some(cursor) = set_aside {
             self.tables.meta.put(&mut tx.txn, NEXT_CURSOR, &cursor.to_be_bytes())?;
         }
         if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
             return Err(Fail::Full);
         }
-        let Tx { txn, next, vanishing, ids, epochs, .. } = tx;
+        let Tx { txn, next, vanishing, ids, epochs, rows, .. } = tx;
         txn.commit()?;
+        self.shared.most_rows.fetch_max(rows, Ordering::Relaxed);
 
         self.ids = ids.commit();
         self.next = next;
@@ -305,6 +346,16 @@ impl Writer {
         self.shared.head.store(next - 1, Ordering::Release);
         Ok(outcomes)
     }
+}
+
+/// The number of works that go into one transaction, by the weights of their events.
+fn batch_len(works: &[Work]) -> usize {
+    let mut load = Load::default();
+    let fits = |work: &&Work| match work {
+        Work::Save(admitted) => load.take(Weight::of(admitted.event().view())),
+        Work::Claim { .. } | Work::Sweep { .. } | Work::Import { .. } | Work::Probe => true,
+    };
+    works.iter().take_while(fits).count()
 }
 
 /// The room that an event needs.

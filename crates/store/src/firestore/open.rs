@@ -76,7 +76,7 @@ impl Firestore {
                 StoreError::from(fail.clone())
             );
             match fail {
-                Fail::Unavailable(_) | Fail::Conflict => OpenError::Unreachable(why),
+                Fail::Unavailable(_) | Fail::Late(_) | Fail::Conflict => OpenError::Unreachable(why),
                 _ => OpenError::Refused(why),
             }
         };

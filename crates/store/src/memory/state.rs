@@ -22,6 +22,7 @@ use nostr_protocol::{DAY_SECS, Event, EventId, EventRef, Kind, PublicKey, UnixSe
 use crate::{
     Cursor, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
+    weight::{DELETED_ROWS_MAX, Weight},
 };
 
 #[derive(Debug, Default)]
@@ -257,6 +258,9 @@ impl State {
         if undeletable {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
+        if deletion.ids.len() + deletion.addresses.len() > 1 && self.rows_named(event, deletion) > DELETED_ROWS_MAX {
+            return Err(Saved::Refused(Refusal::DeletesTooMuch));
+        }
         let foreign = event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
         let mut placement = StoredWith { author_only: foreign, ..StoredWith::default() };
         for id in &deletion.ids {
@@ -278,6 +282,17 @@ impl State {
             placement.author_only |= !self.delete_address(address(&by, *kind, identifier), event.created_at());
         }
         Ok(placement)
+    }
+
+    /// Rows of the index that go with the targets of a deletion.
+    fn rows_named(&self, event: &Event, deletion: &Deletion) -> usize {
+        let named = deletion.ids.iter().filter_map(|id| self.log.get(self.ids.get(id)?));
+        let named = named.filter(|item| may_delete(item.event.view(), &deletion.by));
+        let addresses: HashSet<Address> =
+            deletion.addresses.iter().map(|(kind, identifier)| address(&deletion.by, *kind, identifier)).collect();
+        let held = self.log.values().filter(|item| item.address.is_some_and(|it| addresses.contains(&it)));
+        let held = held.filter(|item| item.event.created_at() <= event.created_at());
+        named.chain(held).map(|item| Weight::of(item.event.view()).rows).sum()
     }
 
     /// Removes the versions of an address up to `at`, for good. Returns whether the store knew the address.

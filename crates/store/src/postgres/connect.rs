@@ -2,9 +2,15 @@
 //!
 //! Source: libpq, "Connection URIs" and "SSL Support" for the meaning of `sslmode`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, Pool, RecyclingMethod, Runtime,
+};
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -29,14 +35,23 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 const FREE_MAX: Duration = Duration::from_secs(5);
 /// Longest time that sent bytes may stay unacknowledged by the other side's system.
 const UNANSWERED_MAX: Duration = Duration::from_secs(10);
+/// Longest time for which a connection may lie in the pool before it is asked whether it is alive.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to that question.
+const ALIVE_MAX: Duration = Duration::from_secs(1);
 
 /// The first statements on every connection. Every table is read by its indexes alone, so one plan serves a statement
-/// for all values, and each connection makes it once: planning anew took over a quarter of a small save. The timeouts
-/// end a process that stalls while it holds the log's lock.
+/// for all values, and each connection makes it once: planning anew took over a quarter of a small save.
+///
+/// The server ends a transaction whose next statement does not come, a statement that takes too long, one whose client
+/// has closed its connection, and a connection whose client does not take the rows that were sent. `save` sets shorter
+/// limits, and ends what none of these ends.
 const SESSION: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
     set enable_mergejoin = off; set jit = off; set plan_cache_mode = force_generic_plan; \
-    set client_min_messages = warning; set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; \
-    set statement_timeout = '30s'; \
+    set client_min_messages = warning; set idle_in_transaction_session_timeout = '5s'; set lock_timeout = '4s'; \
+    set statement_timeout = '8s'; set tcp_user_timeout = '8s'; \
+    select set_config('client_connection_check_interval', '1s', false) \
+        where current_setting('server_version_num')::int >= 140000 and version() like '%linux%'; \
     select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
 
 /// The socket's type under TLS.
@@ -140,12 +155,21 @@ impl DatabaseAddress {
         format!("{}:{port}/{}", hosts.join(","), self.config.get_dbname().unwrap_or_default())
     }
 
-    /// A pool of at most `connections_max` connections.
-    pub(super) fn pool(&self, connections_max: usize) -> Result<Pool, Fail> {
+    /// A pool of at most `connections_max` connections. It gives no connection that lay in it for a while, or under
+    /// `suspicion`, without an answer from it.
+    pub(super) fn pool(&self, connections_max: usize, suspicion: &Arc<Suspicion>) -> Result<Pool, Fail> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
         let prepare = Hook::async_fn(|client, _| {
             Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+        });
+        let suspicion = Arc::clone(suspicion);
+        let check = Hook::async_fn(move |client: &mut ClientWrapper, metrics: &Metrics| {
+            let suspicion = Arc::clone(&suspicion);
+            let used = metrics.recycled.unwrap_or(metrics.created);
+            Box::pin(async move {
+                if suspicion.passes(client, used).await { Ok(()) } else { Err(HookError::message("it is silent")) }
+            })
         });
         Pool::builder(manager)
             .max_size(connections_max)
@@ -154,6 +178,7 @@ impl DatabaseAddress {
             .create_timeout(Some(CONNECT_MAX))
             .recycle_timeout(Some(CONNECT_MAX))
             .post_create(prepare)
+            .pre_recycle(check)
             .build()
             .map_err(|error| Fail::Pool(error.to_string()))
     }
@@ -164,6 +189,44 @@ impl DatabaseAddress {
             .await
             .map_err(|_| Fail::Late)?
             .map_err(Fail::from)
+    }
+}
+
+/// Knowledge of connections that have fallen silent: mostly all of them do so at once, as when a proxy between here and
+/// the server forgets them.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion(Mutex<Suspected>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Suspected {
+    /// A connection that was last used before this time is asked whether it is alive.
+    asked_before: Option<Instant>,
+    /// A connection that was last used before this time is closed.
+    closed_before: Option<Instant>,
+}
+
+impl Suspicion {
+    /// Notes that a call on some connection got no answer in time.
+    pub(super) fn raise(&self) {
+        self.0.lock().asked_before = Some(Instant::now());
+    }
+
+    /// Whether a connection that was last used at `used` may be used again.
+    async fn passes(&self, client: &ClientWrapper, used: Instant) -> bool {
+        let Suspected { asked_before, closed_before } = *self.0.lock();
+        if closed_before.is_some_and(|time| used < time) {
+            return false;
+        }
+        if used.elapsed() < IDLE_MAX && asked_before.is_none_or(|time| used >= time) {
+            return true;
+        }
+        let asked = Instant::now();
+        let is_alive = matches!(tokio::time::timeout(ALIVE_MAX, client.simple_query("")).await, Ok(Ok(_)));
+        if !is_alive {
+            // The others are most likely silent too: to ask each of them would take too long.
+            self.0.lock().closed_before = Some(asked);
+        }
+        is_alive
     }
 }
 

@@ -1,18 +1,19 @@
 //! The facts that a batch is decided by, as statements.
 //!
 //! Each fact of [`FACTS`] has its statement, the values that [`Wanted`] gives for it, and the way of a row into
-//! [`Facts`].
+//! [`Facts`]. No row holds the content of an event or all its tags: the rows are sent while the log is locked, and a
+//! reader that does not take them would hold up every instance.
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{ManagedGroup, NostrGroupId};
-use nostr_protocol::{EventId, PublicKey};
+use nostr_extensions::{ManagedGroup, NostrGroupId, RouteHasher, route::Condition};
+use nostr_protocol::{Event, EventId, Kind, PublicKey, tag::name};
 use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
     pipeline::{Parameter, parameters},
-    rows::{cursor, end_from, event, event_id, fixed, group_id, key, number, record, role, unsigned, without_content},
+    rows::{cursor, end_from, event_id, fixed, group_id, key, kind, number, record, role, unsigned},
 };
 use crate::decide::{
     AUTHOR_ONLY,
@@ -23,7 +24,7 @@ use crate::decide::{
 pub(super) struct Fact {
     pub(super) statement: &'static str,
     /// The statement's parameters; `None` where the batch wants nothing of this sort.
-    pub(super) parameters: fn(&Wanted) -> Option<Vec<Parameter>>,
+    pub(super) parameters: fn(&Wanted, &RouteHasher) -> Option<Vec<Parameter>>,
     /// Puts one row of the answer into the facts.
     pub(super) read: fn(&Row, &mut Facts) -> Result<(), Fail>,
 }
@@ -49,25 +50,49 @@ pub(super) const FACTS: [Fact; 15] = [
 
 const IDS: Fact = Fact {
     statement: "select id from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0",
-    parameters: |wanted| some(&wanted.ids, || parameters![bytes(wanted.ids.iter().map(EventId::as_bytes))]),
+    parameters: |wanted, _| some(&wanted.ids, || parameters![bytes(wanted.ids.iter().map(EventId::as_bytes))]),
     read: |row, facts| {
         facts.ids.insert(event_id(row, "id")?);
         Ok(())
     },
 };
 
+/// Targets of deletions, each with one key that deletes it. A row has a fixed length, however long the event is: of its
+/// tags the decision needs a recipient that deletes it, and whether it names a group.
 const TARGETS: Fact = Fact {
-    statement: concat!(
-        "select cursor, flags, ",
-        without_content!(),
-        " from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0"
-    ),
-    parameters: |wanted| some(&wanted.targets, || parameters![bytes(wanted.targets.iter().map(EventId::as_bytes))]),
+    statement: "select e.cursor, e.flags, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
+            wanted.inbox = any(e.routes) as is_recipient, e.touches_group is not null as names_group, \
+            cardinality(e.prefixes) as rows \
+        from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as wanted(id, deleter, inbox) \
+        join rnostr.events e on e.id = wanted.id and e.flags & 8 = 0",
+    parameters: |wanted, hasher| {
+        some(&wanted.named, || {
+            let inbox = |(_, key): &(EventId, PublicKey)| hasher.hash(Condition::Inbox(*key)).cast_signed();
+            let ids = bytes(wanted.named.iter().map(|(id, _)| id.as_bytes()));
+            let deleters = keys(wanted.named.iter().map(|(_, key)| key));
+            parameters![ids, deleters, wanted.named.iter().map(inbox).collect::<Vec<i64>>()]
+        })
+    },
     read: |row, facts| {
-        let event = event(row)?;
+        let id = event_id(row, "id")?;
+        let (author, kind) = (key(row, "author")?, kind(row, "kind")?);
+        let mut tags = Vec::new();
+        if row.try_get("is_recipient")? {
+            tags.push([name::PUBLIC_KEY.to_owned(), key(row, "deleter")?.to_hex()]);
+        }
+        if kind == Kind::GIFT_WRAP && row.try_get("names_group")? {
+            tags.push([name::GROUP.to_owned(), String::new()]);
+        }
+        // Two keys may delete one event: both are its recipients then.
+        if let Some(known) = facts.targets.get(&id) {
+            let recipients = known.event.tags().values(name::PUBLIC_KEY);
+            tags.extend(recipients.map(|key| [name::PUBLIC_KEY.to_owned(), key.to_owned()]));
+        }
+        let event = Event::outline(id, author, unsigned(row.try_get("created_at")?)?, kind, &tags);
         let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
         let at = Origin::Stored(cursor(row, "cursor")?);
-        facts.targets.insert(event.id(), Target { at, event, author_only });
+        let rows = usize::try_from(row.try_get::<_, i32>("rows")?).unwrap_or(0);
+        facts.targets.insert(id, Target { at, event, author_only, rows });
         Ok(())
     },
 };
@@ -75,7 +100,7 @@ const TARGETS: Fact = Fact {
 const TOMBSTONES: Fact = Fact {
     statement: "select t.target, t.deleter, t.public from unnest($1::bytea[], $2::bytea[]) \
         as wanted(target, deleter) join rnostr.tombstones t using (target, deleter)",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         some(&wanted.tombstones, || {
             let targets = bytes(wanted.tombstones.iter().map(|(target, _)| target));
             parameters![targets, bytes(wanted.tombstones.iter().map(|(_, deleter)| deleter))]
@@ -89,7 +114,7 @@ const TOMBSTONES: Fact = Fact {
 
 const VANISHED: Fact = Fact {
     statement: "select key, until from rnostr.vanished where key = any($1::bytea[])",
-    parameters: |wanted| some(&wanted.vanished, || parameters![keys(&wanted.vanished)]),
+    parameters: |wanted, _| some(&wanted.vanished, || parameters![keys(&wanted.vanished)]),
     read: |row, facts| {
         facts.vanished.insert(key(row, "key")?, unsigned(row.try_get("until")?)?);
         Ok(())
@@ -97,15 +122,16 @@ const VANISHED: Fact = Fact {
 };
 
 const HOLDERS: Fact = Fact {
-    statement: "select address, cursor, id, created_at, expires_at from rnostr.events \
+    statement: "select address, cursor, id, created_at, expires_at, cardinality(prefixes) as rows from rnostr.events \
         where address = any($1::bytea[])",
-    parameters: |wanted| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
+    parameters: |wanted, _| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
     read: |row, facts| {
         let holder = AddressHolder {
             at: Origin::Stored(cursor(row, "cursor")?),
             id: event_id(row, "id")?,
             created_at: unsigned(row.try_get("created_at")?)?,
             expires_at: end_from(row.try_get("expires_at")?)?,
+            rows: usize::try_from(row.try_get::<_, i32>("rows")?).unwrap_or(0),
         };
         facts.holders.insert(fixed(row, "address")?, holder);
         Ok(())
@@ -114,7 +140,7 @@ const HOLDERS: Fact = Fact {
 
 const ADDRESS_TOMBSTONES: Fact = Fact {
     statement: "select address, until from rnostr.address_tombstones where address = any($1::bytea[])",
-    parameters: |wanted| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
+    parameters: |wanted, _| some(&wanted.addresses, || parameters![bytes(&wanted.addresses)]),
     read: |row, facts| {
         facts.address_tombstones.insert(fixed(row, "address")?, unsigned(row.try_get("until")?)?);
         Ok(())
@@ -126,7 +152,7 @@ const REFERENCES: Fact = Fact {
         from unnest($1::bytea[], $2::bytea[]) as wanted(owner, reference) \
         join rnostr.packages p using (owner, reference) join rnostr.events e on e.cursor = p.cursor \
         where not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at)",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         some(&wanted.references, || {
             let owners = keys(wanted.references.iter().map(|(owner, _)| owner));
             parameters![owners, bytes(wanted.references.iter().map(|(_, text)| text))]
@@ -146,7 +172,7 @@ const REFERENCES: Fact = Fact {
 const CLAIMED: Fact = Fact {
     statement: "select c.owner, c.content_hash from unnest($1::bytea[], $2::bytea[]) \
         as wanted(owner, content_hash) join rnostr.claimed c using (owner, content_hash)",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         some(&wanted.claimed, || {
             let owners = bytes(wanted.claimed.iter().map(|(owner, _)| owner));
             parameters![owners, bytes(wanted.claimed.iter().map(|(_, content)| content))]
@@ -165,7 +191,7 @@ const TAKEN: Fact = Fact {
             and p.owner <= wanted.owner || '\\xffffffffffffffffffffffffffffffff'::bytea \
             and substring(p.content_hash for 16) = wanted.content \
         join rnostr.events e on e.cursor = p.cursor",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         some(&wanted.taken, || {
             let owners = bytes(wanted.taken.iter().map(|(owner, _)| owner));
             parameters![owners, bytes(wanted.taken.iter().map(|(_, content)| content))]
@@ -180,7 +206,7 @@ const TAKEN: Fact = Fact {
 
 const GROUPS: Fact = Fact {
     statement: "select id, record, last_epoch from rnostr.groups where id = any($1::text[])",
-    parameters: |wanted| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
+    parameters: |wanted, _| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
     read: |row, facts| {
         let view = ManagedGroup { record: record(row)?, members: HashMap::new() };
         facts.groups.entry(group_id(row, "id")?).or_default().view = Some(Arc::new(view));
@@ -190,7 +216,7 @@ const GROUPS: Fact = Fact {
 
 const UNLISTED: Fact = Fact {
     statement: "select group_id from rnostr.unlisted where group_id = any($1::text[])",
-    parameters: |wanted| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
+    parameters: |wanted, _| some(&wanted.groups, || parameters![texts(&wanted.groups)]),
     read: |row, facts| {
         facts.groups.entry(group_id(row, "group_id")?).or_default().unlisted = true;
         Ok(())
@@ -201,7 +227,7 @@ const ALL_MEMBERS: Fact = Fact {
     statement: "select m.group_id, m.key, m.admin from rnostr.groups g \
         join rnostr.members m on m.group_id = g.id \
         where g.id = any($1::text[]) or (g.id = any($2::text[]) and g.by_wraps)",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         let groups = wanted.whole.iter().chain(&wanted.wrapped);
         some(groups, || parameters![texts(&wanted.whole), texts(&wanted.wrapped)])
     },
@@ -211,7 +237,7 @@ const ALL_MEMBERS: Fact = Fact {
 const MEMBERS: Fact = Fact {
     statement: "select m.group_id, m.key, m.admin from unnest($1::text[], $2::bytea[]) as wanted(group_id, key) \
         join rnostr.members m on m.group_id = wanted.group_id collate \"C\" and m.key = wanted.key",
-    parameters: |wanted| {
+    parameters: |wanted, _| {
         some(&wanted.members, || {
             let groups = texts(wanted.members.iter().map(|(group, _)| group));
             parameters![groups, keys(wanted.members.iter().map(|(_, key)| key))]
@@ -223,7 +249,7 @@ const MEMBERS: Fact = Fact {
 const FOUNDED: Fact = Fact {
     statement: "select key, count(*) as founded from rnostr.founded where key = any($1::bytea[]) and at > $2 \
         group by key",
-    parameters: |wanted| some(&wanted.founders, || parameters![keys(&wanted.founders), number(wanted.day_start)]),
+    parameters: |wanted, _| some(&wanted.founders, || parameters![keys(&wanted.founders), number(wanted.day_start)]),
     read: |row, facts| {
         let count = u32::try_from(row.try_get::<_, i64>("founded")?).unwrap_or(u32::MAX);
         facts.founded.insert(key(row, "key")?, count);
@@ -233,7 +259,7 @@ const FOUNDED: Fact = Fact {
 
 const MEMBERSHIPS: Fact = Fact {
     statement: "select key, count(*) as memberships from rnostr.members where key = any($1::bytea[]) group by key",
-    parameters: |wanted| some(&wanted.memberships, || parameters![keys(&wanted.memberships)]),
+    parameters: |wanted, _| some(&wanted.memberships, || parameters![keys(&wanted.memberships)]),
     read: |row, facts| {
         let count = usize::try_from(row.try_get::<_, i64>("memberships")?).unwrap_or(usize::MAX);
         facts.memberships.insert(key(row, "key")?, count);

@@ -13,6 +13,12 @@ pub(super) enum Fail {
     Pool(String),
     /// No answer came in time.
     Late,
+    /// A transaction that held its locks took longer than it may.
+    Overtime,
+    /// The connection gave no answer at all, before it did anything.
+    Silent,
+    /// Another transaction holds a lock, mostly the log's. It was ended if it waited for an instance that does not answer.
+    Locked,
     /// The database holds something that this store did not write.
     Corrupt(&'static str),
     /// The log ends before an entry that this process has read.
@@ -44,9 +50,19 @@ impl Fail {
         error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "54")))
     }
 
+    /// Whether the server ended a statement that took longer than it may.
+    pub(super) fn was_cancelled(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
+    /// Whether a lock was not free in time.
+    pub(super) fn waited_for_lock(&self) -> bool {
+        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    }
+
     /// Whether the connection may still wait for an answer. Such a connection is not used again.
     pub(super) const fn leaves_connection_unknown(&self) -> bool {
-        matches!(self, Self::Late)
+        matches!(self, Self::Late | Self::Overtime | Self::Silent)
     }
 
     pub(super) fn to_store_error(&self) -> StoreError {
@@ -90,7 +106,8 @@ impl Fail {
                 text
             }
             Self::Pool(text) | Self::Unfit(text) => text.clone(),
-            Self::Late => "the database did not answer in time".to_owned(),
+            Self::Late | Self::Overtime | Self::Silent => "the database did not answer in time".to_owned(),
+            Self::Locked => "another transaction holds the lock of the log".to_owned(),
             Self::Corrupt(text) => (*text).to_owned(),
             Self::WentBack => "the database's log ends before what was read of it: it was restored, or a standby took \
                 over that lacked the last commits; restart this process"

@@ -1,8 +1,9 @@
 //! Notifications of commits and messages between processes, by PostgreSQL's LISTEN on a connection outside the pool.
 //!
-//! A lost notification only delays a reader, because the log holds everything.
+//! A lost notification only delays a reader, because the log holds everything. A connection that has fallen silent shows
+//! by a beat: a statement every few seconds, whose answer must come.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::Client;
 use futures_util::{StreamExt as _, stream};
@@ -16,6 +17,10 @@ use crate::{PEER_MESSAGE_BYTES_MAX, backoff::Backoff};
 /// Longest pause before listening is tried again, in milliseconds.
 const RETRY_MS_MAX: u64 = 2_000;
 const RETRY: Backoff = Backoff::new(50, RETRY_MS_MAX);
+/// Time between two beats.
+const BEAT: Duration = Duration::from_secs(3);
+/// Longest wait for the answer to a beat.
+const BEAT_ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// The channel of messages between processes. They are sent in hex, because a payload is text of less than 8,000 bytes.
 /// The channel keeps the name of the first release, so that instances of two releases hear each other.
@@ -58,10 +63,13 @@ async fn listen(
     let (client, mut connection) = address.connect().await?;
     let incoming = stream::poll_fn(move |context| connection.poll_message(context));
     let mut incoming = std::pin::pin!(incoming);
+    // Without an answer to this the first beat, which is sent behind it, ends the connection.
     let mut listening = std::pin::pin!(client.batch_execute("listen rnostr_log; listen rnostr_told"));
     let mut is_listening = false;
+    let mut beats = std::pin::pin!(beat(&client));
     loop {
         tokio::select! {
+            fail = &mut beats => return Err(fail),
             done = &mut listening, if !is_listening => {
                 done?;
                 is_listening = true;
@@ -81,6 +89,18 @@ async fn listen(
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),
             },
+        }
+    }
+}
+
+/// Asks for an answer every [`BEAT`], and ends when none comes.
+async fn beat(client: &tokio_postgres::Client) -> Fail {
+    loop {
+        tokio::time::sleep(BEAT).await;
+        match tokio::time::timeout(BEAT_ANSWER_MAX, client.simple_query("")).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error.into(),
+            Err(_) => return Fail::Silent,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Loading the facts that a batch is decided by, under the lock of the log and in one journey to the database.
 
+use nostr_extensions::RouteHasher;
+
 use super::{
     facts::{FACTS, keys},
     fail::Fail,
@@ -27,6 +29,7 @@ pub(super) async fn load(
     transaction: &Transaction<'_>,
     mut wanted: Wanted,
     hidden: &Hidden,
+    route_hasher: &RouteHasher,
 ) -> Result<(Facts, Cursor), Fail> {
     if !wanted.leaving.is_empty() {
         add_groups_left(transaction, &mut wanted).await?;
@@ -35,12 +38,13 @@ pub(super) async fn load(
     pipeline.add(LOCK, Vec::new());
     let mut asked = Vec::new();
     for fact in &FACTS {
-        if let Some(parameters) = (fact.parameters)(&wanted) {
+        if let Some(parameters) = (fact.parameters)(&wanted, route_hasher) {
             pipeline.add(fact.statement, parameters);
             asked.push(fact);
         }
     }
     let answers = pipeline.run(transaction).await?;
+    transaction.note_lock();
     let (lock, answers) = answers.split_first().ok_or(Fail::Corrupt("the log has no head"))?;
     let head = cursor(lock.first().ok_or(Fail::Corrupt("the log has no head"))?, "head")?;
     // A key without a row is in no group.

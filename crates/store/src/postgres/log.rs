@@ -8,11 +8,11 @@ use nostr_extensions::{
     gate::Touches,
     kinds::{GroupChange, rules},
 };
-use nostr_protocol::{EventId, Kind, PublicKey};
+use nostr_protocol::{EventId, PublicKey};
 
 use super::{
     fail::Fail,
-    rows::{cursor, event, group, group_id, key, members, number, record, seal, unsigned, without_content},
+    rows::{cursor, event, group, group_id, key, kind, members, number, record, seal, unsigned, without_content},
     vanished,
 };
 use crate::{
@@ -62,8 +62,7 @@ pub(super) async fn after(
         if row.try_get::<_, Option<i64>>("cursor")?.is_none() {
             break;
         }
-        let kind: i32 = row.try_get("kind")?;
-        let kind = Kind(u16::try_from(kind).map_err(|_| Fail::Corrupt("a kind is too large"))?);
+        let kind = kind(row, "kind")?;
         let touches = match row.try_get::<_, Option<&str>>("touches_group")? {
             Some(id) => Touches::Group(group(id)?),
             None if rules(kind).changes == GroupChange::EveryGroup

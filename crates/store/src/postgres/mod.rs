@@ -41,7 +41,7 @@ use tokio::{
 };
 
 use self::{
-    connect::DatabaseAddress,
+    connect::{DatabaseAddress, Suspicion},
     fail::Fail,
     rows::{cursor, fixed},
 };
@@ -52,6 +52,9 @@ use crate::{
 
 /// Longest wait for one call.
 const CALL_MAX: Duration = Duration::from_secs(8);
+/// Longest wait for a call that follows the log. It is shorter than a follower's own, so that a connection that has
+/// fallen silent is noticed here.
+const FOLLOW_MAX: Duration = Duration::from_secs(4);
 
 /// Longest time since the last read of the log after which an import's entry is surely still there: half of its
 /// lifetime.
@@ -77,6 +80,7 @@ impl Default for Options {
 /// The store over one database. See the module.
 pub struct Postgres {
     pool: Pool,
+    suspicion: Arc<Suspicion>,
     route_hasher: RouteHasher,
     head: AtomicU64,
     /// Set after a read found the end of the log before an entry that had been read. Knowledge of groups and of the log
@@ -126,7 +130,8 @@ impl Postgres {
     }
 
     async fn open_at(address: DatabaseAddress, options: Options) -> Result<Self, Fail> {
-        let pool = address.pool(options.connections_max.max(1))?;
+        let suspicion = Arc::<Suspicion>::default();
+        let pool = address.pool(options.connections_max.max(1), &suspicion)?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
         let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
@@ -144,6 +149,7 @@ impl Postgres {
         };
         Ok(Self {
             pool,
+            suspicion,
             route_hasher,
             head,
             went_back: AtomicBool::new(false),
@@ -172,6 +178,12 @@ impl Postgres {
     /// [`Postgres::with_client`], with the trait's error.
     async fn call<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>) -> Result<T, StoreError> {
         self.with_client(work).await.map_err(|fail| fail.to_store_error())
+    }
+
+    /// Runs `work` with a connection of the pool, within [`FOLLOW_MAX`].
+    async fn follow<T>(&self, work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>) -> Result<T, Fail> {
+        // The connection is closed with the dropped call.
+        tokio::time::timeout(FOLLOW_MAX, self.with_client(work)).await.unwrap_or(Err(Fail::Late))
     }
 }
 
@@ -211,7 +223,7 @@ impl Store for Postgres {
         let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
         let page = match self.went_back.load(Ordering::Acquire) {
             true => Err(Fail::WentBack),
-            false => self.with_client(read).await,
+            false => self.follow(read).await,
         };
         if matches!(page, Err(Fail::WentBack)) {
             self.went_back.store(true, Ordering::Release);
@@ -223,7 +235,8 @@ impl Store for Postgres {
     }
 
     async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
-        self.call(async move |client| log::events_at(client, cursors, &self.hiding.now()).await).await
+        let read = async move |client: &mut Client| log::events_at(client, cursors, &self.hiding.now()).await;
+        self.follow(read).await.map_err(|fail| fail.to_store_error())
     }
 
     fn head(&self) -> Cursor {
@@ -251,7 +264,8 @@ impl Store for Postgres {
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
-        self.call(async move |client| log::state_of(client, id).await).await
+        let read = async move |client: &mut Client| log::state_of(client, id).await;
+        self.follow(read).await.map_err(|fail| fail.to_store_error())
     }
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
@@ -269,6 +283,10 @@ impl Store for Postgres {
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
         self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.try_to_write().await.map_err(|fail| fail.to_store_error())
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -7,7 +7,7 @@ use nostr_protocol::{DAY_SECS, UnixSecs};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
-    Postgres,
+    CALL_MAX, Postgres,
     fail::Fail,
     load::load,
     pipeline::Transaction,
@@ -161,8 +161,8 @@ impl Postgres {
     async fn import_part(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
         let wanted = Wanted::by_records(part, now);
         let (restoring, head) = self
-            .transact(async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
+            .transact(CALL_MAX, async |transaction: &Transaction<'_>| {
+                let (facts, head) = load(transaction, wanted, &self.hiding.now(), &self.route_hasher).await?;
                 let restoring = decide(part, facts, &self.route_hasher, now);
                 if !restoring.changes.is_empty() {
                     write(transaction, &restoring.changes, head, self.notifies).await?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, admit::NEVER};
-use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
+use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::fail::Fail;
@@ -51,6 +51,11 @@ pub(super) fn fixed<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], 
 
 pub(super) fn key(row: &Row, column: &str) -> Result<PublicKey, Fail> {
     Ok(PublicKey::from_bytes(bytes(row, column)?))
+}
+
+pub(super) fn kind(row: &Row, column: &str) -> Result<Kind, Fail> {
+    let number: i32 = row.try_get(column)?;
+    Ok(Kind(u16::try_from(number).map_err(|_| Fail::Corrupt("a kind is too large"))?))
 }
 
 pub(super) fn event_id(row: &Row, column: &str) -> Result<EventId, Fail> {

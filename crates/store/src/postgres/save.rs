@@ -1,11 +1,14 @@
 //! Saving batches: facts are loaded, decided on and written in one transaction, under the lock of the log.
 
+use std::time::{Duration, Instant};
+
 use deadpool_postgres::{Client, Object};
 use nostr_extensions::{Admitted, Sealed};
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     Postgres,
+    connect::Suspicion,
     fail::Fail,
     load::{LOCK, load},
     pipeline::{Pipeline, Transaction, parameters},
@@ -15,52 +18,75 @@ use super::{
 use crate::{
     Saved, StoreError,
     decide::{
-        batch::{cut, decide},
+        batch::{SavesParts, Unsaved, cut, decide, save_divided},
         claim::{Owned, claim},
         facts::Wanted,
     },
     index::front,
 };
 
+const TOUCH: &str = "update rnostr.log set head = head";
 const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \
     e.record from rnostr.packages p join rnostr.events e on e.cursor = p.cursor \
     where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) \
         and not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at) \
     order by p.cursor";
 
+/// Longest time that a statement of a batch takes before the batch is divided.
+const STATEMENT_MAX: Duration = Duration::from_secs(4);
+/// Longest time for which a batch waits for locks, over several tries: an instance that stopped while it held the lock
+/// of the log is noticed and cut off in this time.
+const LOCKED_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for the work of a transaction; it leaves time to end the transaction.
+const WORK_MAX: Duration = super::CALL_MAX.saturating_sub(Duration::from_secs(1));
+
+/// Ends the transactions that wrote to the log, or locked it, and wait for an instance that does not answer: it does not
+/// send the next statement, or does not take the rows of the last one. Only the latter need this; the server itself ends
+/// the former (`idle_in_transaction_session_timeout`), but no setting of the server ends a transaction whose client's
+/// system takes bytes on behalf of a stopped process.
+const END_UNANSWERED: &str = "select count(pg_terminate_backend(a.pid)) from pg_stat_activity a \
+    where a.datname = current_database() and a.pid <> pg_backend_pid() and a.wait_event_type = 'Client' \
+        and greatest(a.query_start, a.state_change) < clock_timestamp() - interval '1500 milliseconds' \
+        and exists (select from pg_locks l where l.pid = a.pid and l.granted \
+            and l.relation in ('rnostr.log'::regclass, 'rnostr.events'::regclass) \
+            and l.mode in ('RowShareLock', 'RowExclusiveLock'))";
+
+impl SavesParts for Postgres {
+    /// In one transaction, if need be after others that hold the lock of the log.
+    async fn save_part(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Unsaved> {
+        let until = Instant::now() + LOCKED_MAX;
+        let mut was_silent = false;
+        loop {
+            let fail = match self.save_once(part, limit).await {
+                Ok(saved) => return Ok(saved),
+                Err(fail) => fail,
+            };
+            match &fail {
+                // The next connection is a new one.
+                Fail::Silent if !was_silent => was_silent = true,
+                Fail::Locked if Instant::now() < until => {}
+                fail if fail.is_about_data() => return Err(Unsaved::Data(fail.to_store_error())),
+                Fail::Overtime => return Err(Unsaved::Late(fail.to_store_error())),
+                fail => return Err(Unsaved::Store(fail.to_store_error())),
+            }
+        }
+    }
+}
+
 impl Postgres {
     pub(super) async fn save_all(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut answers = Vec::with_capacity(batch.len());
         for part in cut(batch) {
-            answers.extend(self.save_part(&part).await);
+            answers.extend(save_divided(self, &part, STATEMENT_MAX).await);
         }
         answers
     }
 
-    /// Saves a part in one transaction. If the server refuses the data of an event, the part is halved until that event
-    /// stands alone.
-    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
-        let fail = match self.save_once(part).await {
-            Ok(saved) => return saved.into_iter().map(Ok).collect(),
-            Err(fail) => fail,
-        };
-        if !fail.is_about_data() {
-            return vec![Err(fail.to_store_error()); part.len()];
-        }
-        if part.len() == 1 {
-            return vec![Err(StoreError::Event(fail.to_store_error().to_string()))];
-        }
-        let (front, back) = part.split_at(part.len() / 2);
-        let mut answers = Box::pin(self.save_part(front)).await;
-        answers.extend(Box::pin(self.save_part(back)).await);
-        answers
-    }
-
-    async fn save_once(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
-        let wanted = Wanted::by(part);
+    async fn save_once(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Fail> {
         let (decided, head) = self
-            .transact(async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, wanted, &self.hiding.now()).await?;
+            .transact(limit, async |transaction: &Transaction<'_>| {
+                let (facts, head) = load(transaction, Wanted::by(part), &self.hiding.now(), &self.route_hasher).await?;
                 let decided = decide(part, facts, &self.route_hasher);
                 if !decided.changes.put.is_empty() {
                     write(transaction, &decided.changes, head, self.notifies).await?;
@@ -72,13 +98,25 @@ impl Postgres {
         Ok(decided.answers(|n| head + 1 + n as u64))
     }
 
+    /// See [`crate::Store::probe`].
+    pub(super) async fn try_to_write(&self) -> Result<(), Fail> {
+        self.transact(STATEMENT_MAX, async |transaction: &Transaction<'_>| {
+            let mut pipeline = Pipeline::default();
+            pipeline.add(LOCK, Vec::new());
+            // It is rolled back.
+            pipeline.add(TOUCH, Vec::new());
+            pipeline.run(transaction).await.map(drop)
+        })
+        .await
+    }
+
     pub(super) async fn claim(
         &self,
         owner: &PublicKey,
         packages_max: usize,
         now: UnixSecs,
     ) -> Result<Vec<Sealed>, Fail> {
-        self.transact(async |transaction: &Transaction<'_>| {
+        self.transact(STATEMENT_MAX, async |transaction: &Transaction<'_>| {
             let mut pipeline = Pipeline::default();
             pipeline.add(LOCK, Vec::new());
             pipeline.add(OWNED, parameters![owner.as_bytes().to_vec(), number(now)]);
@@ -116,56 +154,85 @@ impl Postgres {
         .await
     }
 
-    /// Runs `work` in a transaction, within [`super::CALL_MAX`], and rolls back unless it committed. The
-    /// connection is closed if the end of the transaction is unknown, and also if the caller drops this future.
+    /// Runs `work` in a transaction, within [`super::CALL_MAX`], and rolls back unless it committed. No statement takes
+    /// longer than `limit`. If a lock is not free in time, transactions that wait for an instance that does not answer
+    /// are ended.
     pub(super) async fn transact<T>(
         &self,
+        limit: Duration,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
-        let connection = ClosedOnDrop(Some(self.pool.get().await?));
-        let Some(client) = &connection.0 else { return Err(Fail::Late) };
-        let done = tokio::time::timeout(super::CALL_MAX, async {
-            let transaction = Transaction::new(client);
-            let done = work(&transaction).await;
-            (done, transaction.end().await)
-        });
-        let Ok((done, ended)) = done.await else { return Err(Fail::Late) };
-        if ended.is_ok() {
-            connection.give_back();
-        }
-        done
+        self.with_client(async |client| {
+            let transaction = Transaction::new(client, limit);
+            let done = match tokio::time::timeout(WORK_MAX, work(&transaction)).await {
+                Ok(done) => done,
+                Err(_) if transaction.has_lock() => Err(Fail::Overtime),
+                Err(_) => Err(Fail::Late),
+            };
+            if let Err(fail) = &done
+                && fail.leaves_connection_unknown()
+            {
+                return done;
+            }
+            transaction.end().await?;
+            match done {
+                Err(fail) if fail.waited_for_lock() => {
+                    end_unanswered(client).await?;
+                    Err(Fail::Locked)
+                }
+                Err(fail) if fail.was_cancelled() => Err(Fail::Overtime),
+                done => done,
+            }
+        })
+        .await
     }
 
-    /// Runs `work` with a connection of the pool, within [`super::CALL_MAX`]. A connection in an unknown state is
-    /// closed.
+    /// Runs `work` with a connection of the pool, within [`super::CALL_MAX`]. The connection goes back to the pool after
+    /// `work` has ended in an answer of the server. It is closed if its state is unknown, also if the caller drops this
+    /// future.
     pub(super) async fn with_client<T>(
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
-        let mut client = self.pool.get().await?;
-        let done = match tokio::time::timeout(super::CALL_MAX, work(&mut client)).await {
+        let mut lent = Lent { client: Some(self.pool.get().await?), suspicion: &self.suspicion };
+        let Some(client) = &mut lent.client else { return Err(Fail::Late) };
+        let done = match tokio::time::timeout(super::CALL_MAX, work(client)).await {
             Ok(done) => done,
             Err(_) => Err(Fail::Late),
         };
-        if done.as_ref().is_err_and(Fail::leaves_connection_unknown) {
-            drop(Object::take(client));
+        if !done.as_ref().is_err_and(Fail::leaves_connection_unknown) {
+            lent.give_back();
         }
         done
     }
 }
 
-/// A connection that is closed when it is dropped.
-struct ClosedOnDrop(Option<Object>);
+/// Ends transactions that wait for an instance that does not answer.
+async fn end_unanswered(client: &Client) -> Result<(), Fail> {
+    let ended: i64 = client.query_one(END_UNANSWERED, &[]).await?.try_get(0)?;
+    if ended > 0 {
+        tracing::warn!(ended, "an instance that held the lock of the log did not answer, and was cut off");
+    }
+    Ok(())
+}
 
-impl ClosedOnDrop {
+/// A connection that is closed when it is dropped before it is given back. Then the others may have fallen silent with
+/// it.
+struct Lent<'a> {
+    client: Option<Object>,
+    suspicion: &'a Suspicion,
+}
+
+impl Lent<'_> {
     fn give_back(mut self) {
-        drop(self.0.take());
+        drop(self.client.take());
     }
 }
 
-impl Drop for ClosedOnDrop {
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some(client) = self.0.take() {
+        if let Some(client) = self.client.take() {
+            self.suspicion.raise();
             drop(Object::take(client));
         }
     }

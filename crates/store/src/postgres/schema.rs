@@ -20,6 +20,8 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Fail> {
     }
     loop {
         let transaction = client.transaction().await?;
+        // A migration of large tables takes its time.
+        transaction.batch_execute("set local statement_timeout = 0").await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
         // The lock is needed: two sessions that run `if not exists` at the same time can collide.
         if !exists(&transaction).await? {

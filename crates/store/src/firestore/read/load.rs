@@ -35,6 +35,7 @@ use crate::{
             value::{ReadFields as _, Unpack, Version},
         },
     },
+    weight::Weight,
 };
 
 /// A group as it was read, with all its members if the batch may change it.
@@ -257,7 +258,8 @@ impl Inner {
             let stored = EventDocument::read(document)?;
             if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
-                facts.targets.insert(*id, Target { at: numbers.of(*id), event: stored.event, author_only });
+                let rows = Weight::of(stored.event.view()).rows;
+                facts.targets.insert(*id, Target { at: numbers.of(*id), event: stored.event, author_only, rows });
             }
         }
         Ok(())

@@ -61,7 +61,9 @@ impl Inner {
                 (id, created_at, expires_at)
             });
             if let Some((id, created_at, expires_at)) = holder {
-                facts.holders.insert(*address, AddressHolder { at: numbers.of(id), id, created_at, expires_at });
+                facts
+                    .holders
+                    .insert(*address, AddressHolder { at: numbers.of(id), id, created_at, expires_at, rows: 0 });
             }
             documents.addresses.insert(*address, AddressDoc { version: Version::of(document), holder, deleted_until });
         }

@@ -8,6 +8,8 @@ use crate::StoreError;
 pub(crate) enum Fail {
     /// A passing failure, or one that no other try from here would mend. The text is for the log.
     Unavailable(String),
+    /// No answer in time: the service is away, or was given too much at once.
+    Late(String),
     /// The database is missing, refuses access, or lacks an index. The operator has to change something first.
     Refused(String),
     /// A document changed since it was read. The caller has to read and decide anew.
@@ -26,6 +28,8 @@ impl Fail {
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::Invalid(words(what, status)),
             Code::Aborted => Self::Conflict,
+            // The client says the latter of a call whose deadline has passed.
+            Code::DeadlineExceeded | Code::Cancelled => Self::Late(words(what, status)),
             Code::PermissionDenied | Code::Unauthenticated | Code::NotFound | Code::FailedPrecondition => {
                 Self::Refused(words(what, status))
             }
@@ -42,7 +46,7 @@ impl Fail {
     }
 
     pub(crate) fn timed_out(what: &str) -> Self {
-        Self::Unavailable(format!("Firestore does not answer ({what})"))
+        Self::Late(format!("Firestore does not answer ({what})"))
     }
 }
 
@@ -53,7 +57,7 @@ fn words(what: &str, status: &Status) -> String {
 impl From<Fail> for StoreError {
     fn from(fail: Fail) -> Self {
         match fail {
-            Fail::Unavailable(why) | Fail::Refused(why) => Self::Unavailable(why),
+            Fail::Unavailable(why) | Fail::Late(why) | Fail::Refused(why) => Self::Unavailable(why),
             Fail::Conflict => Self::Unavailable("Firestore: others change the same things all the time".to_owned()),
             Fail::Large => Self::Event("it is more than one commit of Firestore takes".to_owned()),
             Fail::Invalid(why) => Self::Event(why),

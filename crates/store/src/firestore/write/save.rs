@@ -4,17 +4,18 @@
 //! a random number, because two unrelated commits may have the same time. At a hundred commits a second, two events
 //! share a cursor about once in a hundred hours, and both are then found under it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use gcloud_sdk::google::firestore::v1::Write;
 use nostr_extensions::{Admitted, Effect};
+use nostr_protocol::EventId;
 
 use crate::{
     Saved, StoreError,
     backoff::Backoff,
     decide::{
         EPHEMERAL,
-        batch::{ChangedGroup, Changes, cut, decide},
+        batch::{ChangedGroup, Changes, SavesParts, Unsaved, cut, decide, save_divided},
     },
     firestore::{
         Inner,
@@ -22,7 +23,7 @@ use crate::{
         log::locations::EventLocation,
         read::load::{LoadRequest, ReadDocuments},
         wire::{
-            client::Transaction,
+            client::{CALL_SECS_MAX, Transaction},
             clock::{self, PLACES},
             fail::Fail,
         },
@@ -36,9 +37,23 @@ const COMMIT_BYTES_MAX: usize = 3 << 20;
 pub(crate) const TRIES_MAX: u32 = 16;
 /// Most groups that a vanishing key leaves in one Commit if they do not fit into one.
 const LEAVING_MAX: usize = 100;
+/// Longest wait for a read that shows that the service answers.
+const ALIVE_MAX: Duration = Duration::from_secs(1);
 /// Longest pause before another try, in milliseconds.
 const WAIT_MS_MAX: u64 = 400;
 const RETRY: Backoff = Backoff::among_racers(8, WAIT_MS_MAX);
+
+impl SavesParts for Inner {
+    /// In one Commit. The time is that of the calls, whatever the part.
+    async fn save_part(&self, part: &[Admitted], _: Duration) -> Result<Vec<Saved>, Unsaved> {
+        match self.save_whole(part).await {
+            Ok(saved) => Ok(saved),
+            Err(fail @ (Fail::Large | Fail::Invalid(_))) => Err(Unsaved::Data(fail.into())),
+            Err(fail @ Fail::Late(_)) if self.is_there().await => Err(Unsaved::Late(fail.into())),
+            Err(fail) => Err(Unsaved::Store(fail.into())),
+        }
+    }
+}
 
 impl Inner {
     /// See [`crate::Store::save`]. Saving goes on after the caller has dropped this future, because an open transaction
@@ -69,7 +84,7 @@ impl Inner {
             match &down {
                 Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
                 None => {
-                    let saved = self.save_part(&part).await;
+                    let saved = save_divided(self, &part, Duration::from_secs(CALL_SECS_MAX)).await;
                     down = saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it)).cloned());
                     answers.extend(saved);
                 }
@@ -99,21 +114,10 @@ impl Inner {
         parts
     }
 
-    /// Saves a part. If it fails as a whole, it is halved until the event that the service refuses stands alone.
-    async fn save_part(&self, part: &[Admitted]) -> Vec<Result<Saved, StoreError>> {
-        match self.save_whole(part).await {
-            Ok(saved) => saved.into_iter().map(Ok).collect(),
-            Err(Fail::Large | Fail::Invalid(_)) if part.len() > 1 => {
-                let (front, back) = part.split_at(part.len() / 2);
-                let mut saved = Box::pin(self.save_part(front)).await;
-                match saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it))).cloned() {
-                    Some(error) => saved.extend(back.iter().map(|_| Err(error.clone()))),
-                    None => saved.extend(Box::pin(self.save_part(back)).await),
-                }
-                saved
-            }
-            Err(fail) => vec![Err(fail.into()); part.len()],
-        }
+    /// Whether the service answers a small read at once, so that a call that was late was given too much.
+    async fn is_there(&self) -> bool {
+        let read = self.client.get(vec![self.names.event(&EventId::from_bytes([0; 32]))], Some(&["place"]));
+        matches!(tokio::time::timeout(ALIVE_MAX, read).await, Ok(Ok(_)))
     }
 
     async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
