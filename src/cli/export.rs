@@ -7,9 +7,9 @@ use std::{
 };
 
 use nostr_relay::config::Config;
-use nostr_store::moving::{Begun, Counts, FileContent, export, resume};
+use nostr_store::moving::{Begun, Counts, FileContent, FileKey, export, resume};
 
-use super::moving::{Endpoint, configured, now, private, progress::Progress, require_store, with_store};
+use super::moving::{Endpoint, configured, file_key, now, private, progress::Progress, require_store, with_store};
 
 /// Write everything that the store holds, events and groups, to a file that `import` reads
 #[derive(Debug, clap::Args)]
@@ -23,17 +23,22 @@ pub(super) struct Export {
     /// Finish a file that an earlier export left unfinished
     #[arg(long)]
     resume: bool,
+    /// Make the checksums under the key in this file: 64 hex digits, as `openssl rand -hex 32` prints them. The import
+    /// then needs the same key, and refuses a file that was changed by anyone who lacks it
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 impl Export {
     pub(super) fn run(self) -> Result<(), String> {
         let to = Endpoint::of(self.to);
         let config = configured(self.config.as_deref())?;
+        let key = file_key(self.key_file.as_deref())?;
         require_store(&config)?;
         let (mut out, begun): (Box<dyn Write>, _) = match &to {
             Endpoint::Pipe if self.resume => return Err("--resume finishes a file; name it with --to".to_owned()),
             Endpoint::Pipe => (Box::new(io::stdout().lock()), None),
-            Endpoint::File(path) => match open(path, self.resume)? {
+            Endpoint::File(path) => match open(path, self.resume, key.as_ref())? {
                 Open::Whole(records) => {
                     println!("{} is complete already{}", path.display(), lines(&records));
                     return Ok(());
@@ -41,7 +46,7 @@ impl Export {
                 Open::Begun(file, begun) => (Box::new(file), begun),
             },
         };
-        let exported = write(&config, &to, &mut *out, begun);
+        let exported = write(&config, &to, &mut *out, begun, key.as_ref());
         if let (Err(_), Endpoint::File(path)) = (&exported, &to)
             && std::fs::metadata(path).is_ok_and(|there| there.len() == 0)
         {
@@ -61,7 +66,13 @@ impl Export {
     }
 }
 
-fn write(config: &Config, to: &Endpoint, out: &mut dyn Write, begun: Option<Begun>) -> Result<Counts, String> {
+fn write(
+    config: &Config,
+    to: &Endpoint,
+    out: &mut dyn Write,
+    begun: Option<Begun>,
+    key: Option<&FileKey>,
+) -> Result<Counts, String> {
     let version = env!("CARGO_PKG_VERSION");
     with_store(config, async |store| {
         let stats = store.stats().await.map_err(|error| error.to_string())?;
@@ -70,7 +81,7 @@ fn write(config: &Config, to: &Endpoint, out: &mut dyn Write, begun: Option<Begu
             let of = |sort: &str| records.get(sort).copied().unwrap_or(0);
             progress.at(of("event") + of("group"), records.values().sum());
         };
-        let exported = export(&*store, out, begun, version, now(), written).await;
+        let exported = export(&*store, out, begun, key, version, now(), written).await;
         progress.end();
         exported.map_err(|error| match to {
             Endpoint::Pipe => error.to_string(),
@@ -88,7 +99,7 @@ enum Open {
     Begun(File, Option<Begun>),
 }
 
-fn open(path: &Path, go_on: bool) -> Result<Open, String> {
+fn open(path: &Path, go_on: bool, key: Option<&FileKey>) -> Result<Open, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     if !go_on || !path.exists() {
         let file = private().write(true).create_new(true).open(path).map_err(|error| match error.kind() {
@@ -100,7 +111,7 @@ fn open(path: &Path, go_on: bool) -> Result<Open, String> {
         return Ok(Open::Begun(file, None));
     }
     let mut file = private().read(true).write(true).open(path).map_err(failed)?;
-    let begun = match resume(&mut file).map_err(|error| format!("{}: {error}", path.display()))? {
+    let begun = match resume(&mut file, key).map_err(|error| format!("{}: {error}", path.display()))? {
         FileContent::Whole(records) => return Ok(Open::Whole(records)),
         FileContent::Part(begun) => Some(begun),
         FileContent::Nothing => None,

@@ -10,7 +10,7 @@ use std::{
 
 use nostr_store::moving::{Done, ImportError, ImportOptions, Imported, Report, import};
 
-use super::moving::{Endpoint, configured, now, private, progress::Progress, with_store};
+use super::moving::{Endpoint, configured, file_key, now, private, progress::Progress, with_store};
 
 /// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
@@ -30,12 +30,16 @@ pub(super) struct Import {
     /// Skip and count events that were changed after the export
     #[arg(long)]
     skip_bad: bool,
+    /// The file of the key that the export was made under
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 impl Import {
     pub(super) fn run(self) -> Result<(), String> {
         let from = Endpoint::of(self.from);
         let config = configured(self.config.as_deref())?;
+        let key = file_key(self.key_file.as_deref())?;
         let (input, bytes, name): (Box<dyn Read + Send>, _, _) = match &from {
             Endpoint::Pipe if self.resume => {
                 return Err("--resume continues with a file; name it with --from".to_owned());
@@ -52,7 +56,7 @@ impl Import {
         let mut note = Note::beside(&from);
         let done = if self.resume { note.read() } else { None };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let options = ImportOptions { threads, skip_bad: self.skip_bad, done };
+        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key };
         with_store(&config, async |store| {
             let mut progress = Progress::new("bytes", bytes);
             let written = |report: &Report| {

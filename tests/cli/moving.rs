@@ -166,6 +166,31 @@ fn a_bad_line_stops_an_import_or_is_skipped() {
 }
 
 #[test]
+fn an_export_under_a_key_needs_its_key() {
+    let (from, whole) = filled(0);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    fs::write(from.join("move.key"), format!("{}\n", "5e".repeat(32))).expect("it is written");
+    fs::write(from.join("other.key"), "5f".repeat(32)).expect("it is written");
+    fs::write(from.join("word.key"), "correct horse").expect("it is written");
+    let file = |name: &str| from.join(name).to_str().expect("text").to_owned();
+    let (all, plain) = (file("all"), file("plain"));
+    assert!(rnostr(from, &["export", "--to", &all, "--key-file", "word.key"]).fails().contains("64 hex digits"));
+    rnostr(from, &["export", "--to", &all, "--key-file", "move.key"]).succeeds();
+    rnostr(from, &["export", "--to", &plain]).succeeds();
+    assert!(rnostr(from, &["export", "--to", &all, "--resume"]).fails().contains("--key-file"));
+
+    let refused = rnostr(to.path(), &["import", "--from", &all]).fails();
+    assert!(refused.contains("name the key's file with --key-file; nothing is imported"), "{refused}");
+    let refused = rnostr(to.path(), &["import", "--from", &all, "--key-file", &file("other.key")]).fails();
+    assert!(refused.contains("under another key"), "{refused}");
+    let refused = rnostr(to.path(), &["import", "--from", &plain, "--key-file", &file("move.key")]).fails();
+    assert!(refused.contains("without a key"), "{refused}");
+    assert!(held(to.path()).is_empty());
+    rnostr(to.path(), &["import", "--from", &all, "--key-file", &file("move.key")]).succeeds();
+    assert_eq!(held(to.path()), whole);
+}
+
+#[test]
 fn an_impossible_command_fails_with_its_reason() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();

@@ -13,7 +13,7 @@ use nostr_relay::{
     observe::telemetry,
     storage,
 };
-use nostr_store::moving::Moving;
+use nostr_store::moving::{FileKey, Moving};
 
 /// The file to write or read, or `-` for standard output or input.
 #[derive(Debug)]
@@ -37,6 +37,14 @@ pub(super) fn configured(path: Option<&Path>) -> Result<Config, String> {
     let config = Config::load(path, config::process_environment()).map_err(|error| error.to_string())?;
     telemetry::init(&config.server);
     Ok(config)
+}
+
+/// Reads the key of an export from its file, where the operator names one.
+pub(super) fn file_key(path: Option<&Path>) -> Result<Option<FileKey>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let content = std::fs::read(path).map_err(|error| format!("--key-file {}: {error}", path.display()))?;
+    let fault = || format!("--key-file {}: not a key; write 64 hex digits (openssl rand -hex 32)", path.display());
+    FileKey::parse(&content).ok_or_else(fault).map(Some)
 }
 
 /// Opens the store and runs `work` with it.

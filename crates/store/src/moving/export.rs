@@ -11,8 +11,8 @@ use std::{
 use nostr_protocol::UnixSecs;
 
 use super::{
-    ExportBounds, ExportPosition, Moving,
-    line::{self, END, EndLine, FORMAT, Header, Hex, Line, MARK, Mark, sort_of},
+    ExportBounds, ExportPosition, FileKey, Moving,
+    line::{self, END, EndLine, Header, Hex, Line, MARK, Mark, sort_of},
     lines::{Count, Lines},
 };
 use crate::StoreError;
@@ -68,41 +68,45 @@ impl Begun {
     }
 }
 
-/// Reads the file that an earlier export has left.
+/// Reads the file that an earlier export under `key`, or without one, has left.
 ///
 /// # Errors
-/// [`ExportError::File`] for a file that is no export, or that was changed since the export wrote it.
-pub fn resume(input: impl Read) -> Result<FileContent, ExportError> {
+/// [`ExportError::File`] for a file that is no export, that was made under another key, or that was changed since the
+/// export wrote it.
+pub fn resume(input: impl Read, key: Option<&FileKey>) -> Result<FileContent, ExportError> {
     let damaged = |number: u64| {
         ExportError::File(format!("line {number} was changed since it was written; remove the file and export again"))
     };
     let mut lines = Lines::new(input);
-    let (mut count, mut records, mut begun) = (Count::default(), Counts::new(), None);
+    let (mut count, mut records, mut begun) = (Count::new(key), Counts::new(), None);
     while let Some(raw) = lines.next().map_err(|error| ExportError::File(error.to_string()))? {
         let (content, number) = (raw.content(), count.lines + 1);
-        if number == 1 && !matches!(line::read(content), Ok(Line::Header(_))) {
+        if number == 1 {
             // The first write may have been cut off inside the header.
             let prefix = &line::HEADER[..line::HEADER.len().min(content.len())];
-            return if !raw.is_whole() && content.starts_with(prefix) {
-                Ok(FileContent::Nothing)
-            } else {
-                Err(ExportError::File("the file exists and is no export of rnostr; use another name".to_owned()))
-            };
+            match line::read(content) {
+                Ok(Line::Header(header)) => header.fits(key).map_err(|fault| ExportError::File(fault.to_owned()))?,
+                _ if !raw.is_whole() && content.starts_with(prefix) => return Ok(FileContent::Nothing),
+                _ => {
+                    let fault = "the file exists and is no export of rnostr; use another name";
+                    return Err(ExportError::File(fault.to_owned()));
+                }
+            }
         }
         if !raw.is_whole() {
             break;
         }
-        let holds = |lines: u64, hash: Hex<32>| lines == count.lines && hash.0 == count.sha256();
+        let holds = |lines: u64, checksum: Hex<32>| lines == count.lines && checksum.0 == count.checksum();
         if content.starts_with(END) {
             return match line::read(content) {
-                Ok(Line::End(end)) if holds(end.lines, end.sha256) => Ok(FileContent::Whole(end.records)),
+                Ok(Line::End(end)) if holds(end.lines, end.checksum) => Ok(FileContent::Whole(end.records)),
                 _ => Err(damaged(number)),
             };
         }
         let mut next = None;
         if content.starts_with(MARK) {
             next = match line::read(content) {
-                Ok(Line::Mark(mark)) if holds(mark.lines, mark.sha256) => ExportPosition::parse(&mark.next),
+                Ok(Line::Mark(mark)) if holds(mark.lines, mark.checksum) => ExportPosition::parse(&mark.next),
                 _ => None,
             };
             if next.is_none() {
@@ -119,8 +123,8 @@ pub fn resume(input: impl Read) -> Result<FileContent, ExportError> {
     Ok(begun.map_or(FileContent::Nothing, FileContent::Part))
 }
 
-/// Writes everything that `store` holds at `now`, or with `begun` the rest of that export. After each page it calls
-/// `written` with the records that the file holds.
+/// Writes everything that `store` holds at `now`, or with `begun` the rest of that export, which was begun under the
+/// same `key`. After each page it calls `written` with the records that the file holds.
 ///
 /// # Errors
 /// [`ExportError`]; the written part can be [resumed](resume).
@@ -128,6 +132,7 @@ pub async fn export(
     store: &dyn Moving,
     out: &mut dyn Write,
     begun: Option<Begun>,
+    key: Option<&FileKey>,
     version: &str,
     now: UnixSecs,
     mut written: impl FnMut(&Counts),
@@ -146,10 +151,9 @@ pub async fn export(
         None => {
             let position = ExportPosition::start(store.head());
             let stats = store.stats().await?;
-            let (format, version) = (FORMAT, version.to_owned());
-            let header = Header { format, version, exported_at: now, events: stats.events, groups: stats.groups };
+            let header = Header::new(version, now, [stats.events, stats.groups], key);
             line::write_header(header, &mut text).map_err(unwritable)?;
-            (Count::default(), Counts::new(), position)
+            (Count::new(key), Counts::new(), position)
         }
     };
     let mut lines = u64::from(count.lines == 0);
@@ -168,7 +172,7 @@ pub async fn export(
             Some(next) => {
                 // A page without records needs no mark: a resumed export only reads the empty page again.
                 if !empty {
-                    let mark = Mark { next: next.to_string(), lines: count.lines, sha256: Hex(count.sha256()) };
+                    let mark = Mark { next: next.to_string(), lines: count.lines, checksum: Hex(count.checksum()) };
                     line::write_mark(mark, &mut last).map_err(unwritable)?;
                     count.add(&last, 1);
                 }
@@ -176,7 +180,8 @@ pub async fn export(
                 false
             }
             None => {
-                let end = EndLine { lines: count.lines, records: records.clone(), sha256: Hex(count.sha256()) };
+                let checksum = Hex(count.checksum());
+                let end = EndLine { lines: count.lines, records: records.clone(), checksum };
                 line::write_end(end, &mut last).map_err(unwritable)?;
                 true
             }

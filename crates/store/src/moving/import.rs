@@ -11,7 +11,7 @@ use nostr_protocol::{EventId, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Imported, Moving, Record,
+    FileKey, Imported, Moving, Record,
     line::{FORMAT, Header, Hex, Line},
     lines::Count,
     verify::{Next, ReadLine, VerifiedLines},
@@ -72,6 +72,20 @@ pub enum ImportError {
         /// The line with the wrong checksum.
         last: u64,
     },
+    /// The file and the key do not belong together.
+    #[error("{0}")]
+    Key(&'static str),
+    /// A checksum is wrong under the export's key, so whoever changed a line had not the key.
+    #[error(
+        "lines {first} to {last} were changed after the export: the checksum in line {last} is not made under the key; \
+         export again"
+    )]
+    Forged {
+        /// The first line that may have been changed.
+        first: u64,
+        /// The line with the wrong checksum.
+        last: u64,
+    },
     /// An import is to be resumed with another file.
     #[error("this is not the file of which a part has been imported; run without --resume")]
     OtherFile,
@@ -86,6 +100,8 @@ pub struct ImportOptions {
     pub skip_bad: bool,
     /// Progress of an earlier import of the same file.
     pub done: Option<Done>,
+    /// The key of the export, if it was made under one.
+    pub key: Option<FileKey>,
 }
 
 /// Progress of an import. The command keeps it beside the file, so that a later import can continue.
@@ -93,7 +109,8 @@ pub struct ImportOptions {
 pub struct Done {
     /// Lines whose records are in the store.
     pub lines: u64,
-    pub(super) sha256: [u8; 32],
+    /// Checksum of those lines.
+    pub(super) checksum: [u8; 32],
     /// Some of the last imported events.
     probe: Vec<EventId>,
 }
@@ -101,7 +118,8 @@ pub struct Done {
 #[derive(Serialize, Deserialize)]
 struct WireDone {
     lines: u64,
-    sha256: Hex<32>,
+    #[serde(rename = "sha256")]
+    checksum: Hex<32>,
     probe: Vec<Hex<32>>,
 }
 
@@ -110,7 +128,7 @@ impl Done {
     #[must_use]
     pub fn to_json(&self) -> String {
         let probe = self.probe.iter().map(|id| Hex(*id.as_bytes())).collect();
-        let wire = WireDone { lines: self.lines, sha256: Hex(self.sha256), probe };
+        let wire = WireDone { lines: self.lines, checksum: Hex(self.checksum), probe };
         serde_json::to_string(&wire).unwrap_or_default()
     }
 
@@ -119,7 +137,7 @@ impl Done {
     pub fn parse(text: &str) -> Option<Self> {
         let wire: WireDone = serde_json::from_str(text).ok()?;
         let probe = wire.probe.into_iter().map(|id| EventId::from_bytes(id.0)).collect();
-        Some(Self { lines: wire.lines, sha256: wire.sha256.0, probe })
+        Some(Self { lines: wire.lines, checksum: wire.checksum.0, probe })
     }
 }
 
@@ -160,6 +178,7 @@ pub async fn import(
     let mut importing = Importing {
         store,
         skip_bad: options.skip_bad,
+        key: options.key.clone(),
         report: &mut report,
         page: Vec::new(),
         page_bytes: 0,
@@ -175,6 +194,7 @@ pub async fn import(
 struct Importing<'a> {
     store: &'a dyn Moving,
     skip_bad: bool,
+    key: Option<FileKey>,
     report: &'a mut Report,
     /// Records since the last mark.
     page: Vec<Record<Restored>>,
@@ -205,7 +225,7 @@ impl Importing<'_> {
             self.report.done = Some(before.clone());
             done = Some(before);
         }
-        let mut lines = VerifiedLines::new(input, options.threads, done)?;
+        let mut lines = VerifiedLines::new(input, options.threads, done, self.key.as_ref())?;
         loop {
             match lines.next().await? {
                 Next::Lines(read) => {
@@ -245,6 +265,7 @@ impl Importing<'_> {
                         header.format, header.version
                     )));
                 }
+                header.fits(self.key.as_ref()).map_err(ImportError::Key)?;
                 self.report.header = Some(header);
                 return Ok(());
             }
@@ -265,7 +286,7 @@ impl Importing<'_> {
             }
             Err(reason) => return Err(ImportError::Line { number, reason }),
         };
-        let (lines, sha256, ends) = match line {
+        let (lines, checksum, ends) = match line {
             Line::Record(record) => {
                 self.page.push(record);
                 self.page_bytes += read.bytes;
@@ -275,29 +296,32 @@ impl Importing<'_> {
                 return Ok(());
             }
             Line::Header(_) => return Ok(()),
-            Line::Mark(mark) => (mark.lines, mark.sha256, false),
-            Line::End(end) => (end.lines, end.sha256, true),
+            Line::Mark(mark) => (mark.lines, mark.checksum, false),
+            Line::End(end) => (end.lines, end.checksum, true),
         };
         let Some((before, after)) = read.around else {
             return Err(ImportError::Line { number, reason: "the mark is not spelled as exports spell it".to_owned() });
         };
-        self.check(&before, lines, sha256, number)?;
+        self.check(&before, lines, checksum, number)?;
         self.write(now()).await?;
         self.ended = ends;
         self.report.bytes = after.bytes;
         let probe = self.probe.iter().copied().collect();
-        self.report.done = Some(Done { lines: number, sha256: after.sha256(), probe });
+        self.report.done = Some(Done { lines: number, checksum: after.checksum(), probe });
         written(self.report);
         Ok(())
     }
 
-    fn check(&mut self, before: &Count, lines: u64, sha256: Hex<32>, number: u64) -> Result<(), ImportError> {
-        if lines == before.lines && sha256.0 == before.sha256() {
+    fn check(&mut self, before: &Count, lines: u64, checksum: Hex<32>, number: u64) -> Result<(), ImportError> {
+        if lines == before.lines && checksum.0 == before.checksum() {
             self.checked = number;
             self.at_events |= matches!(self.page.last(), Some(Record::Event(_)));
             return Ok(());
         }
         let (first, last) = (self.checked + 1, number);
+        if self.key.is_some() {
+            return Err(ImportError::Forged { first, last });
+        }
         if !self.skip_bad {
             return Err(ImportError::Damaged { first, last });
         }

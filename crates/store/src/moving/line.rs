@@ -2,11 +2,15 @@
 //!
 //! 1. The header identifies the file as an export.
 //! 2. Records follow in pages. After each page stands a mark: the position at which the store continues, and the
-//!    SHA-256 of all lines before.
-//! 3. The end says that the export is whole, and holds the SHA-256 of all lines before.
+//!    checksum of all lines before.
+//! 3. The end says that the export is whole, and holds the checksum of all lines before.
 //!
-//! An import writes a page to its store when the hash after the page is right. An import that skips bad lines also
-//! writes pages of events alone when the hash is wrong, because each event carries its own signature.
+//! The checksum is the SHA-256 of the lines or, in an export under a [`FileKey`], their HMAC-SHA-256. The header of
+//! such an export tells which key it needs.
+//!
+//! An import writes a page to its store when the checksum after the page is right. An import that skips bad lines also
+//! writes pages of events alone when it is wrong, because each event carries its own signature. Under a key it does
+//! not: the times and flags beside an event have no signature.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -15,10 +19,12 @@ use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Exported, Record};
+use super::{Exported, FileKey, Record};
 
-/// The version of this format. An import reads this version and all before it.
-pub const FORMAT: u32 = 1;
+/// The version of an export without a key.
+const FORMAT_PLAIN: u32 = 1;
+/// The version of an export under a key, and the newest: an import reads this version and all before it.
+pub const FORMAT: u32 = 2;
 
 /// Bytes as lower-case hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +47,7 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// [`FORMAT`].
+    /// The version of the format, at most [`FORMAT`].
     pub format: u32,
     /// The release that wrote the file.
     pub version: String,
@@ -51,6 +57,33 @@ pub struct Header {
     pub events: u64,
     /// Number of groups in the store then.
     pub groups: u64,
+    /// Tells an export under a key, and which key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_check: Option<Hex<16>>,
+}
+
+impl Header {
+    pub(super) fn new(version: &str, exported_at: UnixSecs, [events, groups]: [u64; 2], key: Option<&FileKey>) -> Self {
+        let format = if key.is_some() { FORMAT } else { FORMAT_PLAIN };
+        let key_check = key.map(|key| Hex(key.check()));
+        Self { format, version: version.to_owned(), exported_at, events, groups, key_check }
+    }
+
+    /// Checks that the export was made under `key`, or without one.
+    ///
+    /// # Errors
+    /// The sentence for the operator.
+    pub(super) fn fits(&self, key: Option<&FileKey>) -> Result<(), &'static str> {
+        match (self.key_check, key) {
+            (None, None) => Ok(()),
+            (Some(check), Some(key)) if check.0 == key.check() => Ok(()),
+            (Some(_), Some(_)) => Err("the export was made under another key; name the file of that key"),
+            (Some(_), None) => Err("the export was made under a key; name the key's file with --key-file"),
+            (None, Some(_)) => Err(
+                "the export was made without a key, so anyone may have changed it; leave out --key-file to trust it",
+            ),
+        }
+    }
 }
 
 /// The line after a page.
@@ -60,8 +93,9 @@ pub(crate) struct Mark {
     pub(super) next: String,
     /// Number of lines before this one.
     pub(super) lines: u64,
-    /// Hash of those lines.
-    pub(super) sha256: Hex<32>,
+    /// Checksum of those lines. The member keeps the name that it has without a key.
+    #[serde(rename = "sha256")]
+    pub(super) checksum: Hex<32>,
 }
 
 /// The last line.
@@ -71,8 +105,9 @@ pub(crate) struct EndLine {
     pub(super) lines: u64,
     /// Number of records of each sort.
     pub(super) records: BTreeMap<String, u64>,
-    /// Hash of all lines before.
-    pub(super) sha256: Hex<32>,
+    /// Checksum of all lines before.
+    #[serde(rename = "sha256")]
+    pub(super) checksum: Hex<32>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,8 +1,11 @@
-//! Reader of a file's lines in bounded memory, and the running hash of the lines.
+//! Reader of a file's lines in bounded memory, and the running checksum of the lines.
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
+
+use super::key::FileKey;
 
 /// Most bytes of one line. The longest lines are far shorter: groups of 10,000 members, and the longest events that a
 /// relay takes.
@@ -10,32 +13,47 @@ const LINE_BYTES_MAX: usize = 32 << 20;
 /// Size of the read buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// Number, length and hash of the lines so far.
+/// Number, length and checksum of the lines so far.
 #[derive(Clone)]
 pub(super) struct Count {
-    hash: Sha256,
+    running: Running,
     /// Number of lines.
     pub(super) lines: u64,
     /// Number of bytes, line feeds included.
     pub(super) bytes: u64,
 }
 
-impl Default for Count {
-    fn default() -> Self {
-        Self { hash: Sha256::new(), lines: 0, bytes: 0 }
-    }
+/// The checksum of the lines so far.
+#[derive(Clone)]
+enum Running {
+    /// SHA-256, which shows accidents alone: anyone can make it anew.
+    Hash(Sha256),
+    /// HMAC-SHA-256 under the export's key.
+    Code(Box<Hmac<Sha256>>),
 }
 
 impl Count {
+    /// No lines yet. The checksum is made under `key`, if there is one.
+    pub(super) fn new(key: Option<&FileKey>) -> Self {
+        let running = key.map_or_else(|| Running::Hash(Sha256::new()), |key| Running::Code(Box::new(key.running())));
+        Self { running, lines: 0, bytes: 0 }
+    }
+
     /// Adds `text`, which holds `lines` whole lines.
     pub(super) fn add(&mut self, text: &[u8], lines: u64) {
-        self.hash.update(text);
+        match &mut self.running {
+            Running::Hash(hash) => hash.update(text),
+            Running::Code(code) => code.update(text),
+        }
         self.lines += lines;
         self.bytes += text.len() as u64;
     }
 
-    pub(super) fn sha256(&self) -> [u8; 32] {
-        self.hash.clone().finalize().into()
+    pub(super) fn checksum(&self) -> [u8; 32] {
+        match &self.running {
+            Running::Hash(hash) => hash.clone().finalize().into(),
+            Running::Code(code) => (**code).clone().finalize().into_bytes().into(),
+        }
     }
 }
 

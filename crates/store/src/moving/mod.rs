@@ -8,6 +8,7 @@
 
 mod export;
 mod import;
+mod key;
 pub mod line;
 mod lines;
 mod position;
@@ -21,6 +22,7 @@ pub(crate) use self::position::after_part;
 pub use self::{
     export::{Begun, Counts, ExportError, FileContent, export, resume},
     import::{Done, ImportError, ImportOptions, Report, import},
+    key::FileKey,
     line::Header,
     position::{ExportPosition, Part},
 };

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     import::{Done, ImportError},
+    key::FileKey,
     line::{self, END, Line, MARK},
     lines::{Count, Lines, Raw},
 };
@@ -65,7 +66,12 @@ pub(super) struct VerifiedLines {
 
 impl VerifiedLines {
     /// Starts one thread that reads the input, and `threads` that verify. Lines that are `done` are skipped.
-    pub(super) fn new(input: Box<dyn Read + Send>, threads: usize, done: Option<Done>) -> Result<Self, ImportError> {
+    pub(super) fn new(
+        input: Box<dyn Read + Send>,
+        threads: usize,
+        done: Option<Done>,
+        key: Option<&FileKey>,
+    ) -> Result<Self, ImportError> {
         let threads = threads.max(1);
         let ahead = threads * CHUNKS_AHEAD_MAX;
         let (ordered, queue) = mpsc::channel(ahead);
@@ -87,7 +93,7 @@ impl VerifiedLines {
             spawn("import-verify", Box::new(work))?;
         }
         let mut reader =
-            LineReader { lines: Lines::new(input), count: Count::default(), chunk: Vec::new(), bytes: 0, done };
+            LineReader { lines: Lines::new(input), count: Count::new(key), chunk: Vec::new(), bytes: 0, done };
         let work = move || {
             let mut send = |lines| {
                 let (answer, answered) = oneshot::channel();
@@ -137,7 +143,7 @@ impl LineReader {
             self.count.add(&raw.text, 1);
             let around = before.map(|before| (before, self.count.clone()));
             if let Some(done) = self.done.as_ref().filter(|done| number <= done.lines) {
-                if number == done.lines && done.sha256 != self.count.sha256() {
+                if number == done.lines && done.checksum != self.count.checksum() {
                     return Err(ImportError::OtherFile);
                 }
                 // The import checks the format in the first line even when the line is done.

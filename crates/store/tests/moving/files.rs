@@ -47,7 +47,7 @@ async fn filled() -> &'static Filled {
     }
     world.save(notes).await;
     let mut text = Vec::new();
-    export(&*store, &mut text, None, "9.9.9", NOW, |_| ()).await.expect("an export");
+    export(&*store, &mut text, None, None, "9.9.9", NOW, |_| ()).await.expect("an export");
     FILLED.get_or_init(|| Filled { store, text })
 }
 
@@ -86,7 +86,7 @@ impl Read for Stalls {
 }
 
 fn options(done: Option<Done>) -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done }
+    ImportOptions { threads: 2, skip_bad: false, done, key: None }
 }
 
 fn skipping() -> ImportOptions {
@@ -154,16 +154,16 @@ async fn an_export_of_firestore_that_was_broken_off_goes_on() {
     let from = place.open().await;
     imported(&*from, &text[..], options(None)).await.1.expect("an import");
     let mut text = Vec::new();
-    export(&*from, &mut text, None, "9.9.9", NOW, |_| ()).await.expect("an export");
+    export(&*from, &mut text, None, None, "9.9.9", NOW, |_| ()).await.expect("an export");
     assert_eq!(dump(&*from, LARGE, NOW).await, dump(&**store, LARGE, NOW).await);
     goes_on(&*from, &text, 6).await;
     // Another process has another head of the log.
     let mut file = text[..text.len() * 2 / 3].to_vec();
-    let FileContent::Part(begun) = resume(&file[..]).expect("an export") else { panic!("not begun") };
+    let FileContent::Part(begun) = resume(&file[..], None).expect("an export") else { panic!("not begun") };
     file.truncate(usize::try_from(begun.bytes()).expect("small"));
     let other = place.open().await;
     assert!(other.head() > from.head());
-    export(&*other, &mut file, Some(begun), "9.9.9", NOW, |_| ()).await.expect("the rest");
+    export(&*other, &mut file, Some(begun), None, "9.9.9", NOW, |_| ()).await.expect("the rest");
     assert!(file == text);
 }
 
@@ -174,10 +174,10 @@ async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
     let around = [ends[0] - 3, ends[0], ends[1], ends[1] + 1, ends[ends.len() - 2], text.len() - 1];
     for left in some.chain(around) {
         let mut out = Breaks { out: Vec::new(), left };
-        let broken = export(store, &mut out, None, "9.9.9", NOW, |_| ()).await;
+        let broken = export(store, &mut out, None, None, "9.9.9", NOW, |_| ()).await;
         assert!(matches!(broken, Err(ExportError::Write(_))), "{left}");
         let mut file = out.out;
-        let begun = match resume(&file[..]).expect("an export") {
+        let begun = match resume(&file[..], None).expect("an export") {
             FileContent::Nothing => None,
             FileContent::Part(begun) => Some(begun),
             FileContent::Whole(_) => panic!("{left}"),
@@ -188,25 +188,25 @@ async fn goes_on(store: &dyn Moving, text: &[u8], places: usize) {
         };
         let last_mark = ends.iter().filter(|end| **end <= left).rfind(|end| is_mark(end)).copied();
         assert_eq!(file.len(), last_mark.unwrap_or(0), "{left}: it goes on from where it was");
-        export(store, &mut file, begun, "9.9.9", NOW, |_| ()).await.expect("the rest");
+        export(store, &mut file, begun, None, "9.9.9", NOW, |_| ()).await.expect("the rest");
         assert!(file == text, "{left}");
-        assert!(matches!(resume(&file[..]), Ok(FileContent::Whole(counts)) if counts["event"] as usize > NOTES));
+        assert!(matches!(resume(&file[..], None), Ok(FileContent::Whole(counts)) if counts["event"] as usize > NOTES));
     }
 }
 
 #[tokio::test]
 async fn an_export_goes_on_in_its_own_file_and_from_its_own_store_alone() {
     let Filled { text, .. } = filled().await;
-    assert!(matches!(resume(&b"[server]\nport = 1\n"[..]), Err(ExportError::File(_))));
-    assert!(matches!(resume(&b"[server]"[..]), Err(ExportError::File(_))));
-    assert!(matches!(resume(&b""[..]), Ok(FileContent::Nothing)));
-    assert!(matches!(resume(&b"{\"rnostr_ex"[..]), Ok(FileContent::Nothing)));
+    assert!(matches!(resume(&b"[server]\nport = 1\n"[..], None), Err(ExportError::File(_))));
+    assert!(matches!(resume(&b"[server]"[..], None), Err(ExportError::File(_))));
+    assert!(matches!(resume(&b""[..], None), Ok(FileContent::Nothing)));
+    assert!(matches!(resume(&b"{\"rnostr_ex"[..], None), Ok(FileContent::Nothing)));
     let number = numbers(text, r#"{"group""#)[0];
     let changed = with_line(text, number, |line| line.replace("\"seq\":", "\"seq\":1"));
-    assert!(matches!(resume(&changed[..]), Err(ExportError::File(_))), "another hand was in it");
+    assert!(matches!(resume(&changed[..], None), Err(ExportError::File(_))), "another hand was in it");
     let half = text.len() / 2;
-    let FileContent::Part(begun) = resume(&text[..half]).expect("an export") else { panic!("not begun") };
-    let other = export(&Memory::new(), &mut Vec::new(), Some(begun), "9.9.9", NOW, |_| ()).await;
+    let FileContent::Part(begun) = resume(&text[..half], None).expect("an export") else { panic!("not begun") };
+    let other = export(&Memory::new(), &mut Vec::new(), Some(begun), None, "9.9.9", NOW, |_| ()).await;
     assert!(matches!(other, Err(ExportError::File(text)) if text.contains("another store")));
 }
 
@@ -348,8 +348,8 @@ async fn what_is_no_export_is_refused() {
     };
     assert!(refused(b"hello\n").await.contains("no export of rnostr"));
     assert!(refused(b"{\"id\":\"00\",\"kind\":1}\n").await.contains("no export of rnostr"));
-    let newer = with_line(text, 1, |line| line.replace("\"format\":1", "\"format\":2"));
-    assert!(refused(&newer).await.contains("format 2"), "{}", refused(&newer).await);
+    let newer = with_line(text, 1, |line| line.replace("\"format\":1", "\"format\":3"));
+    assert!(refused(&newer).await.contains("format 3"), "{}", refused(&newer).await);
     let twice = [&text[..], &text[..]].concat();
     let (_, ended) = imported(&Memory::new(), twice, options(None)).await;
     assert!(matches!(ended, Err(ImportError::Line { reason, .. }) if reason.contains("behind the line")));

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test")]
 
 mod files;
+mod keyed;
 mod merge;
 mod random;
 mod stores;
