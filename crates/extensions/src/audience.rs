@@ -17,7 +17,7 @@ use crate::{
 pub enum Audience {
     /// Every reader that this relay answers.
     Everyone,
-    /// These keys alone: the recipients, and for some kinds the author.
+    /// These keys alone, in ascending order: the recipients, and for some kinds the author.
     Keys(Vec<PublicKey>),
     /// The members of a group, or for an unlisted one each reader that names it.
     Group(NostrGroupId),
@@ -38,17 +38,21 @@ pub fn audience(event: EventRef<'_>) -> Audience {
 pub(crate) fn audience_of(event: EventRef<'_>, readers: Readers) -> Audience {
     match readers {
         Readers::Everyone | Readers::EveryoneOrAuthor => Audience::Everyone,
-        Readers::Recipients => Audience::Keys(recipients(event)),
+        Readers::Recipients => keys(recipients(event)),
         Readers::AuthorAndRecipients => {
-            let mut keys = recipients(event);
-            keys.push(event.pubkey());
-            keys.sort_unstable();
-            keys.dedup();
-            Audience::Keys(keys)
+            let mut to = recipients(event);
+            to.push(event.pubkey());
+            keys(to)
         }
         Readers::Group { .. } => tags::group(event).map_or(Audience::Nobody, Audience::Group),
         Readers::Nobody => Audience::Nobody,
     }
+}
+
+fn keys(mut keys: Vec<PublicKey>) -> Audience {
+    keys.sort_unstable();
+    keys.dedup();
+    Audience::Keys(keys)
 }
 
 /// Whether events of this kind belong to a group.

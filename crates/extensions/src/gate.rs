@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nostr_protocol::{Event, EventId, Filter, Kind, Rejection, UnixSecs};
+use nostr_protocol::{Event, EventId, Filter, Kind, Matcher, Rejection, UnixSecs};
 
 use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
@@ -134,6 +134,12 @@ impl Sealed {
         self.event.record().len()
     }
 
+    /// The event, made ready to be released to many readers.
+    #[must_use]
+    pub fn prepare(&self) -> Prepared<'_> {
+        Prepared { sealed: self, matcher: Matcher::new(self.event.view()) }
+    }
+
     /// Calls `visit` with its id, author, kind and each tag that a filter can name.
     pub(crate) fn visit_conditions(&self, mut visit: impl FnMut(Condition<'_>)) {
         visit(Condition::Id(self.event.id()));
@@ -153,6 +159,12 @@ impl Sealed {
             GroupChange::EveryGroup => Touches::EveryGroup,
         }
     }
+}
+
+/// A sealed event whose tags were read and sorted once, for [`Gate::release_prepared`].
+pub struct Prepared<'a> {
+    sealed: &'a Sealed,
+    matcher: Matcher<'a>,
 }
 
 /// See [`Sealed::touches`].
@@ -262,8 +274,10 @@ impl Gate {
         match &group.status {
             GroupStatus::Managed(_) => group.has_member(asker.reader.keys()),
             GroupStatus::Unknown | GroupStatus::Unlisted => {
-                let names = || asker.filter.tag_values(b'h').iter().any(|text| **text == *group.id.as_str());
-                let names_id = |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.contains(&id));
+                let named = asker.filter.tag_values(b'h');
+                let names = || named.binary_search_by(|text| (**text).cmp(group.id.as_str())).is_ok();
+                let names_id =
+                    |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.binary_search(&id).is_ok());
                 unlisted
                     && self.policy.unlisted_groups
                     && group.id.is_capability()
@@ -303,8 +317,38 @@ impl Gate {
     /// stays sealed.
     #[must_use]
     pub fn release(&self, sealed: &Sealed, asker: Asker<'_>, group: Option<&Group>, now: UnixSecs) -> Option<Released> {
+        let matches = || asker.filter.matches(sealed.event.view());
+        self.release_if(sealed, asker, group, now, matches)
+    }
+
+    /// Releases as [`Gate::release`] does, and adds the conditions and keys that it looks at to `looked_at`.
+    #[must_use]
+    pub fn release_prepared(
+        &self,
+        prepared: &Prepared<'_>,
+        asker: Asker<'_>,
+        group: Option<&Group>,
+        now: UnixSecs,
+        looked_at: &mut usize,
+    ) -> Option<Released> {
+        let matches = || {
+            let matches = prepared.matcher.matches(asker.filter, looked_at);
+            *looked_at += if matches { asker.reader.keys().len() } else { 0 };
+            matches
+        };
+        self.release_if(prepared.sealed, asker, group, now, matches)
+    }
+
+    fn release_if(
+        &self,
+        sealed: &Sealed,
+        asker: Asker<'_>,
+        group: Option<&Group>,
+        now: UnixSecs,
+        matches: impl FnOnce() -> bool,
+    ) -> Option<Released> {
         let event = &sealed.event;
-        if sealed.stamp.expires_at <= now || !asker.filter.matches(event.view()) {
+        if sealed.stamp.expires_at <= now || !matches() {
             return None;
         }
         if self.policy.auth_required && asker.reader.is_anonymous() {
@@ -312,7 +356,7 @@ impl Gate {
         }
         let open = match &sealed.audience {
             Audience::Everyone => self.serves_key_package(event, asker),
-            Audience::Keys(keys) => keys.iter().any(|key| asker.reader.has(key)),
+            Audience::Keys(keys) => asker.reader.keys().iter().any(|key| keys.binary_search(key).is_ok()),
             Audience::Group(id) => group
                 .filter(|group| group.id == *id)
                 .is_some_and(|group| self.opens(group, asker, sealed.rules.readers, Some(event.id()))),

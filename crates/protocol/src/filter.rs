@@ -2,8 +2,12 @@
 //!
 //! Values are kept sorted, so that a filter of a thousand values is matched by binary search. The reader refuses a key
 //! that it does not know: a relay that ignores a condition answers more than the client asked for.
+//!
+//! Two functions match, and both count the conditions that they look at, so that a caller can charge the client that
+//! the filter belongs to. [`Filter::matches_counting`] reads an event in place, once, for an event that is matched
+//! against one filter. [`crate::Matcher`] sorts an event's tags first, for an event that is matched against many.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
@@ -16,7 +20,11 @@ use crate::{
     key::{EventId, PublicKey},
     kind::Kind,
     parse::Number,
+    tag::Letters,
 };
+
+/// Bytes of a value that are compared at the price of one condition.
+const BYTES_PER_CONDITION: usize = 64;
 
 /// One filter. A condition that is `None` or absent matches everything; an empty list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +35,8 @@ pub struct Filter {
     pub authors: Option<Vec<PublicKey>>,
     /// Kinds, sorted.
     pub kinds: Option<Vec<Kind>>,
-    /// Sorted values for each tag letter. The event must carry at least one of them.
-    pub tags: BTreeMap<u8, Vec<Box<str>>>,
+    /// Conditions on tags.
+    pub tags: TagConditions,
     /// Smallest `created_at`, inclusive.
     pub since: Option<u64>,
     /// Largest `created_at`, inclusive.
@@ -41,16 +49,46 @@ impl Filter {
     /// Whether the event meets every condition but `limit`.
     #[must_use]
     pub fn matches(&self, event: EventRef<'_>) -> bool {
-        self.since.is_none_or(|since| event.created_at() >= since)
-            && self.until.is_none_or(|until| event.created_at() <= until)
-            && self.kinds.as_ref().is_none_or(|kinds| kinds.binary_search(&event.kind()).is_ok())
-            && self.ids.as_ref().is_none_or(|ids| ids.binary_search(&event.id()).is_ok())
-            && self.authors.as_ref().is_none_or(|authors| authors.binary_search(&event.pubkey()).is_ok())
-            && self.tags.iter().all(|(letter, values)| {
-                event.tags().indexed_bytes().any(|(name, value)| {
-                    name == *letter && values.binary_search_by(|candidate| candidate.as_bytes().cmp(value)).is_ok()
-                })
-            })
+        self.matches_counting(event, &mut 0)
+    }
+
+    /// [`Filter::matches`], which adds the conditions that it looks at to `looked_at`. Each tag of the event is read
+    /// once, whatever number of letters the filter names, and looked up in the values of its own letter alone.
+    #[must_use]
+    pub fn matches_counting(&self, event: EventRef<'_>, looked_at: &mut usize) -> bool {
+        let fixed = Fixed::of(event);
+        if !self.meets_fixed(&fixed, looked_at) {
+            return false;
+        }
+        let mut missing = self.tags.letters();
+        if missing.is_empty() {
+            return true;
+        }
+        for (letter, value) in event.tags().indexed_bytes() {
+            *looked_at += 1;
+            if !missing.has(letter) {
+                continue;
+            }
+            let values = self.tag_values(letter);
+            *looked_at += search_cost(values.len(), value.len());
+            if values.binary_search_by(|candidate| candidate.as_bytes().cmp(value)).is_ok() {
+                missing.remove(letter);
+                if missing.is_empty() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether an event with these fields meets the conditions that are not on tags.
+    pub(crate) fn meets_fixed(&self, fixed: &Fixed, looked_at: &mut usize) -> bool {
+        *looked_at += 1;
+        self.since.is_none_or(|since| fixed.created_at >= since)
+            && self.until.is_none_or(|until| fixed.created_at <= until)
+            && is_in(self.kinds.as_deref(), &fixed.kind, looked_at)
+            && is_in(self.ids.as_deref(), &fixed.id, looked_at)
+            && is_in(self.authors.as_deref(), &fixed.pubkey, looked_at)
     }
 
     /// Whether some condition can match no event: an empty list, or `since` past `until`.
@@ -95,6 +133,67 @@ impl Filter {
             self.kinds.as_ref().map_or(0, Vec::len),
         ];
         lists.into_iter().chain(self.tags.values().map(Vec::len)).max().unwrap_or(0)
+    }
+}
+
+/// Whether a sorted list is absent or holds `value`.
+fn is_in<T: Ord>(list: Option<&[T]>, value: &T, looked_at: &mut usize) -> bool {
+    list.is_none_or(|list| {
+        *looked_at += search_cost(list.len(), 0);
+        list.binary_search(value).is_ok()
+    })
+}
+
+/// Conditions that a binary search for a value of `bytes` bytes looks at in a list of `length` values.
+pub(crate) const fn search_cost(length: usize, bytes: usize) -> usize {
+    let steps = match length.checked_ilog2() {
+        Some(halvings) => halvings as usize + 1,
+        None => 0,
+    };
+    steps * (1 + bytes / BYTES_PER_CONDITION)
+}
+
+/// The fields of an event that are no tags, read out of its record once.
+pub(crate) struct Fixed {
+    id: EventId,
+    pubkey: PublicKey,
+    created_at: u64,
+    kind: Kind,
+}
+
+impl Fixed {
+    pub(crate) fn of(event: EventRef<'_>) -> Self {
+        Self { id: event.id(), pubkey: event.pubkey(), created_at: event.created_at(), kind: event.kind() }
+    }
+}
+
+/// The conditions of a filter on tags: for each letter the values of which the event must carry one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagConditions {
+    letters: Letters,
+    /// Sorted values for each letter.
+    values: BTreeMap<u8, Vec<Box<str>>>,
+}
+
+impl TagConditions {
+    /// Sets the values for a letter, in any order. Returns those that it had before.
+    pub fn insert(&mut self, letter: u8, values: Vec<Box<str>>) -> Option<Vec<Box<str>>> {
+        self.letters.insert(letter);
+        self.values.insert(letter, sorted(values))
+    }
+
+    /// The letters that have a condition. An event that carries no tag of one of them does not match.
+    #[must_use]
+    pub const fn letters(&self) -> Letters {
+        self.letters
+    }
+}
+
+impl Deref for TagConditions {
+    type Target = BTreeMap<u8, Vec<Box<str>>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.values
     }
 }
 
@@ -177,7 +276,7 @@ fn tag_values<'de, A: MapAccess<'de>>(map: &mut A, letter: u8) -> Result<Vec<Box
             char::from(letter)
         )));
     }
-    Ok(sorted(values))
+    Ok(values)
 }
 
 fn kind_list<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Vec<Kind>, A::Error> {

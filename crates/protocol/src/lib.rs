@@ -8,6 +8,7 @@ pub mod filter;
 pub mod hex;
 pub mod key;
 pub mod kind;
+mod matcher;
 pub mod message;
 mod parse;
 pub mod rejection;
@@ -20,6 +21,7 @@ pub use event::{Event, EventError, EventRef, Unverified, Verified};
 pub use filter::Filter;
 pub use key::{EventId, PublicKey};
 pub use kind::{Kind, Lifetime};
+pub use matcher::Matcher;
 pub use rejection::{Rejection, Word};
 pub use tag::{Tag, Tags};
 

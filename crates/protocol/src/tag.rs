@@ -60,6 +60,45 @@ pub mod name {
     pub const VERSION: &str = "v";
 }
 
+/// A set of tag letters, `A` to `Z` and `a` to `z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Letters(u64);
+
+impl Letters {
+    /// The bit of an ASCII letter: 0 to 25 and 32 to 57. Any other byte has none.
+    const fn bit(letter: u8) -> u64 {
+        if letter.is_ascii_alphabetic() { 1 << (letter - b'A') } else { 0 }
+    }
+
+    /// Whether `letter` is in the set.
+    #[must_use]
+    pub const fn has(self, letter: u8) -> bool {
+        self.0 & Self::bit(letter) != 0
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether each letter of the set is in `other` too.
+    #[must_use]
+    pub const fn is_subset(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Adds `letter`.
+    pub const fn insert(&mut self, letter: u8) {
+        self.0 |= Self::bit(letter);
+    }
+
+    /// Takes `letter` out.
+    pub const fn remove(&mut self, letter: u8) {
+        self.0 &= !Self::bit(letter);
+    }
+}
+
 /// The tags of one event, borrowed from its record.
 #[derive(Clone, Copy)]
 pub struct Tags<'a> {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nostr_protocol::{
-    Filter, Kind,
+    Filter, Kind, Matcher,
     testing::{EventBuilder, key, keypair},
 };
 use proptest::prelude::*;
@@ -74,6 +74,7 @@ proptest! {
         let read = nostr_protocol::Unverified::parse(event.to_string().as_bytes()).unwrap();
         let matches = parsed.matches(read.event().view());
         prop_assert_eq!(matches, oracle(&filter, &event));
+        prop_assert_eq!(Matcher::new(read.event().view()).matches(&parsed, &mut 0), matches);
         prop_assert!(!(matches && parsed.is_impossible()));
     }
 }

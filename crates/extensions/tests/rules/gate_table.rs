@@ -155,7 +155,11 @@ fn assert_table(table: &str, policy: Policy, groups: &[Group]) {
             .iter()
             .map(|names| {
                 let reader = reader(names);
-                match gate.release(&sealed, Asker::new(&reader, &filter), group.as_ref(), NOW) {
+                let asker = Asker::new(&reader, &filter);
+                let released = gate.release(&sealed, asker, group.as_ref(), NOW);
+                let prepared = gate.release_prepared(&sealed.prepare(), asker, group.as_ref(), NOW, &mut 0);
+                assert_eq!(prepared.is_some(), released.is_some(), "{row}: live delivery decides alike");
+                match released {
                     Some(released) => {
                         assert_eq!(released.json(), event(name).json());
                         '+'
