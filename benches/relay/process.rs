@@ -35,19 +35,20 @@ impl RelayProcess {
     fn start_with(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
         let rates = "[extensions.mls_gateway.rate_limits]\nmax_events_per_minute = 0\nmax_keypackages_per_hour = 0\n\
                      max_group_messages_per_minute = 0\n";
-        Self::start_from(dir, &format!("{gateway}\n{rates}"), variable)
+        let server = "connections_per_address_max = 0\nhandshakes_per_minute_max = 0\n";
+        Self::start_from(dir, server, &format!("{gateway}\n{rates}"), variable)
     }
 
     /// Starts a relay with its default limits over the store that `gateway` names, or over an embedded one in `dir`.
     pub fn with_limits(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
-        Self::start_from(dir, gateway, variable)
+        Self::start_from(dir, "", gateway, variable)
     }
 
-    fn start_from(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
+    fn start_from(dir: TempDir, server: &str, gateway: &str, variable: Option<(&str, &str)>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.path().join("rnostr.toml");
         let text = format!(
-            "[server]\nport = {port}\nworkers = 1\n[data]\npath = {:?}\n\
+            "[server]\nport = {port}\nworkers = 1\n{server}[data]\npath = {:?}\n\
              [extensions.mls_gateway]\n{gateway}\n",
             dir.path().join("data")
         );

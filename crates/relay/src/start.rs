@@ -103,7 +103,11 @@ impl Relay {
         let hasher = store.route_hasher();
         let live =
             Arc::new(Live::new(gate.clone(), Arc::clone(&groups), hasher, Arc::clone(&metrics), Arc::clone(&clock)));
-        let limits = Arc::new(RateLimits::new(&config.mls_gateway.rate_limits, &hasher));
+        let limits = Arc::new(RateLimits::new(
+            &config.mls_gateway.rate_limits,
+            config.server.handshakes_per_minute_max,
+            &hasher,
+        ));
         let (delivery, delivery_tasks) = Delivery::start(Parts {
             config: Arc::clone(&config),
             policy: Arc::clone(&policy),

@@ -128,6 +128,8 @@ fn write_config(directory: &Path, config: &[Line<'_>]) -> PathBuf {
     let rates = "extensions.mls_gateway.rate_limits";
     let ours = [
         ("server", "port = 0"),
+        ("server", "connections_per_address_max = 0"),
+        ("server", "handshakes_per_minute_max = 0"),
         ("data", &path),
         (rates, "max_events_per_minute = 0"),
         (rates, "max_keypackages_per_hour = 0"),

@@ -69,6 +69,8 @@ impl TestRelay {
     async fn start_with(stores: Stores, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.server.port = 0;
+        config.server.connections_per_address_max = 0;
+        config.server.handshakes_per_minute_max = 0;
         config.mls_gateway.rate_limits.max_events_per_minute = 0;
         config.mls_gateway.rate_limits.max_keypackages_per_hour = 0;
         config.mls_gateway.rate_limits.max_group_messages_per_minute = 0;

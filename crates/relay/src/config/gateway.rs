@@ -91,7 +91,8 @@ section! {
 }
 
 section! {
-    /// Sustained rates, with a burst of 150; 0 means no limit.
+    /// Sustained rates, with a burst of 200 events of an address or a key, 400 of a resident or a member, and 150
+    /// KeyPackages, messages to a group or gift wraps to a recipient; 0 means no limit.
     pub struct RateLimitRates for "extensions.mls_gateway.rate_limits" in config.mls_gateway.rate_limits {
         /// EVENTs of every kind, of one address and of one sender; also 1059s of one sender to one recipient.
         max_events_per_minute: u32 = "100" in "events a minute", by integer(0..=RATE_MAX);

@@ -40,6 +40,12 @@ section! {
         tls_key: Option<PathBuf> = "", by optional(path);
         /// Connections at one time; more are closed at once.
         connections_max: usize = "100000" in "connections", by integer(1..=10_000_000);
+        /// Connections of one address at one time, and of a /64 of IPv6; a /48 has four times as many. More are refused
+        /// with 429. 0 means no limit.
+        connections_per_address_max: u32 = "1000" in "connections", by integer(0..=10_000_000);
+        /// New connections of one address in a minute, and at once; a /56 has four times as many, and a /48 sixteen
+        /// times. More are refused with 429. 0 means no limit.
+        handshakes_per_minute_max: u32 = "1200" in "connections a minute", by integer(0..=1_000_000);
         /// Time for TLS and the HTTP request of a new connection.
         handshake_timeout_secs: u64 = "10" in "s", by integer(1..=300);
         /// Silence after which a connection is pinged; it is closed when it stays silent as long again.

@@ -108,6 +108,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if self.expects_proxy() && self.server.trusted_proxies.is_empty() {
+            lines.push(
+                "public_url is wss://, this relay has no tls_cert, and [server] trusted_proxies is empty: all clients of \
+                 the proxy in front count as one address; write the proxy's address there"
+                    .to_owned(),
+            );
+        }
         if gateway.database_url.is_some() && gateway.storage_backend != StorageBackend::Postgres {
             lines.push("database_url is set, and nothing uses it: write storage_backend = \"cloudsql\"".to_owned());
         }
@@ -124,6 +131,13 @@ impl Config {
             lines.push("membership_sources is empty and unlisted_groups is off: no group can be used".to_owned());
         }
         lines
+    }
+
+    /// Returns whether clients reach the relay by TLS that something in front of it speaks. Cloud Run's front end is
+    /// trusted in any case.
+    fn expects_proxy(&self) -> bool {
+        let is_tls = self.server.public_url.as_ref().is_some_and(|url| url.as_str().starts_with("wss://"));
+        is_tls && self.server.tls().is_none() && !self.on_cloud_run
     }
 
     fn membership_sources(&self) -> String {

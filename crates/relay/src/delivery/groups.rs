@@ -127,6 +127,11 @@ impl Groups {
         self.get_at(id, Cursor::MAX).await
     }
 
+    /// The state of a group as [`Self::get`] would give it, if it is in memory.
+    pub(crate) fn in_memory(&self, id: &NostrGroupId) -> Option<Arc<Group>> {
+        self.cached(id, Cursor::MAX)
+    }
+
     /// The states of the groups of a page, in their order.
     ///
     /// # Errors

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     follow_lag: Gauge,
     fetched: Counter,
     skipped: Counter,
+    signatures_checked: Counter,
 }
 
 impl Default for Metrics {
@@ -74,6 +75,7 @@ impl Default for Metrics {
             follow_lag: gauge("mls_gateway_follow_lag_seconds"),
             fetched: counter("mls_gateway_follow_fetched_events_total", vec![]),
             skipped: counter("mls_gateway_follow_skipped_events_total", vec![]),
+            signatures_checked: counter("mls_gateway_signatures_checked_total", vec![]),
             handle: recorder.handle(),
             recorder,
         }
@@ -146,6 +148,17 @@ impl Metrics {
     pub(crate) fn error(&self, reason: &'static str) {
         let key = Key::from_parts("mls_gateway_errors_total", vec![Label::new("reason", reason)]);
         self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// Counts a connection whose client's address is not known, by the reason.
+    pub(crate) fn unknown_client_address(&self, reason: &'static str) {
+        let key = Key::from_parts("mls_gateway_unknown_client_addresses_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// Counts a signature that was checked.
+    pub(crate) fn signature_checked(&self) {
+        self.signatures_checked.increment(1);
     }
 
     /// Counts a request that was answered.

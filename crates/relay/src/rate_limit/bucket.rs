@@ -1,24 +1,26 @@
 //! Token buckets in a map that cannot grow without bound.
 //!
 //! A bucket that is full again equals a new one, so forgetting it gives nobody further events. A bucket that is not
-//! full is never forgotten to make room: when a shard holds nothing else, newcomers to it share one bucket of their
-//! own, [`CEILING_FACTOR`] times larger than one sender's, and the owners of the others go on as before.
+//! full is never forgotten to make room: when a shard holds nothing else, newcomers to it share the buckets of their
+//! address blocks ([`Overflow`]), and the owners of the others go on as before.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use super::CEILING_FACTOR;
+use super::{BucketId, BucketKind, CEILING_FACTOR};
 
 /// Number of maps, each with its own lock.
 const SHARDS: usize = 64;
 /// Shortest time between two searches of a shard at its bound for full buckets, so that a flood does not cost the
 /// relay's time.
 const SWEEP_PAUSE_MS: u64 = 1_000;
+/// Most buckets of one kind that newcomers share by their address blocks.
+const OVERFLOW_BUCKETS_MAX: u64 = 1_024;
 
 /// A number of events a period, and a number at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// Events a period; 0 means no limit.
     number: u32,
     period_ms: u32,
@@ -39,15 +41,51 @@ impl Rate {
         }
     }
 
+    /// The same rate with another number at once.
+    pub(super) const fn with_burst(self, burst: u32) -> Self {
+        Self { burst, ..self }
+    }
+
+    /// Number of events at once.
+    pub(super) const fn burst(self) -> u32 {
+        self.burst
+    }
+
+    /// Returns whether there is no limit.
+    pub(super) const fn is_unlimited(self) -> bool {
+        self.number == 0
+    }
+
     /// The level of a full bucket. One event takes `period_ms`, and `number` comes in each millisecond, so that all
     /// numbers are whole.
     const fn capacity(self) -> i64 {
-        self.burst as i64 * self.period_ms as i64
+        self.level_of(self.burst)
+    }
+
+    const fn level_of(self, events: u32) -> i64 {
+        events as i64 * self.period_ms as i64
     }
 }
 
+/// A number of events to take from a bucket.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub(crate) struct Amount {
+    /// Events to take. A bucket that holds fewer when it is full gives all that it holds.
+    pub(super) times: u32,
+    /// Events that stay in the bucket for others.
+    pub(super) reserve: u32,
+}
+
+impl Amount {
+    /// So many events, of all that there are.
+    pub(super) const fn of(times: u32) -> Self {
+        Self { times, reserve: 0 }
+    }
+}
+
+/// One bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
     level: i64,
     updated_ms: u64,
     first_ms: u64,
@@ -55,7 +93,8 @@ struct Bucket {
 }
 
 impl Bucket {
-    const fn full(rate: Rate, now_ms: u64) -> Self {
+    /// A full bucket.
+    pub(super) const fn full(rate: Rate, now_ms: u64) -> Self {
         Self { level: rate.capacity(), updated_ms: now_ms, first_ms: now_ms, rate }
     }
 
@@ -69,16 +108,39 @@ impl Bucket {
         self.updated_ms = self.updated_ms.max(now_ms);
     }
 
-    /// Takes one event, or gives the seconds until there is one.
-    fn take(&mut self, now_ms: u64) -> Result<(), u64> {
+    /// Takes the amount, or gives the seconds until it is there.
+    pub(super) fn take(&mut self, amount: Amount, now_ms: u64) -> Result<(), u64> {
+        if self.rate.is_unlimited() {
+            return Ok(());
+        }
         self.fill(now_ms);
-        let missing = i64::from(self.rate.period_ms) - self.level;
+        let reserve = amount.reserve.min(self.rate.burst);
+        let taken = self.rate.level_of(amount.times.min(self.rate.burst - reserve));
+        let missing = taken + self.rate.level_of(reserve) - self.level;
         if missing <= 0 {
-            self.level -= i64::from(self.rate.period_ms);
+            self.level -= taken;
             return Ok(());
         }
         let per_sec = 1_000 * u64::from(self.rate.number);
         Err(missing.unsigned_abs().div_ceil(per_sec))
+    }
+
+    /// Takes `times` events, whether they are there or not; the debt stays under a burst.
+    pub(super) fn charge(&mut self, times: u32, now_ms: u64) {
+        self.fill(now_ms);
+        self.level = self.level.saturating_sub(self.rate.level_of(times)).max(-self.rate.capacity());
+    }
+
+    /// Puts back events that were taken.
+    fn put_back(&mut self, times: u32) {
+        self.level =
+            self.level.saturating_add(self.rate.level_of(times.min(self.rate.burst))).min(self.rate.capacity());
+    }
+
+    /// Number of whole events that the bucket holds.
+    pub(super) fn events(&self, now_ms: u64) -> u32 {
+        let events = self.level_at(now_ms) / i64::from(self.rate.period_ms);
+        u32::try_from(events).unwrap_or(0)
     }
 }
 
@@ -106,12 +168,42 @@ impl Eviction {
     }
 }
 
+/// One owner's claim on a bucket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    pub(super) bucket: BucketId,
+    pub(super) rate: Rate,
+    /// Hash of the address block by which newcomers share a bucket of this kind, while there is no room for their own.
+    pub(super) shared: u64,
+}
+
 #[derive(Debug, Default)]
 struct Shard {
     buckets: HashMap<u64, Bucket>,
-    /// The bucket of all newcomers while there is no room.
-    overflow: Option<Bucket>,
     swept_ms: Option<u64>,
+}
+
+/// The buckets of newcomers while there is no room: one for each kind and block of addresses, with [`CEILING_FACTOR`]
+/// times the rate of its kind. At most [`OVERFLOW_BUCKETS_MAX`] of one kind, so that some blocks share.
+#[derive(Debug, Default)]
+struct Overflow(HashMap<(BucketKind, u64), Bucket>);
+
+impl Overflow {
+    fn bucket(&mut self, account: &Account, now_ms: u64) -> &mut Bucket {
+        let slot = (account.bucket.kind, account.shared % OVERFLOW_BUCKETS_MAX);
+        let rate = account.rate.times(CEILING_FACTOR);
+        let bucket = self.0.entry(slot).or_insert_with(|| Bucket::full(rate, now_ms));
+        // An owner that cannot be remembered is always new.
+        bucket.first_ms = now_ms;
+        bucket
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        self.0.retain(|_, bucket| !Eviction::WhenFull.forgets(bucket, now_ms, false));
+        if self.0.is_empty() {
+            self.0 = HashMap::new();
+        }
+    }
 }
 
 /// The age of a bucket.
@@ -129,6 +221,7 @@ pub(super) struct Buckets {
     shards: Vec<Mutex<Shard>>,
     shard_max: usize,
     eviction: Eviction,
+    overflow: Mutex<Overflow>,
 }
 
 impl Buckets {
@@ -138,30 +231,56 @@ impl Buckets {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shard_max: buckets_max.div_ceil(SHARDS),
             eviction,
+            overflow: Mutex::default(),
         }
     }
 
-    /// Takes one event from the bucket of `hash`, or gives the seconds until there is one. Each hash always comes with
-    /// the same rate.
-    pub(super) fn take(&self, hash: u64, rate: Rate, now_ms: u64) -> Result<BucketAge, u64> {
-        if rate.number == 0 {
+    /// Takes the amount from the account's bucket, or gives the seconds until it is there. Each bucket always comes
+    /// with the same rate.
+    pub(super) fn take(&self, account: &Account, amount: Amount, now_ms: u64) -> Result<BucketAge, u64> {
+        if account.rate.is_unlimited() {
             return Ok(BucketAge { first_ms: now_ms, is_first: true });
         }
-        self.with_bucket(hash, rate, now_ms, |bucket, is_first| {
-            bucket.take(now_ms).map(|()| BucketAge { first_ms: bucket.first_ms, is_first })
+        self.with_bucket(account, now_ms, |bucket, is_first| {
+            bucket.take(amount, now_ms).map(|()| BucketAge { first_ms: bucket.first_ms, is_first })
         })
     }
 
-    /// Takes `times` events from the bucket of `hash`, whether they are there or not; the debt stays under a burst.
-    pub(super) fn charge(&self, hash: u64, rate: Rate, times: u32, now_ms: u64) {
-        if rate.number == 0 {
+    /// Takes `times` events from the account's bucket, whether they are there or not; the debt stays under a burst.
+    pub(super) fn charge(&self, account: &Account, times: u32, now_ms: u64) {
+        if !account.rate.is_unlimited() {
+            self.with_bucket(account, now_ms, |bucket, _| bucket.charge(times, now_ms));
+        }
+    }
+
+    /// Puts back events that [`Self::take`] took from the bucket of `hash` a moment ago.
+    pub(super) fn put_back(&self, hash: u64, times: u32) {
+        if let Some(bucket) = self.shard(hash).lock().buckets.get_mut(&hash) {
+            bucket.put_back(times);
+        }
+    }
+
+    /// Takes events that another instance accepted from the bucket of `hash`, as [`Self::charge`] does. The owner's
+    /// address is not known here: where there is no room for the bucket, nothing is taken.
+    pub(super) fn charge_by_peer(&self, hash: u64, rate: Rate, times: u32, now_ms: u64) {
+        if rate.is_unlimited() {
             return;
         }
-        self.with_bucket(hash, rate, now_ms, |bucket, _| {
-            bucket.fill(now_ms);
-            let cost = i64::from(times) * i64::from(rate.period_ms);
-            bucket.level = bucket.level.saturating_sub(cost).max(-bucket.rate.capacity());
-        });
+        let mut shard = self.shard(hash).lock();
+        if self.has_room(&mut shard, hash, now_ms) {
+            shard.buckets.entry(hash).or_insert_with(|| Bucket::full(rate, now_ms)).charge(times, now_ms);
+        }
+    }
+
+    /// Number of whole events that the bucket of `hash` holds.
+    pub(super) fn events(&self, hash: u64, rate: Rate, now_ms: u64) -> u32 {
+        let shard = self.shard(hash).lock();
+        shard.buckets.get(&hash).map_or(rate.burst, |bucket| bucket.events(now_ms))
+    }
+
+    /// Returns whether the owner of `hash` has a bucket, which is to say that it paid from one and is remembered.
+    pub(super) fn remembers(&self, hash: u64) -> bool {
+        self.shard(hash).lock().buckets.contains_key(&hash)
     }
 
     /// Forgets the bucket of `hash`.
@@ -174,6 +293,7 @@ impl Buckets {
         for shard in &self.shards {
             shard.lock().sweep(self.eviction, now_ms, false);
         }
+        self.overflow.lock().sweep(now_ms);
     }
 
     /// Number of buckets that are held.
@@ -186,21 +306,26 @@ impl Buckets {
         &self.shards[(hash % SHARDS as u64) as usize]
     }
 
-    fn with_bucket<T>(&self, hash: u64, rate: Rate, now_ms: u64, act: impl FnOnce(&mut Bucket, bool) -> T) -> T {
+    /// Returns whether the shard holds the bucket of `hash` or has room for it.
+    fn has_room(&self, shard: &mut Shard, hash: u64, now_ms: u64) -> bool {
+        if shard.buckets.contains_key(&hash) || shard.buckets.len() < self.shard_max {
+            return true;
+        }
+        shard.make_room(self.eviction, now_ms);
+        shard.buckets.len() < self.shard_max
+    }
+
+    fn with_bucket<T>(&self, account: &Account, now_ms: u64, act: impl FnOnce(&mut Bucket, bool) -> T) -> T {
+        let hash = account.bucket.hash;
         let mut shard = self.shard(hash).lock();
         if let Some(bucket) = shard.buckets.get_mut(&hash) {
             return act(bucket, false);
         }
-        if shard.buckets.len() >= self.shard_max {
-            shard.make_room(self.eviction, now_ms);
+        if self.has_room(&mut shard, hash, now_ms) {
+            return act(shard.buckets.entry(hash).or_insert_with(|| Bucket::full(account.rate, now_ms)), true);
         }
-        if shard.buckets.len() >= self.shard_max {
-            let shared = shard.overflow.get_or_insert_with(|| Bucket::full(rate.times(CEILING_FACTOR), now_ms));
-            // An owner that cannot be remembered is always new.
-            shared.first_ms = now_ms;
-            return act(shared, true);
-        }
-        act(shard.buckets.entry(hash).or_insert_with(|| Bucket::full(rate, now_ms)), true)
+        drop(shard);
+        act(self.overflow.lock().bucket(account, now_ms), true)
     }
 }
 

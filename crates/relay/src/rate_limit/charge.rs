@@ -5,12 +5,14 @@ use std::hash::{Hash, Hasher as _};
 use nostr_extensions::RouteHasher;
 use siphasher::sip::SipHasher13;
 
+use super::payer::Width;
+
 /// The kind of a bucket, which keeps apart the owners that have buckets of several kinds. Instances send its number to
-/// each other.
+/// each other, so a number keeps its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum BucketKind {
-    /// Events of an address.
+    /// Events of an address: of one of IPv4, of a /64 of IPv6.
     AddressEvents = 0,
     /// KeyPackages of an address.
     AddressKeyPackages = 1,
@@ -28,10 +30,46 @@ pub(crate) enum BucketKind {
     Inbox = 7,
     /// KeyPackages of an owner that a reader, or an address, used up.
     Claims = 8,
+    /// Events of a /56.
+    WideEvents = 9,
+    /// Events of a /48.
+    WidestEvents = 10,
+    /// KeyPackages of a /56.
+    WideKeyPackages = 11,
+    /// KeyPackages of a /48.
+    WidestKeyPackages = 12,
+    /// KeyPackages of an owner that a /56 used up.
+    WideClaims = 13,
+    /// KeyPackages of an owner that a /48 used up.
+    WidestClaims = 14,
+    /// Events of a key that pays alone.
+    KeyEvents = 15,
+    /// Events that a member of a group that anyone can found sent from a block.
+    MemberOfAddress = 16,
+    /// Events of all such members from a block.
+    AddressMembers = 17,
+    /// AUTHs of an address.
+    AddressAuths = 18,
+    /// AUTHs of a /56.
+    WideAuths = 19,
+    /// AUTHs of a /48.
+    WidestAuths = 20,
+    /// Malformed messages of an address.
+    AddressFaults = 21,
+    /// Malformed messages of a /56.
+    WideFaults = 22,
+    /// Malformed messages of a /48.
+    WidestFaults = 23,
+    /// New connections of an address.
+    AddressHandshakes = 24,
+    /// New connections of a /56.
+    WideHandshakes = 25,
+    /// New connections of a /48.
+    WidestHandshakes = 26,
 }
 
 impl BucketKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 27] = [
         Self::AddressEvents,
         Self::AddressKeyPackages,
         Self::SenderEvents,
@@ -41,11 +79,64 @@ impl BucketKind {
         Self::InboxOfSender,
         Self::Inbox,
         Self::Claims,
+        Self::WideEvents,
+        Self::WidestEvents,
+        Self::WideKeyPackages,
+        Self::WidestKeyPackages,
+        Self::WideClaims,
+        Self::WidestClaims,
+        Self::KeyEvents,
+        Self::MemberOfAddress,
+        Self::AddressMembers,
+        Self::AddressAuths,
+        Self::WideAuths,
+        Self::WidestAuths,
+        Self::AddressFaults,
+        Self::WideFaults,
+        Self::WidestFaults,
+        Self::AddressHandshakes,
+        Self::WideHandshakes,
+        Self::WidestHandshakes,
     ];
 
     /// The kind of this number, if there is one.
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+/// The kinds of the buckets that the blocks of one address have, by their width.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockKinds {
+    narrow: BucketKind,
+    wide: BucketKind,
+    widest: BucketKind,
+}
+
+impl BlockKinds {
+    pub(super) const EVENTS: Self =
+        Self::new(BucketKind::AddressEvents, BucketKind::WideEvents, BucketKind::WidestEvents);
+    pub(super) const KEY_PACKAGES: Self =
+        Self::new(BucketKind::AddressKeyPackages, BucketKind::WideKeyPackages, BucketKind::WidestKeyPackages);
+    pub(super) const CLAIMS: Self = Self::new(BucketKind::Claims, BucketKind::WideClaims, BucketKind::WidestClaims);
+    pub(super) const AUTHS: Self = Self::new(BucketKind::AddressAuths, BucketKind::WideAuths, BucketKind::WidestAuths);
+    pub(super) const FAULTS: Self =
+        Self::new(BucketKind::AddressFaults, BucketKind::WideFaults, BucketKind::WidestFaults);
+    pub(super) const HANDSHAKES: Self =
+        Self::new(BucketKind::AddressHandshakes, BucketKind::WideHandshakes, BucketKind::WidestHandshakes);
+
+    /// Three kinds, from the narrowest block to the widest.
+    pub(super) const fn new(narrow: BucketKind, wide: BucketKind, widest: BucketKind) -> Self {
+        Self { narrow, wide, widest }
+    }
+
+    /// The kind of a block of this width.
+    pub(super) const fn of(self, width: Width) -> BucketKind {
+        match width {
+            Width::Narrow => self.narrow,
+            Width::Wide => self.wide,
+            Width::Widest => self.widest,
+        }
     }
 }
 
@@ -64,23 +155,30 @@ pub(crate) struct Charge {
     pub(crate) times: u32,
 }
 
-/// The one or two buckets that a payment was taken from.
+/// Most buckets that one payment is taken from: those of three blocks, of two classes.
+const PAID_BUCKETS_MAX: usize = 6;
+
+/// The buckets that a payment was taken from, each as often as `times` says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Paid([Option<BucketId>; 2]);
+pub(crate) struct Paid {
+    pub(super) buckets: [Option<BucketId>; PAID_BUCKETS_MAX],
+    pub(super) times: u32,
+}
 
 impl Paid {
-    pub(super) const fn one(bucket: BucketId) -> Self {
-        Self([Some(bucket), None])
-    }
-
-    pub(super) const fn two(first: BucketId, second: BucketId) -> Self {
-        Self([Some(first), Some(second)])
+    /// A payment of `times` events from each bucket.
+    pub(super) fn new(buckets: impl IntoIterator<Item = BucketId>, times: u32) -> Self {
+        let mut paid = Self { buckets: [None; PAID_BUCKETS_MAX], times };
+        for (place, bucket) in paid.buckets.iter_mut().zip(buckets) {
+            *place = Some(bucket);
+        }
+        paid
     }
 }
 
-/// All buckets that one event was paid from, collected where other instances are told of them.
+/// All payments for one event, collected where other instances are told of them.
 #[derive(Debug)]
-pub(crate) struct Charges(Option<Vec<BucketId>>);
+pub(crate) struct Charges(Option<Vec<Charge>>);
 
 impl Charges {
     /// An empty list, which stays empty unless other instances are told.
@@ -88,16 +186,17 @@ impl Charges {
         Self(are_told.then(Vec::new))
     }
 
-    /// Adds the buckets of a payment.
-    pub(crate) fn add(&mut self, paid: Paid) {
-        if let Self(Some(buckets)) = self {
-            buckets.extend(paid.0.into_iter().flatten());
+    /// Adds a payment.
+    pub(crate) fn add(&mut self, Paid { buckets, times }: Paid) {
+        if let Self(Some(charges)) = self {
+            charges.extend(buckets.into_iter().flatten().map(|bucket| Charge { bucket, times }));
         }
     }
 
-    /// The buckets, one for each payment.
+    /// The buckets, each once for each event that was taken from it.
     pub(crate) fn into_buckets(self) -> impl Iterator<Item = BucketId> {
-        self.0.into_iter().flatten()
+        let charges = self.0.into_iter().flatten();
+        charges.flat_map(|Charge { bucket, times }| std::iter::repeat_n(bucket, times as usize))
     }
 }
 

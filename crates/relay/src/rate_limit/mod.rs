@@ -3,17 +3,21 @@
 //! Source: MLS Gateway specification, `[extensions.mls_gateway.rate_limits]`; docs/rules.md, "Rate limits". Each number
 //! of the configuration limits these events:
 //!
-//! - `max_events_per_minute`: every EVENT, paid from its address's bucket ([`RateLimits::address`], before the
-//!   signature is checked) and from its sender's ([`RateLimits::sender`], after admission).
-//! - `max_keypackages_per_hour`: 443 and 30443, paid from buckets of the same two, beside the above.
+//! - `max_events_per_minute`: every EVENT. A key that nobody can make for free pays alone ([`RateLimits::key`],
+//!   [`RateLimits::member`]). For anybody else the address pays ([`RateLimits::address`], before the signature is
+//!   checked), and the sender ([`RateLimits::sender`], after admission).
+//! - `max_keypackages_per_hour`: 443 and 30443, paid from buckets of the same owners, beside the above.
 //! - `max_group_messages_per_minute`: 445, paid from the bucket of its sender and group ([`RateLimits::group_message`],
 //!   after admission).
 //! - `max_events_per_minute`, once more: 1059, paid from the bucket of its sender and recipient
 //!   ([`RateLimits::gift_wrap`], after admission).
 //!
-//! The numbers are sustained rates; a burst of [`BURST`] goes through at once. 0 means no limit. The sender is the
-//! author when authenticated, else the connection's primary key, else the address alone: the throw-away keys that sign
-//! 445s and 1059s are no senders. Residents pay from their key alone.
+//! The numbers are sustained rates; a burst goes through at once. 0 means no limit. The sender is the key that is a
+//! member, else the author when authenticated, else the connection's primary key, else the address alone: the
+//! throw-away keys that sign 445s and 1059s are no senders.
+//!
+//! AUTH and malformed messages have buckets of the connection ([`ConnectionLimits`]) and of the address. An address of
+//! IPv6 pays as a /64, a /56 and a /48 at once ([`AddressBlock`]).
 //!
 //! Callers give the time, in milliseconds of any clock that does not go back.
 //!
@@ -24,36 +28,40 @@
 mod bucket;
 mod charge;
 mod client_address;
+mod connection;
 mod payer;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{fmt, hash::Hash, net::IpAddr};
 
 use nostr_extensions::RouteHasher;
 use nostr_protocol::{PublicKey, Rejection};
 
 use self::{
-    bucket::{Buckets, Eviction, Rate},
-    charge::BucketHasher,
+    bucket::{Account, Amount, Buckets, Eviction, Rate},
+    charge::{BlockKinds, BucketHasher},
 };
 pub(crate) use self::{
     charge::{BucketId, BucketKind, Charge, Charges, Paid},
     client_address::client_address,
-    payer::{AddressBlock, Payer},
+    connection::ConnectionLimits,
+    payer::{AddressBlock, Payer, Width},
 };
 use crate::config::RateLimitRates;
 
-/// Events that may be sent at once, before the sustained rate holds.
-const BURST: u32 = 150;
+/// Events at once of a key that nobody can make for free, before the sustained rate holds.
+const KEY_BURST: u32 = 400;
+/// Events at once of any other key, and of an address.
+const BURST: u32 = 200;
+/// KeyPackages, messages to a group, and gift wraps to a recipient at once.
+const TARGET_BURST: u32 = 150;
 /// Number of senders' rates that all senders together may send to a group or an inbox.
 const CEILING_FACTOR: u32 = 20;
-/// Events that the address of an event with an invalid signature pays for.
-const INVALID_COST: u32 = 10;
+/// Part of an inbox's ceiling that only senders use whom its owner knows: one of so many parts.
+const RESERVE_PARTS: u32 = 4;
+/// Part of the ceiling for members of an address that only members use who have sent from there for an hour.
+const KNOWN_MEMBERS_PARTS: u32 = 2;
 /// Time for which a sender is new to a group or an inbox, counted from its first event there.
 const NEW_SENDER_MS: u64 = 3_600_000;
 /// Most KeyPackages of one owner that one reader, and one address, uses up in an hour (docs/rules.md, "Consumption on
@@ -61,7 +69,7 @@ const NEW_SENDER_MS: u64 = 3_600_000;
 const CLAIMS_PER_HOUR: u32 = 10;
 /// Time for which a group or an inbox remembers a sender that sends nothing.
 const PAIR_MEMORY_MS: u64 = 24 * 3_600_000;
-/// Most buckets in each of the five maps, at about 50 bytes.
+/// Most buckets in each of the seven maps, at about 60 bytes.
 const BUCKETS_MAX: usize = 1 << 18;
 
 /// The class of an event, which decides the buckets that pay for it.
@@ -73,13 +81,22 @@ pub(crate) enum Class {
     KeyPackage,
 }
 
+/// Price of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Price {
+    /// The buckets that pay.
+    pub(crate) class: Class,
+    /// Number of ordinary events that the event costs as much as, at least 1.
+    pub(crate) times: u32,
+}
+
 /// The sender of a message to a group or an inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
     /// An authenticated key.
     Key(PublicKey),
     /// A connection without one.
-    Address(IpAddr),
+    Address(AddressBlock),
 }
 
 /// A refusal that ends by itself.
@@ -89,6 +106,13 @@ pub(crate) struct RetryAfter {
     reason: &'static str,
     /// Seconds until one more event is taken, at least 1.
     secs: u64,
+}
+
+impl RetryAfter {
+    /// Seconds until one more event is taken.
+    pub(crate) const fn secs(self) -> u64 {
+        self.secs
+    }
 }
 
 impl fmt::Display for RetryAfter {
@@ -109,8 +133,11 @@ pub(crate) struct RateLimits {
     key_packages: Rate,
     group_messages: Rate,
     claims: Rate,
+    handshakes: Rate,
     addresses: Buckets,
+    connections: Buckets,
     senders: Buckets,
+    keys: Buckets,
     claimers: Buckets,
     pairs: Buckets,
     targets: Buckets,
@@ -118,22 +145,26 @@ pub(crate) struct RateLimits {
 }
 
 impl RateLimits {
-    /// Full buckets with the rates of the configuration. Instances that share the store of `hasher` give a bucket the
-    /// same name, so that they can tell each other about it.
-    pub(crate) fn new(rates: &RateLimitRates, hasher: &RouteHasher) -> Self {
-        Self::bounded(rates, BucketHasher::new(hasher), BUCKETS_MAX)
+    /// Full buckets with the rates of the configuration, and with `handshakes_per_minute` new connections of an
+    /// address. Instances that share the store of `hasher` give a bucket the same name, so that they can tell each
+    /// other about it.
+    pub(crate) fn new(rates: &RateLimitRates, handshakes_per_minute: u32, hasher: &RouteHasher) -> Self {
+        Self::bounded(rates, handshakes_per_minute, BucketHasher::new(hasher), BUCKETS_MAX)
     }
 
-    fn bounded(rates: &RateLimitRates, hasher: BucketHasher, buckets_max: usize) -> Self {
+    fn bounded(rates: &RateLimitRates, handshakes_per_minute: u32, hasher: BucketHasher, buckets_max: usize) -> Self {
         let when_full = || Buckets::new(buckets_max, Eviction::WhenFull);
         let remembered = Eviction::WhenForgotten { memory_ms: PAIR_MEMORY_MS, known_after_ms: NEW_SENDER_MS };
         Self {
             events: Rate::new(rates.max_events_per_minute, 60_000, BURST),
-            key_packages: Rate::new(rates.max_keypackages_per_hour, 3_600_000, BURST),
-            group_messages: Rate::new(rates.max_group_messages_per_minute, 60_000, BURST),
+            key_packages: Rate::new(rates.max_keypackages_per_hour, 3_600_000, TARGET_BURST),
+            group_messages: Rate::new(rates.max_group_messages_per_minute, 60_000, TARGET_BURST),
             claims: Rate::new(CLAIMS_PER_HOUR, 3_600_000, CLAIMS_PER_HOUR),
+            handshakes: Rate::new(handshakes_per_minute, 60_000, handshakes_per_minute),
             addresses: when_full(),
+            connections: when_full(),
             senders: when_full(),
+            keys: when_full(),
             claimers: when_full(),
             pairs: Buckets::new(buckets_max, remembered),
             targets: when_full(),
@@ -141,48 +172,132 @@ impl RateLimits {
         }
     }
 
-    /// Takes the price of an event that came from `address`, before anything is computed for it. Connections that a
-    /// resident has authenticated do not pay this.
+    /// Takes the price of an event that no key pays for alone from the address that sent it, before anything is
+    /// computed for the event.
     ///
     /// # Errors
     /// When the address has sent too much.
-    pub(crate) fn address(&self, address: IpAddr, class: Class, now_ms: u64) -> Result<Paid, RetryAfter> {
-        let kinds = [BucketKind::AddressEvents, BucketKind::AddressKeyPackages];
-        self.take(kinds, &bucket_address(address), class, now_ms, ["too many events", "too many KeyPackages"])
+    pub(crate) fn address(&self, block: AddressBlock, price: Price, now_ms: u64) -> Result<Paid, RetryAfter> {
+        let events = self.block_accounts(BlockKinds::EVENTS, (), block).map(|account| (account, "too many events"));
+        let key_packages = self
+            .block_accounts(BlockKinds::KEY_PACKAGES, (), block)
+            .filter(|_| price.class == Class::KeyPackage)
+            .map(|account| (account, "too many KeyPackages"));
+        self.take_all(events.chain(key_packages), price.times, now_ms)
     }
 
-    /// Fines `address` for an event with an invalid id or signature: it has paid for the event, and pays the rest of
-    /// [`INVALID_COST`] now, if need be into debt.
-    pub(crate) fn invalid(&self, address: IpAddr, now_ms: u64) {
-        let bucket = self.bucket(BucketKind::AddressEvents, bucket_address(address));
-        self.charge(Charge { bucket, times: INVALID_COST - 1 }, now_ms);
-    }
-
-    /// Takes the price of an event that the authenticated key `sender` sent.
+    /// Takes the price of an event from a key that nobody can make for free, and that therefore pays alone, before
+    /// anything is computed for the event. `block` is the address that sent it.
     ///
     /// # Errors
     /// When the key has sent too much, from any address.
-    pub(crate) fn sender(&self, sender: &PublicKey, class: Class, now_ms: u64) -> Result<Paid, RetryAfter> {
-        let reasons = ["too many events from this key", "too many KeyPackages from this key"];
-        self.take([BucketKind::SenderEvents, BucketKind::SenderKeyPackages], sender, class, now_ms, reasons)
+    pub(crate) fn key(
+        &self,
+        key: &PublicKey,
+        block: AddressBlock,
+        price: Price,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
+        let events = (self.account(BucketKind::KeyEvents, key, block), "too many events from this key");
+        self.take_all([events].into_iter().chain(self.key_package_of(key, block, price)), price.times, now_ms)
+    }
+
+    /// Takes the price of an event from the member of a group that anyone may found. A client can make such members for
+    /// the price of a founding, so they have a ceiling together at each address.
+    ///
+    /// # Errors
+    /// [`NotByKey::Ceiling`] when the members at this address have sent too much together and this one is new there;
+    /// [`NotByKey::Key`] when the key has sent too much, from any address.
+    pub(crate) fn member(
+        &self,
+        key: &PublicKey,
+        block: AddressBlock,
+        price: Price,
+        now_ms: u64,
+    ) -> Result<Paid, NotByKey> {
+        let paid = self.key(key, block, price, now_ms).map_err(NotByKey::Key)?;
+        let widest = block.widest();
+        let pair = self.account(BucketKind::MemberOfAddress, (widest, key), block);
+        let ceiling = self.account(BucketKind::AddressMembers, widest, block);
+        // The pair only remembers the key: nothing is taken from its bucket.
+        let age = self.pairs.take(&pair, Amount::of(0), now_ms).map_err(|_| NotByKey::Ceiling)?;
+        let is_known = now_ms.saturating_sub(age.first_ms) >= NEW_SENDER_MS;
+        let reserve = if is_known { 0 } else { ceiling.rate.burst() / KNOWN_MEMBERS_PARTS };
+        if self.targets.take(&ceiling, Amount { times: price.times, reserve }, now_ms).is_ok() {
+            return Ok(paid);
+        }
+        self.put_back(paid);
+        if age.is_first {
+            self.pairs.forget(pair.bucket.hash);
+        }
+        Err(NotByKey::Ceiling)
+    }
+
+    /// Takes the price of an event that the authenticated key `sender` sent, beside its address.
+    ///
+    /// # Errors
+    /// When the key has sent too much, from any address.
+    pub(crate) fn sender(
+        &self,
+        sender: &PublicKey,
+        block: AddressBlock,
+        price: Price,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
+        let events = (self.account(BucketKind::SenderEvents, sender, block), "too many events from this key");
+        self.take_all([events].into_iter().chain(self.key_package_of(sender, block, price)), price.times, now_ms)
     }
 
     /// Takes the price of a 445 to `group` that was admitted.
     ///
     /// # Errors
     /// When this sender has sent too much to this group, or everybody together has and this sender is new to it.
-    pub(crate) fn group_message(&self, sender: Sender, group: &str, now_ms: u64) -> Result<Paid, RetryAfter> {
-        self.target([BucketKind::GroupOfSender, BucketKind::Group], sender, &group, now_ms)
+    pub(crate) fn group_message(
+        &self,
+        sender: Sender,
+        block: AddressBlock,
+        group: &str,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
+        let pair = self.pair(BucketKind::GroupOfSender, sender, &group, block);
+        let whole = self.account(BucketKind::Group, group, block);
+        self.target([pair, whole], 0, now_ms)
             .map_err(|secs| RetryAfter { reason: "too many messages to this group", secs })
     }
 
-    /// Takes the price of a 1059 to `recipient` that was admitted.
+    /// Takes the price of a 1059 to `recipient` that was admitted. A part of the inbox's ceiling is left to senders
+    /// that `recipient` knows, and so to this one if it `is_known` to the recipient.
     ///
     /// # Errors
     /// When this sender has sent too much to this inbox, or everybody together has and this sender is new to it.
-    pub(crate) fn gift_wrap(&self, sender: Sender, recipient: &PublicKey, now_ms: u64) -> Result<Paid, RetryAfter> {
-        self.target([BucketKind::InboxOfSender, BucketKind::Inbox], sender, recipient, now_ms)
+    pub(crate) fn gift_wrap(
+        &self,
+        sender: Sender,
+        block: AddressBlock,
+        recipient: &PublicKey,
+        is_known: bool,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
+        let pair = self.pair(BucketKind::InboxOfSender, sender, recipient, block);
+        let whole = self.account(BucketKind::Inbox, recipient, block);
+        let reserve = if is_known { 0 } else { self.inbox_reserve() };
+        self.target([pair, whole], reserve, now_ms)
             .map_err(|secs| RetryAfter { reason: "too many gift wraps to this recipient", secs })
+    }
+
+    /// Returns whether strangers have used up their part of an inbox's ceiling, so that it matters whether its owner
+    /// knows a sender.
+    pub(crate) fn is_crowded(&self, recipient: &PublicKey, now_ms: u64) -> bool {
+        let kind = BucketKind::Inbox;
+        let left = self.buckets(kind).events(self.hasher.hash(kind, recipient), self.rate(kind), now_ms);
+        !self.rate(kind).is_unlimited() && left <= self.inbox_reserve()
+    }
+
+    /// Returns whether `from` sent a gift wrap to `to` within the last 24 hours, or earlier and went on since then, as
+    /// far as this process remembers.
+    pub(crate) fn has_written(&self, from: &PublicKey, to: &PublicKey) -> bool {
+        let kind = BucketKind::InboxOfSender;
+        self.buckets(kind).remembers(self.hasher.hash(kind, pair_of(Sender::Key(*from), to)))
     }
 
     /// Takes the price of one KeyPackage of `owner` that a reader is about to use up.
@@ -196,17 +311,25 @@ impl RateLimits {
         owner: &PublicKey,
         now_ms: u64,
     ) -> Result<Paid, RetryAfter> {
-        let reason = "too many KeyPackages of this owner taken";
-        let by_key = self.bucket(BucketKind::Claims, (reader, owner));
-        let by_address = self.bucket(BucketKind::Claims, (bucket_address(address), owner));
-        for BucketId { kind, hash } in [by_key, by_address] {
-            let taken = self.buckets(kind).take(hash, self.rate(kind), now_ms);
-            taken.map_err(|secs| RetryAfter { reason, secs })?;
-        }
-        Ok(Paid::two(by_key, by_address))
+        let block = AddressBlock::of(address);
+        let by_key = self.account(BucketKind::Claims, (reader, owner), block);
+        let by_address = self.block_accounts(BlockKinds::CLAIMS, owner, block);
+        let all = [by_key].into_iter().chain(by_address);
+        self.take_all(all.map(|account| (account, "too many KeyPackages of this owner taken")), 1, now_ms)
     }
 
-    /// The number of a payer in fair turns: a hash under a secret key, so that nobody can choose to share another's turn.
+    /// Takes the price of a new connection.
+    ///
+    /// # Errors
+    /// When the address has opened too many.
+    pub(crate) fn handshake(&self, block: AddressBlock, now_ms: u64) -> Result<(), RetryAfter> {
+        self.take_blocks(BlockKinds::HANDSHAKES, (), block, Amount::of(1), now_ms)
+            .map(drop)
+            .map_err(|secs| RetryAfter { reason: "too many new connections", secs })
+    }
+
+    /// The number of a payer in fair turns: a hash under a secret key, so that nobody can choose to share another's
+    /// turn.
     pub(crate) fn payer_hash(&self, payer: Payer) -> u64 {
         match payer {
             Payer::Key(key) => self.hasher.hash_for_turns((0_u8, key)),
@@ -214,107 +337,197 @@ impl RateLimits {
         }
     }
 
-    /// Takes a charge from its bucket, whether the events are there or not; the debt stays under a burst.
+    /// Takes a charge of another instance from its bucket, whether the events are there or not; the debt stays under a
+    /// burst.
     pub(crate) fn charge(&self, Charge { bucket: BucketId { kind, hash }, times }: Charge, now_ms: u64) {
-        self.buckets(kind).charge(hash, self.rate(kind), times, now_ms);
+        self.buckets(kind).charge_by_peer(hash, self.rate(kind), times, now_ms);
     }
 
     /// Forgets buckets that make no difference any more; to be called every minute or so.
     pub(crate) fn sweep(&self, now_ms: u64) {
-        for buckets in [&self.addresses, &self.senders, &self.claimers, &self.pairs, &self.targets] {
-            buckets.sweep(now_ms);
-        }
+        self.maps().into_iter().for_each(|buckets| buckets.sweep(now_ms));
     }
 
     /// Number of buckets that are held now.
     fn tracked(&self) -> usize {
-        [&self.addresses, &self.senders, &self.claimers, &self.pairs, &self.targets].into_iter().map(Buckets::len).sum()
+        self.maps().into_iter().map(Buckets::len).sum()
     }
 
-    /// Takes one event from the owner's bucket, and one KeyPackage if it is one; `reasons` name the two in a refusal.
-    fn take(
+    const fn maps(&self) -> [&Buckets; 7] {
+        let Self { addresses, connections, senders, keys, claimers, pairs, targets, .. } = self;
+        [addresses, connections, senders, keys, claimers, pairs, targets]
+    }
+
+    /// Takes `times` events from each account, or from none of them; beside each stands the reason for a refusal.
+    fn take_all(
         &self,
-        [events, key_packages]: [BucketKind; 2],
-        owner: &impl Hash,
-        class: Class,
+        accounts: impl Iterator<Item = (Account, &'static str)> + Clone,
+        times: u32,
         now_ms: u64,
-        reasons: [&'static str; 2],
     ) -> Result<Paid, RetryAfter> {
-        let pay = |kind, reason| {
-            let bucket = self.bucket(kind, owner);
-            let taken = self.buckets(kind).take(bucket.hash, self.rate(kind), now_ms);
-            taken.map(|_| bucket).map_err(|secs| RetryAfter { reason, secs })
-        };
-        let event = pay(events, reasons[0])?;
-        match class {
-            Class::Event => Ok(Paid::one(event)),
-            Class::KeyPackage => Ok(Paid::two(event, pay(key_packages, reasons[1])?)),
+        for (n, (account, reason)) in accounts.clone().enumerate() {
+            let taken = self.buckets(account.bucket.kind).take(&account, Amount::of(times), now_ms);
+            if let Err(secs) = taken {
+                self.put_back(Paid::new(accounts.take(n).map(|(account, _)| account.bucket), times));
+                return Err(RetryAfter { reason, secs });
+            }
         }
+        Ok(Paid::new(accounts.map(|(account, _)| account.bucket), times))
     }
 
-    fn target(
+    /// Takes the amount from each block of an address, or from none of them; gives the seconds until it is there.
+    fn take_blocks(
         &self,
-        [of_sender, of_all]: [BucketKind; 2],
-        sender: Sender,
-        target: &impl Hash,
+        kinds: BlockKinds,
+        owner: impl Hash + Copy,
+        block: AddressBlock,
+        amount: Amount,
         now_ms: u64,
     ) -> Result<Paid, u64> {
-        let pair = match sender {
-            Sender::Key(key) => self.bucket(of_sender, (target, 0_u8, key)),
-            Sender::Address(address) => self.bucket(of_sender, (target, 1_u8, bucket_address(address))),
-        };
-        let age = self.pairs.take(pair.hash, self.rate(of_sender), now_ms)?;
-        let whole = self.bucket(of_all, target);
-        let Err(secs) = self.targets.take(whole.hash, self.rate(of_all), now_ms) else {
-            return Ok(Paid::two(pair, whole));
+        let accounts = self.block_accounts(kinds, owner, block).map(|account| (account, ""));
+        self.take_all(accounts, amount.times, now_ms).map_err(|retry| retry.secs)
+    }
+
+    /// Takes `times` events from each block of an address, whether they are there or not.
+    fn charge_blocks(&self, kinds: BlockKinds, owner: impl Hash + Copy, block: AddressBlock, times: u32, now_ms: u64) {
+        for account in self.block_accounts(kinds, owner, block) {
+            self.buckets(account.bucket.kind).charge(&account, times, now_ms);
+        }
+    }
+
+    /// Takes from the bucket of a sender and its target, and from the target's own, of which `reserve` events stay.
+    fn target(&self, [pair, whole]: [Account; 2], reserve: u32, now_ms: u64) -> Result<Paid, u64> {
+        let age = self.pairs.take(&pair, Amount::of(1), now_ms)?;
+        let Err(secs) = self.targets.take(&whole, Amount { times: 1, reserve }, now_ms) else {
+            return Ok(Paid::new([pair.bucket, whole.bucket], 1));
         };
         if now_ms.saturating_sub(age.first_ms) >= NEW_SENDER_MS {
-            return Ok(Paid::one(pair));
+            return Ok(Paid::new([pair.bucket], 1));
         }
+        self.pairs.put_back(pair.bucket.hash, 1);
         if age.is_first {
-            // A refused event does not make its sender known.
-            self.pairs.forget(pair.hash);
+            // A refused message does not make its sender known.
+            self.pairs.forget(pair.bucket.hash);
         }
         Err(secs)
     }
 
+    /// Puts back a payment for an event that was refused.
+    fn put_back(&self, Paid { buckets, times }: Paid) {
+        for BucketId { kind, hash } in buckets.into_iter().flatten() {
+            self.buckets(kind).put_back(hash, times);
+        }
+    }
+
     /// The map that holds the buckets of a kind.
     const fn buckets(&self, kind: BucketKind) -> &Buckets {
+        use BucketKind as Kind;
         match kind {
-            BucketKind::AddressEvents | BucketKind::AddressKeyPackages => &self.addresses,
-            BucketKind::SenderEvents | BucketKind::SenderKeyPackages => &self.senders,
-            BucketKind::GroupOfSender | BucketKind::InboxOfSender => &self.pairs,
-            BucketKind::Group | BucketKind::Inbox => &self.targets,
-            BucketKind::Claims => &self.claimers,
+            Kind::AddressEvents | Kind::WideEvents | Kind::WidestEvents => &self.addresses,
+            Kind::AddressKeyPackages | Kind::WideKeyPackages | Kind::WidestKeyPackages => &self.addresses,
+            Kind::AddressAuths | Kind::WideAuths | Kind::WidestAuths => &self.connections,
+            Kind::AddressFaults | Kind::WideFaults | Kind::WidestFaults => &self.connections,
+            Kind::AddressHandshakes | Kind::WideHandshakes | Kind::WidestHandshakes => &self.connections,
+            Kind::SenderEvents | Kind::SenderKeyPackages => &self.senders,
+            Kind::KeyEvents => &self.keys,
+            Kind::GroupOfSender | Kind::InboxOfSender | Kind::MemberOfAddress => &self.pairs,
+            Kind::Group | Kind::Inbox | Kind::AddressMembers => &self.targets,
+            Kind::Claims | Kind::WideClaims | Kind::WidestClaims => &self.claimers,
         }
     }
 
     const fn rate(&self, kind: BucketKind) -> Rate {
+        use BucketKind as Kind;
+        let by_key = self.events.with_burst(KEY_BURST);
+        let to_target = self.events.with_burst(TARGET_BURST);
+        let auths = if self.events.is_unlimited() { self.events } else { connection::ADDRESS_AUTHS };
+        let faults = connection::address_faults(self.events);
+        let (wide, widest) = (Width::Wide.factor(), Width::Widest.factor());
         match kind {
-            BucketKind::AddressEvents | BucketKind::SenderEvents | BucketKind::InboxOfSender => self.events,
-            BucketKind::AddressKeyPackages | BucketKind::SenderKeyPackages => self.key_packages,
-            BucketKind::GroupOfSender => self.group_messages,
-            BucketKind::Group => self.group_messages.times(CEILING_FACTOR),
-            BucketKind::Inbox => self.events.times(CEILING_FACTOR),
-            BucketKind::Claims => self.claims,
+            Kind::AddressEvents | Kind::SenderEvents => self.events,
+            Kind::WideEvents => self.events.times(wide),
+            Kind::WidestEvents => self.events.times(widest),
+            Kind::KeyEvents | Kind::MemberOfAddress => by_key,
+            Kind::AddressMembers => by_key.times(CEILING_FACTOR),
+            Kind::AddressKeyPackages | Kind::SenderKeyPackages => self.key_packages,
+            Kind::WideKeyPackages => self.key_packages.times(wide),
+            Kind::WidestKeyPackages => self.key_packages.times(widest),
+            Kind::GroupOfSender => self.group_messages,
+            Kind::Group => self.group_messages.times(CEILING_FACTOR),
+            Kind::InboxOfSender => to_target,
+            Kind::Inbox => to_target.times(CEILING_FACTOR),
+            Kind::Claims => self.claims,
+            Kind::WideClaims => self.claims.times(wide),
+            Kind::WidestClaims => self.claims.times(widest),
+            Kind::AddressAuths => auths,
+            Kind::WideAuths => auths.times(wide),
+            Kind::WidestAuths => auths.times(widest),
+            Kind::AddressFaults => faults,
+            Kind::WideFaults => faults.times(wide),
+            Kind::WidestFaults => faults.times(widest),
+            Kind::AddressHandshakes => self.handshakes,
+            Kind::WideHandshakes => self.handshakes.times(wide),
+            Kind::WidestHandshakes => self.handshakes.times(widest),
         }
     }
 
-    fn bucket(&self, kind: BucketKind, owner: impl Hash) -> BucketId {
-        BucketId { kind, hash: self.hasher.hash(kind, owner) }
+    /// The account of an owner. Newcomers for whom there is no room share by `block`.
+    fn account(&self, kind: BucketKind, owner: impl Hash, block: AddressBlock) -> Account {
+        let bucket = BucketId { kind, hash: self.hasher.hash(kind, owner) };
+        Account { bucket, rate: self.rate(kind), shared: self.hasher.hash(kind, block.coarse()) }
+    }
+
+    /// The accounts of all blocks of an address.
+    fn block_accounts(
+        &self,
+        kinds: BlockKinds,
+        owner: impl Hash + Copy,
+        block: AddressBlock,
+    ) -> impl Iterator<Item = Account> + Clone {
+        block.all().map(move |(width, wider)| self.account(kinds.of(width), (wider, owner), block))
+    }
+
+    /// The account of a sender at a group or an inbox.
+    fn pair(&self, kind: BucketKind, sender: Sender, target: &impl Hash, block: AddressBlock) -> Account {
+        self.account(kind, pair_of(sender, target), block)
+    }
+
+    /// The account of an owner's KeyPackages, if the price has it pay.
+    fn key_package_of(
+        &self,
+        key: &PublicKey,
+        block: AddressBlock,
+        price: Price,
+    ) -> impl Iterator<Item = (Account, &'static str)> + Clone {
+        let pays = price.class == Class::KeyPackage;
+        let account = pays.then(|| self.account(BucketKind::SenderKeyPackages, key, block));
+        account.map(|account| (account, "too many KeyPackages from this key")).into_iter()
+    }
+
+    const fn inbox_reserve(&self) -> u32 {
+        TARGET_BURST * CEILING_FACTOR / RESERVE_PARTS
+    }
+}
+
+/// The reason why a member's key does not pay alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotByKey {
+    /// Members at this address have reached their ceiling: the address pays, as for any other key.
+    Ceiling,
+    /// The key has sent too much.
+    Key(RetryAfter),
+}
+
+/// The owner of a pair's bucket.
+fn pair_of(sender: Sender, target: &impl Hash) -> impl Hash {
+    match sender {
+        Sender::Key(key) => (target, Some(key), None),
+        Sender::Address(block) => (target, None, Some(block)),
     }
 }
 
 impl fmt::Debug for RateLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimits").field("tracked", &self.tracked()).finish_non_exhaustive()
-    }
-}
-
-/// The address that a bucket belongs to: a household may have 2^64 addresses of IPv6, so a /64 counts as one.
-fn bucket_address(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
-        v4 => v4,
     }
 }

@@ -55,7 +55,7 @@ impl AddressBlock {
     }
 
     /// The block and the wider ones around it, all of which pay at once.
-    pub(crate) fn all(self) -> impl Iterator<Item = (Width, Self)> {
+    pub(crate) fn all(self) -> impl Iterator<Item = (Width, Self)> + Clone {
         let wider = [(Width::Wide, 56), (Width::Widest, 48)];
         let wider = wider.into_iter().filter(move |_| self.network.is_ipv6());
         let wider = wider.map(move |(width, bits)| (width, Self::cut(self.network, bits)));
@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn an_address_of_ipv6_is_in_three_blocks() {
-        let at = |address: &str, width: Width| block(address).all().find(|(it, _)| *it == width).map(|(_, block)| block);
+        let at =
+            |address: &str, width: Width| block(address).all().find(|(it, _)| *it == width).map(|(_, block)| block);
         for (width, same, other) in [
             (Width::Narrow, "2001:db8:1:1203::9", "2001:db8:1:1204::1"),
             (Width::Wide, "2001:db8:1:12ff::1", "2001:db8:1:1303::1"),

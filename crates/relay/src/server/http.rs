@@ -14,11 +14,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{Any, CorsLayer};
 use yawc::{DeflatePool, Options, WebSocket};
 
+use super::{Admission, forwarding, forwarding::ForwardingWatch, places::Place};
 use crate::{
     app::App,
     config::Origins,
     observe::info,
-    rate_limit,
+    rate_limit::AddressBlock,
     session::{Client, connection},
 };
 
@@ -26,13 +27,18 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(super) struct PeerAddr(pub(super) SocketAddr);
 
-/// One of `connections_max` permits, given back when the connection is gone, upgraded or not.
+/// One of `connections_max` permits and the place of the peer's address, given back when the connection is gone,
+/// upgraded or not. A trusted peer has no place: its clients take theirs when they become known.
 #[derive(Clone)]
-pub(super) struct ConnectionPermit(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+pub(super) struct ConnectionPermit(Arc<(OwnedSemaphorePermit, Option<Place>)>);
 
 impl ConnectionPermit {
-    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new(permit))
+    pub(super) fn new(permit: OwnedSemaphorePermit, place: Option<Place>) -> Self {
+        Self(Arc::new((permit, place)))
+    }
+
+    fn has_place(&self) -> bool {
+        self.0.1.is_some()
     }
 }
 
@@ -50,9 +56,11 @@ const WRITE_BYTES: usize = 64 << 10;
 struct RouterState {
     app: Arc<App>,
     options: Options,
+    admission: Arc<Admission>,
+    watch: Arc<ForwardingWatch>,
 }
 
-pub(super) fn router(app: Arc<App>) -> Router {
+pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
     let message_bytes_max = app.config.limitation.max_message_length + 1;
     let options = Options::default()
         .with_limits(message_bytes_max, message_bytes_max)
@@ -79,7 +87,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(root)
         .layer(cors)
-        .with_state(RouterState { app, options })
+        .with_state(RouterState { app, options, admission, watch: Arc::default() })
 }
 
 async fn health(State(shared): State<RouterState>) -> Response {
@@ -106,10 +114,9 @@ async fn metrics(
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "));
-    let direct_loopback = peer.ip().to_canonical().is_loopback() && !headers.contains_key("x-forwarded-for");
     let open = match &app.config.metrics.auth {
         Some(secret) if bearer.is_some() => bearer.is_some_and(|token| secret.matches(token)),
-        _ => direct_loopback,
+        _ => forwarding::is_local(peer.ip(), &headers),
     };
     if !open {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -169,14 +176,18 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
             return (StatusCode::FORBIDDEN, "this origin is not in server.allowed_origins\n").into_response();
         }
     }
+    shared.watch.look_at(app, peer.ip(), request.headers());
     let client = Client {
-        address: rate_limit::client_address(
-            peer.ip(),
-            request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()),
-            &app.config.server.trusted_proxies,
-            app.config.on_cloud_run,
-        ),
+        address: forwarding::client_address(app, peer.ip(), request.headers()),
         names: Arc::new(names(app, peer, request.headers())),
+    };
+    let place = if permit.has_place() {
+        None
+    } else {
+        match shared.admission.admit(app, AddressBlock::of(client.address)) {
+            Ok(place) => Some(place),
+            Err(refused) => return refused.into_response(),
+        }
     };
     let (response, upgraded) = match WebSocket::upgrade_with_options(&mut *request, shared.options.clone()) {
         Ok(parts) => parts,
@@ -185,7 +196,7 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
     let app = Arc::clone(app);
     let tracker = app.connections.clone();
     tracker.spawn(async move {
-        let _permit = permit;
+        let _held = (permit, place);
         if let Ok(socket) = upgraded.await {
             connection::serve(app, client, socket).await;
         }
@@ -205,6 +216,5 @@ fn names(app: &App, peer: SocketAddr, headers: &HeaderMap) -> RelayNames {
             .and_then(|host| RelayAddress::parse(&format!("wss://{host}")))
             .map_or(RelayNames::Unknown, RelayNames::Host);
     }
-    let behind_proxy = headers.contains_key("x-forwarded-for");
-    if peer.ip().to_canonical().is_loopback() && !behind_proxy { RelayNames::Loopback } else { RelayNames::Unknown }
+    if forwarding::is_local(peer.ip(), headers) { RelayNames::Loopback } else { RelayNames::Unknown }
 }

@@ -1,7 +1,10 @@
 //! One listener for everything: WebSocket, NIP-11, the page for people, health, metrics.
 
+mod admission;
+mod forwarding;
 mod http;
 mod linger;
+mod places;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -16,8 +19,11 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use self::http::{ConnectionPermit, PeerAddr};
-use crate::app::App;
+use self::{
+    admission::Admission,
+    http::{ConnectionPermit, PeerAddr},
+};
+use crate::{app::App, rate_limit::AddressBlock};
 
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -34,7 +40,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// When the certificate or the key cannot be read.
 pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
     let acceptor = app.config.server.tls().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
-    let router = http::router(Arc::clone(&app));
+    let admission = Arc::new(Admission::new(&app.config.server));
+    let router = http::router(Arc::clone(&app), Arc::clone(&admission));
     let room = Arc::new(Semaphore::new(app.config.server.connections_max));
     loop {
         let (stream, peer) = tokio::select! {
@@ -52,13 +59,27 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), Stri
             app.metrics.error("connections_max");
             continue;
         };
+        // The clients of a trusted peer are known, and counted, after the head of their request.
+        let place = if forwarding::is_trusted(&app, peer.ip()) {
+            None
+        } else {
+            match admission.admit(&app, AddressBlock::of(peer.ip())) {
+                Ok(place) => Some(place),
+                Err(refused) => {
+                    if acceptor.is_none() {
+                        refused.write_to(stream);
+                    }
+                    continue;
+                }
+            }
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
         let (app, router, acceptor) = (Arc::clone(&app), router.clone(), acceptor.clone());
         let tracker = app.connections.clone();
         tracker.spawn(async move {
-            let permit = ConnectionPermit::new(permit);
+            let permit = ConnectionPermit::new(permit, place);
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
             match acceptor {
                 None => serve(app, router, stream, peer, permit, handshake).await,

@@ -32,12 +32,14 @@ use crate::{
 const FRAMES_PER_FLUSH_MAX: usize = 128;
 /// Most bytes that are put together before they are written.
 const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
+/// The reason of the close frame for a client whose messages were malformed too often.
+const TOO_MANY_FAULTS: &str = "too many messages or events were malformed; mend the client, then connect again";
 /// Longest wait at the end for events that are under way, in seconds.
 const SETTLE_SECS_MAX: u64 = 5;
 
 /// Serves one client until it leaves or the relay stops, on the share of the one that pays for it.
 pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) {
-    let payer = Payer::Address(AddressBlock::of(client.address));
+    let payer = Payer::Address(client.block());
     let share = app.shares.share(app.limits.payer_hash(payer));
     share.clone().run(serve_on(share, app, client, socket)).await;
 }
@@ -52,6 +54,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSo
         in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
         share,
         neg: handlers::neg::NegSessions::default(),
+        limits: app.limits.connection(app.clock.now_ms()),
         id,
         client,
         app: Arc::clone(&app),
@@ -139,14 +142,22 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
     let filters_max = session.app.config.limitation.max_filters;
-    match ClientMessage::parse(text, filters_max) {
+    let turn = session.app.turns.take(session.payer_hash()).await;
+    let message = ClientMessage::parse(text, filters_max);
+    drop(turn);
+    match message {
         Ok(ClientMessage::Event(json)) => handlers::event::handle(session, json.get()).await,
         Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,
         Err(error) => {
             session.app.metrics.error("message");
+            session.fault(text.len());
             let answer = answer_to(session, error);
             wire.send(answer).await?;
         }
+    }
+    if session.limits.has_too_many_faults() {
+        session.app.metrics.error("faults");
+        return Err(ConnectionEnd::Close(CloseCode::Policy, TOO_MANY_FAULTS));
     }
     Ok(())
 }

@@ -9,13 +9,13 @@ mod wire;
 use std::{net::IpAddr, sync::Arc};
 
 use nostr_extensions::{READER_KEYS_MAX, Reader};
-use nostr_protocol::{Filter, PublicKey, Rejection, auth::RelayNames};
+use nostr_protocol::{Event, Filter, PublicKey, Rejection, auth::RelayNames};
 
 use self::handlers::neg::NegSessions;
 use crate::{
     app::App,
     delivery::{ConnectionId, writer::InFlight},
-    rate_limit::{AddressBlock, Charges, Class, Payer},
+    rate_limit::{AddressBlock, ConnectionLimits, Payer},
     shares::Share,
 };
 
@@ -28,6 +28,13 @@ pub(crate) struct Client {
     pub(crate) names: Arc<RelayNames>,
 }
 
+impl Client {
+    /// The block of addresses that pays for this client.
+    pub(crate) fn block(&self) -> AddressBlock {
+        AddressBlock::of(self.address)
+    }
+}
+
 /// The state of one connection.
 pub(crate) struct Session {
     app: Arc<App>,
@@ -38,6 +45,7 @@ pub(crate) struct Session {
     in_flight: Arc<InFlight>,
     share: Share,
     neg: NegSessions,
+    limits: ConnectionLimits,
 }
 
 impl Session {
@@ -67,8 +75,15 @@ impl Session {
     pub(crate) fn payer(&self) -> Payer {
         match self.reader.keys().iter().find(|key| self.app.policy.is_named(key)) {
             Some(key) => Payer::Key(*key),
-            None => Payer::Address(AddressBlock::of(self.client.address)),
+            None => Payer::Address(self.client.block()),
         }
+    }
+
+    /// The party that pays for an event that names no group of the reader: its author where the operator named that
+    /// key and the reader has it, else [`Self::payer`].
+    pub(crate) fn payer_of(&self, event: &Event) -> Payer {
+        let author = event.pubkey();
+        if self.reader.has(&author) && self.app.policy.is_named(&author) { Payer::Key(author) } else { self.payer() }
     }
 
     /// The number of [`Self::payer`] in fair turns.
@@ -76,27 +91,11 @@ impl Session {
         self.app.limits.payer_hash(self.payer())
     }
 
-    /// Charges the address for an event or a proof that came in, unless a resident sends it.
-    ///
-    /// # Errors
-    /// `rate-limited:`
-    fn pay_address(&self, class: Class) -> Result<Charges, Rejection> {
-        let mut charges = self.app.delivery.charges();
-        if !self.is_listed_resident() {
-            charges.add(self.app.limits.address(self.client.address, class, self.app.clock.now_ms())?);
-        }
-        Ok(charges)
-    }
-
-    /// Fines the address for a message that was no event, or whose signature did not hold.
-    fn penalise_address(&self) {
-        self.app.limits.invalid(self.client.address, self.app.clock.now_ms());
-    }
-
-    /// Returns whether a key on the operator's list has authenticated: without a list, no reader counts as a resident
-    /// here.
-    fn is_listed_resident(&self) -> bool {
-        self.reader.keys().iter().any(|key| self.app.policy.is_listed(key))
+    /// Charges the connection for a malformed message of `bytes`: text that is no message, an event that is none, or a
+    /// signature that does not hold.
+    fn fault(&mut self, bytes: usize) {
+        let (app, payer) = (&self.app, self.payer());
+        app.limits.fault(&mut self.limits, payer, bytes, app.clock.now_ms());
     }
 
     /// Checks the rules for every request: the id's length, the lists' lengths, and the right to ask at all.

@@ -1,25 +1,40 @@
 //! `AUTH` (NIP-42): the client proves a key; each proof adds one to the connection's reader.
 
 use nostr_protocol::{
-    EventError, PublicKey, Rejection, Unverified,
+    EventError, EventId, PublicKey, Rejection, Unverified,
     auth::authenticate,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
 
-use super::{super::Session, event::answer_to_bad_event};
-use crate::rate_limit::Class;
+use super::{
+    super::Session,
+    event::{answer_to_bad_event, claimed_id},
+};
+use crate::rate_limit::RetryAfter;
 
-/// Answers with `OK`, or with a `NOTICE` where the message has no id or its address has sent too much.
-pub(crate) fn handle(session: &mut Session, json: &str) -> Answer {
-    if let Err(rejection) = session.pay_address(Class::Event) {
-        return notice_frame(&rejection.to_string());
+/// Answers with `OK`, or with a `NOTICE` where the message has no id. AUTH has buckets of its own, so that events of
+/// this client or of another one at its address do not keep a key from authenticating.
+pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
+    if let Err(retry) = pay(session) {
+        // A client that goes on without a pause pays for each further AUTH as for a malformed message.
+        session.fault(json.len());
+        return refused(claimed_id(json), &retry.into());
     }
-    let event = match Unverified::parse(json.as_bytes()) {
+    let turn = session.app.turns.take(session.payer_hash()).await;
+    let event = Unverified::parse(json.as_bytes());
+    drop(turn);
+    let event = match event {
         Ok(event) => event,
-        Err(error) => return answer_to_bad_event(json, &error),
+        Err(error) => {
+            match error {
+                EventError::WrongId { .. } => fine(session),
+                _ => session.fault(json.len()),
+            }
+            return answer_to_bad_event(json, &error);
+        }
     };
     let id = event.event().id();
-    match prove(session, event).and_then(|key| session.add_key(key)) {
+    match prove(session, event).await.and_then(|key| session.add_key(key)) {
         Ok(()) => ok_frame(&id, true, ""),
         Err(rejection) => {
             session.app.metrics.error("auth");
@@ -28,9 +43,13 @@ pub(crate) fn handle(session: &mut Session, json: &str) -> Answer {
     }
 }
 
-fn prove(session: &Session, event: Unverified) -> Result<PublicKey, Rejection> {
-    let verified = event.verify().map_err(|error: EventError| {
-        session.penalise_address();
+async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Rejection> {
+    let turn = session.app.turns.take(session.payer_hash()).await;
+    let verified = event.verify();
+    drop(turn);
+    session.app.metrics.signature_checked();
+    let verified = verified.map_err(|error| {
+        fine(session);
         Rejection::invalid(error.to_string())
     })?;
     let app = &session.app;
@@ -39,4 +58,23 @@ fn prove(session: &Session, event: Unverified) -> Result<PublicKey, Rejection> {
         return Err(Rejection::restricted("this key is not on this relay's list; ask its operator to be listed"));
     }
     Ok(key)
+}
+
+fn pay(session: &mut Session) -> Result<(), RetryAfter> {
+    let (app, payer) = (&session.app, session.payer());
+    app.limits.auth(&mut session.limits, payer, app.clock.now_ms())
+}
+
+/// Fines the connection for a proof whose id or signature is wrong.
+fn fine(session: &mut Session) {
+    let app = &session.app;
+    app.limits.forged_auth(&mut session.limits, app.clock.now_ms());
+}
+
+/// The answer to a proof that is not taken.
+fn refused(id: Option<EventId>, rejection: &Rejection) -> Answer {
+    match id {
+        Some(id) => refused_frame(&id, rejection),
+        None => notice_frame(&rejection.to_string()),
+    }
 }

@@ -1,14 +1,16 @@
 //! `EVENT`: an event is parsed, paid for, looked up, verified, admitted and handed to the writer, which answers.
 //!
-//! The connection's task checks the signature: the runtime's workers are the pool, the order within a connection is
-//! kept, and between two events other connections get their turn.
+//! The connection's task parses the event and checks the signature, each in a turn of its payer ([`Turns`]): the
+//! runtime's workers are the pool, the order within a connection is kept, and other clients get their turns in between.
+//!
+//! [`Turns`]: crate::turns::Turns
 
 use nostr_extensions::{
-    Admitted, Publisher, admit, audience,
+    Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, Kind, Rejection, Unverified,
+    Event, EventError, EventId, PublicKey, Rejection, Unverified,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
 
@@ -16,31 +18,32 @@ use super::super::Session;
 use crate::{
     delivery::writer::DUPLICATE,
     error::read_failed,
-    rate_limit::{Charges, Class, Sender},
+    rate_limit::{Charges, Class, NotByKey, Payer, Price, Sender},
 };
 
 /// Takes an event in. Every answer goes through the connection's outbox.
 pub(crate) async fn handle(session: &mut Session, json: &str) {
+    let turn = session.app.turns.take(session.payer_hash()).await;
     let parsed = Unverified::parse(json.as_bytes());
-    let class = parsed.as_ref().map_or(Class::Event, |event| class(event.event().kind()));
-    let paid = session.pay_address(class);
-    let (event, charges) = match (parsed, paid) {
-        (Ok(event), Ok(charges)) => (event, charges),
-        (Ok(event), Err(rejection)) => {
-            session.app.metrics.rejected(&rejection);
-            return session.in_flight.answer(refused_frame(&event.event().id(), &rejection));
-        }
-        (Err(error), _) => {
+    drop(turn);
+    let event = match parsed {
+        Ok(event) => event,
+        Err(error) => {
             session.app.metrics.error("event");
-            session.penalise_address();
+            session.fault(json.len());
             return session.in_flight.answer(answer_to_bad_event(json, &error));
         }
     };
     let id = event.event().id();
-    match take(session, event, charges).await {
+    let member = member(session, event.event()).await;
+    match take(session, event, member).await {
         Ok(Intake::New(admitted, charges)) => session.app.writer.save(*admitted, &session.in_flight, charges).await,
         Ok(Intake::Duplicate) => session.in_flight.answer(ok_frame(&id, true, DUPLICATE)),
-        Err(rejection) => {
+        Err(refused) => {
+            if let Refused::Forged(_) = refused {
+                session.fault(json.len());
+            }
+            let rejection = Rejection::from(refused);
             session.app.metrics.rejected(&rejection);
             session.in_flight.answer(refused_frame(&id, &rejection));
         }
@@ -55,9 +58,33 @@ enum Intake {
     Duplicate,
 }
 
-async fn take(session: &Session, event: Unverified, mut charges: Charges) -> Result<Intake, Rejection> {
+/// The reason why an event is not taken.
+enum Refused {
+    /// A rule or a limit forbids it.
+    ByRule(Rejection),
+    /// Its signature does not hold.
+    Forged(EventError),
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self::ByRule(rejection)
+    }
+}
+
+impl From<Refused> for Rejection {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::ByRule(rejection) => rejection,
+            Refused::Forged(error) => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+async fn take(session: &Session, event: Unverified, member: Option<Member>) -> Result<Intake, Refused> {
     let app = &session.app;
     let now = app.clock.now();
+    let mut payment = pay(session, event.event(), member)?;
     let publisher = Publisher { reader: &session.reader, names: &session.client.names };
     admit::precheck(event.event(), publisher, &app.policy, now)?;
     let id = event.event().id();
@@ -65,10 +92,11 @@ async fn take(session: &Session, event: Unverified, mut charges: Charges) -> Res
     let is_stored = !app.delivery.is_followed() && app.store.holds(&id).await.map_err(read_failed)?;
     // The signature and the rules are checked for a stored event too, so that only a client that may publish an event
     // learns that it is stored.
-    let verified = event.verify().map_err(|error| {
-        session.penalise_address();
-        Rejection::invalid(error.to_string())
-    })?;
+    let turn = app.turns.take(session.payer_hash()).await;
+    let verified = event.verify();
+    drop(turn);
+    app.metrics.signature_checked();
+    let verified = verified.map_err(Refused::Forged)?;
     let group = match admit::group_of(verified.event()) {
         Some(group) => {
             session.in_flight.groups_settled().await;
@@ -79,56 +107,158 @@ async fn take(session: &Session, event: Unverified, mut charges: Charges) -> Res
     // If other processes write too, the cached state of a group may be a moment old, and nobody is refused by an old
     // one.
     let retry = group.as_ref().filter(|_| app.delivery.is_followed()).map(|group| (verified.clone(), group.id.clone()));
+    let mut group = group;
     let admitted = match (admit::admit(verified, publisher, &app.policy, group.as_deref(), now), retry) {
-        (Err(_), Some((verified, group))) => {
+        (Err(_), Some((verified, id))) => {
             app.delivery.fresh().await?;
-            let group = app.groups.get(&group).await.map_err(read_failed)?;
-            admit::admit(verified, publisher, &app.policy, Some(&group), now)?
+            group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+            admit::admit(verified, publisher, &app.policy, group.as_deref(), now)?
         }
         (admitted, _) => admitted?,
     };
     if is_stored {
         return Ok(Intake::Duplicate);
     }
-    pay_sender(session, admitted.event(), &mut charges)?;
+    pay_sender(session, admitted.event(), group.as_deref(), &mut payment).await?;
     if let Some(warning) = admitted.warning() {
         tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
     }
-    Ok(Intake::New(Box::new(admitted), charges))
+    Ok(Intake::New(Box::new(admitted), payment.charges))
 }
 
-fn class(kind: Kind) -> Class {
-    match rules(kind).budget {
+fn price(event: &Event) -> Price {
+    let class = match rules(event.kind()).budget {
         Budget::KeyPackages => Class::KeyPackage,
         Budget::Events | Budget::GroupMessages | Budget::GiftWraps => Class::Event,
+    };
+    Price { class, times: 1 }
+}
+
+/// A key of the reader that is a member of the managed group that an event names.
+#[derive(Clone, Copy)]
+struct Member {
+    key: PublicKey,
+    /// Set where anyone may found such a group, so that a client can make as many such keys as it founds groups.
+    is_free: bool,
+}
+
+impl Member {
+    /// The reader's member of a group: the event's author where it is one of them, else the first.
+    fn of(session: &Session, event: &Event, group: &Group) -> Option<Self> {
+        let GroupStatus::Managed(view) = &group.status else { return None };
+        let author = event.pubkey();
+        let keys = session.reader.keys();
+        let author = keys.iter().filter(|key| **key == author);
+        let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
+        let policy = &session.app.policy;
+        let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
+        Some(Self { key, is_free: anyone_founds && !policy.is_named(&key) })
     }
 }
 
-/// Charges the sending key for an admitted event, and for a message the sender at its group or inbox (docs/rules.md,
-/// "Rate limits" 3 to 5).
-fn pay_sender(session: &Session, event: &Event, charges: &mut Charges) -> Result<(), Rejection> {
+/// The key that is a member of the group that an event names, by the state that this process knows. A state that is
+/// not in memory is read for few events of a connection, since nobody has paid yet; without it the address pays.
+async fn member(session: &mut Session, event: &Event) -> Option<Member> {
+    if session.reader.is_anonymous() {
+        return None;
+    }
+    let id = admit::group_of(event)?;
+    let group = match session.app.groups.in_memory(&id) {
+        Some(group) => group,
+        None if session.limits.take_lookup(session.app.clock.now_ms()) => session.app.groups.get(&id).await.ok()?,
+        None => return None,
+    };
+    Member::of(session, event, &group)
+}
+
+/// The payment for one event.
+struct Payment {
+    charges: Charges,
+    price: Price,
+    /// Set where a key that nobody can make for free paid alone.
+    is_by_key: bool,
+}
+
+/// Takes the price of an event before anything is computed for it: from a member of the group that it names, or from a
+/// key that the operator named, alone; from the address of anybody else (docs/rules.md, "Rate limits" 2 to 4).
+fn pay(session: &Session, event: &Event, member: Option<Member>) -> Result<Payment, Rejection> {
+    let app = &session.app;
+    let (block, price, now_ms) = (session.client.block(), price(event), app.clock.now_ms());
+    let by_key = match member {
+        Some(Member { key, is_free: false }) => Some(app.limits.key(&key, block, price, now_ms)?),
+        Some(Member { key, is_free: true }) => match app.limits.member(&key, block, price, now_ms) {
+            Ok(paid) => Some(paid),
+            Err(NotByKey::Key(retry)) => return Err(retry.into()),
+            Err(NotByKey::Ceiling) => None,
+        },
+        None => match session.payer_of(event) {
+            Payer::Key(key) => Some(app.limits.key(&key, block, price, now_ms)?),
+            Payer::Address(_) => None,
+        },
+    };
+    let mut charges = app.delivery.charges();
+    charges.add(match by_key {
+        Some(paid) => paid,
+        None => app.limits.address(block, price, now_ms)?,
+    });
+    Ok(Payment { charges, price, is_by_key: by_key.is_some() })
+}
+
+/// Charges the sending key for an admitted event, unless a key paid alone, and for a message the sender at its group or
+/// inbox (docs/rules.md, "Rate limits" 4 to 6).
+async fn pay_sender(
+    session: &Session,
+    event: &Event,
+    group: Option<&Group>,
+    Payment { charges, price, is_by_key }: &mut Payment,
+) -> Result<(), Rejection> {
     let limits = &session.app.limits;
-    let now_ms = session.app.clock.now_ms();
+    let (block, now_ms) = (session.client.block(), session.app.clock.now_ms());
     let author = event.pubkey();
     let key = if session.reader.has(&author) { Some(author) } else { session.reader.primary() };
-    if let Some(key) = key {
-        charges.add(limits.sender(&key, class(event.kind()), now_ms)?);
+    if let Some(key) = key.filter(|_| !*is_by_key) {
+        charges.add(limits.sender(&key, block, *price, now_ms)?);
     }
-    let sender = key.map_or(Sender::Address(session.client.address), Sender::Key);
+    let member = group.and_then(|group| Member::of(session, event, group)).map(|member| member.key);
+    let sender = member.or(key).map_or(Sender::Address(block), Sender::Key);
     match rules(event.kind()).budget {
         Budget::Events | Budget::KeyPackages => {}
         Budget::GroupMessages => {
             if let Some(group) = admit::group_of(event) {
-                charges.add(limits.group_message(sender, group.as_str(), now_ms)?);
+                charges.add(limits.group_message(sender, block, group.as_str(), now_ms)?);
             }
         }
         Budget::GiftWraps => {
             for recipient in audience::recipients(event.view()) {
-                charges.add(limits.gift_wrap(sender, &recipient, now_ms)?);
+                let is_known = limits.is_crowded(&recipient, now_ms) && is_known(session, group, &recipient).await;
+                charges.add(limits.gift_wrap(sender, block, &recipient, is_known, now_ms)?);
             }
         }
     }
     Ok(())
+}
+
+/// Most groups of a recipient, and most of a sender, that are compared to find a common one.
+const COMMON_GROUPS_MAX: usize = 1_000;
+
+/// Returns whether `recipient` knows a key of the reader: it has written to that key, or both are members of one group.
+/// Asked only while strangers use up their part of the inbox's ceiling.
+async fn is_known(session: &Session, group: Option<&Group>, recipient: &PublicKey) -> bool {
+    let (app, keys) = (&session.app, session.reader.keys());
+    let both = |group: &Group| group.has_member(keys) && group.has_member(&[*recipient]);
+    if keys.iter().any(|key| app.limits.has_written(recipient, key)) || group.is_some_and(both) {
+        return true;
+    }
+    if keys.is_empty() {
+        return false;
+    }
+    let groups_of = async |keys: &[PublicKey]| match app.store.groups_of(keys).await {
+        Ok(groups) => groups.into_iter().take(COMMON_GROUPS_MAX).collect::<Vec<NostrGroupId>>(),
+        // Whoever cannot be recognised now counts as a stranger.
+        Err(_) => Vec::new(),
+    };
+    let theirs: std::collections::HashSet<_> = groups_of(&[*recipient]).await.into_iter().collect();
+    !theirs.is_empty() && groups_of(keys).await.iter().any(|group| theirs.contains(group))
 }
 
 /// The answer to JSON that is no event: `OK false` where it names an id, as NIP-01 has it, else a `NOTICE`.
@@ -145,7 +275,7 @@ pub(crate) fn answer_to_bad_event(json: &str, error: &EventError) -> Answer {
 }
 
 /// The id that malformed JSON claims, where it can be made out.
-fn claimed_id(json: &str) -> Option<EventId> {
+pub(super) fn claimed_id(json: &str) -> Option<EventId> {
     let after = json.split_once("\"id\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
     EventId::from_hex(after.get(..64)?)
 }

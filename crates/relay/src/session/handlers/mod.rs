@@ -21,7 +21,10 @@ pub(crate) async fn handle(
 ) -> Result<(), ConnectionEnd> {
     match message {
         ClientMessage::Event(json) => event::handle(session, json.get()).await,
-        ClientMessage::Auth(json) => wire.send(auth::handle(session, json.get())).await?,
+        ClientMessage::Auth(json) => {
+            let answer = auth::handle(session, json.get()).await;
+            wire.send(answer).await?;
+        }
         ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
             Ok(()) => {}
             Err(req::Stop::Refused(rejection)) => {

@@ -1,0 +1,130 @@
+//! The buckets of one connection: for malformed messages, for AUTH, and for groups that are looked up before an event is
+//! paid for.
+//!
+//! Source: docs/rules.md, "Rate limits" 7 and 8. They are the connection's own, so that no other connection of its
+//! address suffers.
+
+use super::{
+    Payer, RateLimits, RetryAfter,
+    bucket::{Amount, Bucket, Rate},
+    charge::BlockKinds,
+};
+
+/// Price of a malformed message, in events; its bytes come on top.
+const FAULT_COST: u32 = 10;
+/// Bytes of a malformed message that cost one event more.
+const FAULT_BYTES: usize = 4 << 10;
+/// Events that a connection may owe to malformed messages at once, before it is closed.
+const FAULTS_BURST: u32 = 400;
+/// Number of connections' rates that the malformed messages of an address have.
+const FAULTS_FACTOR: u32 = 4;
+/// Events that a connection may still owe to malformed messages when its address has used up its own bucket: a client
+/// that connects anew starts with no more than these.
+const FAULTS_FORGIVEN: u32 = 30;
+
+/// AUTHs of a connection in a minute.
+const AUTHS_PER_MINUTE: u32 = 10;
+/// AUTHs of a connection at once: more than it may authenticate keys.
+const AUTHS_BURST: u32 = 40;
+/// Price of an AUTH with a wrong id or signature, in AUTHs of the connection.
+const FORGED_AUTH_COST: u32 = 10;
+/// AUTHs of a connection that its address cannot refuse. It pays for them all the same.
+const AUTHS_ALWAYS: u32 = 2;
+
+/// Groups of a connection in a minute that are looked up before an event is paid for.
+const LOOKUPS_PER_MINUTE: u32 = 60;
+/// Groups of a connection at once that are looked up before an event is paid for.
+const LOOKUPS_BURST: u32 = 50;
+
+/// Rate of all AUTHs of an address: each costs the relay about 50 us.
+pub(super) const ADDRESS_AUTHS: Rate = Rate::new(ADDRESS_AUTHS_PER_MINUTE, 60_000, ADDRESS_AUTHS_PER_MINUTE);
+/// AUTHs of an address in a minute, and at once.
+const ADDRESS_AUTHS_PER_MINUTE: u32 = 6_000;
+
+/// The rate of malformed messages of an address, where events have the rate `events`.
+pub(super) const fn address_faults(events: Rate) -> Rate {
+    connection_faults(events).times(FAULTS_FACTOR)
+}
+
+const fn connection_faults(events: Rate) -> Rate {
+    events.with_burst(FAULTS_BURST)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimits {
+    faults: Bucket,
+    /// Set when the connection has sent more malformed messages than it may.
+    has_too_many_faults: bool,
+    auths: Bucket,
+    /// Number of AUTHs so far, at most [`AUTHS_ALWAYS`].
+    auths_taken: u32,
+    lookups: Bucket,
+}
+
+impl ConnectionLimits {
+    /// Returns whether the connection is to be closed for its malformed messages.
+    pub(crate) const fn has_too_many_faults(&self) -> bool {
+        self.has_too_many_faults
+    }
+
+    /// Takes one look at a group that is not in memory, before the event that names it is paid for.
+    pub(crate) fn take_lookup(&mut self, now_ms: u64) -> bool {
+        self.lookups.take(Amount::of(1), now_ms).is_ok()
+    }
+}
+
+impl RateLimits {
+    /// The full buckets of a new connection.
+    pub(crate) fn connection(&self, now_ms: u64) -> ConnectionLimits {
+        let own = |per_minute, burst| {
+            let rate = if self.events.is_unlimited() { self.events } else { Rate::new(per_minute, 60_000, burst) };
+            Bucket::full(rate, now_ms)
+        };
+        ConnectionLimits {
+            faults: Bucket::full(connection_faults(self.events), now_ms),
+            has_too_many_faults: false,
+            auths: own(AUTHS_PER_MINUTE, AUTHS_BURST),
+            auths_taken: 0,
+            lookups: own(LOOKUPS_PER_MINUTE, LOOKUPS_BURST),
+        }
+    }
+
+    /// Charges a connection for a malformed message of `bytes`. Its address pays too, and once that has nothing left a
+    /// connection that no key pays for is forgiven little.
+    pub(crate) fn fault(&self, connection: &mut ConnectionLimits, payer: Payer, bytes: usize, now_ms: u64) {
+        let cost = FAULT_COST.saturating_add(u32::try_from(bytes / FAULT_BYTES).unwrap_or(u32::MAX));
+        let mut is_over = connection.faults.take(Amount::of(cost), now_ms).is_err();
+        if let Payer::Address(block) = payer
+            && self.take_blocks(BlockKinds::FAULTS, (), block, Amount::of(cost), now_ms).is_err()
+        {
+            is_over |= connection.faults.events(now_ms) + FAULTS_FORGIVEN < FAULTS_BURST;
+        }
+        connection.has_too_many_faults |= is_over;
+    }
+
+    /// Takes the price of an AUTH. The connection's bucket comes first. Its address cannot refuse its first AUTHs, so
+    /// that no client keeps another one of its address from authenticating.
+    ///
+    /// # Errors
+    /// When the connection, or its address, has sent too many.
+    pub(crate) fn auth(&self, connection: &mut ConnectionLimits, payer: Payer, now_ms: u64) -> Result<(), RetryAfter> {
+        let reason = "too many AUTHs";
+        connection.auths.take(Amount::of(1), now_ms).map_err(|secs| RetryAfter { reason, secs })?;
+        let Payer::Address(block) = payer else { return Ok(()) };
+        if connection.auths_taken < AUTHS_ALWAYS {
+            connection.auths_taken += 1;
+            self.charge_blocks(BlockKinds::AUTHS, (), block, 1, now_ms);
+            return Ok(());
+        }
+        self.take_blocks(BlockKinds::AUTHS, (), block, Amount::of(1), now_ms)
+            .map(drop)
+            .map_err(|secs| RetryAfter { reason, secs })
+    }
+
+    /// Fines a connection for an AUTH with a wrong id or signature: it has paid for one, and pays the rest of
+    /// [`FORGED_AUTH_COST`] now, if need be into debt.
+    pub(crate) fn forged_auth(&self, connection: &mut ConnectionLimits, now_ms: u64) {
+        connection.auths.charge(FORGED_AUTH_COST - 1, now_ms);
+    }
+}
