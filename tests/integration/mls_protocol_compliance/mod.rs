@@ -11,6 +11,7 @@ mod identity;
 mod key_packages;
 mod kinds;
 mod not_visible;
+mod payers;
 mod rate_limits;
 mod requests_447;
 mod residents;

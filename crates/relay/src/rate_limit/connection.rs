@@ -12,6 +12,8 @@ use super::{
 
 /// Price of a malformed message, in events; its bytes come on top.
 const FAULT_COST: u32 = 10;
+/// Price of a malformed request that is refused under its own id, in events; its bytes come on top.
+const REQUEST_FAULT_COST: u32 = 1;
 /// Bytes of a malformed message that cost one event more.
 const FAULT_BYTES: usize = 4 << 10;
 /// Events that a connection may owe to malformed messages at once, before it is closed.
@@ -48,6 +50,26 @@ pub(super) const fn address_faults(events: Rate) -> Rate {
 
 const fn connection_faults(events: Rate) -> Rate {
     events.with_burst(FAULTS_BURST)
+}
+
+/// A message that the relay cannot use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Text that is no message, an event that is none, or an id or a signature that is wrong.
+    Malformed,
+    /// A request whose filters are malformed, as those of a client that asks for what this relay does not have.
+    Request,
+}
+
+impl Fault {
+    /// The price of the message, in events.
+    fn cost(self, bytes: usize) -> u32 {
+        let cost = match self {
+            Self::Malformed => FAULT_COST,
+            Self::Request => REQUEST_FAULT_COST,
+        };
+        cost.saturating_add(u32::try_from(bytes / FAULT_BYTES).unwrap_or(u32::MAX))
+    }
 }
 
 /// See the module.
@@ -90,10 +112,16 @@ impl RateLimits {
         }
     }
 
-    /// Charges a connection for a malformed message of `bytes`. Its address pays too, and once that has nothing left a
+    /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once that has nothing left a
     /// connection that no key pays for is forgiven little.
-    pub(crate) fn fault(&self, connection: &mut ConnectionLimits, payer: Payer, bytes: usize, now_ms: u64) {
-        let cost = FAULT_COST.saturating_add(u32::try_from(bytes / FAULT_BYTES).unwrap_or(u32::MAX));
+    pub(crate) fn fault(
+        &self,
+        connection: &mut ConnectionLimits,
+        payer: Payer,
+        (fault, bytes): (Fault, usize),
+        now_ms: u64,
+    ) {
+        let cost = fault.cost(bytes);
         let mut is_over = connection.faults.take(Amount::of(cost), now_ms).is_err();
         if let Payer::Address(block) = payer
             && self.take_blocks(BlockKinds::FAULTS, (), block, Amount::of(cost), now_ms).is_err()

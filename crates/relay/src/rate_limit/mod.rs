@@ -45,7 +45,7 @@ use self::{
 pub(crate) use self::{
     charge::{BucketId, BucketKind, Charge, Charges, Paid},
     client_address::client_address,
-    connection::ConnectionLimits,
+    connection::{ConnectionLimits, Fault},
     payer::{AddressBlock, Payer, Width},
 };
 use crate::config::RateLimitRates;

@@ -1,6 +1,6 @@
 //! The party that pays for a client's work: a key that nobody can make for free, else the client's address.
 //!
-//! Source: docs/rules.md, "Rate limits" 1 and 2.
+//! Source: docs/rules.md, "Rate limits" 2, 10 and 12.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -88,7 +88,7 @@ fn a_malformed_message_costs_its_connection() {
         let mut connection = limits.connection(0);
         let mut faults = 0;
         while !connection.has_too_many_faults() {
-            limits.fault(&mut connection, Payer::Address(v4(9)), bytes, 0);
+            limits.fault(&mut connection, Payer::Address(v4(9)), (Fault::Malformed, bytes), 0);
             faults += 1;
         }
         faults
@@ -98,7 +98,7 @@ fn a_malformed_message_costs_its_connection() {
     assert_eq!(until_refused(|| limits.address(v4(9), EVENT, 0)), 200);
     let mut connection = limits.connection(0);
     for second in 0..1_000 {
-        limits.fault(&mut connection, Payer::Address(v4(8)), 20, second * 6_000);
+        limits.fault(&mut connection, Payer::Address(v4(8)), (Fault::Malformed, 20), second * 6_000);
         assert!(!connection.has_too_many_faults(), "ten a minute go on without end");
     }
 }
@@ -110,7 +110,7 @@ fn the_faults_of_an_address_are_carried_to_its_next_connection() {
     let closed_after = |payer: Payer| {
         let mut connection = limits.connection(0);
         (1..).find(|_| {
-            limits.fault(&mut connection, payer, 20, 0);
+            limits.fault(&mut connection, payer, (Fault::Malformed, 20), 0);
             connection.has_too_many_faults()
         })
     };
@@ -155,7 +155,7 @@ fn zero_is_no_limit() {
         limits.address(local(), KEY_PACKAGE, 0).expect("no limit");
         limits.key(&key(1), local(), EVENT, 0).expect("no limit");
         limits.member(&key(1), local(), EVENT, 0).expect("no limit");
-        limits.fault(&mut connection, payer, 9, 0);
+        limits.fault(&mut connection, payer, (Fault::Request, 9), 0);
         limits.auth(&mut connection, payer, 0).expect("no limit");
         limits.handshake(local(), 0).expect("no limit");
         limits.sender(&key(1), local(), KEY_PACKAGE, 0).expect("no limit");

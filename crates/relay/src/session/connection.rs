@@ -23,7 +23,7 @@ use crate::{
         Outbox,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
-    rate_limit::{AddressBlock, Payer},
+    rate_limit::{AddressBlock, Fault, Payer},
     shares::Share,
     system::random,
 };
@@ -150,7 +150,8 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
         Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,
         Err(error) => {
             session.app.metrics.error("message");
-            session.fault(text.len());
+            let fault = if error.subscription.is_some() { Fault::Request } else { Fault::Malformed };
+            session.fault(fault, text.len());
             let answer = answer_to(session, error);
             wire.send(answer).await?;
         }

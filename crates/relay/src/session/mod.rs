@@ -15,7 +15,7 @@ use self::handlers::neg::NegSessions;
 use crate::{
     app::App,
     delivery::{ConnectionId, writer::InFlight},
-    rate_limit::{AddressBlock, ConnectionLimits, Payer},
+    rate_limit::{AddressBlock, ConnectionLimits, Fault, Payer},
     shares::Share,
 };
 
@@ -91,11 +91,10 @@ impl Session {
         self.app.limits.payer_hash(self.payer())
     }
 
-    /// Charges the connection for a malformed message of `bytes`: text that is no message, an event that is none, or a
-    /// signature that does not hold.
-    fn fault(&mut self, bytes: usize) {
+    /// Charges the connection for a message of `bytes` that the relay cannot use.
+    fn fault(&mut self, fault: Fault, bytes: usize) {
         let (app, payer) = (&self.app, self.payer());
-        app.limits.fault(&mut self.limits, payer, bytes, app.clock.now_ms());
+        app.limits.fault(&mut self.limits, payer, (fault, bytes), app.clock.now_ms());
     }
 
     /// Checks the rules for every request: the id's length, the lists' lengths, and the right to ask at all.

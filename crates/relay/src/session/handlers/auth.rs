@@ -10,14 +10,14 @@ use super::{
     super::Session,
     event::{answer_to_bad_event, claimed_id},
 };
-use crate::rate_limit::RetryAfter;
+use crate::rate_limit::{Fault, RetryAfter};
 
 /// Answers with `OK`, or with a `NOTICE` where the message has no id. AUTH has buckets of its own, so that events of
 /// this client or of another one at its address do not keep a key from authenticating.
 pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
     if let Err(retry) = pay(session) {
         // A client that goes on without a pause pays for each further AUTH as for a malformed message.
-        session.fault(json.len());
+        session.fault(Fault::Malformed, json.len());
         return refused(claimed_id(json), &retry.into());
     }
     let turn = session.app.turns.take(session.payer_hash()).await;
@@ -28,7 +28,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
         Err(error) => {
             match error {
                 EventError::WrongId { .. } => fine(session),
-                _ => session.fault(json.len()),
+                _ => session.fault(Fault::Malformed, json.len()),
             }
             return answer_to_bad_event(json, &error);
         }

@@ -18,7 +18,7 @@ use super::super::Session;
 use crate::{
     delivery::writer::DUPLICATE,
     error::read_failed,
-    rate_limit::{Charges, Class, NotByKey, Payer, Price, Sender},
+    rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
 };
 
 /// Takes an event in. Every answer goes through the connection's outbox.
@@ -30,7 +30,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
         Ok(event) => event,
         Err(error) => {
             session.app.metrics.error("event");
-            session.fault(json.len());
+            session.fault(Fault::Malformed, json.len());
             return session.in_flight.answer(answer_to_bad_event(json, &error));
         }
     };
@@ -41,7 +41,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
         Ok(Intake::Duplicate) => session.in_flight.answer(ok_frame(&id, true, DUPLICATE)),
         Err(refused) => {
             if let Refused::Forged(_) = refused {
-                session.fault(json.len());
+                session.fault(Fault::Malformed, json.len());
             }
             let rejection = Rejection::from(refused);
             session.app.metrics.rejected(&rejection);
