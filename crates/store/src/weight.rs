@@ -59,7 +59,7 @@ impl Weight {
         }
     }
 
-    /// The number of ordinary events whose price the event costs (docs/rules.md, "Rate limits" 2): 1 for nearly all.
+    /// The number of ordinary events whose price the event costs (docs/rules.md, "Rate limits" 4): 1 for nearly all.
     #[must_use]
     pub fn price(&self) -> u32 {
         let more = self.rows.saturating_sub(ROWS) / TAGS_PER_EVENT

@@ -142,9 +142,7 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
     let filters_max = session.app.config.limitation.max_filters;
-    let turn = session.app.turns.take(session.payer_hash()).await;
     let message = ClientMessage::parse(text, filters_max);
-    drop(turn);
     match message {
         Ok(ClientMessage::Event(json)) => handlers::event::handle(session, json.get()).await,
         Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,

@@ -20,9 +20,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
         session.fault(Fault::Malformed, json.len());
         return refused(claimed_id(json), &retry.into());
     }
-    let turn = session.app.turns.take(session.payer_hash()).await;
     let event = Unverified::parse(json.as_bytes());
-    drop(turn);
     let event = match event {
         Ok(event) => event,
         Err(error) => {
@@ -44,9 +42,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
 }
 
 async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Rejection> {
-    let turn = session.app.turns.take(session.payer_hash()).await;
     let verified = event.verify();
-    drop(turn);
     session.app.metrics.signature_checked();
     let verified = verified.map_err(|error| {
         fine(session);

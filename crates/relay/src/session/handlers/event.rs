@@ -1,9 +1,9 @@
 //! `EVENT`: an event is parsed, paid for, looked up, verified, admitted and handed to the writer, which answers.
 //!
-//! The connection's task parses the event and checks the signature, each in a turn of its payer ([`Turns`]): the
-//! runtime's workers are the pool, the order within a connection is kept, and other clients get their turns in between.
+//! The connection's task parses the event and checks the signature: the runtime's workers are the pool, the order within
+//! a connection is kept, and between two events other clients get their share of the processor ([`Shares`]).
 //!
-//! [`Turns`]: crate::turns::Turns
+//! [`Shares`]: crate::shares::Shares
 
 use nostr_extensions::{
     Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
@@ -13,6 +13,7 @@ use nostr_protocol::{
     Event, EventError, EventId, PublicKey, Rejection, Unverified,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
+use nostr_store::weight::Weight;
 
 use super::super::Session;
 use crate::{
@@ -23,9 +24,7 @@ use crate::{
 
 /// Takes an event in. Every answer goes through the connection's outbox.
 pub(crate) async fn handle(session: &mut Session, json: &str) {
-    let turn = session.app.turns.take(session.payer_hash()).await;
     let parsed = Unverified::parse(json.as_bytes());
-    drop(turn);
     let event = match parsed {
         Ok(event) => event,
         Err(error) => {
@@ -92,9 +91,7 @@ async fn take(session: &Session, event: Unverified, member: Option<Member>) -> R
     let is_stored = !app.delivery.is_followed() && app.store.holds(&id).await.map_err(read_failed)?;
     // The signature and the rules are checked for a stored event too, so that only a client that may publish an event
     // learns that it is stored.
-    let turn = app.turns.take(session.payer_hash()).await;
     let verified = event.verify();
-    drop(turn);
     app.metrics.signature_checked();
     let verified = verified.map_err(Refused::Forged)?;
     let group = match admit::group_of(verified.event()) {
@@ -131,7 +128,7 @@ fn price(event: &Event) -> Price {
         Budget::KeyPackages => Class::KeyPackage,
         Budget::Events | Budget::GroupMessages | Budget::GiftWraps => Class::Event,
     };
-    Price { class, times: 1 }
+    Price { class, times: Weight::of(event.view()).price() }
 }
 
 /// A key of the reader that is a member of the managed group that an event names.
