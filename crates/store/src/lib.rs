@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod backoff;
+mod claim;
 mod decide;
 pub mod embedded;
 #[cfg(feature = "firestore")]
@@ -29,6 +30,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
+
+pub use self::claim::{Claim, ClaimFilters, Claimed};
 
 /// A place in the log. Every committed event has one, greater than all before it.
 pub type Cursor = u64;
@@ -225,16 +228,11 @@ pub trait Store: Send + Sync + 'static {
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
-    /// Takes up to `packages_max` KeyPackages of `owner`, of either kind, for one reader and in one transaction. The
-    /// store knows no filter, so the gate may withhold a KeyPackage that this call has taken. Twins count once, and the
-    /// oldest come first. A KeyPackage that is taken is gone for good with its twins. Those of last resort and the last
-    /// one left are given and stay (docs/rules.md, "Consumption on read").
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError>;
+    /// Takes KeyPackages of one owner for one reader: only those that a filter of the request matches, the oldest first
+    /// and those of last resort after all others. Twins count once. One transaction uses up the KeyPackages that are
+    /// given for good, with their twins. Those of last resort and the last one that the owner has are given and stay
+    /// (docs/rules.md, "Consumption on read"). A claim that uses nothing up writes nothing and waits for no writer.
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError>;
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;

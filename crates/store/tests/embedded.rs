@@ -9,8 +9,8 @@ use nostr_store::{
     Saved, StoreError,
     embedded::{Durability, Embedded, Options},
     suite::world::{
-        START, Subject, World, capability, deletion, event, everyone, id_of, key, key_package, message, new, roster,
-        vanish, wrap,
+        START, Subject, World, capability, claim_of, deletion, event, everyone, id_of, key, key_package, message, new,
+        roster, vanish, wrap,
     },
 };
 
@@ -56,7 +56,7 @@ async fn everything_is_there_after_reopening() {
     for text in ["one", "two"] {
         new(w.publish(&key_package(text, text), "alice").await);
     }
-    w.store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
+    w.store.claim_key_packages(&claim_of("alice", 1), START).await.expect("a claim");
     new(w.publish(&vanish(START), "bob").await);
     let last = new(w.publish(&event(20_001, "passing"), "alice").await).cursor();
     drop(w);

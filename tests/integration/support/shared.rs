@@ -17,7 +17,9 @@ use nostr_extensions::{
     Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, admit::Persistence, query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
-use nostr_store::{Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory};
+use nostr_store::{
+    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory,
+};
 use tokio::sync::{RwLock, watch};
 
 /// The part that all instances share.
@@ -61,6 +63,10 @@ pub struct Link {
     pub scans_held: AtomicU64,
     /// The relay is told that it alone writes to the store, so that it delivers directly.
     pub is_alone: AtomicBool,
+    /// Claims that succeed; each later one fails.
+    pub claims_left: AtomicU64,
+    /// Claims that have succeeded so far.
+    pub claims: AtomicU64,
     /// Notifications do not arrive.
     pub loses_notifications: AtomicBool,
     /// Most entries that one call of `after` returns.
@@ -103,6 +109,8 @@ impl Shared {
             scanning: RwLock::new(()),
             scans_held: AtomicU64::new(0),
             is_alone: AtomicBool::new(false),
+            claims_left: AtomicU64::new(u64::MAX),
+            claims: AtomicU64::new(0),
             loses_notifications: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
@@ -270,14 +278,13 @@ impl Store for Instance {
         self.shared.memory.groups_of(keys).await
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         self.link.pass().await?;
-        self.shared.memory.claim_key_packages(owner, packages_max, now).await
+        if !take_one(&self.link.claims_left) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
+        self.link.claims.fetch_add(1, Ordering::Relaxed);
+        self.shared.memory.claim_key_packages(claim, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -189,7 +189,7 @@ impl Delivery {
         Charges::new(matches!(self, Self::Followed(followed) if followed.has_peers()))
     }
 
-    /// Tells the other instances which buckets pay for a claim of KeyPackages that is about to be made.
+    /// Tells the other instances which buckets have paid for a claim of KeyPackages.
     pub(crate) fn claimed(&self, charges: Charges) {
         if let Self::Followed(followed) = self {
             followed.tell_peers(charges.into_buckets());

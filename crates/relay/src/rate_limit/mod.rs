@@ -27,6 +27,7 @@
 
 mod bucket;
 mod charge;
+mod claims;
 mod client_address;
 mod connection;
 mod payer;
@@ -44,6 +45,7 @@ use self::{
 };
 pub(crate) use self::{
     charge::{BucketId, BucketKind, Charge, Charges, Paid},
+    claims::ClaimAllowance,
     client_address::client_address,
     connection::{ConnectionLimits, Fault},
     payer::{AddressBlock, Payer, Width},
@@ -65,7 +67,7 @@ const KNOWN_MEMBERS_PARTS: u32 = 2;
 /// Time for which a sender is new to a group or an inbox, counted from its first event there.
 const NEW_SENDER_MS: u64 = 3_600_000;
 /// Most KeyPackages of one owner that one reader, and one address, uses up in an hour (docs/rules.md, "Consumption on
-/// read" 4).
+/// read" 6).
 const CLAIMS_PER_HOUR: u32 = 10;
 /// Time for which a group or an inbox remembers a sender that sends nothing.
 const PAIR_MEMORY_MS: u64 = 24 * 3_600_000;

@@ -368,3 +368,29 @@ fn kinds_of_buckets_are_told_apart_by_their_numbers() {
     }
     assert_eq!(BucketKind::from_byte(BucketKind::WidestHandshakes as u8 + 1), None);
 }
+
+#[test]
+fn a_claim_pays_for_what_it_used_up_alone() {
+    let limits = limits();
+    let (reader, owner) = (key(1), key(2));
+    let other_address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    for _ in 0..100 {
+        let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+        assert_eq!(allowance.used_max(), 2);
+        assert_eq!(limits.settle_claims(allowance, 0).len(), 0, "nothing was used up");
+    }
+    for _ in 0..10 {
+        let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+        assert_eq!(limits.settle_claims(allowance, 1).len(), 1);
+    }
+    let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+    assert_eq!(allowance.used_max(), 0);
+    let wait = allowance.wait.expect("the rate is spent");
+    assert_eq!(wait.to_string(), "too many KeyPackages of this owner taken; retry in 360 s");
+    // Neither the address with another key nor the key from another address has more, and trying costs neither.
+    for n in 0..20 {
+        assert_eq!(limits.set_claims_aside(&key(10 + n), LOCAL, &owner, 2, 0).used_max(), 0);
+        assert_eq!(limits.set_claims_aside(&reader, other_address, &owner, 2, 0).used_max(), 0);
+    }
+    assert_eq!(limits.set_claims_aside(&key(10), other_address, &owner, 2, 0).used_max(), 2);
+}

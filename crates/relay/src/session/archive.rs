@@ -58,6 +58,11 @@ impl Limits {
     pub(super) const fn of(limitation: &Limitation) -> Self {
         Self { default: limitation.default_limit as u64, max: limitation.max_limit as u64 }
     }
+
+    /// Most events of an answer to `filter`.
+    pub(super) fn of_filter(self, filter: &Filter) -> u64 {
+        filter.limit.unwrap_or(self.default).min(self.max)
+    }
 }
 
 /// The read of one filter under way.
@@ -107,7 +112,7 @@ impl<'a> ArchiveRead<'a> {
             let current = match self.current.take() {
                 Some(current) => current,
                 None => {
-                    let left = filter.limit.unwrap_or(self.limits.default).min(self.limits.max);
+                    let left = self.limits.of_filter(filter);
                     let query = plan(self.app, self.reader, filter).await?;
                     FilterRead { query, from: None, left }
                 }

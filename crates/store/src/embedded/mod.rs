@@ -49,13 +49,17 @@ use self::{
     ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
     log::seal,
+    packages::Searched,
     queue::{Call, Queue},
     scan::Scan,
     tables::{NEXT_CURSOR, Tables},
     vanished::{Vanished, Vanishing},
     writer::Writer,
 };
-use crate::{Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError};
+use crate::{
+    Claim, Claimed, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError,
+    decide::claim::SEARCHES_MAX,
+};
 
 /// Most transactions of one call of [`Store::sweep`]. The writer serves other calls between them.
 const SWEEP_ROUNDS_MAX: usize = 50;
@@ -337,14 +341,20 @@ impl Store for Embedded {
         self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect()))
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        let owner = *owner;
-        self.queue.call(|answer| Call::Claim { owner, packages_max, now, answer }).await?
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        for _ in 0..SEARCHES_MAX {
+            let vanishing = self.shared.vanishing.load_full();
+            let searched = self.read(|txn| self.tables.search_packages(txn, claim, &vanishing, now))?;
+            let candidates = match searched {
+                Searched::Answered(claimed) => return Ok(claimed),
+                Searched::Found(candidates) => candidates,
+            };
+            let claim = claim.clone();
+            if let Some(claimed) = self.queue.call(|answer| Call::Claim { claim, candidates, now, answer }).await?? {
+                return Ok(claimed);
+            }
+        }
+        Err(StoreError::Unavailable("KeyPackages are taken faster than they are found".to_owned()))
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -2,8 +2,10 @@
 //!
 //! Source: docs/rules.md, "KeyPackages".
 
+use std::sync::Arc;
+
 use heed::{RoTxn, RwTxn};
-use nostr_extensions::{Sealed, mls_gateway::key_package::DirectoryEntry};
+use nostr_extensions::mls_gateway::key_package::DirectoryEntry;
 use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
@@ -15,10 +17,10 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Cursor,
+    Claim, Claimed, Cursor,
     decide::{
-        claim::{Owned, claim},
-        keys::{Claimed, claimed, tombstone_key},
+        claim::{Candidate, Owned, Pick, Search, Stock, is_twin, pick},
+        keys::{self as decided, claimed, tombstone_key},
         lookup::Apply as _,
     },
 };
@@ -78,7 +80,7 @@ impl Tables {
     }
 
     /// Cursors of all events with the bytes of one KeyPackage.
-    pub(super) fn twins(&self, txn: &RoTxn<'_>, (owner, content): &Claimed) -> Result<Vec<Cursor>, Fail> {
+    pub(super) fn twins(&self, txn: &RoTxn<'_>, (owner, content): &decided::Claimed) -> Result<Vec<Cursor>, Fail> {
         let mut cursors = Vec::new();
         for found in self.packages.prefix_iter(txn, owner)? {
             let (key, value) = found?;
@@ -89,16 +91,16 @@ impl Tables {
         Ok(cursors)
     }
 
-    /// The KeyPackages of an owner that have not expired at `now`, oldest first.
-    fn packages_of(
+    /// Calls `visit` with each KeyPackage of an owner and its event, read in place, from the oldest to the newest and
+    /// as long as `visit` returns true. It passes over those that have expired at `now` and those that `skips` names.
+    fn visit_packages(
         &self,
         txn: &RoTxn<'_>,
-        owner: &PublicKey,
-        vanishing: &Vanishing,
-        now: UnixSecs,
-    ) -> Result<Vec<Owned>, Fail> {
-        let mut packages = Vec::new();
-        for found in self.packages.prefix_iter(txn, owner.as_bytes())? {
+        of: &PackagesAt<'_>,
+        skips: impl Fn(&[u8; 32], bool) -> bool,
+        mut visit: impl FnMut(Owned, Stored<'_>) -> Result<bool, Fail>,
+    ) -> Result<(), Fail> {
+        for found in self.packages.prefix_iter(txn, of.owner.as_bytes())? {
             let (key, value) = found?;
             let cursor = number_from(&key[32..]);
             let (Some(content_hash), Some(last_resort)) =
@@ -106,40 +108,121 @@ impl Tables {
             else {
                 return Err(Fail::Corrupt("a KeyPackage's entry is cut short"));
             };
+            let (content_hash, last_resort) = (*content_hash, *last_resort == 1);
+            if skips(&content_hash, last_resort) {
+                continue;
+            }
             let stored = self.package_event(txn, cursor)?;
-            if stored.expires_at > now && !vanishing.hides(stored.event) {
-                let (content_hash, last_resort) = (*content_hash, *last_resort == 1);
-                packages.push(Owned { cursor, id: stored.event.id(), content_hash, last_resort });
+            if stored.expires_at > of.now && !of.vanishing.hides(stored.event) {
+                let owned = Owned { cursor, id: stored.event.id(), content_hash, last_resort };
+                if !visit(owned, stored)? {
+                    break;
+                }
             }
         }
-        Ok(packages)
+        Ok(())
     }
 
     fn package_event<'t>(&self, txn: &'t RoTxn<'_>, cursor: Cursor) -> Result<Stored<'t>, Fail> {
         self.event(txn, cursor)?.ok_or(Fail::Corrupt("a KeyPackage has no event"))
     }
+
+    /// The KeyPackages that a claim may give.
+    fn candidates(&self, txn: &RoTxn<'_>, claim: &Claim, of: &PackagesAt<'_>) -> Result<Vec<Candidate>, Fail> {
+        let mut search = Search::new(claim);
+        for last_resort in [false, true] {
+            let other_sort = |_: &[u8; 32], of_last_resort| of_last_resort != last_resort;
+            self.visit_packages(txn, of, other_sort, |owned, stored| {
+                search.look(&owned, stored.event);
+                Ok(search.looks_for(last_resort))
+            })?;
+        }
+        Ok(search.candidates())
+    }
+
+    /// The owner's stock, for a choice among the candidates.
+    fn stock(&self, txn: &RoTxn<'_>, candidates: &[Candidate], of: &PackagesAt<'_>) -> Result<Stock, Fail> {
+        let mut stock = Stock::default();
+        let other = |content_hash: &[u8; 32], _| !is_twin(candidates, content_hash);
+        self.visit_packages(txn, of, other, |owned, _| {
+            stock.twins.push(owned);
+            Ok(true)
+        })?;
+        let twin = |content_hash: &[u8; 32], _| is_twin(candidates, content_hash);
+        self.visit_packages(txn, of, twin, |_, _| {
+            stock.has_others = true;
+            Ok(false)
+        })?;
+        Ok(stock)
+    }
+
+    fn give(&self, txn: &RoTxn<'_>, candidates: &[Candidate], pick: &Pick) -> Result<Claimed, Fail> {
+        let mut given = Vec::with_capacity(pick.given.len());
+        for (index, filter) in &pick.given {
+            let cursor = candidates[*index].owned.cursor;
+            given.push((seal(self.package_event(txn, cursor)?, cursor)?, *filter));
+        }
+        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld })
+    }
+}
+
+/// The KeyPackages of an owner at a time.
+struct PackagesAt<'a> {
+    owner: &'a PublicKey,
+    vanishing: &'a Vanishing,
+    now: UnixSecs,
+}
+
+/// The first step of a claim, in a snapshot.
+pub(super) enum Searched {
+    /// Nothing is used up, so this is the answer.
+    Answered(Claimed),
+    /// The writer is to choose among these.
+    Found(Vec<Candidate>),
+}
+
+impl Tables {
+    /// Searches for KeyPackages that a claim may give. See [`crate::Store::claim_key_packages`].
+    pub(super) fn search_packages(
+        &self,
+        txn: &RoTxn<'_>,
+        claim: &Claim,
+        vanishing: &Vanishing,
+        now: UnixSecs,
+    ) -> Result<Searched, Fail> {
+        let of = PackagesAt { owner: &claim.owner, vanishing, now };
+        let candidates = self.candidates(txn, claim, &of)?;
+        let pick = pick(claim, &candidates, &self.stock(txn, &candidates, &of)?);
+        Ok(if pick.used.is_empty() {
+            Searched::Answered(self.give(txn, &candidates, &pick)?)
+        } else {
+            Searched::Found(candidates)
+        })
+    }
 }
 
 impl Tx<'_> {
-    /// See [`crate::Store::claim_key_packages`].
-    pub(super) fn claim_key_packages(
+    /// Chooses among the candidates and uses up; `None` if other claims have taken all of them.
+    pub(super) fn take_packages(
         &mut self,
-        owner: &PublicKey,
-        packages_max: usize,
+        claim: &Claim,
+        candidates: &[Candidate],
         now: UnixSecs,
-    ) -> Result<Vec<Sealed>, Fail> {
-        let claim = claim(&self.tables.packages_of(&self.txn, owner, &self.vanishing, now)?, packages_max);
-        let mut given = Vec::with_capacity(claim.given.len());
-        for cursor in claim.given {
-            given.push(seal(self.tables.package_event(&self.txn, cursor)?, cursor)?);
+    ) -> Result<Option<Claimed>, Fail> {
+        let vanishing = Arc::clone(&self.vanishing);
+        let of = PackagesAt { owner: &claim.owner, vanishing: &vanishing, now };
+        let pick = pick(claim, candidates, &self.tables.stock(&self.txn, candidates, &of)?);
+        if pick.is_overtaken {
+            return Ok(None);
         }
-        for content_hash in &claim.used {
-            self.tables.claimed.put(&mut self.txn, &pair(&claimed(owner, content_hash)), &[])?;
+        let given = self.tables.give(&self.txn, candidates, &pick)?;
+        for content_hash in &pick.used {
+            self.tables.claimed.put(&mut self.txn, &pair(&claimed(&claim.owner, content_hash)), &[])?;
         }
-        for (cursor, id) in &claim.gone {
-            self.bury(&tombstone_key(id, owner), true)?;
+        for (cursor, id) in &pick.gone {
+            self.bury(&tombstone_key(id, &claim.owner), true)?;
             self.remove(*cursor, id)?;
         }
-        Ok(given)
+        Ok(Some(given))
     }
 }

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Admitted, Restored, Sealed};
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_extensions::{Admitted, Restored};
+use nostr_protocol::UnixSecs;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Saved, StoreError,
+    Claim, Claimed, Saved, StoreError,
+    decide::claim::Candidate,
     moving::{Imported, Record},
 };
 
@@ -29,11 +30,30 @@ pub(super) type Answer<T> = oneshot::Sender<T>;
 
 /// One call.
 pub(super) enum Call {
-    Save { batch: Vec<Admitted>, answer: Answer<Vec<Result<Saved, StoreError>>> },
-    Claim { owner: PublicKey, packages_max: usize, now: UnixSecs, answer: Answer<Result<Vec<Sealed>, StoreError>> },
-    Sweep { now: UnixSecs, events_max: usize, answer: Answer<Result<Swept, StoreError>> },
-    Import { records: Vec<Record<Restored>>, now: UnixSecs, answer: Answer<Result<Vec<Imported>, StoreError>> },
-    Probe { answer: Answer<Result<(), StoreError>> },
+    Save {
+        batch: Vec<Admitted>,
+        answer: Answer<Vec<Result<Saved, StoreError>>>,
+    },
+    /// The answer is `None` if all candidates are gone.
+    Claim {
+        claim: Claim,
+        candidates: Vec<Candidate>,
+        now: UnixSecs,
+        answer: Answer<Result<Option<Claimed>, StoreError>>,
+    },
+    Sweep {
+        now: UnixSecs,
+        events_max: usize,
+        answer: Answer<Result<Swept, StoreError>>,
+    },
+    Import {
+        records: Vec<Record<Restored>>,
+        now: UnixSecs,
+        answer: Answer<Result<Vec<Imported>, StoreError>>,
+    },
+    Probe {
+        answer: Answer<Result<(), StoreError>>,
+    },
 }
 
 impl Call {

@@ -1,14 +1,12 @@
 //! Outcomes of the works of a transaction, as the answers to the calls that brought them.
 
-use nostr_extensions::Sealed;
-
 use super::{queue::Answer, sweep::Swept};
-use crate::{Saved, StoreError, moving::Imported};
+use crate::{Claimed, Saved, StoreError, moving::Imported};
 
 /// The outcome of one work of a transaction.
 pub(super) enum Outcome {
     Saved(Saved),
-    Claimed(Vec<Sealed>),
+    Claimed(Option<Claimed>),
     Swept(Swept),
     Imported(Vec<Imported>),
     Probed,
@@ -20,7 +18,7 @@ pub(super) type Outcomes = Vec<Result<Outcome, StoreError>>;
 /// The answer that a call waits for.
 pub(super) enum Reply {
     Save(usize, Answer<Vec<Result<Saved, StoreError>>>),
-    Claim(Answer<Result<Vec<Sealed>, StoreError>>),
+    Claim(Answer<Result<Option<Claimed>, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
     Probe(Answer<Result<(), StoreError>>),
@@ -41,7 +39,7 @@ impl Reply {
             }
             Self::Claim(answer) => {
                 let _ = answer.send(match outcomes.next() {
-                    Some(Ok(Outcome::Claimed(given))) => Ok(given),
+                    Some(Ok(Outcome::Claimed(claimed))) => Ok(claimed),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

@@ -16,7 +16,7 @@ use std::{
 
 use heed::{Env, RoTxn, WithTls};
 use nostr_extensions::{Admitted, Restored};
-use nostr_protocol::{Kind, PublicKey, UnixSecs};
+use nostr_protocol::{Kind, UnixSecs};
 
 use super::{
     Durability, Shared,
@@ -29,8 +29,8 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Cursor,
-    decide::event::Decider,
+    Claim, Cursor,
+    decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
 };
@@ -50,8 +50,8 @@ const TXN_GROWTH_BYTES_MAX: u64 = 128 << 20;
 enum Work {
     Save(Admitted),
     Claim {
-        owner: PublicKey,
-        packages_max: usize,
+        claim: Claim,
+        candidates: Vec<Candidate>,
         now: UnixSecs,
     },
     Sweep {
@@ -186,8 +186,8 @@ impl Writer {
                     works.extend(batch.into_iter().map(Work::Save));
                     Reply::Save(count, answer)
                 }
-                Call::Claim { owner, packages_max, now, answer } => {
-                    works.push(Work::Claim { owner, packages_max, now });
+                Call::Claim { claim, candidates, now, answer } => {
+                    works.push(Work::Claim { claim, candidates, now });
                     Reply::Claim(answer)
                 }
                 Call::Sweep { now, events_max, answer } => {
@@ -292,8 +292,8 @@ impl Writer {
                     brings |= needed(admitted) == Room::Everything;
                     Ok(Outcome::Saved(tx.save(admitted)?))
                 }
-                Work::Claim { owner, packages_max, now } => {
-                    Ok(Outcome::Claimed(tx.claim_key_packages(owner, *packages_max, *now)?))
+                Work::Claim { claim, candidates, now } => {
+                    Ok(Outcome::Claimed(tx.take_packages(claim, candidates, *now)?))
                 }
                 Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
                 Work::Import { .. } | Work::Probe if free < Room::Everything => Err(Fail::Full.to_store_error()),

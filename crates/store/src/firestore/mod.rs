@@ -62,7 +62,9 @@ use self::{
     wire::client::Client,
     write::epochs::Epochs,
 };
-use crate::{Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding};
+use crate::{
+    Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding,
+};
 
 /// The state that all calls and tasks share.
 struct Inner {
@@ -165,13 +167,8 @@ impl Store for Firestore {
         Ok(self.inner.groups_of(keys).await?)
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        Ok(self.inner.claim(owner, packages_max, now).await?)
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        Ok(self.inner.claim(claim, now).await?)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

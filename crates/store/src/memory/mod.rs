@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
+    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
     decide::keys::{claimed, tombstone_key},
 };
 
@@ -66,41 +66,55 @@ impl State {
         page
     }
 
-    fn claim(&mut self, owner: &PublicKey, packages_max: usize, now: UnixSecs) -> Vec<Sealed> {
-        // One for each KeyPackage, the first to be stored.
-        let mut distinct: Vec<(Cursor, DirectoryEntry)> = Vec::new();
-        for (cursor, item) in &self.log {
-            if let Some(entry) = item.package.as_ref().filter(|it| it.owner == *owner && item.stamp.expires_at > now)
-                && distinct.iter().all(|(_, known)| known.content_hash != entry.content_hash)
-            {
-                distinct.push((*cursor, entry.clone()));
+    fn claim(&mut self, claim: &Claim, now: UnixSecs) -> Claimed {
+        let owner = &claim.owner;
+        let is_owned = |item: &Item| item.package.as_ref().is_some_and(|it| it.owner == *owner);
+        let live = || self.log.iter().filter(|(_, item)| is_owned(item) && item.stamp.expires_at > now);
+        let packages = live().filter_map(|(_, item)| item.package.as_ref());
+        let mut stocked = packages.map(|it| it.content_hash).collect::<BTreeSet<_>>().len();
+        // One event for each KeyPackage, the first that a filter matches.
+        let mut distinct: Vec<(Cursor, DirectoryEntry, Vec<usize>)> = Vec::new();
+        for (cursor, item) in live() {
+            let Some(entry) = &item.package else { continue };
+            let matching = claim.filters.matching(item.event.view());
+            if !matching.is_empty() && distinct.iter().all(|(_, known, _)| known.content_hash != entry.content_hash) {
+                distinct.push((*cursor, entry.clone(), matching));
             }
         }
-        let mut left = distinct.len();
-        let (last_resort, once): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|(_, entry)| entry.last_resort);
-        let mut given = Vec::new();
-        for (cursor, entry) in once.into_iter().chain(last_resort).take(packages_max) {
-            given.extend(self.log.get(&cursor).map(Item::seal));
-            if entry.last_resort || left == 1 {
+        distinct.sort_by_key(|(_, entry, _)| entry.last_resort);
+        let mut room = claim.filters.room();
+        let mut claimed = Claimed::default();
+        for (cursor, entry, matching) in distinct {
+            let Some(filter) = room.find(&matching).filter(|_| claimed.given.len() < claim.given_max) else { continue };
+            let is_used_up = !entry.last_resort && stocked > 1;
+            if is_used_up && claimed.used >= claim.used_max {
+                claimed.withheld = true;
                 continue;
             }
-            left -= 1;
-            self.claimed.insert(claimed(owner, &entry.content_hash));
-            let twin = |item: &Item| {
-                item.stamp.expires_at > now
-                    && item
-                        .package
-                        .as_ref()
-                        .is_some_and(|it| it.owner == *owner && it.content_hash == entry.content_hash)
-            };
-            let twins = self.log.iter().filter(|(_, item)| twin(item));
-            let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
-            for (cursor, id) in twins {
-                self.tombstones.insert(tombstone_key(&id, owner), true);
-                self.remove(cursor);
+            room.take(filter);
+            claimed.given.extend(self.log.get(&cursor).map(|item| (item.seal(), filter)));
+            if is_used_up {
+                stocked -= 1;
+                claimed.used += 1;
+                self.use_up(&entry, now);
             }
         }
-        given
+        claimed
+    }
+
+    /// Marks a KeyPackage as claimed and removes it with its twins.
+    fn use_up(&mut self, entry: &DirectoryEntry, now: UnixSecs) {
+        self.claimed.insert(claimed(&entry.owner, &entry.content_hash));
+        let twin = |item: &Item| {
+            let has_bytes = |it: &DirectoryEntry| it.owner == entry.owner && it.content_hash == entry.content_hash;
+            item.stamp.expires_at > now && item.package.as_ref().is_some_and(has_bytes)
+        };
+        let twins = self.log.iter().filter(|(_, item)| twin(item));
+        let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
+        for (cursor, id) in twins {
+            self.tombstones.insert(tombstone_key(&id, &entry.owner), true);
+            self.remove(cursor);
+        }
     }
 
     fn sweep(&mut self, now: UnixSecs, events_max: usize) -> usize {
@@ -190,13 +204,8 @@ impl Store for Memory {
         Ok(groups.into_iter().collect())
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        Ok(self.state.lock().claim(owner, packages_max, now))
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        Ok(self.state.lock().claim(claim, now))
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -6,6 +6,7 @@
 //! after the other. The cost is one lock for each batch and not for each event, because every instance writes its
 //! waiting events in one transaction.
 
+mod claim;
 mod connect;
 mod facts;
 mod fail;
@@ -46,7 +47,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store, StoreError,
+    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store,
+    StoreError,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -272,13 +274,8 @@ impl Store for Postgres {
         self.call(async move |client| log::groups_of(client, keys).await).await
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        self.claim(owner, packages_max, now).await.map_err(|fail| fail.to_store_error())
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        self.claim(claim, now).await.map_err(|fail| fail.to_store_error())
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -79,12 +79,7 @@ pub(super) fn event(row: &Row) -> Result<Event, Fail> {
     Event::from_record(Bytes::copy_from_slice(record)).ok_or(Fail::Corrupt("an event's record is cut short"))
 }
 
-/// An event of columns `cursor, received_at, expires_at, flags, record`.
-pub(super) fn sealed(row: &Row) -> Result<Sealed, Fail> {
-    seal(row, event(row)?)
-}
-
-/// The event with the other columns of its row.
+/// The event with the other columns of its row: `cursor, received_at, expires_at, flags`.
 pub(super) fn seal(row: &Row, event: Event) -> Result<Sealed, Fail> {
     let flags: i16 = row.try_get("flags")?;
     let stamp = Stamp {

@@ -3,37 +3,27 @@
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Client, Object};
-use nostr_extensions::{Admitted, Sealed};
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_extensions::Admitted;
 
 use super::{
     Postgres,
     connect::Suspicion,
     fail::Fail,
     load::{LOCK, load},
-    pipeline::{Pipeline, Transaction, parameters},
-    rows::{cursor, event_id, fixed, number, sealed},
-    write::{BURY, PUT_CLAIMED, REMOVE, write},
+    pipeline::{Pipeline, Transaction},
+    write::write,
 };
 use crate::{
     Saved, StoreError,
     decide::{
         batch::{SavesParts, Unsaved, cut, decide, save_divided},
-        claim::{Owned, claim},
         facts::Wanted,
     },
-    index::front,
 };
 
 const TOUCH: &str = "update rnostr.log set head = head";
-const OWNED: &str = "select p.cursor, e.id, p.content_hash, p.last_resort, e.received_at, e.expires_at, e.flags, \
-    e.record from rnostr.packages p join rnostr.events e on e.cursor = p.cursor \
-    where p.owner = $1 and (e.expires_at is null or e.expires_at > $2) \
-        and not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at) \
-    order by p.cursor";
-
 /// Longest time that a statement of a batch takes before the batch is divided.
-const STATEMENT_MAX: Duration = Duration::from_secs(4);
+pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(4);
 /// Longest time for which a batch waits for locks, over several tries: an instance that stopped while it held the lock
 /// of the log is noticed and cut off in this time.
 const LOCKED_MAX: Duration = Duration::from_secs(10);
@@ -106,50 +96,6 @@ impl Postgres {
             // It is rolled back.
             pipeline.add(TOUCH, Vec::new());
             pipeline.run(transaction).await.map(drop)
-        })
-        .await
-    }
-
-    pub(super) async fn claim(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, Fail> {
-        self.transact(STATEMENT_MAX, async |transaction: &Transaction<'_>| {
-            let mut pipeline = Pipeline::default();
-            pipeline.add(LOCK, Vec::new());
-            pipeline.add(OWNED, parameters![owner.as_bytes().to_vec(), number(now)]);
-            let answers = pipeline.run(transaction).await?;
-            let rows = answers.get(1).map_or(&[][..], Vec::as_slice);
-            let mut owned = Vec::with_capacity(rows.len());
-            for row in rows {
-                owned.push(Owned {
-                    cursor: cursor(row, "cursor")?,
-                    id: event_id(row, "id")?,
-                    content_hash: fixed(row, "content_hash")?,
-                    last_resort: row.try_get("last_resort")?,
-                });
-            }
-            let claim = claim(&owned, packages_max);
-            let mut given = Vec::with_capacity(claim.given.len());
-            for wanted in &claim.given {
-                let row = owned.iter().position(|it| it.cursor == *wanted).and_then(|place| rows.get(place));
-                given.push(sealed(row.ok_or(Fail::Corrupt("a KeyPackage has no event"))?)?);
-            }
-            let used: Vec<Vec<u8>> = claim.used.iter().map(|hash| front(hash).to_vec()).collect();
-            let gone: Vec<i64> = claim.gone.iter().map(|(cursor, _)| number(*cursor)).collect();
-            let ids: Vec<Vec<u8>> = claim.gone.iter().map(|(_, id)| front(id.as_bytes()).to_vec()).collect();
-            if !gone.is_empty() {
-                let mut pipeline = Pipeline::default();
-                let owner = front(owner.as_bytes()).to_vec();
-                let (by, public) = (vec![owner.clone(); ids.len()], vec![true; ids.len()]);
-                pipeline.add(REMOVE, parameters![gone]);
-                pipeline.add(BURY, parameters![ids, by, public]);
-                pipeline.add(PUT_CLAIMED, parameters![vec![owner; used.len()], used]);
-                pipeline.commit(transaction).await?;
-            }
-            Ok(given)
         })
         .await
     }

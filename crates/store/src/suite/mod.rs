@@ -79,6 +79,9 @@ macro_rules! conformance {
                 a_reference_names_one_key_package
                 deleting_a_key_package_leaves_its_twin
                 a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last
+                a_package_that_is_not_sent_is_not_used_up
+                a_limit_bounds_what_is_used_up
+                a_claim_that_may_use_nothing_up_gives_what_stays
             ]
         }
     };

@@ -6,7 +6,7 @@ use nostr_extensions::{Policy, Restored};
 use nostr_protocol::UnixSecs;
 
 use super::world::{
-    START, World, capability, deletion, event, group, key, key_package, message, new, roster, vanish, wrap,
+    START, World, capability, claim_of, deletion, event, group, key, key_package, message, new, roster, vanish, wrap,
 };
 use crate::moving::{ExportBounds, ExportPosition, Exported, Imported, Moving, Record, line};
 
@@ -104,11 +104,11 @@ pub async fn fill(w: &mut World) {
         new(w.publish(&key_package(content, reference), "alice").await);
     }
     new(w.publish(&event(30_443, "two").tag(&["d", "slot"]), "alice").await);
-    assert_eq!(w.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim").len(), 2);
+    assert_eq!(w.store.claim_key_packages(&claim_of("alice", 2), START).await.expect("a claim").given.len(), 2);
     for content in ["four", "five"] {
         new(w.publish(&key_package(content, content), "bob").await);
     }
-    assert_eq!(w.store.claim_key_packages(&key("bob"), 1, START).await.expect("a claim").len(), 1);
+    assert_eq!(w.store.claim_key_packages(&claim_of("bob", 1), START).await.expect("a claim").given.len(), 1);
 
     new(w.publish(&deletion(&[deleted]), "alice").await);
     let later = event(1, "comes later");

@@ -10,7 +10,9 @@ use futures_util::future::join_all;
 use nostr_extensions::Admitted;
 use nostr_protocol::{EventId, Kind, testing::keypair};
 
-use super::world::{START, Subject, World, event, everyone, id_of, key, key_package, message, new, roster};
+use super::world::{
+    START, Subject, World, claim_of, event, everyone, given, id_of, key, key_package, message, new, roster,
+};
 use crate::{
     Cursor, LogEntry, Saved, Store,
     moving::{Moving, Record},
@@ -83,10 +85,10 @@ pub async fn of_forty_claimants_each_package_goes_to_one(handles: &Handles) {
     }
     let claiming = (0..40).map(|n| {
         let store = handles.store(n % 4);
-        tokio::spawn(async move { store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim") })
+        tokio::spawn(async move { store.claim_key_packages(&claim_of("alice", 1), START).await.expect("a claim") })
     });
     let given: Vec<EventId> =
-        join_all(claiming).await.iter().flat_map(|it| it.as_ref().expect("no panic").iter().map(id_of)).collect();
+        join_all(claiming).await.iter().flat_map(|it| given(it.as_ref().expect("no panic"))).collect();
     assert_eq!(given.len(), 40, "the last one left is always given");
     for id in &ids[..4] {
         assert_eq!(given.iter().filter(|it| *it == id).count(), 1, "used up by one claim");

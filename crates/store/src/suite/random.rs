@@ -18,8 +18,8 @@ use nostr_protocol::{
     testing::{EventBuilder, keypair},
 };
 
-use super::world::{START, WIDE, capability, deletion, event, group, id_of, key, message, vanish, wrap};
-use crate::{Cursor, PageBounds, Saved, Store};
+use super::world::{START, WIDE, capability, deletion, event, given, group, id_of, key, message, vanish, wrap};
+use crate::{Claim, ClaimFilters, Claimed, Cursor, PageBounds, Saved, Store};
 
 /// The keys that act.
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "admin"];
@@ -125,7 +125,7 @@ pub struct Search {
 pub enum Step {
     Save(Vec<Draft>),
     Search(Search),
-    Claim { owner: u8, most: u8 },
+    Claim { owner: u8, most: u8, used: u8, kinds: u8, since: Option<u8>, limits: (u8, Option<u8>) },
     Sweep,
     Wait { secs: u8 },
     Reopen,
@@ -179,13 +179,12 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             match step {
                 Step::Save(drafts) => self.save(drafts).await,
                 Step::Search(search) => self.search(search).await,
-                Step::Claim { owner, most } => {
-                    let owner = key(name(*owner));
-                    let most = usize::from(*most % 4);
-                    let claims = [&self.a, self.b()].map(|it| it.claim_key_packages(&owner, most, self.now));
+                Step::Claim { owner, most, used, kinds, since, limits } => {
+                    let claim = self.claim(*owner, (*most, *used), *kinds, *since, *limits);
+                    let claims = [&self.a, self.b()].map(|it| it.claim_key_packages(&claim, self.now));
                     let [a, b] = futures_util::future::join_all(claims).await.try_into().expect("two");
-                    let ids = |it: Vec<nostr_extensions::Sealed>| it.iter().map(id_of).collect::<Vec<_>>();
-                    assert_eq!(ids(a.expect("a claim")), ids(b.expect("a claim")));
+                    let show = |claimed: Claimed| (given(&claimed), claimed.used, claimed.withheld);
+                    assert_eq!(show(a.expect("a claim")), show(b.expect("a claim")));
                 }
                 Step::Sweep => {
                     for store in [&self.a, self.b()] {
@@ -243,6 +242,34 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         }
         self.ids.extend(batch.iter().map(|admitted| admitted.event().id()));
         self.published.extend(batch);
+    }
+
+    /// A claim by one filter with conditions, and perhaps another one without.
+    fn claim(
+        &self,
+        owner: u8,
+        (most, used): (u8, u8),
+        kinds: u8,
+        since: Option<u8>,
+        limits: (u8, Option<u8>),
+    ) -> Claim {
+        let owner = key(name(owner));
+        let of_kinds = |mask: u16| Some(chosen(&[Kind::KEY_PACKAGE, Kind::ADDRESSABLE_KEY_PACKAGE], mask));
+        let asking = |kinds: u16, since: Option<u8>, limit: u8| Filter {
+            kinds: of_kinds(kinds),
+            authors: Some(vec![owner]),
+            since: since.map(|ago| self.ago(ago)),
+            limit: Some(u64::from(limit % 4)),
+            ..Filter::default()
+        };
+        let mut filters = vec![asking(u16::from(kinds % 4), since, limits.0)];
+        filters.extend(limits.1.map(|limit| asking(3, None, limit)));
+        Claim {
+            owner,
+            filters: ClaimFilters::new(filters.into(), |filter| filter.limit.unwrap_or(500)),
+            given_max: usize::from(most % 4),
+            used_max: usize::from(used % 4),
+        }
     }
 
     /// Admits a draft by the oracle's groups; `None` if admission refuses it.

@@ -4,8 +4,8 @@ use nostr_extensions::{Role, Scope, mls_gateway::group::Refusal};
 use nostr_protocol::{EventId, testing::keypair};
 
 use super::world::{
-    START, World, capability, deletion, event, everyone, for_groups, for_keys, id_of, key, key_package, message, new,
-    roster, vanish, wrap,
+    START, World, capability, claim_by, claim_of, deletion, event, everyone, for_groups, for_keys, given, id_of, key,
+    key_package, message, new, roster, vanish, wrap,
 };
 use crate::Saved;
 
@@ -195,8 +195,8 @@ pub async fn events_of_a_vanished_key_hold_no_address_and_no_reference(w: &World
         }
         let found = w.find(r#"{"kinds":[0,1,443,30023]}"#, everyone()).await;
         assert!(found.len() == 3 && back.iter().all(|id| found.contains(id)), "{found:?}, {swept}");
-        let claimed = w.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim");
-        assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), back[2..], "{swept}");
+        let claimed = w.store.claim_key_packages(&claim_of("alice", 2), START).await.expect("a claim");
+        assert_eq!(given(&claimed), back[2..], "{swept}");
     }
     assert_eq!(w.store.stats().await.expect("stats").events, 6);
 }
@@ -246,8 +246,7 @@ pub async fn a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last(w: &Wor
     let third = stored(w, &key_package("three", "3"), "alice").await;
     stored(w, &key_package("bob's", "1"), "bob").await;
     let claim = async |owner: &str, most: usize| -> Vec<EventId> {
-        let claimed = w.store.claim_key_packages(&key(owner), most, START).await.expect("a claim");
-        claimed.iter().map(id_of).collect()
+        given(&w.store.claim_key_packages(&claim_of(owner, most), START).await.expect("a claim"))
     };
     assert_eq!(claim("nobody", 5).await, []);
     assert_eq!(claim("alice", 1).await, [first]);
@@ -259,5 +258,81 @@ pub async fn a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last(w: &Wor
         assert!(matches!(w.publish(&again, "alice").await, Saved::Deleted), "what was claimed never comes back");
     }
     assert_eq!(w.find_at(START, r#"{"kinds":[443,30443]}"#, everyone()).await.len(), 2);
-    assert!(w.store.claim_key_packages(&key("alice"), 2, START + 100 * 86_400).await.expect("a claim").is_empty());
+    let late = w.store.claim_key_packages(&claim_of("alice", 2), START + 100 * 86_400).await.expect("a claim");
+    assert!(late.given.is_empty());
+}
+
+pub async fn a_package_that_is_not_sent_is_not_used_up(w: &World) {
+    let early = stored(w, &key_package("one", "1"), "alice").await;
+    let twin = event(30_443, "one").at(START + 5).tag(&["i", "1"]).tag(&["d", "slot"]);
+    let twin = stored(w, &twin, "alice").await;
+    let late = stored(w, &key_package("two", "2").at(START + 10).tag(&["t", "topic"]), "alice").await;
+    let last = stored(w, &key_package("three", "3").at(START + 20), "alice").await;
+    let alice = key("alice").to_hex();
+    let asking = |kinds: &str, more: &str| format!(r#"{{"kinds":{kinds},"authors":["{alice}"]{more}}}"#);
+    let claim = async |filter: String| {
+        let claim = claim_by("alice", &[&filter], 2, 2);
+        w.store.claim_key_packages(&claim, START + 30).await.expect("a claim")
+    };
+    // Each of these fits no KeyPackage, or asks for none.
+    for filter in [
+        asking("[443,30443]", &format!(r#","since":{}"#, START + 21)),
+        asking("[443,30443]", &format!(r#","until":{}"#, START - 1)),
+        asking("[443,30443]", r##","#t":["another"]"##),
+        asking("[443,30443]", &format!(r#","ids":["{}"]"#, "00".repeat(32))),
+        asking("[443,30443]", r#","limit":0"#),
+        asking("[1]", ""),
+        format!(r#"{{"kinds":[443],"authors":["{}"]}}"#, key("bob").to_hex()),
+    ] {
+        let claimed = claim(filter.clone()).await;
+        assert_eq!((given(&claimed), claimed.used, claimed.withheld), (vec![], 0, false), "{filter}");
+    }
+    for id in [early, twin, late, last] {
+        assert!(w.holds(id).await);
+    }
+    // The twin of the other kind is the one that fits.
+    let claimed = claim(asking("[30443]", "")).await;
+    assert_eq!((given(&claimed), claimed.used), (vec![twin], 1));
+    assert!(!w.holds(early).await && !w.holds(twin).await);
+    let claimed = claim(asking("[443,30443]", r##","#t":["topic"]"##)).await;
+    assert_eq!((given(&claimed), claimed.used), (vec![late], 1));
+    assert!(!w.holds(late).await && w.holds(last).await);
+}
+
+pub async fn a_limit_bounds_what_is_used_up(w: &World) {
+    let mut ids = Vec::new();
+    for n in 0..6_u64 {
+        ids.push(stored(w, &key_package(&n.to_string(), &n.to_string()).at(START + n), "alice").await);
+    }
+    let alice = key("alice").to_hex();
+    let one = format!(r#"{{"kinds":[443],"authors":["{alice}"],"limit":1}}"#);
+    let late = format!(r#"{{"kinds":[443],"authors":["{alice}"],"since":{},"limit":1}}"#, START + 5);
+    for (filters, expected) in [
+        (vec![&*one], vec![ids[0]]),
+        // The filters are looked at together: the one that fits the last KeyPackage alone is given that.
+        (vec![&*one, &*late], vec![ids[1], ids[5]]),
+    ] {
+        let claim = claim_by("alice", &filters, 2, 2);
+        let claimed = w.store.claim_key_packages(&claim, START + 30).await.expect("a claim");
+        assert_eq!((given(&claimed), claimed.used), (expected.clone(), expected.len()), "{filters:?}");
+    }
+}
+
+pub async fn a_claim_that_may_use_nothing_up_gives_what_stays(w: &World) {
+    let first = stored(w, &key_package("one", "1"), "alice").await;
+    let second = stored(w, &key_package("two", "2"), "alice").await;
+    let all = format!(r#"{{"kinds":[443],"authors":["{}"]}}"#, key("alice").to_hex());
+    let claim = async |used_max: usize| {
+        let claim = claim_by("alice", &[&all], 2, used_max);
+        w.store.claim_key_packages(&claim, START).await.expect("a claim")
+    };
+    let claimed = claim(0).await;
+    assert_eq!((given(&claimed), claimed.used, claimed.withheld), (vec![], 0, true));
+    assert!(w.holds(first).await && w.holds(second).await);
+    let claimed = claim(1).await;
+    assert_eq!((given(&claimed), claimed.used), (vec![first, second], 1), "the last one is given and stays");
+    for used_max in [0, 2] {
+        let claimed = claim(used_max).await;
+        assert_eq!((given(&claimed), claimed.used, claimed.withheld), (vec![second], 0, false));
+    }
 }

@@ -13,7 +13,7 @@ use nostr_protocol::{
     testing::{EventBuilder, keypair, public_key},
 };
 
-use crate::{Cursor, PageBounds, Saved, Store};
+use crate::{Claim, ClaimFilters, Claimed, Cursor, PageBounds, Saved, Store};
 
 /// The time at which the tests begin, in Unix seconds.
 pub const START: UnixSecs = 1_795_370_771;
@@ -312,4 +312,25 @@ pub fn vanish(at: UnixSecs) -> EventBuilder {
 #[must_use]
 pub fn key_package(content: &str, reference: &str) -> EventBuilder {
     event(443, content).tag(&["kpr", reference])
+}
+
+/// A claim of an owner's KeyPackages by a request with these filters.
+#[must_use]
+pub fn claim_by(owner: &str, filters: &[&str], given_max: usize, used_max: usize) -> Claim {
+    let filters: Vec<Filter> = filters.iter().map(|json| filter(json)).collect();
+    let filters = ClaimFilters::new(filters.into(), |filter| filter.limit.unwrap_or(500));
+    Claim { owner: key(owner), filters, given_max, used_max }
+}
+
+/// A claim of up to `most` KeyPackages of an owner, whatever they are.
+#[must_use]
+pub fn claim_of(owner: &str, most: usize) -> Claim {
+    let all = format!(r#"{{"kinds":[443,30443],"authors":["{}"]}}"#, key(owner).to_hex());
+    claim_by(owner, &[&all], most, most)
+}
+
+/// The ids of the KeyPackages that a claim was given.
+#[must_use]
+pub fn given(claimed: &Claimed) -> Vec<EventId> {
+    claimed.given.iter().map(|(sealed, _)| id_of(sealed)).collect()
 }

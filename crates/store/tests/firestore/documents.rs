@@ -12,7 +12,7 @@ use nostr_protocol::EventId;
 use nostr_store::{
     Saved, Store,
     firestore::{PREFIX, indexes_json, rules},
-    suite::world::{START, event, everyone, id_of, key, key_package, new},
+    suite::world::{START, claim_of, event, everyone, given, id_of, key, key_package, new},
 };
 
 use super::{Database, world};
@@ -65,8 +65,7 @@ async fn an_event_that_the_service_removed_leaves_nothing_in_the_way() {
     let older = id_of(&new(world.publish(&event(0, "older").at(START - 5), "alice").await));
     assert_eq!(world.find(r#"{"kinds":[0]}"#, everyone()).await, [older]);
     let claim = async || -> Vec<EventId> {
-        let claimed = store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
-        claimed.iter().map(id_of).collect()
+        given(&store.claim_key_packages(&claim_of("alice", 1), START).await.expect("a claim"))
     };
     assert_eq!(claim().await, [ids[1]]);
     assert_eq!(claim().await, [ids[2]], "the last one left");

@@ -11,8 +11,8 @@ use nostr_store::{
     suite::{
         moving::{LARGE, dump, pages, restored},
         world::{
-            START, Subject, World, deletion, event, everyone, for_groups, group, id_of, key, key_package, message, new,
-            roster, vanish, wrap,
+            START, Subject, World, claim_of, deletion, event, everyone, for_groups, group, id_of, key, key_package,
+            message, new, roster, vanish, wrap,
         },
     },
 };
@@ -126,7 +126,7 @@ async fn what_was_taken_back_here_stays_away() {
         for content in ["one", "two"] {
             new(to.world.publish(&key_package(content, content), "alice").await);
         }
-        to.store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
+        to.store.claim_key_packages(&claim_of("alice", 1), START).await.expect("a claim");
         new(to.world.publish(&vanish(START), "eve").await);
         new(to.world.publish(&event(0, "new"), "bob").await);
         new(to.world.publish(&key_package("other", "3"), "bob").await);
@@ -156,16 +156,16 @@ async fn what_was_taken_back_there_goes_here_too() {
         new(from.world.publish(&deletion(&gone[..1]), "alice").await);
         let address = format!("30023:{}:slot", key("alice").to_hex());
         new(from.world.publish(&event(5, "").tag(&["a", &address]), "alice").await);
-        from.store.claim_key_packages(&key("alice"), 1, START).await.expect("a claim");
+        from.store.claim_key_packages(&claim_of("alice", 1), START).await.expect("a claim");
         new(from.world.publish(&vanish(START), "eve").await);
         new(from.world.publish(&event(0, "new"), "bob").await);
         to.take(from, "event").await;
         for (n, id) in gone.iter().enumerate() {
             assert!(!to.world.holds(*id).await, "{n}");
         }
-        let claimed = to.store.claim_key_packages(&key("alice"), 2, START).await.expect("a claim");
-        assert_eq!(claimed.len(), 1, "the last one left");
-        assert!(to.store.claim_key_packages(&key("eve"), 2, START).await.expect("a claim").is_empty());
+        let claimed = to.store.claim_key_packages(&claim_of("alice", 2), START).await.expect("a claim");
+        assert_eq!(claimed.given.len(), 1, "the last one left");
+        assert!(to.store.claim_key_packages(&claim_of("eve", 2), START).await.expect("a claim").given.is_empty());
         assert_eq!(to.world.find("{\"kinds\":[0]}", everyone()).await.len(), 1);
         assert!(matches!(to.world.publish(&key_package("one", "4"), "alice").await, Saved::Deleted));
     })

@@ -1,5 +1,7 @@
 //! docs/rules.md, "Consumption on read": `keypackage_consumption`.
 
+use std::sync::atomic::Ordering;
+
 use nostr_extensions::policy::KeyPackageConsumption;
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use super::{
     super::{World, ids, shown},
     real::Package,
 };
-use crate::support::{Client, Event, Keys};
+use crate::support::{Client, Event, Keys, TestRelay, shared::Shared};
 
 async fn consuming() -> World {
     World::with(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await
@@ -148,22 +150,151 @@ async fn other_doors_show_ones_own_packages_alone() {
     );
 }
 
-/// A reader may claim at most 10 packages of an owner an hour, and so may all readers of one address together.
+/// A filter that sends no package uses none up: `since`, `until`, a foreign tag, `ids` and kinds select before.
 #[tokio::test]
-async fn claims_are_limited_by_the_hour() {
+async fn a_package_that_is_not_sent_is_not_used_up() {
+    let world = consuming().await;
+    let [alice, bob] = Keys::some();
+    let events = stock(&world, &alice, 4).await;
+    let mut bobs = world.client(&[&bob]).await;
+    let now = world.relay.now();
+    for more in [
+        json!({"since": now}),
+        json!({"until": now - 1_000}),
+        json!({"#t": ["another"]}),
+        json!({"ids": ["00".repeat(32)]}),
+        json!({"kinds": [30443]}),
+        json!({"kinds": [1, 30443]}),
+        json!({"limit": 0}),
+    ] {
+        let mut filter = of(&alice);
+        filter.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        assert_eq!(bobs.ids(filter.clone()).await, Ok(vec![]), "{filter}");
+    }
+    assert_eq!(world.client(&[&alice]).await.count(&[of(&alice)]).await, Ok(4));
+    let wanted = json!({"kinds": [443], "authors": [alice.hex()], "ids": [events[2].id()]});
+    assert_eq!(bobs.ids(wanted).await, Ok(ids(&[&events[2]])));
+    assert_eq!(world.client(&[&alice]).await.count(&[of(&alice)]).await, Ok(3));
+}
+
+/// The filters of a request are looked at together: equal ones take two packages of an owner and no more.
+#[tokio::test]
+async fn equal_filters_take_packages_once() {
+    let world = consuming().await;
+    let [alice, bob] = Keys::some();
+    stock(&world, &alice, 12).await;
+    let found = world.client(&[&bob]).await.req("five", &vec![of(&alice); 5]).await.expect("served");
+    assert_eq!(found.len(), 2);
+    assert_eq!(world.client(&[&alice]).await.count(&[of(&alice)]).await, Ok(10));
+}
+
+/// An answer uses up no more than the limit of its filter, over all owners and with what else it sends.
+#[tokio::test]
+async fn a_limit_bounds_what_is_used_up() {
+    let world = consuming().await;
+    let [alice, bob, carol] = Keys::some();
+    for owner in [&alice, &bob, &carol] {
+        stock(&world, owner, 6).await;
+    }
+    let mut carols = world.client(&[&carol]).await;
+    let mut left = 12;
+    for (limit, used) in [(0, 0), (1, 1), (3, 3), (100, 4)] {
+        let filter = json!({"kinds": [443], "authors": [alice.hex(), bob.hex()], "limit": limit});
+        assert_eq!(carols.ids(filter).await.map(|ids| ids.len()), Ok(used), "limit {limit}");
+        left -= used as u64;
+        let counts = [
+            world.client(&[&alice]).await.count(&[of(&alice)]).await.expect("counted"),
+            world.client(&[&bob]).await.count(&[of(&bob)]).await.expect("counted"),
+        ];
+        assert_eq!(counts.iter().sum::<u64>(), left, "limit {limit}");
+    }
+    // Packages of others and her own count together.
+    let filter = json!({"kinds": [443], "authors": [alice.hex(), carol.hex()], "limit": 3});
+    assert_eq!(carols.ids(filter).await.map(|ids| ids.len()), Ok(3));
+}
+
+/// A reader may claim at most 10 packages of an owner an hour, and so may all readers of one address together. Then the
+/// request is closed with the time after which to ask again, and has used nothing up, of another owner either.
+#[tokio::test]
+async fn claims_beyond_the_rate_are_told_when_to_retry() {
     let world = World::alone(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await;
     let [alice, bob, carol, dave] = Keys::some();
     stock(&world, &alice, 30).await;
-    stock(&world, &dave, 3).await;
+    stock(&world, &dave, 5).await;
     let mut bobs = world.client(&[&bob]).await;
-    let mut taken = 0;
-    for _ in 0..10 {
-        taken += take(&mut bobs, &alice).await.len();
+    for _ in 0..5 {
+        assert_eq!(take(&mut bobs, &alice).await.len(), 2);
     }
-    assert_eq!(taken, 10);
-    assert!(take(&mut bobs, &alice).await.is_empty());
-    assert!(take(&mut world.client(&[&carol]).await, &alice).await.is_empty(), "the same address");
-    assert_eq!(take(&mut bobs, &dave).await.len(), 2, "another owner");
+    let both = json!({"kinds": [443], "authors": [alice.hex(), dave.hex()]});
+    for (reader, filter) in [(&bob, of(&alice)), (&bob, both.clone()), (&carol, of(&alice)), (&carol, both)] {
+        let reason = world.client(&[reader]).await.ids(filter).await.expect_err("beyond the rate");
+        let wait = reason.strip_prefix("rate-limited: ").and_then(|it| it.strip_suffix(" s"));
+        let secs: Option<u64> = wait.and_then(|it| it.rsplit_once("; retry in ")?.1.parse().ok());
+        assert!(secs.is_some_and(|secs| (1..=360).contains(&secs)), "{reason}");
+    }
+    assert_eq!(world.client(&[&alice]).await.count(&[of(&alice)]).await, Ok(20));
+    assert_eq!(world.client(&[&dave]).await.count(&[of(&dave)]).await, Ok(5), "nothing was used up");
+    for _ in 0..2 {
+        assert_eq!(take(&mut bobs, &dave).await.len(), 2, "another owner, whose rate was not spent");
+    }
     world.relay.advance(3_600);
     assert_eq!(take(&mut bobs, &alice).await.len(), 2);
+}
+
+/// A package that stays costs nothing and is served beyond the rate: the last one of an owner, and one of last resort.
+#[tokio::test]
+async fn the_last_package_is_served_beyond_the_rate() {
+    let world = World::alone(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await;
+    let [alice, bob, carol] = Keys::some();
+    let events = stock(&world, &alice, 11).await;
+    let mut carols = world.client(&[&carol]).await;
+    for _ in 0..5 {
+        take(&mut carols, &alice).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(take(&mut carols, &alice).await, ids(&[&events[10]]), "the last one");
+    }
+    let last = Package::of_last_resort(&bob).draft(443).sign();
+    world.client(&[&bob]).await.publish(&last).await.ok();
+    stock(&world, &bob, 12).await;
+    for _ in 0..5 {
+        assert_eq!(take(&mut carols, &bob).await.len(), 2);
+    }
+    assert_eq!(take(&mut carols, &bob).await, ids(&[&last]), "one of last resort");
+    assert_eq!(world.client(&[&bob]).await.count(&[of(&bob)]).await, Ok(3));
+}
+
+/// A store that fails at a later owner loses no package of an earlier one: those are sent, then the request ends.
+#[tokio::test]
+async fn a_failure_at_a_later_owner_loses_no_package() {
+    let (store, link) = Shared::new().instance();
+    let relay = TestRelay::start_over(store, |config| {
+        config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead;
+    })
+    .await;
+    let [alice, bob, carol] = Keys::some();
+    for owner in [&alice, &bob] {
+        let mut client = Client::of(&relay, &[owner]).await;
+        for _ in 0..4 {
+            client.publish(&Package::new(owner).draft(443).sign()).await.ok();
+        }
+    }
+    let mut carols = Client::of(&relay, &[&carol]).await;
+    link.claims_left.store(1, Ordering::Relaxed);
+    let filter = json!({"kinds": [443], "authors": [alice.hex(), bob.hex()]});
+    carols.send(&json!(["REQ", "both", filter])).await;
+    let mut sent = 0;
+    let end = loop {
+        let frame = carols.find(|frame| frame[1] == "both").await;
+        if frame[0] != "EVENT" {
+            break frame;
+        }
+        sent += 1;
+    };
+    assert!(end[0] == "CLOSED" && end[2].as_str().is_some_and(|it| it.starts_with("error: ")), "{end}");
+    assert_eq!(sent, 2, "the packages of the first owner");
+    assert_eq!(link.claims.load(Ordering::Relaxed), 1);
+    link.claims_left.store(u64::MAX, Ordering::Relaxed);
+    assert_eq!(carols.req("both", &[filter]).await.expect("served").len(), 4);
+    relay.stop().await;
 }

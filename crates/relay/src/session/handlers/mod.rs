@@ -1,6 +1,7 @@
 //! The handlers of a client's messages, one file a message.
 
 pub(crate) mod auth;
+mod claim;
 pub(crate) mod count;
 pub(crate) mod event;
 pub(crate) mod neg;

@@ -9,19 +9,17 @@
 
 use std::sync::Arc;
 
-use nostr_extensions::{Asker, Released, policy::KeyPackageConsumption};
-use nostr_protocol::{EventId, Filter, Rejection, message::eose_frame};
+use nostr_protocol::{Filter, Rejection, message::eose_frame};
 
-use super::super::{
-    Session,
-    archive::{ArchiveRead, Limits},
-    wire::{ConnectionEnd, Wire},
+use super::{
+    super::{
+        Session,
+        archive::{ArchiveRead, Limits},
+        wire::{ConnectionEnd, Wire},
+    },
+    claim::claim,
 };
-use crate::{
-    delivery::{Outgoing, outbox::SubscriptionName},
-    error::read_failed,
-    rate_limit::Paid,
-};
+use crate::delivery::{Outgoing, outbox::SubscriptionName};
 
 /// The reason why a request ends before its EOSE.
 pub(crate) enum Stop {
@@ -43,11 +41,6 @@ impl From<ConnectionEnd> for Stop {
     }
 }
 
-/// Most KeyPackages of one owner that an answer uses up (docs/rules.md, "Consumption on read" 4).
-const CLAIMED_PER_ANSWER_MAX: usize = 2;
-/// Most owners with KeyPackages that one answer uses up.
-const CLAIMED_OWNERS_MAX: usize = 50;
-
 /// Serves a request.
 pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, filters: Vec<Filter>) -> Result<(), Stop> {
     session.check_request(id, &filters)?;
@@ -57,10 +50,15 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     let limitation = &app.config.limitation;
     let filters: Arc<[Filter]> = filters.into();
     let up_to = app.live.subscribe(session.id, id, Arc::clone(&filters), limitation.max_subscriptions)?;
-    let claimed = claim(session, &filters).await?;
+    let limits = Limits::of(limitation);
+    let claims = claim(session, &filters, limits).await?;
     let name = SubscriptionName::new(id);
-    wire.feed(claimed.iter().map(|event| Outgoing::event(&name, event))).await?;
-    let mut read = ArchiveRead::new(app, &session.reader, &filters, up_to, Limits::of(limitation));
+    wire.feed(claims.given.iter().map(|event| Outgoing::event(&name, event))).await?;
+    if let Some(rejection) = claims.failed {
+        // The KeyPackages that were used up are sent with the CLOSED.
+        return Err(rejection.into());
+    }
+    let mut read = ArchiveRead::new(app, &session.reader, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
@@ -69,44 +67,4 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     app.metrics.request("req");
     wire.send(eose_frame(id)).await?;
     Ok(())
-}
-
-/// Takes KeyPackages of the named authors for this reader, where the operator chose that reading consumes them.
-async fn claim(session: &Session, filters: &[Filter]) -> Result<Vec<Released>, Rejection> {
-    let app = &session.app;
-    if app.policy.keypackage_consumption == KeyPackageConsumption::Never {
-        return Ok(Vec::new());
-    }
-    let mut claimed = Vec::new();
-    let mut owners = 0;
-    let now = app.clock.now();
-    for filter in filters {
-        let asks = filter.kinds.iter().flatten().any(|kind| kind.is_key_package());
-        let Some(authors) = filter.authors.as_ref().filter(|_| asks && !filter.is_impossible()) else { continue };
-        owners += authors.len();
-        if owners > CLAIMED_OWNERS_MAX {
-            return Err(Rejection::invalid(format!(
-                "a request takes KeyPackages of at most {CLAIMED_OWNERS_MAX} owners"
-            )));
-        }
-        for owner in authors.iter().filter(|owner| !session.reader.has(owner)) {
-            let Some(reader) = session.reader.primary() else { continue };
-            let pay = |_| app.limits.claim(&reader, session.client.address, owner, app.clock.now_ms()).ok();
-            let paid: Vec<Paid> = (0..CLAIMED_PER_ANSWER_MAX).map_while(pay).collect();
-            let allowed = paid.len();
-            if allowed == 0 {
-                continue;
-            }
-            let mut charges = app.delivery.charges();
-            paid.into_iter().for_each(|paid| charges.add(paid));
-            app.delivery.claimed(charges);
-            let sealed = app.store.claim_key_packages(owner, allowed, now).await.map_err(read_failed)?;
-            let ids: Vec<EventId> = sealed.iter().map(|sealed| sealed.position().id).collect();
-            let asker = Asker { reader: &session.reader, filter, claimed: &ids };
-            for event in &sealed {
-                claimed.extend(app.gate.release(event, asker, None, now));
-            }
-        }
-    }
-    Ok(claimed)
 }

@@ -1,13 +1,14 @@
 //! Claims of KeyPackages from an owner's directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use nostr_extensions::Sealed;
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use crate::{
+    Claim, Claimed,
     decide::{
-        claim::{Owned, claim},
+        claim::{Candidate, Owned, Pick, Search, Stock, pick},
         facts::{claimed as used_up, tombstone_key},
     },
     firestore::{
@@ -24,17 +25,21 @@ use crate::{
     },
 };
 
+/// The KeyPackages that a claim may give, and the owner's stock when they were found.
+#[derive(Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    events: HashMap<EventId, Sealed>,
+    /// Events that the service removed by lifetime, while the directory still names them.
+    missing: HashSet<EventId>,
+}
+
 impl Inner {
     /// See [`crate::Store::claim_key_packages`].
-    pub(crate) async fn claim(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, Fail> {
+    pub(crate) async fn claim(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, Fail> {
         let mut tries = 0;
         loop {
-            match self.try_to_claim(owner, packages_max, now).await {
+            match self.try_to_claim(claim, now).await {
                 Err(Fail::Conflict) if tries + 1 < TRIES_MAX => self.wait_before(tries).await,
                 done => return done,
             }
@@ -42,51 +47,75 @@ impl Inner {
         }
     }
 
-    async fn try_to_claim(&self, owner: &PublicKey, packages_max: usize, now: UnixSecs) -> Result<Vec<Sealed>, Fail> {
-        let name = self.names.owner(owner);
+    async fn try_to_claim(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, Fail> {
+        let name = self.names.owner(&claim.owner);
         let got = self.client.get(vec![name.clone()], None).await?;
         let mut directory = Directory::read(got.get(&name))?;
-        // Events that the service removed by lifetime, while the directory still names them.
-        let mut missing: HashSet<EventId> = HashSet::new();
-        loop {
-            let there = |package: &&Package| package.expires_at > now && !missing.contains(&package.id);
-            let owned: Vec<Owned> = directory.packages.iter().filter(there).zip(0..).map(owned).collect();
-            let claimed = claim(&owned, packages_max);
-            let ids: Vec<EventId> =
-                claimed.given.iter().filter_map(|at| Some(owned.get(usize::try_from(*at).ok()?)?.id)).collect();
-            let got = self.client.get(ids.iter().map(|id| self.names.event(id)).collect(), None).await?;
-            let absent: Vec<EventId> =
-                ids.iter().filter(|id| got.get(&self.names.event(id)).is_none()).copied().collect();
-            if !absent.is_empty() {
-                missing.extend(absent);
-                continue;
-            }
-            let mut given = Vec::new();
-            for id in &ids {
-                if let Some(document) = got.get(&self.names.event(id)) {
-                    given.push(EventDocument::read(document)?.seal());
-                }
-            }
-            if !claimed.gone.is_empty() {
-                let gone: HashSet<EventId> = claimed.gone.iter().map(|(_, id)| *id).collect();
-                directory.retain(|package| !gone.contains(&package.id) && !missing.contains(&package.id));
-                let mut writes: Vec<_> = directory.write(&self.names, owner, now)?.into_iter().collect();
-                for id in &gone {
-                    writes.push(value::delete(self.names.event(id)));
-                    writes.push(value::set(
-                        self.names.tombstone(&tombstone_key(id, owner)),
-                        Fields::default().flag("public", true),
-                    ));
-                }
-                let used: HashSet<&[u8; 32]> = claimed.used.iter().collect();
-                writes.extend(
-                    used.into_iter()
-                        .map(|hash| value::set(self.names.claimed(&used_up(owner, hash)), Fields::default())),
-                );
-                self.client.commit(writes, None).await?;
-            }
-            return Ok(given);
+        let there = |package: &&Package| package.expires_at > now;
+        let all: Vec<Owned> = directory.packages.iter().filter(there).zip(0..).map(owned).collect();
+        let found = self.search(claim, &all).await?;
+        let stock = Stock::of(&found.candidates, all.iter().filter(|it| !found.missing.contains(&it.id)));
+        let pick = pick(claim, &found.candidates, &stock);
+        let event = |index: usize| found.events.get(&found.candidates[index].owned.id).cloned();
+        let given = pick.given.iter().filter_map(|(index, filter)| Some((event(*index)?, *filter))).collect();
+        if !pick.used.is_empty() {
+            self.use_up(&claim.owner, &mut directory, &pick, &found.missing, now).await?;
         }
+        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld })
+    }
+
+    /// Searches until the claim is served, as each event is a document to read.
+    async fn search(&self, claim: &Claim, all: &[Owned]) -> Result<Found, Fail> {
+        let mut search = Search::new(claim);
+        let mut found = Found::default();
+        for last_resort in [false, true] {
+            let sort: Vec<&Owned> = all.iter().filter(|it| it.last_resort == last_resort).collect();
+            for some in sort.chunks(claim.given_max.max(1)) {
+                let so_far = search.candidates();
+                let picked = pick(claim, &so_far, &Stock::of(&so_far, all.iter()));
+                let is_served = picked.given.len() >= claim.given_max || (picked.withheld && !last_resort);
+                if is_served || !search.looks_for(last_resort) {
+                    break;
+                }
+                let wanted: Vec<&&Owned> = some.iter().filter(|it| search.wants(it)).collect();
+                let got = self.client.get(wanted.iter().map(|it| self.names.event(&it.id)).collect(), None).await?;
+                for owned in wanted {
+                    let Some(document) = got.get(&self.names.event(&owned.id)) else {
+                        found.missing.insert(owned.id);
+                        continue;
+                    };
+                    let document = EventDocument::read(document)?;
+                    if search.look(owned, document.event.view()) {
+                        found.events.insert(owned.id, document.seal());
+                    }
+                }
+            }
+        }
+        found.candidates = search.candidates();
+        Ok(found)
+    }
+
+    /// Commits the choice, unless the directory has changed since it was read.
+    async fn use_up(
+        &self,
+        owner: &PublicKey,
+        directory: &mut Directory,
+        pick: &Pick,
+        missing: &HashSet<EventId>,
+        now: UnixSecs,
+    ) -> Result<(), Fail> {
+        let gone: HashSet<EventId> = pick.gone.iter().map(|(_, id)| *id).collect();
+        directory.retain(|package| !gone.contains(&package.id) && !missing.contains(&package.id));
+        let mut writes: Vec<_> = directory.write(&self.names, owner, now)?.into_iter().collect();
+        for id in &gone {
+            writes.push(value::delete(self.names.event(id)));
+            let tombstone = self.names.tombstone(&tombstone_key(id, owner));
+            writes.push(value::set(tombstone, Fields::default().flag("public", true)));
+        }
+        let used = pick.used.iter().map(|hash| self.names.claimed(&used_up(owner, hash)));
+        writes.extend(used.map(|name| value::set(name, Fields::default())));
+        self.client.commit(writes, None).await?;
+        Ok(())
     }
 }
 

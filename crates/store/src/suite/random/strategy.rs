@@ -82,9 +82,15 @@ pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => vec(draft(), 1..6).prop_map(Step::Save),
         6 => search().prop_map(Step::Search),
-        2 => (0..4_u8, 0..4_u8).prop_map(|(owner, most)| Step::Claim { owner, most }),
+        2 => claim(),
         1 => Just(Step::Sweep),
         2 => (0..40_u8).prop_map(|secs| Step::Wait { secs }),
         1 => Just(Step::Reopen),
     ]
+}
+
+fn claim() -> impl Strategy<Value = Step> {
+    let limits = (0..4_u8, option::of(0..4_u8));
+    (0..4_u8, 0..4_u8, 0..4_u8, 0..4_u8, option::of(0..16_u8), limits)
+        .prop_map(|(owner, most, used, kinds, since, limits)| Step::Claim { owner, most, used, kinds, since, limits })
 }

@@ -1,0 +1,55 @@
+//! The rate at which readers use up the KeyPackages of one owner.
+//!
+//! Source: docs/rules.md, "Consumption on read" 6. A claim sets payments aside before it asks the store, so that
+//! requests at one time cannot use up more together, and puts back those that it did not spend: a KeyPackage that stays
+//! costs nothing.
+
+use std::net::IpAddr;
+
+use nostr_protocol::PublicKey;
+
+use super::{Paid, RateLimits, RetryAfter};
+
+/// The KeyPackages of one owner that a claim may use up, each with its payment.
+#[derive(Debug)]
+#[must_use = "payments that are set aside are lost unless they are settled"]
+pub(crate) struct ClaimAllowance {
+    paid: Vec<Paid>,
+    /// The wait for one more, where fewer are set aside than were asked for.
+    pub(crate) wait: Option<RetryAfter>,
+}
+
+impl ClaimAllowance {
+    /// Most KeyPackages that the claim may use up.
+    pub(crate) const fn used_max(&self) -> usize {
+        self.paid.len()
+    }
+}
+
+impl RateLimits {
+    /// Sets up to `most` KeyPackages of `owner` aside for a reader.
+    pub(crate) fn set_claims_aside(
+        &self,
+        reader: &PublicKey,
+        address: IpAddr,
+        owner: &PublicKey,
+        most: usize,
+        now_ms: u64,
+    ) -> ClaimAllowance {
+        let mut allowance = ClaimAllowance { paid: Vec::with_capacity(most), wait: None };
+        while allowance.paid.len() < most && allowance.wait.is_none() {
+            match self.claim(reader, address, owner, now_ms) {
+                Ok(paid) => allowance.paid.push(paid),
+                Err(wait) => allowance.wait = Some(wait),
+            }
+        }
+        allowance
+    }
+
+    /// Puts back the payments that no KeyPackage was used up for, and gives the others.
+    pub(crate) fn settle_claims(&self, allowance: ClaimAllowance, used: usize) -> Vec<Paid> {
+        let mut paid = allowance.paid;
+        paid.drain(used.min(paid.len())..).for_each(|unspent| self.put_back(unspent));
+        paid
+    }
+}

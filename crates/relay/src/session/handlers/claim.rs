@@ -1,0 +1,157 @@
+//! The KeyPackages that a REQ takes, where the operator chose that reading consumes them.
+//!
+//! Source: docs/rules.md, "Consumption on read". A KeyPackage is used up only if a filter of the request matches it, and
+//! then it is sent. The steps are in such an order that a request that is refused has used nothing up:
+//!
+//! 1. The filters are looked at together, so that each owner is asked once.
+//! 2. The payments for all owners are set aside.
+//! 3. Owners for whom the rate leaves nothing are asked first, for a KeyPackage that stays. If one of them has none such and
+//!    some that would be used up, the request is refused.
+//! 4. The other owners are asked. A failure ends the claim and the request, after that which was claimed is sent.
+//!
+//! A KeyPackage that was used up is lost if the relay stops, or the connection breaks, before the client has read it:
+//! the transaction commits before the frame is sent, so that no KeyPackage is ever given to two readers.
+
+use std::sync::Arc;
+
+use futures_util::future::poll_immediate;
+use nostr_extensions::{Asker, Released, Sealed, policy::KeyPackageConsumption};
+use nostr_protocol::{Filter, PublicKey, Rejection, UnixSecs};
+use nostr_store::{Claim, ClaimFilters, Claimed, StoreError};
+
+use super::super::{Session, archive::Limits};
+use crate::{error::read_failed, rate_limit::ClaimAllowance};
+
+/// Most KeyPackages of one owner that an answer gives (docs/rules.md, "Consumption on read" 4).
+const GIVEN_PER_OWNER_MAX: usize = 2;
+/// Most owners whose KeyPackages one request takes.
+const OWNERS_MAX: usize = 50;
+
+/// The outcome of a request's claims.
+pub(super) struct Claims {
+    /// The KeyPackages to send.
+    pub(super) given: Vec<Released>,
+    /// The filters for the rest of the answer: the limit of each is lower by the KeyPackages that it was given.
+    pub(super) filters: Arc<[Filter]>,
+    /// The reason why the request ends after them.
+    pub(super) failed: Option<Rejection>,
+}
+
+/// A claim under way.
+struct Claiming<'a> {
+    session: &'a Session,
+    reader: PublicKey,
+    filters: ClaimFilters,
+    claims: Claims,
+    limits: Limits,
+}
+
+/// Takes KeyPackages of the authors that the filters name.
+///
+/// # Errors
+/// `rate-limited:` where the reader has used up too many KeyPackages of an owner; nothing was used up then.
+pub(super) async fn claim(session: &Session, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
+    let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None };
+    let Some(reader) = session.reader.primary() else { return Ok(claims) };
+    if session.app.policy.keypackage_consumption == KeyPackageConsumption::Never {
+        return Ok(claims);
+    }
+    let filters = ClaimFilters::new(Arc::clone(filters), |filter| limits.of_filter(filter));
+    let owners: Vec<PublicKey> =
+        filters.owners().filter(|owner| !session.reader.has(owner)).take(OWNERS_MAX + 1).collect();
+    if owners.len() > OWNERS_MAX {
+        return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {OWNERS_MAX} owners")));
+    }
+    Claiming { session, reader, filters, claims, limits }.run(owners).await
+}
+
+impl Claiming<'_> {
+    async fn run(mut self, owners: Vec<PublicKey>) -> Result<Claims, Rejection> {
+        let mut allowances: Vec<(PublicKey, ClaimAllowance)> =
+            owners.into_iter().map(|owner| (owner, self.allowance(&owner))).collect();
+        // Owners for whom nothing may be used up come first.
+        allowances.sort_by_key(|(_, allowance)| allowance.used_max() > 0);
+        let mut allowances = allowances.into_iter();
+        let mut refused = None;
+        for (owner, allowance) in allowances.by_ref() {
+            let uses_up = allowance.used_max() > 0;
+            match self.owner(owner, allowance).await {
+                Ok(()) => {}
+                Err(rejection) if uses_up => self.claims.failed = Some(rejection),
+                Err(rejection) => refused = Some(rejection),
+            }
+            if self.claims.failed.is_some() || refused.is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        allowances.for_each(|(_, unspent)| self.settle(unspent, 0));
+        refused.map_or(Ok(self.claims), Err)
+    }
+
+    fn allowance(&self, owner: &PublicKey) -> ClaimAllowance {
+        let (app, address) = (&self.session.app, self.session.client.address);
+        app.limits.set_claims_aside(&self.reader, address, owner, self.given_max(owner), app.clock.now_ms())
+    }
+
+    fn given_max(&self, owner: &PublicKey) -> usize {
+        usize::try_from(self.filters.left_of(owner)).unwrap_or(usize::MAX).min(GIVEN_PER_OWNER_MAX)
+    }
+
+    /// Claims the KeyPackages of one owner.
+    async fn owner(&mut self, owner: PublicKey, allowance: ClaimAllowance) -> Result<(), Rejection> {
+        let now = self.session.app.clock.now();
+        let wait = allowance.wait;
+        let claim = Claim {
+            owner,
+            filters: self.filters.clone(),
+            given_max: self.given_max(&owner),
+            used_max: allowance.used_max(),
+        };
+        // Earlier owners may have been given all that the filters of this one ask for.
+        let claimed = if claim.given_max == 0 { Ok(Claimed::default()) } else { self.ask(&claim, now).await };
+        self.settle(allowance, claimed.as_ref().map_or(0, |claimed| claimed.used));
+        let claimed = claimed.map_err(read_failed)?;
+        if claimed.given.is_empty()
+            && claimed.withheld
+            && let Some(wait) = wait
+        {
+            return Err(wait.into());
+        }
+        for (sealed, index) in &claimed.given {
+            self.take_in(sealed, *index, now);
+        }
+        Ok(())
+    }
+
+    /// Asks the store. Its search is work at the processor up to the first wait for the store, so it takes a turn.
+    async fn ask(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        let app = &self.session.app;
+        let mut asking = app.store.claim_key_packages(claim, now);
+        let turn = app.turns.take(self.session.payer_hash()).await;
+        let answer = poll_immediate(&mut asking).await;
+        drop(turn);
+        match answer {
+            Some(answer) => answer,
+            None => asking.await,
+        }
+    }
+
+    /// Releases a KeyPackage that was given, and counts it against the limit of its filter.
+    fn take_in(&mut self, sealed: &Sealed, index: usize, now: UnixSecs) {
+        let ids = [sealed.position().id];
+        let filter = self.filters.note_given(index);
+        let asker = Asker { reader: &self.session.reader, filter, claimed: &ids };
+        self.claims.given.extend(self.session.app.gate.release(sealed, asker, None, now));
+        let filter = &mut Arc::make_mut(&mut self.claims.filters)[index];
+        filter.limit = Some(self.limits.of_filter(filter).saturating_sub(1));
+    }
+
+    /// Puts back the payments that were not spent, and tells the other instances of those that were.
+    fn settle(&self, allowance: ClaimAllowance, used: usize) {
+        let app = &self.session.app;
+        let mut charges = app.delivery.charges();
+        app.limits.settle_claims(allowance, used).into_iter().for_each(|paid| charges.add(paid));
+        app.delivery.claimed(charges);
+    }
+}
