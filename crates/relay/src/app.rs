@@ -65,6 +65,9 @@ impl App {
         if self.stopping.is_cancelled() {
             return Some("this relay is stopping");
         }
-        (!self.delivery.is_current()).then_some("the store's log cannot be followed")
+        if !self.delivery.is_current() {
+            return Some("the store's log cannot be followed");
+        }
+        self.writer.health().is_bad().then_some("the store takes no events")
     }
 }

@@ -12,6 +12,7 @@ use nostr_store::{
         START, Subject, World, capability, claim_of, deletion, event, everyone, id_of, key, key_package, message, new,
         roster, vanish, wrap,
     },
+    weight::BATCH_ROWS_MAX,
 };
 
 fn open(directory: &Path, options: Options) -> World {
@@ -202,4 +203,32 @@ async fn an_event_that_does_not_fit_harms_no_other_of_its_batch() {
         }
     }
     assert_eq!(w.find("{}", everyone()).await.len(), 20);
+}
+
+/// Whatever the events of one call are, a transaction changes a bounded number of rows, and so a bounded number of pages.
+#[tokio::test]
+async fn a_transaction_is_bounded_by_its_rows() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(Embedded::open(directory.path(), Options::default()).expect("a store"));
+    let w = World::new(Subject { store: Arc::<Embedded>::clone(&store), keep: Box::new(directory) });
+    let heavy = |n: usize| {
+        let event = event(1, &n.to_string()).tag(&["expiration", &(START + 100 + n as u64 % 2).to_string()]);
+        (0..2_400).fold(event, |event, tag| event.tag(&["t", &format!("{n} {tag}")]))
+    };
+    let mut batch = Vec::new();
+    for n in 0..40 {
+        batch.push(w.admitted(&heavy(n), "alice").await);
+    }
+    let ids: Vec<EventId> = w.save(batch).await.into_iter().map(|saved| id_of(&new(saved))).collect();
+    // Deletions of few targets remove many rows, and so does a sweep.
+    let mut deletions = Vec::new();
+    for some in ids[..20].chunks(2) {
+        deletions.push(w.admitted(&deletion(some), "alice").await);
+    }
+    w.save(deletions).await.into_iter().for_each(|saved| drop(new(saved)));
+    assert_eq!(w.sweep(START + 101).await, 20);
+    assert_eq!(w.store.stats().await.expect("stats").events, 10);
+    // One work more than a batch takes: a deletion of two events.
+    let most = BATCH_ROWS_MAX + 2 * 2_410;
+    assert!((BATCH_ROWS_MAX / 2..=most).contains(&store.most_rows()), "{}", store.most_rows());
 }

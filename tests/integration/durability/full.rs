@@ -7,7 +7,7 @@ use nostr_store::embedded::{Embedded, Options};
 use serde_json::json;
 
 use super::load::found;
-use crate::support::{Client, Event, Keys, TestRelay, gateway, now, process::Process, wire::Wire};
+use crate::support::{Client, Event, Keys, Response, TestRelay, gateway, http, now, process::Process, wire::Wire};
 
 const CONTENT_BYTES: usize = 8_000;
 /// Far more events than fit.
@@ -73,6 +73,38 @@ async fn a_full_map_refuses_writes_and_deletions_make_room() {
     let mut client = Client::connect(&relay).await;
     all_there(&mut client, kept).await;
     all_there(&mut client, &again).await;
+    relay.stop().await;
+}
+
+async fn until_ready_is(relay: &TestRelay, status: u16) -> Response {
+    for _ in 0..1_000 {
+        let answer = http(relay.address, "GET /ready", &[]).await;
+        if answer.status == status {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it is not {status}");
+}
+
+/// A relay whose store is full is not ready. It is ready again when there is room, by a deletion or by a sweep, without
+/// an event of a client.
+#[tokio::test]
+async fn readiness_is_false_where_writes_fail() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let relay = small(directory.path()).await;
+    let keys = Keys::random();
+    let mut client = Client::connect(&relay).await;
+    until_ready_is(&relay, 200).await;
+    let expiration = (now() + 1_000).to_string();
+    let passing = fill(&mut client, |n| note(&keys, n).tag(["expiration", &expiration]).sign()).await;
+    let answer = until_ready_is(&relay, 503).await;
+    assert_eq!(answer.body, r#"{"status":"not ready","reason":"the store takes no events"}"#);
+    relay.advance(2_000);
+    relay.app().store.sweep(relay.now(), EVENTS_MAX).await.expect("sweeping needs no room");
+    until_ready_is(&relay, 200).await;
+    assert!(fill(&mut client, |n| note(&keys, EVENTS_MAX + n).sign()).await.len() > passing.len() / 2);
+    until_ready_is(&relay, 503).await;
     relay.stop().await;
 }
 

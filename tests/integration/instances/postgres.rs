@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nostr_relay::config::Config;
 use nostr_store::postgres::{Options, Postgres};
-use rnostr_test_services::{Options as Server, Postgres as Engine, require};
+use rnostr_test_services::{Options as Server, Postgres as Engine, Proxy, require};
 use serde_json::json;
 
 use super::redis::taken_by;
@@ -122,6 +122,74 @@ async fn a_database_that_crashes_costs_no_event() {
     sent.extend(after);
     assert_eq!(ids(&reader.live("live", sent.len()).await), ids(&sent));
     reader.expect_nothing().await;
+    a.stop().await;
+    b.stop().await;
+}
+
+/// A relay that does not get the lock of the log is not ready, and is ready again when the lock is free, without an event
+/// of a client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_is_false_where_writes_fail() {
+    let Some(()) = require(Engine::shared_available()) else { return };
+    let url = Engine::shared().create_database();
+    let [admin, alice] = Keys::some();
+    let a = relay(&url, &admin).await;
+    let ready = async || http(a.address, "GET /ready", &[]).await.status;
+    let mut client = Client::connect(&a).await;
+    client.publish(&alice.event(1).sign()).await.ok();
+    assert_eq!(ready().await, 200);
+    let holder = {
+        let url = url.clone();
+        std::thread::spawn(move || {
+            // It works and waits for nobody, so nobody ends it.
+            Engine::shared().psql(&url, "begin; select head from rnostr.log for update; select pg_sleep(60)")
+        })
+    };
+    let sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()";
+    while Engine::shared().psql(&url, sleeps).expect("psql") == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refused = client.publish(&alice.event(1).content("refused").sign()).await;
+    assert_eq!(refused.refused("error"), "error: storage unavailable, try again");
+    assert_eq!(ready().await, 503);
+    let ends = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' \
+        and datname = current_database()";
+    Engine::shared().psql(&url, ends).expect("psql");
+    assert!(holder.join().expect("it ends").is_err());
+    while ready().await != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.publish(&alice.event(1).content("again").sign()).await.ok();
+    a.stop().await;
+}
+
+/// All connections of a relay to the database fall silent, while new ones pass: it is ready again soon, and stays so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_are_replaced_within_twenty_seconds() {
+    let Some(()) = require(Engine::shared_available()) else { return };
+    let server = Engine::shared();
+    let database = server.create_database();
+    let name = database.rsplit('/').next().expect("a name");
+    let proxy = Proxy::start(&server.address());
+    let [admin, alice] = Keys::some();
+    let (a, b) = (relay(&server.url_at(&proxy.address(), name), &admin).await, relay(&database, &admin).await);
+    let ready = async || http(a.address, "GET /ready", &[]).await.status;
+    let mut reader = Client::connect(&a).await;
+    reader.req("live", &[json!({"kinds": [1]})]).await.expect("served");
+    let mut writer = Client::connect(&b).await;
+    proxy.silence();
+    let note = alice.event(1).content("behind the silence").sign();
+    writer.publish(&note).await.ok();
+    let silent = std::time::Instant::now();
+    assert_eq!(reader.next_event("live").await.id(), note.id());
+    while ready().await != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
+    for _ in 0..60 {
+        assert_eq!(ready().await, 200, "it stays ready");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     a.stop().await;
     b.stop().await;
 }

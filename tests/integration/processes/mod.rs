@@ -4,6 +4,7 @@
 //! The database is PostgreSQL, or Firestore if `RNOSTR_TEST_BACKEND` says so.
 
 mod death;
+mod frozen;
 mod latency;
 mod load;
 mod removal;
@@ -61,6 +62,11 @@ impl StoreConfig {
             gateway("max_connections = 4"),
         ];
         Self { settings, variables: Vec::new(), _database: None }
+    }
+
+    /// URL of the database that this value made.
+    fn database(&self) -> &str {
+        &self._database.as_ref().expect("it was made for this test").0
     }
 
     fn firestore(host: &str, project: &str) -> Self {
@@ -121,6 +127,11 @@ impl Cluster {
         let port = process.address.port();
         process.kill();
         port
+    }
+
+    /// Sends a relay the signal of this name.
+    fn signal(&self, n: usize, name: &str) {
+        self.processes[n].as_ref().expect("it lives").signal(name);
     }
 
     fn url(&self, n: usize) -> String {

@@ -35,8 +35,23 @@ enum Mode {
     Cut,
 }
 
-/// A new mode, and the channel that confirms it.
-type Command = (Mode, mpsc::Sender<()>);
+/// The state of the proxy, as its connections see it.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// Connections with a lower number carry no byte any more.
+    silent_below: u64,
+}
+
+/// A change of the state, and the channel that confirms it.
+type Command = (Change, mpsc::Sender<()>);
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Mode(Mode),
+    /// All connections of now fall silent.
+    Silence,
+}
 
 /// A proxy at a port of 127.0.0.1, before a server. A test can cut or stall its connections. The proxy runs in a thread
 /// of its own, so its methods can be called with or without a runtime. Each returns when the new mode is in force.
@@ -90,11 +105,21 @@ impl Proxy {
         self.set(Mode::Open);
     }
 
+    /// Lets the connections of now fall silent for good, like a proxy that forgets them: they stay open and carry no
+    /// byte any more. New connections work.
+    pub fn silence(&self) {
+        self.change(Change::Silence);
+    }
+
     fn set(&self, mode: Mode) {
+        self.change(Change::Mode(mode));
+    }
+
+    fn change(&self, change: Change) {
         let (done, doing) = mpsc::channel();
         let commands = self.commands.as_ref().expect("only dropping the proxy takes the channel");
-        commands.send((mode, done)).expect("the thread takes commands");
-        doing.recv().expect("the thread confirms each mode");
+        commands.send((change, done)).expect("the thread takes commands");
+        doing.recv().expect("the thread confirms each change");
     }
 }
 
@@ -124,25 +149,33 @@ async fn serve(
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
-    let (mode, _) = watch::channel(Mode::Open);
+    let (state, _) = watch::channel(State { mode: Mode::Open, silent_below: 0 });
+    let mut accepted_so_far = 0;
     loop {
         tokio::select! {
             biased;
             command = commands.recv() => {
-                let Some((next, done)) = command else { return };
-                mode.send_replace(next);
-                if next == Mode::Cut {
-                    listener = None;
-                    connections.shutdown().await;
-                } else if listener.is_none() {
-                    listener = Some(listen_again(address).await);
+                let Some((change, done)) = command else { return };
+                match change {
+                    Change::Mode(next) => {
+                        state.send_modify(|state| state.mode = next);
+                        if next == Mode::Cut {
+                            listener = None;
+                            connections.shutdown().await;
+                        } else if listener.is_none() {
+                            listener = Some(listen_again(address).await);
+                        }
+                    }
+                    Change::Silence => state.send_modify(|state| state.silent_below = accepted_so_far),
                 }
                 let _ = done.send(());
             }
             Some(_) = connections.join_next() => {}
             accepted = accept(listener.as_ref()) => {
                 if let Ok((client, _)) = accepted {
-                    connections.spawn(carry(client, target.to_owned(), mode.subscribe()));
+                    let way = Way { number: accepted_so_far, state: state.subscribe() };
+                    accepted_so_far += 1;
+                    connections.spawn(carry(client, target.to_owned(), way));
                 }
             }
         }
@@ -167,26 +200,46 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
+/// One connection's view of the proxy's state.
+#[derive(Clone)]
+struct Way {
+    number: u64,
+    state: watch::Receiver<State>,
+}
+
+impl Way {
+    /// Waits until the proxy is open for this connection.
+    async fn open(&mut self) -> io::Result<()> {
+        let number = self.number;
+        let is_open = |state: &State| state.mode == Mode::Open && number >= state.silent_below;
+        self.state.wait_for(is_open).await.map(drop).map_err(io::Error::other)
+    }
+
+    async fn changed(&mut self) {
+        let _ = self.state.changed().await;
+    }
+}
+
 /// Carries one connection until both sides have ended it, or one side has failed.
-async fn carry(client: TcpStream, target: String, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
-    open(&mut mode).await?;
+async fn carry(client: TcpStream, target: String, mut way: Way) -> io::Result<()> {
+    way.open().await?;
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    tokio::try_join!(pump(client_reads, server_writes, mode.clone()), pump(server_reads, client_writes, mode))?;
+    tokio::try_join!(pump(client_reads, server_writes, way.clone()), pump(server_reads, client_writes, way))?;
     Ok(())
 }
 
 /// Carries one direction of a connection to its end.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: Way) -> io::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES_MAX];
     loop {
-        open(&mut mode).await?;
+        way.open().await?;
         let read = tokio::select! {
             biased;
-            _ = mode.changed() => continue,
+            () = way.changed() => continue,
             read = from.read(&mut buffer) => read?,
         };
         if read == 0 {
@@ -194,17 +247,12 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::
         }
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
-            open(&mut mode).await?;
+            way.open().await?;
             tokio::select! {
                 biased;
-                _ = mode.changed() => {}
+                () = way.changed() => {}
                 written = to.write(rest) => rest = &rest[written?..],
             }
         }
     }
-}
-
-/// Waits until the proxy is open.
-async fn open(mode: &mut watch::Receiver<Mode>) -> io::Result<()> {
-    mode.wait_for(|&mode| mode == Mode::Open).await.map(drop).map_err(io::Error::other)
 }

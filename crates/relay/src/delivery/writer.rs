@@ -4,10 +4,21 @@
 //! While one batch is made durable the next one gathers, so that one fsync serves all publishers that wait. The writer
 //! then goes on in commit order: delivery notes the changes of groups, the publishers are answered, and delivery gets
 //! the new events (see [`Delivery`]).
+//!
+//! A batch is cut by the work that its events give the store, so that each takes a bounded time, and it is filled in
+//! fair turns of the payers ([`Backlog`]). An event of a payer that writes little is therefore in one of the next two
+//! batches, however much others wait to write.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+mod backlog;
+mod health;
+mod shares;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use nostr_extensions::{
@@ -19,18 +30,23 @@ use nostr_protocol::{
     EventId, Kind, Rejection,
     message::{Answer, ok_frame, refused_frame},
 };
-use nostr_store::{Saved, Store, StoreError};
+use nostr_store::{
+    Saved, Store, StoreError,
+    weight::{BATCH_EVENTS_MAX, Weight},
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
+pub(crate) use self::health::WriteHealth;
+use self::{backlog::Backlog, shares::Shares};
 use super::{Delivery, outbox::Outbox};
 use crate::{error::storage_unavailable, observe::metrics::Metrics, rate_limit::Charges};
 
-/// Most events of one batch.
-const BATCH_EVENTS_MAX: usize = 1_024;
-/// Most events that wait for a batch; then publishers wait.
+/// Most events that wait for the writer to look at them; then publishers wait.
 const WAITING_EVENTS_MAX: usize = 4_096;
 /// Most KiB of events that wait for a batch or are in one; then publishers wait.
 const WAITING_KIB_MAX: usize = 64 << 10;
+/// Time between two questions to a store that took no event whether it would take one now, in milliseconds.
+const PROBE_MS: u64 = 1_000;
 /// Most events of one connection that are under way.
 pub(crate) const IN_FLIGHT_MAX: usize = 256;
 
@@ -44,6 +60,8 @@ pub(crate) struct InFlight {
     events: AtomicUsize,
     /// Events among them that change a group's members.
     group_changes: AtomicUsize,
+    /// The payer of the events that are under way.
+    payer: AtomicU64,
     settled: Notify,
 }
 
@@ -72,6 +90,14 @@ impl InFlight {
     /// Waits until nothing is under way.
     pub(crate) async fn settled(&self) {
         self.until(|| self.events.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Waits until nothing is under way that another payer pays for: turns are given to payers, and the events of one
+    /// connection keep their order.
+    async fn paid_by(&self, payer: u64) {
+        if self.payer.swap(payer, Ordering::AcqRel) != payer {
+            self.settled().await;
+        }
     }
 
     async fn until(&self, done: impl Fn() -> bool) {
@@ -109,8 +135,11 @@ const fn changes_group(kind: Kind) -> bool {
 /// An admitted event that waits for the writer.
 struct Submission {
     admitted: Admitted,
+    weight: Weight,
+    payer: u64,
     publisher: Awaiting,
-    permit: OwnedSemaphorePermit,
+    /// Room for the event, among its payer's and among all.
+    permits: [OwnedSemaphorePermit; 2],
 }
 
 /// The side of a submission that the publisher's answer needs.
@@ -125,6 +154,8 @@ struct Awaiting {
 pub(crate) struct Writer {
     submissions: mpsc::Sender<Submission>,
     room: Arc<Semaphore>,
+    shares: Shares,
+    health: Arc<WriteHealth>,
 }
 
 impl Writer {
@@ -136,53 +167,98 @@ impl Writer {
         metrics: Arc<Metrics>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
-        let task = tokio::spawn(run(waiting, store, delivery, metrics));
-        (Self { submissions, room: Arc::new(Semaphore::new(WAITING_KIB_MAX)) }, task)
+        let health = Arc::<WriteHealth>::default();
+        let task = Task { store, delivery, metrics, health: Arc::clone(&health) };
+        let task = tokio::spawn(task.run(waiting));
+        let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
+        (Self { submissions, room, shares: Shares::default(), health }, task)
     }
 
-    /// Submits an event with the charges for it; the answer goes to the publisher's outbox. Waits while the bounds on
-    /// waiting events are reached.
-    pub(crate) async fn save(&self, admitted: Admitted, in_flight: &Arc<InFlight>, charges: Charges) {
+    /// Whether the store takes events.
+    pub(crate) fn health(&self) -> &WriteHealth {
+        &self.health
+    }
+
+    /// Submits an event with its payer's number in fair turns and the charges for it; the answer goes to the publisher's
+    /// outbox. Waits while the bounds on waiting events are reached, first the payer's own.
+    pub(crate) async fn save(&self, admitted: Admitted, payer: u64, in_flight: &Arc<InFlight>, charges: Charges) {
+        in_flight.paid_by(payer).await;
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
-        let kib = u32::try_from(admitted.event().record().len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
-        // The semaphore is never closed, and one event is far smaller than all the room there is.
-        let Ok(permit) = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB_MAX as u32)).await else {
+        let weight = Weight::of(admitted.event().view());
+        let kib = u32::try_from(weight.bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
+        // The semaphores are never closed, and one event is far smaller than all the room there is.
+        let Some(share) = self.shares.take(payer, kib).await else { return };
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB_MAX as u32)).await else {
             return;
         };
         let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges };
         in_flight.begin(kind);
-        if self.submissions.send(Submission { admitted, publisher, permit }).await.is_err() {
+        let submission = Submission { admitted, weight, payer, publisher, permits: [share, room] };
+        if self.submissions.send(submission).await.is_err() {
             let reason = Rejection::error("this relay is stopping; publish again when it is back");
             in_flight.end(kind, refused_frame(&id, &reason));
         }
     }
 }
 
-async fn run(
-    mut waiting: mpsc::Receiver<Submission>,
+/// The task that writes.
+struct Task {
     store: Arc<dyn Store>,
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
-) {
-    let mut submissions = Vec::with_capacity(BATCH_EVENTS_MAX);
-    while waiting.recv_many(&mut submissions, BATCH_EVENTS_MAX).await > 0 {
+    health: Arc<WriteHealth>,
+}
+
+impl Task {
+    async fn run(self, mut waiting: mpsc::Receiver<Submission>) {
+        let mut backlog = Backlog::default();
+        let mut incoming = Vec::with_capacity(BATCH_EVENTS_MAX);
+        loop {
+            if backlog.is_empty() && !self.wait(&mut waiting, &mut incoming).await {
+                return;
+            }
+            while let Ok(submission) = waiting.try_recv() {
+                incoming.push(submission);
+            }
+            for submission in incoming.drain(..) {
+                backlog.push(submission.payer, submission.weight, submission);
+            }
+            self.write(backlog.batch()).await;
+        }
+    }
+
+    /// Waits for events; `false` if none will come. Meanwhile it asks a store that took no event whether it would.
+    async fn wait(&self, waiting: &mut mpsc::Receiver<Submission>, incoming: &mut Vec<Submission>) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                count = waiting.recv_many(incoming, BATCH_EVENTS_MAX) => return count > 0,
+                () = tokio::time::sleep(Duration::from_millis(PROBE_MS)), if self.health.fails() => {}
+            }
+            self.health.note(self.store.probe().await.is_ok());
+        }
+    }
+
+    async fn write(&self, submissions: Vec<Submission>) {
         let mut batch = Vec::with_capacity(submissions.len());
         let mut publishers = Vec::with_capacity(submissions.len());
         let mut permits = Vec::with_capacity(submissions.len());
-        for Submission { admitted, publisher, permit } in submissions.drain(..) {
+        for Submission { admitted, publisher, permits: room, .. } in submissions {
             batch.push(admitted);
             publishers.push(publisher);
-            permits.push(permit);
+            permits.push(room);
         }
         let started = std::time::Instant::now();
-        let saved = store.save(batch).await;
-        metrics.db_operation("save", started.elapsed());
+        self.health.begin();
+        let saved = self.store.save(batch).await;
+        self.health.end(&saved);
+        self.metrics.db_operation("save", started.elapsed());
         // Changes of groups are noted before any publisher learns of them.
-        let states = delivery.note(&saved).await;
+        let states = self.delivery.note(&saved).await;
         let mut events = Vec::with_capacity(saved.len());
         let mut paid = Vec::new();
         for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {
-            metrics.saved(kind, &saved);
+            self.metrics.saved(kind, &saved);
             let answer = answer(&id, &saved);
             if let Ok(Saved::New(sealed)) = saved {
                 events.push(sealed);
@@ -192,7 +268,7 @@ async fn run(
         }
         drop(permits);
         if !events.is_empty() {
-            delivery.committed(events, states, paid).await;
+            self.delivery.committed(events, states, paid).await;
         }
     }
 }

@@ -146,3 +146,84 @@ pub(crate) fn decide(batch: &[Admitted], facts: Facts, route_hasher: &RouteHashe
     }
     Decided { outcomes, changes: collecting.changes }
 }
+
+#[cfg(test)]
+mod tests {
+    use nostr_extensions::{Policy, Publisher, Reader, admit::admit};
+    use nostr_protocol::{
+        auth::RelayNames,
+        testing::{EventBuilder, keypair},
+    };
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A store in which parts fail, and the sizes of the parts that it was given, each with its milliseconds.
+    struct Failing<F> {
+        fails: F,
+        tried: Mutex<Vec<(usize, u64)>>,
+    }
+
+    impl<F: Fn(&[Admitted]) -> Option<Unsaved> + Sync> SavesParts for Failing<F> {
+        async fn save_part(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Unsaved> {
+            self.tried.lock().push((part.len(), u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
+            match (self.fails)(part) {
+                Some(unsaved) => Err(unsaved),
+                None => Ok(vec![Saved::Duplicate; part.len()]),
+            }
+        }
+    }
+
+    fn batch(kinds: &[u16]) -> Vec<Admitted> {
+        let (reader, names) = (Reader::default(), RelayNames::Unknown);
+        let publisher = Publisher { reader: &reader, names: &names };
+        let admitted = |kind: &u16| {
+            let event = EventBuilder::new(*kind).sign(&keypair("alice"));
+            let now = event.event().created_at();
+            admit(event, publisher, &Policy::default(), None, now).expect("it is admitted")
+        };
+        kinds.iter().map(admitted).collect()
+    }
+
+    async fn divided(
+        kinds: &[u16],
+        fails: impl Fn(&[Admitted]) -> Option<Unsaved> + Sync,
+    ) -> (Vec<Result<Saved, StoreError>>, Vec<(usize, u64)>) {
+        let store = Failing { fails, tried: Mutex::default() };
+        let answers = save_divided(&store, &batch(kinds), Duration::from_millis(4_000)).await;
+        (answers, store.tried.into_inner())
+    }
+
+    fn has(part: &[Admitted], kind: u16) -> bool {
+        part.iter().any(|admitted| admitted.event().kind().0 == kind)
+    }
+
+    fn unavailable() -> StoreError {
+        StoreError::Unavailable("late".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_runs_out_of_time_is_divided() {
+        let late = |part: &[Admitted]| has(part, 7).then(|| Unsaved::Late(unavailable()));
+        let (answers, tried) = divided(&[1, 1, 1, 7, 1, 1, 1, 1], late).await;
+        assert_eq!(
+            answers.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [true, true, true, false, true, true, true, true]
+        );
+        assert_eq!(tried, [(8, 4_000), (4, 2_000), (2, 1_000), (2, 1_000), (1, 500), (1, 500), (4, 2_000)]);
+    }
+
+    #[tokio::test]
+    async fn refused_data_is_refused_alone() {
+        let refused = |part: &[Admitted]| has(part, 7).then(|| Unsaved::Data(unavailable()));
+        let (answers, _) = divided(&[1, 7, 1], refused).await;
+        assert!(matches!(answers[..], [Ok(_), Err(StoreError::Event(_)), Ok(_)]), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_asked_once() {
+        let (answers, tried) = divided(&[1; 8], |_| Some(Unsaved::Store(unavailable()))).await;
+        assert!(answers.len() == 8 && answers.iter().all(Result::is_err));
+        assert_eq!(tried.len(), 1);
+    }
+}

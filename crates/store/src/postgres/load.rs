@@ -1,5 +1,7 @@
 //! Loading the facts that a batch is decided by, under the lock of the log and in one journey to the database.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use nostr_extensions::RouteHasher;
 
 use super::{
@@ -23,13 +25,14 @@ pub(super) const LOCK: &str = "select head from rnostr.log for update";
 /// Groups of keys that leave all their groups. They are read before the facts, which they add to.
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[])";
 
-/// Takes the log's lock, loads the facts, and gives them with the log's head. Events that `hidden` hides are no
-/// targets.
+/// Takes the log's lock, loads the facts, and gives them with the log's head. Events that `hidden` hides are no targets.
+/// `loaded` counts the bytes of the facts.
 pub(super) async fn load(
     transaction: &Transaction<'_>,
     mut wanted: Wanted,
     hidden: &Hidden,
     route_hasher: &RouteHasher,
+    loaded: &AtomicU64,
 ) -> Result<(Facts, Cursor), Fail> {
     if !wanted.leaving.is_empty() {
         add_groups_left(transaction, &mut wanted).await?;
@@ -52,6 +55,7 @@ pub(super) async fn load(
     let mut facts = Facts { memberships, ..Facts::default() };
     for (fact, rows) in asked.into_iter().zip(answers) {
         for row in rows {
+            loaded.fetch_add(row.raw_size_bytes() as u64, Ordering::Relaxed);
             (fact.read)(row, &mut facts)?;
         }
     }

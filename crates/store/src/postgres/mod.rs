@@ -89,6 +89,8 @@ pub struct Postgres {
     /// may then come from commits that were lost, also after the log has grown again.
     went_back: AtomicBool,
     hiding: Hiding,
+    /// Bytes that were loaded while the log was locked.
+    loaded: AtomicU64,
     /// The time of the last read of the log.
     followed: Mutex<Instant>,
     /// Places for reads of the archive. One connection is left for followers and writers.
@@ -156,6 +158,7 @@ impl Postgres {
             head,
             went_back: AtomicBool::new(false),
             hiding,
+            loaded: AtomicU64::new(0),
             followed: Mutex::new(Instant::now()),
             scans: Semaphore::new(options.connections_max.saturating_sub(1).max(1)),
             notifies: options.notifies,
@@ -164,6 +167,12 @@ impl Postgres {
             _notifier: notifier,
             listener,
         })
+    }
+
+    /// Bytes of facts that this process loaded while the log was locked.
+    #[cfg(feature = "testing")]
+    pub fn loaded_bytes(&self) -> u64 {
+        self.loaded.load(Ordering::Relaxed)
     }
 
     fn knows_of(&self, cursor: Cursor) {

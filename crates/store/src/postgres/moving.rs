@@ -162,7 +162,8 @@ impl Postgres {
         let wanted = Wanted::by_records(part, now);
         let (restoring, head) = self
             .transact(CALL_MAX, async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, wanted, &self.hiding.now(), &self.route_hasher).await?;
+                let (facts, head) =
+                    load(transaction, wanted, &self.hiding.now(), &self.route_hasher, &self.loaded).await?;
                 let restoring = decide(part, facts, &self.route_hasher, now);
                 if !restoring.changes.is_empty() {
                     write(transaction, &restoring.changes, head, self.notifies).await?;

@@ -76,7 +76,8 @@ impl Postgres {
     async fn save_once(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Fail> {
         let (decided, head) = self
             .transact(limit, async |transaction: &Transaction<'_>| {
-                let (facts, head) = load(transaction, Wanted::by(part), &self.hiding.now(), &self.route_hasher).await?;
+                let (facts, head) =
+                    load(transaction, Wanted::by(part), &self.hiding.now(), &self.route_hasher, &self.loaded).await?;
                 let decided = decide(part, facts, &self.route_hasher);
                 if !decided.changes.put.is_empty() {
                     write(transaction, &decided.changes, head, self.notifies).await?;

@@ -3,7 +3,12 @@
 use deadpool_postgres::{Client, Transaction};
 use nostr_protocol::UnixSecs;
 
-use super::{fail::Fail, rows::number, vanished, write::REMOVE};
+use super::{
+    fail::Fail,
+    rows::number,
+    vanished::{self, SWEPT_ROWS_MAX},
+    write::REMOVE,
+};
 use crate::{
     Stats,
     decide::{EPHEMERAL, hiding::Hiding},
@@ -19,8 +24,11 @@ const VANISHED_MAX: usize = 500;
 const COUNTED_MAX: f32 = 100_000.0;
 
 const LOCK: &str = "select pg_try_advisory_xact_lock($1)";
-const EXPIRED: &str = "select cursor, flags from rnostr.events where kept_until <= $1 order by kept_until limit $2 \
-    for update skip locked";
+/// Expired events, up to the one that reaches a number of rows of the index.
+const EXPIRED: &str = "with due as materialized (select cursor, flags, kept_until, cardinality(prefixes) as rows \
+        from rnostr.events where kept_until <= $1 order by kept_until limit $2 for update skip locked) \
+    select cursor, flags from (select cursor, flags, sum(rows) over (order by kept_until, cursor) - rows as before \
+        from due) sized where before < $3";
 const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
         else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
     (select count(*) from rnostr.groups) as groups, \
@@ -65,7 +73,7 @@ async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) ->
     for _ in 0..ROUNDS_MAX {
         let Some(transaction) = begin(client).await? else { return Ok(0) };
         let expired = transaction.prepare_cached(EXPIRED).await?;
-        let rows = transaction.query(&expired, &[&number(now), &most]).await?;
+        let rows = transaction.query(&expired, &[&number(now), &most, &SWEPT_ROWS_MAX]).await?;
         let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
         let kept = rows.iter().filter(|row| row.get::<_, i16>("flags") & EPHEMERAL == 0).count();
         if cursors.is_empty() {

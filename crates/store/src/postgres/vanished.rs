@@ -16,8 +16,11 @@ use super::{
 use crate::{
     decide::{hiding::Hiding, number_of},
     index::prefix,
+    weight::BATCH_ROWS_MAX,
 };
 
+/// Rows of the index after which one transaction of a sweep removes no further event.
+pub(super) const SWEPT_ROWS_MAX: i64 = BATCH_ROWS_MAX as i64;
 /// Most keys that one statement gives.
 const PENDING_KEYS_MAX: i64 = 1_000;
 
@@ -32,10 +35,13 @@ const BY_PREFIX: &str = concat!(
     " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
         where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
 );
-/// Like `REMOVE`, but skips locked rows, so that sweep and writer never wait for each other.
-const REMOVE_FREE: &str = "with free as (select cursor from rnostr.events where cursor = any($1::bigint[]) \
-        for update skip locked), \
-    gone as (delete from rnostr.events e using free where e.cursor = free.cursor \
+/// Like `REMOVE`, but skips locked rows, so that sweep and writer never wait for each other, and ends with the event that
+/// reaches a number of rows of the index.
+const REMOVE_FREE: &str = "with free as materialized (select cursor, cardinality(prefixes) as rows from rnostr.events \
+        where cursor = any($1::bigint[]) for update skip locked), \
+    taken as (select cursor from (select cursor, sum(rows) over (order by cursor) - rows as before from free) sized \
+        where before < $2), \
+    gone as (delete from rnostr.events e using taken where e.cursor = taken.cursor \
         returning e.created_at, e.id, e.prefixes), \
     index as (delete from rnostr.event_index i \
         using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
@@ -92,7 +98,7 @@ pub(super) async fn take_out(
         return Ok(0);
     }
     let remove = transaction.prepare_cached(REMOVE_FREE).await?;
-    let removed: i64 = transaction.query_one(&remove, &[&left]).await?.try_get(0)?;
+    let removed: i64 = transaction.query_one(&remove, &[&left, &SWEPT_ROWS_MAX]).await?.try_get(0)?;
     Ok(usize::try_from(removed).unwrap_or(0))
 }
 

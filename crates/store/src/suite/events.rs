@@ -225,3 +225,27 @@ pub async fn odd_tag_values_harm_nobody(w: &World) {
     assert_eq!(w.find(r##"{"#t":["", "no such"]}"##, everyone()).await, ids[..1]);
     assert_eq!(w.find("{}", everyone()).await, ids);
 }
+
+/// A public event with as many tags as the relay takes.
+fn of_many_tags(n: usize) -> nostr_protocol::testing::EventBuilder {
+    (0..2_499).fold(event(1, &format!("heavy {n}")), |event, tag| event.tag(&["t", &format!("{n} {tag}")]))
+}
+
+pub async fn events_of_many_tags_refuse_no_innocent(w: &World) {
+    const HEAVY: usize = 12;
+    let mut batch = Vec::new();
+    for n in 0..HEAVY {
+        batch.push(w.admitted(&of_many_tags(n).tag(&["expiration", &(START + 100).to_string()]), "mallory").await);
+        batch.push(w.admitted(&event(1, &format!("innocent {n}")), "alice").await);
+    }
+    let cursors: Vec<_> = w.save(batch).await.into_iter().map(|saved| new(saved).cursor()).collect();
+    assert!(cursors.is_sorted_by(|a, b| a < b), "{cursors:?}");
+    assert_eq!(w.find(&format!(r#"{{"authors":["{}"]}}"#, key("alice").to_hex()), everyone()).await.len(), HEAVY);
+    assert_eq!(w.find(r##"{"#t":["7 2498"]}"##, everyone()).await.len(), 1);
+    let mut swept = 0;
+    for _ in 0..HEAVY {
+        swept += w.store.sweep(START + 100, 100).await.expect("a sweep");
+    }
+    assert_eq!(swept, HEAVY);
+    assert_eq!(w.store.stats().await.expect("stats").events, HEAVY as u64);
+}

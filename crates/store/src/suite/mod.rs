@@ -35,6 +35,7 @@ macro_rules! conformance {
                 what_is_in_the_log_is_fetched_by_its_place
                 the_log_leads_to_the_subscriptions_that_wait
                 odd_tag_values_harm_nobody
+                events_of_many_tags_refuse_no_innocent
             ]
             queries: [
                 answers_come_newest_first_then_by_lowest_id
@@ -77,6 +78,7 @@ macro_rules! conformance {
                 events_of_a_vanished_key_hold_no_address_and_no_reference
                 a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
                 a_reference_names_one_key_package
+                a_deletion_removes_a_bounded_number_of_tags
                 deleting_a_key_package_leaves_its_twin
                 a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last
                 a_package_that_is_not_sent_is_not_used_up

@@ -336,3 +336,24 @@ pub async fn a_claim_that_may_use_nothing_up_gives_what_stays(w: &World) {
         assert_eq!((given(&claimed), claimed.used, claimed.withheld), (vec![second], 0, false));
     }
 }
+
+pub async fn a_deletion_removes_a_bounded_number_of_tags(w: &World) {
+    let mut heavy = Vec::new();
+    for n in 0..9 {
+        let tags = (0..2_500).fold(event(1, &n.to_string()), |event, tag| event.tag(&["t", &format!("{n} {tag}")]));
+        heavy.push(stored(w, &tags, "alice").await);
+    }
+    let note = stored(w, &event(1, "note"), "bob").await;
+    let saved = w.publish(&deletion(&heavy), "alice").await;
+    assert!(matches!(saved, Saved::Refused(Refusal::DeletesTooMuch)), "{saved:?}");
+    assert!(w.holds(heavy[0]).await, "nothing of a refused one is done");
+    // Events of others are no targets, and count for nothing.
+    let mut named = heavy.clone();
+    named.push(note);
+    new(w.publish(&deletion(&named), "bob").await);
+    assert!(w.holds(heavy[0]).await && !w.holds(note).await);
+    for part in heavy.chunks(7) {
+        new(w.publish(&deletion(part), "alice").await);
+    }
+    assert!(!w.holds(heavy[0]).await && !w.holds(heavy[8]).await);
+}

@@ -89,3 +89,19 @@ async fn what_does_not_answer_is_unreachable_and_what_is_wrong_is_refused() {
         assert!(matches!(failed, OpenError::Refused(_)), "{failed}");
     }
 }
+
+/// Connections that fall silent while new ones work are replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_are_replaced_within_twenty_seconds() {
+    let Some(database) = Database::new() else { return };
+    let proxy = Proxy::start(&FirestoreEmulator::shared().host());
+    let options = Options { emulator_host: Some(proxy.address()), ..database.0.clone() };
+    let store = Arc::new(Firestore::open(options).await.expect("the database opens"));
+    for _ in 0..2 {
+        store.after(0, 1).await.expect("it works");
+        proxy.silence();
+        let silent = Instant::now();
+        works_again(&store).await;
+        assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
+    }
+}

@@ -11,7 +11,7 @@ use std::{
 use nostr_protocol::EventId;
 use nostr_store::{
     Saved, Store as _, StoreError,
-    postgres::Postgres,
+    postgres::{Options, Postgres},
     suite::world::{START, event, id_of},
 };
 use rnostr_test_services as services;
@@ -136,6 +136,70 @@ async fn a_connection_that_is_cut_or_stalls_fails_in_time_and_works_again() {
         n += 1;
         save(&format!("notification {n}")).await.expect("it works");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(store);
+    server.drop_database(&database);
+}
+
+/// A call that its caller drops while it waits for an answer gives no connection back: the next call has a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_call_gives_no_connection_back() {
+    let Some(()) = services::require(services::Postgres::shared_available()) else { return };
+    let server = services::Postgres::shared();
+    let database = server.create_database();
+    let name = database.rsplit('/').next().expect("a name").to_owned();
+    let proxy = services::Proxy::start(&server.address());
+    let options = Options { connections_max: 1, ..Options::default() };
+    let url = server.url_at(&proxy.address(), &name);
+    let store = Arc::new(Postgres::open(&url, options).await.expect("the database opens"));
+    for _ in 0..3 {
+        store.after(0, 1).await.expect("it works");
+        proxy.silence();
+        let asked = tokio::time::timeout(Duration::from_millis(200), store.after(0, 1)).await;
+        assert!(asked.is_err(), "nobody answers");
+        store.after(0, 1).await.expect("the silent connection is not used again");
+    }
+    drop(store);
+    server.drop_database(&database);
+}
+
+/// All connections fall silent at once, while new ones work. The first call notices it; the others do not wait for their
+/// connections one by one, and the listener hears again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_are_replaced_within_twenty_seconds() {
+    const CONNECTIONS: usize = 8;
+    let Some(()) = services::require(services::Postgres::shared_available()) else { return };
+    let server = services::Postgres::shared();
+    let database = server.create_database();
+    let name = database.rsplit('/').next().expect("a name").to_owned();
+    let proxy = services::Proxy::start(&server.address());
+    let options = Options { connections_max: CONNECTIONS, ..Options::default() };
+    let url = server.url_at(&proxy.address(), &name);
+    let store = Arc::new(Postgres::open(&url, options).await.expect("the database opens"));
+    let world = world(&store);
+    // All connections of the pool are made and lie idle.
+    let many = (0..CONNECTIONS).map(|_| store.stats());
+    assert!(futures_util::future::join_all(many).await.iter().all(Result::is_ok));
+    for round in 0..3 {
+        proxy.silence();
+        let mut failed = 0;
+        for n in 0..CONNECTIONS {
+            failed += usize::from(store.after(0, 1).await.is_err());
+            let note = world.admitted_at(START, &event(1, &format!("{round} {n}")), "alice").await;
+            assert!(matches!(store.save(vec![note]).await[..], [Ok(Saved::New(_))]), "a write is tried again");
+        }
+        assert!(failed <= 1, "{failed} calls failed");
+        let mut notifications = store.notifications().expect("it is shared");
+        notifications.mark_unchanged();
+        let until = Instant::now() + Duration::from_secs(20);
+        let other = open(&database).await;
+        while !notifications.has_changed().expect("open") {
+            assert!(Instant::now() < until, "nobody listens any more");
+            let text = format!("{round} {:?}", until - Instant::now());
+            let note = world.admitted_at(START, &event(1, &text), "bob").await;
+            other.save(vec![note]).await.remove(0).expect("it works");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
     drop(store);
     server.drop_database(&database);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nostr_protocol::testing::keypair;
 use nostr_store::{
     Saved, Store as _,
-    suite::world::{START, capability, event, message},
+    suite::world::{START, capability, deletion, event, id_of, message, new, wrap},
 };
 
 use super::{Database, world};
@@ -61,4 +61,46 @@ async fn a_dropped_save_holds_up_no_other() {
         and now() - state_change > interval '1 second'";
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     assert_eq!(rnostr_test_services::Postgres::shared().psql(&database.0, open).expect("psql"), "0");
+}
+
+/// A batch that the server cannot finish in time is divided: the culprit alone is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_runs_out_of_time_is_divided() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let w = world(&store);
+    let sql = |sql: &str| rnostr_test_services::Postgres::shared().psql(&database.0, sql).expect("psql");
+    sql("create function rnostr.stall() returns trigger language plpgsql as \
+        $$ begin if new.kind = 7777 then perform pg_sleep(60); end if; return new; end $$; \
+        create trigger stall before insert on rnostr.events for each row execute function rnostr.stall()");
+    let mut batch = Vec::new();
+    for n in 0..8 {
+        batch.push(w.admitted(&event(if n == 5 { 7_777 } else { 1 }, &n.to_string()), "alice").await);
+    }
+    let saved = store.save(batch).await;
+    let culprits: Vec<usize> = (0..8).filter(|n| saved[*n].is_err()).collect();
+    assert_eq!(culprits, [5], "{saved:?}");
+}
+
+/// Bytes loaded under the lock of the log depend on the number of targets, and not on their sizes or tags.
+#[tokio::test]
+async fn what_decides_loads_no_bodies() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let w = world(&store);
+    let value = "x".repeat(100_000);
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        let note = event(1, &n.to_string()).tag(&["t", &value]).tag(&["x", &value]);
+        ids.push(id_of(&new(w.publish(&note, "alice").await)));
+        let wrapped = wrap("alice", &n.to_string()).tag(&["x", &value]).tag(&["h", "grp"]);
+        ids.push(w.send(&wrapped, "throw-away", "bob").await);
+    }
+    let before = store.loaded_bytes();
+    new(w.publish(&deletion(&ids), "alice").await);
+    let loaded = store.loaded_bytes() - before;
+    assert!((1..=20_000).contains(&loaded), "{loaded}");
+    for id in ids {
+        assert!(!w.holds(id).await);
+    }
 }

@@ -36,7 +36,9 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
     let id = event.event().id();
     let member = member(session, event.event()).await;
     match take(session, event, member).await {
-        Ok(Intake::New(admitted, charges)) => session.app.writer.save(*admitted, &session.in_flight, charges).await,
+        Ok(Intake::New(admitted, charges)) => {
+            session.app.writer.save(*admitted, session.payer_hash(), &session.in_flight, charges).await;
+        }
         Ok(Intake::Duplicate) => session.in_flight.answer(ok_frame(&id, true, DUPLICATE)),
         Err(refused) => {
             if let Refused::Forged(_) = refused {
