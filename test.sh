@@ -3,10 +3,10 @@
 #
 #   ./test.sh
 #
-# Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, Java, Node and
-# npm by apt-get (as root or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo,
-# the clients' packages by cargo and npm. Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and
-# later runs use them again.
+# Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
+# Java, Node and npm by apt-get (as root or by sudo), the Firestore emulator too if Google's repository is set up,
+# cargo-deny by cargo, the clients' packages by cargo and npm. Compiled files go to CARGO_TARGET_DIR, by default
+# ~/.cache/rnostr/target, and later runs use them again.
 #
 # One server of each sort runs for all tests, on free ports of this machine and in temporary directories, and ends with
 # them. Servers that the system has started are not touched.
@@ -98,7 +98,7 @@ install_node() {
 install_engines() {
     local missing debian google
     missing="$("$ENGINES_BIN" --missing)"
-    debian="$(grep -x -e postgresql -e redis-server <<<"$missing")" || true
+    debian="$(grep -x -e postgresql -e redis-server -e faketime <<<"$missing")" || true
     google="$(grep -x -e "$EMULATOR_PACKAGE" -e 'openjdk-.*' <<<"$missing")" || true
     # shellcheck disable=SC2086 # one word a package
     if [ -n "$debian" ]; then apt_install $debian; fi

@@ -65,8 +65,8 @@ impl App {
         if self.stopping.is_cancelled() {
             return Some("this relay is stopping");
         }
-        if !self.delivery.is_current() {
-            return Some("the store's log cannot be followed");
+        if let Some(reason) = self.delivery.not_ready() {
+            return Some(reason);
         }
         self.writer.health().is_bad().then_some("the store takes no events")
     }

@@ -27,7 +27,7 @@ use crate::{
     shares::Shares,
     storage,
     system::{
-        clock::{Clock, SystemClock},
+        clock::{Clock, StoreClock, SystemClock},
         random,
     },
     turns::Turns,
@@ -95,6 +95,8 @@ impl Relay {
             StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
         })?;
         let address = listener.local_addr().map_err(|error| StartError::new(error.to_string()))?;
+        let store_clock = Arc::new(StoreClock::new(clock));
+        let clock = Arc::<StoreClock>::clone(&store_clock) as Arc<dyn Clock>;
         let policy = Arc::new(config.policy());
         let gate = Gate::new(Arc::clone(&policy));
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
@@ -116,7 +118,7 @@ impl Relay {
             live: Arc::clone(&live),
             limits: Arc::clone(&limits),
             metrics: Arc::clone(&metrics),
-            clock: Arc::clone(&clock),
+            clock: store_clock,
         })?;
         let (writer, writer_task) = Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics));
         let workers = config.server.workers.max(1);

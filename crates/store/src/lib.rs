@@ -57,6 +57,10 @@ pub enum StoreError {
     /// A passing failure: the same call may succeed later.
     #[error("storage unavailable, try again: {0}")]
     Unavailable(String),
+    /// The store is not the one that was opened: it was restored to an older state, or lost commits that were read.
+    /// Every further call fails until the process is started anew.
+    #[error("storage was replaced: {0}")]
+    Replaced(String),
     /// The store has no room. Reading goes on.
     #[error("storage is full: {0}")]
     Full(String),
@@ -140,6 +144,8 @@ pub struct LogPage {
     pub through: Cursor,
     /// Whether `through` was the head of the log at the time of the read. Otherwise more entries follow.
     pub is_head: bool,
+    /// Time of the read by the clock of the store, in milliseconds since 1970; `None` if the store has no clock.
+    pub read_at_ms: Option<u64>,
 }
 
 /// Sizes of the store, for display and metrics.

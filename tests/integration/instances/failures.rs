@@ -220,6 +220,39 @@ async fn lost_notifications_cost_a_moment() {
     pair.stop().await;
 }
 
+/// A stranger who reaches the database can send notifications of nothing; they cost a bounded number of looks at the
+/// log, and an event arrives meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_have_a_rate() {
+    const PER_SEC_MAX: f64 = 100.0;
+    const AT_ONCE_MAX: u64 = 20;
+    let pair = Pair::start().await;
+    let alice = Keys::random();
+    let mut on_a = Client::connect(&pair.a).await;
+    let mut on_b = Client::connect(&pair.b).await;
+    on_b.req("live", &[json!({"kinds": [1]})]).await.expect("served");
+    let before = pair.link_b.after_calls.load(Ordering::Relaxed);
+    let started = Instant::now();
+    let mut sent = 0;
+    while started.elapsed() < Duration::from_secs(2) {
+        for _ in 0..100 {
+            pair.link_b.notify();
+            tokio::task::yield_now().await;
+        }
+        sent += 100;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let passes = pair.link_b.after_calls.load(Ordering::Relaxed) - before;
+    let secs = started.elapsed().as_secs_f64();
+    // Two looks a second come without a notification.
+    let allowed = (secs * (PER_SEC_MAX + 2.0)).ceil() as u64 + AT_ONCE_MAX + 1;
+    assert!(passes <= allowed, "{passes} passes in {secs} s by {sent} notifications");
+    let events = notes(&alice, 0..3);
+    publish(&mut on_a, &events).await;
+    assert_eq!(ids(&on_b.live("live", 3).await), ids(&events));
+    pair.stop().await;
+}
+
 /// After a long outage an instance drops its cached states of groups, in case the log has lost changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_cached_before_a_long_outage_is_dropped() {

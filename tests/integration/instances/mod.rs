@@ -7,6 +7,9 @@ mod freshness;
 mod overtaken;
 mod postgres;
 mod redis;
+mod restore;
+mod skew;
+mod strangers;
 
 use std::sync::{Arc, atomic::Ordering};
 

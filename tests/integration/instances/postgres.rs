@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// A relay over the database at `url`.
-async fn relay(url: &str, admin: &Keys) -> TestRelay {
+pub(super) async fn relay(url: &str, admin: &Keys) -> TestRelay {
     relay_with(url, admin, |_| {}).await
 }
 

@@ -3,13 +3,14 @@
 //!
 //! The database is PostgreSQL, or Firestore if `RNOSTR_TEST_BACKEND` says so.
 
+mod clock;
 mod death;
 mod frozen;
 mod latency;
 mod load;
 mod removal;
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use rnostr_test_services as services;
 use tempfile::TempDir;
@@ -95,13 +96,21 @@ struct Cluster {
     directories: Vec<TempDir>,
     /// `None` while the process is dead.
     processes: Vec<Option<Process>>,
+    /// Seconds by which each relay's clock is ahead.
+    shifts: Vec<i64>,
 }
 
 impl Cluster {
     /// Starts `count` relays.
     fn start(count: usize, store: StoreConfig) -> Self {
-        let mut cluster = Self { store, directories: Vec::new(), processes: Vec::new() };
-        for n in 0..count {
+        Self::start_at(&vec![0; count], store)
+    }
+
+    /// Starts relays whose clocks are so many seconds ahead.
+    fn start_at(shifts: &[i64], store: StoreConfig) -> Self {
+        let shifts = shifts.to_vec();
+        let mut cluster = Self { store, directories: Vec::new(), processes: Vec::new(), shifts };
+        for n in 0..cluster.shifts.len() {
             cluster.directories.push(tempfile::tempdir().expect("a directory"));
             cluster.processes.push(None);
             cluster.revive(n, 0);
@@ -115,7 +124,9 @@ impl Cluster {
         let mut lines: Vec<Line<'_>> =
             self.store.settings.iter().map(|(section, line)| (*section, line.as_str())).collect();
         lines.push(("server", &port));
-        let by: Vec<&str> = std::iter::once("env").chain(self.store.variables.iter().map(String::as_str)).collect();
+        let shift = Some(self.shifts[n]).filter(|secs| *secs != 0).map(services::Faketime::words);
+        let words = self.store.variables.iter().chain(shift.iter().flatten()).map(String::as_str);
+        let by: Vec<&str> = std::iter::once("env").chain(words).collect();
         let directory: &Path = self.directories[n].path();
         let process = Process::start_by(&by, directory, &lines);
         self.processes[n] = Some(process);
@@ -132,6 +143,10 @@ impl Cluster {
     /// Sends a relay the signal of this name.
     fn signal(&self, n: usize, name: &str) {
         self.processes[n].as_ref().expect("it lives").signal(name);
+    }
+
+    fn address(&self, n: usize) -> SocketAddr {
+        self.processes[n].as_ref().expect("it lives").address
     }
 
     fn url(&self, n: usize) -> String {

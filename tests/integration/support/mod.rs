@@ -19,5 +19,5 @@ pub use self::{
     client::{Answer, Client, empty_set},
     event::{Draft, Event, Keys, now},
     http::{Response, http, parse},
-    relay::TestRelay,
+    relay::{TestRelay, WAIT},
 };

@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use nostr_relay::{Relay, app::App, config::Config, system::clock::SetClock};
+use nostr_relay::{
+    Relay,
+    app::App,
+    config::Config,
+    system::clock::{Clock, SetClock},
+};
 use nostr_store::{Store, memory::Memory};
 
 use super::{
@@ -66,7 +71,16 @@ impl TestRelay {
         Self::start_with(Stores { stores: vec![store], keep: Box::new(()) }, configure).await
     }
 
+    /// Starts a relay over `store` on a machine whose clock is `clock`.
+    pub async fn start_by(store: Arc<dyn Store>, clock: Arc<dyn Clock>, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(Stores { stores: vec![store], keep: Box::new(()) }, Some(clock), configure).await
+    }
+
     async fn start_with(stores: Stores, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(stores, None, configure).await
+    }
+
+    async fn start_at(stores: Stores, by: Option<Arc<dyn Clock>>, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.server.port = 0;
         config.server.connections_per_address_max = 0;
@@ -79,7 +93,8 @@ impl TestRelay {
         let config = Arc::new(config);
         let mut relays = Vec::new();
         for store in stores.stores {
-            let relay = Relay::start(Arc::clone(&config), store, Arc::<SetClock>::clone(&clock)).await;
+            let by = by.clone().unwrap_or_else(|| Arc::<SetClock>::clone(&clock));
+            let relay = Relay::start(Arc::clone(&config), store, by).await;
             relays.push(relay.expect("the relay starts"));
         }
         let address = relays.first().expect("an instance").address;
@@ -112,7 +127,7 @@ impl TestRelay {
 
     /// The relay's time.
     pub fn now(&self) -> u64 {
-        nostr_relay::system::clock::Clock::now(&*self.clock)
+        self.clock.now()
     }
 
     /// Moves the relay's clock forward.

@@ -130,6 +130,11 @@ fn take_one(left: &AtomicU64) -> bool {
 }
 
 impl Link {
+    /// Sends a notification of nothing, as a stranger can who reaches the database.
+    pub fn notify(&self) {
+        self.notifications.send_modify(|notifications| *notifications += 1);
+    }
+
     async fn pass(&self) -> Result<(), StoreError> {
         let delay = self.delay_ms.load(Ordering::Relaxed);
         if delay > 0 {
@@ -184,7 +189,7 @@ impl Shared {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
             _ => (head, true),
         };
-        Ok(LogPage { entries, through, is_head })
+        Ok(LogPage { entries, through, is_head, read_at_ms: None })
     }
 
     fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {

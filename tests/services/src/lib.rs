@@ -16,6 +16,7 @@
 
 mod emulator;
 mod engine;
+mod faketime;
 mod folder;
 mod port;
 mod postgres;
@@ -36,6 +37,7 @@ use std::{
 
 pub use self::{
     emulator::FirestoreEmulator,
+    faketime::Faketime,
     postgres::{Options, Postgres, Tls},
     proxy::Proxy,
     redis::Redis,

@@ -8,15 +8,19 @@
 
 use std::{io::Read as _, process::ExitCode, thread, time::Instant};
 
-use rnostr_test_services::{FirestoreEmulator, Options, Postgres, Redis, require};
+use rnostr_test_services::{Faketime, FirestoreEmulator, Options, Postgres, Redis, require};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => serve(),
         ["--missing"] => {
-            let missing =
-                [Postgres::missing_packages(), Redis::missing_packages(), FirestoreEmulator::missing_packages()];
+            let missing = [
+                Postgres::missing_packages(),
+                Redis::missing_packages(),
+                FirestoreEmulator::missing_packages(),
+                Faketime::missing_packages(),
+            ];
             for package in missing.concat() {
                 println!("{package}");
             }

@@ -1,7 +1,9 @@
 //! Followed delivery: the log of a store that other processes may write to, as far as this process has read it.
 //!
 //! A *pass* reads the log from the end of the last pass to the head. The [`Follower`] makes one after each
-//! notification, and one every [`POLL`] without any. This file is the part that the writer and the requests see.
+//! notification, and one every [`POLL`] without any. A stranger may invent notifications of other instances, so they
+//! lead to [`NOTIFIED_PASSES_PER_SEC_MAX`] passes a second at most. This file is the part that the writer and the
+//! requests see.
 //!
 //! A request reads the archive as far as the log has been followed. It first waits for a pass that began after the
 //! request came ([`FollowedLog::fresh`]), so that it finds every event that was acknowledged before; many requests
@@ -11,7 +13,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,13 +34,20 @@ use crate::{
     error::{StartError, storage_unavailable},
     peers::{self, PeerChannel},
     rate_limit::BucketId,
+    system::clock::StoreClock,
 };
 
 /// Longest wait for a pass, in seconds. The cached states of groups may be relied on for as long after the beginning of
 /// the last pass that reached the head of the log.
 pub(super) const FOLLOW_SECS_MAX: u64 = 2;
+/// Most seconds by which the machine's clock may be off the store's while this process is ready.
+const SKEW_SECS_MAX: u64 = 30;
 /// Time between two passes without a notification: the longest delay that a lost notification causes.
 const POLL: Duration = Duration::from_millis(500);
+/// Most passes a second that notifications of other instances lead to.
+pub(super) const NOTIFIED_PASSES_PER_SEC_MAX: u32 = 100;
+/// Most such passes in a row, after a time with fewer.
+pub(super) const NOTIFIED_PASSES_AT_ONCE_MAX: u32 = 20;
 /// Most bytes of own events that are kept until the log has been followed past them; the store is asked for the others.
 const OWN_BYTES_MAX: usize = 16 << 20;
 
@@ -46,6 +55,7 @@ const OWN_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct Followed {
     log: Arc<FollowedLog>,
     groups: Arc<Groups>,
+    clock: Arc<StoreClock>,
     /// The channel to the other instances, where there is one beside the log.
     peers: Option<Arc<PeerChannel>>,
     /// Ends the follower and the tasks of the peer channel when this is dropped.
@@ -66,11 +76,22 @@ impl Followed {
         });
         let follower = Follower::new(Arc::clone(&log), &parts);
         tasks.push(tokio::spawn(follower.run(notifications, ended.clone())));
-        Ok((Self { log, groups: parts.groups, peers, _ends: ended.drop_guard() }, tasks))
+        let Parts { groups, clock, .. } = parts;
+        Ok((Self { log, groups, clock, peers, _ends: ended.drop_guard() }, tasks))
     }
 
     pub(super) fn log(&self) -> &FollowedLog {
         &self.log
+    }
+
+    pub(super) fn not_ready(&self) -> Option<&'static str> {
+        if self.log.is_replaced() {
+            return Some("the store was restored to an older state; restart this relay");
+        }
+        if self.clock.skew_ms().unsigned_abs() > SKEW_SECS_MAX * 1_000 {
+            return Some("this machine's clock is over 30 s off the store's; set it right");
+        }
+        (!self.log.is_current()).then_some("the store's log cannot be followed")
     }
 
     pub(super) const fn has_peers(&self) -> bool {
@@ -101,8 +122,13 @@ impl Followed {
 /// The progress of the follower, and the events of this process that it has not come to yet.
 pub(crate) struct FollowedLog {
     passes_begun: AtomicU64,
+    /// Set once the store is not the one that was followed. No pass is made any more.
+    is_replaced: AtomicBool,
     completed: watch::Sender<CompletedPass>,
+    /// Notifications of this process: its writer has committed, or a request waits.
     notified: Notify,
+    /// Notifications of other instances, by other ways than the store.
+    notified_from_elsewhere: Notify,
     poll: Mutex<Duration>,
     own: Mutex<OwnEvents>,
 }
@@ -127,11 +153,35 @@ impl Default for FollowedLog {
     fn default() -> Self {
         Self {
             passes_begun: AtomicU64::new(0),
+            is_replaced: AtomicBool::new(false),
             completed: watch::Sender::new(CompletedPass::default()),
             notified: Notify::new(),
+            notified_from_elsewhere: Notify::new(),
             poll: Mutex::new(POLL),
             own: Mutex::default(),
         }
+    }
+}
+
+/// The rate of passes that notifications of other instances lead to.
+#[derive(Default)]
+pub(super) struct NotifiedPasses {
+    /// The time up to which the passes so far have used the rate up.
+    used_to: Option<Instant>,
+}
+
+impl NotifiedPasses {
+    const EACH: Duration = Duration::from_millis(1_000 / NOTIFIED_PASSES_PER_SEC_MAX as u64);
+
+    /// Time until the next pass may begin.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        let ahead = Self::EACH * (NOTIFIED_PASSES_AT_ONCE_MAX - 1);
+        self.used_to.map_or(Duration::ZERO, |used_to| used_to.saturating_duration_since(now).saturating_sub(ahead))
+    }
+
+    /// Notes a pass that begins at `now`.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.used_to = Some(self.used_to.map_or(now, |used_to| used_to.max(now)) + Self::EACH);
     }
 }
 
@@ -141,9 +191,19 @@ impl FollowedLog {
         self.notified.notify_one();
     }
 
-    /// Waits for a notification. One that came since the last wait ends this wait at once.
+    /// Tells the follower that another instance says so.
+    pub(crate) fn notify_from_elsewhere(&self) {
+        self.notified_from_elsewhere.notify_one();
+    }
+
+    /// Waits for a notification of this process. One that came since the last wait ends this wait at once.
     pub(super) async fn notified(&self) {
         self.notified.notified().await;
+    }
+
+    /// Waits for a notification of another instance, as [`Self::notified`] does.
+    pub(super) async fn notified_from_elsewhere(&self) {
+        self.notified_from_elsewhere.notified().await;
     }
 
     /// Waits for a pass that begins after this call: this process then knows all that any process committed before it.
@@ -151,6 +211,9 @@ impl FollowedLog {
     /// # Errors
     /// `error:` when no such pass ends within [`FOLLOW_SECS_MAX`].
     pub(super) async fn fresh(&self) -> Result<(), Rejection> {
+        if self.is_replaced() {
+            return Err(storage_unavailable());
+        }
         let mut completed = self.completed.subscribe();
         let next = self.passes_begun.load(Ordering::SeqCst) + 1;
         self.notify();
@@ -163,7 +226,17 @@ impl FollowedLog {
 
     /// Returns whether a pass reached the head of the log so lately that the cached states of groups may be relied on.
     pub(super) fn is_current(&self) -> bool {
-        self.lag().is_some_and(|lag| lag < Duration::from_secs(FOLLOW_SECS_MAX))
+        !self.is_replaced() && self.lag().is_some_and(|lag| lag < Duration::from_secs(FOLLOW_SECS_MAX))
+    }
+
+    /// Notes that the store is another one than was followed.
+    pub(super) fn set_replaced(&self) {
+        self.is_replaced.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether the store is another one than was followed, so that nothing of it is known.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst)
     }
 
     /// Time since the last pass that reached the head of the log began.

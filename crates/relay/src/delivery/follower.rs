@@ -14,7 +14,10 @@
 //! event.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,13 +32,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Parts,
-    follow::{FOLLOW_SECS_MAX, FollowedLog},
+    follow::{FOLLOW_SECS_MAX, FollowedLog, NotifiedPasses},
     groups::Groups,
     live::Live,
 };
 use crate::{
     observe::metrics::Metrics,
-    system::{backoff, clock::Clock},
+    system::{
+        backoff,
+        clock::{Clock as _, StoreClock},
+    },
 };
 
 /// Most entries of the log that are read at one time.
@@ -52,6 +58,11 @@ const GAP_SECS_WITHOUT_ARCHIVE: u64 = LOG_SECS;
 /// The reason that clients are given for the end of their subscriptions after a longer gap.
 const GAP: &str = "the relay was cut off from its storage, and what came meanwhile may be gone; subscribe again";
 
+/// Reason that clients are given for the end of their subscriptions when the store is another one.
+const REPLACED: &str = "the relay's storage was restored to an older state; subscribe again, at another relay or later";
+/// Seconds of the clock's skew of which the operator is told.
+const SKEW_TOLD_SECS: u64 = 2;
+
 /// The task's parts; the writer is none of them, so that it can end before the follower does.
 pub(super) struct Follower {
     log: Arc<FollowedLog>,
@@ -59,7 +70,9 @@ pub(super) struct Follower {
     groups: Arc<Groups>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<StoreClock>,
+    /// Set while the operator has been told of the clock's skew.
+    is_skew_told: AtomicBool,
     /// Most events that are fetched at one time.
     fetch_max: usize,
     /// See [`GAP_SECS`].
@@ -82,6 +95,7 @@ impl Follower {
             live: Arc::clone(&parts.live),
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),
+            is_skew_told: AtomicBool::new(false),
             fetch_max: (FETCH_BYTES_MAX / policy.event_bytes_max.max(1)).clamp(1, PAGE_ENTRIES_MAX),
             gap_secs: if policy.archive_secs.is_some() { GAP_SECS } else { GAP_SECS_WITHOUT_ARCHIVE },
         }
@@ -94,6 +108,7 @@ impl Follower {
 
     async fn make_passes(self, mut notifications: watch::Receiver<u64>) {
         let mut failures = 0;
+        let mut notified_passes = NotifiedPasses::default();
         let mut at_head = self.clock.now();
         loop {
             let began = Instant::now();
@@ -111,6 +126,10 @@ impl Follower {
                     failures = 0;
                     self.metrics.pass("completed");
                 }
+                Err(StoreError::Replaced(why)) => {
+                    self.end(&why);
+                    return;
+                }
                 Err(error) => {
                     if failures == 0 {
                         tracing::warn!(%error, "the log cannot be followed: live delivery stands still until it can");
@@ -127,10 +146,47 @@ impl Follower {
                     std::future::pending().await
                 }
             };
-            tokio::select! {
-                () = self.log.notified() => {}
-                () = notified_by_store => {}
-                () = sleep(self.log.poll().saturating_sub(began.elapsed())) => {}
+            let notified_by_others = async {
+                tokio::select! {
+                    () = notified_by_store => {}
+                    () = self.log.notified_from_elsewhere() => {}
+                }
+                let wait = notified_passes.wait(Instant::now());
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
+            };
+            let is_by_others = tokio::select! {
+                () = self.log.notified() => false,
+                () = notified_by_others => true,
+                () = sleep(self.log.poll().saturating_sub(began.elapsed())) => false,
+            };
+            if is_by_others {
+                notified_passes.begin(Instant::now());
+            }
+        }
+    }
+
+    /// Ends delivery for good: the events that were read and the states of groups may be of commits that never were.
+    fn end(&self, why: &str) {
+        tracing::error!("the log is not the one that was followed, and this relay answers nothing more: {why}");
+        self.log.set_replaced();
+        self.metrics.pass("failed");
+        self.live.end_all(&Rejection::error(REPLACED));
+    }
+
+    /// Compares the machine's clock with the store's, by a page of the log that was asked for at `asked_ms`.
+    fn compare_clocks(&self, asked_ms: u64, page: &LogPage) {
+        let Some(store_ms) = page.read_at_ms else { return };
+        self.clock.compare(asked_ms, store_ms);
+        let skew_secs = self.clock.skew_ms() as f64 / 1_000.0;
+        self.metrics.clock_skew(skew_secs);
+        let is_much = skew_secs.abs() > SKEW_TOLD_SECS as f64;
+        if is_much != self.is_skew_told.swap(is_much, Ordering::Relaxed) {
+            if is_much {
+                tracing::warn!(skew_secs, "this machine's clock is off the store's, which the relay goes by: set it");
+            } else {
+                tracing::info!(skew_secs, "this machine's clock is right again");
             }
         }
     }
@@ -142,7 +198,9 @@ impl Follower {
         let mut doubtful = !self.log.is_current();
         loop {
             let from = self.live.cursor();
+            let asked_ms = self.clock.machine_ms();
             let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
+            self.compare_clocks(asked_ms, &page);
             if doubtful {
                 self.groups.forget_all(page.through);
                 doubtful = false;

@@ -70,7 +70,7 @@ use crate::{
     error::StartError,
     observe::metrics::Metrics,
     rate_limit::{BucketId, Charges, RateLimits},
-    system::clock::Clock,
+    system::clock::StoreClock,
 };
 
 /// The mode in which committed events go from the writer to live delivery; see the module.
@@ -90,7 +90,7 @@ pub(crate) struct Parts {
     pub(crate) live: Arc<Live>,
     pub(crate) limits: Arc<RateLimits>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<StoreClock>,
 }
 
 /// Highest age, in milliseconds, of the states by which a page of the archive is released, as far as other processes
@@ -167,6 +167,14 @@ impl Delivery {
         match self {
             Self::Direct(_) => true,
             Self::Followed(followed) => followed.log().is_current(),
+        }
+    }
+
+    /// The reason why this process should get no clients now, if there is one.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Followed(followed) => followed.not_ready(),
         }
     }
 

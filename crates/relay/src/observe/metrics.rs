@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     log_cursor: Gauge,
     ready: Gauge,
     follow_lag: Gauge,
+    clock_skew: Gauge,
     fetched: Counter,
     skipped: Counter,
     signatures_checked: Counter,
@@ -73,6 +74,7 @@ impl Default for Metrics {
             log_cursor: gauge("mls_gateway_log_cursor"),
             ready: gauge("mls_gateway_ready"),
             follow_lag: gauge("mls_gateway_follow_lag_seconds"),
+            clock_skew: gauge("mls_gateway_clock_skew_seconds"),
             fetched: counter("mls_gateway_follow_fetched_events_total", vec![]),
             skipped: counter("mls_gateway_follow_skipped_events_total", vec![]),
             signatures_checked: counter("mls_gateway_signatures_checked_total", vec![]),
@@ -101,9 +103,20 @@ impl Metrics {
         }
     }
 
+    /// Sets the seconds by which the machine's clock is ahead of the store's.
+    pub(crate) fn clock_skew(&self, secs: f64) {
+        self.clock_skew.set(secs);
+    }
+
     /// Counts a pass over the log that has ended.
     pub(crate) fn pass(&self, result: &'static str) {
         let key = Key::from_parts("mls_gateway_follow_passes_total", vec![Label::new("result", result)]);
+        self.recorder.register_counter(&key, &META).increment(1);
+    }
+
+    /// Counts a message between instances that was not believed, or not in all that it says.
+    pub(crate) fn peer_message_dropped(&self, reason: &'static str) {
+        let key = Key::from_parts("mls_gateway_peer_messages_dropped_total", vec![Label::new("reason", reason)]);
         self.recorder.register_counter(&key, &META).increment(1);
     }
 

@@ -1,60 +1,110 @@
 //! A message from one instance to the others, as bytes.
 //!
-//! It holds a version, the sending instance, a flag that says whether something was committed, and how often which
-//! buckets were paid from. The buckets are hashes under a key of the store's, so a reader without the key cannot tell
-//! whose they are.
+//! It holds a version, the sending instance, the message's number and time, a flag that says whether something was
+//! committed, how often which buckets were paid from, and a code over all of it. The code and the names of the buckets
+//! are made under keys of the store's: a stranger who reaches the channel can neither make a message nor tell whose
+//! buckets it names.
+
+use std::hash::Hasher as _;
+
+use nostr_extensions::RouteHasher;
+use siphasher::sip128::{Hash128, Hasher128 as _, SipHasher24};
 
 use crate::rate_limit::{BucketId, BucketKind, Charge};
 
 /// Most buckets that one message names.
 pub(super) const CHARGES_MAX: usize = 256;
-/// Version of the layout.
-const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 18;
+/// Most events that one message charges to a bucket. A bucket's debt is bounded too, so more would change nothing.
+pub(super) const CHARGE_TIMES_MAX: u32 = 1_000;
+/// Version of the layout. Version 1 had neither number nor time nor code.
+const VERSION: u8 = 2;
+const HEAD_BYTES: usize = 34;
 const CHARGE_BYTES: usize = 13;
+const CODE_BYTES: usize = 16;
 /// Most bytes of a message.
-pub(super) const BYTES_MAX: usize = HEAD_BYTES + CHARGES_MAX * CHARGE_BYTES;
+pub(super) const BYTES_MAX: usize = HEAD_BYTES + CHARGES_MAX * CHARGE_BYTES + CODE_BYTES;
+
+/// The secret of the instances that share a store, by which they know each other's messages.
+#[derive(Clone)]
+pub(super) struct MessageKey(SipHasher24);
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PeerMessage {
     /// The sender; an instance passes over its own messages.
     pub(super) instance: [u8; 16],
+    /// The sender's messages have rising numbers, so a repeated one is known.
+    pub(super) number: u64,
+    /// Time of sending, in milliseconds since 1970.
+    pub(super) sent_ms: u64,
     /// Set when something was committed; a message without it only shows that the channel works.
     pub(super) has_commits: bool,
     /// The costs of accepted events.
     pub(super) charges: Vec<Charge>,
 }
 
+impl MessageKey {
+    /// The key of all instances that share the store of `hasher`.
+    pub(super) fn new(hasher: &RouteHasher) -> Self {
+        let [a, b] = ["messages between instances, 1", "messages between instances, 2"].map(|it| hasher.derived(it));
+        Self(SipHasher24::new_with_keys(a, b))
+    }
+
+    fn code(&self, bytes: &[u8]) -> Hash128 {
+        let mut hasher = self.0;
+        hasher.write(bytes);
+        hasher.finish128()
+    }
+}
+
 impl PeerMessage {
-    /// The message as bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + CHARGE_BYTES * self.charges.len());
+    /// The message as bytes, with its code under `key`.
+    pub(super) fn encode(&self, key: &MessageKey) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + CHARGE_BYTES * self.charges.len() + CODE_BYTES);
         bytes.push(VERSION);
         bytes.extend_from_slice(&self.instance);
+        bytes.extend_from_slice(&self.number.to_be_bytes());
+        bytes.extend_from_slice(&self.sent_ms.to_be_bytes());
         bytes.push(u8::from(self.has_commits));
         for Charge { bucket, times } in self.charges.iter().take(CHARGES_MAX) {
             bytes.push(bucket.kind as u8);
             bytes.extend_from_slice(&bucket.hash.to_be_bytes());
-            bytes.extend_from_slice(&times.to_be_bytes());
+            bytes.extend_from_slice(&times.min(&CHARGE_TIMES_MAX).to_be_bytes());
         }
+        let code = key.code(&bytes);
+        bytes.extend_from_slice(&code.as_u128().to_be_bytes());
         bytes
     }
 
-    /// Reads the bytes that [`PeerMessage::encode`] wrote; `None` for any others. Kinds of buckets that this version
-    /// does not have, and charges past [`CHARGES_MAX`], are left out.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&VERSION, bytes) = bytes.split_first()? else { return None };
-        let (instance, bytes) = bytes.split_first_chunk::<16>()?;
+    /// Reads the bytes that [`PeerMessage::encode`] wrote under the same key; `None` for any others. Kinds of buckets
+    /// that this version does not have are left out, and a charge counts for at most [`CHARGE_TIMES_MAX`] events.
+    pub(super) fn decode(bytes: &[u8], key: &MessageKey) -> Option<Self> {
+        if bytes.len() > BYTES_MAX || bytes.first() != Some(&VERSION) {
+            return None;
+        }
+        let (signed, code) = bytes.split_last_chunk::<CODE_BYTES>()?;
+        // The comparison takes the same time wherever the codes differ.
+        if key.code(signed) != Hash128::from(u128::from_be_bytes(*code)) {
+            return None;
+        }
+        let (instance, bytes) = signed.get(1..)?.split_first_chunk::<16>()?;
+        let (number, bytes) = bytes.split_first_chunk::<8>()?;
+        let (sent_ms, bytes) = bytes.split_first_chunk::<8>()?;
         let (has_commits, bytes) = bytes.split_first()?;
         let (charges, rest) = bytes.as_chunks::<CHARGE_BYTES>();
         let read = |[kind, bytes @ ..]: &[u8; CHARGE_BYTES]| {
             let (hash, times) = bytes.split_first_chunk::<8>()?;
             let bucket = BucketId { kind: BucketKind::from_byte(*kind)?, hash: u64::from_be_bytes(*hash) };
-            Some(Charge { bucket, times: u32::from_be_bytes(times.try_into().ok()?) })
+            let times = u32::from_be_bytes(times.try_into().ok()?).min(CHARGE_TIMES_MAX);
+            Some(Charge { bucket, times })
         };
-        let charges = charges.iter().take(CHARGES_MAX).filter_map(read).collect();
-        rest.is_empty().then_some(Self { instance: *instance, has_commits: *has_commits != 0, charges })
+        rest.is_empty().then(|| Self {
+            instance: *instance,
+            number: u64::from_be_bytes(*number),
+            sent_ms: u64::from_be_bytes(*sent_ms),
+            has_commits: *has_commits != 0,
+            charges: charges.iter().filter_map(read).collect(),
+        })
     }
 }
 
@@ -62,31 +112,46 @@ impl PeerMessage {
 mod tests {
     use super::*;
 
+    fn key(byte: u8) -> MessageKey {
+        MessageKey::new(&RouteHasher::new(&[byte; 16]))
+    }
+
     fn message(n: usize) -> PeerMessage {
         let bucket = |n: usize| BucketId { kind: BucketKind::SenderEvents, hash: n as u64 };
         let charges = (0..n).map(|n| Charge { bucket: bucket(n), times: 3 }).collect();
-        PeerMessage { instance: [7; 16], has_commits: true, charges }
+        PeerMessage { instance: [7; 16], number: 9, sent_ms: 1_795_370_831_000, has_commits: true, charges }
     }
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
         for n in [0, 1, CHARGES_MAX] {
-            assert_eq!(PeerMessage::decode(&message(n).encode()), Some(message(n)));
+            let bytes = message(n).encode(&key(1));
+            assert!(bytes.len() <= BYTES_MAX);
+            assert_eq!(PeerMessage::decode(&bytes, &key(1)), Some(message(n)));
         }
-        assert_eq!(PeerMessage::decode(&message(CHARGES_MAX + 9).encode()), Some(message(CHARGES_MAX)));
+        let bytes = message(CHARGES_MAX + 9).encode(&key(1));
+        assert_eq!(PeerMessage::decode(&bytes, &key(1)), Some(message(CHARGES_MAX)));
+        let mut much = message(1);
+        much.charges[0].times = u32::MAX;
+        let read = PeerMessage::decode(&much.encode(&key(1)), &key(1)).expect("a message");
+        assert_eq!(read.charges[0].times, CHARGE_TIMES_MAX);
     }
 
     #[test]
-    fn what_is_no_message_is_not_read() {
-        let good = message(2).encode();
-        for end in (0..good.len()).filter(|end| *end < HEAD_BYTES || !(end - HEAD_BYTES).is_multiple_of(CHARGE_BYTES)) {
-            assert_eq!(PeerMessage::decode(&good[..end]), None, "{end}");
+    fn what_is_no_message_of_this_store_is_not_read() {
+        let good = message(2).encode(&key(1));
+        assert_eq!(PeerMessage::decode(&good, &key(2)), None, "another store's");
+        for end in 0..good.len() {
+            assert_eq!(PeerMessage::decode(&good[..end], &key(1)), None, "{end}");
         }
-        let mut other = good.clone();
-        other[0] = 2;
-        assert_eq!(PeerMessage::decode(&other), None);
-        let mut unknown = good;
+        for at in 0..good.len() {
+            let mut other = good.clone();
+            other[at] ^= 1;
+            assert_eq!(PeerMessage::decode(&other, &key(1)), None, "{at}");
+        }
+        let mut unknown = good[..good.len() - CODE_BYTES].to_vec();
         unknown[HEAD_BYTES] = 200;
-        assert_eq!(PeerMessage::decode(&unknown).map(|message| message.charges.len()), Some(1));
+        unknown.extend_from_slice(&key(1).code(&unknown).as_u128().to_be_bytes());
+        assert_eq!(PeerMessage::decode(&unknown, &key(1)).map(|message| message.charges.len()), Some(1));
     }
 }

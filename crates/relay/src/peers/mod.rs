@@ -4,19 +4,31 @@
 //! the exactness of rate limits depend on a message: an instance that misses one finds the events at its next look at
 //! the log. Messages are sent in the background; no request waits for one. All that waits to be sent is one message,
 //! into which each further charge goes.
+//!
+//! Whoever reaches the channel may repeat a message or invent one. So each carries a code under a key of the store's, a
+//! time and a number ([`receiver`]).
 
 mod message;
+mod receiver;
 mod redis;
 mod store;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
+use nostr_extensions::RouteHasher;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    message::{CHARGES_MAX, PeerMessage},
+    message::{CHARGES_MAX, MessageKey, PeerMessage},
+    receiver::PeerReceiver,
     redis::RedisTransport,
     store::StoreTransport,
 };
@@ -24,14 +36,21 @@ use crate::{
     config::WakeBy,
     delivery::{Parts, follow::FollowedLog},
     error::StartError,
-    rate_limit::{BucketId, Charge, RateLimits},
-    system::{clock::Clock, random},
+    rate_limit::{BucketId, Charge},
+    system::{
+        clock::{Clock, StoreClock},
+        random,
+    },
 };
 
 /// The channel to the other instances, and the message that waits for it.
 pub(crate) struct PeerChannel {
     /// Name of this instance, drawn at random at each start.
     instance: [u8; 16],
+    key: MessageKey,
+    clock: Arc<dyn Clock>,
+    /// Number of the last message.
+    number: AtomicU64,
     pending: Mutex<Pending>,
     filled: Notify,
 }
@@ -50,25 +69,13 @@ pub(crate) enum Transport {
     Store(Box<StoreTransport>),
 }
 
-/// The receiving side of a channel.
-struct PeerReceiver {
-    channel: Arc<PeerChannel>,
-    /// The buckets from which the events of other instances are paid too.
-    limits: Arc<RateLimits>,
-    clock: Arc<dyn Clock>,
-}
-
 /// Opens the channel that the configuration and the store give; `None` where there is none beside the log.
 ///
 /// # Errors
 /// [`StartError`] where the instances are to use Redis and its URL is missing or malformed.
 pub(crate) fn open(parts: &Parts, log: &Arc<FollowedLog>) -> Result<Option<(Arc<PeerChannel>, Transport)>, StartError> {
-    let channel = Arc::<PeerChannel>::default();
-    let receiver = PeerReceiver {
-        channel: Arc::clone(&channel),
-        limits: Arc::clone(&parts.limits),
-        clock: Arc::clone(&parts.clock),
-    };
+    let channel = Arc::new(PeerChannel::new(&parts.store.route_hasher(), Arc::<StoreClock>::clone(&parts.clock)));
+    let receiver = PeerReceiver::new(Arc::clone(&channel), Arc::clone(&parts.limits), Arc::clone(&parts.metrics));
     let gateway = &parts.config.mls_gateway;
     let transport = match gateway.wake {
         WakeBy::Redis => {
@@ -93,15 +100,20 @@ impl Transport {
     }
 }
 
-impl Default for PeerChannel {
-    fn default() -> Self {
+impl PeerChannel {
+    fn new(hasher: &RouteHasher, clock: Arc<dyn Clock>) -> Self {
         let mut instance = [0; 16];
         instance.copy_from_slice(&random::bytes32()[..16]);
-        Self { instance, pending: Mutex::default(), filled: Notify::new() }
+        Self {
+            instance,
+            key: MessageKey::new(hasher),
+            clock,
+            number: AtomicU64::new(0),
+            pending: Mutex::default(),
+            filled: Notify::new(),
+        }
     }
-}
 
-impl PeerChannel {
     /// Queues the news that something was committed, and the buckets that paid for it. Buckets past [`CHARGES_MAX`] are
     /// dropped.
     pub(crate) fn committed(&self, paid: impl IntoIterator<Item = BucketId>) {
@@ -115,27 +127,17 @@ impl PeerChannel {
     /// Takes the message that waits.
     fn take(&self) -> PeerMessage {
         let Pending { has_commits, charges } = std::mem::take(&mut *self.pending.lock());
-        let charges = charges.into_iter().map(|(bucket, times)| Charge { bucket, times }).collect();
-        PeerMessage { instance: self.instance, has_commits, charges }
+        PeerMessage {
+            instance: self.instance,
+            number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
+            sent_ms: self.clock.now_ms(),
+            has_commits,
+            charges: charges.into_iter().map(|(bucket, times)| Charge { bucket, times }).collect(),
+        }
     }
 
     fn is_empty(&self) -> bool {
         !self.pending.lock().has_commits
-    }
-}
-
-impl PeerReceiver {
-    /// Takes in a message: charges the buckets that it names. Returns whether another instance committed something.
-    fn receive(&self, message: &[u8]) -> bool {
-        let Some(message) = PeerMessage::decode(message) else { return false };
-        if message.instance == self.channel.instance {
-            return false;
-        }
-        let now_ms = self.clock.now_ms();
-        for charge in &message.charges {
-            self.limits.charge(*charge, now_ms);
-        }
-        message.has_commits
     }
 }
 

@@ -11,11 +11,11 @@ use nostr_extensions::RouteHasher;
 use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
 use tokio::{
     task::JoinHandle,
-    time::{error::Elapsed, sleep, timeout},
+    time::{Instant, error::Elapsed, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::PeerReceiver;
+use super::receiver::{PeerReceiver, Received};
 use crate::{config::Secret, delivery::follow::FollowedLog, error::StartError, system::backoff};
 
 /// Longest wait for an answer of Redis, in seconds.
@@ -120,7 +120,8 @@ impl RedisTransport {
                 connection.insert(timeout(limit, opened).await??)
             }
         };
-        let message = self.receiver.channel.take().encode();
+        let channel = &self.receiver.channel;
+        let message = channel.take().encode(&channel.key);
         let mut command = redis::cmd("PUBLISH");
         let command = command.arg(&self.channel).arg(message);
         timeout(limit, command.query_async::<i64>(connection)).await??;
@@ -154,20 +155,27 @@ impl RedisTransport {
         }
     }
 
-    /// Receives until the connection ends; calls `opened` at the first message, which proves that the channel works.
+    /// Receives until the connection ends; calls `opened` at the first message of an instance, which proves that the
+    /// channel works. Messages of strangers prove nothing.
     async fn receive(&self, opened: impl FnOnce()) -> Result<std::convert::Infallible, Disconnected> {
         let limit = Duration::from_secs(ANSWER_SECS_MAX);
         let mut listening = timeout(limit, self.client.get_async_pubsub()).await??;
         timeout(limit, listening.subscribe(&self.channel)).await??;
         let mut messages = listening.on_message();
         let mut opened = Some(opened);
+        let mut until = Instant::now() + SILENCE_MAX;
         loop {
-            let message = timeout(SILENCE_MAX, messages.next()).await?.ok_or(Disconnected::Ended)?;
+            let message = timeout_at(until, messages.next()).await?.ok_or(Disconnected::Ended)?;
+            let received = self.receiver.receive(message.get_payload_bytes());
+            if received == Received::Dropped {
+                continue;
+            }
+            until = Instant::now() + SILENCE_MAX;
             if let Some(opened) = opened.take() {
                 opened();
             }
-            if self.receiver.receive(message.get_payload_bytes()) {
-                self.log.notify();
+            if received == (Received::Others { has_commits: true }) {
+                self.log.notify_from_elsewhere();
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{PeerChannel, PeerReceiver, message::BYTES_MAX};
+use super::{PeerChannel, message::BYTES_MAX, receiver::PeerReceiver};
 
 /// Shortest time between two messages: the database does as much for each as for a small write.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ async fn send(store: &dyn Store, channel: &PeerChannel, ended: CancellationToken
         };
         let message = channel.take();
         if !message.charges.is_empty()
-            && let Err(error) = store.broadcast(message.encode()).await
+            && let Err(error) = store.broadcast(message.encode(&channel.key)).await
         {
             tracing::debug!(%error, "the other instances were not told what events cost");
         }

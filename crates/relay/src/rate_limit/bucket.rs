@@ -12,6 +12,8 @@ use super::{BucketId, BucketKind, CEILING_FACTOR};
 
 /// Number of maps, each with its own lock.
 const SHARDS: usize = 64;
+/// Share of a shard, as one part in so many, up to which charges of other instances make new buckets.
+const HEARSAY_PART: usize = 2;
 /// Shortest time between two searches of a shard at its bound for full buckets, so that a flood does not cost the
 /// relay's time.
 const SWEEP_PAUSE_MS: u64 = 1_000;
@@ -260,16 +262,22 @@ impl Buckets {
         }
     }
 
-    /// Takes events that another instance accepted from the bucket of `hash`, as [`Self::charge`] does. The owner's
-    /// address is not known here: where there is no room for the bucket, nothing is taken.
-    pub(super) fn charge_by_peer(&self, hash: u64, rate: Rate, times: u32, now_ms: u64) {
+    /// Takes events that another instance accepted from the bucket of `hash`, as [`Self::charge`] does, and returns
+    /// whether it took them. An owner that is unknown here gets a bucket while the shard is less than half full: an
+    /// instance's word neither forgets a bucket nor spends the one of newcomers.
+    pub(super) fn charge_by_peer(&self, hash: u64, rate: Rate, times: u32, now_ms: u64) -> bool {
         if rate.is_unlimited() {
-            return;
+            return true;
         }
         let mut shard = self.shard(hash).lock();
-        if self.has_room(&mut shard, hash, now_ms) {
-            shard.buckets.entry(hash).or_insert_with(|| Bucket::full(rate, now_ms)).charge(times, now_ms);
-        }
+        let has_room = shard.buckets.len() < self.shard_max / HEARSAY_PART;
+        let bucket = match shard.buckets.get_mut(&hash) {
+            Some(bucket) => bucket,
+            None if has_room => shard.buckets.entry(hash).or_insert_with(|| Bucket::full(rate, now_ms)),
+            None => return false,
+        };
+        bucket.charge(times, now_ms);
+        true
     }
 
     /// Number of whole events that the bucket of `hash` holds.

@@ -340,9 +340,15 @@ impl RateLimits {
     }
 
     /// Takes a charge of another instance from its bucket, whether the events are there or not; the debt stays under a
-    /// burst.
-    pub(crate) fn charge(&self, Charge { bucket: BucketId { kind, hash }, times }: Charge, now_ms: u64) {
-        self.buckets(kind).charge_by_peer(hash, self.rate(kind), times, now_ms);
+    /// burst. Returns whether the charge counted: it makes no bucket beyond a share of the map.
+    pub(crate) fn charge(&self, Charge { bucket: BucketId { kind, hash }, times }: Charge, now_ms: u64) -> bool {
+        self.buckets(kind).charge_by_peer(hash, self.rate(kind), times, now_ms)
+    }
+
+    /// Number of whole events that a bucket holds.
+    #[cfg(test)]
+    pub(crate) fn left(&self, BucketId { kind, hash }: BucketId, now_ms: u64) -> u32 {
+        self.buckets(kind).events(hash, self.rate(kind), now_ms)
     }
 
     /// Forgets buckets that make no difference any more; to be called every minute or so.
@@ -351,7 +357,7 @@ impl RateLimits {
     }
 
     /// Number of buckets that are held now.
-    fn tracked(&self) -> usize {
+    pub(crate) fn tracked(&self) -> usize {
         self.maps().into_iter().map(Buckets::len).sum()
     }
 

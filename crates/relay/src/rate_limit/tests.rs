@@ -361,6 +361,26 @@ fn charges_of_another_instance_are_taken_here() {
     assert_eq!(here.sender(&key(7), local(), EVENT, 0).expect_err("in debt").secs, 121, "no deeper than a burst");
 }
 
+/// However many buckets other instances name, the map keeps half of its room, its buckets and its newcomers' rate.
+#[test]
+fn hearsay_makes_no_new_buckets() {
+    let limits = small();
+    let charge = |hash| Charge { bucket: BucketId { kind: BucketKind::AddressEvents, hash }, times: 1_000 };
+    let heard = (0..100_000).filter(|hash| limits.charge(charge(*hash), 0)).count();
+    assert_eq!((heard, limits.tracked()), (512, 512), "half of the map");
+    for newcomer in (0..200).map(|n| v4(0x0a00_0000 + n)) {
+        limits.address(newcomer, EVENT, 0).expect("a newcomer has a bucket of its own");
+    }
+    assert!(limits.tracked() >= 512 + 200);
+    // A bucket that is there is charged, also when the map holds too many for a new one.
+    let mut charges = Charges::new(true);
+    charges.add(limits.address(local(), EVENT, 0).expect("it has paid nothing yet"));
+    let bucket = charges.into_buckets().next().expect("a bucket");
+    let left = limits.left(bucket, 0);
+    assert!(limits.charge(Charge { bucket, times: 9 }, 0));
+    assert_eq!(limits.left(bucket, 0), left - 9);
+}
+
 #[test]
 fn kinds_of_buckets_are_told_apart_by_their_numbers() {
     for byte in 0..=u8::MAX {

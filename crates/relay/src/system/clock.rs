@@ -2,7 +2,10 @@
 //! log lines.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -16,6 +19,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Seconds since 1970.
     fn now(&self) -> UnixSecs {
         self.now_ms() / 1_000
+    }
+
+    /// Whether the clock runs by itself, so that its difference from another clock is worth measuring.
+    fn runs(&self) -> bool {
+        true
     }
 }
 
@@ -51,5 +59,98 @@ impl SetClock {
 impl Clock for SetClock {
     fn now_ms(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    fn runs(&self) -> bool {
+        false
+    }
+}
+
+/// The time of day by the clock of a store that several machines share: this machine's clock less its skew, which is
+/// its measured lead over the store's clock. An event's end is then the same moment on every machine.
+pub(crate) struct StoreClock {
+    machine: Arc<dyn Clock>,
+    skew_ms: AtomicI64,
+}
+
+impl StoreClock {
+    /// The machine's time, until a skew is measured.
+    pub(crate) fn new(machine: Arc<dyn Clock>) -> Self {
+        Self { machine, skew_ms: AtomicI64::new(0) }
+    }
+
+    /// The machine's own time, in milliseconds since 1970.
+    pub(crate) fn machine_ms(&self) -> u64 {
+        self.machine.now_ms()
+    }
+
+    /// Takes in a reading of the store's clock, which was made between the times `asked_ms` and now of the machine's.
+    ///
+    /// The skew lies in a range as wide as the journey to the store. The known skew changes only so far as it lies
+    /// outside, so a slow journey moves the time little and a fast one sets it right.
+    pub(crate) fn compare(&self, asked_ms: u64, store_ms: u64) {
+        let answered_ms = self.machine_ms();
+        if !self.machine.runs() || answered_ms < asked_ms {
+            return;
+        }
+        let lead = |at_ms: u64| at_ms.cast_signed().saturating_sub(store_ms.cast_signed());
+        let skew_ms = self.skew_ms().clamp(lead(asked_ms), lead(answered_ms));
+        self.skew_ms.store(skew_ms, Ordering::Relaxed);
+    }
+
+    /// Milliseconds by which the machine's clock is ahead of the store's; negative if it is behind.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Clock for StoreClock {
+    fn now_ms(&self) -> u64 {
+        self.machine_ms().saturating_add_signed(self.skew_ms().saturating_neg())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that stands still between settings and counts as one that runs.
+    struct Running(SetClock);
+
+    impl Clock for Running {
+        fn now_ms(&self) -> u64 {
+            self.0.now_ms()
+        }
+    }
+
+    #[test]
+    fn the_skew_changes_no_further_than_a_reading_proves() {
+        let machine = Arc::new(Running(SetClock::at(1_000)));
+        let clock = StoreClock::new(Arc::<Running>::clone(&machine));
+        assert_eq!(clock.now_ms(), 1_000_000);
+        // Asked 400 ms ago, and answered now.
+        for (store_ms, skew_ms) in [
+            (999_800, 0),
+            (1_000_100, -100),
+            (999_900, -100),
+            (460_000, 539_600),
+            (459_900, 539_700),
+            (459_800, 539_800),
+            (459_900, 539_800),
+        ] {
+            clock.compare(999_600, store_ms);
+            assert_eq!((store_ms, clock.skew_ms()), (store_ms, skew_ms));
+        }
+        assert_eq!(clock.now_ms(), 460_200);
+        machine.0.set(2_000);
+        clock.compare(2_000_001, 1);
+        assert_eq!(clock.skew_ms(), 539_800, "the machine's clock was set back meanwhile");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_by_hand_is_not_corrected() {
+        let clock = StoreClock::new(Arc::new(SetClock::at(1_000)));
+        clock.compare(1_000_000, 5_000);
+        assert_eq!((clock.skew_ms(), clock.now_ms()), (0, 1_000_000));
     }
 }

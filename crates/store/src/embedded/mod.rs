@@ -201,7 +201,7 @@ impl Embedded {
                 let (key, value) = found?;
                 if let Some(LogEntry { cursor: through, .. }) = entries.last().filter(|_| entries.len() >= entries_max)
                 {
-                    return Ok(LogPage { through: *through, entries, is_head: false });
+                    return Ok(LogPage { through: *through, entries, is_head: false, read_at_ms: None });
                 }
                 let stored = Stored::read(value)?;
                 if vanishing.hides(stored.event) {
@@ -211,7 +211,7 @@ impl Embedded {
                 entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.route_hasher));
             }
             let through = entries.last().map_or(cursor, |last| last.cursor).max(head);
-            Ok(LogPage { entries, through, is_head: true })
+            Ok(LogPage { entries, through, is_head: true, read_at_ms: None })
         })
     }
 

@@ -110,7 +110,10 @@ impl Tables {
     fn climb(&self, env: &Env<WithTls>, steps: &[Step]) -> Result<(), OpenError> {
         let newest = u32::try_from(steps.len()).unwrap_or(u32::MAX).saturating_add(1);
         let unreadable = |fail: Fail| match fail.to_store_error() {
-            StoreError::Unavailable(text) | StoreError::Full(text) | StoreError::Event(text) => {
+            StoreError::Unavailable(text)
+            | StoreError::Replaced(text)
+            | StoreError::Full(text)
+            | StoreError::Event(text) => {
                 OpenError::Refused(format!("the store cannot be brought up to schema {newest}: {text}"))
             }
         };

@@ -28,6 +28,7 @@
 //! - The emulator takes 4 MiB a message, so a Commit stays below that. It enforces neither indexes nor lifetimes.
 
 mod documents;
+mod history;
 mod log;
 mod moving;
 mod open;
@@ -56,6 +57,7 @@ pub use self::{
 };
 use self::{
     documents::names::Names,
+    history::History,
     log::{Tail, locations::Locations},
     random::Random,
     read::{lookups::StatsCache, scan::Scan},
@@ -77,6 +79,7 @@ struct Inner {
     saves: Semaphore,
     scans: Semaphore,
     hiding: Hiding,
+    history: History,
     epochs: Epochs,
     locations: Locations,
     tail: Tail,

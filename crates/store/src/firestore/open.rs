@@ -11,12 +11,13 @@ use super::{
         names::{Collection, Names, field},
         query::{self, Under},
     },
+    history::History,
     log::{Tail, locations::Locations, notifications},
     random::Random,
     read::lookups::StatsCache,
     wire::{
         client::Client,
-        clock::{Micros, through},
+        clock::{Micros, micros, through},
         connect,
         fail::Fail,
         value::{self, Fields, ReadFields as _, Version},
@@ -32,8 +33,14 @@ const SCANS_MAX: usize = 48;
 /// Most batches that are saved at one time.
 const SAVES_MAX: usize = 16;
 
-/// The database's route hasher, which the first process makes, and the time of the read.
-async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, Micros), OpenError>, Fail> {
+/// The document that the first process makes.
+struct Layout {
+    route_hasher: RouteHasher,
+    written_at: Micros,
+    read_at: Micros,
+}
+
+async fn layout(client: &Client, names: &Names) -> Result<Result<Layout, OpenError>, Fail> {
     let name = names.meta("layout");
     // The second round reads the document of a process that was faster.
     for _ in 0..2 {
@@ -47,7 +54,8 @@ async fn layout(client: &Client, names: &Names) -> Result<Result<(RouteHasher, M
             }
             let key =
                 document.bytes("router").and_then(|key| key.try_into().ok()).ok_or(Fail::Damaged("the layout"))?;
-            return Ok(Ok((RouteHasher::new(key), got.read_at)));
+            let written_at = document.update_time.map(micros).ok_or(Fail::Damaged("the layout"))?;
+            return Ok(Ok(Layout { route_hasher: RouteHasher::new(key), written_at, read_at: got.read_at }));
         }
         let key = random::route_key().map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
         let fields = Fields::default().number("version", LAYOUT).bytes("router", key.to_vec());
@@ -83,7 +91,7 @@ impl Firestore {
         let random = Random::default();
         // Commits that were acknowledged before lie before the head that is read next.
         client.settle().await;
-        let (route_hasher, read_at) = layout(&client, &names).await.map_err(failed)??;
+        let Layout { route_hasher, written_at, read_at } = layout(&client, &names).await.map_err(failed)??;
         let inner = Arc::new(Inner {
             client,
             names,
@@ -93,6 +101,7 @@ impl Firestore {
             saves: Semaphore::new(SAVES_MAX),
             scans: Semaphore::new(SCANS_MAX),
             hiding: Hiding::default(),
+            history: History::new(written_at),
             epochs: Epochs::default(),
             locations: Locations::default(),
             tail: Tail::default(),

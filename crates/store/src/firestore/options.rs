@@ -23,6 +23,9 @@ pub struct Options {
     /// Greatest age, in seconds, of the answer of [`crate::Store::stats`]. The service counts by reading its indexes,
     /// and charges for it.
     pub stats_secs: u64,
+    /// Time, in seconds, between two looks whether the database is still the one that was opened. Each reads one
+    /// document.
+    pub layout_secs: u64,
 }
 
 impl Options {
@@ -36,6 +39,7 @@ impl Options {
             batch_size: BATCH_SIZE_MAX,
             emulator_host: None,
             stats_secs: 300,
+            layout_secs: 10,
         }
     }
 

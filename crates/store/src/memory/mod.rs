@@ -168,7 +168,7 @@ impl Store for Memory {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
             _ => (state.head.max(cursor), true),
         };
-        Ok(LogPage { entries, through, is_head })
+        Ok(LogPage { entries, through, is_head, read_at_ms: None })
     }
 
     async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use super::{
     Postgres,
     fail::Fail,
+    history::History,
     load::LOCK,
     pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, event, event_id, fixed, number, seal},
@@ -84,7 +85,9 @@ impl Postgres {
             if first.used.is_empty() {
                 return Ok(found.give(&first));
             }
-            let take = async |transaction: &Transaction<'_>| take(transaction, claim, &found.candidates, now).await;
+            let take = async |transaction: &Transaction<'_>| {
+                take(transaction, &self.history, claim, &found.candidates, now).await
+            };
             let taken = self.transact(STATEMENT_MAX, take).await?;
             if !taken.is_overtaken {
                 return Ok(found.give(&taken));
@@ -126,6 +129,7 @@ async fn search(client: &mut Client, claim: &Claim, now: UnixSecs) -> Result<Fou
 /// Chooses among the candidates and uses up, under the lock of the log.
 async fn take(
     transaction: &Transaction<'_>,
+    history: &History,
     claim: &Claim,
     candidates: &[Candidate],
     now: UnixSecs,
@@ -134,14 +138,14 @@ async fn take(
     let owner = claim.owner.as_bytes().to_vec();
     let mut pipeline = Pipeline::default();
     pipeline.add(LOCK, Vec::new());
+    let fence = history.fence(&mut pipeline);
     pipeline.add(TWINS, parameters![owner.clone(), number(now), contents.clone()]);
     pipeline.add(OTHERS, parameters![owner.clone(), number(now), contents]);
     let answers = pipeline.run(transaction).await?;
-    let twins = answers.get(1).map_or(&[][..], Vec::as_slice);
-    let stock = Stock {
-        twins: twins.iter().map(owned).collect::<Result<_, Fail>>()?,
-        has_others: answers.get(2).is_some_and(|rows| !rows.is_empty()),
-    };
+    let rows = |n: usize| answers.get(n).map_or(&[][..], Vec::as_slice);
+    fence.check(history, rows(1))?;
+    let twins = rows(2).iter().map(owned).collect::<Result<_, Fail>>()?;
+    let stock = Stock { twins, has_others: !rows(3).is_empty() };
     let pick = pick(claim, candidates, &stock);
     if !pick.used.is_empty() {
         let used: Vec<Vec<u8>> = pick.used.iter().map(|hash| front(hash).to_vec()).collect();

@@ -21,8 +21,8 @@ pub(super) enum Fail {
     Locked,
     /// The database holds something that this store did not write.
     Corrupt(&'static str),
-    /// The log ends before an entry that this process has read.
-    WentBack,
+    /// The log is not the one that this process has read.
+    OtherHistory,
     /// This build cannot use the database, or the setting names none. The text is for the operator.
     Unfit(String),
 }
@@ -69,6 +69,7 @@ impl Fail {
         let full = |code: &SqlState| matches!(*code, SqlState::DISK_FULL);
         match self {
             Self::Database(error) if error.code().is_some_and(full) => StoreError::Full(self.text()),
+            Self::OtherHistory => StoreError::Replaced(self.text()),
             _ => StoreError::Unavailable(self.text()),
         }
     }
@@ -109,9 +110,11 @@ impl Fail {
             Self::Late | Self::Overtime | Self::Silent => "the database did not answer in time".to_owned(),
             Self::Locked => "another transaction holds the lock of the log".to_owned(),
             Self::Corrupt(text) => (*text).to_owned(),
-            Self::WentBack => "the database's log ends before what was read of it: it was restored, or a standby took \
-                over that lacked the last commits; restart this process"
-                .to_owned(),
+            Self::OtherHistory => {
+                "the database's log lacks what was read of it: it was restored, or a standby took over \
+                that lacked the last commits; restart this process"
+                    .to_owned()
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use nostr_extensions::RouteHasher;
 use super::{
     facts::{FACTS, keys},
     fail::Fail,
+    history::History,
     pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, group_id},
 };
@@ -25,20 +26,22 @@ pub(super) const LOCK: &str = "select head from rnostr.log for update";
 /// Groups of keys that leave all their groups. They are read before the facts, which they add to.
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[])";
 
-/// Takes the log's lock, loads the facts, and gives them with the log's head. Events that `hidden` hides are no targets.
-/// `loaded` counts the bytes of the facts.
+/// Takes the log's lock, checks that the log still has the known `history`, loads the facts, and gives them with the
+/// log's head. Events that `hidden` hides are no targets. `loaded` counts the bytes of the facts.
 pub(super) async fn load(
     transaction: &Transaction<'_>,
     mut wanted: Wanted,
     hidden: &Hidden,
     route_hasher: &RouteHasher,
     loaded: &AtomicU64,
+    history: &History,
 ) -> Result<(Facts, Cursor), Fail> {
     if !wanted.leaving.is_empty() {
         add_groups_left(transaction, &mut wanted).await?;
     }
     let mut pipeline = Pipeline::default();
     pipeline.add(LOCK, Vec::new());
+    let fence = history.fence(&mut pipeline);
     let mut asked = Vec::new();
     for fact in &FACTS {
         if let Some(parameters) = (fact.parameters)(&wanted, route_hasher) {
@@ -48,7 +51,8 @@ pub(super) async fn load(
     }
     let answers = pipeline.run(transaction).await?;
     transaction.note_lock();
-    let (lock, answers) = answers.split_first().ok_or(Fail::Corrupt("the log has no head"))?;
+    let [lock, fenced, answers @ ..] = &answers[..] else { return Err(Fail::Corrupt("the log has no head")) };
+    fence.check(history, fenced)?;
     let head = cursor(lock.first().ok_or(Fail::Corrupt("the log has no head"))?, "head")?;
     // A key without a row is in no group.
     let memberships = wanted.memberships.iter().map(|key| (*key, 0)).collect();

@@ -9,9 +9,11 @@ use nostr_extensions::{
     kinds::{GroupChange, rules},
 };
 use nostr_protocol::{EventId, PublicKey};
+use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
+    history::{Commit, History},
     rows::{cursor, event, group, group_id, key, kind, members, number, record, seal, unsigned, without_content},
     vanished,
 };
@@ -23,10 +25,11 @@ use crate::{
     },
 };
 
-/// The head and the entries after a cursor, in one snapshot.
-const AFTER: &str = "select l.head, e.cursor, e.kind, e.flags, e.group_id, e.touches_group, e.routes, \
-        case when e.kind = 62 then e.author end as vanished, e.created_at \
-    from rnostr.log l left join lateral \
+/// The last commit, the nonce in the place of the known commit, and the entries after a cursor, in one snapshot.
+const AFTER: &str = "select l.head, c.nonce, (select nonce from rnostr.commits where head = $3) as known, \
+        (extract(epoch from clock_timestamp()) * 1000)::bigint as read_at_ms, e.cursor, e.kind, e.flags, e.group_id, \
+        e.touches_group, e.routes, case when e.kind = 62 then e.author end as vanished, e.created_at \
+    from rnostr.log l left join rnostr.commits c on c.head = l.head left join lateral \
         (select cursor, kind, flags, group_id, touches_group, routes, author, created_at from rnostr.events \
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
@@ -39,26 +42,43 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
         where group_id = g.id) m on true";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
-/// The entries after a cursor. If the last read is so long ago that `knows` is false, the keys that vanished are read
-/// anew.
-pub(super) async fn after(
-    client: &Client,
-    behind: Cursor,
-    entries_max: usize,
-    hiding: &Hiding,
-    knows: bool,
-) -> Result<LogPage, Fail> {
-    let statement = client.prepare_cached(AFTER).await?;
-    let most = i64::try_from(entries_max).unwrap_or(i64::MAX);
-    let rows = client.query(&statement, &[&number(behind), &most]).await?;
-    let first = rows.first().ok_or(Fail::Corrupt("the log has no head"))?;
-    let head = cursor(first, "head")?;
-    if head < behind {
-        return Err(Fail::WentBack);
+/// A reader of the log.
+pub(super) struct LogReader<'a> {
+    pub(super) hiding: &'a Hiding,
+    pub(super) history: &'a History,
+    /// Whether the last read is so lately that this process knows the keys that vanished; otherwise they are read anew.
+    pub(super) knows: bool,
+}
+
+impl LogReader<'_> {
+    /// The entries after a cursor.
+    pub(super) async fn after(&self, client: &Client, behind: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
+        let statement = client.prepare_cached(AFTER).await?;
+        let most = i64::try_from(entries_max).unwrap_or(i64::MAX);
+        let known = self.history.known();
+        let rows = client.query(&statement, &[&number(behind), &most, &Commit::place(known)]).await?;
+        let first = rows.first().ok_or(Fail::Corrupt("the log has no head"))?;
+        let head = cursor(first, "head")?;
+        if head < behind {
+            return Err(self.history.has_changed());
+        }
+        self.history.check(known, first.try_get("known")?)?;
+        self.history.learn(Commit::of(first)?);
+        let page = page(&rows, head, entries_max, self.hiding)?;
+        let has_mark = page.entries.iter().any(|entry| entry.kind == MARK_KIND);
+        if has_mark || !page.is_head || !self.knows {
+            // An import's entry does not name the keys that vanished by it. And a key that vanished further on in the
+            // log already hides events of this page.
+            vanished::learn(client, self.hiding).await?;
+        }
+        Ok(page)
     }
+}
+
+/// The page in these rows.
+fn page(rows: &[Row], head: Cursor, entries_max: usize, hiding: &Hiding) -> Result<LogPage, Fail> {
     let mut entries = Vec::with_capacity(rows.len());
-    let mut has_mark = false;
-    for row in &rows {
+    for row in rows {
         if row.try_get::<_, Option<i64>>("cursor")?.is_none() {
             break;
         }
@@ -76,7 +96,6 @@ pub(super) async fn after(
             let vanished = (key(row, "vanished")?, unsigned(row.try_get("created_at")?)?);
             hiding.learn(&[vanished], cursor(row, "cursor")?);
         }
-        has_mark |= kind == MARK_KIND;
         let routes: Vec<i64> = row.try_get("routes")?;
         entries.push(LogEntry {
             cursor: cursor(row, "cursor")?,
@@ -91,12 +110,8 @@ pub(super) async fn after(
         Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == head),
         _ => (head, true),
     };
-    if has_mark || !is_head || !knows {
-        // An import's entry does not name the keys that vanished by it. And a key that vanished further on in the log
-        // already hides events of this page.
-        vanished::learn(client, hiding).await?;
-    }
-    Ok(LogPage { entries, through, is_head })
+    let read_at_ms = rows.first().map(|row| row.try_get("read_at_ms")).transpose()?.map(unsigned).transpose()?;
+    Ok(LogPage { entries, through, is_head, read_at_ms })
 }
 
 pub(super) async fn events_at(client: &Client, cursors: &[Cursor], hidden: &Hidden) -> Result<Vec<Sealed>, Fail> {

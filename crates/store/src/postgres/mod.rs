@@ -10,6 +10,7 @@ mod claim;
 mod connect;
 mod facts;
 mod fail;
+mod history;
 mod listen;
 mod load;
 mod log;
@@ -26,7 +27,7 @@ mod write;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,6 +45,7 @@ use tokio::{
 use self::{
     connect::{DatabaseAddress, Suspicion},
     fail::Fail,
+    history::{Commit, History},
     rows::{cursor, fixed},
 };
 use crate::{
@@ -85,9 +87,7 @@ pub struct Postgres {
     suspicion: Arc<Suspicion>,
     route_hasher: RouteHasher,
     head: AtomicU64,
-    /// Set after a read found the end of the log before an entry that had been read. Knowledge of groups and of the log
-    /// may then come from commits that were lost, also after the log has grown again.
-    went_back: AtomicBool,
+    history: History,
     hiding: Hiding,
     /// Bytes that were loaded while the log was locked.
     loaded: AtomicU64,
@@ -138,9 +138,10 @@ impl Postgres {
         let pool = address.pool(options.connections_max.max(1), &suspicion)?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
-        let log = client.query_one("select head, router_key from rnostr.log", &[]).await?;
+        let log = client.query_one(history::HEAD, &[]).await?;
         let route_hasher = RouteHasher::new(&fixed(&log, "router_key")?);
         let head = AtomicU64::new(cursor(&log, "head")?);
+        let history = History::new(Commit::of(&log)?);
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
         drop(client);
@@ -156,7 +157,7 @@ impl Postgres {
             suspicion,
             route_hasher,
             head,
-            went_back: AtomicBool::new(false),
+            history,
             hiding,
             loaded: AtomicU64::new(0),
             followed: Mutex::new(Instant::now()),
@@ -179,8 +180,9 @@ impl Postgres {
         self.head.fetch_max(cursor, Ordering::AcqRel);
     }
 
-    /// Notes durable changes. `head` is the log's head before them.
-    fn committed(&self, changes: &Changes, head: Cursor) {
+    /// Notes durable changes. `head` is the log's head before them, `commit` is theirs.
+    fn committed(&self, changes: &Changes, head: Cursor, commit: Option<Commit>) {
+        self.history.learn(commit);
         let head = head + changes.places();
         self.hiding.learn(&changes.vanished, head);
         self.knows_of(head);
@@ -231,15 +233,9 @@ impl Store for Postgres {
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let asked = Instant::now();
         let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_MAX;
-        let read = async |client: &mut Client| log::after(client, cursor, entries_max, &self.hiding, knows).await;
-        let page = match self.went_back.load(Ordering::Acquire) {
-            true => Err(Fail::WentBack),
-            false => self.follow(read).await,
-        };
-        if matches!(page, Err(Fail::WentBack)) {
-            self.went_back.store(true, Ordering::Release);
-        }
-        let page = page.map_err(|fail| fail.to_store_error())?;
+        let log = log::LogReader { hiding: &self.hiding, history: &self.history, knows };
+        let read = async |client: &mut Client| log.after(client, cursor, entries_max).await;
+        let page = self.follow(read).await.map_err(|fail| fail.to_store_error())?;
         *self.followed.lock() = asked;
         self.knows_of(page.through);
         Ok(page)

@@ -160,18 +160,19 @@ async fn events(
 impl Postgres {
     async fn import_part(&self, part: &[Record<Restored>], now: UnixSecs) -> Result<Vec<Imported>, Fail> {
         let wanted = Wanted::by_records(part, now);
-        let (restoring, head) = self
+        let (restoring, head, commit) = self
             .transact(CALL_MAX, async |transaction: &Transaction<'_>| {
                 let (facts, head) =
-                    load(transaction, wanted, &self.hiding.now(), &self.route_hasher, &self.loaded).await?;
+                    load(transaction, wanted, &self.hiding.now(), &self.route_hasher, &self.loaded, &self.history).await?;
                 let restoring = decide(part, facts, &self.route_hasher, now);
-                if !restoring.changes.is_empty() {
-                    write(transaction, &restoring.changes, head, self.notifies).await?;
-                }
-                Ok((restoring, head))
+                let commit = match restoring.changes.is_empty() {
+                    true => None,
+                    false => write(transaction, &restoring.changes, head, self.notifies).await?,
+                };
+                Ok((restoring, head, commit))
             })
             .await?;
-        self.committed(&restoring.changes, head);
+        self.committed(&restoring.changes, head, commit);
         Ok(restoring.outcomes)
     }
 }

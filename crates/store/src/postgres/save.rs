@@ -74,18 +74,21 @@ impl Postgres {
     }
 
     async fn save_once(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Fail> {
-        let (decided, head) = self
+        let (decided, head, commit) = self
             .transact(limit, async |transaction: &Transaction<'_>| {
+                let wanted = Wanted::by(part);
+                let hidden = self.hiding.now();
                 let (facts, head) =
-                    load(transaction, Wanted::by(part), &self.hiding.now(), &self.route_hasher, &self.loaded).await?;
+                    load(transaction, wanted, &hidden, &self.route_hasher, &self.loaded, &self.history).await?;
                 let decided = decide(part, facts, &self.route_hasher);
-                if !decided.changes.put.is_empty() {
-                    write(transaction, &decided.changes, head, self.notifies).await?;
-                }
-                Ok((decided, head))
+                let commit = match decided.changes.put.is_empty() {
+                    true => None,
+                    false => write(transaction, &decided.changes, head, self.notifies).await?,
+                };
+                Ok((decided, head, commit))
             })
             .await?;
-        self.committed(&decided.changes, head);
+        self.committed(&decided.changes, head, commit);
         Ok(decided.answers(|n| head + 1 + n as u64))
     }
 
@@ -141,6 +144,7 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
+        self.history.is_ours()?;
         let mut lent = Lent { client: Some(self.pool.get().await?), suspicion: &self.suspicion };
         let Some(client) = &mut lent.client else { return Err(Fail::Late) };
         let done = match tokio::time::timeout(super::CALL_MAX, work(client)).await {

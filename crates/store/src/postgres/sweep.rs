@@ -5,6 +5,7 @@ use nostr_protocol::UnixSecs;
 
 use super::{
     fail::Fail,
+    history,
     rows::number,
     vanished::{self, SWEPT_ROWS_MAX},
     write::REMOVE,
@@ -16,7 +17,7 @@ use crate::{
 
 /// The advisory lock of a sweep. A process that does not get it leaves the sweep to the holder.
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
-/// Most rounds of one call that find only ephemeral events.
+/// Most rounds of one call that find only ephemeral events, and most that remove nonces.
 const ROUNDS_MAX: usize = 50;
 /// Most vanished keys that one call removes events of.
 const VANISHED_MAX: usize = 500;
@@ -45,6 +46,7 @@ pub(super) async fn sweep(
 ) -> Result<usize, Fail> {
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
+    sweep_nonces(client).await?;
     let mut removed = sweep_expired(client, now, events_max).await?;
     for (key, until) in pending.iter().take(VANISHED_MAX) {
         if removed >= events_max {
@@ -66,6 +68,19 @@ async fn begin(client: &mut Client) -> Result<Option<Transaction<'_>>, Fail> {
     }
     transaction.rollback().await?;
     Ok(None)
+}
+
+/// Removes the nonces of old commits.
+async fn sweep_nonces(client: &mut Client) -> Result<(), Fail> {
+    for _ in 0..ROUNDS_MAX {
+        let Some(transaction) = begin(client).await? else { return Ok(()) };
+        let is_more_left = history::remove_old(&transaction).await?;
+        transaction.commit().await?;
+        if !is_more_left {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {

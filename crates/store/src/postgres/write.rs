@@ -4,6 +4,7 @@ use nostr_extensions::{Source, gate::Touches};
 
 use super::{
     fail::Fail,
+    history::Commit,
     pipeline::{Pipeline, Transaction, parameters},
     rows::{end, number},
     vanished::{kept_kinds, prefixes_for},
@@ -62,13 +63,14 @@ const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created
 const ADVANCE: &str = "update rnostr.log set head = $1";
 const NOTIFY: &str = "select pg_notify('rnostr_log', $1)";
 
-/// Writes the changes after `head` and commits. Listeners are notified if `notifies` is set.
+/// Writes the changes after `head` and commits. Listeners are notified if `notifies` is set. Returns the
+/// commit, if it moved the head.
 pub(super) async fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
     head: Cursor,
     notifies: bool,
-) -> Result<(), Fail> {
+) -> Result<Option<Commit>, Fail> {
     let mut pipeline = Pipeline::default();
     if !changes.removed.is_empty() {
         let cursors: Vec<i64> = changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect();
@@ -110,6 +112,7 @@ pub(super) async fn write(
         pipeline.add(PUT_CLAIMED, parameters![owners, contents]);
     }
     let head = head + changes.places();
+    let commit = (changes.places() > 0).then(|| Commit::put(head, &mut pipeline));
     if let Some(now) = changes.mark {
         let (kind, flags) = (i32::from(MARK_KIND.0), EPHEMERAL | TOUCHES_GROUPS);
         let kept_until = number(now.saturating_add(EPHEMERAL_SECS));
@@ -119,7 +122,8 @@ pub(super) async fn write(
     if notifies {
         pipeline.add(NOTIFY, parameters![head.to_string()]);
     }
-    pipeline.commit(transaction).await.map(drop)
+    pipeline.commit(transaction).await?;
+    Ok(commit)
 }
 
 fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {

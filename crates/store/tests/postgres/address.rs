@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nostr_store::{
-    OpenError, Store as _,
+    OpenError,
     postgres::{Options, Postgres},
 };
 use rnostr_test_services as services;
@@ -29,7 +29,7 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "2");
+    assert_eq!(sql("select version from rnostr.schema_version"), "3");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
 }
 
@@ -40,10 +40,11 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     drop(database.open().await);
     // The tables of the first release, with a key whose events were removed together with its request.
     sql("alter table rnostr.vanished drop column pending");
+    sql("drop table rnostr.commits");
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
     drop(database.open().await);
-    assert_eq!(sql("select version from rnostr.schema_version"), "2");
+    assert_eq!(sql("select version from rnostr.schema_version"), "3");
     assert_eq!(sql("select count(*) from rnostr.vanished where not pending"), "1");
 }
 
@@ -68,25 +69,6 @@ async fn a_database_that_takes_no_writes_is_not_opened() {
     server.psql(&database.0, &only_read).expect("psql");
     let refused = Postgres::open(&database.0, OPTIONS).await.expect_err("a standby has not all that was acknowledged");
     assert!(matches!(&refused, OpenError::Unreachable(text) if text.contains("writes")), "{refused}");
-}
-
-/// A restore, or a standby that lacked the last commits, has such a log.
-#[tokio::test]
-async fn a_log_that_went_back_is_not_followed_again() {
-    let Some(database) = Database::new() else { return };
-    let store = database.open().await;
-    let head = |to: u64| {
-        services::Postgres::shared().psql(&database.0, &format!("update rnostr.log set head = {to}")).expect("psql");
-    };
-    head(50);
-    assert!(store.after(50, 10).await.expect("the log").is_head);
-    head(49);
-    for now in [49, 60] {
-        head(now);
-        let error = store.after(50, 10).await.expect_err("what is known may be of commits that never were");
-        assert!(error.to_string().contains("restart"), "{error}");
-    }
-    assert!(database.open().await.after(60, 10).await.is_ok(), "whoever starts now knows nothing of that");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod address;
 mod outages;
+mod restore;
 mod server;
 mod vanished;
 

@@ -57,6 +57,7 @@ pub(crate) struct LogRead {
 impl Inner {
     /// See [`crate::Store::after`].
     pub(crate) async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, Fail> {
+        self.is_same_database().await?;
         let entries_max = entries_max.max(1);
         self.client.settle().await;
         let read = match self.logs_by_tail(time_of(cursor)).await? {
@@ -91,7 +92,8 @@ impl Inner {
         }
         entries.sort_by_key(|entry| entry.cursor);
         self.tell_apart(&read, &mut entries).await?;
-        let mut page = LogPage { entries, through: known_to, is_head: read.known_to == read.read_at };
+        let is_head = read.known_to == read.read_at;
+        let mut page = LogPage { entries, through: known_to, is_head, read_at_ms: Some(read.read_at / 1_000) };
         if page.entries.len() > entries_max {
             // Entries that share a cursor stay on one page.
             let last = page.entries[entries_max - 1].cursor;

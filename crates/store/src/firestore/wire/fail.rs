@@ -18,6 +18,8 @@ pub(crate) enum Fail {
     Large,
     /// The service refuses the data.
     Invalid(String),
+    /// The database is not the one that was opened.
+    OtherHistory,
     /// A document is not in this store's form.
     Damaged(&'static str),
 }
@@ -61,6 +63,9 @@ impl From<Fail> for StoreError {
             Fail::Conflict => Self::Unavailable("Firestore: others change the same things all the time".to_owned()),
             Fail::Large => Self::Event("it is more than one commit of Firestore takes".to_owned()),
             Fail::Invalid(why) => Self::Event(why),
+            Fail::OtherHistory => {
+                Self::Replaced("Firestore: older data were written over these; restart this process".to_owned())
+            }
             Fail::Damaged(what) => Self::Unavailable(format!("Firestore holds what this store did not write: {what}")),
         }
     }

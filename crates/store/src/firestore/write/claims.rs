@@ -37,6 +37,7 @@ struct Found {
 impl Inner {
     /// See [`crate::Store::claim_key_packages`].
     pub(crate) async fn claim(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, Fail> {
+        self.history.is_ours()?;
         let mut tries = 0;
         loop {
             match self.try_to_claim(claim, now).await {

@@ -92,6 +92,7 @@ impl Inner {
             if waiting.is_empty() {
                 return Ok(());
             }
+            self.history.is_ours()?;
             let writes = waiting.iter().map(|(group, epoch)| value::raise(self.names.epoch(group), "epoch", *epoch));
             self.client.commit(writes.collect(), None).await?;
             for (group, epoch) in &waiting {

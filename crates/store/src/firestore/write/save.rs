@@ -121,6 +121,7 @@ impl Inner {
     }
 
     async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+        self.history.is_ours()?;
         let mut tries = 0;
         loop {
             let saved = self.try_to_save(part, tries > 0).await;

@@ -35,6 +35,7 @@ const SEARCHED_MAX: usize = 400;
 impl Inner {
     /// See [`crate::Store::sweep`].
     pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+        self.history.is_ours()?;
         let pending = self.learn_vanished().await?;
         let mut removed = 0;
         for _ in 0..SWEEP_ROUNDS_MAX {
