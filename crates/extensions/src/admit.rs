@@ -145,21 +145,10 @@ pub fn admit(
 
 /// The whitelist's rule (docs/rules.md, "Identity").
 fn may_write(event: &Event, non_residents: NonResidents, cx: &Context<'_>) -> Result<(), Rejection> {
-    let policy = cx.policy;
-    let reader = cx.publisher.reader;
-    if policy.is_resident(&event.pubkey()) || reader.keys().iter().any(|key| policy.is_resident(key)) {
-        return Ok(());
-    }
-    let open = match non_residents {
+    let is_open = match non_residents {
         NonResidents::Refused => false,
-        NonResidents::ToResidents => recipients(event.view()).iter().any(|key| policy.is_resident(key)),
+        NonResidents::ToResidents => recipients(event.view()).iter().any(|key| cx.policy.is_resident(key)),
         NonResidents::Checked => true,
     };
-    if open {
-        Ok(())
-    } else if reader.is_anonymous() {
-        Err(Rejection::auth_required("this relay takes events of its residents; AUTH with a resident's key"))
-    } else {
-        Err(Rejection::restricted("this relay takes events of its residents; ask its operator to be listed"))
-    }
+    if is_open { Ok(()) } else { cx.require_resident(event) }
 }

@@ -58,6 +58,18 @@ impl Context<'_> {
         }
     }
 
+    /// Refuses an event of no resident: neither the author nor a key of the reader is one.
+    pub(crate) fn require_resident(&self, event: &Event) -> Result<(), Rejection> {
+        let (policy, reader) = (self.policy, self.publisher.reader);
+        if policy.is_resident(&event.pubkey()) || reader.keys().iter().any(|key| policy.is_resident(key)) {
+            Ok(())
+        } else if reader.is_anonymous() {
+            Err(Rejection::auth_required("this relay takes events of its residents; AUTH with a resident's key"))
+        } else {
+            Err(Rejection::restricted("this relay takes events of its residents; ask its operator to be listed"))
+        }
+    }
+
     /// Status of the group `id`; `None` where the caller has given no state, or another group's.
     pub(crate) fn status(&self, id: &NostrGroupId) -> Option<&GroupStatus> {
         self.group.filter(|group| group.id == *id).map(|group| &group.status)

@@ -71,6 +71,8 @@ pub struct Deletion {
     pub ids: Vec<EventId>,
     /// Addresses of the deleter's own replaceable and addressable events, up to the deletion's `created_at`.
     pub addresses: Vec<(Kind, Box<str>)>,
+    /// Whether a `k` tag names a kind whose events are never for everyone. The deletion is then for its author alone.
+    pub names_private_kind: bool,
 }
 
 /// Line of the directory of KeyPackages.

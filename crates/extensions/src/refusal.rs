@@ -4,9 +4,7 @@ use nostr_protocol::Rejection;
 
 use crate::{
     kinds,
-    mls_gateway::group::{
-        GROUP_MEMBERS_MAX, GROUPS_FOUNDED_PER_DAY_MAX, NOT_A_MEMBER, NOT_AN_ADMIN, Refusal, SEQ_STEP_MAX,
-    },
+    mls_gateway::group::{GROUP_MEMBERS_MAX, NOT_A_MEMBER, NOT_AN_ADMIN, Refusal, SEQ_STEP_MAX, WRAP_BY_STRANGER},
 };
 
 impl From<Refusal> for Rejection {
@@ -28,10 +26,15 @@ impl From<Refusal> for Rejection {
             Refusal::LastAdmin => {
                 Self::invalid("the group would lose its signer as admin; let another admin of the group do this")
             }
+            Refusal::ChangesNothing => Self::invalid(
+                "the roster changes nothing: its keys have that state and the group that name already; send a change",
+            ),
             Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
-            Refusal::TooManyGroups => Self::rate_limited(format!(
-                "a key founds at most {GROUPS_FOUNDED_PER_DAY_MAX} groups a day by gift wraps, retry in 86400 s"
-            )),
+            Refusal::WrapByStranger { anonymous: false } => Self::restricted(WRAP_BY_STRANGER),
+            Refusal::WrapByStranger { anonymous: true } => Self::auth_required(WRAP_BY_STRANGER),
+            Refusal::MembershipsFull(key) => {
+                Self::invalid(format!("{key} is a member of as many groups as a key may be; it must leave one first"))
+            }
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
             }
@@ -42,6 +45,9 @@ impl From<Refusal> for Rejection {
                 "kinds {} cannot be deleted; remove them from the request",
                 kinds::in_words(kinds::KindRules::refuses_deletion)
             )),
+            Refusal::NothingToDelete => {
+                Self::restricted("a key deletes its own events alone, and no deletion; name an event of yours")
+            }
         }
     }
 }

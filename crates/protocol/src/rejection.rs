@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 /// The machine-readable word in front of a reason (NIP-01, NIP-42).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
-    /// The relay has the event already. It goes with `OK true`.
+    /// The relay has the event already, with `OK true`, or a newer version of it, with `OK false`.
     Duplicate,
     /// The event or the request breaks a rule of its form.
     Invalid,
@@ -47,6 +47,11 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// `duplicate:`, for an event whose newer version the relay has.
+    pub fn duplicate(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Duplicate, text: text.into() }
+    }
+
     /// `invalid:`
     pub fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
         Self { word: Word::Invalid, text: text.into() }

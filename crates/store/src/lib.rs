@@ -17,6 +17,7 @@ pub mod memory;
 pub mod moving;
 pub mod postgres;
 mod random;
+mod saved;
 #[cfg(feature = "testing")]
 pub mod suite;
 pub mod weight;
@@ -24,32 +25,17 @@ pub mod weight;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nostr_extensions::{
-    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, mls_gateway::group::Refusal,
-    query::Position,
-};
+use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, query::Position};
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
-pub use self::claim::{Claim, ClaimFilters, Claimed};
+pub use self::{
+    claim::{Claim, ClaimFilters, Claimed},
+    saved::{DUPLICATE, Saved},
+};
 
 /// A place in the log. Every committed event has one, greater than all before it.
 pub type Cursor = u64;
-
-/// The outcome of saving one event of a batch.
-#[derive(Clone, Debug)]
-pub enum Saved {
-    /// The event is durable with its effects. [`Sealed`] holds its place in the log.
-    New(Sealed),
-    /// The event is stored already, by this call or an earlier one.
-    Duplicate,
-    /// A newer event of the same address is stored.
-    Superseded,
-    /// The author or a recipient deleted the event, or vanished after it was made, or its KeyPackage was claimed.
-    Deleted,
-    /// A condition that admission relied on no longer holds.
-    Refused(Refusal),
-}
 
 /// The reason why a store could not do as it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -225,8 +211,8 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Whether the event is stored, including events that no query finds.
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError>;
+    /// Whether the event is stored and has not expired at `now`, including events that no query finds.
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// A group's state, and the cursor up to which it holds.
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError>;

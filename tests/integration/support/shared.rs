@@ -261,9 +261,9 @@ impl Store for Instance {
         (!self.link.is_alone.load(Ordering::Relaxed)).then(|| self.link.notifications.subscribe())
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
         self.link.pass().await?;
-        self.shared.memory.holds(id).await
+        self.shared.memory.holds(id, now).await
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {

@@ -7,6 +7,7 @@ use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Reject
 use super::group::Refusal;
 pub use crate::effect::Deletion;
 use crate::{
+    audience::{Audience, audience},
     context::{Context, Verdict},
     effect::{Effect, NEVER},
     kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, rules},
@@ -20,7 +21,8 @@ pub(crate) const RULES: KindRules = KindRules {
     publication: Publication::Checked(admit),
     restore: |event| read(event).map(Effect::Delete),
     needs_group: false,
-    non_residents: NonResidents::Refused,
+    // A key that is no resident any more may still take back its own.
+    non_residents: NonResidents::Checked,
     budget: Budget::Events,
     readers: Readers::EveryoneOrAuthor,
     changes: GroupChange::Nothing,
@@ -58,6 +60,20 @@ pub fn may_delete(event: EventRef<'_>, key: &PublicKey) -> bool {
     deleters(event).any(|deleter| deleter == *key)
 }
 
+/// Whether `event`, which is not for everyone, is by `key` or to it. A deletion by `key` that names it is for `key`
+/// alone.
+#[must_use]
+pub fn is_private_of(event: EventRef<'_>, key: &PublicKey) -> bool {
+    event.pubkey() == *key || matches!(audience(event), Audience::Keys(keys) if keys.contains(key))
+}
+
+/// Whether a deletion of `event` by `key`, which may not delete it, is told so: `key` sees the event anyway, as
+/// everyone does where `is_public` is set. Every other event is the same to `key` as one that does not exist.
+#[must_use]
+pub fn is_known_undeletable(event: EventRef<'_>, is_public: bool, key: &PublicKey) -> bool {
+    !may_delete(event, key) && (is_public || is_private_of(event, key))
+}
+
 /// Whether a deletion that names an event of this kind by its author is refused: a commit that some members have
 /// applied must reach the others, and the audit stays.
 #[must_use]
@@ -85,7 +101,11 @@ pub fn is_gone_by(event: EventRef<'_>, at: UnixSecs) -> bool {
 /// Its author publishes it.
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
-    Ok(Verdict { expires_at: NEVER, effect: Effect::Delete(read(event)?) })
+    let deletion = read(event)?;
+    if deletion.ids.is_empty() && deletion.addresses.is_empty() {
+        return Err(Refusal::NothingToDelete.into());
+    }
+    Ok(Verdict { expires_at: NEVER, effect: Effect::Delete(deletion) })
 }
 
 /// Targets of a kind 5.
@@ -104,6 +124,7 @@ fn read(event: &Event) -> Result<Deletion, Rejection> {
     if tags.values(name::K).filter_map(kind).any(|kind| rules(kind).refuses_deletion()) {
         return Err(Refusal::Undeletable.into());
     }
+    let names_private_kind = tags.values(name::K).filter_map(kind).any(|kind| !rules(kind).may_be_public());
     let ids = tags.named(name::EVENT).map(|tag| event_id(tag.value().unwrap_or("")));
     let mut ids: Vec<EventId> = ids.collect::<Result<_, _>>()?;
     ids.sort_unstable();
@@ -115,7 +136,7 @@ fn read(event: &Event) -> Result<Deletion, Rejection> {
             addresses.push(address);
         }
     }
-    Ok(Deletion { by: event.pubkey(), ids, addresses })
+    Ok(Deletion { by: event.pubkey(), ids, addresses, names_private_kind })
 }
 
 fn kind(text: &str) -> Option<Kind> {

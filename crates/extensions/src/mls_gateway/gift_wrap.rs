@@ -5,7 +5,7 @@
 
 use nostr_protocol::{Event, PublicKey, Rejection};
 
-use super::group::{NostrGroupId, Source, WrapChange};
+use super::group::{GroupStatus, Refusal, Source, WrapChange};
 use crate::{
     context::{Context, Verdict},
     effect::{Effect, NEVER},
@@ -51,21 +51,42 @@ pub(crate) const EPHEMERAL_RULES: KindRules = KindRules {
     in_nip11: false,
 };
 
-/// Open to every publisher; the shape is one `p` and at most one `h`.
+/// Open to every publisher without an `h`; the shape is one `p` and at most one `h`.
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let recipient = one_recipient(event)?;
     let effect = match optional_group(event)? {
-        Some(group) if cx.policy.sources.contains(&Source::GiftWrap) && !cx.publisher.reader.is_anonymous() => {
-            Effect::Wrap(WrapChange {
-                founder: founder(event, &group, cx),
+        Some(group) if cx.policy.sources.contains(&Source::GiftWrap) => {
+            let unlisted = cx.policy.unlisted_groups && group.is_capability();
+            let change = WrapChange {
+                by_admin_key: cx.policy.has_admin_key(cx.keys()),
+                unlisted,
+                founder: if unlisted { None } else { founder(event, cx) },
                 publishers: cx.keys().to_vec(),
                 group,
                 recipient,
-            })
+            };
+            check(&change, cx)?;
+            Effect::Wrap(change)
         }
         _ => Effect::None,
     };
     Ok(Verdict { expires_at: cx.archived(cx.policy.welcome_ttl_secs), effect })
+}
+
+/// Refuses a wrap that may change its group neither as a member's nor by founding it. The transaction checks it again.
+fn check(change: &WrapChange, cx: &Context<'_>) -> Result<(), Rejection> {
+    let may_try = match cx.status(&change.group) {
+        Some(GroupStatus::Managed(view)) => {
+            let Ok(is_from_inside) = change.is_from_inside(view.record.source, |key| {
+                Ok::<_, std::convert::Infallible>(view.members.contains_key(key))
+            });
+            is_from_inside
+        }
+        Some(GroupStatus::Unknown) => change.unlisted || change.founder.is_some_and(|key| key != change.recipient),
+        Some(GroupStatus::Unlisted) => change.unlisted,
+        None => return Err(Rejection::error("the group's state is not known, try again")),
+    };
+    if may_try { Ok(()) } else { Err(Refusal::stranger(&change.publishers).into()) }
 }
 
 /// Open to every publisher; the shape is that of a 1059, without an effect on groups.
@@ -76,10 +97,7 @@ fn admit_ephemeral(event: &Event, _: &Context<'_>) -> Result<Verdict, Rejection>
 }
 
 /// The key that becomes admin if this wrap founds a group: the author where it is authenticated, else the primary key.
-fn founder(event: &Event, group: &NostrGroupId, cx: &Context<'_>) -> Option<PublicKey> {
-    if cx.policy.unlisted_groups && group.is_capability() {
-        return None;
-    }
+fn founder(event: &Event, cx: &Context<'_>) -> Option<PublicKey> {
     let author = event.pubkey();
     let reader = cx.publisher.reader;
     let founder = if reader.has(&author) { author } else { reader.primary()? };

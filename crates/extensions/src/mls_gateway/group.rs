@@ -18,6 +18,8 @@ pub const SEQ_STEP_MAX: u64 = 1_000;
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Most groups that gift wraps of one key found in 24 hours.
 pub const GROUPS_FOUNDED_PER_DAY_MAX: u32 = 20;
+/// Most that a message may raise a group's last epoch, by its header as by its `k` tag.
+pub const EPOCH_STEP_MAX: u64 = 1_000;
 
 /// The `h` of a group: its routing id on Nostr, never the MLS group id. 1 to 128 characters of `A-Z a-z 0-9 _ . : -`,
 /// the first a letter or digit; compared byte for byte.
@@ -205,17 +207,44 @@ pub struct RosterChange {
     pub force: bool,
 }
 
-/// A gift wrap that names a group, published by an authenticated reader.
+/// A gift wrap that names a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrapChange {
     /// The group.
     pub group: NostrGroupId,
     /// The keys of the reader that published it.
     pub publishers: Vec<PublicKey>,
+    /// Whether one of them is one of `admin_pubkeys`.
+    pub by_admin_key: bool,
+    /// Whether it asks for nothing while the group has no record, as the id is an unlisted group's.
+    pub unlisted: bool,
     /// The key that becomes group admin if the wrap founds the group; `None` where it may not.
     pub founder: Option<PublicKey>,
     /// The key that the wrap is for.
     pub recipient: PublicKey,
+}
+
+impl WrapChange {
+    /// Whether the reader may send this wrap to a group that has this record, whose members `is_member` knows. An admin
+    /// key may where rosters decide: it knows every such group.
+    ///
+    /// # Errors
+    /// That of `is_member`.
+    pub fn is_from_inside<E>(
+        &self,
+        source: Source,
+        mut is_member: impl FnMut(&PublicKey) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        if self.by_admin_key && source != Source::GiftWrap {
+            return Ok(true);
+        }
+        for key in &self.publishers {
+            if is_member(key)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Reason for which the committing transaction refuses an event that admission let through.
@@ -249,28 +278,47 @@ pub enum Refusal {
     NoSuchMember(PublicKey),
     /// The group would be left without an admin, or the signer without the role.
     LastAdmin,
+    /// A roster leaves members, roles and name as they are.
+    ChangesNothing,
     /// More than [`GROUP_MEMBERS_MAX`] members.
     GroupFull,
-    /// The founder has founded [`GROUPS_FOUNDED_PER_DAY_MAX`] groups in the last 24 hours.
-    TooManyGroups,
+    /// A gift wrap by no member: the group exists, or the wrap may not found it. One answer for every cause, as each
+    /// would tell whether the group exists.
+    WrapByStranger {
+        /// Whether the reader has no key.
+        anonymous: bool,
+    },
+    /// The key is a member of as many groups as a key may be.
+    MembershipsFull(PublicKey),
     /// The reference of a KeyPackage names other bytes of the same owner.
     ReferenceTaken,
     /// A deletion names an event of a kind that nobody deletes.
     Undeletable,
     /// The targets of a deletion have more tags than one deletion removes.
     DeletesTooMuch,
+    /// A deletion names nothing that its author may delete.
+    NothingToDelete,
 }
 
 /// The words for a reader that may not publish in a group, the same for every group (docs/rules.md, "Unlisted groups").
 pub const NOT_A_MEMBER: &str = "only members of this group may publish to it; authenticate with a member's key";
 /// The words for a refused roster, the same for every group, `seq` and `p`.
 pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
+/// The words for a gift wrap that neither founds its group nor comes from a member, the same for every group and cause.
+pub const WRAP_BY_STRANGER: &str =
+    "this gift wrap may neither found its group nor add to it; leave out the h tag, or send it with a member's key";
 
 impl Refusal {
     /// Refuses a message from a reader with these keys, none of which is a member's.
     #[must_use]
     pub const fn no_member(keys: &[PublicKey]) -> Self {
         if keys.is_empty() { Self::Anonymous } else { Self::NotMember }
+    }
+
+    /// Refuses a gift wrap from a reader with these keys.
+    #[must_use]
+    pub const fn stranger(keys: &[PublicKey]) -> Self {
+        Self::WrapByStranger { anonymous: keys.is_empty() }
     }
 }
 
@@ -337,13 +385,25 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
     if !change.by_admin_key && by_group_admin && next.members.get(&change.signer) != Some(&Role::Admin) {
         return Err(Refusal::LastAdmin);
     }
-    next.record.source = Source::Roster.max(view.record.source);
     next.record.seq = change.seq;
     if change.by_admin_key || by_group_admin {
+        // A member that leaves decides nothing else about its group.
+        next.record.source = Source::Roster.max(view.record.source);
         rename(&mut next.record, change);
     }
     let delta = delta(&view.members, &next.members);
+    if delta.is_empty() && !changes_record(&view.record, &next.record, change) {
+        return Err(Refusal::ChangesNothing);
+    }
     Ok(Changed { view: next, delta, founder: None })
+}
+
+/// Whether a roster that changes no member changes the record in a way that it names: a new name, a record made anew,
+/// or a `seq` that an admin key forces.
+fn changes_record(before: &GroupRecord, after: &GroupRecord, change: &RosterChange) -> bool {
+    let name = |record: &GroupRecord| record.display_name.as_ref().map(|(_, name)| name.clone());
+    let forced = change.by_admin_key && change.force && change.op == RosterOp::Replace && before.seq != after.seq;
+    name(before) != name(after) || change.op == RosterOp::Bootstrap || forced
 }
 
 fn check_seq(current: u64, change: &RosterChange) -> Result<(), Refusal> {
@@ -392,22 +452,25 @@ fn rename(record: &mut GroupRecord, change: &RosterChange) {
 
 /// Applies a gift wrap. `founded_today` counts the groups that the founder founded in the last 24 hours.
 ///
-/// `Ok(None)` is a wrap that changes nothing: it is stored and delivered all the same.
+/// `Ok(None)` is a wrap that changes nothing and asks for nothing more: its recipient is a member, rosters decide about
+/// the group, or the id is an unlisted group's.
 ///
 /// # Errors
-/// [`Refusal::GroupFull`] and [`Refusal::TooManyGroups`].
+/// [`Refusal::GroupFull`], and [`Refusal::WrapByStranger`] for every other cause.
 pub fn apply_wrap(
     status: &GroupStatus,
     change: &WrapChange,
     founded_today: u32,
     now: UnixSecs,
 ) -> Result<Option<Changed>, Refusal> {
+    let stranger = || Refusal::stranger(&change.publishers);
     match status {
-        GroupStatus::Unlisted => Ok(None),
+        GroupStatus::Unlisted | GroupStatus::Unknown if change.unlisted => Ok(None),
+        GroupStatus::Unlisted => Err(stranger()),
         GroupStatus::Unknown => {
-            let Some(founder) = change.founder.filter(|founder| *founder != change.recipient) else { return Ok(None) };
+            let founder = change.founder.filter(|founder| *founder != change.recipient).ok_or_else(stranger)?;
             if founded_today >= GROUPS_FOUNDED_PER_DAY_MAX {
-                return Err(Refusal::TooManyGroups);
+                return Err(stranger());
             }
             let members = HashMap::from([(founder, Role::Admin), (change.recipient, Role::Member)]);
             let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
@@ -416,9 +479,13 @@ pub fn apply_wrap(
             Ok(Some(Changed { view: ManagedGroup { record, members }, delta, founder: Some(founder) }))
         }
         GroupStatus::Managed(view) => {
-            let by_member = change.publishers.iter().any(|key| view.members.contains_key(key));
-            let known = view.members.contains_key(&change.recipient);
-            if view.record.source != Source::GiftWrap || !by_member || known {
+            let Ok(is_from_inside) = change.is_from_inside(view.record.source, |key| {
+                Ok::<_, std::convert::Infallible>(view.members.contains_key(key))
+            });
+            if !is_from_inside {
+                return Err(stranger());
+            }
+            if view.record.source != Source::GiftWrap || view.members.contains_key(&change.recipient) {
                 return Ok(None);
             }
             if view.members.len() >= GROUP_MEMBERS_MAX {
@@ -457,14 +524,15 @@ pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
     Some(Changed { view: next, delta: vec![(*key, None)], founder: None })
 }
 
-/// The epoch that a group's registry shows after a message: the header's where it is readable, else a `k` that is at
-/// most 1,000 above the one before (docs/rules.md, "Registry").
+/// The epoch that a group's registry shows after a message that shows this one: at most [`EPOCH_STEP_MAX`] above the
+/// one before, as the sender alone vouches for both the header and the `k` tag (docs/rules.md, "Registry").
 #[must_use]
 pub fn next_epoch(last: Option<u64>, seen: SeenEpoch) -> Option<u64> {
     let floor = last.unwrap_or(0);
     match seen {
-        SeenEpoch::Header(epoch) => Some(floor.max(epoch)),
-        SeenEpoch::Tag(epoch) if epoch <= floor.saturating_add(1_000) => Some(floor.max(epoch)),
+        SeenEpoch::Header(epoch) | SeenEpoch::Tag(epoch) if epoch <= floor.saturating_add(EPOCH_STEP_MAX) => {
+            Some(floor.max(epoch))
+        }
         _ => last,
     }
 }

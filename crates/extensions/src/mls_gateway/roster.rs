@@ -24,7 +24,7 @@ pub(crate) const RULES: KindRules = KindRules {
     publication: Publication::Checked(admit),
     restore: any::changes_nothing,
     needs_group: true,
-    non_residents: NonResidents::Refused,
+    non_residents: NonResidents::Checked,
     budget: Budget::Events,
     readers: Readers::Group { unlisted: false, admin_keys: true },
     changes: GroupChange::NamedGroup,
@@ -55,6 +55,10 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             Some(_) => cx.policy.open_bootstrap,
             None => false,
         };
+    let leaves = asks_to_leave(event);
+    if !leaves {
+        cx.require_resident(event)?;
+    }
     if !may_try {
         return Err(Rejection::restricted(NOT_AN_ADMIN));
     }
@@ -68,6 +72,12 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         if by_admin_key || group_admin { rejection } else { Rejection::restricted(NOT_AN_ADMIN) }
     })?;
     Ok(Verdict { expires_at: cx.now.saturating_add(cx.policy.roster_ttl_secs), effect: Effect::Roster(change) })
+}
+
+/// Whether the roster takes out its signer and nobody else, for which a member needs no residence.
+fn asks_to_leave(event: &Event) -> bool {
+    let mut keys = event.tags().values(name::PUBLIC_KEY).map(PublicKey::from_hex);
+    event.tags().value(name::OP) == Some("remove") && keys.all(|key| key == Some(event.pubkey()))
 }
 
 fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>) -> Result<RosterChange, Rejection> {

@@ -14,7 +14,8 @@ pub(crate) const RULES: KindRules = KindRules {
     publication: Publication::Checked(admit),
     restore: |_| Ok(Effect::Vanish),
     needs_group: false,
-    non_residents: NonResidents::Refused,
+    // A key that is no resident any more may still take back its own.
+    non_residents: NonResidents::Checked,
     budget: Budget::Events,
     readers: Readers::Everyone,
     changes: GroupChange::EveryGroup,

@@ -42,9 +42,9 @@ const OPEN: &str = "
     roster-add              a       r       r       +           +         r
     operators-roster        a       r       r       r           +         r
     roster-found            a       r       r       r           +         r
-    roster-leave            a       r       +       i           +         r
+    roster-leave            a       r       +       i           i         r
     wrap                    +       +       +       +           +         +
-    wrap-group              +       +       +       +           +         +
+    wrap-group              a       r       +       +           +         r
     ephemeral-wrap          +       +       +       +           +         +
     seal                    b       b       b       b           b         b
     welcome                 b       b       b       b           b         b
@@ -76,7 +76,7 @@ const LOCKED: &str = "
     request                 a       r       r       r           +         +
     roster-add              a       r       r       +           +         r
     roster-found            a       r       r       r           +         r
-    roster-leave            a       r       +       i           +         r
+    roster-leave            a       r       +       i           i         r
     wrap                    a       +       +       +           +         +
     ephemeral-wrap          a       +       +       +           +         +
     seal                    a       b       b       b           b         b
@@ -92,8 +92,8 @@ const LISTED: &str = "
     ritas-note              +       +       +       +           +         +
     protected               a       r       r       +           +         +
     dm                      a       r       r       +           +         +
-    deletion                a       r       r       +           +         +
-    vanish                  a       r       r       +           +         +
+    deletion                +       +       +       +           +         +
+    vanish                  +       +       +       +           +         +
     key-package             a       r       r       +           +         +
     ritas-key-package       +       +       +       +           +         +
     message                 a       r       +       +           r         r
@@ -103,10 +103,10 @@ const LISTED: &str = "
     noise-to-rita           a       r       r       +           +         +
     request                 a       r       r       r           +         +
     roster-add              a       r       r       +           +         r
-    roster-leave            a       r       r       i           +         r
+    roster-leave            a       r       +       i           i         r
     wrap                    a       r       r       +           +         +
     wrap-to-rita            +       +       +       +           +         +
-    wrap-group              a       r       r       +           +         +
+    wrap-group              a       r       r       +           +         r
     ephemeral-wrap          a       r       r       +           +         +
     ephemeral-wrap-to-rita  +       +       +       +           +         +
     welcome                 b       b       b       b           b         b
@@ -213,6 +213,24 @@ fn who_may_publish_where_auth_is_not_required() {
 fn who_may_publish_where_auth_is_required() {
     let policy = Policy { auth_required: true, unlisted_groups: false, ..policy() };
     assert_table(LOCKED, &policy, &[grp()]);
+}
+
+/// A member off the list leaves its group, and does nothing else with a roster.
+#[test]
+fn leaving_needs_no_residence() {
+    let residents = keys(&["ada", "operator"]);
+    let policy = Policy { residents: Some(residents.into_iter().collect()), ..policy() };
+    let roster = |op: &str, names: &[&str]| {
+        let start = EventBuilder::new(450).tag(&["h", "grp"]).tag(&["seq", "6"]).tag(&["op", op]);
+        let event = names.iter().fold(start, |event, name| event.tag(&["p", &key(name).to_hex()]));
+        letter(&decide(&["alice"], "alice", event, &policy, &[grp()]))
+    };
+    assert_eq!(roster("remove", &["alice"]), '+');
+    for (op, names) in
+        [("remove", &["alice", "bob"][..]), ("remove", &["bob"]), ("add", &["alice"]), ("demote", &["alice"])]
+    {
+        assert_eq!(roster(op, names), 'r', "{op} {names:?}");
+    }
 }
 
 #[test]

@@ -124,6 +124,8 @@ pub fn wrap(publishers: &[&str], recipient: &str) -> WrapChange {
     WrapChange {
         group: group_id("grp"),
         publishers: keys(publishers),
+        by_admin_key: publishers.contains(&"operator"),
+        unlisted: false,
         founder: publishers.first().map(|name| key(name)),
         recipient: key(recipient),
     }

@@ -10,7 +10,7 @@ use nostr_extensions::{
     },
 };
 use nostr_protocol::{
-    PublicKey,
+    PublicKey, Rejection, Word,
     testing::{EventBuilder, key},
 };
 
@@ -22,14 +22,34 @@ fn apply(status: &GroupStatus, change: &WrapChange) -> Option<Changed> {
     apply_wrap(status, change, 0, 100).unwrap()
 }
 
-/// The change that a wrap to `recipient` asks for, as admitted.
-fn admitted(readers: &[&str], author: &str, h: &str, policy: &Policy) -> Option<WrapChange> {
+/// The refusal of a wrap by a reader that has a key and may not send it.
+const STRANGER: Refusal = Refusal::WrapByStranger { anonymous: false };
+
+#[track_caller]
+fn assert_refused(status: &GroupStatus, change: &WrapChange) {
+    let anonymous = change.publishers.is_empty();
+    assert_eq!(apply_wrap(status, change, 0, 100).unwrap_err(), Refusal::WrapByStranger { anonymous });
+}
+
+/// A wrap to bob that names `h`, as admitted, where `groups` are known.
+fn send_wrap(
+    readers: &[&str],
+    author: &str,
+    h: &str,
+    policy: &Policy,
+    groups: &[Group],
+) -> Result<Option<WrapChange>, Rejection> {
     let event = EventBuilder::new(1059).tag(&["p", &key("bob").to_hex()]).tag(&["h", h]);
-    match send(readers, author, event, policy, &[]).unwrap().effect() {
+    send(readers, author, event, policy, groups).map(|admitted| match admitted.effect() {
         Effect::Wrap(change) => Some(change.clone()),
         Effect::None => None,
         other => panic!("{other:?}"),
-    }
+    })
+}
+
+/// The change that a wrap asks for of a group that is not known.
+fn admitted(readers: &[&str], author: &str, h: &str, policy: &Policy) -> Option<WrapChange> {
+    send_wrap(readers, author, h, policy, &[]).unwrap()
 }
 
 #[test]
@@ -44,10 +64,12 @@ fn a_wrap_by_a_member_adds_its_recipient_as_a_member() {
 }
 
 #[test]
-fn a_wrap_by_anyone_else_adds_nobody() {
-    assert!(apply(&wrapped(), &wrap(&["carol"], "bob")).is_none());
-    assert!(apply(&wrapped(), &wrap(&["carol"], "carol")).is_none(), "nobody joins by wrapping to themselves");
-    assert!(apply(&wrapped(), &wrap(&[], "bob")).is_none());
+fn a_wrap_by_anyone_else_is_refused() {
+    for (publishers, recipient) in
+        [(&["carol"][..], "bob"), (&["carol"], "carol"), (&["operator"], "bob"), (&[], "bob")]
+    {
+        assert_refused(&wrapped(), &wrap(publishers, recipient));
+    }
 }
 
 #[test]
@@ -59,7 +81,11 @@ fn a_wrap_to_a_present_member_changes_no_role() {
 #[test]
 fn a_group_with_a_roster_or_an_acl_is_not_changed_by_wraps() {
     for source in [Source::Roster, Source::Acl] {
-        assert!(apply(&managed(source, 1, &[("ada", Admin)]), &wrap(&["ada"], "bob")).is_none());
+        let group = managed(source, 1, &[("ada", Admin)]);
+        for publisher in ["ada", "operator"] {
+            assert!(apply(&group, &wrap(&[publisher], "bob")).is_none());
+        }
+        assert_refused(&group, &wrap(&["carol"], "bob"));
     }
 }
 
@@ -70,12 +96,12 @@ fn a_wrap_founds_a_named_group_with_publisher_and_recipient() {
     assert_eq!((changed.view.record.source, changed.view.record.seq), (Source::GiftWrap, 0));
     assert_eq!((changed.view.record.created_at, changed.founder), (100, Some(key("ada"))));
     assert_eq!(changed.delta.len(), 2);
-    assert!(apply(&GroupStatus::Unknown, &wrap(&["ada"], "ada")).is_none(), "not by wrapping to oneself");
+    assert_refused(&GroupStatus::Unknown, &wrap(&["ada"], "ada"));
 }
 
 #[test]
 fn a_group_that_lost_its_members_is_not_founded_anew() {
-    assert!(apply(&managed(Source::GiftWrap, 0, &[]), &wrap(&["carol"], "bob")).is_none());
+    assert_refused(&managed(Source::GiftWrap, 0, &[]), &wrap(&["carol"], "bob"));
 }
 
 #[test]
@@ -89,22 +115,52 @@ fn the_founder_is_the_primary_key_or_the_author_where_it_is_authenticated() {
 #[test]
 fn where_a_whitelist_is_set_the_founder_is_a_resident() {
     let policy = Policy { residents: Some(keys(&["carol", "bob"]).into_iter().collect()), ..policy() };
-    assert_eq!(admitted(&["ada"], "throw-away", "grp", &policy).unwrap().founder, None);
+    assert_eq!(send_wrap(&["ada"], "throw-away", "grp", &policy, &[]), Err(STRANGER.into()));
     assert_eq!(admitted(&["carol"], "throw-away", "grp", &policy).unwrap().founder, Some(key("carol")));
 }
 
 #[test]
 fn an_anonymous_publisher_founds_nothing_and_adds_nobody() {
-    assert!(admitted(&[], "ada", "grp", &policy()).is_none());
+    let refused = send_wrap(&[], "ada", "grp", &policy(), &[]).unwrap_err();
+    assert_eq!(refused, Refusal::WrapByStranger { anonymous: true }.into());
+    assert_eq!(refused.word, Word::AuthRequired);
+}
+
+/// A group that exists and a founding that is refused are one answer.
+#[test]
+fn a_refused_founding_has_one_text() {
+    let listed = Policy { residents: Some(keys(&["bob"]).into_iter().collect()), ..policy() };
+    let off = Policy { unlisted_groups: false, ..policy() };
+    let known = |status| [state("grp", status)];
+    let roster = managed(Source::Roster, 1, &[("ada", Admin)]);
+    for (h, policy, groups) in [
+        ("grp", &policy(), known(wrapped())),
+        ("grp", &policy(), known(roster)),
+        ("grp", &listed, known(GroupStatus::Unknown)),
+        (CAPABILITY, &off, [state(CAPABILITY, GroupStatus::Unlisted)]),
+    ] {
+        assert_eq!(send_wrap(&["carol"], "carol", h, policy, &groups), Err(STRANGER.into()));
+    }
+    assert_eq!(send_wrap(&["bob"], "bob", "grp", &policy(), &[]), Err(STRANGER.into()), "to itself");
+    let change = wrap(&["ada"], "bob");
+    assert_eq!(apply_wrap(&GroupStatus::Unknown, &change, 20, 100).unwrap_err(), STRANGER);
 }
 
 #[test]
 fn a_capability_is_never_founded_while_unlisted_groups_are_on() {
     let on = policy();
-    assert_eq!(admitted(&["ada"], "ada", CAPABILITY, &on).unwrap().founder, None);
+    for readers in [&["ada"][..], &[]] {
+        let change = admitted(readers, "ada", CAPABILITY, &on).unwrap();
+        assert_eq!((change.founder, change.unlisted), (None, true));
+        for status in [GroupStatus::Unknown, GroupStatus::Unlisted] {
+            assert!(apply(&status, &change).is_none(), "the id of an unlisted group asks for nothing");
+        }
+        assert_refused(&wrapped(), &WrapChange { publishers: keys(&["carol"]), ..change });
+    }
     let off = Policy { unlisted_groups: false, ..policy() };
     assert_eq!(admitted(&["ada"], "ada", CAPABILITY, &off).unwrap().founder, Some(key("ada")));
-    assert!(apply(&GroupStatus::Unlisted, &wrap(&["ada"], "bob")).is_none(), "nor ever once it carried messages");
+    // Nor ever once it carried messages.
+    assert_refused(&GroupStatus::Unlisted, &wrap(&["ada"], "bob"));
 }
 
 #[test]
@@ -112,7 +168,7 @@ fn a_key_founds_at_most_20_groups_a_day() {
     assert_eq!(GROUPS_FOUNDED_PER_DAY_MAX, 20);
     let change = wrap(&["ada"], "bob");
     assert!(apply_wrap(&GroupStatus::Unknown, &change, 19, 100).unwrap().is_some());
-    assert_eq!(apply_wrap(&GroupStatus::Unknown, &change, 20, 100).unwrap_err(), Refusal::TooManyGroups);
+    assert_eq!(apply_wrap(&GroupStatus::Unknown, &change, 20, 100).unwrap_err(), STRANGER);
     assert!(apply_wrap(&wrapped(), &change, 20, 100).unwrap().is_some(), "adding to a group founds none");
 }
 
@@ -126,7 +182,8 @@ fn a_full_group_takes_nobody_in() {
     }
     let status = GroupStatus::Managed(full.into());
     assert_eq!(apply_wrap(&status, &wrap(&["ada"], "bob"), 0, 100).unwrap_err(), Refusal::GroupFull);
-    assert!(apply_wrap(&status, &wrap(&["carol"], "bob"), 0, 100).unwrap().is_none(), "a stranger is not told");
+    // A stranger is not told.
+    assert_refused(&status, &wrap(&["carol"], "bob"));
 }
 
 #[test]
@@ -156,16 +213,18 @@ fn a_vanishing_key_leaves_its_groups_but_the_last_admin_stays() {
 }
 
 #[test]
-fn the_epoch_is_the_headers_or_else_the_highest_k_at_most_1000_above_the_one_before() {
+fn an_epoch_header_steps_within_the_bound() {
     assert_eq!(next_epoch(None, SeenEpoch::Nowhere), None);
     assert_eq!(next_epoch(Some(7), SeenEpoch::Nowhere), Some(7));
-    assert_eq!(next_epoch(None, SeenEpoch::Header(90_000)), Some(90_000));
-    assert_eq!(next_epoch(Some(7), SeenEpoch::Header(3)), Some(7), "a late message does not set it back");
-    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(1_007)), Some(1_007));
-    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(1_008)), Some(7));
-    assert_eq!(next_epoch(Some(7), SeenEpoch::Tag(3)), Some(7));
-    assert_eq!(next_epoch(None, SeenEpoch::Tag(1_001)), None);
-    assert_eq!(next_epoch(Some(u64::MAX), SeenEpoch::Tag(u64::MAX)), Some(u64::MAX));
+    for seen in [SeenEpoch::Header, SeenEpoch::Tag] {
+        assert_eq!(next_epoch(Some(7), seen(1_007)), Some(1_007));
+        assert_eq!(next_epoch(Some(7), seen(1_008)), Some(7));
+        assert_eq!(next_epoch(Some(7), seen(3)), Some(7), "a late message does not set it back");
+        assert_eq!(next_epoch(None, seen(1_000)), Some(1_000));
+        assert_eq!(next_epoch(None, seen(1_001)), None);
+        assert_eq!(next_epoch(Some(7), seen(u64::MAX)), Some(7), "no single message pins it");
+        assert_eq!(next_epoch(Some(u64::MAX), seen(u64::MAX)), Some(u64::MAX));
+    }
 }
 
 #[test]

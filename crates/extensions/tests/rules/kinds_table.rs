@@ -13,9 +13,9 @@ use nostr_protocol::{Kind, Lifetime};
 const TABLE: &str = "
     # kind  readers         state changes kept      expires owners   deleted vanishes budget   others   count nip-11
       4     author+p        -     -       stored    yes     author   yes     yes      events   -        #     -
-      5     everyone/author -     -       stored    -       author   -       yes      events   -        #     -
+      5     everyone/author -     -       stored    -       author   -       yes      events   check    #     -
       13    -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      62    everyone        -     all     stored    -       author   -       -        events   -        #     -
+      62    everyone        -     all     stored    -       author   -       -        events   check    #     -
       443   everyone        -     -       stored    yes     author   yes     yes      packages -        #k    yes
       444   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       445   group+unlisted  yes   -       archive   yes     author   refused yes      messages check    #g    yes
@@ -23,7 +23,7 @@ const TABLE: &str = "
       447   p               -     -       stored    yes     author+p yes     yes      events   -        #     yes
       448   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       449   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      450   group+admins    yes   h       stored    -       author   refused -        events   -        #gm   yes
+      450   group+admins    yes   h       stored    -       author   refused -        events   check    #gm   yes
       451   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       1059  p               yes   h       stored    yes     author+p yes     yes      wraps    resident #     yes
       21059 p               -     -       ephemeral yes     author   yes     yes      wraps    resident #     -

@@ -1,10 +1,12 @@
 //! Rosters, rule by rule: the change that each makes of a group (docs/rules.md, "Rosters" and "Groups").
-use crate::common::{managed, members, roster, view};
+use crate::common::{managed, members, roster, view, wrap};
 use nostr_extensions::{
     GroupStatus, ManagedGroup, Role,
     Role::{Admin, Member},
     Source,
-    mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Refusal, RosterChange, RosterOp, SEQ_MAX, apply_roster},
+    mls_gateway::group::{
+        Changed, GROUP_MEMBERS_MAX, Refusal, RosterChange, RosterOp, SEQ_MAX, apply_roster, apply_wrap,
+    },
 };
 use nostr_protocol::{PublicKey, Rejection, testing::key};
 use proptest::prelude::*;
@@ -126,8 +128,53 @@ fn add_takes_keys_in_with_role_and_never_changes_a_present_member() {
     let change = RosterChange { role: Admin, ..roster("ada", 6, RosterOp::Add, &["alice", "carol"]) };
     let view = apply(&grp(), &change).unwrap();
     assert_eq!(view.members, members(&[("ada", Admin), ("alice", Member), ("bob", Member), ("carol", Admin)]));
-    let view = apply(&grp(), &roster("operator", 6, RosterOp::Add, &["ada"])).unwrap();
-    assert_eq!(view.members, members(&ADA_ALICE_BOB), "an admin stays one");
+    let view = apply(&grp(), &roster("operator", 6, RosterOp::Add, &["ada", "carol"])).unwrap();
+    assert_eq!(view.members[&key("ada")], Admin, "an admin stays one");
+}
+
+#[test]
+fn a_roster_that_changes_nothing_it_names_is_refused() {
+    let wrapped = managed(Source::GiftWrap, 5, &[("ada", Admin), ("alice", Member), ("bob", Member)]);
+    for status in [grp(), wrapped] {
+        for (op, names) in [
+            (RosterOp::Add, &["alice", "bob"][..]),
+            (RosterOp::Remove, &["carol", "eve"]),
+            (RosterOp::Promote, &["ada"]),
+            (RosterOp::Demote, &["alice"]),
+            (RosterOp::Replace, &["ada", "alice", "bob"]),
+        ] {
+            for signer in ["ada", "operator"] {
+                let change = roster(signer, 6, op, names);
+                assert_eq!(apply(&status, &change).unwrap_err(), Refusal::ChangesNothing, "{op:?}");
+                let named = RosterChange { name: Some("a new name".to_owned()), ..change };
+                assert_eq!(apply(&status, &named).unwrap().record.seq, 6, "a name alone is a change");
+            }
+        }
+        let some = roster("ada", 6, RosterOp::Add, &["alice", "carol"]);
+        assert_eq!(apply(&status, &some).unwrap().members.len(), 4, "some of them are enough");
+    }
+    let name = |seq| RosterChange { name: Some("one".to_owned()), ..roster("ada", seq, RosterOp::Add, &["alice"]) };
+    let view = apply(&grp(), &name(6)).unwrap();
+    let again = apply(&GroupStatus::Managed(view.into()), &name(7));
+    assert_eq!(again.unwrap_err(), Refusal::ChangesNothing, "it has that name");
+    let forced = RosterChange { force: true, ..roster("operator", 3, RosterOp::Replace, &["ada", "alice", "bob"]) };
+    assert_eq!(apply(&grp(), &forced).unwrap().record.seq, 3, "an admin key sets the seq");
+    // A stranger learns nothing of it.
+    assert_eq!(apply(&grp(), &roster("carol", 6, RosterOp::Add, &["alice"])).unwrap_err(), Refusal::NotAdmin);
+}
+
+/// Only an admin's roster changes the source of a group.
+#[test]
+fn a_plain_member_that_leaves_changes_no_source() {
+    let wrapped = managed(Source::GiftWrap, 0, &[("ada", Admin), ("alice", Member)]);
+    let left = apply(&wrapped, &roster("alice", 1, RosterOp::Remove, &["alice"])).unwrap();
+    assert_eq!((left.record.source, left.record.seq), (Source::GiftWrap, 1));
+    let invited = apply_wrap(&GroupStatus::Managed(left.into()), &wrap(&["ada"], "bob"), 0, 100).unwrap();
+    assert!(invited.is_some_and(|changed| changed.view.members.contains_key(&key("bob"))), "wraps decide still");
+    for signer in ["ada", "operator"] {
+        let changed = apply(&wrapped, &roster(signer, 1, RosterOp::Remove, &["alice"])).unwrap();
+        assert_eq!(changed.record.source, Source::Roster);
+    }
 }
 
 #[test]
@@ -293,7 +340,8 @@ fn the_name_is_that_of_the_highest_seq_that_had_one() {
     let named = |seq, name: Option<&str>, force| RosterChange {
         name: name.map(str::to_owned),
         force,
-        ..roster("operator", seq, RosterOp::Replace, &["ada"])
+        // Each takes bob in or out, because one that changes nothing is refused.
+        ..roster("operator", seq, RosterOp::Replace, if seq % 2 == 0 { &["ada"] } else { &["ada", "bob"] })
     };
     let next = |view: ManagedGroup, change: RosterChange| apply(&GroupStatus::Managed(view.into()), &change).unwrap();
     let view = apply(&grp(), &named(6, Some("six"), false)).unwrap();

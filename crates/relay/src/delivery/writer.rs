@@ -24,7 +24,6 @@ use std::{
 use nostr_extensions::{
     Admitted,
     kinds::{GroupChange, rules},
-    mls_gateway::group::Refusal,
 };
 use nostr_protocol::{
     EventId, Kind, Rejection,
@@ -49,9 +48,6 @@ const WAITING_KIB_MAX: usize = 64 << 10;
 const PROBE_MS: u64 = 1_000;
 /// Most events of one connection that are under way.
 pub(crate) const IN_FLIGHT_MAX: usize = 256;
-
-/// The reason of `OK true` for an event that is stored already.
-pub(crate) const DUPLICATE: &str = "duplicate: this event is stored already";
 
 /// The events of one connection that wait for their answer, and the outbox that the answers go to.
 #[derive(Default)]
@@ -275,13 +271,10 @@ impl Task {
 
 fn answer(id: &EventId, saved: &Result<Saved, StoreError>) -> Answer {
     match saved {
-        Ok(Saved::New(_)) => ok_frame(id, true, ""),
-        Ok(Saved::Duplicate) => ok_frame(id, true, DUPLICATE),
-        Ok(Saved::Superseded) => ok_frame(id, true, "duplicate: a newer event of this address is stored"),
-        Ok(Saved::Deleted) => {
-            refused_frame(id, &Rejection::blocked("this event was deleted; what was deleted does not come back"))
-        }
-        Ok(Saved::Refused(refusal)) => refused_frame(id, &Rejection::from(Refusal::clone(refusal))),
+        Ok(saved) => match saved.answer() {
+            Ok(reason) => ok_frame(id, true, reason),
+            Err(rejection) => refused_frame(id, &rejection),
+        },
         Err(StoreError::Event(why)) => {
             tracing::debug!(why, "an event cannot be stored");
             refused_frame(id, &Rejection::error("this event cannot be stored"))

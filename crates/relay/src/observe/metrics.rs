@@ -143,9 +143,9 @@ impl Metrics {
                     }
                 }
             }
-            Ok(Saved::Duplicate | Saved::Superseded) => {}
+            Ok(Saved::Duplicate | Saved::DeletedByRecipient) => {}
             Ok(Saved::Deleted) => self.error("deleted"),
-            Ok(Saved::Refused(_)) => self.error("refused"),
+            Ok(Saved::Superseded | Saved::Refused(_)) => self.error("refused"),
             Err(_) => self.error("storage"),
         }
     }

@@ -92,9 +92,10 @@ impl<'a> Collecting<'a> {
     fn learn(&mut self, put: &Put, at: Origin) {
         let (event, expires_at) = (&put.event, put.expires_at);
         let author_only = put.flags & AUTHOR_ONLY != 0;
-        self.facts.ids.insert(event.id());
+        self.facts.ids.insert(event.id(), (at, expires_at));
         let rows = put.prefixes.len();
-        self.facts.targets.insert(event.id(), Target { at, event: event.clone(), author_only, rows });
+        let target = Target { at, event: event.clone(), author_only, expires_at, rows };
+        self.facts.targets.insert(event.id(), target);
         if let Some(address) = put.address {
             let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at, rows };
             self.facts.holders.insert(address, holder);
@@ -149,14 +150,14 @@ impl Lookup for Collecting<'_> {
     type Error = Infallible;
     type At = Origin;
 
-    fn is_stored(&self, id: &EventId) -> Result<bool, Infallible> {
-        Ok(self.facts.ids.contains(id))
+    fn stored(&self, id: &EventId) -> Result<Option<(Origin, UnixSecs)>, Infallible> {
+        Ok(self.facts.ids.get(id).copied())
     }
 
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Origin>>, Infallible> {
         let Some(target) = self.facts.targets.get(id) else { return Ok(None) };
-        let Target { at, event, author_only, rows } = target;
-        Ok(Some(StoredEvent { at: *at, event: event.view(), author_only: *author_only, rows: *rows }))
+        let Target { at, author_only, expires_at, rows, .. } = *target;
+        Ok(Some(StoredEvent { at, event: target.event.view(), author_only, expires_at, rows }))
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Infallible> {

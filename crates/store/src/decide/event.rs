@@ -67,12 +67,13 @@ impl<S: Apply> Decider<'_, S> {
 
     fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<Placement<'e>, NotPut<S::Error>> {
         let (event, now) = (admitted.event().view(), admitted.received_at());
-        // Only a sender that may send the message now is told whether it is stored.
+        // Only a sender that may send the event now is told whether it is stored.
         let is_managed = match admitted.effect() {
             Effect::GroupMessage { group, keys, unlisted, .. } => self.check_sender(group, keys, *unlisted)?,
+            Effect::Wrap(change) => self.check_inviter(change)?,
             _ => false,
         };
-        self.check_new(event)?;
+        let expired = self.check_new(event, now)?;
         let mut placement = Placement::new(EventMeta {
             received_at: now,
             expires_at: admitted.expires_at(),
@@ -93,12 +94,18 @@ impl<S: Apply> Decider<'_, S> {
             Effect::Delete(deletion) => self.delete(event, deletion, &mut placement.meta)?,
             Effect::Vanish => self.vanish(event, now)?,
         }
+        self.make_room(event, expired)?;
         Ok(placement)
     }
 
+    /// Removes the expired event that [`Self::check_new`] found under the id of the event that takes its place.
+    pub(super) fn make_room(&mut self, event: EventRef<'_>, expired: Option<S::At>) -> Result<(), S::Error> {
+        expired.map_or(Ok(()), |at| self.0.remove(at, &event.id()))
+    }
+
     /// Refuses an event that is stored, and one that was taken back before it came: by an owner that vanished, or by
-    /// name.
-    pub(super) fn check_new(&self, event: EventRef<'_>) -> Result<(), NotPut<S::Error>> {
+    /// name. A stored event that has expired at `now` is as good as absent, and is given for [`Self::make_room`].
+    pub(super) fn check_new(&self, event: EventRef<'_>, now: UnixSecs) -> Result<Option<S::At>, NotPut<S::Error>> {
         // Asked first, as the events that a vanished key left may be stored still.
         for key in owners(event) {
             if self.0.vanished(&key)?.is_some_and(|at| is_gone_by(event, at)) {
@@ -106,15 +113,17 @@ impl<S: Apply> Decider<'_, S> {
             }
         }
         let id = event.id();
-        if self.0.is_stored(&id)? {
+        let stored = self.0.stored(&id)?;
+        if stored.is_some_and(|(_, expires_at)| expires_at > now) {
             return Err(NotPut::Answer(Saved::Duplicate));
         }
         for key in deleters(event) {
             if self.0.tombstone(&tombstone_key(&id, &key))?.is_some() {
-                return Err(NotPut::Answer(Saved::Deleted));
+                let by_author = key == event.pubkey();
+                return Err(NotPut::Answer(if by_author { Saved::Deleted } else { Saved::DeletedByRecipient }));
             }
         }
-        Ok(())
+        Ok(stored.map(|(at, _)| at))
     }
 
     /// Removes the event that this one displaces at its address.

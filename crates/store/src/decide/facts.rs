@@ -24,7 +24,7 @@ use crate::Cursor;
 /// The questions to which a store loads the answers before a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
-    /// Whether events of these ids are stored.
+    /// Whether events of these ids are stored, and until when.
     pub(crate) ids: BTreeSet<EventId>,
     /// Stored events of these ids: author, kind, time, and the tags that say to whom each belongs. No decision needs more
     /// of them.
@@ -90,6 +90,7 @@ impl Wanted {
             Effect::Wrap(change) => {
                 self.groups.insert(change.group.clone());
                 self.wrapped.insert(change.group.clone());
+                self.members.extend(change.publishers.iter().map(|key| (change.group.clone(), *key)));
                 self.founders.extend(change.founder);
                 self.memberships.insert(change.recipient);
                 self.day_start = self.day_start.min(admitted.received_at().saturating_sub(DAY_SECS));
@@ -157,6 +158,7 @@ pub(crate) struct Target {
     pub(crate) author_only: bool,
     /// Rows of the index that go with it.
     pub(crate) rows: usize,
+    pub(crate) expires_at: UnixSecs,
 }
 
 /// A group as far as it was loaded: with all its members, or with those that were asked about.
@@ -179,8 +181,8 @@ impl GroupFacts {
 /// The facts: at first as the store loaded them for a batch, then as the batch's events change them.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// The ids of [`Wanted::ids`] that are stored, expired ones too.
-    pub(crate) ids: HashSet<EventId>,
+    /// The events of [`Wanted::ids`] that are stored, expired ones too, with the ends of their times.
+    pub(crate) ids: HashMap<EventId, (Origin, UnixSecs)>,
     /// The events of [`Wanted::targets`] that are stored.
     pub(crate) targets: HashMap<EventId, Target>,
     /// Tombstones, and whether the target was public.

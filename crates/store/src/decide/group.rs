@@ -29,6 +29,17 @@ impl<S: Apply> Decider<'_, S> {
         if may_send { Ok(is_managed) } else { Err(NotPut::refused(Refusal::no_member(keys))) }
     }
 
+    /// Refuses a gift wrap to a group that has a record, if none of its reader's keys may send one there now. Otherwise
+    /// says whether the group has a record.
+    pub(super) fn check_inviter(&mut self, change: &WrapChange) -> Result<bool, NotPut<S::Error>> {
+        let Some(source) = self.0.source(&change.group)? else { return Ok(false) };
+        if change.is_from_inside(source, |key| self.0.is_member(&change.group, key))? {
+            Ok(true)
+        } else {
+            Err(NotPut::refused(Refusal::stranger(&change.publishers)))
+        }
+    }
+
     fn has_member(&self, group: &NostrGroupId, keys: &[PublicKey]) -> Result<bool, S::Error> {
         for key in keys {
             if self.0.is_member(group, key)? {
@@ -65,7 +76,8 @@ impl<S: Apply> Decider<'_, S> {
     }
 
     pub(super) fn wrap(&mut self, change: &WrapChange, now: UnixSecs) -> Result<(), NotPut<S::Error>> {
-        // All members are read only of a group that gift wraps decide.
+        // All members are read only of a group that gift wraps decide. Whether this reader may send the wrap has been
+        // checked.
         if self.0.source(&change.group)?.is_some_and(|source| source != Source::GiftWrap) {
             return Ok(());
         }
@@ -75,11 +87,12 @@ impl<S: Apply> Decider<'_, S> {
             _ => 0,
         };
         let Some(changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? else { return Ok(()) };
-        // Anyone may wrap to anyone, so a wrap adds no more memberships than a reader can bear. It is delivered all the
-        // same.
-        if !self.0.is_in_groups(&change.recipient, WRAPPED_GROUPS_MAX)? {
-            self.0.change_group(&change.group, changed, now)?;
+        // Anyone may wrap to anyone, so a wrap adds no more memberships than a reader can bear.
+        if self.0.is_in_groups(&change.recipient, WRAPPED_GROUPS_MAX)? {
+            let founds = matches!(status, GroupStatus::Unknown);
+            let stranger = Refusal::stranger(&change.publishers);
+            return Err(NotPut::refused(if founds { stranger } else { Refusal::MembershipsFull(change.recipient) }));
         }
-        Ok(())
+        Ok(self.0.change_group(&change.group, changed, now)?)
     }
 }

@@ -21,6 +21,7 @@ pub(crate) struct StoredEvent<'a, A> {
     pub(crate) author_only: bool,
     /// Rows of the index that go with it.
     pub(crate) rows: usize,
+    pub(crate) expires_at: UnixSecs,
 }
 
 impl<A> StoredEvent<'_, A> {
@@ -57,17 +58,17 @@ impl Placement<'_> {
     }
 }
 
-/// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::is_stored`].
+/// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::stored`].
 pub(crate) trait Lookup {
     /// Why a look-up or a change fails.
     type Error;
     /// Tells an event from all others.
     type At: Copy;
 
-    /// Whether an event of this id is stored; a hidden one may count.
-    fn is_stored(&self, id: &EventId) -> Result<bool, Self::Error>;
+    /// The stored event of this id with the end of its time, expired or not; a hidden one may count.
+    fn stored(&self, id: &EventId) -> Result<Option<(Self::At, UnixSecs)>, Self::Error>;
 
-    /// The stored event of this id, where a deletion names it.
+    /// The stored event of this id, expired or not, where a deletion names it.
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Self::At>>, Self::Error>;
 
     /// The time up to which the key vanished.

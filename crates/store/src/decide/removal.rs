@@ -6,7 +6,7 @@
 use nostr_extensions::{
     EventMeta, GroupStatus,
     mls_gateway::{
-        deletion::{Deletion, is_undeletable, may_delete},
+        deletion::{Deletion, is_known_undeletable, is_private_of, is_undeletable, may_delete},
         group::{Refusal, apply_vanish, leaves_groups},
     },
 };
@@ -19,12 +19,16 @@ use super::{
 };
 use crate::weight::DELETED_ROWS_MAX;
 
-/// A stored event that a deletion names.
+/// A stored event that a deletion names, as its deleter may know it.
 struct Named<A> {
     at: A,
     is_public: bool,
+    /// Whether it is private, and by the deleter or to it.
+    is_private: bool,
     /// Whether the deleter may take it back.
     is_own: bool,
+    /// Whether the deleter may not take it back, and sees it.
+    is_others: bool,
     /// Whether the deletion is refused as a whole.
     is_undeletable: bool,
     names_group: bool,
@@ -33,7 +37,9 @@ struct Named<A> {
 }
 
 impl<S: Apply> Decider<'_, S> {
-    /// Takes back the targets of a deletion. A deletion that names anything that is not public is for its author alone.
+    /// Takes back the targets of a deletion. One that names nothing that its author may delete is refused. One that
+    /// names a private event by its author or to it, or a kind of private events, is for its author alone. Any other
+    /// target counts as unknown.
     pub(super) fn delete(
         &mut self,
         event: EventRef<'_>,
@@ -44,7 +50,7 @@ impl<S: Apply> Decider<'_, S> {
         let mut targets = Vec::with_capacity(deletion.ids.len());
         let mut rows = self.rows_at(deletion, event.created_at())?;
         for id in &deletion.ids {
-            let named = self.named(id, by)?;
+            let named = self.named(id, by, meta.received_at)?;
             rows += named.as_ref().filter(|named| named.is_own).map_or(0, |named| named.rows);
             if named.as_ref().is_some_and(|named| named.is_undeletable) {
                 return Err(NotPut::refused(Refusal::Undeletable));
@@ -54,23 +60,24 @@ impl<S: Apply> Decider<'_, S> {
         if rows > DELETED_ROWS_MAX && deletion.ids.len() + deletion.addresses.len() > 1 {
             return Err(NotPut::refused(Refusal::DeletesTooMuch));
         }
-        // An address of another author is no target, and nothing is known of it here.
-        meta.author_only |= event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
+        let is_others = |(_, named): &(_, Option<Named<S::At>>)| named.as_ref().is_some_and(|named| named.is_others);
+        if deletion.addresses.is_empty() && targets.iter().all(is_others) {
+            return Err(NotPut::refused(Refusal::NothingToDelete));
+        }
+        meta.author_only |= deletion.names_private_kind;
         for (id, named) in targets {
-            let is_public = match named {
+            meta.author_only |= match named {
                 Some(named) => {
                     if named.is_own {
                         self.take_back(id, by, &named, meta)?;
                     }
-                    named.is_public
+                    named.is_private
                 }
                 None => self.leave_tombstone(id, by)?,
             };
-            meta.author_only |= !is_public;
         }
         for (kind, identifier) in &deletion.addresses {
-            let is_known = self.delete_address(&address(by, *kind, identifier), event.created_at())?;
-            meta.author_only |= !is_known;
+            self.delete_address(&address(by, *kind, identifier), event.created_at())?;
         }
         Ok(())
     }
@@ -82,10 +89,11 @@ impl<S: Apply> Decider<'_, S> {
         at: UnixSecs,
         deletion: &Deletion,
         meta: &mut EventMeta,
+        now: UnixSecs,
     ) -> Result<(), S::Error> {
         let by = &deletion.by;
         for id in &deletion.ids {
-            if let Some(named) = self.named(id, by)?.filter(|named| named.is_own) {
+            if let Some(named) = self.named(id, by, now)?.filter(|named| named.is_own) {
                 self.take_back(id, by, &named, meta)?;
             }
         }
@@ -105,12 +113,15 @@ impl<S: Apply> Decider<'_, S> {
         Ok(rows)
     }
 
-    fn named(&self, id: &EventId, by: &PublicKey) -> Result<Option<Named<S::At>>, S::Error> {
-        let stored = self.0.target(id)?;
+    /// The stored event of this id, if it has not expired.
+    fn named(&self, id: &EventId, by: &PublicKey, now: UnixSecs) -> Result<Option<Named<S::At>>, S::Error> {
+        let stored = self.0.target(id)?.filter(|stored| stored.expires_at > now);
         Ok(stored.map(|stored| Named {
             at: stored.at,
             is_public: stored.is_public(),
+            is_private: !stored.is_public() && is_private_of(stored.event, by),
             is_own: may_delete(stored.event, by),
+            is_others: is_known_undeletable(stored.event, stored.is_public(), by),
             is_undeletable: is_undeletable(stored.event.kind()) && stored.event.pubkey() == *by,
             names_group: names_group(stored.event),
             rows: stored.rows,
@@ -130,24 +141,23 @@ impl<S: Apply> Decider<'_, S> {
     }
 
     /// Leaves a tombstone for a target that is not stored, unless there is one. Returns whether the target is known to
-    /// have been public.
+    /// have been private. An unknown one counts as public.
     fn leave_tombstone(&mut self, id: &EventId, by: &PublicKey) -> Result<bool, S::Error> {
         let key = tombstone_key(id, by);
         match self.0.tombstone(&key)? {
-            Some(public) => Ok(public),
-            None => self.0.bury(&key, false).map(|()| false),
+            Some(public) => Ok(!public),
+            None => self.0.bury(&key, true).map(|()| false),
         }
     }
 
-    /// Removes the versions of an address up to `at`, for good. Returns whether the store knew the address.
-    pub(super) fn delete_address(&mut self, address: &Address, at: UnixSecs) -> Result<bool, S::Error> {
+    /// Removes the versions of an address up to `at`, for good.
+    pub(super) fn delete_address(&mut self, address: &Address, at: UnixSecs) -> Result<(), S::Error> {
         let holder = self.0.holder(address)?;
         let deleted = self.0.address_tombstone(address)?;
         if let Some(holder) = holder.filter(|holder| holder.created_at <= at) {
             self.0.remove(holder.at, &holder.id)?;
         }
-        self.0.bury_address(address, deleted.unwrap_or_default().max(at))?;
-        Ok(holder.is_some() || deleted.is_some())
+        self.0.bury_address(address, deleted.unwrap_or_default().max(at))
     }
 
     /// Marks the author of a request as vanished, and takes it out of its groups.

@@ -178,7 +178,7 @@ impl<S: Apply> Decider<'_, S> {
         now: UnixSecs,
     ) -> Result<Placement<'e>, NotPut<S::Error>> {
         let event = restored.event().view();
-        self.check_new(event)?;
+        let expired = self.check_new(event, now)?;
         let mut placement = Placement::new(restored.meta());
         match restored.effect() {
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
@@ -186,10 +186,13 @@ impl<S: Apply> Decider<'_, S> {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
                 placement.package = Some(entry);
             }
-            Effect::Delete(deletion) => self.restore_deletion(event.created_at(), deletion, &mut placement.meta)?,
+            Effect::Delete(deletion) => {
+                self.restore_deletion(event.created_at(), deletion, &mut placement.meta, now)?
+            }
             Effect::Vanish => drop(self.mark_vanished(&event.pubkey(), event.created_at())?),
             Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => {}
         }
+        self.make_room(event, expired)?;
         Ok(placement)
     }
 }

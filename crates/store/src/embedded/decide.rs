@@ -28,15 +28,19 @@ impl Lookup for Tx<'_> {
     type Error = Fail;
     type At = Cursor;
 
-    fn is_stored(&self, id: &EventId) -> Result<bool, Fail> {
-        Ok(self.find(id)?.is_some())
+    fn stored(&self, id: &EventId) -> Result<Option<(Cursor, UnixSecs)>, Fail> {
+        Ok(self.find(id)?.map(|(at, stored)| (at, stored.expires_at)))
     }
 
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Cursor>>, Fail> {
         let found = self.find(id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
-        let Some((at, stored)) = found else { return Ok(None) };
-        let rows = Weight::of(stored.event).rows;
-        Ok(Some(StoredEvent { at, event: stored.event, author_only: stored.has(AUTHOR_ONLY), rows }))
+        Ok(found.map(|(at, stored)| StoredEvent {
+            at,
+            event: stored.event,
+            author_only: stored.has(AUTHOR_ONLY),
+            expires_at: stored.expires_at,
+            rows: Weight::of(stored.event).rows,
+        }))
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Fail> {

@@ -325,11 +325,12 @@ impl Store for Embedded {
         self.shared.head.load(Ordering::Acquire)
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
         let recent = self.shared.recent.cursors(id);
         let vanishing = self.shared.vanishing.load();
         self.read(|txn| {
-            Ok(self.tables.find(txn, id, &recent)?.is_some_and(|(_, stored)| !vanishing.hides(stored.event)))
+            let found = self.tables.find(txn, id, &recent)?;
+            Ok(found.is_some_and(|(_, stored)| stored.expires_at > now && !vanishing.hides(stored.event)))
         })
     }
 

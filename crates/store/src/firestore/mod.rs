@@ -158,8 +158,8 @@ impl Store for Firestore {
         Some(self.inner.notifications.subscribe())
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
-        Ok(self.inner.holds(id).await?)
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.holds(id, now).await?)
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {

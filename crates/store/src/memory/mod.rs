@@ -187,8 +187,8 @@ impl Store for Memory {
         self.state.lock().head
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
-        Ok(self.state.lock().ids.contains_key(id))
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.state.lock().holds(id, now))
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {

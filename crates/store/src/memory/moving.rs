@@ -142,18 +142,15 @@ impl State {
         if kept.expires_at <= now {
             return Imported::Expired;
         }
-        if self.ids.contains_key(&event.id()) {
-            return Imported::Unchanged;
-        }
-        if self.is_gone(event) {
-            return Imported::Deleted;
+        if let Some(saved) = self.is_known(event, now) {
+            return Imported::from(&saved);
         }
         let applied = match restored.effect() {
             Effect::Replace { identifier } => {
                 self.replace(event, identifier, now).map(|it| StoredWith { address: Some(it), ..StoredWith::default() })
             }
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
-            Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion)),
+            Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion, now)),
             Effect::Vanish => {
                 self.take_along(event.pubkey(), event.created_at());
                 Ok(StoredWith::default())
@@ -166,6 +163,7 @@ impl State {
             Ok(placement) => placement,
             Err(saved) => return Imported::from(&saved),
         };
+        self.make_room(&event.id());
         let stamp = Stamp {
             cursor: 0,
             received_at: kept.received_at,
@@ -179,12 +177,13 @@ impl State {
 
     /// Takes back the targets of a deletion that was published elsewhere. The tombstone of a target that is not here is
     /// a record of its own.
-    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion) -> StoredWith {
+    fn take_back(&mut self, at: UnixSecs, deletion: &Deletion, now: UnixSecs) -> StoredWith {
         let by = deletion.by;
         let mut placement = StoredWith::default();
         for id in &deletion.ids {
             let stored = self.ids.get(id).and_then(|cursor| Some((*cursor, self.log.get(cursor)?)));
-            if let Some((cursor, item)) = stored.filter(|(_, item)| may_delete(item.event.view(), &by)) {
+            let is_own = |item: &Item| item.stamp.expires_at > now && may_delete(item.event.view(), &by);
+            if let Some((cursor, item)) = stored.filter(|(_, item)| is_own(item)) {
                 placement.touches_groups |= names_group(item.event.view());
                 let public = *item.seal().audience() == Audience::Everyone;
                 self.tombstones.insert(tombstone_key(id, &by), public);

@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    convert::Infallible,
     sync::Arc,
 };
 
 use nostr_extensions::{
     Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
     mls_gateway::{
-        deletion::{Deletion, deleters, is_undeletable, may_delete, vanishes},
+        deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
-            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups,
-            next_epoch,
+            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_vanish, apply_wrap,
+            leaves_groups, next_epoch,
         },
         key_package::DirectoryEntry,
     },
@@ -81,17 +82,18 @@ impl State {
             self.head += 1;
             return Saved::New(Sealed::new(event.clone(), self.stamp(admitted, false)));
         }
-        // Only a sender that may send the message now is told whether it is stored.
-        if let Effect::GroupMessage { group, keys, unlisted, .. } = admitted.effect()
-            && !self.may_send(group, keys, *unlisted)
-        {
-            return Saved::Refused(Refusal::no_member(keys));
+        // Only a sender that may send the event now is told whether it is stored.
+        match admitted.effect() {
+            Effect::GroupMessage { group, keys, unlisted, .. } if !self.may_send(group, keys, *unlisted) => {
+                return Saved::Refused(Refusal::no_member(keys));
+            }
+            Effect::Wrap(change) if self.groups.get(&change.group).is_some_and(|view| is_stranger(view, change)) => {
+                return Saved::Refused(Refusal::stranger(&change.publishers));
+            }
+            _ => {}
         }
-        if self.ids.contains_key(&event.id()) {
-            return Saved::Duplicate;
-        }
-        if self.is_gone(event) {
-            return Saved::Deleted;
+        if let Some(saved) = self.is_known(event, now) {
+            return saved;
         }
         let applied = match admitted.effect() {
             Effect::None => Ok(StoredWith::default()),
@@ -110,18 +112,23 @@ impl State {
                 let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
                 let member_of = |view: &&ManagedGroup| view.members.contains_key(&change.recipient);
                 let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
-                match apply_wrap(&self.status(&change.group), change, founded, now) {
-                    Ok(Some(_)) if is_full => Ok(StoredWith::default()),
+                let status = self.status(&change.group);
+                match apply_wrap(&status, change, founded, now) {
+                    Ok(Some(_)) if is_full && matches!(status, GroupStatus::Unknown) => {
+                        Err(Saved::Refused(Refusal::stranger(&change.publishers)))
+                    }
+                    Ok(Some(_)) if is_full => Err(Saved::Refused(Refusal::MembershipsFull(change.recipient))),
                     Ok(Some(changed)) => Ok(self.change(&change.group, changed, now)),
                     Ok(None) => Ok(StoredWith::default()),
                     Err(refusal) => Err(Saved::Refused(refusal)),
                 }
             }
-            Effect::Delete(deletion) => self.delete(event, deletion),
+            Effect::Delete(deletion) => self.delete(event, deletion, now),
             Effect::Vanish => Ok(self.vanish(event, now)),
         };
         match applied {
             Ok(placement) => {
+                self.make_room(&event.id());
                 let stamp = self.stamp(admitted, placement.author_only);
                 Saved::New(self.put(event.clone(), stamp, admitted.persistence() == Persistence::Stored, placement))
             }
@@ -156,10 +163,33 @@ impl State {
         }
     }
 
-    pub(super) fn is_gone(&self, event: &Event) -> bool {
+    pub(super) fn holds(&self, id: &EventId, now: UnixSecs) -> bool {
+        let item = self.ids.get(id).and_then(|cursor| self.log.get(cursor));
+        item.is_some_and(|item| item.stamp.expires_at > now)
+    }
+
+    /// Removes the event of this id, which has expired if it is there.
+    pub(super) fn make_room(&mut self, id: &EventId) {
+        if let Some(cursor) = self.ids.get(id) {
+            self.remove(*cursor);
+        }
+    }
+
+    /// The answer for an event that is stored or was taken back.
+    pub(super) fn is_known(&self, event: &Event, now: UnixSecs) -> Option<Saved> {
         let id = event.id();
-        self.vanished.iter().any(|(key, at)| vanishes(event.view(), key, *at))
-            || deleters(event.view()).any(|key| self.tombstones.contains_key(&tombstone_key(&id, &key)))
+        let deleted_by = |key: &PublicKey| self.tombstones.contains_key(&tombstone_key(&id, key));
+        if self.vanished.iter().any(|(key, at)| vanishes(event.view(), key, *at)) {
+            Some(Saved::Deleted)
+        } else if self.holds(&id, now) {
+            Some(Saved::Duplicate)
+        } else if deleters(event.view()).next().is_some_and(|author| deleted_by(&author)) {
+            Some(Saved::Deleted)
+        } else if deleters(event.view()).skip(1).any(|recipient| deleted_by(&recipient)) {
+            Some(Saved::DeletedByRecipient)
+        } else {
+            None
+        }
     }
 
     pub(super) fn replace(&mut self, event: &Event, identifier: &str, now: UnixSecs) -> Result<Address, Saved> {
@@ -247,47 +277,48 @@ impl State {
         StoredWith::default()
     }
 
-    fn delete(&mut self, event: &Event, deletion: &Deletion) -> Result<StoredWith, Saved> {
+    fn delete(&mut self, event: &Event, deletion: &Deletion, now: UnixSecs) -> Result<StoredWith, Saved> {
         let by = deletion.by;
-        let stored = |state: &Self, id: &EventId| state.ids.get(id).copied();
-        let undeletable = deletion
+        let targets: Vec<Option<&Item>> = deletion
             .ids
             .iter()
-            .filter_map(|id| self.log.get(&stored(self, id)?))
-            .any(|item| is_undeletable(item.event.kind()) && item.event.pubkey() == by);
-        if undeletable {
+            .map(|id| self.log.get(self.ids.get(id)?).filter(|item| item.stamp.expires_at > now))
+            .collect();
+        if targets.iter().flatten().any(|it| is_undeletable(it.event.kind()) && it.event.pubkey() == by) {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
-        if deletion.ids.len() + deletion.addresses.len() > 1 && self.rows_named(event, deletion) > DELETED_ROWS_MAX {
+        if deletion.ids.len() + deletion.addresses.len() > 1 && self.rows_named(event, deletion, now) > DELETED_ROWS_MAX {
             return Err(Saved::Refused(Refusal::DeletesTooMuch));
         }
-        let foreign = event.tags().named(name::ADDRESS).count() > deletion.addresses.len();
-        let mut placement = StoredWith { author_only: foreign, ..StoredWith::default() };
-        for id in &deletion.ids {
-            let public = match stored(self, id).and_then(|cursor| Some((cursor, self.log.get(&cursor)?))) {
-                Some((cursor, item)) => {
-                    let public = item.is_public();
-                    if may_delete(item.event.view(), &by) {
-                        placement.touches_groups |= names_group(item.event.view());
-                        self.tombstones.insert(tombstone_key(id, &by), public);
-                        self.remove(cursor);
-                    }
-                    public
-                }
-                None => *self.tombstones.entry(tombstone_key(id, &by)).or_insert(false),
-            };
-            placement.author_only |= !public;
+        let is_others = |it: &Item| is_known_undeletable(it.event.view(), it.is_public(), &by);
+        if deletion.addresses.is_empty() && targets.iter().all(|target| target.is_some_and(is_others)) {
+            return Err(Saved::Refused(Refusal::NothingToDelete));
         }
+        let mut placement = StoredWith { author_only: deletion.names_private_kind, ..StoredWith::default() };
+        let mut gone = Vec::new();
+        for (id, target) in deletion.ids.iter().zip(targets) {
+            let Some(item) = target else {
+                placement.author_only |= !*self.tombstones.entry(tombstone_key(id, &by)).or_insert(true);
+                continue;
+            };
+            placement.author_only |= !item.is_public() && is_private_of(item.event.view(), &by);
+            if may_delete(item.event.view(), &by) {
+                placement.touches_groups |= names_group(item.event.view());
+                self.tombstones.insert(tombstone_key(id, &by), item.is_public());
+                gone.push(item.stamp.cursor);
+            }
+        }
+        gone.into_iter().for_each(|cursor| self.remove(cursor));
         for (kind, identifier) in &deletion.addresses {
-            placement.author_only |= !self.delete_address(address(&by, *kind, identifier), event.created_at());
+            self.delete_address(address(&by, *kind, identifier), event.created_at());
         }
         Ok(placement)
     }
 
     /// Rows of the index that go with the targets of a deletion.
-    fn rows_named(&self, event: &Event, deletion: &Deletion) -> usize {
+    fn rows_named(&self, event: &Event, deletion: &Deletion, now: UnixSecs) -> usize {
         let named = deletion.ids.iter().filter_map(|id| self.log.get(self.ids.get(id)?));
-        let named = named.filter(|item| may_delete(item.event.view(), &deletion.by));
+        let named = named.filter(|item| item.stamp.expires_at > now && may_delete(item.event.view(), &deletion.by));
         let addresses: HashSet<Address> =
             deletion.addresses.iter().map(|(kind, identifier)| address(&deletion.by, *kind, identifier)).collect();
         let held = self.log.values().filter(|item| item.address.is_some_and(|it| addresses.contains(&it)));
@@ -295,11 +326,10 @@ impl State {
         named.chain(held).map(|item| Weight::of(item.event.view()).rows).sum()
     }
 
-    /// Removes the versions of an address up to `at`, for good. Returns whether the store knew the address.
-    pub(super) fn delete_address(&mut self, address: Address, at: UnixSecs) -> bool {
+    /// Removes the versions of an address up to `at`, for good.
+    pub(super) fn delete_address(&mut self, address: Address, at: UnixSecs) {
         let current = self.log.iter().find(|(_, item)| item.address.as_ref() == Some(&address));
         let current = current.map(|(cursor, item)| (*cursor, item.event.created_at()));
-        let known = current.is_some() || self.address_tombstones.contains_key(&address);
         if let Some((cursor, created_at)) = current
             && created_at <= at
         {
@@ -307,7 +337,6 @@ impl State {
         }
         let until = self.address_tombstones.entry(address).or_default();
         *until = (*until).max(at);
-        known
     }
 
     fn vanish(&mut self, event: &Event, now: UnixSecs) -> StoredWith {
@@ -336,6 +365,13 @@ impl State {
             self.remove(cursor);
         }
     }
+}
+
+/// Whether a gift wrap to this group comes from none who may send one.
+fn is_stranger(view: &ManagedGroup, change: &WrapChange) -> bool {
+    let is_member = |key: &PublicKey| Ok::<_, Infallible>(view.members.contains_key(key));
+    let Ok(is_from_inside) = change.is_from_inside(view.record.source, is_member);
+    !is_from_inside
 }
 
 /// Whether the event may have changed a group.

@@ -174,7 +174,7 @@ impl From<&Saved> for Imported {
             Saved::New(_) => Self::New,
             Saved::Duplicate => Self::Unchanged,
             Saved::Superseded => Self::Superseded,
-            Saved::Deleted => Self::Deleted,
+            Saved::Deleted | Saved::DeletedByRecipient => Self::Deleted,
             Saved::Refused(_) => Self::Conflicting,
         }
     }

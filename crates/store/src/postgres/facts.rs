@@ -49,10 +49,11 @@ pub(super) const FACTS: [Fact; 15] = [
 ];
 
 const IDS: Fact = Fact {
-    statement: "select id from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0",
+    statement: "select id, cursor, expires_at from rnostr.events where id = any($1::bytea[]) and flags & 8 = 0",
     parameters: |wanted, _| some(&wanted.ids, || parameters![bytes(wanted.ids.iter().map(EventId::as_bytes))]),
     read: |row, facts| {
-        facts.ids.insert(event_id(row, "id")?);
+        let stored = (Origin::Stored(cursor(row, "cursor")?), end_from(row.try_get("expires_at")?)?);
+        facts.ids.insert(event_id(row, "id")?, stored);
         Ok(())
     },
 };
@@ -60,7 +61,7 @@ const IDS: Fact = Fact {
 /// Targets of deletions, each with one key that deletes it. A row has a fixed length, however long the event is: of its
 /// tags the decision needs a recipient that deletes it, and whether it names a group.
 const TARGETS: Fact = Fact {
-    statement: "select e.cursor, e.flags, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
+    statement: "select e.cursor, e.flags, e.expires_at, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
             wanted.inbox = any(e.routes) as is_recipient, e.touches_group is not null as names_group, \
             cardinality(e.prefixes) as rows \
         from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as wanted(id, deleter, inbox) \
@@ -92,7 +93,8 @@ const TARGETS: Fact = Fact {
         let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
         let at = Origin::Stored(cursor(row, "cursor")?);
         let rows = usize::try_from(row.try_get::<_, i32>("rows")?).unwrap_or(0);
-        facts.targets.insert(id, Target { at, event, author_only, rows });
+        let expires_at = end_from(row.try_get("expires_at")?)?;
+        facts.targets.insert(id, Target { at, event, author_only, expires_at, rows });
         Ok(())
     },
 };

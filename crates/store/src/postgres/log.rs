@@ -8,7 +8,7 @@ use nostr_extensions::{
     gate::Touches,
     kinds::{GroupChange, rules},
 };
-use nostr_protocol::{EventId, PublicKey};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::{
@@ -34,7 +34,11 @@ const AFTER: &str = "select l.head, c.nonce, (select nonce from rnostr.commits w
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
-const HOLDS: &str = concat!("select ", without_content!(), " from rnostr.events where id = $1 and flags & 8 = 0");
+const HOLDS: &str = concat!(
+    "select ",
+    without_content!(),
+    " from rnostr.events where id = $1 and flags & 8 = 0 and (expires_at is null or expires_at > $2)"
+);
 const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
     exists (select from rnostr.unlisted u where u.group_id = $1) as unlisted \
     from rnostr.log l left join rnostr.groups g on g.id = $1 \
@@ -127,9 +131,9 @@ pub(super) async fn events_at(client: &Client, cursors: &[Cursor], hidden: &Hidd
     Ok(events)
 }
 
-pub(super) async fn holds(client: &Client, id: &EventId, hidden: &Hidden) -> Result<bool, Fail> {
+pub(super) async fn holds(client: &Client, id: &EventId, now: UnixSecs, hidden: &Hidden) -> Result<bool, Fail> {
     let statement = client.prepare_cached(HOLDS).await?;
-    match client.query_opt(&statement, &[&&id.as_bytes()[..]]).await? {
+    match client.query_opt(&statement, &[&&id.as_bytes()[..], &number(now)]).await? {
         Some(row) => Ok(!hidden.hides(event(&row)?.view())),
         None => Ok(false),
     }

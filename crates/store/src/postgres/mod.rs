@@ -266,8 +266,8 @@ impl Store for Postgres {
         self.notifies.then(|| self.messages.subscribe())
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
-        self.call(async move |client| log::holds(client, id, &self.hiding.now()).await).await
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
+        self.call(async move |client| log::holds(client, id, now, &self.hiding.now()).await).await
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {

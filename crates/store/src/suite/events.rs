@@ -144,6 +144,67 @@ pub async fn what_has_expired_is_not_found_and_then_swept(w: &World) {
     assert_eq!(w.store.stats().await.expect("stats").events, 1);
 }
 
+/// An event that has expired and is not swept yet is as good as absent: it is stored anew, and found again.
+pub async fn an_expired_event_is_absent_for_admission(w: &World) {
+    let day = 86_400;
+    let later = START + 31 * day;
+    let replaced = event(30_023, "text").tag(&["d", "slot"]);
+    let package = super::world::key_package("one", "ref");
+    // The relay itself ends these, so that the same event is admitted again.
+    let wrapped = w.send(&wrap("bob", "hi"), "throw-away", "alice").await;
+    let stored_package = id_of(&new(w.publish(&package, "alice").await));
+    let kept = id_of(&new(w.publish(&replaced, "alice").await));
+    let brief = event(1, "brief").tag(&["expiration", &(START + 5).to_string()]);
+    let brief_id = id_of(&new(w.publish(&brief, "alice").await));
+    for id in [wrapped, stored_package, brief_id] {
+        assert!(w.holds(id).await && !w.store.holds(&id, later).await.expect("an answer"));
+    }
+    let wrap_again = || w.try_admit(wrap("bob", "hi").sign(&keypair("throw-away")), &["alice"], later);
+    let first = wrap_again().await.expect("admitted");
+    let saved = w.save(vec![first.clone(), first]).await;
+    assert!(matches!(saved[..], [Saved::New(_), Saved::Duplicate]), "{saved:?}");
+    assert_eq!(id_of(&new(w.publish_at(later, &package, "alice").await)), stored_package);
+    let again = w.try_admit(brief.sign(&keypair("alice")), &["alice"], later).await;
+    assert_eq!(again.expect_err("it has expired").word, nostr_protocol::Word::Invalid);
+    assert!(matches!(w.publish_at(later, &replaced, "alice").await, Saved::Duplicate));
+    for swept in [false, true] {
+        if swept {
+            assert_eq!(w.sweep(later).await, 1, "the brief one alone");
+        }
+        assert_eq!(w.find_at(later, r#"{"kinds":[1059]}"#, for_keys(&["bob"])).await, [wrapped]);
+        assert_eq!(w.find_at(later, r#"{"kinds":[443]}"#, everyone()).await, [stored_package]);
+        assert_eq!(w.find_at(later, r#"{"kinds":[30023]}"#, everyone()).await, [kept]);
+        for id in [wrapped, stored_package] {
+            assert!(w.store.holds(&id, later).await.expect("an answer"));
+        }
+    }
+    let claimed = w.store.claim_key_packages(&key("alice"), 1, later).await.expect("a claim");
+    assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), [stored_package]);
+    assert_eq!(w.store.stats().await.expect("stats").events, 3);
+    // Once more, for an address whose event has expired under it.
+    let profile = |text: &str| event(0, text).tag(&["expiration", &(later + 5).to_string()]);
+    new(w.publish_at(later, &profile("short"), "bob").await);
+    new(w.publish_at(later + 5, &event(0, "long").at(START - 1), "bob").await);
+    assert_eq!(w.find_at(later + 5, r#"{"kinds":[0]}"#, everyone()).await.len(), 1);
+}
+
+/// A version that is older than the stored one is refused, whether or not it was stored once.
+pub async fn an_older_version_is_ok_false(w: &World) {
+    for (kind, d) in [(0, None), (10_002, None), (30_023, Some("slot")), (30_443, Some("slot"))] {
+        let version = |n: u64| {
+            let event = event(kind, &n.to_string()).at(START + n);
+            d.map_or(event.clone(), |d| event.tag(&["d", d]))
+        };
+        new(w.publish(&version(1), "alice").await);
+        new(w.publish(&version(3), "alice").await);
+        for older in [1, 2] {
+            let answer = w.publish(&version(older), "alice").await.answer().expect_err("an older version");
+            assert_eq!(answer.to_string(), "duplicate: a newer version is stored", "{kind} {older}");
+        }
+        assert_eq!(w.publish(&version(3), "alice").await.answer(), Ok(crate::DUPLICATE));
+    }
+}
+
 pub async fn a_sweep_removes_no_more_than_asked_for(w: &World) {
     let expiration = (START + 10).to_string();
     let mut batch = Vec::new();

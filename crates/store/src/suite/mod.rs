@@ -8,6 +8,7 @@
 pub mod events;
 pub mod groups;
 pub mod moving;
+pub mod outcomes;
 pub mod queries;
 pub mod races;
 pub mod random;
@@ -26,6 +27,8 @@ macro_rules! conformance {
                 an_ephemeral_event_gets_a_cursor_and_is_not_kept
                 what_is_for_the_log_alone_is_found_by_no_query_and_known_as_a_duplicate
                 what_has_expired_is_not_found_and_then_swept
+                an_expired_event_is_absent_for_admission
+                an_older_version_is_ok_false
                 a_sweep_removes_no_more_than_asked_for
                 of_an_address_the_newest_stays
                 of_one_second_the_lowest_id_stays
@@ -65,14 +68,18 @@ macro_rules! conformance {
                 the_last_epoch_is_that_of_the_messages
                 a_refused_event_leaves_nothing_behind
             ]
+            outcomes: [
+                every_ok_true_had_its_effect
+            ]
             removals: [
                 a_deletion_removes_its_authors_events_for_good
                 a_deletion_that_comes_first_holds
                 what_is_large_is_deleted_like_the_rest
                 a_recipient_deletes_what_was_sent_to_it
+                a_wrap_sent_again_is_a_duplicate_deleted_or_not
                 group_messages_and_rosters_are_deleted_by_nobody
                 a_deletion_is_not_deleted
-                a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors
+                a_deletion_is_public_unless_it_names_what_is_private_to_its_author
                 an_address_is_deleted_up_to_the_deletions_time
                 a_key_that_vanishes_takes_its_events_at_once_and_for_good
                 events_of_a_vanished_key_hold_no_address_and_no_reference

@@ -92,10 +92,10 @@ pub async fn of_forty_claimants_each_package_goes_to_one(handles: &Handles) {
     assert_eq!(given.len(), 40, "the last one left is always given");
     for id in &ids[..4] {
         assert_eq!(given.iter().filter(|it| *it == id).count(), 1, "used up by one claim");
-        assert!(!handles.stores[3].holds(id).await.expect("an answer"));
+        assert!(!handles.stores[3].holds(id, START).await.expect("an answer"));
     }
     assert_eq!(given.iter().filter(|it| **it == ids[4]).count(), 36);
-    assert!(handles.stores[2].holds(&ids[4]).await.expect("an answer"));
+    assert!(handles.stores[2].holds(&ids[4], START).await.expect("an answer"));
 }
 
 pub async fn who_follows_the_log_misses_nothing_and_sees_nothing_twice(handles: &Handles) {

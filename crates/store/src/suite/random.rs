@@ -449,7 +449,7 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             assert_eq!(a, b);
         }
         for id in &self.ids {
-            let [a, b] = [a.holds(id).await, b.holds(id).await].map(|it| it.expect("an answer"));
+            let [a, b] = [a.holds(id, self.now).await, b.holds(id, self.now).await].map(|it| it.expect("an answer"));
             assert_eq!(a, b);
         }
     }

@@ -7,7 +7,7 @@ use super::world::{
     START, World, capability, claim_by, claim_of, deletion, event, everyone, for_groups, for_keys, given, id_of, key,
     key_package, message, new, roster, vanish, wrap,
 };
-use crate::Saved;
+use crate::{DUPLICATE, Saved};
 
 async fn stored(w: &World, event: &nostr_protocol::testing::EventBuilder, by: &str) -> EventId {
     id_of(&new(w.publish(event, by).await))
@@ -32,7 +32,7 @@ pub async fn what_is_large_is_deleted_like_the_rest(w: &World) {
             note = note.tag(&["z", &fields]);
         }
         let id = stored(w, &note, "alice").await;
-        new(w.publish(&deletion(&[id]), "bob").await);
+        assert!(matches!(w.publish(&deletion(&[id]), "bob").await, Saved::Refused(Refusal::NothingToDelete)));
         assert!(w.holds(id).await);
         new(w.publish(&deletion(&[id]), "alice").await);
         assert!(!w.holds(id).await, "{tags}");
@@ -62,12 +62,33 @@ pub async fn a_recipient_deletes_what_was_sent_to_it(w: &World) {
     let noise = w.send(&noise, "throw-away", "alice").await;
     new(w.publish(&deletion(&[kept, wrapped, noise]), "bob").await);
     assert!(w.holds(kept).await && !w.holds(wrapped).await && !w.holds(noise).await);
-    let again = w.try_admit(wrap("bob", "his").sign(&keypair("throw-away")), &["alice"], START).await;
-    assert!(matches!(w.save(vec![again.expect("admitted")]).await[..], [Saved::Deleted]));
     let later = wrap("bob", "later");
-    new(w.publish(&deletion(&[later.event(&keypair("throw-away")).id()]), "bob").await);
-    let later = w.try_admit(later.sign(&keypair("throw-away")), &["alice"], START).await;
-    assert!(matches!(w.save(vec![later.expect("admitted")]).await[..], [Saved::Deleted]));
+    let later_id = later.event(&keypair("throw-away")).id();
+    new(w.publish(&deletion(&[later_id]), "bob").await);
+    for sent in [wrap("bob", "his"), later] {
+        let sent = w.try_admit(sent.sign(&keypair("throw-away")), &["alice"], START).await;
+        assert!(matches!(w.save(vec![sent.expect("admitted")]).await[..], [Saved::DeletedByRecipient]));
+    }
+    assert!(!w.holds(wrapped).await && !w.holds(later_id).await);
+}
+
+/// The sender of a wrap does not learn from the relay whether its recipient deleted it.
+pub async fn a_wrap_sent_again_is_a_duplicate_deleted_or_not(w: &World) {
+    let wrapped = wrap("bob", "his");
+    let id = w.send(&wrapped, "throw-away", "alice").await;
+    let again = async || {
+        let sent = w.try_admit(wrapped.sign(&keypair("throw-away")), &["alice"], START).await.expect("admitted");
+        w.save(vec![sent]).await.remove(0).answer()
+    };
+    let kept = again().await;
+    new(w.publish(&deletion(&[id]), "bob").await);
+    assert!(!w.holds(id).await);
+    assert_eq!((kept.clone(), again().await), (Ok(DUPLICATE), kept));
+    // The author, who deletes it, is told.
+    let own = w.send(&wrap("bob", "taken back"), "throw-away", "alice").await;
+    new(w.publish(&deletion(&[own]), "throw-away").await);
+    let own = w.try_admit(wrap("bob", "taken back").sign(&keypair("throw-away")), &["alice"], START).await;
+    assert!(matches!(w.save(vec![own.expect("admitted")]).await[..], [Saved::Deleted]));
 }
 
 pub async fn group_messages_and_rosters_are_deleted_by_nobody(w: &World) {
@@ -92,7 +113,9 @@ pub async fn a_deletion_is_not_deleted(w: &World) {
     let note = event(1, "note");
     let note_id = stored(w, &note, "alice").await;
     let first = stored(w, &deletion(&[note_id]), "alice").await;
-    new(w.publish(&deletion(&[first]).content("undo"), "alice").await);
+    let undo = w.publish(&deletion(&[first]).content("undo"), "alice").await;
+    assert!(matches!(undo, Saved::Refused(Refusal::NothingToDelete)), "{undo:?}");
+    new(w.publish(&deletion(&[first, note_id]).content("undo"), "alice").await);
     assert!(w.holds(first).await);
     assert!(matches!(w.publish(&note, "alice").await, Saved::Deleted));
     let second = deletion(&[note_id]).content("again");
@@ -100,21 +123,47 @@ pub async fn a_deletion_is_not_deleted(w: &World) {
     stored(w, &second, "alice").await;
 }
 
-pub async fn a_deletion_of_what_is_public_is_public_and_any_other_is_its_authors(w: &World) {
+pub async fn a_deletion_is_public_unless_it_names_what_is_private_to_its_author(w: &World) {
     let note = stored(w, &event(1, "note"), "alice").await;
-    let wrapped = w.send(&wrap("alice", "secret"), "throw-away", "bob").await;
+    let [wrapped, brief] = ["secret", "brief"].map(|text| wrap("alice", text));
+    let wrapped = w.send(&wrapped, "throw-away", "bob").await;
+    let brief = w.send(&brief.tag(&["expiration", &(START + 1).to_string()]), "throw-away", "bob").await;
+    let direct = event(4, "psst").tag(&["p", &key("alice").to_hex()]);
+    let direct = w.send(&direct, "bob", "bob").await;
     let unknown = event(1, "never sent").event(&keypair("alice")).id();
-    let public = stored(w, &deletion(&[note]), "alice").await;
-    let public_again = stored(w, &deletion(&[note]).content("again").at(START - 1), "alice").await;
-    let of_wrap = stored(w, &deletion(&[wrapped]).at(START - 2), "alice").await;
-    let of_unknown = stored(w, &deletion(&[unknown]).at(START - 3), "alice").await;
-    let of_both = stored(w, &deletion(&[note, wrapped]).at(START - 4), "alice").await;
-    let of_others = event(5, "").at(START - 5).tag(&["a", &format!("30023:{}:x", key("bob"))]);
-    let of_others = stored(w, &of_others, "alice").await;
-    assert_eq!(w.find(r#"{"kinds":[5]}"#, everyone()).await, [public, public_again]);
-    let alices = w.find(r#"{"kinds":[5]}"#, for_keys(&["alice"])).await;
-    assert_eq!(alices, [of_wrap, of_unknown, of_both, of_others]);
-    assert_eq!(w.find("{}", for_keys(&["bob"])).await, []);
+    // To alice these are as unknown as the one before.
+    let hidden = w.send(&wrap("carol", "hers"), "throw-away", "bob").await;
+    let message = w.send(&message(&capability("room"), "hi"), "throw-away", "bob").await;
+    let later = |n: u64, ids: &[EventId]| deletion(ids).at(START - n);
+    let address = format!("30023:{}:x", key("alice"));
+    let mut public = Vec::new();
+    for event in [
+        later(0, &[note]),
+        later(1, &[note]),
+        later(2, &[unknown]),
+        later(3, &[unknown]),
+        later(4, &[hidden]),
+        later(5, &[message, hidden]),
+        event(5, "").at(START - 6).tag(&["a", &address]).tag(&["k", "30023"]),
+    ] {
+        public.push(stored(w, &event, "alice").await);
+    }
+    let mut private = Vec::new();
+    for event in [
+        later(10, &[wrapped]),
+        later(11, &[wrapped]),
+        later(12, &[note, wrapped]),
+        later(13, &[note, direct]),
+        later(14, &[unknown]).tag(&["k", "1"]).tag(&["k", "1059"]),
+        later(15, &[unknown]).tag(&["k", "21059"]),
+    ] {
+        private.push(stored(w, &event, "alice").await);
+    }
+    // An expired one is unknown.
+    public.push(id_of(&new(w.publish_at(START + 1, &later(20, &[brief]), "alice").await)));
+    assert_eq!(w.find(r#"{"kinds":[5]}"#, everyone()).await, public);
+    assert_eq!(w.find(r#"{"kinds":[5]}"#, for_keys(&["alice"])).await, private);
+    assert_eq!(w.find(r#"{"kinds":[5]}"#, for_keys(&["bob"])).await, []);
 }
 
 pub async fn an_address_is_deleted_up_to_the_deletions_time(w: &World) {
@@ -178,12 +227,12 @@ pub async fn events_of_a_vanished_key_hold_no_address_and_no_reference(w: &World
     stored(w, &key_package("old", "1").at(START - 9), "alice").await;
     stored(w, &vanish(START), "alice").await;
     let address = format!("30023:{}:slot", key("alice").to_hex());
-    // The targets of these are unknown, so they are for their author alone.
+    // The targets of these are unknown, so they are public.
     let named = event(5, "").at(START + 1).tag(&["e", &note.to_hex()]);
     let placed = event(5, "").at(START + 1).tag(&["a", &address]);
     stored(w, &named, "alice").await;
     stored(w, &placed, "alice").await;
-    assert!(w.find(r#"{"kinds":[5]}"#, everyone()).await.is_empty());
+    assert_eq!(w.find(r#"{"kinds":[5]}"#, everyone()).await.len(), 2);
     let back = [
         stored(w, &event(0, "profile").at(START + 1), "alice").await,
         stored(w, &slot.at(START + 2), "alice").await,

@@ -208,13 +208,13 @@ impl World {
         self.find_at(START, filter, scope).await
     }
 
-    /// Whether the store holds an event.
+    /// Whether the store holds an event at [`START`].
     ///
     /// # Panics
     /// If the store fails.
     #[allow(clippy::expect_used, reason = "for tests alone")]
     pub async fn holds(&self, id: EventId) -> bool {
-        self.store.holds(&id).await.expect("an answer")
+        self.store.holds(&id, START).await.expect("an answer")
     }
 
     /// Sweeps until nothing is left to sweep at `now`, and counts the events.

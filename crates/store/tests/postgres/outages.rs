@@ -90,7 +90,7 @@ async fn what_was_acknowledged_is_there_after_the_server_dies() {
     }
     assert!(acknowledged.len() > ROUNDS);
     for (n, id) in acknowledged.iter().enumerate() {
-        assert!(stores[n % WRITERS].holds(id).await.expect("an answer"), "it was acknowledged");
+        assert!(stores[n % WRITERS].holds(id, START).await.expect("an answer"), "it was acknowledged");
     }
     let log = stores[0].after(0, 1_000_000).await.expect("the log").entries;
     let cursors: Vec<u64> = log.iter().map(|entry| entry.cursor).collect();

@@ -13,11 +13,10 @@ use nostr_protocol::{
     Event, EventError, EventId, PublicKey, Rejection, Unverified,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
-use nostr_store::weight::Weight;
+use nostr_store::{DUPLICATE, weight::Weight};
 
 use super::super::Session;
 use crate::{
-    delivery::writer::DUPLICATE,
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
 };
@@ -90,7 +89,7 @@ async fn take(session: &Session, event: Unverified, member: Option<Member>) -> R
     admit::precheck(event.event(), publisher, &app.policy, now)?;
     let id = event.event().id();
     // The transaction that would store the event looks it up too; a store that is shared is asked only then.
-    let is_stored = !app.delivery.is_followed() && app.store.holds(&id).await.map_err(read_failed)?;
+    let is_stored = !app.delivery.is_followed() && app.store.holds(&id, now).await.map_err(read_failed)?;
     // The signature and the rules are checked for a stored event too, so that only a client that may publish an event
     // learns that it is stored.
     let verified = event.verify();

@@ -39,7 +39,7 @@ impl EventDocument {
     /// Reads a document, or the fields [`WITHOUT_CONTENT`].
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
-            let expires_at = document.time(field::EXPIRES_AT).map_or(NEVER, |time| micros(time) / SEC);
+            let expires_at = expires_at(document);
             // A record needs some JSON at its end.
             let record = [document.bytes("head")?, document.bytes("json").unwrap_or(b"{}")].concat();
             Some(Self {
@@ -80,6 +80,11 @@ impl EventDocument {
     }
 }
 
+/// The end of the time of an event's document.
+pub(crate) fn expires_at(document: &Document) -> UnixSecs {
+    document.time(field::EXPIRES_AT).map_or(NEVER, |time| micros(time) / SEC)
+}
+
 /// The cursor of an event's document.
 pub(crate) fn cursor(document: &Document) -> Option<Cursor> {
     let time = document.update_time.map(micros)?;
@@ -92,8 +97,9 @@ pub(crate) fn owner_number(key: &PublicKey) -> i64 {
     number_of(&[b"O", &key.as_bytes()[..]].concat())
 }
 
-/// The write that stores an event at a place of its commit.
-pub(crate) fn put(names: &Names, put: &Put, place: u64) -> Write {
+/// The write that stores an event at a place of its commit. It fails if the event is stored, unless it `replaces` one
+/// that has expired.
+pub(crate) fn put(names: &Names, put: &Put, place: u64, replaces: bool) -> Write {
     let event = &put.event;
     let mut numbers = put.prefixes.clone();
     numbers.extend(owners(event.view()).map(|key| owner_number(&key)));
@@ -115,7 +121,8 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64) -> Write {
     if let Some(address) = &put.address {
         fields = fields.text("address", &hex(address));
     }
-    value::put(names.event(&event.id()), fields, Version::Absent)
+    let name = names.event(&event.id());
+    if replaces { value::set(name, fields) } else { value::put(name, fields, Version::Absent) }
 }
 
 /// The latest time that the service can hold, in Unix seconds: the end of the year 9999.

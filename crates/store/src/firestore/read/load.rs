@@ -20,7 +20,7 @@ use crate::{
     firestore::{
         Inner,
         documents::{
-            events::EventDocument,
+            events::{EventDocument, expires_at},
             groups::{GroupHead, Members},
             names::field,
             packages::Directory,
@@ -172,7 +172,8 @@ impl Inner {
     }
 
     async fn get_ids(&self, ids: &BTreeSet<EventId>) -> Result<GetAnswer, Fail> {
-        self.client.get(ids.iter().map(|id| self.names.event(id)).collect(), Some(&["place"])).await
+        let names = ids.iter().map(|id| self.names.event(id)).collect();
+        self.client.get(names, Some(&["place", field::EXPIRES_AT])).await
     }
 
     fn plain_names(&self, wanted: &Wanted) -> Vec<String> {
@@ -198,9 +199,12 @@ impl Inner {
         let mut facts = Facts::default();
         let mut documents = ReadDocuments::default();
         self.read_marks(wanted, &first.guarded, &mut facts)?;
-        let is_stored = |id: &&EventId| first.ids.get(&self.names.event(id)).is_some();
-        facts.ids = wanted.ids.iter().filter(is_stored).copied().collect();
         let mut numbers = EventNumbers::default();
+        for id in &wanted.ids {
+            if let Some(document) = first.ids.get(&self.names.event(id)) {
+                facts.ids.insert(*id, (numbers.of(*id), expires_at(document)));
+            }
+        }
         self.read_targets(wanted, &first.guarded, &mut numbers, &mut facts)?;
         let mut owners = wanted.owners.clone();
         owners.extend(&wanted.leaving);
@@ -259,7 +263,8 @@ impl Inner {
             if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
                 let rows = Weight::of(stored.event.view()).rows;
-                facts.targets.insert(*id, Target { at: numbers.of(*id), event: stored.event, author_only, rows });
+                let (event, expires_at) = (stored.event, stored.expires_at);
+                facts.targets.insert(*id, Target { at: numbers.of(*id), event, author_only, expires_at, rows });
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId};
-use nostr_protocol::{EventId, PublicKey};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use crate::{
@@ -34,12 +34,15 @@ const READS_MAX: usize = 8;
 pub(crate) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
 
 impl Inner {
-    pub(crate) async fn holds(&self, id: &EventId) -> Result<bool, Fail> {
+    pub(crate) async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, Fail> {
         let (name, hidden) = (self.names.event(id), self.hiding.now());
         let got = self.client.get(vec![name.clone()], Some(&WITHOUT_CONTENT)).await?;
         match got.get(&name) {
             None => Ok(false),
-            Some(document) => Ok(!hidden.hides(EventDocument::read(document)?.event.view())),
+            Some(document) => {
+                let stored = EventDocument::read(document)?;
+                Ok(stored.expires_at > now && !hidden.hides(stored.event.view()))
+            }
         }
     }
 

@@ -30,10 +30,12 @@ impl Inner {
         let now = changes.put.iter().map(|put| put.received_at).min().unwrap_or_default();
         let mut writes = Vec::new();
         let mut entries = Vec::new();
+        let mut removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
         for (put, place) in changes.put.iter().zip(place..) {
             commits::pack(&mut entries, put);
             if !put.gone && put.flags & EPHEMERAL == 0 {
-                writes.push(events::put(&self.names, put, place));
+                let replaces = removed.remove(&put.event.id());
+                writes.push(events::put(&self.names, put, place, replaces));
             }
         }
         if changes.mark.is_some() {
@@ -45,7 +47,6 @@ impl Inner {
         if changes.places() > 0 {
             writes.push(commits::put(&self.names, &self.random.id(), place, entries));
         }
-        let removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
         writes.extend(removed.iter().map(|id| value::delete(self.names.event(id))));
         for (key, public) in &changes.tombstones {
             let name = self.names.tombstone(key);
@@ -111,6 +112,10 @@ impl Inner {
         now: UnixSecs,
         writes: &mut Vec<Write>,
     ) -> Result<(), Fail> {
+        let removed: HashSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
+        for directory in documents.owners.values_mut() {
+            directory.retain(|package| !removed.contains(&package.id));
+        }
         for put in &changes.put {
             let Some(package) = &put.package else { continue };
             let Some(directory) = documents.owners.get_mut(&package.owner) else { continue };
@@ -189,8 +194,15 @@ impl Inner {
     }
 }
 
-/// Events that are gone after the changes.
+/// Events that are gone after the changes. An expired event that is removed may be put anew.
 fn gone(changes: &Changes) -> HashSet<EventId> {
-    let put = changes.put.iter().filter(|put| put.gone).map(|put| put.event.id());
-    changes.removed.iter().map(|(_, id)| *id).chain(put).collect()
+    let mut gone: HashSet<EventId> = changes.removed.iter().map(|(_, id)| *id).collect();
+    for put in &changes.put {
+        if put.gone {
+            gone.insert(put.event.id());
+        } else {
+            gone.remove(&put.event.id());
+        }
+    }
+    gone
 }
