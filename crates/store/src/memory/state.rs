@@ -287,7 +287,8 @@ impl State {
         if targets.iter().flatten().any(|it| is_undeletable(it.event.kind()) && it.event.pubkey() == by) {
             return Err(Saved::Refused(Refusal::Undeletable));
         }
-        if deletion.ids.len() + deletion.addresses.len() > 1 && self.rows_named(event, deletion, now) > DELETED_ROWS_MAX {
+        if deletion.ids.len() + deletion.addresses.len() > 1 && self.rows_named(event, deletion, now) > DELETED_ROWS_MAX
+        {
             return Err(Saved::Refused(Refusal::DeletesTooMuch));
         }
         let is_others = |it: &Item| is_known_undeletable(it.event.view(), it.is_public(), &by);

@@ -8,7 +8,7 @@ use nostr_extensions::{
     gate::Touches,
     kinds::{GroupChange, rules},
 };
-use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::{

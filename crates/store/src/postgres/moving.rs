@@ -163,7 +163,8 @@ impl Postgres {
         let (restoring, head, commit) = self
             .transact(CALL_MAX, async |transaction: &Transaction<'_>| {
                 let (facts, head) =
-                    load(transaction, wanted, &self.hiding.now(), &self.route_hasher, &self.loaded, &self.history).await?;
+                    load(transaction, wanted, &self.hiding.now(), &self.route_hasher, &self.loaded, &self.history)
+                        .await?;
                 let restoring = decide(part, facts, &self.route_hasher, now);
                 let commit = match restoring.changes.is_empty() {
                     true => None,

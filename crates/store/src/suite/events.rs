@@ -4,7 +4,7 @@ use nostr_extensions::{gate::Touches, route::Condition};
 use nostr_protocol::{Kind, testing::keypair};
 
 use super::world::{
-    START, World, capability, deletion, event, everyone, for_keys, id_of, key, message, new, roster, wrap,
+    START, World, capability, claim_of, deletion, event, everyone, for_keys, id_of, key, message, new, roster, wrap,
 };
 use crate::{Cursor, LogPage, Saved};
 
@@ -178,8 +178,8 @@ pub async fn an_expired_event_is_absent_for_admission(w: &World) {
             assert!(w.store.holds(&id, later).await.expect("an answer"));
         }
     }
-    let claimed = w.store.claim_key_packages(&key("alice"), 1, later).await.expect("a claim");
-    assert_eq!(claimed.iter().map(id_of).collect::<Vec<_>>(), [stored_package]);
+    let claimed = w.store.claim_key_packages(&claim_of("alice", 1), later).await.expect("a claim");
+    assert_eq!(claimed.given.iter().map(|(sealed, _)| id_of(sealed)).collect::<Vec<_>>(), [stored_package]);
     assert_eq!(w.store.stats().await.expect("stats").events, 3);
     // Once more, for an address whose event has expired under it.
     let profile = |text: &str| event(0, text).tag(&["expiration", &(later + 5).to_string()]);
