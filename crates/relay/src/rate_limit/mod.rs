@@ -306,13 +306,7 @@ impl RateLimits {
     ///
     /// # Errors
     /// When this key, or this address, has used up [`CLAIMS_PER_HOUR`] of them.
-    pub(crate) fn claim(
-        &self,
-        reader: &PublicKey,
-        address: IpAddr,
-        owner: &PublicKey,
-        now_ms: u64,
-    ) -> Result<Paid, RetryAfter> {
+    fn claim(&self, reader: &PublicKey, address: IpAddr, owner: &PublicKey, now_ms: u64) -> Result<Paid, RetryAfter> {
         let block = AddressBlock::of(address);
         let by_key = self.account(BucketKind::Claims, (reader, owner), block);
         let by_address = self.block_accounts(BlockKinds::CLAIMS, owner, block);

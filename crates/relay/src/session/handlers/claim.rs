@@ -14,7 +14,6 @@
 
 use std::sync::Arc;
 
-use futures_util::future::poll_immediate;
 use nostr_extensions::{Asker, Released, Sealed, policy::KeyPackageConsumption};
 use nostr_protocol::{Filter, PublicKey, Rejection, UnixSecs};
 use nostr_store::{Claim, ClaimFilters, Claimed, StoreError};
@@ -124,17 +123,14 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Asks the store. Its search is work at the processor up to the first wait for the store, so it takes a turn.
+    /// Asks the store; one that other processes share is asked in the payer's turn.
     async fn ask(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         let app = &self.session.app;
-        let mut asking = app.store.claim_key_packages(claim, now);
-        let turn = app.turns.take(self.session.payer_hash()).await;
-        let answer = poll_immediate(&mut asking).await;
-        drop(turn);
-        match answer {
-            Some(answer) => answer,
-            None => asking.await,
-        }
+        let _turn = match app.delivery.is_followed() {
+            true => Some(app.read_turns.take(self.session.payer_hash()).await),
+            false => None,
+        };
+        app.store.claim_key_packages(claim, now).await
     }
 
     /// Releases a KeyPackage that was given, and counts it against the limit of its filter.
