@@ -103,8 +103,15 @@ impl Relay {
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::default());
         let hasher = store.route_hasher();
-        let live =
-            Arc::new(Live::new(gate.clone(), Arc::clone(&groups), hasher, Arc::clone(&metrics), Arc::clone(&clock)));
+        let live = Live::new(
+            gate.clone(),
+            Arc::clone(&groups),
+            hasher,
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+            config.server.workers,
+        );
+        let live = Arc::new(live);
         let limits = Arc::new(RateLimits::new(
             &config.mls_gateway.rate_limits,
             config.server.handshakes_per_minute_max,

@@ -126,9 +126,9 @@ async fn a_subscription_opened_while_a_pass_is_held_up_misses_nothing() {
     }
     let live = &pair.b.app().live;
     let outbox = Arc::new(Outbox::default());
-    let connection = live.connect(Arc::clone(&outbox));
+    let connection = live.connect(Arc::clone(&outbox), 1);
     let filter = Filter { kinds: Some(vec![Kind(1)]), ..Filter::default() };
-    let archive_ends = live.subscribe(connection, "one", [filter].into(), 1).expect("there is room");
+    let archive_ends = live.subscribe(connection, "one", [filter].into(), 1).await.expect("there is room");
     drop(held);
     pair.b.caught_up().await;
     let in_archive = archive_ends >= pair.b.app().store.head();

@@ -1,33 +1,44 @@
-//! Direct delivery: committed batches go through a bounded queue to the open subscriptions, in commit order.
+//! Direct delivery: committed events go through the queues of the shards to the open subscriptions, in commit order.
 
 use std::sync::Arc;
 
-use nostr_extensions::{Group, Sealed};
-use nostr_store::{Saved, StoreError};
-use tokio::{sync::mpsc, task::JoinHandle};
+use nostr_extensions::{Policy, Sealed};
+use nostr_protocol::Kind;
+use nostr_store::{Saved, Store, StoreError};
+use tokio::task::JoinHandle;
 
-use super::{GroupStates, groups::Groups, live::Live, new_events};
+use super::{
+    GroupStates,
+    groups::Groups,
+    is_logged,
+    live::Live,
+    new_events,
+    queue::{Feed, LiveEvent},
+    shard::Shard,
+};
 
-/// Most committed batches that wait for live delivery; then the writer waits.
-const LIVE_BATCHES_MAX: usize = 16;
-
-/// The writer's end of direct delivery. The task at the other end finishes when this is dropped.
+/// The writer's end of direct delivery. The tasks at the other end finish when this is dropped.
 pub(crate) struct Direct {
     groups: Arc<Groups>,
-    batches: mpsc::Sender<Vec<CommittedEvent>>,
-}
-
-/// An event on its way to live delivery.
-struct CommittedEvent {
-    sealed: Sealed,
-    /// The state of the event's group when the event was committed.
-    group: Option<Arc<Group>>,
+    policy: Arc<Policy>,
+    feed: Feed,
 }
 
 impl Direct {
-    pub(super) fn start(groups: Arc<Groups>, live: Arc<Live>) -> (Self, JoinHandle<()>) {
-        let (batches, committed) = mpsc::channel(LIVE_BATCHES_MAX);
-        (Self { groups, batches }, tokio::spawn(deliver(committed, live)))
+    pub(super) fn start(
+        groups: Arc<Groups>,
+        policy: Arc<Policy>,
+        live: &Arc<Live>,
+        store: &Arc<dyn Store>,
+    ) -> (Self, Vec<JoinHandle<()>>) {
+        let (feed, tasks) = Shard::start(live, store, &groups);
+        (Self { groups, policy, feed }, tasks)
+    }
+
+    /// Direct delivery into queues that a test reads.
+    #[cfg(test)]
+    pub(super) const fn over(groups: Arc<Groups>, policy: Arc<Policy>, feed: Feed) -> Self {
+        Self { groups, policy, feed }
     }
 
     /// Notes the changes that a batch made, and takes the state of each new event's group: the cached one as of the
@@ -48,21 +59,20 @@ impl Direct {
         states
     }
 
-    pub(super) async fn committed(&self, events: Vec<Sealed>, states: GroupStates) {
-        let batch = events.into_iter().zip(states).map(|(sealed, group)| CommittedEvent { sealed, group });
-        if self.batches.send(batch.collect()).await.is_err() {
-            tracing::error!("live delivery has ended while events were being stored");
-        }
+    /// Hands events on. The writer calls this, so it never waits: events that find no room are delivered from the log.
+    pub(super) fn committed(&self, events: Vec<Sealed>, states: GroupStates) {
+        let through = events.last().map_or(0, Sealed::cursor);
+        let live_event = |(sealed, group): (Sealed, _)| {
+            let is_logged = is_logged(sealed.kind(), &self.policy);
+            Arc::new(LiveEvent::new(sealed, group, is_logged))
+        };
+        let events: Vec<Arc<LiveEvent>> = events.into_iter().zip(states).map(live_event).collect();
+        self.feed.put(&events, through);
     }
-}
 
-/// Delivers batches until the writer's end is dropped.
-async fn deliver(mut batches: mpsc::Receiver<Vec<CommittedEvent>>, live: Arc<Live>) {
-    while let Some(batch) = batches.recv().await {
-        for CommittedEvent { sealed, group } in batch {
-            live.deliver(&sealed, group.as_deref());
-        }
-        tokio::task::yield_now().await;
+    /// Returns whether the log holds events of this kind, or delivery has room for one that is in no log.
+    pub(super) fn takes(&self, kind: Kind) -> bool {
+        is_logged(kind, &self.policy) || self.feed.takes_unlogged()
     }
 }
 

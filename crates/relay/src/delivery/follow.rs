@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Parts, follower::Follower, groups::Groups, new_events};
+use super::{Parts, follower::Follower, groups::Groups, new_events, shard::Shard};
 use crate::{
     error::{StartError, storage_unavailable},
     peers::{self, PeerChannel},
@@ -74,7 +74,9 @@ impl Followed {
             tasks.extend(transport.start(&ended));
             channel
         });
-        let follower = Follower::new(Arc::clone(&log), &parts);
+        let (feed, shards) = Shard::start(&parts.live, &parts.store, &parts.groups);
+        tasks.extend(shards);
+        let follower = Follower::new(Arc::clone(&log), &parts, feed);
         tasks.push(tokio::spawn(follower.run(notifications, ended.clone())));
         let Parts { groups, clock, .. } = parts;
         Ok((Self { log, groups, clock, peers, _ends: ended.drop_guard() }, tasks))

@@ -5,13 +5,15 @@
 //! 1. Notes the changes of groups, and takes the states that decide about the page's events, in the order of the log.
 //! 2. Lets the archive be read up to the page's end.
 //! 3. Asks the index for which entries a subscription waits.
-//! 4. Fetches the events of those entries and delivers them.
+//! 4. Fetches the events of those entries and puts them into the queues of the shards.
 //!
 //! No event falls between the archive and live delivery. A subscription that opens before step 2 is seen by step 3; one
 //! that opens after it finds the page's events in the archive.
 //!
-//! After a pass that fails comes a pause, which grows with each failure. The next pass reads on from the last delivered
-//! event.
+//! The follower waits while a queue is full, so that it does not run ahead of delivery.
+//!
+//! After a pass that fails comes a pause, which grows with each failure. The next pass reads on from the last event that
+//! was put into the queues.
 
 use std::{
     sync::{
@@ -35,6 +37,7 @@ use super::{
     follow::{FOLLOW_SECS_MAX, FollowedLog, NotifiedPasses},
     groups::Groups,
     live::Live,
+    queue::{Feed, LiveEvent},
 };
 use crate::{
     observe::metrics::Metrics,
@@ -69,6 +72,7 @@ pub(super) struct Follower {
     store: Arc<dyn Store>,
     groups: Arc<Groups>,
     live: Arc<Live>,
+    feed: Feed,
     metrics: Arc<Metrics>,
     clock: Arc<StoreClock>,
     /// Set while the operator has been told of the clock's skew.
@@ -86,13 +90,14 @@ struct AwaitedEntry {
 }
 
 impl Follower {
-    pub(super) fn new(log: Arc<FollowedLog>, parts: &Parts) -> Self {
+    pub(super) fn new(log: Arc<FollowedLog>, parts: &Parts, feed: Feed) -> Self {
         let policy = &parts.policy;
         Self {
             log,
             store: Arc::clone(&parts.store),
             groups: Arc::clone(&parts.groups),
             live: Arc::clone(&parts.live),
+            feed,
             metrics: Arc::clone(&parts.metrics),
             clock: Arc::clone(&parts.clock),
             is_skew_told: AtomicBool::new(false),
@@ -197,7 +202,7 @@ impl Follower {
         // The cached states may lack changes that were made since the last pass, if that pass was long ago.
         let mut doubtful = !self.log.is_current();
         loop {
-            let from = self.live.cursor();
+            let from = self.live.handed();
             let asked_ms = self.clock.machine_ms();
             let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
             self.compare_clocks(asked_ms, &page);
@@ -236,7 +241,7 @@ impl Follower {
             self.deliver(part).await?;
             tokio::task::yield_now().await;
         }
-        self.live.advance(through);
+        self.hand_on(&[], through);
         self.log.forget_up_to(through);
         failed.map_or(Ok(()), Err)
     }
@@ -288,8 +293,8 @@ impl Follower {
         Ok(awaited)
     }
 
-    /// Delivers events in the order of the log, and fetches those that are not at hand. Events that are gone are left
-    /// out.
+    /// Puts events into the queues in the order of the log, and fetches those that are not at hand. Events that are gone
+    /// are left out.
     async fn deliver(&self, awaited: &[AwaitedEntry]) -> Result<(), StoreError> {
         let mut events: Vec<Option<Sealed>> = awaited.iter().map(|it| self.log.at_hand(&it.entry)).collect();
         let missing = awaited.iter().zip(&events).filter(|(_, event)| event.is_none());
@@ -305,10 +310,18 @@ impl Follower {
         }
         for (AwaitedEntry { entry, group }, event) in awaited.iter().zip(events) {
             if let Some(sealed) = event {
-                self.live.deliver_along(&entry.routes, &sealed, group.as_deref());
+                let (cursor, routes) = (sealed.cursor(), entry.routes.clone());
+                self.feed.room().await;
+                self.hand_on(&[Arc::new(LiveEvent::of_log(sealed, group.clone(), routes))], cursor);
             }
         }
         Ok(())
+    }
+
+    /// Puts events into the queues, with which every event up to `through` is handed on.
+    fn hand_on(&self, events: &[Arc<LiveEvent>], through: Cursor) {
+        self.feed.put(events, through);
+        self.live.note_handed(through);
     }
 }
 

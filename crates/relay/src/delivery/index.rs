@@ -1,46 +1,41 @@
-//! The index of subscriptions by route.
+//! The index of one shard: its connections, and their subscriptions by route.
+//!
+//! A route leads to a subscription, whose [`Routes`] tell the filters that stand under it: no other filter is matched.
+//! Each function does a bounded
+//! amount of work, because its caller holds the lock that live delivery needs: routes are added, removed and looked up
+//! [`ROUTES_PER_HOLD_MAX`] at a time. A subscription is found once all its routes are there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use nostr_extensions::{
-    Policy, Reader, Role, RouteHasher,
-    audience::{is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
-    route::Condition,
-};
-use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
+use nostr_extensions::Reader;
+use nostr_protocol::{Filter, Rejection};
 use nostr_store::Cursor;
 
 use super::{
-    live::Subscription,
     outbox::{Outbox, SubscriptionName},
+    payers::Account,
+    routes::{Routes, Weight},
 };
 
-/// Most routes that the subscriptions of one connection stand under, together with the conditions of their filters: the
-/// bound on the work that one event causes for one connection.
-const CONNECTION_ROUTES_MAX: usize = 20_000;
-
-/// Most bytes that the filters of one connection take. A filter stands under its most selective condition alone, and
-/// may hold long lists beside it.
-const CONNECTION_FILTER_BYTES_MAX: usize = 4 << 20;
+/// Most routes that are added, removed or looked up while the index is locked once.
+pub(super) const ROUTES_PER_HOLD_MAX: usize = 512;
 
 /// Name of a connection for as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(pub(super) u64);
 
-type SubscriptionId = u64;
+/// Number of a subscription. It is never used again, so a route that is left of a removed one leads nowhere.
+pub(super) type SubscriptionNumber = u64;
 
 pub(super) struct Index {
     cursor: Cursor,
-    next_id: u64,
-    /// Number of events for which candidates were looked for.
-    deliveries: u64,
-    route_hasher: RouteHasher,
+    next_number: SubscriptionNumber,
     connections: HashMap<ConnectionId, Connection>,
-    subscriptions: HashMap<SubscriptionId, IndexedSubscription>,
-    routes: BTreeSet<(u64, SubscriptionId)>,
+    subscriptions: HashMap<SubscriptionNumber, IndexedSubscription>,
+    routes: BTreeSet<(u64, SubscriptionNumber)>,
     /// Number of routes under `Member` of a key.
     member_routes: usize,
 }
@@ -48,31 +43,58 @@ pub(super) struct Index {
 struct Connection {
     reader: Reader,
     outbox: Arc<Outbox>,
-    subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
-    routes: usize,
-    filter_bytes: usize,
+    payer: Arc<Account>,
+    subscriptions: BTreeMap<Arc<str>, SubscriptionNumber>,
+    weight: Weight,
+}
+
+/// One open subscription.
+pub(super) struct Subscription {
+    pub(super) connection: ConnectionId,
+    pub(super) number: SubscriptionNumber,
+    pub(super) id: Arc<str>,
+    pub(super) name: SubscriptionName,
+    pub(super) filters: Arc<[Filter]>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) payer: Arc<Account>,
+    weight: Weight,
 }
 
 struct IndexedSubscription {
     subscription: Arc<Subscription>,
-    routes: Box<[u64]>,
-    /// Number of routes under `Member` among them.
-    member_routes: usize,
-    /// Number of the last delivery that it was a candidate for, so that two routes to it count once.
-    seen: u64,
+    reader: Reader,
+    routes: Arc<Routes>,
+    /// `None` until all its routes are in the index.
+    starts: Option<Starts>,
+}
+
+/// The places in the log from which events are delivered.
+#[derive(Clone, Copy)]
+struct Starts {
     /// Archived events up to this cursor are not delivered: the archive's part of the answer has them.
-    from: Cursor,
+    archived: Cursor,
     /// Events that are in no archive are not delivered up to this cursor.
-    from_unarchived: Cursor,
+    unarchived: Cursor,
+}
+
+/// A subscription that was removed, whose routes are still to be removed.
+pub(super) struct Removed {
+    pub(super) number: SubscriptionNumber,
+    pub(super) routes: Arc<Routes>,
+}
+
+/// A subscription of a connection whose reader has changed.
+pub(super) struct OfReader {
+    pub(super) number: SubscriptionNumber,
+    pub(super) filters: Arc<[Filter]>,
+    pub(super) routes: Arc<Routes>,
 }
 
 impl Index {
-    pub(super) fn new(cursor: Cursor, route_hasher: RouteHasher) -> Self {
+    pub(super) fn new(cursor: Cursor) -> Self {
         Self {
             cursor,
-            next_id: 0,
-            deliveries: 0,
-            route_hasher,
+            next_number: 0,
             connections: HashMap::new(),
             subscriptions: HashMap::new(),
             routes: BTreeSet::new(),
@@ -88,132 +110,168 @@ impl Index {
         self.cursor = self.cursor.max(cursor);
     }
 
+    /// Number of open subscriptions.
     pub(super) fn len(&self) -> usize {
         self.subscriptions.len()
     }
 
-    pub(super) fn connect(&mut self, outbox: Arc<Outbox>) -> ConnectionId {
-        self.next_id += 1;
-        let id = ConnectionId(self.next_id);
+    pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>, payer: Arc<Account>) {
         let connection = Connection {
             reader: Reader::default(),
             outbox,
+            payer,
             subscriptions: BTreeMap::new(),
-            routes: 0,
-            filter_bytes: 0,
+            weight: Weight::default(),
         };
         self.connections.insert(id, connection);
-        id
     }
 
-    pub(super) fn disconnect(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.remove(&id) else { return };
-        for subscription in connection.subscriptions.into_values() {
-            self.forget(subscription);
-        }
+    /// Removes a connection and its subscriptions.
+    pub(super) fn disconnect(&mut self, id: ConnectionId) -> Vec<Removed> {
+        let Some(connection) = self.connections.remove(&id) else { return Vec::new() };
+        connection.subscriptions.into_values().filter_map(|number| self.take(number)).collect()
     }
 
-    pub(super) fn set_reader(&mut self, id: ConnectionId, reader: Reader, policy: &Policy) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+    /// The reader of a connection and its payer's account; `None` once the connection is removed.
+    pub(super) fn reader(&self, id: ConnectionId) -> Option<(Reader, Arc<Account>)> {
+        self.connections.get(&id).map(|connection| (connection.reader.clone(), Arc::clone(&connection.payer)))
+    }
+
+    /// Sets the reader of a connection and of its subscriptions, whose routes still are those of the reader before.
+    pub(super) fn set_reader(&mut self, id: ConnectionId, reader: &Reader) -> Vec<OfReader> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Vec::new() };
         connection.reader = reader.clone();
-        connection.routes = 0;
-        let open: Vec<SubscriptionId> = connection.subscriptions.values().copied().collect();
-        let mut total = 0;
-        for id in open {
-            if let Some(entry) = self.subscriptions.get_mut(&id) {
-                let (routes, member_routes) = routes(&self.route_hasher, &entry.subscription.filters, &reader, policy);
-                for route in &entry.routes {
-                    self.routes.remove(&(*route, id));
-                }
-                self.routes.extend(routes.iter().map(|route| (*route, id)));
-                self.member_routes = self.member_routes - entry.member_routes + member_routes;
-                total += routes.len() + conditions(&entry.subscription.filters);
-                entry.routes = routes;
-                entry.member_routes = member_routes;
+        let mut open = Vec::with_capacity(connection.subscriptions.len());
+        for number in connection.subscriptions.values() {
+            if let Some(indexed) = self.subscriptions.get_mut(number) {
+                indexed.reader = reader.clone();
+                let filters = Arc::clone(&indexed.subscription.filters);
+                open.push(OfReader { number: *number, filters, routes: Arc::clone(&indexed.routes) });
             }
         }
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.routes = total;
+        open
+    }
+
+    /// Puts other routes in the place of a subscription's. The caller adds those that are new.
+    pub(super) fn replace_routes(&mut self, number: SubscriptionNumber, routes: Routes) {
+        if let Some(indexed) = self.subscriptions.get_mut(&number) {
+            self.member_routes = self.member_routes - indexed.routes.members() + routes.members();
+            indexed.routes = Arc::new(routes);
         }
     }
 
-    pub(super) fn subscribe(
+    /// Takes room for a subscription, whose routes the caller then adds. Gives its number; `None` once the connection is
+    /// removed.
+    ///
+    /// # Errors
+    /// `error:` at a bound of the connection or of its payer.
+    pub(super) fn open(
         &mut self,
-        connection_id: ConnectionId,
-        id: &str,
+        id: ConnectionId,
+        subscription: &str,
         filters: Arc<[Filter]>,
+        (routes, weight): (Arc<Routes>, Weight),
         subscriptions_max: usize,
-        policy: &Policy,
-        from: Cursor,
-    ) -> Result<(), Rejection> {
-        self.unsubscribe(connection_id, id);
-        let Some(connection) = self.connections.get_mut(&connection_id) else { return Ok(()) };
+    ) -> Result<Option<SubscriptionNumber>, Rejection> {
+        let Some(connection) = self.connections.get_mut(&id) else { return Ok(None) };
         if connection.subscriptions.len() >= subscriptions_max {
             return Err(Rejection::error(format!(
                 "this connection has {subscriptions_max} subscriptions open; CLOSE one first"
             )));
         }
-        let (routes, member_routes) = routes(&self.route_hasher, &filters, &connection.reader, policy);
-        let weight = routes.len() + conditions(&filters);
-        if connection.routes + weight > CONNECTION_ROUTES_MAX {
-            return Err(Rejection::error(format!(
-                "the subscriptions of this connection name over {CONNECTION_ROUTES_MAX} values; CLOSE some first"
-            )));
+        connection.weight.add(weight)?;
+        if let Err(rejection) = connection.payer.reserve(weight) {
+            connection.weight.subtract(weight);
+            return Err(rejection);
         }
-        let filter_bytes = bytes(&filters);
-        if connection.filter_bytes + filter_bytes > CONNECTION_FILTER_BYTES_MAX {
-            return Err(Rejection::error(format!(
-                "the filters of this connection take over {} MiB; CLOSE some first",
-                CONNECTION_FILTER_BYTES_MAX >> 20
-            )));
-        }
-        self.next_id += 1;
-        let key = self.next_id;
-        let id: Arc<str> = id.into();
-        connection.routes += weight;
-        connection.filter_bytes += filter_bytes;
-        connection.subscriptions.insert(Arc::clone(&id), key);
-        self.routes.extend(routes.iter().map(|route| (*route, key)));
-        self.member_routes += member_routes;
-        let subscription =
-            Arc::new(Subscription { connection: connection_id, name: SubscriptionName::new(&id), id, filters });
-        let entry =
-            IndexedSubscription { subscription, routes, member_routes, seen: 0, from, from_unarchived: self.cursor };
-        self.subscriptions.insert(key, entry);
-        Ok(())
+        self.next_number += 1;
+        let number = self.next_number;
+        let name: Arc<str> = subscription.into();
+        connection.subscriptions.insert(Arc::clone(&name), number);
+        let subscription = Arc::new(Subscription {
+            connection: id,
+            number,
+            name: SubscriptionName::new(&name),
+            id: name,
+            filters,
+            outbox: Arc::clone(&connection.outbox),
+            payer: Arc::clone(&connection.payer),
+            weight,
+        });
+        let reader = connection.reader.clone();
+        self.member_routes += routes.members();
+        let indexed = IndexedSubscription { subscription, reader, routes, starts: None };
+        self.subscriptions.insert(number, indexed);
+        Ok(Some(number))
     }
 
-    pub(super) fn unsubscribe(&mut self, connection: ConnectionId, id: &str) {
-        let Some(connection) = self.connections.get_mut(&connection) else { return };
-        let Some(key) = connection.subscriptions.remove(id) else { return };
-        if let Some(entry) = self.subscriptions.get(&key) {
-            connection.routes -= entry.routes.len() + conditions(&entry.subscription.filters);
-            connection.filter_bytes -= bytes(&entry.subscription.filters);
+    /// Adds some of the routes; `true` where more may be left.
+    pub(super) fn add_routes(&mut self, number: SubscriptionNumber, routes: &mut impl Iterator<Item = u64>) -> bool {
+        if !self.subscriptions.contains_key(&number) {
+            return false;
         }
-        self.forget(key);
+        let mut added = 0;
+        for route in routes.take(ROUTES_PER_HOLD_MAX) {
+            self.routes.insert((route, number));
+            added += 1;
+        }
+        added == ROUTES_PER_HOLD_MAX
     }
 
-    /// Ends every subscription. Gives the outbox and the id of each.
-    pub(super) fn end_all(&mut self) -> Vec<(Arc<Outbox>, Arc<str>)> {
-        let mut ended = Vec::with_capacity(self.subscriptions.len());
+    /// Removes some of the routes; `true` where more may be left.
+    pub(super) fn remove_routes(&mut self, number: SubscriptionNumber, routes: &mut impl Iterator<Item = u64>) -> bool {
+        let mut removed = 0;
+        for route in routes.take(ROUTES_PER_HOLD_MAX) {
+            self.routes.remove(&(route, number));
+            removed += 1;
+        }
+        removed == ROUTES_PER_HOLD_MAX
+    }
+
+    /// Lets a subscription be found from here on; archived events are delivered to it from `archived` on.
+    pub(super) fn activate(&mut self, number: SubscriptionNumber, archived: Cursor) {
+        if let Some(indexed) = self.subscriptions.get_mut(&number) {
+            indexed.starts = Some(Starts { archived, unarchived: self.cursor });
+        }
+    }
+
+    /// Removes a subscription by its name.
+    pub(super) fn close(&mut self, connection: ConnectionId, id: &str) -> Option<Removed> {
+        let number = self.connections.get_mut(&connection)?.subscriptions.remove(id)?;
+        self.take(number)
+    }
+
+    /// Removes this subscription; `None` where it is gone already, or another one of its name has taken its place.
+    pub(super) fn end(&mut self, subscription: &Subscription) -> Option<Removed> {
+        let connection = self.connections.get_mut(&subscription.connection)?;
+        if connection.subscriptions.get(&subscription.id) != Some(&subscription.number) {
+            return None;
+        }
+        connection.subscriptions.remove(&subscription.id);
+        self.take(subscription.number)
+    }
+
+    fn take(&mut self, number: SubscriptionNumber) -> Option<Removed> {
+        let IndexedSubscription { subscription, routes, .. } = self.subscriptions.remove(&number)?;
+        subscription.payer.give_back(subscription.weight);
+        if let Some(connection) = self.connections.get_mut(&subscription.connection) {
+            connection.weight.subtract(subscription.weight);
+        }
+        self.member_routes -= routes.members();
+        Some(Removed { number, routes })
+    }
+
+    /// Ends every subscription. Gives each, and the routes, which are dropped while the index is free.
+    pub(super) fn end_all(&mut self) -> (Vec<Arc<Subscription>>, BTreeSet<(u64, SubscriptionNumber)>) {
         for connection in self.connections.values_mut() {
-            let subscriptions = std::mem::take(&mut connection.subscriptions);
-            ended.extend(subscriptions.into_keys().map(|id| (Arc::clone(&connection.outbox), id)));
-            (connection.routes, connection.filter_bytes) = (0, 0);
+            connection.subscriptions.clear();
+            connection.weight = Weight::default();
         }
-        self.subscriptions.clear();
-        self.routes.clear();
+        let ended = std::mem::take(&mut self.subscriptions);
+        let ended: Vec<_> = ended.into_values().map(|indexed| indexed.subscription).collect();
+        ended.iter().for_each(|subscription| subscription.payer.give_back(subscription.weight));
         self.member_routes = 0;
-        ended
-    }
-
-    fn forget(&mut self, key: SubscriptionId) {
-        if let Some(entry) = self.subscriptions.remove(&key) {
-            for route in &entry.routes {
-                self.routes.remove(&(*route, key));
-            }
-            self.member_routes -= entry.member_routes;
-        }
+        (ended, std::mem::take(&mut self.routes))
     }
 
     /// Returns whether any subscription stands under `Member` of a key.
@@ -221,126 +279,95 @@ impl Index {
         self.member_routes > 0
     }
 
-    /// Returns whether one of the event's routes leads to a subscription that does not get the event from the archive.
-    pub(super) fn wants(&self, event: &EventRoutes<'_>) -> bool {
-        self.keys(event).into_iter().any(|key| {
-            let mut under = self.routes.range((key, 0)..=(key, u64::MAX));
-            under.any(|(_, id)| self.subscriptions.get(id).is_some_and(|entry| entry.waits_for(event)))
-        })
+    /// Number of routes.
+    #[cfg(test)]
+    pub(super) fn routes_len(&self) -> usize {
+        self.routes.len()
     }
 
-    /// The subscriptions that the event's routes lead to, each once.
-    pub(super) fn candidates(&mut self, event: &EventRoutes<'_>) -> Vec<Candidate> {
-        let mut found = Vec::new();
-        // Two events may share a cursor, so the cursor does not tell deliveries apart.
-        self.deliveries += 1;
-        for key in self.keys(event) {
-            for (_, id) in self.routes.range((key, 0)..=(key, u64::MAX)) {
-                let Some(entry) = self.subscriptions.get_mut(id) else { continue };
-                if entry.seen == self.deliveries || !entry.waits_for(event) {
-                    continue;
+    /// Looks up some of the routes of `search`; `true` where some are left.
+    pub(super) fn search(&self, search: &mut Search<'_>) -> bool {
+        let mut left = ROUTES_PER_HOLD_MAX;
+        while let Some(route) = search.routes.get(search.at) {
+            let under = (*route, search.next)..=(*route, SubscriptionNumber::MAX);
+            for (_, number) in self.routes.range(under) {
+                if left == 0 {
+                    search.next = *number;
+                    return true;
                 }
-                entry.seen = self.deliveries;
-                if let Some(connection) = self.connections.get(&entry.subscription.connection) {
-                    found.push(Candidate {
-                        subscription: Arc::clone(&entry.subscription),
-                        reader: connection.reader.clone(),
-                        outbox: Arc::clone(&connection.outbox),
-                    });
-                }
+                search.found.push(Found { number: *number, route: *route });
+                left -= 1;
+            }
+            search.at += 1;
+            search.next = 0;
+            left = left.saturating_sub(1);
+            if left == 0 {
+                break;
             }
         }
-        found
+        search.at < search.routes.len()
     }
 
-    /// The event's routes, and those of the members of its group.
-    fn keys(&self, event: &EventRoutes<'_>) -> Vec<u64> {
-        let members = event.members.filter(|_| self.asks_for_members()).into_iter().flatten();
-        let member_routes = members.map(|(key, _)| self.route_hasher.hash(Condition::Member(*key)));
-        event.routes.iter().copied().chain(member_routes).collect()
+    /// Returns whether one of these subscriptions does not get the event from the archive.
+    pub(super) fn any_waits_for(&self, found: &[Found], event: Place) -> bool {
+        found.iter().any(|found| self.subscriptions.get(&found.number).is_some_and(|indexed| indexed.waits_for(event)))
     }
+
+    /// The subscription of this number, if it does not get the event from the archive.
+    pub(super) fn candidate(&self, number: SubscriptionNumber, event: Place) -> Option<Candidate> {
+        let indexed = self.subscriptions.get(&number).filter(|indexed| indexed.waits_for(event))?;
+        Some(Candidate {
+            subscription: Arc::clone(&indexed.subscription),
+            reader: indexed.reader.clone(),
+            routes: Arc::clone(&indexed.routes),
+        })
+    }
+}
+
+/// A subscription that may ask for an event, to be matched while the index is free.
+pub(super) struct Candidate {
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) reader: Reader,
+    pub(super) routes: Arc<Routes>,
 }
 
 impl IndexedSubscription {
     /// Returns whether the event is not in the archive's part of the answer.
-    const fn waits_for(&self, event: &EventRoutes<'_>) -> bool {
-        let from = if event.is_archived { self.from } else { self.from_unarchived };
-        event.cursor > from
+    fn waits_for(&self, event: Place) -> bool {
+        self.starts.is_some_and(|starts| {
+            let from = if event.is_archived { starts.archived } else { starts.unarchived };
+            event.cursor > from
+        })
     }
 }
 
-/// The side of an event that leads to subscriptions.
-pub(super) struct EventRoutes<'a> {
+/// The place of an event in the log.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
     pub(super) cursor: Cursor,
-    /// The event's routes, without those of members.
-    pub(super) routes: &'a [u64],
-    /// The members of the event's group.
-    pub(super) members: Option<&'a HashMap<PublicKey, Role>>,
     /// Set where queries find the event.
     pub(super) is_archived: bool,
 }
 
-/// A subscription that may ask for an event, to be matched after the index is unlocked.
-pub(super) struct Candidate {
-    pub(super) subscription: Arc<Subscription>,
-    pub(super) reader: Reader,
-    pub(super) outbox: Arc<Outbox>,
+/// A search for the subscriptions that an event's routes lead to.
+pub(super) struct Search<'a> {
+    routes: &'a [u64],
+    /// The route to go on with, and the subscription under it to go on from.
+    at: usize,
+    next: SubscriptionNumber,
+    /// A subscription is here as often as routes lead to it.
+    pub(super) found: Vec<Found>,
 }
 
-fn conditions(filters: &[Filter]) -> usize {
-    filters.iter().map(|filter| 1 + filter.tags.len()).sum()
+/// A subscription, and a route that led to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Found {
+    pub(super) number: SubscriptionNumber,
+    pub(super) route: u64,
 }
 
-fn bytes(filters: &[Filter]) -> usize {
-    filters.iter().map(Filter::bytes).sum()
-}
-
-/// The routes of a subscription, and the number of `Member` routes among them.
-fn routes(hasher: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Box<[u64]>, usize) {
-    let mut routes = BTreeSet::new();
-    let mut member_routes = BTreeSet::new();
-    for filter in filters.iter().filter(|filter| !filter.is_impossible()) {
-        let add = |routes: &mut BTreeSet<u64>, key: Condition<'_>| routes.insert(hasher.hash(key));
-        let tag = filter.tags.iter().min_by_key(|(_, values)| values.len());
-        if let Some(ids) = &filter.ids {
-            for id in ids {
-                add(&mut routes, Condition::Id(*id));
-            }
-        } else if let Some((letter, values)) = tag {
-            for value in values {
-                add(&mut routes, Condition::Tag(*letter, value));
-            }
-        } else if let Some(authors) = &filter.authors {
-            for author in authors {
-                add(&mut routes, Condition::Author(*author));
-            }
-        } else {
-            let any =
-                |test: fn(Kind) -> bool| filter.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)));
-            match &filter.kinds {
-                Some(kinds) => {
-                    for kind in kinds.iter().filter(|kind| may_be_public(**kind)) {
-                        add(&mut routes, Condition::Kind(*kind));
-                    }
-                }
-                None => {
-                    add(&mut routes, Condition::Everything);
-                }
-            }
-            for key in reader.keys() {
-                if any(may_be_for_keys) {
-                    add(&mut routes, Condition::Inbox(*key));
-                }
-                if any(is_for_group) {
-                    add(&mut member_routes, Condition::Member(*key));
-                }
-            }
-            if any(is_for_admin_keys) && policy.has_admin_key(reader.keys()) {
-                add(&mut routes, Condition::Rosters);
-            }
-        }
+impl<'a> Search<'a> {
+    pub(super) const fn new(routes: &'a [u64]) -> Self {
+        Self { routes, at: 0, next: 0, found: Vec::new() }
     }
-    let members = member_routes.len();
-    routes.append(&mut member_routes);
-    (routes.into_iter().collect(), members)
 }

@@ -14,8 +14,12 @@
 //!      direct                                      follower ◀───────────────┘
 //!         │ event, state of its group                 │ event, state of its group
 //!         ▼                                           ▼
-//!       live ──▶ gate ──▶ outboxes                  live ──▶ gate ──▶ outboxes
+//!      queues ──▶ shards of live ──▶ gate          queues ──▶ shards of live ──▶ gate
+//!                               ──▶ outboxes                                ──▶ outboxes
 //! ```
+//!
+//! Connections are spread over *shards*, as many as threads serve connections. Each shard has a queue, an index of its
+//! connections' subscriptions and a task, and gets every event in the order of the log.
 //!
 //! Direct:
 //!
@@ -23,8 +27,10 @@
 //! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and takes the state of each
 //!    event's group: the cached one as of the event, or the store's. The archive may be read up to the batch's end.
 //! 3. The writer answers the publishers.
-//! 4. `Delivery::committed`: the batch joins a bounded queue. While the queue is full the writer waits.
-//! 5. The task of `direct` hands the queue's events to `live` in commit order.
+//! 4. `Delivery::committed`: the batch joins the queue of each shard. The writer never waits: a queue that is full drops
+//!    the events that the store's log holds, and the shard reads them from there. Events that are in no log stay in the
+//!    queue; while many of them wait, the writer refuses further ones with `error:`.
+//! 5. The task of each `shard` hands the queue's events to `live` in commit order.
 //!
 //! Followed:
 //!
@@ -34,8 +40,9 @@
 //! 3. The writer answers the publishers.
 //! 4. `Delivery::committed`: the batch's events are kept at hand, the follower is notified, and the costs of the
 //!    events are queued for the other instances (`crate::peers`).
-//! 5. The `follower` makes a pass: it reads the log page by page, from the last delivered event to the head, and
-//!    hands the events that a subscription waits for to `live`. Its module lists the steps for a page.
+//! 5. The `follower` makes a pass: it reads the log page by page, from the last event that it handed on to the head,
+//!    and puts the events that a subscription waits for into the queues. It waits while a queue is full. Its module
+//!    lists the steps for a page.
 //! 6. A request waits for a pass that began after it (`Delivery::fresh`), so that it finds every event that any
 //!    instance acknowledged before.
 //!
@@ -50,12 +57,18 @@ pub(crate) mod groups;
 pub(crate) mod index;
 pub(crate) mod live;
 pub(crate) mod outbox;
+mod payers;
+mod queue;
+mod routes;
+mod shard;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_extensions::{Group, Policy, Sealed};
-use nostr_protocol::Rejection;
+use nostr_extensions::{Group, Persistence, Policy, Sealed, kinds::rules};
+use nostr_protocol::{Kind, Rejection};
 use nostr_store::{Saved, Store, StoreError};
 use tokio::task::JoinHandle;
 
@@ -108,8 +121,8 @@ impl Delivery {
     pub(crate) fn start(parts: Parts) -> Result<(Arc<Self>, Vec<JoinHandle<()>>), StartError> {
         let (delivery, tasks) = match parts.store.notifications() {
             None => {
-                let (direct, task) = Direct::start(parts.groups, parts.live);
-                (Self::Direct(direct), vec![task])
+                let (direct, tasks) = Direct::start(parts.groups, parts.policy, &parts.live, &parts.store);
+                (Self::Direct(direct), tasks)
             }
             Some(notifications) => {
                 let (followed, tasks) = Followed::start(parts, notifications)?;
@@ -131,11 +144,19 @@ impl Delivery {
     }
 
     /// Hands on the new events of a batch, in commit order, with the states that [`Self::note`] gave for them. `paid`
-    /// are the buckets that their costs were taken from.
-    pub(crate) async fn committed(&self, events: Vec<Sealed>, states: GroupStates, paid: Vec<BucketId>) {
+    /// are the buckets that their costs were taken from. The writer never waits for delivery.
+    pub(crate) fn committed(&self, events: Vec<Sealed>, states: GroupStates, paid: Vec<BucketId>) {
         match self {
-            Self::Direct(direct) => direct.committed(events, states).await,
+            Self::Direct(direct) => direct.committed(events, states),
             Self::Followed(followed) => followed.committed(events, paid),
+        }
+    }
+
+    /// Returns whether an event of this kind may be committed: one that is in no log could be delivered to nobody later.
+    pub(crate) fn takes(&self, kind: Kind) -> bool {
+        match self {
+            Self::Direct(direct) => direct.takes(kind),
+            Self::Followed(_) => true,
         }
     }
 
@@ -203,6 +224,11 @@ impl Delivery {
             followed.tell_peers(charges.into_buckets());
         }
     }
+}
+
+/// Returns whether the log of a store of one process holds events of this kind.
+fn is_logged(kind: Kind, policy: &Policy) -> bool {
+    rules(kind).kept.persistence(policy) != Persistence::Ephemeral
 }
 
 /// The events of a saved batch that are new, in its order.

@@ -1,6 +1,8 @@
 //! The writer: gathers admitted events of all connections into batches for the store, and answers each after its
 //! commit.
 //!
+//! The writer never waits for delivery. It refuses an event that no log holds while many of them wait to be delivered.
+//!
 //! While one batch is made durable the next one gathers, so that one fsync serves all publishers that wait. The writer
 //! then goes on in commit order: delivery notes the changes of groups, the publishers are answered, and delivery gets
 //! the new events (see [`Delivery`]).
@@ -48,6 +50,9 @@ const WAITING_KIB_MAX: usize = 64 << 10;
 const PROBE_MS: u64 = 1_000;
 /// Most events of one connection that are under way.
 pub(crate) const IN_FLIGHT_MAX: usize = 256;
+
+/// The reason of `OK false` for an event that the store would not hold and delivery has no room for.
+const BEHIND: &str = "live delivery is behind, and an ephemeral event waits nowhere else; publish it again in a second";
 
 /// The events of one connection that wait for their answer, and the outbox that the answers go to.
 #[derive(Default)]
@@ -240,9 +245,17 @@ impl Task {
         let mut publishers = Vec::with_capacity(submissions.len());
         let mut permits = Vec::with_capacity(submissions.len());
         for Submission { admitted, publisher, permits: room, .. } in submissions {
+            if !self.delivery.takes(publisher.kind) {
+                let Awaiting { id, kind, in_flight, .. } = publisher;
+                in_flight.end(kind, refused_frame(&id, &Rejection::error(BEHIND)));
+                continue;
+            }
             batch.push(admitted);
             publishers.push(publisher);
             permits.push(room);
+        }
+        if batch.is_empty() {
+            return;
         }
         let started = std::time::Instant::now();
         self.health.begin();
@@ -264,7 +277,7 @@ impl Task {
         }
         drop(permits);
         if !events.is_empty() {
-            self.delivery.committed(events, states, paid).await;
+            self.delivery.committed(events, states, paid);
         }
     }
 }

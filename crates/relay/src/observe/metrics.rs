@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     db_sweep: Histogram,
     expired: Counter,
     delivered: Counter,
+    conditions: Counter,
+    delivered_from_log: Counter,
     connections: Gauge,
     subscriptions: Gauge,
     log_cursor: Gauge,
@@ -69,6 +71,8 @@ impl Default for Metrics {
             db_sweep: duration("sweep"),
             expired: counter("mls_gateway_events_expired_total", vec![]),
             delivered: counter("mls_gateway_events_delivered_total", vec![]),
+            conditions: counter("mls_gateway_delivery_conditions_total", vec![]),
+            delivered_from_log: counter("mls_gateway_delivery_log_events_total", vec![]),
             connections: gauge("mls_gateway_connections"),
             subscriptions: gauge("mls_gateway_subscriptions"),
             log_cursor: gauge("mls_gateway_log_cursor"),
@@ -198,6 +202,22 @@ impl Metrics {
     /// Counts the live deliveries of one event.
     pub(crate) fn delivered(&self, times: usize) {
         self.delivered.increment(times as u64);
+    }
+
+    /// Counts the conditions of filters that live delivery looked at.
+    pub(crate) fn conditions(&self, conditions: usize) {
+        self.conditions.increment(conditions as u64);
+    }
+
+    /// Counts events that a shard of live delivery read from the log because its queue was full.
+    pub(crate) fn delivered_from_log(&self, events: usize) {
+        self.delivered_from_log.increment(events as u64);
+    }
+
+    /// Counts a subscription that the relay ended, by the reason.
+    pub(crate) fn subscription_ended(&self, reason: &'static str) {
+        let key = Key::from_parts("mls_gateway_subscriptions_ended_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &META).increment(1);
     }
 
     /// Counts one client more.

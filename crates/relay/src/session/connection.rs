@@ -23,7 +23,7 @@ use crate::{
         Outbox,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
-    rate_limit::{AddressBlock, Fault, Payer},
+    rate_limit::{Fault, Payer},
     shares::Share,
     system::random,
 };
@@ -46,7 +46,8 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
 
 async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSocket) {
     let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max));
-    let id = app.live.connect(Arc::clone(&outbox));
+    let payer = app.limits.payer_hash(Payer::Address(client.block()));
+    let id = app.live.connect(Arc::clone(&outbox), payer);
     app.metrics.connection_opened();
     let mut session = Session {
         challenge: random::challenge(),
@@ -64,7 +65,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSo
         Ok(()) => ConnectionEnd::Close(CloseCode::Away, "this relay is stopping"),
         Err(end) => end,
     };
-    app.live.disconnect(id);
+    app.live.disconnect(id).await;
     if let ConnectionEnd::Close(code, reason) = end {
         // Accepted events are answered before the connection closes.
         let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.in_flight.settled()).await;
@@ -150,7 +151,7 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
             session.app.metrics.error("message");
             let fault = if error.subscription.is_some() { Fault::Request } else { Fault::Malformed };
             session.fault(fault, text.len());
-            let answer = answer_to(session, error);
+            let answer = answer_to(session, error).await;
             wire.send(answer).await?;
         }
     }
@@ -162,11 +163,11 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
 }
 
 /// The answer to text that is no message. A request whose id can be made out ends with it.
-fn answer_to(session: &Session, error: MessageError) -> Answer {
+async fn answer_to(session: &Session, error: MessageError) -> Answer {
     let rejection = Rejection::invalid(error.text);
     match (error.verb, error.subscription) {
         (Some(Verb::Req), Some(id)) => {
-            session.app.live.unsubscribe(session.id, &id);
+            session.app.live.unsubscribe(session.id, &id).await;
             closed_frame(&id, &rejection)
         }
         (Some(Verb::Count), Some(id)) => closed_frame(&id, &rejection),

@@ -65,7 +65,7 @@ impl Session {
         let mut keys = self.reader.keys().to_vec();
         keys.push(key);
         self.reader = Reader::new(&keys);
-        self.app.live.set_reader(self.id, self.reader.clone());
+        self.app.live.set_reader(self.id, &self.reader);
         self.share.change_payer(self.payer_hash());
         Ok(())
     }

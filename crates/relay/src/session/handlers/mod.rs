@@ -29,7 +29,7 @@ pub(crate) async fn handle(
         ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
             Ok(()) => {}
             Err(req::Stop::Refused(rejection)) => {
-                session.app.live.unsubscribe(session.id, &id);
+                session.app.live.unsubscribe(session.id, &id).await;
                 wire.send(closed_frame(&id, &rejection)).await?;
             }
             Err(req::Stop::End(end)) => return Err(end),
@@ -42,7 +42,7 @@ pub(crate) async fn handle(
             wire.send(frame).await?;
         }
         ClientMessage::Close(id) => {
-            session.app.live.unsubscribe(session.id, &id);
+            session.app.live.unsubscribe(session.id, &id).await;
         }
         ClientMessage::NegOpen(id, filter, message) => {
             wire.send(neg::open(session, &id, *filter, &message).await).await?;

@@ -49,7 +49,7 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     app.delivery.fresh().await?;
     let limitation = &app.config.limitation;
     let filters: Arc<[Filter]> = filters.into();
-    let up_to = app.live.subscribe(session.id, id, Arc::clone(&filters), limitation.max_subscriptions)?;
+    let up_to = app.live.subscribe(session.id, id, Arc::clone(&filters), limitation.max_subscriptions).await?;
     let limits = Limits::of(limitation);
     let claims = claim(session, &filters, limits).await?;
     let name = SubscriptionName::new(id);

@@ -1,0 +1,255 @@
+//! The accounts of the payers of live delivery: the work that one payer's subscriptions may cause, and the room that
+//! they may take in the index, over all its connections.
+//!
+//! Source: docs/rules.md, "Live delivery". An account is found by the hash of its payer (`rate_limit::Payer`).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use nostr_protocol::Rejection;
+use parking_lot::Mutex;
+
+use super::routes::{CONNECTION_FILTER_BYTES_MAX, CONNECTION_ROUTES_MAX, Weight};
+
+/// Connections' worth of routes and of filters' bytes that all connections of one payer have together: enough for 400
+/// clients that follow 500 authors each behind one address, and a bound on one attacker's part of the index.
+const PAYER_CONNECTIONS_MAX: usize = 10;
+/// Conditions that live delivery looks at in a second for one payer and one shard: about a tenth of a core. A thousand
+/// events a second for ten ordinary filters each take a hundredth of it.
+const CONDITIONS_PER_SEC_MAX: i64 = 20_000_000;
+/// Conditions that live delivery looks at for one payer at once: about 10 ms of a core, by which one payer delays the
+/// deliveries of its shard.
+const CONDITIONS_AT_ONCE_MAX: i64 = 2_000_000;
+/// Conditions that a payer is lent when one of its subscriptions ends, so that its others go on.
+const LENT_CONDITIONS: i64 = CONDITIONS_AT_ONCE_MAX / 64;
+/// Values of filters that a payer's requests open in a second in one shard: about a tenth of a core.
+const OPENED_PER_SEC_MAX: i64 = 200_000;
+/// Values of filters that a payer's requests open at once: forty clients log in with 25,000 values each.
+const OPENED_AT_ONCE_MAX: i64 = 1_000_000;
+/// Shortest time between two searches for accounts that may be forgotten.
+const SWEEP_PAUSE_MS: u64 = 1_000;
+
+/// The accounts of all payers.
+pub(super) struct Payers {
+    accounts: Mutex<Accounts>,
+    shards: i64,
+}
+
+#[derive(Default)]
+struct Accounts {
+    by_payer: HashMap<u64, Arc<Account>>,
+    swept_ms: u64,
+}
+
+/// One payer's account, which its connections share.
+pub(super) struct Account {
+    matched: Bucket,
+    opened: Bucket,
+    routes: AtomicUsize,
+    filter_bytes: AtomicUsize,
+}
+
+/// An amount of work that fills again with time.
+struct Bucket {
+    /// Work left; below 0 for a moment.
+    level: AtomicI64,
+    filled_ms: AtomicU64,
+    per_ms: i64,
+    at_once: i64,
+}
+
+/// The payer's conditions are used up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UsedUp;
+
+impl Payers {
+    /// No accounts. Each has the work of `shards` shards.
+    pub(super) fn new(shards: usize) -> Self {
+        Self { accounts: Mutex::default(), shards: i64::try_from(shards).unwrap_or(i64::MAX) }
+    }
+
+    /// The account of the payer with this hash. An account without connections is kept until it is full again, so that
+    /// nobody gets more by connecting anew.
+    pub(super) fn account(&self, payer: u64, now_ms: u64) -> Arc<Account> {
+        let mut accounts = self.accounts.lock();
+        if now_ms.abs_diff(accounts.swept_ms) >= SWEEP_PAUSE_MS {
+            accounts.swept_ms = now_ms;
+            accounts.by_payer.retain(|_, account| Arc::strong_count(account) > 1 || !account.is_full(now_ms));
+        }
+        let new = || Arc::new(Account::full(self.shards, now_ms));
+        Arc::clone(accounts.by_payer.entry(payer).or_insert_with(new))
+    }
+}
+
+impl Account {
+    fn full(shards: i64, now_ms: u64) -> Self {
+        let bucket = |per_sec: i64, at_once| Bucket {
+            level: AtomicI64::new(at_once),
+            filled_ms: AtomicU64::new(now_ms),
+            per_ms: per_sec.saturating_mul(shards) / 1_000,
+            at_once,
+        };
+        Self {
+            matched: bucket(CONDITIONS_PER_SEC_MAX, CONDITIONS_AT_ONCE_MAX),
+            opened: bucket(OPENED_PER_SEC_MAX, OPENED_AT_ONCE_MAX),
+            routes: AtomicUsize::new(0),
+            filter_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes conditions that delivery has looked at.
+    ///
+    /// # Errors
+    /// [`UsedUp`] where the account held fewer. The subscription that caused the last of them is to end. The account is
+    /// lent [`LENT_CONDITIONS`] for the payer's other subscriptions.
+    pub(super) fn charge_matched(&self, conditions: usize, now_ms: u64) -> Result<(), UsedUp> {
+        self.matched.fill(now_ms);
+        let conditions = i64::try_from(conditions).unwrap_or(i64::MAX);
+        if self.matched.level.fetch_sub(conditions, Ordering::Relaxed) >= conditions {
+            return Ok(());
+        }
+        self.matched.level.store(LENT_CONDITIONS, Ordering::Relaxed);
+        Err(UsedUp)
+    }
+
+    /// Takes the values of a subscription that is about to be opened.
+    ///
+    /// # Errors
+    /// `rate-limited:` where the account holds fewer; then none are taken.
+    pub(super) fn charge_opened(&self, values: usize, now_ms: u64) -> Result<(), Rejection> {
+        self.opened.fill(now_ms);
+        // A request that costs more than there ever is takes all there is.
+        let values = i64::try_from(values).unwrap_or(i64::MAX).min(OPENED_AT_ONCE_MAX);
+        let take = |level: i64| (level >= values).then(|| level - values);
+        self.opened.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(drop).map_err(|level| {
+            let secs = (values - level).unsigned_abs().div_ceil(self.opened.per_ms.unsigned_abs().max(1) * 1_000);
+            Rejection::rate_limited(format!(
+                "the requests from this address name too many values at once; name fewer; retry in {secs} s"
+            ))
+        })
+    }
+
+    fn is_full(&self, now_ms: u64) -> bool {
+        self.matched.is_full(now_ms) && self.opened.is_full(now_ms)
+    }
+
+    /// Takes room for a subscription.
+    ///
+    /// # Errors
+    /// `error:` at the bound of all connections of the payer together.
+    pub(super) fn reserve(&self, weight: Weight) -> Result<(), Rejection> {
+        let routes_max = CONNECTION_ROUTES_MAX * PAYER_CONNECTIONS_MAX;
+        let bytes_max = CONNECTION_FILTER_BYTES_MAX * PAYER_CONNECTIONS_MAX;
+        let reason = if self.routes.fetch_add(weight.routes, Ordering::Relaxed) + weight.routes > routes_max {
+            format!("name over {routes_max} values")
+        } else if self.filter_bytes.load(Ordering::Relaxed) + weight.bytes > bytes_max {
+            format!("take over {} MiB", bytes_max >> 20)
+        } else {
+            self.filter_bytes.fetch_add(weight.bytes, Ordering::Relaxed);
+            return Ok(());
+        };
+        self.routes.fetch_sub(weight.routes, Ordering::Relaxed);
+        Err(Rejection::error(format!(
+            "the subscriptions of all connections from this address {reason}; CLOSE some first"
+        )))
+    }
+
+    /// Gives the room of a subscription back.
+    pub(super) fn give_back(&self, weight: Weight) {
+        self.routes.fetch_sub(weight.routes, Ordering::Relaxed);
+        self.filter_bytes.fetch_sub(weight.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Bucket {
+    fn fill(&self, now_ms: u64) {
+        let filled_ms = self.filled_ms.load(Ordering::Relaxed);
+        let exchanged = || {
+            let exchanged = self.filled_ms.compare_exchange(filled_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+            exchanged.is_ok()
+        };
+        // A clock that was set back fills nothing, and counts from its new time on.
+        if now_ms != filled_ms && exchanged() {
+            let fill = |level: i64| Some(self.filled(level, filled_ms, now_ms));
+            let _ = self.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill);
+        }
+    }
+
+    fn filled(&self, level: i64, from_ms: u64, to_ms: u64) -> i64 {
+        let elapsed_ms = i64::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(i64::MAX);
+        level.saturating_add(elapsed_ms.saturating_mul(self.per_ms)).min(self.at_once)
+    }
+
+    fn is_full(&self, now_ms: u64) -> bool {
+        let (level, filled_ms) = (self.level.load(Ordering::Relaxed), self.filled_ms.load(Ordering::Relaxed));
+        self.filled(level, filled_ms, now_ms) == self.at_once
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_ONCE: usize = CONDITIONS_AT_ONCE_MAX as usize;
+    const PER_MS: usize = CONDITIONS_PER_SEC_MAX as usize / 1_000;
+
+    #[test]
+    fn an_account_fills_with_time_and_lends_once_it_is_used_up() {
+        let account = Account::full(1, 0);
+        let lent = LENT_CONDITIONS as usize;
+        assert_eq!(account.charge_matched(AT_ONCE, 0), Ok(()));
+        assert_eq!(account.charge_matched(1, 0), Err(UsedUp));
+        assert_eq!(account.charge_matched(lent, 0), Ok(()), "the others go on");
+        assert_eq!(account.charge_matched(PER_MS + 1, 1), Err(UsedUp), "no more came in a millisecond");
+        assert!(!account.is_full(1) && account.is_full(1_000));
+        assert_eq!(account.charge_matched(AT_ONCE, 10_000), Ok(()), "never more than at once");
+        assert_eq!(account.charge_matched(1, 5), Err(UsedUp), "a clock that is set back gives nothing");
+        assert_eq!(account.charge_matched(lent + PER_MS, 6), Ok(()), "and counts on from there");
+    }
+
+    #[test]
+    fn requests_pay_for_the_values_that_they_open() {
+        let account = Account::full(2, 0);
+        let large = OPENED_AT_ONCE_MAX as usize;
+        account.charge_opened(large - 10, 0).expect("it is full");
+        account.charge_opened(10, 0).expect("there is enough");
+        let refusal = account.charge_opened(400_001, 0).expect_err("it is empty").to_string();
+        assert!(refusal.starts_with("rate-limited: ") && refusal.ends_with("retry in 2 s"), "{refusal}");
+        account.charge_opened(400_000, 1_000).expect("a second has passed");
+        account.charge_opened(usize::MAX, 10_000).expect("a request of any size is taken from a full account");
+        account.charge_opened(1, 10_000).expect_err("and leaves nothing");
+    }
+
+    #[test]
+    fn an_account_without_connections_is_kept_until_it_is_full() {
+        let payers = Payers::new(1);
+        let used = payers.account(1, 0);
+        drop(payers.account(2, 0));
+        used.charge_matched(AT_ONCE, SWEEP_PAUSE_MS).expect("it is full");
+        drop(used);
+        drop(payers.account(3, SWEEP_PAUSE_MS));
+        let held = |payer| payers.accounts.lock().by_payer.contains_key(&payer);
+        assert!(held(1) && !held(2) && held(3));
+        drop(payers.account(3, 2 * SWEEP_PAUSE_MS));
+        assert!(!held(1));
+    }
+
+    #[test]
+    fn the_room_of_all_connections_of_a_payer_is_bounded() {
+        let account = Account::full(1, 0);
+        let one = Weight { routes: CONNECTION_ROUTES_MAX, bytes: 1 };
+        for _ in 0..PAYER_CONNECTIONS_MAX {
+            account.reserve(one).expect("there is room");
+        }
+        account.reserve(one).expect_err("the routes are used up");
+        account.give_back(one);
+        account.reserve(one).expect("room was given back");
+        let large = Weight { routes: 0, bytes: CONNECTION_FILTER_BYTES_MAX * PAYER_CONNECTIONS_MAX };
+        account.reserve(large).expect_err("the bytes are used up");
+    }
+}

@@ -1,0 +1,413 @@
+//! Live delivery without sockets: queues, shards, and the work that one client may cause. Counters are asserted, and no
+//! times.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use nostr_extensions::{Gate, Policy, Publisher, Reader, Sealed, Stamp, admit, admit::NEVER};
+use nostr_protocol::{
+    Filter,
+    auth::RelayNames,
+    testing::{EventBuilder, key, keypair},
+};
+use nostr_store::{Saved, Store, StoreError, memory::Memory};
+
+use super::{
+    ConnectionId, Live, Outbox, direct::Direct, groups::Groups, index::ROUTES_PER_HOLD_MAX, queue::LiveEvent,
+    shard::Shard,
+};
+use crate::{observe::metrics::Metrics, system::clock::SetClock};
+
+const NOW: u64 = 1_795_370_771;
+
+/// Live delivery over a store in memory, whose shards run when the test says so. Its clock stands still, so that no
+/// account fills again.
+struct Relay {
+    store: Arc<dyn Store>,
+    groups: Arc<Groups>,
+    policy: Arc<Policy>,
+    metrics: Arc<Metrics>,
+    live: Arc<Live>,
+}
+
+/// One subscriber.
+struct Client {
+    connection: ConnectionId,
+    outbox: Arc<Outbox>,
+}
+
+impl Relay {
+    fn with_shards(shards: usize) -> Self {
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let groups = Arc::new(Groups::new(Arc::clone(&store), std::time::Duration::from_secs(60)));
+        let (policy, metrics) = (Arc::new(Policy::default()), Arc::<Metrics>::default());
+        let live = Live::new(
+            Gate::new(Arc::clone(&policy)),
+            Arc::clone(&groups),
+            store.route_hasher(),
+            Arc::clone(&metrics),
+            Arc::new(SetClock::at(NOW)),
+            shards,
+        );
+        Self { store, groups, policy, metrics, live: Arc::new(live) }
+    }
+
+    /// Direct delivery, and the shards that the test runs.
+    fn direct(&self) -> (Direct, Vec<Shard>) {
+        let (feed, shards) = Shard::all(&self.live, &self.store, &self.groups);
+        (Direct::over(Arc::clone(&self.groups), Arc::clone(&self.policy), feed), shards)
+    }
+
+    /// Saves events and hands them on as the writer does.
+    async fn publish(&self, direct: &Direct, events: Vec<EventBuilder>) {
+        let (reader, names) = (Reader::default(), RelayNames::Loopback);
+        let admitted = events.into_iter().map(|event| {
+            let publisher = Publisher { reader: &reader, names: &names };
+            admit::admit(event.sign(&keypair("alice")), publisher, &self.policy, None, NOW).expect("it is admitted")
+        });
+        let saved = self.store.save(admitted.collect()).await;
+        let states = direct.note(&saved).await;
+        let new = |saved: Result<Saved, StoreError>| match saved {
+            Ok(Saved::New(sealed)) => Some(sealed),
+            _ => None,
+        };
+        let events: Vec<Sealed> = saved.into_iter().filter_map(new).collect();
+        direct.committed(events, states);
+    }
+
+    fn connect(&self, payer: u64) -> Client {
+        let outbox = Arc::new(Outbox::new(1 << 30));
+        Client { connection: self.live.connect(Arc::clone(&outbox), payer), outbox }
+    }
+
+    async fn subscribe(&self, client: &Client, id: &str, filters: &[String]) {
+        self.live.subscribe(client.connection, id, parsed(filters), 300).await.expect("there is room");
+    }
+
+    /// The value of a counter.
+    fn counter(&self, name: &str) -> u64 {
+        let text = self.metrics.render(0, 0);
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Client {
+    /// The contents of the events that came, and the reasons for which subscriptions ended.
+    fn received(&self) -> (Vec<String>, Vec<String>) {
+        let (mut contents, mut reasons) = (Vec::new(), Vec::new());
+        while let Some(frame) = self.outbox.pop() {
+            let frame: serde_json::Value = serde_json::from_slice(&frame.into_bytes()).expect("JSON");
+            match frame[0].as_str() {
+                Some("EVENT") => contents.push(frame[2]["content"].as_str().expect("a content").to_owned()),
+                _ => reasons.push(frame[2].as_str().expect("a reason").to_owned()),
+            }
+        }
+        (contents, reasons)
+    }
+}
+
+fn parsed(filters: &[String]) -> Arc<[Filter]> {
+    filters.iter().map(|filter| serde_json::from_str(filter).expect("a filter")).collect()
+}
+
+/// A note that fills a 256th of a queue.
+fn large(n: u64) -> EventBuilder {
+    note(n).tag(&["large", &"x".repeat(64 << 10)])
+}
+
+fn note(content: impl ToString) -> EventBuilder {
+    EventBuilder::new(1).content(content.to_string())
+}
+
+/// An event of which queries know nothing, handed to one shard alone.
+fn live_event(n: u64, event: EventBuilder) -> LiveEvent {
+    let stamp = Stamp { cursor: n, received_at: NOW, expires_at: NEVER, author_only: false };
+    LiveEvent::new(Sealed::new(event.event(&keypair("alice")), stamp), None, true)
+}
+
+fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+/// 50 letters, of which an event below meets all but the last.
+fn letters() -> Vec<char> {
+    ('a'..='z').chain('A'..='Z').filter(|letter| !matches!(letter, 'e' | 'p')).collect()
+}
+
+/// Filters of 50 letters, in subscriptions of at most 100.
+async fn subscribe_hostile(relay: &Relay, client: &Client, filters: usize) {
+    let conditions: Vec<String> = letters().iter().map(|letter| format!("\"#{letter}\":[\"v\"]")).collect();
+    let filter = |n: usize| format!("{{\"since\":{n},{}}}", conditions.join(","));
+    let all: Vec<String> = (0..filters).map(filter).collect();
+    for (at, part) in all.chunks(100).enumerate() {
+        relay.subscribe(client, &format!("hostile {at}"), part).await;
+    }
+}
+
+/// An event of 2,490 tags that meets all conditions but those on the last letter.
+fn hostile_event(n: u64) -> EventBuilder {
+    let letters = letters();
+    let mut event = note("hostile").at(NOW + n);
+    for tag in 0..2_490 {
+        let letter = letters[tag % letters.len()];
+        let value = if tag < 49 { "v".to_owned() } else { format!("x{tag}") };
+        event = event.tag(&[&letter.to_string(), &value]);
+    }
+    event
+}
+
+/// Events that nearly match 377 filters of 50 letters cost their payer its account, and end its subscriptions. Others
+/// of the same shard get what comes after, and the work for the hostile ones stays within the account.
+#[tokio::test]
+async fn a_hostile_filter_delays_no_delivery() {
+    let relay = Relay::with_shards(1);
+    let (hostile, honest) = (relay.connect(1), relay.connect(2));
+    subscribe_hostile(&relay, &hostile, 377).await;
+    relay
+        .subscribe(&honest, "honest", &[r#"{"kinds":[1],"authors":["00"]}"#.replace("00", &key("alice").to_hex())])
+        .await;
+    for n in 1..=100 {
+        relay.live.deliver(0, &live_event(2 * n, hostile_event(n))).await;
+        relay.live.deliver(0, &live_event(2 * n + 1, note(n))).await;
+    }
+    let conditions = relay.counter("mls_gateway_delivery_conditions_total");
+    assert!(conditions < 2_500_000, "{conditions} conditions for 377 filters and 100 events");
+    let (_, reasons) = hostile.received();
+    assert_eq!(reasons.len(), 4, "every hostile subscription ends");
+    assert!(reasons.iter().all(|reason| reason.starts_with("rate-limited: ")), "{reasons:?}");
+    let (contents, reasons) = honest.received();
+    let expected: Vec<String> = (1..=100).flat_map(|n| ["hostile".to_owned(), n.to_string()]).collect();
+    assert_eq!((contents, reasons), (expected, vec![]));
+}
+
+/// A payer's other subscriptions go on when one that costs too much ends, and all its connections pay together.
+#[tokio::test]
+async fn a_subscription_that_exceeds_its_budget_is_closed() {
+    let relay = Relay::with_shards(2);
+    let clients = [relay.connect(1), relay.connect(1)];
+    for client in &clients {
+        subscribe_hostile(&relay, client, 300).await;
+        relay.subscribe(client, "modest", &[r##"{"kinds":[1],"#d":["modest"]}"##.to_owned()]).await;
+    }
+    for n in 1..=200 {
+        for shard in 0..2 {
+            relay.live.deliver(shard, &live_event(n, hostile_event(n))).await;
+        }
+    }
+    for shard in 0..2 {
+        relay.live.deliver(shard, &live_event(300, note("modest").tag(&["d", "modest"]))).await;
+    }
+    for client in &clients {
+        let (contents, reasons) = client.received();
+        assert_eq!(contents, ["modest"]);
+        assert_eq!(reasons.len(), 3, "the subscriptions that cost too much end");
+        assert!(reasons.iter().all(|reason| reason.contains("name fewer tag letters")), "{reasons:?}");
+    }
+    assert_eq!(relay.live.subscriptions(), 2);
+    // Ordinary filters stay far below: a thousand events for each of ten.
+    let ordinary = relay.connect(2);
+    for n in 0..10 {
+        relay.subscribe(&ordinary, &n.to_string(), &[format!(r#"{{"kinds":[1],"since":{n}}}"#)]).await;
+    }
+    let before = relay.counter("mls_gateway_delivery_conditions_total");
+    for n in 0..1_000 {
+        relay.live.deliver(ordinary_shard(&relay, &ordinary), &live_event(400 + n, note(n))).await;
+    }
+    let cost = relay.counter("mls_gateway_delivery_conditions_total") - before;
+    assert!(cost < 2_000_000 / 10, "{cost} conditions for a second of an ordinary client");
+    assert_eq!(ordinary.received().0.len(), 10_000);
+}
+
+/// The shard that delivers to the client: the one whose deliveries it gets.
+fn ordinary_shard(relay: &Relay, client: &Client) -> usize {
+    client.connection.0 as usize % relay.live.shards()
+}
+
+/// While no shard runs, batches are handed on at once, and the queues stay within their bounds.
+#[tokio::test]
+async fn the_writer_never_waits_for_delivery() {
+    let relay = Relay::with_shards(2);
+    let (direct, shards) = relay.direct();
+    for batch in 0..40 {
+        let events = (0..20).map(|n| large(batch * 20 + n)).collect();
+        // Nothing else runs meanwhile, so a wait for room would have no end.
+        let mut published = pin!(relay.publish(&direct, events));
+        assert_eq!(published.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
+    }
+    for shard in &shards {
+        let (events, bytes) = shard.waiting();
+        assert!(events <= 8_192 && bytes <= 16 << 20, "{events} events of {bytes} bytes wait");
+    }
+}
+
+/// Events that found no room in the queue are delivered from the log, each once and in order, and ephemeral ones among
+/// them in their place.
+#[tokio::test]
+async fn delivery_goes_on_by_the_log_when_its_queue_is_full() {
+    let relay = Relay::with_shards(2);
+    let clients: Vec<Client> = (0..4).map(|payer| relay.connect(payer)).collect();
+    for client in &clients {
+        relay.subscribe(client, "all", &[r#"{"kinds":[1,20001]}"#.to_owned()]).await;
+    }
+    let (direct, shards) = relay.direct();
+    let event = |n: u64| if n % 50 == 0 { EventBuilder::new(20_001).content(n.to_string()) } else { large(n) };
+    for batch in 0..30 {
+        relay.publish(&direct, (batch * 20..(batch + 1) * 20).map(event).collect()).await;
+    }
+    assert!(shards.iter().all(|shard| shard.waiting().0 < 300), "the queues did not hold all");
+    drop(direct);
+    for shard in shards {
+        shard.run().await;
+    }
+    for client in &clients {
+        assert_eq!(client.received(), (numbers(0..600), vec![]));
+    }
+    assert!(relay.counter("mls_gateway_delivery_log_events_total") > 2 * 300);
+}
+
+/// An ephemeral event is in no log: while as many as there is room for wait, no further one is taken.
+#[tokio::test]
+async fn an_ephemeral_event_that_finds_no_room_is_not_taken() {
+    let relay = Relay::with_shards(1);
+    let client = relay.connect(1);
+    relay.subscribe(&client, "all", &[r#"{"kinds":[1,20001]}"#.to_owned()]).await;
+    let (direct, shards) = relay.direct();
+    let ephemeral = EventBuilder::new(20_001).tag(&["large", &"x".repeat(64 << 10)]);
+    let mut taken = 0;
+    while direct.takes(nostr_protocol::Kind(20_001)) {
+        relay.publish(&direct, vec![ephemeral.clone().content(taken.to_string())]).await;
+        taken += 1;
+    }
+    assert!(direct.takes(nostr_protocol::Kind(1)), "an event of the log is always taken");
+    relay.publish(&direct, (taken..taken + 300).map(large).collect()).await;
+    drop(direct);
+    for shard in shards {
+        shard.run().await;
+    }
+    assert_eq!(client.received(), (numbers(0..taken + 300), vec![]), "none that was taken is lost");
+}
+
+/// Polls `future` to its end, and calls `between` after each poll.
+async fn step_by_step<T>(future: impl Future<Output = T>, mut between: impl FnMut()) -> T {
+    let mut future = pin!(future);
+    loop {
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        between();
+        if let Poll::Ready(done) = polled {
+            return done;
+        }
+    }
+}
+
+/// A request of 19,000 routes is opened and replaced a bounded number of routes at a time, and is found once all its
+/// routes are there. AUTH adds as few.
+#[tokio::test]
+async fn replacing_a_large_request_holds_no_lock_for_long() {
+    let relay = Relay::with_shards(1);
+    let client = relay.connect(1);
+    let values = |of: &str| {
+        let filter = |part: usize| {
+            let values: Vec<String> = (0..950).map(|n| format!("\"{of} {part} {n}\"")).collect();
+            format!("{{\"#t\":[{}]}}", values.join(","))
+        };
+        parsed(&(0..20).map(filter).collect::<Vec<_>>())
+    };
+    for (of, before) in [("first", None), ("second", Some("first"))] {
+        let mut routes = relay.live.routes();
+        let mut steps = 0;
+        let subscribed = relay.live.subscribe(client.connection, "large", values(of), 10);
+        let between = || {
+            let now = relay.live.routes();
+            // Up to one lock's worth is added or removed in a step, and one of each where removing ends.
+            assert!(now.abs_diff(routes) <= ROUTES_PER_HOLD_MAX, "{} routes in one step", now.abs_diff(routes));
+            routes = now;
+            steps += 1;
+        };
+        step_by_step(subscribed, between).await.expect("there is room");
+        assert_eq!(relay.live.routes(), 19_000);
+        assert!(steps >= 19_000 / ROUTES_PER_HOLD_MAX, "{steps} steps");
+        for (value, comes) in [(Some(of), true), (before, false)] {
+            let Some(value) = value else { continue };
+            relay.live.deliver(0, &live_event(1, note(value).tag(&["t", &format!("{value} 19 949")]))).await;
+            assert_eq!(!client.received().0.is_empty(), comes, "{value}");
+        }
+    }
+    let disconnected = relay.live.disconnect(client.connection);
+    let mut routes = relay.live.routes();
+    step_by_step(disconnected, || {
+        let now = relay.live.routes();
+        assert!(now.abs_diff(routes) <= ROUTES_PER_HOLD_MAX);
+        routes = now;
+    })
+    .await;
+    assert_eq!((relay.live.routes(), relay.live.subscriptions()), (0, 0));
+}
+
+/// A subscription under way gets nothing before it is complete, and everything behind the cursor that it is given.
+#[tokio::test]
+async fn a_subscription_is_found_once_all_its_routes_are_there() {
+    let relay = Relay::with_shards(1);
+    let client = relay.connect(1);
+    let values: Vec<String> = (0..900).map(|n| format!("\"{n}\"")).collect();
+    let filters = parsed(&[format!("{{\"#t\":[{}]}}", values.join(","))]);
+    let mut subscribed = pin!(relay.live.subscribe(client.connection, "large", filters, 10));
+    assert!(subscribed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let all = || values.iter().fold(note("early"), |event, value| event.tag(&["t", value.trim_matches('"')]));
+    relay.live.deliver(0, &live_event(1, all())).await;
+    assert_eq!(client.received().0, Vec::<String>::new());
+    relay.groups.allow_reading_up_to(5);
+    assert_eq!(subscribed.await, Ok(5), "the archive is read up to the cursor of its last step");
+    relay.live.deliver(0, &live_event(5, all())).await;
+    assert_eq!(client.received().0, Vec::<String>::new(), "the archive has it");
+    relay.live.deliver(0, &live_event(6, all())).await;
+    assert_eq!(client.received().0, ["early"], "once, however many routes lead to it");
+}
+
+/// AUTH routes the open subscriptions by the new key.
+#[tokio::test]
+async fn a_subscription_follows_its_reader() {
+    let relay = Relay::with_shards(1);
+    let client = relay.connect(1);
+    relay.subscribe(&client, "inbox", &[r#"{"kinds":[4]}"#.to_owned(), r##"{"#t":["x"]}"##.to_owned()]).await;
+    let message = |n| EventBuilder::new(4).content(n).tag(&["p", &key("bob").to_hex()]);
+    relay.live.deliver(0, &live_event(1, message("before"))).await;
+    for name in ["carol", "bob"] {
+        let keys: Vec<_> =
+            ["carol", "bob"].iter().take(if name == "bob" { 2 } else { 1 }).map(|name| key(name)).collect();
+        relay.live.set_reader(client.connection, &Reader::new(&keys));
+    }
+    relay.live.deliver(0, &live_event(2, message("after"))).await;
+    relay.live.deliver(0, &live_event(3, note("tagged").tag(&["t", "x"]))).await;
+    assert_eq!(client.received().0, ["after", "tagged"]);
+    relay.live.disconnect(client.connection).await;
+    assert_eq!(relay.live.routes(), 0);
+}
+
+/// The connections of one payer have a bound together; a connection of another payer has its own.
+#[tokio::test]
+async fn the_requests_of_one_address_are_bounded_together() {
+    let relay = Relay::with_shards(2);
+    let filter = |part: usize| {
+        let values: Vec<String> = (0..950).map(|n| format!("\"{part} {n}\"")).collect();
+        format!("{{\"#t\":[{}]}}", values.join(","))
+    };
+    let filters: Vec<String> = (0..20).map(filter).collect();
+    let mut opened = Vec::new();
+    let refusal = loop {
+        let client = relay.connect(7);
+        match relay.live.subscribe(client.connection, "large", parsed(&filters), 10).await {
+            Ok(_) => opened.push(client),
+            Err(refusal) => break refusal.to_string(),
+        }
+        assert!(opened.len() < 50, "a bound is reached");
+    };
+    assert!(refusal.contains("from this address") && refusal.contains("CLOSE some first"), "{refusal}");
+    assert_eq!(opened.len(), 10);
+    relay.subscribe(&relay.connect(8), "large", &filters).await;
+    relay.live.disconnect(opened[0].connection).await;
+    relay.subscribe(&relay.connect(7), "large", &filters).await;
+}
