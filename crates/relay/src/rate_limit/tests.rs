@@ -16,6 +16,9 @@ fn limits() -> RateLimits {
     RateLimits::new(&RateLimitRates::default(), 1_200, &hasher(1))
 }
 
+/// The address of [`local`].
+const LOCAL_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 fn local() -> AddressBlock {
     AddressBlock::of(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
@@ -340,7 +343,7 @@ fn charges_of_another_instance_are_taken_here() {
     let tell = |paid: Paid, to: &RateLimits| {
         let mut charges = Charges::new(true);
         charges.add(paid);
-        charges.into_buckets().for_each(|bucket| to.charge(Charge { bucket, times: 1 }, 0));
+        charges.into_buckets().for_each(|bucket| assert!(to.charge(Charge { bucket, times: 1 }, 0)));
     };
     let mut taken = 0;
     for (n, (one, other)) in [(&here, &there), (&there, &here)].into_iter().cycle().take(600).enumerate() {
@@ -395,21 +398,21 @@ fn a_claim_pays_for_what_it_used_up_alone() {
     let (reader, owner) = (key(1), key(2));
     let other_address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     for _ in 0..100 {
-        let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+        let allowance = limits.set_claims_aside(&reader, LOCAL_ADDRESS, &owner, 2, 0);
         assert_eq!(allowance.used_max(), 2);
         assert_eq!(limits.settle_claims(allowance, 0).len(), 0, "nothing was used up");
     }
     for _ in 0..10 {
-        let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+        let allowance = limits.set_claims_aside(&reader, LOCAL_ADDRESS, &owner, 2, 0);
         assert_eq!(limits.settle_claims(allowance, 1).len(), 1);
     }
-    let allowance = limits.set_claims_aside(&reader, LOCAL, &owner, 2, 0);
+    let allowance = limits.set_claims_aside(&reader, LOCAL_ADDRESS, &owner, 2, 0);
     assert_eq!(allowance.used_max(), 0);
     let wait = allowance.wait.expect("the rate is spent");
     assert_eq!(wait.to_string(), "too many KeyPackages of this owner taken; retry in 360 s");
     // Neither the address with another key nor the key from another address has more, and trying costs neither.
     for n in 0..20 {
-        assert_eq!(limits.set_claims_aside(&key(10 + n), LOCAL, &owner, 2, 0).used_max(), 0);
+        assert_eq!(limits.set_claims_aside(&key(10 + n), LOCAL_ADDRESS, &owner, 2, 0).used_max(), 0);
         assert_eq!(limits.set_claims_aside(&reader, other_address, &owner, 2, 0).used_max(), 0);
     }
     assert_eq!(limits.set_claims_aside(&key(10), other_address, &owner, 2, 0).used_max(), 2);

@@ -12,7 +12,7 @@ use nostr_protocol::EventId;
 use nostr_store::{
     Saved, Store,
     firestore::{PREFIX, indexes_json, rules},
-    suite::world::{START, claim_of, event, everyone, given, id_of, key, key_package, new},
+    suite::world::{START, claim_of, event, everyone, given, id_of, key_package, new},
 };
 
 use super::{Database, world};

@@ -1,9 +1,8 @@
 //! A database whose history is another one: a restore, or a standby that lacked the last commits.
 
-use nostr_protocol::PublicKey;
 use nostr_store::{
     Saved, Store as _, StoreError,
-    suite::world::{START, event},
+    suite::world::{START, claim_of, event, key_package},
 };
 use rnostr_test_services as services;
 
@@ -70,12 +69,16 @@ async fn a_write_to_another_history_is_refused_under_the_lock() {
     let world = world(&saves);
     let note = async |text: &str| vec![world.admitted_at(START, &event(1, text), "alice").await];
     assert!(matches!(saves.save(note("known").await).await[0], Ok(Saved::New(_))));
+    for (content, reference) in [("a", "1"), ("b", "2")] {
+        let package = world.admitted_at(START, &key_package(content, reference), "alice").await;
+        assert!(matches!(saves.save(vec![package]).await[0], Ok(Saved::New(_))));
+    }
     claims.after(0, 10).await.expect("the log");
     database.is_restored_and_grows();
     let before = database.sql("select count(*), max(head) from rnostr.events, rnostr.log");
     let saved = saves.save(note("after").await).await.remove(0);
     assert!(matches!(saved, Err(StoreError::Replaced(_))), "{saved:?}");
-    let claimed = claims.claim_key_packages(&PublicKey::from_bytes([7; 32]), 1, START).await;
+    let claimed = claims.claim_key_packages(&claim_of("alice", 1), START).await;
     assert!(matches!(claimed, Err(StoreError::Replaced(_))), "{claimed:?}");
     for store in [&saves, &claims] {
         assert!(matches!(store.sweep(START, 10).await, Err(StoreError::Replaced(_))), "a sweep is a write too");
