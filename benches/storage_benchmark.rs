@@ -24,7 +24,7 @@ use nostr_extensions::{
 };
 use nostr_protocol::{Filter, PublicKey, Unverified, Verified, auth::RelayNames, hex};
 use nostr_store::{
-    PageBounds, Saved, Store,
+    PageBounds, Part, Saved, Store,
     embedded::{Durability, Embedded, Options},
     memory::Memory,
     postgres::{self, Postgres},
@@ -38,7 +38,7 @@ const NOW: u64 = 1_795_370_771;
 /// Number of groups over which the messages of others are spread.
 const OTHER_GROUPS: u64 = 10_000;
 const BATCHES: [usize; 4] = [1, 100, 500, 1_000];
-const BOUNDS: PageBounds = PageBounds { events_max: 500, bytes_max: 8 << 20, entries_max: 100_000 };
+const BOUNDS: PageBounds = PageBounds { part: Part::WHOLE, events_max: 500, bytes_max: 8 << 20, entries_max: 100_000 };
 
 fn main_key() -> PublicKey {
     PublicKey::from_bytes([7; 32])

@@ -34,7 +34,7 @@ impl RelayProcess {
 
     fn start_with(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
         let rates = "[extensions.mls_gateway.rate_limits]\nmax_events_per_minute = 0\nmax_keypackages_per_hour = 0\n\
-                     max_group_messages_per_minute = 0\n";
+                     max_group_messages_per_minute = 0\nmax_read_cost_per_minute = 0\n";
         let server = "connections_per_address_max = 0\nhandshakes_per_minute_max = 0\n";
         Self::start_from(dir, server, &format!("{gateway}\n{rates}"), variable)
     }

@@ -237,6 +237,12 @@ pub fn count_frame(subscription: &str, count: u64) -> Answer {
     Answer(format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription)))
 }
 
+/// `["COUNT", subscription, {"count": count, "approximate": true}]` (NIP-45)
+#[must_use]
+pub fn approximate_count_frame(subscription: &str, count: u64) -> Answer {
+    Answer(format!("[\"COUNT\",{},{{\"count\":{count},\"approximate\":true}}]", json_str(subscription)))
+}
+
 /// `["NEG-MSG", subscription, message in hex]` (NIP-77)
 #[must_use]
 pub fn neg_msg_frame(subscription: &str, message_hex: &str) -> Answer {

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     observe::{metrics::Metrics, telemetry::OwnerTags},
-    rate_limit::RateLimits,
+    rate_limit::{RateLimits, ReadBudgets},
     shares::Shares,
     system::clock::Clock,
     turns::Turns,
@@ -41,8 +41,8 @@ pub struct App {
     pub(crate) shares: Arc<Shares>,
     /// Turns at a store that other processes share, for pages of the archive.
     pub(crate) read_turns: Arc<Turns>,
-    /// Permits for requests that read without a limit: COUNT and NEG-OPEN.
-    pub(crate) unbounded_reads: Semaphore,
+    /// The work that the requests of one party may cost in a minute.
+    pub(crate) read_budgets: ReadBudgets,
     /// Permits for events in the NIP-77 sessions of all connections together.
     pub(crate) neg_events: Arc<Semaphore>,
     /// The counters behind `/metrics`.

@@ -22,6 +22,9 @@ pub(crate) fn storage_unavailable() -> Rejection {
 /// Logs that the store could not be read, and tells the client to try again.
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 pub(crate) fn read_failed(error: StoreError) -> Rejection {
+    if let StoreError::UsedUp(secs) = error {
+        return Rejection::rate_limited(format!("this relay has read all that it may for now; retry in {secs} s"));
+    }
     tracing::warn!(%error, "reading failed");
     storage_unavailable()
 }

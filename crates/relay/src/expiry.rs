@@ -18,6 +18,7 @@ pub(crate) async fn run(app: Arc<App>) {
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         app.limits.sweep(app.clock.now_ms());
+        app.read_budgets.sweep(app.clock.now_ms());
         while !app.stopping.is_cancelled() {
             let started = std::time::Instant::now();
             match app.store.sweep(app.clock.now(), SWEEP_EVENTS_MAX).await {

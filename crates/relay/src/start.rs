@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::Gate;
+use nostr_extensions::{Gate, RouteHasher};
 use nostr_store::Store;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    config::Config,
+    config::{Config, StorageBackend},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
     error::StartError,
     expiry,
@@ -21,7 +21,7 @@ use crate::{
         metrics::Metrics,
         telemetry::{self, OwnerTags},
     },
-    rate_limit::RateLimits,
+    rate_limit::{RateLimits, ReadBudgets},
     server,
     session::handlers::neg,
     shares::Shares,
@@ -133,7 +133,7 @@ impl Relay {
             limits,
             shares: Shares::new(workers),
             read_turns: Turns::new(2 * workers, workers),
-            unbounded_reads: Semaphore::new(workers * 2),
+            read_budgets: read_budgets(&config, &hasher),
             neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
@@ -192,6 +192,16 @@ impl Relay {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());
         }
     }
+}
+
+/// The budgets of reads by the configuration. Only the documents of Firestore have a budget of their own.
+fn read_budgets(config: &Config, hasher: &RouteHasher) -> ReadBudgets {
+    let gateway = &config.mls_gateway;
+    let documents = match gateway.storage_backend {
+        StorageBackend::Firestore => gateway.firestore_reads_per_minute_max,
+        _ => 0,
+    };
+    ReadBudgets::new(gateway.rate_limits.max_read_cost_per_minute, documents, hasher)
 }
 
 fn announce(config: &Config, address: SocketAddr) {

@@ -103,6 +103,7 @@ async fn open_once(config: &Config) -> Result<OpenedStore, OpenError> {
         StorageBackend::Firestore => {
             let mut options = nostr_store::firestore::Options::new(gateway.project_id.as_deref().unwrap_or_default());
             options.batch_size = gateway.firestore_batch_size;
+            options.reads_per_minute_max = gateway.firestore_reads_per_minute_max;
             Ok(OpenedStore::Firestore(Box::new(Firestore::open(options).await?)))
         }
         // The configuration's reader refuses this backend before.

@@ -4,16 +4,12 @@
 //! prefix for each key, with the kind. A public event has one for each way to ask for it. A store orders the entries of
 //! a prefix as NIP-01 orders events.
 //!
-//! A query is planned over the audiences that its reader holds, so it costs the same beside ten messages of other
-//! groups and beside ten million. Public events are looked up by the narrowest condition of the filter: authors with
-//! kinds, then a tag, then authors, kinds, time.
+//! A query is planned over the audiences that its reader holds ([`crate::plan`]), so it costs the same beside ten
+//! messages of other groups and beside ten million. Public events are looked up by the narrowest condition of the
+//! filter: authors with kinds, then a tag, then authors, kinds, time.
 
-use nostr_extensions::{
-    Audience, NostrGroupId, Query,
-    audience::{is_for_admin_keys, may_be_public},
-    kinds::{ADMIN_KINDS, GROUP_KINDS, KEY_KINDS},
-};
-use nostr_protocol::{EventRef, Filter, Kind, Lifetime, PublicKey, tag::name};
+use nostr_extensions::{Audience, NostrGroupId, audience::is_for_admin_keys};
+use nostr_protocol::{EventRef, Kind, Lifetime, PublicKey, tag::name};
 use sha2::{Digest as _, Sha256};
 
 /// A key of at most [`Key::BYTES_MAX`] bytes, built without the heap.
@@ -167,93 +163,4 @@ pub(crate) fn address_of(event: EventRef<'_>) -> Option<Address> {
         Lifetime::Regular | Lifetime::Ephemeral => return None,
     };
     Some(address(&event.pubkey(), event.kind(), identifier))
-}
-
-/// Most ranges of a plan over public events. Beyond it the plan uses a condition with fewer ranges, or the time, and
-/// looks at each event. Each range costs a descent into the index on every page.
-const RANGES_MAX: usize = 2_000;
-
-/// The ranges that hold every event of the query. Each range is a prefix of index keys.
-///
-/// `author` adds the ranges of all public events of one key. It returns `false` if there would be more ranges than the
-/// limit.
-pub(crate) fn plan<E>(
-    query: &Query,
-    author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,
-) -> Result<Vec<Key>, E> {
-    let filter = &query.filter;
-    let scope = &query.scope;
-    let mut ranges = Vec::new();
-    if filter.is_impossible() {
-        return Ok(ranges);
-    }
-    let asked = |kinds: &'static [Kind]| kinds.iter().copied().filter(|kind| filter.asks_kind(*kind));
-
-    for key in &scope.keys {
-        ranges.extend(asked(&KEY_KINDS).map(|kind| prefix::reader(key, kind)));
-    }
-    let named = filter.tags.get(&b'h');
-    // A roster names its group by `h`: with values asked for, all rosters are those of these groups.
-    let all_rosters = scope.all_rosters && asked(&ADMIN_KINDS).next().is_some();
-    let whole_rosters = all_rosters && named.is_none();
-    if whole_rosters {
-        ranges.push(prefix::all_rosters());
-    }
-    for group in &scope.groups {
-        let is_named =
-            named.is_none_or(|values| values.binary_search_by(|value| (**value).cmp(group.as_str())).is_ok());
-        if is_named {
-            let kinds = asked(&GROUP_KINDS).filter(|kind| !(all_rosters && is_for_admin_keys(*kind)));
-            ranges.extend(kinds.map(|kind| prefix::group(group, kind)));
-        }
-    }
-    if let (true, Some(values)) = (all_rosters, named) {
-        for group in values.iter().filter_map(|value| NostrGroupId::parse(value)) {
-            ranges.extend(asked(&ADMIN_KINDS).map(|kind| prefix::group(&group, kind)));
-        }
-    }
-    if scope.everyone {
-        public(filter, author, &mut ranges)?;
-    }
-    Ok(ranges)
-}
-
-fn public<E>(
-    filter: &Filter,
-    mut author: impl FnMut(&PublicKey, usize, &mut Vec<Key>) -> Result<bool, E>,
-    ranges: &mut Vec<Key>,
-) -> Result<(), E> {
-    let kinds: Option<Vec<Kind>> =
-        filter.kinds.as_ref().map(|kinds| kinds.iter().copied().filter(|kind| may_be_public(*kind)).collect());
-    if kinds.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(());
-    }
-    if let (Some(authors), Some(kinds)) = (&filter.authors, &kinds)
-        && authors.len().saturating_mul(kinds.len()) <= RANGES_MAX
-    {
-        for author in authors {
-            ranges.extend(kinds.iter().map(|kind| prefix::author_kind(author, *kind)));
-        }
-        return Ok(());
-    }
-    let narrowest = filter.tags.iter().min_by_key(|(_, values)| values.len());
-    if let Some((letter, values)) = narrowest {
-        ranges.extend(values.iter().map(|value| prefix::tag(*letter, value)));
-        return Ok(());
-    }
-    match (&filter.authors, kinds) {
-        (Some(authors), None) => {
-            let before = ranges.len();
-            for key in authors {
-                if !author(key, before + RANGES_MAX, ranges)? {
-                    ranges.truncate(before);
-                    ranges.push(prefix::everything_public());
-                    break;
-                }
-            }
-        }
-        (_, Some(kinds)) => ranges.extend(kinds.into_iter().map(prefix::kind)),
-        (None, None) => ranges.push(prefix::everything_public()),
-    }
-    Ok(())
 }

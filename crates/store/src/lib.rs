@@ -8,6 +8,7 @@
 
 pub mod backoff;
 mod claim;
+mod cost;
 mod decide;
 pub mod embedded;
 #[cfg(feature = "firestore")]
@@ -15,6 +16,7 @@ pub mod firestore;
 mod index;
 pub mod memory;
 pub mod moving;
+mod plan;
 pub mod postgres;
 mod random;
 mod saved;
@@ -31,6 +33,8 @@ use tokio::sync::{broadcast, watch};
 
 pub use self::{
     claim::{Claim, ClaimFilters, Claimed},
+    cost::Cost,
+    plan::{Part, parts},
     saved::{DUPLICATE, Saved},
 };
 
@@ -53,6 +57,9 @@ pub enum StoreError {
     /// The store cannot hold this one event.
     #[error("this event cannot be stored: {0}")]
     Event(String),
+    /// Clients have read as much as the operator pays for; a client's read may succeed after this many seconds.
+    #[error("the reads of clients are used up for {0} s")]
+    UsedUp(u64),
 }
 
 /// The reason why a store does not open. The text is for the operator and tells no secret.
@@ -66,14 +73,17 @@ pub enum OpenError {
     Unreachable(String),
 }
 
-/// Limits after which one call of [`Store::scan`] returns what it has.
+/// Limits of one call of [`Store::scan`], after which it returns what it has.
 #[derive(Clone, Copy, Debug)]
 pub struct PageBounds {
+    /// The part of the query that the call reads.
+    pub part: Part,
     /// Most events in the page.
     pub events_max: usize,
     /// The page ends with the event that reaches this many bytes.
     pub bytes_max: usize,
-    /// Most index entries that are looked at, whether or not their events fit.
+    /// Most index entries that are looked at, whether or not their events fit. The tags of an event count as further
+    /// ones.
     pub entries_max: usize,
 }
 
@@ -84,6 +94,8 @@ pub struct Page {
     pub events: Vec<Sealed>,
     /// The position to go on from, exclusive; `None` when nothing is left.
     pub next: Option<Position>,
+    /// The work of the call.
+    pub cost: Cost,
 }
 
 /// An event in the log, as a follower reads it: enough to tell whom it may concern.
@@ -162,8 +174,8 @@ pub trait Store: Send + Sync + 'static {
     /// Events of one batch see each other's effects. An event that cannot be stored harms no other.
     async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>>;
 
-    /// Events that fit `query`, beginning after `from`. None was committed after `up_to`, and none has expired at
-    /// `now`.
+    /// Events that fit `query` and lie in the part of `bounds`, beginning after `from`. None was committed after
+    /// `up_to`, and none has expired at `now`. [`parts`] divides a query so that one call's work is bounded.
     async fn scan(
         &self,
         query: &Query,
@@ -217,6 +229,10 @@ pub trait Store: Send + Sync + 'static {
     /// A group's state, and the cursor up to which it holds.
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError>;
 
+    /// Those of these groups that have a record or carried unlisted messages, in their order. The state of each other
+    /// one is [`nostr_extensions::GroupStatus::Unknown`].
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError>;
+
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
@@ -228,6 +244,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;
+
+    /// Documents that this process has read so far, in a store whose service charges for them.
+    fn documents_read(&self) -> Option<u64> {
+        None
+    }
 
     /// Sizes of the store, see [`Stats`].
     async fn stats(&self) -> Result<Stats, StoreError>;

@@ -13,6 +13,7 @@ mod kinds;
 mod not_visible;
 mod payers;
 mod rate_limits;
+mod read_cost;
 mod requests_447;
 mod residents;
 mod roster_ops;

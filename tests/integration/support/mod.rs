@@ -9,6 +9,7 @@ mod client;
 mod event;
 pub mod gateway;
 mod http;
+pub mod observed;
 pub mod process;
 mod relay;
 pub mod shared;

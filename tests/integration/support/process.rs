@@ -134,6 +134,7 @@ fn write_config(directory: &Path, config: &[Line<'_>]) -> PathBuf {
         (rates, "max_events_per_minute = 0"),
         (rates, "max_keypackages_per_hour = 0"),
         (rates, "max_group_messages_per_minute = 0"),
+        (rates, "max_read_cost_per_minute = 0"),
     ];
     let mut sections = BTreeMap::<&str, BTreeMap<&str, &str>>::new();
     // A test's lines replace the default ones.

@@ -88,6 +88,7 @@ impl TestRelay {
         config.mls_gateway.rate_limits.max_events_per_minute = 0;
         config.mls_gateway.rate_limits.max_keypackages_per_hour = 0;
         config.mls_gateway.rate_limits.max_group_messages_per_minute = 0;
+        config.mls_gateway.rate_limits.max_read_cost_per_minute = 0;
         configure(&mut config);
         let clock = Arc::new(SetClock::at(now()));
         let config = Arc::new(config);

@@ -49,6 +49,8 @@ pub struct Link {
     pub hiccups: AtomicU64,
     /// Number of further failures; every read of a group's state fails until they are used up.
     pub group_failures: AtomicU64,
+    /// Reads of a group's state so far.
+    pub group_reads: AtomicU64,
     /// Reads of a group's state in progress.
     pub group_loads: AtomicU64,
     /// Most reads of a group's state that were ever in progress at once.
@@ -102,6 +104,7 @@ impl Shared {
             lost_rosters: AtomicBool::new(false),
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
+            group_reads: AtomicU64::new(0),
             group_loads: AtomicU64::new(0),
             group_loads_most: AtomicU64::new(0),
             fetching: RwLock::new(()),
@@ -267,6 +270,7 @@ impl Store for Instance {
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        self.link.group_reads.fetch_add(1, Ordering::Relaxed);
         let loads = self.link.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
         self.link.group_loads_most.fetch_max(loads, Ordering::Relaxed);
         let passed = self.link.pass().await;
@@ -276,6 +280,11 @@ impl Store for Instance {
             return Err(StoreError::Unavailable("the test says so".into()));
         }
         self.shared.memory.group(id).await
+    }
+
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.known_groups(ids).await
     }
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -37,6 +37,9 @@ section! {
             by integer(2..=1_000).map(Some);
         /// Most writes of one commit to `firestore`, 20 to 500.
         firestore_batch_size: usize = "500" in "writes", by integer(20..=500);
+        /// Documents of `firestore` that one instance reads in a minute for its clients; 0 for any number. One client's
+        /// party gets an eighth of it. The reads of saves, admission and live delivery count too, and always go on.
+        firestore_reads_per_minute_max: u32 = "60000" in "documents a minute", by integer(0..=READS_MAX);
         /// Notifications between instances that share a store: `store`, by the store itself; `redis`, over `redis_url`.
         wake: WakeBy = "store", by one_of(&[("store", WakeBy::Store), ("redis", WakeBy::Redis)]);
         /// The Redis that `wake = "redis"` uses, `redis://host:6379` or `rediss://…`.
@@ -90,9 +93,13 @@ section! {
     with rate_limits: RateLimitRates
 }
 
+/// Largest budget of reads, in units or documents a minute.
+const READS_MAX: u64 = 1_000_000_000;
+
 section! {
     /// Sustained rates, with a burst of 200 events of an address or a key, 400 of a resident or a member, and 150
-    /// KeyPackages, messages to a group or gift wraps to a recipient; 0 means no limit.
+    /// KeyPackages, messages to a group or gift wraps to a recipient; and
+    /// the budget of reads. 0 means no limit.
     pub struct RateLimitRates for "extensions.mls_gateway.rate_limits" in config.mls_gateway.rate_limits {
         /// EVENTs of every kind, of one address and of one sender; also 1059s of one sender to one recipient.
         max_events_per_minute: u32 = "100" in "events a minute", by integer(0..=RATE_MAX);
@@ -100,6 +107,8 @@ section! {
         max_keypackages_per_hour: u32 = "10" in "events an hour", by integer(0..=RATE_MAX);
         /// 445s of one sender to one group.
         max_group_messages_per_minute: u32 = "50" in "events a minute", by integer(0..=RATE_MAX);
+        /// Work of the REQs, COUNTs and NEG-OPENs of one address, and of one key, all of which may be done at once.
+        max_read_cost_per_minute: u32 = "6000000" in "units a minute", by integer(0..=READS_MAX);
     }
 }
 

@@ -22,6 +22,8 @@ section! {
         max_limit: usize = "500" in "events", by integer(1..=100_000);
         /// Events for a filter without `limit`; at most `max_limit`.
         default_limit: usize = "500" in "events", by integer(1..=100_000);
+        /// Work of one REQ, COUNT or NEG-OPEN. Beyond it a COUNT is approximate, and the others are closed.
+        max_query_cost: u64 = "1000000" in "units", by integer(10_000..=1_000_000_000);
         /// Length of a subscription's id.
         max_subid_length: usize = "64" in "characters", by integer(1..=1_024);
         /// Tags of one event.

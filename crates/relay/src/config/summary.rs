@@ -85,10 +85,11 @@ impl Config {
         ));
         lines.push(format!("key packages: {verify}"));
         lines.push(format!(
-            "rate limits: {}, {}, {}",
+            "rate limits: {}, {}, {}, {}",
             rate(rates.max_events_per_minute, "events a minute"),
             rate(rates.max_keypackages_per_hour, "KeyPackages an hour"),
             rate(rates.max_group_messages_per_minute, "group messages a minute"),
+            rate(rates.max_read_cost_per_minute, "units of reading a minute"),
         ));
         if let Origins::Only(origins) = &self.server.allowed_origins {
             let origins = if origins.is_empty() { "none".to_owned() } else { origins.join(", ") };

@@ -8,6 +8,7 @@
 //! change in the log. The state from before the change is kept beside the latest one, for those events.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -147,7 +148,8 @@ impl Groups {
         try_join_all(ids.iter().map(get)).await
     }
 
-    /// The groups whose states pass. However many are asked for, few states are held at one time.
+    /// The groups whose states pass. However many are asked for, few states are held at one time. The store is asked
+    /// at once which of the others it knows at all, so that unknown groups are not read one by one.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
@@ -156,14 +158,32 @@ impl Groups {
         mut ids: Vec<NostrGroupId>,
         passes: impl Fn(&Group) -> bool,
     ) -> Result<Vec<NostrGroupId>, StoreError> {
+        let unknown = self.unknown(&ids).await?;
         let mut verdicts = Vec::with_capacity(ids.len());
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
-            let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
-            verdicts.extend(states.iter().map(|state| passes(state)));
+            let known: Vec<&NostrGroupId> = some.iter().filter(|id| !unknown.contains(*id)).collect();
+            let mut states = self.get_all(&known).await?.into_iter();
+            verdicts.extend(some.iter().map(|id| match unknown.contains(id) {
+                true => passes(&Group { id: id.clone(), status: GroupStatus::Unknown }),
+                false => states.next().is_some_and(|state| passes(&state)),
+            }));
         }
         let mut verdicts = verdicts.into_iter();
         ids.retain(|_| verdicts.next().unwrap_or(false));
         Ok(ids)
+    }
+
+    /// Those of the groups that are not cached and that the store does not know.
+    async fn unknown(&self, ids: &[NostrGroupId]) -> Result<HashSet<NostrGroupId>, StoreError> {
+        let is_new = |id: &&NostrGroupId| self.cached(id, Cursor::MAX).is_none();
+        let mut unknown: HashSet<NostrGroupId> = ids.iter().filter(is_new).cloned().collect();
+        if !unknown.is_empty() {
+            let asked: Vec<NostrGroupId> = unknown.iter().cloned().collect();
+            for known in self.store.known_groups(&asked).await? {
+                unknown.remove(&known);
+            }
+        }
+        Ok(unknown)
     }
 
     /// Returns whether the states of all these groups pass. It loads no more groups after a chunk with one that does

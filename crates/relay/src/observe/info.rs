@@ -47,13 +47,16 @@ pub(crate) struct InformationDocument<'a> {
     mls_gateway: GatewayDocument,
 }
 
-/// `limitation`. The last three fields are not NIP-11's; clients pass over fields that they do not know.
+/// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do not know.
 #[derive(Debug, Serialize)]
 struct LimitationDocument {
     max_message_length: usize,
     max_subscriptions: usize,
     max_limit: usize,
     default_limit: usize,
+    max_query_cost: u64,
+    /// 0 for no limit.
+    max_read_cost_per_minute: u32,
     max_subid_length: usize,
     max_event_tags: usize,
     min_pow_difficulty: u8,
@@ -121,6 +124,7 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_filters,
         max_limit,
         default_limit,
+        max_query_cost,
         max_subid_length,
         max_event_tags,
         max_tag_values,
@@ -131,6 +135,8 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_subscriptions,
         max_limit,
         default_limit,
+        max_query_cost,
+        max_read_cost_per_minute: config.mls_gateway.rate_limits.max_read_cost_per_minute,
         max_subid_length,
         max_event_tags,
         min_pow_difficulty: 0,

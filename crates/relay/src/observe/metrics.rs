@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     fetched: Counter,
     skipped: Counter,
     signatures_checked: Counter,
+    read_cost: Counter,
+    documents_read: Counter,
 }
 
 impl Default for Metrics {
@@ -82,6 +84,8 @@ impl Default for Metrics {
             fetched: counter("mls_gateway_follow_fetched_events_total", vec![]),
             skipped: counter("mls_gateway_follow_skipped_events_total", vec![]),
             signatures_checked: counter("mls_gateway_signatures_checked_total", vec![]),
+            read_cost: counter("mls_gateway_read_cost_total", vec![]),
+            documents_read: counter("mls_gateway_firestore_document_reads_total", vec![]),
             handle: recorder.handle(),
             recorder,
         }
@@ -132,6 +136,16 @@ impl Metrics {
     /// Counts events of the log that no subscription waited for.
     pub(crate) fn skipped(&self, events: usize) {
         self.skipped.increment(events as u64);
+    }
+
+    /// Counts units of reading that a client paid for.
+    pub(crate) fn read_cost(&self, units: u64) {
+        self.read_cost.increment(units);
+    }
+
+    /// Sets the documents that the store has read so far.
+    pub(crate) fn documents_read(&self, documents: u64) {
+        self.documents_read.absolute(documents);
     }
 
     /// Counts an event by the store's answer.

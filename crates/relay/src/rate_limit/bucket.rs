@@ -127,6 +127,16 @@ impl Bucket {
         Err(missing.unsigned_abs().div_ceil(per_sec))
     }
 
+    /// Returns whether `times` events are there, or gives the seconds until they are. A bucket that holds fewer when it
+    /// is full has them then.
+    fn holds(&self, times: u32, now_ms: u64) -> Result<(), u64> {
+        let missing = self.rate.level_of(times.min(self.rate.burst)) - self.level_at(now_ms);
+        if missing <= 0 {
+            return Ok(());
+        }
+        Err(missing.unsigned_abs().div_ceil(1_000 * u64::from(self.rate.number)))
+    }
+
     /// Takes `times` events, whether they are there or not; the debt stays under a burst.
     pub(super) fn charge(&mut self, times: u32, now_ms: u64) {
         self.fill(now_ms);
@@ -246,6 +256,20 @@ impl Buckets {
         self.with_bucket(account, now_ms, |bucket, is_first| {
             bucket.take(amount, now_ms).map(|()| BucketAge { first_ms: bucket.first_ms, is_first })
         })
+    }
+
+    /// Returns whether the account's bucket holds `times` events, or gives the seconds until it does.
+    pub(super) fn holds(&self, account: &Account, times: u32, now_ms: u64) -> Result<(), u64> {
+        if account.rate.is_unlimited() {
+            return Ok(());
+        }
+        let shard = self.shard(account.bucket.hash).lock();
+        if let Some(bucket) = shard.buckets.get(&account.bucket.hash) {
+            return bucket.holds(times, now_ms);
+        }
+        let has_room = shard.buckets.len() < self.shard_max;
+        drop(shard);
+        if has_room { Ok(()) } else { self.overflow.lock().bucket(account, now_ms).holds(times, now_ms) }
     }
 
     /// Takes `times` events from the account's bucket, whether they are there or not; the debt stays under a burst.

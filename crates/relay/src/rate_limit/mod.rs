@@ -31,6 +31,7 @@ mod claims;
 mod client_address;
 mod connection;
 mod payer;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,7 @@ pub(crate) use self::{
     client_address::client_address,
     connection::{ConnectionLimits, Fault},
     payer::{AddressBlock, Payer, Width},
+    reads::{ReadAccount, ReadBudgets},
 };
 use crate::config::RateLimitRates;
 

@@ -149,8 +149,12 @@ fn auths_are_counted_apart_from_events() {
 
 #[test]
 fn zero_is_no_limit() {
-    let none =
-        RateLimitRates { max_events_per_minute: 0, max_keypackages_per_hour: 0, max_group_messages_per_minute: 0 };
+    let none = RateLimitRates {
+        max_events_per_minute: 0,
+        max_keypackages_per_hour: 0,
+        max_group_messages_per_minute: 0,
+        ..RateLimitRates::default()
+    };
     let limits = RateLimits::new(&none, 0, &hasher(1));
     let mut connection = limits.connection(0);
     let payer = Payer::Address(local());

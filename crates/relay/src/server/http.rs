@@ -124,6 +124,9 @@ async fn metrics(
             .into_response();
     }
     app.metrics.readiness(app.not_ready().is_none(), app.delivery.lag());
+    if let Some(documents) = app.store.documents_read() {
+        app.metrics.documents_read(documents);
+    }
     let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -29,7 +29,11 @@ use nostr_extensions::{Audience, Query};
 use nostr_protocol::{EventRef, Kind};
 use sha2::{Digest as _, Sha256};
 
-use crate::index::{self, each_prefix, prefix};
+use crate::{
+    Part,
+    index::{each_prefix, prefix},
+    plan::{Plan, Planned},
+};
 
 /// Seconds for which an ephemeral event stays in the log for other processes.
 pub(crate) const EPHEMERAL_SECS: u64 = 60;
@@ -68,14 +72,13 @@ pub(crate) fn prefixes(event: EventRef<'_>, audience: &Audience) -> Vec<i64> {
     numbers
 }
 
-/// Numbers of prefixes under which all events that fit the query lie.
-pub(crate) fn plan(query: &Query) -> Vec<i64> {
-    let Ok(ranges) = index::plan(query, |author, ranges_max, ranges| {
-        let fits = ranges.len() < ranges_max;
-        ranges.push(prefix::author(author));
-        Ok::<bool, Infallible>(fits)
+/// Numbers of prefixes under which all events lie that fit the query and lie in the part.
+pub(crate) fn plan(query: &Query, part: Part) -> Vec<i64> {
+    let numbers = Plan::of(query).places(part).map(|place| match place {
+        Planned::Range(prefix) => number_of(&prefix),
+        Planned::Author(author) => number_of(&prefix::author(author)),
     });
-    let mut numbers: Vec<i64> = ranges.iter().map(|range| number_of(range)).collect();
+    let mut numbers: Vec<i64> = numbers.collect();
     numbers.sort_unstable();
     numbers.dedup();
     numbers

@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        PageBounds,
+        PageBounds, Part,
         embedded::{
             Options,
             env::open_env,
@@ -249,7 +249,7 @@ mod tests {
         let mut from: Option<Position> = None;
         let mut found = Vec::new();
         loop {
-            let bounds = PageBounds { events_max: 1, bytes_max: 1, entries_max: 1 };
+            let bounds = PageBounds { part: Part::WHOLE, events_max: 1, bytes_max: 1, entries_max: 1 };
             let vanishing = Vanishing::default();
             let (tables, query, vanishing, hot) = (&tables, &query, &vanishing, &Hot::default());
             let scan = Scan { tables, vanishing, hot, query, recent: &[], from, up_to: 3, bounds, now: 1 };

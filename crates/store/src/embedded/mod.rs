@@ -301,7 +301,7 @@ impl Store for Embedded {
         bounds: PageBounds,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
-        let ids = query.filter.ids.as_deref().unwrap_or_default();
+        let ids = bounds.part.of(query.filter.ids.as_deref().unwrap_or_default());
         let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
         let (tables, recent) = (&self.tables, &recent[..]);
         let vanishing = &self.shared.vanishing.load();
@@ -336,6 +336,18 @@ impl Store for Embedded {
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
         self.group_now(id)
+    }
+
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.read(|txn| {
+            let mut known = Vec::new();
+            for id in ids {
+                if self.tables.is_managed(txn, id)? || self.tables.is_unlisted(txn, id)? {
+                    known.push(id.clone());
+                }
+            }
+            Ok(known)
+        })
     }
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -11,11 +11,40 @@ use super::{
     keys::{Key, number_from},
     tables::Tables,
 };
-use crate::index::{self, prefix};
+use crate::{
+    Part,
+    index::prefix,
+    plan::{Plan, Planned},
+};
 
-/// Ranges in which all events that fit the query lie, each a prefix of index keys.
-pub(super) fn plan(tables: &Tables, txn: &RoTxn<'_>, query: &Query) -> Result<Vec<Key>, Fail> {
-    index::plan(query, |author, ranges_max, ranges| author_kinds(tables, txn, author, ranges_max, ranges))
+/// Most ranges of the kinds that the authors of one call have written. Beyond it the call goes through all public
+/// events by time, and looks at each.
+const KINDS_MAX: usize = 2_000;
+
+/// Ranges in which all events lie that fit the query and lie in the part, and the number of descents into the index
+/// that finding them took.
+pub(super) fn plan(tables: &Tables, txn: &RoTxn<'_>, query: &Query, part: Part) -> Result<(Vec<Key>, usize), Fail> {
+    let mut ranges = Vec::new();
+    let mut others = 0;
+    let mut descents = 0;
+    for place in Plan::of(query).places(part) {
+        match place {
+            Planned::Range(range) => {
+                ranges.push(range);
+                others = ranges.len();
+            }
+            Planned::Author(author) => {
+                let fits = author_kinds(tables, txn, author, others + KINDS_MAX, &mut ranges)?;
+                if !fits {
+                    ranges.truncate(others);
+                    ranges.push(prefix::everything_public());
+                    return Ok((ranges, descents + KINDS_MAX));
+                }
+                descents = ranges.len() - others;
+            }
+        }
+    }
+    Ok((ranges, descents))
 }
 
 /// A range for each kind that the author has written, found by a seek from one to the next; `false` when there would be

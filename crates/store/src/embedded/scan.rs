@@ -17,10 +17,7 @@ use super::{
     tables::Tables,
     vanished::Vanishing,
 };
-use crate::{Cursor, Page, PageBounds};
-
-/// Tags of an event that count as one more entry looked at.
-const TAGS_PER_ENTRY: usize = 32;
+use crate::{Cost, Cursor, Page, PageBounds};
 
 /// The question that a page answers.
 pub(super) struct Scan<'a> {
@@ -28,7 +25,7 @@ pub(super) struct Scan<'a> {
     pub(super) vanishing: &'a Vanishing,
     pub(super) hot: &'a Hot,
     pub(super) query: &'a Query,
-    /// The cursors that [`super::ids::Recent`] gave for each id of the filter before the snapshot was taken.
+    /// The cursors that [`super::ids::Recent`] gave for each id of the part before the snapshot was taken.
     pub(super) recent: &'a [Vec<Cursor>],
     pub(super) from: Option<Position>,
     pub(super) up_to: Cursor,
@@ -98,7 +95,8 @@ impl Eq for Range<'_> {}
 struct Filling {
     page: Page,
     bytes: usize,
-    entries: usize,
+    /// Entries looked at, with the work of their events.
+    entries: u64,
     last: Option<Position>,
 }
 
@@ -106,7 +104,7 @@ impl Scan<'_> {
     /// The page.
     pub(super) fn run(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
         match &self.query.filter.ids {
-            Some(ids) => self.by_ids(txn, ids),
+            Some(ids) => self.by_ids(txn, self.bounds.part.of(ids)),
             None => self.by_ranges(txn),
         }
     }
@@ -126,16 +124,16 @@ impl Scan<'_> {
     fn is_full(&self, filling: &Filling) -> bool {
         filling.page.events.len() >= self.bounds.events_max.max(1)
             || filling.bytes >= self.bounds.bytes_max.max(1)
-            || filling.entries >= self.bounds.entries_max.max(1)
+            || filling.entries >= self.bounds.entries_max.max(1) as u64
     }
 
-    /// Each id is looked up; there are no more of them than a filter may name.
+    /// Each id is looked up; the caller bounds their number by the part.
     fn by_ids(&self, txn: &RoTxn<'_>, ids: &[EventId]) -> Result<Page, Fail> {
         let mut found = Vec::new();
         for (id, recent) in ids.iter().zip(self.recent) {
             let Some((cursor, stored)) = self.tables.find(txn, id, recent)? else { continue };
             let position = position(&stored);
-            if self.is_behind_from(position) && self.shows(cursor, &stored) {
+            if self.is_behind_from(position) {
                 found.push((position, cursor, stored));
             }
         }
@@ -146,14 +144,18 @@ impl Scan<'_> {
                 filling.page.next = filling.last;
                 break;
             }
-            filling.take(seal(stored, cursor)?);
+            filling.entries += Cost::of_event(stored.event.tags().len());
+            if self.shows(cursor, &stored) {
+                filling.take(seal(stored, cursor)?);
+            }
             filling.last = Some(position);
         }
-        Ok(filling.page)
+        Ok(filling.end(ids.len()))
     }
 
     fn by_ranges(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
-        let mut prefixes = plan(self.tables, txn, self.query)?;
+        let (mut prefixes, descents) = plan(self.tables, txn, self.query, self.bounds.part)?;
+        let descents = descents + prefixes.len();
         // Neighbours lie on the same pages; a reader may hold ten thousand groups.
         prefixes.sort_unstable_by(|a, b| a[..].cmp(&b[..]));
         let mut ranges = BinaryHeap::new();
@@ -165,7 +167,7 @@ impl Scan<'_> {
         let mut events = Vec::new();
         while pop_tied(&mut ranges, &mut tied)? {
             // One event may stand in several ranges, and several events may share all that the index orders by.
-            filling.entries += tied.len();
+            filling.entries += tied.len() as u64;
             tied.sort_unstable();
             tied.dedup();
             for cursor in tied.drain(..) {
@@ -183,22 +185,28 @@ impl Scan<'_> {
                 }
                 // An event of many tags is more work to match.
                 let stored = Stored::read(value.bytes())?;
-                filling.entries += stored.event.tags().len() / TAGS_PER_ENTRY;
+                filling.entries += Cost::of_event(stored.event.tags().len());
                 if self.shows(cursor, &stored) {
                     filling.take(seal_and_keep(value, self.hot, cursor)?);
                 }
                 filling.last = Some(position);
                 if self.is_full(&filling) && (ordered.peek().is_some() || !ranges.is_empty()) {
                     filling.page.next = filling.last;
-                    return Ok(filling.page);
+                    return Ok(filling.end(descents));
                 }
             }
         }
-        Ok(filling.page)
+        Ok(filling.end(descents))
     }
 }
 
 impl Filling {
+    /// The page, after this many descents into the index.
+    fn end(mut self, descents: usize) -> Page {
+        self.page.cost = Cost::of_units(descents as u64 + self.entries);
+        self.page
+    }
+
     fn take(&mut self, sealed: Sealed) {
         self.bytes += sealed.byte_len();
         self.page.events.push(sealed);

@@ -116,6 +116,7 @@ impl Tables {
             | StoreError::Event(text) => {
                 OpenError::Refused(format!("the store cannot be brought up to schema {newest}: {text}"))
             }
+            error @ StoreError::UsedUp(_) => OpenError::Refused(error.to_string()),
         };
         let climb = || -> Result<Result<(), OpenError>, Fail> {
             let mut txn = env.write_txn()?;

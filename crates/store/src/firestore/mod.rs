@@ -135,6 +135,7 @@ impl Store for Firestore {
         bounds: PageBounds,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
+        self.inner.client.reads.allow()?;
         Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?)
     }
 
@@ -166,7 +167,13 @@ impl Store for Firestore {
         Ok(self.inner.group(id).await?)
     }
 
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.known_groups(ids).await?)
+    }
+
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.inner.client.reads.allow()?;
         Ok(self.inner.groups_of(keys).await?)
     }
 
@@ -176,6 +183,10 @@ impl Store for Firestore {
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
         Ok(self.inner.sweep(now, events_max).await?)
+    }
+
+    fn documents_read(&self) -> Option<u64> {
+        Some(self.inner.client.reads.total())
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

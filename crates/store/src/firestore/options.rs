@@ -26,6 +26,9 @@ pub struct Options {
     /// Time, in seconds, between two looks whether the database is still the one that was opened. Each reads one
     /// document.
     pub layout_secs: u64,
+    /// Most documents a minute that are read for clients; 0 for any number. The documents that saves, admission and
+    /// followers read are counted as well, and never refused.
+    pub reads_per_minute_max: u32,
 }
 
 impl Options {
@@ -40,6 +43,7 @@ impl Options {
             emulator_host: None,
             stats_secs: 300,
             layout_secs: 10,
+            reads_per_minute_max: 0,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads of the log by its followers, and single look-ups: events by place or id, groups.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use deadpool_postgres::Client;
 use nostr_extensions::{
@@ -44,6 +44,9 @@ const GROUP: &str = "select l.head, g.record, g.last_epoch, m.keys, m.admins, \
     from rnostr.log l left join rnostr.groups g on g.id = $1 \
     left join lateral (select array_agg(key) as keys, array_agg(admin) as admins from rnostr.members \
         where group_id = g.id) m on true";
+const KNOWN_GROUPS: &str = "select asked.id from unnest($1::text[]) as asked(id) \
+    where exists (select from rnostr.groups g where g.id = asked.id) \
+        or exists (select from rnostr.unlisted u where u.group_id = asked.id)";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
 /// A reader of the log.
@@ -150,6 +153,15 @@ pub(super) async fn state_of(client: &Client, id: &NostrGroupId) -> Result<(Grou
         GroupStatus::Unknown
     };
     Ok((Group { id: id.clone(), status }, cursor(&row, "head")?))
+}
+
+/// Those of the groups that have a record or carried unlisted messages, in one statement.
+pub(super) async fn known_groups(client: &Client, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, Fail> {
+    let statement = client.prepare_cached(KNOWN_GROUPS).await?;
+    let asked: Vec<&str> = ids.iter().map(NostrGroupId::as_str).collect();
+    let known = client.query(&statement, &[&asked]).await?;
+    let known: HashSet<NostrGroupId> = known.iter().map(|row| group_id(row, "id")).collect::<Result<_, _>>()?;
+    Ok(ids.iter().filter(|id| known.contains(*id)).cloned().collect())
 }
 
 pub(super) async fn groups_of(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {

@@ -275,6 +275,10 @@ impl Store for Postgres {
         self.follow(read).await.map_err(|fail| fail.to_store_error())
     }
 
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.call(async move |client| log::known_groups(client, ids).await).await
+    }
+
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.call(async move |client| log::groups_of(client, keys).await).await
     }

@@ -10,7 +10,7 @@ use super::{
     rows::{event, event_id, number, seal},
 };
 use crate::{
-    Cursor, Page, PageBounds,
+    Cost, Cursor, Page, PageBounds,
     decide::{self, hiding::Hidden},
 };
 
@@ -21,7 +21,7 @@ macro_rules! page {
         concat!(
             "with found as (",
             $found,
-            "), sized as (select f.age, f.id, e.cursor, e.received_at, e.expires_at, e.flags, e.record, fits.fits, \
+            "), sized as (select f.age, f.id, f.looked, e.cursor, e.received_at, e.expires_at, e.flags, e.record, fits.fits, \
                 sum(case when fits.fits then octet_length(e.record) else 0 end) \
                     over (order by f.age, f.id rows between unbounded preceding and current row) as bytes, \
                 count(*) over () as entries \
@@ -29,20 +29,24 @@ macro_rules! page {
                 cross join lateral (select e.cursor <= $1 and (e.expires_at is null or e.expires_at > $2) \
                     and e.flags & 10 = 0 and ($3::int[] is null or e.kind = any($3)) \
                     and ($4::bytea[] is null or e.author = any($4)) as fits) fits) \
-            select age, id, cursor, received_at, expires_at, flags, case when fits then record end as record, fits, \
-                entries from sized \
+            select age, id, looked, cursor, received_at, expires_at, flags, case when fits then record end as record, \
+                fits, entries from sized \
             where bytes - case when fits then octet_length(record) else 0 end < $5 order by age, id"
         )
     };
 }
 
+/// `looked` counts the entries of all ranges: each range gives as many as the whole page may have.
 const BY_PREFIXES: &str = page!(
-    "select distinct i.age, i.id, i.cursor from unnest($6::bigint[]) as wanted(prefix) cross join lateral \
-        (select age, id, cursor from rnostr.event_index where prefix = wanted.prefix and (age, id) > ($7, $8) \
-            and age <= $9 order by age, id limit $10) i order by i.age, i.id limit $10"
+    "select distinct l.age, l.id, l.cursor, l.looked from \
+        (select i.age, i.id, i.cursor, count(*) over () as looked \
+            from unnest($6::bigint[]) as wanted(prefix) cross join lateral \
+                (select age, id, cursor from rnostr.event_index where prefix = wanted.prefix and (age, id) > ($7, $8) \
+                    and age <= $9 order by age, id limit $10) i) l \
+        order by l.age, l.id limit $10"
 );
 const BY_IDS: &str = page!(
-    "select -created_at as age, id, cursor from rnostr.events where id = any($6::bytea[]) and flags & 8 = 0 \
+    "select -created_at as age, id, cursor, count(*) over () as looked from rnostr.events where id = any($6::bytea[]) and flags & 8 = 0 \
         and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
 );
 
@@ -64,7 +68,7 @@ impl Scan<'_> {
         if filter.is_impossible() || !query.finds_something() {
             return Ok(Page::default());
         }
-        let prefixes = if filter.ids.is_none() { decide::plan(query) } else { Vec::new() };
+        let prefixes = if filter.ids.is_none() { decide::plan(query, bounds.part) } else { Vec::new() };
         if filter.ids.is_none() && prefixes.is_empty() {
             return Ok(Page::default());
         }
@@ -72,7 +76,9 @@ impl Scan<'_> {
             filter.kinds.as_ref().map(|kinds| kinds.iter().map(|Kind(kind)| i32::from(*kind)).collect());
         let authors: Option<Vec<&[u8]>> =
             filter.authors.as_ref().map(|authors| authors.iter().map(|key| &key.as_bytes()[..]).collect());
-        let ids: Vec<&[u8]> = filter.ids.iter().flatten().map(|id| &id.as_bytes()[..]).collect();
+        let ids = bounds.part.of(filter.ids.as_deref().unwrap_or_default());
+        let ids: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
+        let descents = prefixes.len() + ids.len();
         // The empty id sorts before all others, so this position lies before all events of the same age.
         let first = (filter.until.map_or(i64::MIN, |until| -number(until)), Vec::new());
         let behind = from.map_or_else(|| first.clone(), |from| (-number(from.created_at), from.id.as_bytes().to_vec()));
@@ -91,21 +97,23 @@ impl Scan<'_> {
                 [&up_to, &now, &kinds, &authors, &bytes_max, &prefixes, &age, &id, &oldest, &entries_max];
             client.query(&statement, &parameters).await?
         };
-        page_of(query, &rows, entries_max, hidden)
+        page_of(query, &rows, entries_max, descents, hidden)
     }
 }
 
-fn page_of(query: &Query, rows: &[Row], entries_max: i64, hidden: &Hidden) -> Result<Page, Fail> {
-    let mut page = Page::default();
+fn page_of(query: &Query, rows: &[Row], entries_max: i64, descents: usize, hidden: &Hidden) -> Result<Page, Fail> {
+    let mut page = Page { cost: Cost::of_units(descents as u64), ..Page::default() };
     for row in rows {
         if row.try_get("fits")? {
             let event = event(row)?;
+            page.cost += Cost::of_units(Cost::of_event(event.tags().len()));
             if query.filter.matches(event.view()) && !hidden.hides(event.view()) {
                 page.events.push(seal(row, event)?);
             }
         }
     }
     let Some(last) = rows.last() else { return Ok(page) };
+    page.cost += Cost::of_units(last.try_get::<_, i64>("looked")?.unsigned_abs());
     let entries: i64 = last.try_get("entries")?;
     // More events may follow a full page, and more do follow a page that was cut for its bytes.
     if entries >= entries_max || entries > i64::try_from(rows.len()).unwrap_or(i64::MAX) {

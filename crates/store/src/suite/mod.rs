@@ -52,6 +52,8 @@ macro_rules! conformance {
                 private_events_are_found_under_their_audience_alone
                 all_rosters_are_found_without_naming_groups
                 a_reader_of_many_groups_finds_them_merged
+                a_request_of_many_values_is_read_in_bounded_pieces
+                groups_that_are_known_are_told_from_those_that_are_not
             ]
             groups: [
                 a_roster_changes_its_group_as_it_is_stored

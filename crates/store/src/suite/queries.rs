@@ -7,7 +7,7 @@ use super::world::{
     START, WIDE, World, capability, event, everyone, filter, for_groups, for_keys, group, id_of, key, message, new,
     roster, wrap,
 };
-use crate::{Cursor, PageBounds};
+use crate::{Cursor, PageBounds, parts};
 
 async fn many(w: &World, count: u64) -> Vec<EventId> {
     let mut batch = Vec::new();
@@ -45,7 +45,7 @@ pub async fn pages_of_any_size_add_up_to_the_whole(w: &World) {
     for (events_max, bytes_max, entries_max) in
         [(1, WIDE.bytes_max, 1), (3, 1_000, 7), (7, 1, 1_000), (100, WIDE.bytes_max, 2), (100, 2_000, 1)]
     {
-        let bounds = PageBounds { events_max, bytes_max, entries_max };
+        let bounds = PageBounds { events_max, bytes_max, entries_max, ..WIDE };
         for (query, whole) in [("{}", &all), (r##"{"#t":["all","t0"]}"##, &all), (narrow, &some)] {
             let query = Query { filter: filter(query), scope: everyone() };
             assert_eq!(w.pages(&query, bounds, START).await, *whole, "{bounds:?}");
@@ -168,4 +168,70 @@ pub async fn a_reader_of_many_groups_finds_them_merged(w: &World) {
     assert_eq!(w.pages(&query, PageBounds { events_max: 70, ..WIDE }, START).await, all);
     let named = Query { filter: filter(&format!(r##"{{"#h":["{}"]}}"##, ids[7])), scope: for_groups(&groups) };
     assert_eq!(w.pages(&named, WIDE, START).await.len(), 2);
+}
+
+/// Every part of a query costs a bounded number of units, however many values the query has, and the parts together
+/// find what the whole query finds.
+pub async fn a_request_of_many_values_is_read_in_bounded_pieces(w: &World) {
+    const RANGES_MAX: usize = 32;
+    let all = many(w, 12).await;
+    new(w.publish(&roster("grp", 1, "bootstrap", &["alice"]), "admin").await);
+    let talk = w.send(&message("grp", "talk").at(START - 9), "throw-away", "alice").await;
+    let values = |n: usize| (0..n).map(|n| format!("{n:064x}")).collect::<Vec<_>>();
+    let with = |n: usize, real: &[String]| [values(n), real.to_vec()].concat();
+    let authors = ["alice", "bob", "carol"].map(|name| key(name).to_hex());
+    let ids: Vec<String> = all.iter().map(EventId::to_hex).collect();
+    let groups: Vec<String> = (0..300).map(|n| format!("group-{n}")).collect();
+    let named = [&groups[..], &["grp".to_owned()]].concat();
+    let of_groups = Scope {
+        groups: groups.iter().map(|id| group(id)).chain([group("grp")]).collect(),
+        keys: ["alice", "bob"].map(key).to_vec(),
+        ..Scope::default()
+    };
+    let rosters = Scope { all_rosters: true, ..Scope::default() };
+    let cases = [
+        (serde_json::json!({"#t": with(300, &["t1".into(), "t2".into()])}), everyone(), 6),
+        (serde_json::json!({"authors": with(300, &authors)}), everyone(), 12),
+        (serde_json::json!({"authors": with(300, &authors), "kinds": [1, 7, 30_023, 6, 8]}), everyone(), 12),
+        (serde_json::json!({"authors": with(300, &authors), "kinds": (0..100).collect::<Vec<_>>()}), everyone(), 8),
+        (serde_json::json!({"kinds": (0..300).collect::<Vec<_>>()}), everyone(), 8),
+        (serde_json::json!({"ids": with(300, &ids)}), Scope::default(), 12),
+        (serde_json::json!({}), of_groups.clone(), 1),
+        (serde_json::json!({"#h": named}), of_groups, 1),
+        (serde_json::json!({"#h": named, "kinds": [450]}), rosters, 1),
+    ];
+    for (case, (json, scope, found)) in cases.into_iter().enumerate() {
+        let query = Query { filter: filter(&json.to_string()), scope };
+        let whole = w.pages(&query, WIDE, START).await;
+        assert!(whole.len() >= found, "case {case}: {}", whole.len());
+        let parts = parts(&query, RANGES_MAX);
+        assert!(parts.len() > 1, "case {case}");
+        let mut merged = Vec::new();
+        for part in parts {
+            let bounds = PageBounds { part, ..WIDE };
+            let page = w.store.scan(&query, None, Cursor::MAX, bounds, START).await.expect("a page");
+            // Each range costs its opening, and each of the few events an entry in some ranges, itself, a document.
+            assert!(page.cost.units <= (RANGES_MAX + 15 * 12) as u64, "case {case}: {:?}", page.cost);
+            assert!(page.next.is_none());
+            merged.extend(page.events.iter().map(nostr_extensions::Sealed::position));
+        }
+        merged.sort_unstable();
+        merged.dedup();
+        assert_eq!(merged.iter().map(|position| position.id).collect::<Vec<_>>(), whole, "case {case}");
+    }
+    let few = Query { filter: filter(r##"{"#t":["t1","t2"]}"##), scope: everyone() };
+    assert_eq!(parts(&few, RANGES_MAX).len(), 1, "a query of few ranges is read as one");
+    assert_eq!(w.find(r#"{"kinds":[445]}"#, for_groups(&["grp"])).await, [talk]);
+}
+
+pub async fn groups_that_are_known_are_told_from_those_that_are_not(w: &World) {
+    let (unlisted, unknown) = (capability("unlisted"), capability("unknown"));
+    new(w.publish(&roster("managed", 1, "bootstrap", &["alice"]), "admin").await);
+    w.send(&message(&unlisted, "talk"), "throw-away", "alice").await;
+    let mut asked: Vec<_> = (0..70).map(|n| group(&format!("none-{n}"))).collect();
+    asked.extend([&unlisted, &unknown].map(|id| group(id)));
+    asked.push(group("managed"));
+    let known = w.store.known_groups(&asked).await.expect("an answer");
+    assert_eq!(known, [group(&unlisted), group("managed")]);
+    assert_eq!(w.store.known_groups(&[]).await.expect("an answer"), []);
 }

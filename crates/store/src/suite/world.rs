@@ -13,12 +13,13 @@ use nostr_protocol::{
     testing::{EventBuilder, keypair, public_key},
 };
 
-use crate::{Claim, ClaimFilters, Claimed, Cursor, PageBounds, Saved, Store};
+use crate::{Claim, ClaimFilters, Claimed, Cursor, PageBounds, Part, Saved, Store};
 
 /// The time at which the tests begin, in Unix seconds.
 pub const START: UnixSecs = 1_795_370_771;
 /// Bounds that no test's answer reaches.
-pub const WIDE: PageBounds = PageBounds { events_max: 10_000, bytes_max: 64 << 20, entries_max: 1_000_000 };
+pub const WIDE: PageBounds =
+    PageBounds { part: Part::WHOLE, events_max: 10_000, bytes_max: 64 << 20, entries_max: 1_000_000 };
 
 /// A store, and a value that must live as long as it does.
 pub struct Subject {

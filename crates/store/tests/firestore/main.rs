@@ -6,6 +6,7 @@ mod documents;
 mod large;
 mod moving;
 mod outages;
+mod reads;
 mod restore;
 
 use std::sync::Arc;

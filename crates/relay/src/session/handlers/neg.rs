@@ -68,13 +68,12 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     session.in_flight.settled().await;
     let app = &session.app;
     app.delivery.fresh().await?;
-    let _permit = app.unbounded_reads.acquire().await;
     let mut permits = Vec::new();
     let mut storage = NegentropyStorageVector::new();
     let mut events = 0;
     let mut openings = Openings::default();
     let (filters, up_to) = (std::slice::from_ref(&filter), app.groups.readable_up_to());
-    let mut read = ArchiveRead::new(app, &session.reader, filters, up_to, Limits::NONE);
+    let mut read = ArchiveRead::new(session, filters, up_to, Limits::NONE);
     while let Some(page) = read.next_page().await? {
         events += page.len();
         if events > SESSION_EVENTS_MAX {
@@ -93,7 +92,6 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
             let id = Id::from_byte_array(*event.id().as_bytes());
             storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
         }
-        tokio::task::yield_now().await;
     }
     storage.seal().map_err(|_| Rejection::error("the session cannot be opened"))?;
     let negentropy =

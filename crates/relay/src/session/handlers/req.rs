@@ -58,11 +58,10 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         // The KeyPackages that were used up are sent with the CLOSED.
         return Err(rejection.into());
     }
-    let mut read = ArchiveRead::new(app, &session.reader, &claims.filters, up_to, limits);
+    let mut read = ArchiveRead::new(session, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
-        tokio::task::yield_now().await;
     }
     app.metrics.request("req");
     wire.send(eose_frame(id)).await?;

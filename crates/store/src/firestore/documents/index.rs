@@ -75,6 +75,8 @@ fn needed(query: &StructuredQuery) -> (String, Vec<(String, IndexMode)>) {
     let mut fields: Vec<(String, IndexMode)> = Vec::new();
     for (path, op) in &filters {
         let needs = match op {
+            // Every document is found by its name.
+            Operator::Equal | Operator::In if path == field::NAME => continue,
             Operator::Equal | Operator::In => (path.clone(), IndexMode::Ascending),
             Operator::ArrayContains | Operator::ArrayContainsAny => (path.clone(), IndexMode::Contains),
             _ => {

@@ -1,7 +1,7 @@
 //! Every query of this store. Each needs an index of [`super::index`].
 
 use gcloud_sdk::google::firestore::v1::{
-    Cursor as Edge, StructuredQuery, Value,
+    ArrayValue, Cursor as Edge, StructuredQuery, Value,
     structured_query::{
         CollectionSelector, CompositeFilter, Direction, FieldFilter, FieldReference, Filter, Order, Projection,
         composite_filter, field_filter::Operator, filter::FilterType,
@@ -19,7 +19,7 @@ use crate::firestore::wire::{
     value::array,
 };
 
-/// Most values of one `array-contains-any`.
+/// Most values of one `array-contains-any` or `in`.
 pub(crate) const VALUES_MAX: usize = 30;
 
 fn value(value: ValueType) -> Value {
@@ -239,6 +239,16 @@ pub(crate) fn received_since(
         asked = asked.behind(vec![secs(received_at), ValueType::ReferenceValue(name.to_owned())]);
     }
     asked.most(limit)
+}
+
+/// Names of the groups that have a document, of at most [`VALUES_MAX`] names.
+pub(crate) fn groups_named(names: &Names, groups: &[String]) -> StructuredQuery {
+    let values = groups.iter().map(|name| value(ValueType::ReferenceValue(name.clone()))).collect();
+    let list = ValueType::ArrayValue(ArrayValue { values });
+    QueryBuilder::of(names, Collection::Groups)
+        .only(field::NAME, Operator::In, list)
+        .select(&[field::NAME])
+        .most(VALUES_MAX)
 }
 
 pub(crate) fn managed_groups(names: &Names) -> StructuredQuery {

@@ -31,6 +31,7 @@ pub(crate) async fn listen(store: Weak<Inner>) {
                     let Some(inner) = store.upgrade() else { return };
                     failures = 0;
                     if matches!(answer.response_type, Some(ResponseType::DocumentChange(_))) {
+                        inner.client.reads.count(1);
                         inner.notify();
                     }
                 }

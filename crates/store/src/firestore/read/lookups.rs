@@ -1,7 +1,7 @@
 //! Single look-ups: whether an event is stored, a group's state, a key's groups, sizes of the store.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -85,6 +85,19 @@ impl Inner {
             }
         };
         Ok((Group { id: id.clone(), status }, through(got.read_at)))
+    }
+
+    /// Those of the groups that have a document. A query for many names costs one read if none of them is there, and
+    /// each name that is asked for by itself costs one.
+    pub(crate) async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, Fail> {
+        self.client.settle().await;
+        let names: Vec<String> = ids.iter().map(|id| self.names.group(id)).collect();
+        let asked = names.chunks(VALUES_MAX).map(|names| self.client.query(query::groups_named(&self.names, names)));
+        let found = futures_util::future::try_join_all(asked).await?;
+        let known: HashSet<String> =
+            found.into_iter().flat_map(|found| found.documents).map(|document| document.name).collect();
+        let known = ids.iter().zip(&names).filter(|(_, name)| known.contains(*name)).map(|(id, _)| id.clone());
+        Ok(known.collect())
     }
 
     pub(crate) async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {

@@ -9,7 +9,7 @@ use nostr_extensions::{Audience, Query, Scope, Sealed, audience::is_for_admin_ke
 use nostr_protocol::UnixSecs;
 
 use crate::{
-    Cursor, Page, PageBounds,
+    Cost, Cursor, Page, PageBounds,
     decide::{hiding::Hidden, plan},
     firestore::{
         Inner,
@@ -56,6 +56,7 @@ struct PageBuilder<'a> {
     bytes: usize,
     looked: usize,
     last: Option<Position>,
+    cost: Cost,
 }
 
 /// Arguments of [`crate::Store::scan`].
@@ -76,6 +77,7 @@ impl PageBuilder<'_> {
     fn look(&mut self, stored: EventDocument) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
+        self.cost += Cost::of_units(Cost::of_event(stored.event.tags().len()));
         self.last = Some(position(&stored));
         let event = stored.event.view();
         let is_wanted = stored.cursor <= *up_to
@@ -97,6 +99,7 @@ impl PageBuilder<'_> {
 
     fn end(mut self, is_all: bool) -> Page {
         self.page.next = self.last.filter(|_| !is_all);
+        self.page.cost = self.cost;
         self.page
     }
 }
@@ -116,19 +119,21 @@ impl Inner {
     /// See [`crate::Store::scan`].
     pub(crate) async fn scan(&self, scan: Scan<'_>) -> Result<Page, Fail> {
         let hidden = self.hiding.now();
-        let pages = PageBuilder { scan: &scan, hidden, page: Page::default(), bytes: 0, looked: 0, last: scan.from };
+        let (page, cost) = (Page::default(), Cost::default());
+        let pages = PageBuilder { scan: &scan, hidden, page, bytes: 0, looked: 0, last: scan.from, cost };
         if scan.query.filter.is_impossible() {
             return Ok(pages.end(true));
         }
         match &scan.query.filter.ids {
-            Some(ids) => self.scan_ids(ids, pages).await,
+            Some(ids) => self.scan_ids(scan.bounds.part.of(ids), pages).await,
             None => self.scan_numbers(pages).await,
         }
     }
 
     async fn scan_numbers(&self, mut pages: PageBuilder<'_>) -> Result<Page, Fail> {
         let scan = pages.scan;
-        let numbers = plan(scan.query);
+        let numbers = plan(scan.query, scan.bounds.part);
+        pages.cost += Cost::of_units(numbers.len() as u64);
         let count = numbers.len().div_ceil(VALUES_MAX).max(1);
         let wanted = scan.bounds.events_max.min(scan.bounds.entries_max).saturating_add(1);
         let limit = (2 * wanted).div_ceil(count).min(wanted).clamp(QUERY_EVENTS_MIN, QUERY_EVENTS_MAX);
@@ -138,7 +143,8 @@ impl Inner {
             .collect();
         loop {
             let empty = ranges.iter_mut().filter(|range| range.waiting.is_empty() && !range.is_done);
-            futures_util::future::try_join_all(empty.map(|range| self.fill(scan, range))).await?;
+            let filled = futures_util::future::try_join_all(empty.map(|range| self.fill(scan, range))).await?;
+            pages.cost += Cost::of_documents(filled.into_iter().sum());
             let next = ranges.iter().filter_map(|range| range.waiting.front().map(position)).min();
             let Some(next) = next else { return Ok(pages.end(true)) };
             let mut found = None;
@@ -154,7 +160,8 @@ impl Inner {
         }
     }
 
-    async fn fill(&self, scan: &Scan<'_>, range: &mut NumberRange<'_>) -> Result<(), Fail> {
+    /// Reads a list further, and gives the number of documents that the service charged for.
+    async fn fill(&self, scan: &Scan<'_>, range: &mut NumberRange<'_>) -> Result<u64, Fail> {
         let name = range.behind.map(|behind| self.names.event(&behind.id));
         let under = Under {
             numbers: range.numbers,
@@ -164,7 +171,9 @@ impl Inner {
             limit: range.limit,
         };
         let _place = self.scans.acquire().await;
-        let found = self.client.query(query::events_under(&self.names, under)).await?.documents;
+        self.client.reads.allow()?;
+        let answer = self.client.query(query::events_under(&self.names, under)).await?;
+        let found = answer.documents;
         range.is_done = found.len() < range.limit;
         let mut bytes = 0;
         for document in &found {
@@ -174,13 +183,14 @@ impl Inner {
             range.waiting.push_back(stored);
         }
         range.limit = fitting(range.limit, found.len(), bytes);
-        Ok(())
+        Ok(answer.charged)
     }
 
     async fn scan_ids(&self, ids: &[nostr_protocol::EventId], mut pages: PageBuilder<'_>) -> Result<Page, Fail> {
         let scan = pages.scan;
         let names: Vec<String> = ids.iter().map(|id| self.names.event(id)).collect();
         let fields = (names.len() > IDS_WHOLE_MAX).then_some(&[field::CREATED_AT, "place"][..]);
+        pages.cost += Cost::of_documents(names.len() as u64);
         let mut got = self.client.get(names, fields).await?;
         let mut order: Vec<(Position, String)> = Vec::new();
         for document in got.documents.values() {
@@ -195,8 +205,9 @@ impl Inner {
         let count = order.len();
         for (n, (place, name)) in order.iter().enumerate() {
             if fields.is_some() && n % IDS_WHOLE_MAX == 0 {
-                let some = order[n..].iter().take(IDS_WHOLE_MAX).map(|(_, name)| name.clone());
-                got = self.client.get(some.collect(), None).await?;
+                let some: Vec<String> = order[n..].iter().take(IDS_WHOLE_MAX).map(|(_, name)| name.clone()).collect();
+                pages.cost += Cost::of_documents(some.len() as u64);
+                got = self.client.get(some, None).await?;
             }
             let Some(document) = got.get(name) else {
                 // The event was removed after its position was read.

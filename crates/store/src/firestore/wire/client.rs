@@ -19,6 +19,7 @@ use tonic::Request;
 use crate::firestore::wire::{
     clock::{Micros, micros},
     fail::Fail,
+    reads::Reads,
 };
 
 /// Longest wait for the answer of one call, in seconds.
@@ -41,6 +42,8 @@ pub(crate) struct Client {
     pub(super) api: FirestoreClient<GoogleAuthMiddleware>,
     pub(super) database: String,
     pub(super) root: String,
+    /// Documents that were read, and the ceiling of clients' reads.
+    pub(crate) reads: Reads,
     calls: Semaphore,
     /// Longest time, in microseconds, for which a commit may stay invisible.
     settling: Micros,
@@ -66,11 +69,16 @@ pub(crate) struct Transaction(Vec<u8>);
 
 impl Client {
     /// The client of the service, or of an emulator.
-    pub(crate) fn new(api: FirestoreClient<GoogleAuthMiddleware>, database: String, is_emulator: bool) -> Self {
+    pub(crate) fn new(
+        api: FirestoreClient<GoogleAuthMiddleware>,
+        database: String,
+        is_emulator: bool,
+        reads: Reads,
+    ) -> Self {
         let root = format!("{database}/documents");
         let api = api.max_decoding_message_size(MESSAGE_BYTES_MAX);
         let settling = if is_emulator { EMULATOR_SETTLING_MS * 1_000 } else { 0 };
-        Self { api, database, root, calls: Semaphore::new(CALLS_MAX), settling }
+        Self { api, database, root, reads, calls: Semaphore::new(CALLS_MAX), settling }
     }
 
     /// Waits until the next read has a later time than every commit that was acknowledged before this call.
@@ -149,6 +157,7 @@ impl Client {
         fields: Option<&[&str]>,
         within: Option<batch_get_documents_request::ConsistencySelector>,
     ) -> Result<(GetAnswer, Option<Transaction>), Fail> {
+        self.reads.count(documents.len() as u64);
         let mask =
             fields.map(|fields| DocumentMask { field_paths: fields.iter().map(|it| (*it).to_owned()).collect() });
         let message = BatchGetDocumentsRequest {

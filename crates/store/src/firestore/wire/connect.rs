@@ -18,7 +18,10 @@ use tower::Layer as _;
 
 use crate::{
     OpenError,
-    firestore::{Options, wire::client::Client},
+    firestore::{
+        Options,
+        wire::{client::Client, reads::Reads},
+    },
 };
 
 const SERVICE: &str = "https://firestore.googleapis.com";
@@ -70,7 +73,7 @@ pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
     }
     let layer = GoogleAuthMiddlewareLayer::new(headers, Some(database.clone())).map_err(|error| wrong(&error))?;
     let api = FirestoreClient::new(layer.layer(endpoint.connect_lazy()));
-    Ok(Client::new(api, database, is_emulator))
+    Ok(Client::new(api, database, is_emulator, Reads::new(options.reads_per_minute_max)))
 }
 
 /// Installs a provider of cryptography unless the process has one. A service account's key signs with it.

@@ -22,6 +22,8 @@ pub(crate) enum Fail {
     OtherHistory,
     /// A document is not in this store's form.
     Damaged(&'static str),
+    /// The reads of clients are used up for this number of seconds.
+    UsedUp(u64),
 }
 
 impl Fail {
@@ -66,6 +68,7 @@ impl From<Fail> for StoreError {
             Fail::OtherHistory => {
                 Self::Replaced("Firestore: older data were written over these; restart this process".to_owned())
             }
+            Fail::UsedUp(secs) => Self::UsedUp(secs),
             Fail::Damaged(what) => Self::Unavailable(format!("Firestore holds what this store did not write: {what}")),
         }
     }

@@ -9,4 +9,5 @@ pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod fail;
 pub(crate) mod queries;
+pub(crate) mod reads;
 pub(crate) mod value;

@@ -23,6 +23,8 @@ use crate::firestore::documents::index;
 #[derive(Debug, Default)]
 pub(crate) struct QueryAnswer {
     pub(crate) documents: Vec<Document>,
+    /// Documents that the service charges for.
+    pub(crate) charged: u64,
     /// Every commit up to this time is in the answer.
     pub(crate) read_at: Micros,
 }
@@ -49,6 +51,7 @@ impl Client {
                 found.documents.extend(answer.document);
             }
             found.read_at = self.seen(read_at);
+            found.charged = self.reads.count_query(found.documents.len());
             Ok(found)
         })
         .await
@@ -78,7 +81,9 @@ impl Client {
                 read_at = earlier(read_at, answer.read_time);
                 let value = answer.result.and_then(|mut result| result.aggregate_fields.remove("count"));
                 if let Some(ValueType::IntegerValue(count)) = value.and_then(|value| value.value_type) {
-                    return Ok((u64::try_from(count).unwrap_or(0), self.seen(read_at)));
+                    let count = u64::try_from(count).unwrap_or(0);
+                    self.reads.count_count(count);
+                    return Ok((count, self.seen(read_at)));
                 }
             }
             Err(Fail::Damaged("a count without a number"))

@@ -1,0 +1,75 @@
+//! The account of one request: what it has cost, and whether it may go on.
+//!
+//! Source: docs/rules.md, "Cost of reads".
+
+use nostr_store::Cost;
+
+use super::ReadError;
+use crate::{
+    app::App,
+    rate_limit::{AddressBlock, ReadAccount},
+    session::Session,
+    system::random,
+    turns::{PayerHash, Turn},
+};
+
+/// The bound on a request's cost is lowered by less than this part of it, by chance. A request whose cost depended on
+/// events that its reader may not see would tell of them by where it ends.
+const BLUR_PART: u64 = 16;
+
+/// See the module.
+pub(super) struct Meter<'a> {
+    app: &'a App,
+    account: ReadAccount,
+    payer: PayerHash,
+    spent: Cost,
+    /// The bound on the request's units, drawn when the request comes near it.
+    bound: Option<u64>,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(session: &'a Session) -> Self {
+        let app = &*session.app;
+        let block = AddressBlock::of(session.client.address);
+        let account = app.read_budgets.account(session.payer(), session.reader.primary(), block);
+        Self { app, account, payer: session.payer_hash(), spent: Cost::default(), bound: None }
+    }
+
+    /// Returns whether the next piece of work may be done.
+    ///
+    /// # Errors
+    /// [`ReadError::TooLarge`] at the bound of one request, [`ReadError::UsedUp`] at the budget of its party.
+    pub(super) fn may_go_on(&mut self) -> Result<(), ReadError> {
+        let max = self.app.config.limitation.max_query_cost;
+        if self.spent.units >= max - max / BLUR_PART && self.spent.units >= self.bound(max) {
+            return Err(ReadError::TooLarge);
+        }
+        let (budgets, now_ms) = (&self.app.read_budgets, self.app.clock.now_ms());
+        let left = match self.spent.units {
+            0 => budgets.may_begin(&self.account, now_ms),
+            _ => budgets.may_go_on(&self.account, self.spent, now_ms),
+        };
+        left.map_err(ReadError::UsedUp)
+    }
+
+    fn bound(&mut self, max: u64) -> u64 {
+        *self.bound.get_or_insert_with(|| max - random::below(max / BLUR_PART))
+    }
+
+    /// Takes the cost of work that was done.
+    pub(super) fn charge(&mut self, cost: Cost) {
+        self.spent += cost;
+        self.app.read_budgets.charge(&self.account, cost, self.app.clock.now_ms());
+        self.app.metrics.read_cost(cost.units);
+    }
+
+    /// Waits for the party's turn at a database that others use too. Over the embedded store the work is the task's own,
+    /// which the party's share of the processor pays for: it ends the task's poll, so that each poll does one piece.
+    pub(super) async fn turn_at_store(&self) -> Option<Turn> {
+        if self.app.delivery.is_followed() {
+            return Some(self.app.read_turns.take(self.payer).await);
+        }
+        tokio::task::yield_now().await;
+        None
+    }
+}

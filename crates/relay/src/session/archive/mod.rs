@@ -1,0 +1,356 @@
+//! Reads the archive for one reader. REQ, COUNT and NIP-77 are folds over this read.
+//!
+//! 1. A filter is planned over the audiences that the reader holds, and divided into parts ([`merge`]).
+//! 2. Each call of the store reads one page of one part: in one poll of the task, for which the payer's share of the
+//!    processor pays ([`crate::shares`]), or in the payer's turn at a shared store ([`crate::turns`]). The payer's
+//!    budget pays for the page's cost ([`meter`]).
+//! 3. The gate releases the events that come next one by one, by the state of each group at that moment.
+
+mod merge;
+mod meter;
+
+use std::{collections::HashSet, sync::Arc};
+
+use nostr_extensions::{Asker, Group, GroupStatus, NostrGroupId, Query, Reader, Released, Scope, Sealed};
+use nostr_protocol::{EventId, Filter, Rejection};
+use nostr_store::{Cost, Cursor, PageBounds, StoreError, parts};
+
+use self::{
+    merge::{Fill, Merge},
+    meter::Meter,
+};
+use super::Session;
+use crate::{
+    app::App,
+    config::Limitation,
+    error::{read_failed, storage_unavailable},
+    rate_limit::RetryAfter,
+};
+
+/// Most events of one page.
+const PAGE_EVENTS_MAX: usize = 256;
+/// Fewest events that a page of one part of many asks for.
+const PAGE_EVENTS_MIN: usize = 8;
+/// Bytes of a page, which ends with the event that reaches them.
+const PAGE_BYTES_MAX: usize = 256 << 10;
+/// Most index entries that one page looks at, together with the events and their tags, so that no read holds its thread
+/// for long.
+const PAGE_ENTRIES_MAX: usize = 2_000;
+/// Most ranges of the index that one page opens, where the store is this process's own.
+const PAGE_RANGES_MAX: usize = 256;
+/// Most ranges that one statement of a shared database opens.
+const STATEMENT_RANGES_MAX: usize = 64;
+/// Most entries that one such statement reads: as many of each range as the page has events.
+const STATEMENT_ENTRIES_MAX: usize = 8_192;
+/// Most groups whose states are asked for in one turn.
+const GROUPS_PER_TURN_MAX: usize = 32;
+/// Most ids that a request of several filters keeps, so that no event is given twice.
+const SEEN_IDS_MAX: usize = 100_000;
+
+/// Units of each filter.
+const FILTER_UNITS: u64 = 2;
+/// Units of each id in `ids`, found or not. An event that is hidden costs the same as one that is not there.
+const ID_UNITS: u64 = 16;
+/// Units of each group in `#h`, for its state: known or not, cached or not.
+const NAMED_GROUP_UNITS: u64 = 8;
+/// Units of each group that the reader is a member of, where the filter names none.
+const MEMBERSHIP_UNITS: u64 = 1;
+
+/// A read of the archive under way: several filters, one after the other, each event once.
+pub(super) struct ArchiveRead<'a> {
+    app: &'a App,
+    reader: &'a Reader,
+    filters: &'a [Filter],
+    up_to: Cursor,
+    limits: Limits,
+    meter: Meter<'a>,
+    /// Index of the filter that is read now.
+    at: usize,
+    current: Option<FilterRead>,
+    /// The groups of the reader's keys, once a filter has needed them.
+    memberships: Option<Vec<NostrGroupId>>,
+    /// Ids given so far, kept only where a second filter could give them again.
+    seen: HashSet<EventId>,
+}
+
+/// Bounds on the events of one filter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The limit of a filter that gives none.
+    default: u64,
+    /// The highest limit.
+    max: u64,
+}
+
+impl Limits {
+    /// No bound but the filter's own.
+    pub(super) const NONE: Self = Self { default: u64::MAX, max: u64::MAX };
+
+    /// The bounds that the operator chose.
+    pub(super) const fn of(limitation: &Limitation) -> Self {
+        Self { default: limitation.default_limit as u64, max: limitation.max_limit as u64 }
+    }
+
+    /// Most events of an answer to `filter`.
+    pub(super) fn of_filter(self, filter: &Filter) -> u64 {
+        filter.limit.unwrap_or(self.default).min(self.max)
+    }
+}
+
+/// The read of one filter under way.
+struct FilterRead {
+    query: Query,
+    merge: Merge,
+    /// Set once a page was read: events that are hidden from this reader may stand in between.
+    has_begun: bool,
+    left: u64,
+}
+
+/// The reason why a read ends early.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The store failed.
+    Store(StoreError),
+    /// The cached states of groups may be out of date.
+    NotCurrent,
+    /// The request has cost as much as one may.
+    TooLarge,
+    /// The party that pays has no budget left.
+    UsedUp(RetryAfter),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ReadError> for Rejection {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => read_failed(error),
+            ReadError::NotCurrent => storage_unavailable(),
+            ReadError::TooLarge => Self::blocked(
+                "the request costs more than max_query_cost; narrow it by kinds, authors, tags, since or until",
+            ),
+            ReadError::UsedUp(retry) => retry.into(),
+        }
+    }
+}
+
+impl<'a> ArchiveRead<'a> {
+    /// A read of the events that were committed up to `up_to`.
+    pub(super) fn new(session: &'a Session, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
+        Self {
+            app: &session.app,
+            reader: &session.reader,
+            filters,
+            up_to,
+            limits,
+            meter: Meter::new(session),
+            at: 0,
+            current: None,
+            memberships: None,
+            seen: HashSet::new(),
+        }
+    }
+
+    /// The next events, or `None` at the end. Each call makes at most one call of the store. A page may be empty where
+    /// the store looked at much and found nothing, and where another part has to be read first.
+    pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
+        loop {
+            let Some(filter) = self.filters.get(self.at) else { return Ok(None) };
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => self.begin(filter).await?,
+            };
+            let searches = current.left > 0
+                && !filter.is_impossible()
+                && current.query.finds_something()
+                && !current.merge.is_done();
+            if !searches {
+                self.at += 1;
+                continue;
+            }
+            if self.seen.len() > SEEN_IDS_MAX {
+                return Err(ReadError::TooLarge);
+            }
+            if let Some(fill) = current.merge.fill() {
+                self.fill(filter, &mut current, fill).await?;
+            }
+            let next = current.merge.give();
+            let released = if next.is_empty() { Vec::new() } else { self.release(filter, &mut current, &next).await? };
+            self.current = Some(current);
+            return Ok(Some(released));
+        }
+    }
+
+    /// Plans a filter, and divides the plan.
+    async fn begin(&mut self, filter: &Filter) -> Result<FilterRead, ReadError> {
+        let left = self.limits.of_filter(filter);
+        let query = self.plan(filter).await?;
+        let ranges_max = if self.app.delivery.is_followed() { STATEMENT_RANGES_MAX } else { PAGE_RANGES_MAX };
+        let merge = Merge::new(parts(&query, ranges_max));
+        Ok(FilterRead { query, merge, has_begun: false, left })
+    }
+
+    /// Reads a page of one part.
+    async fn fill(&mut self, filter: &Filter, current: &mut FilterRead, fill: Fill) -> Result<(), ReadError> {
+        self.meter.may_go_on()?;
+        let bounds = self.bounds(filter, current, fill);
+        let turn = self.meter.turn_at_store().await;
+        let started = std::time::Instant::now();
+        let page = self.app.store.scan(&current.query, fill.from, self.up_to, bounds, self.app.clock.now()).await;
+        drop(turn);
+        let page = page?;
+        self.app.metrics.db_operation("scan", started.elapsed());
+        // Ids were paid for by their number: an event that is hidden must cost the same as one that is not there.
+        let units = if filter.ids.is_some() { 0 } else { page.cost.units };
+        self.meter.charge(Cost { units, ..page.cost });
+        current.has_begun = true;
+        current.merge.take(fill, page);
+        Ok(())
+    }
+
+    fn bounds(&self, filter: &Filter, current: &FilterRead, fill: Fill) -> PageBounds {
+        let left = usize::try_from(current.left).unwrap_or(usize::MAX);
+        let events_max = match current.merge.parts() {
+            // The first page takes no more than the filter's limit. If that was not enough, events that are hidden
+            // from this reader stand in between, and pages of full size get past them.
+            1 if current.has_begun || filter.ids.is_some() => PAGE_EVENTS_MAX,
+            1 => PAGE_EVENTS_MAX.min(left),
+            // Each part gives a little more than its share, and is asked again where that was not enough.
+            parts => (left.saturating_mul(2) / parts).clamp(PAGE_EVENTS_MIN, PAGE_EVENTS_MAX),
+        };
+        let read_ahead = STATEMENT_ENTRIES_MAX / STATEMENT_RANGES_MAX;
+        PageBounds {
+            part: fill.part,
+            events_max: if self.app.delivery.is_followed() { events_max.min(read_ahead) } else { events_max },
+            bytes_max: PAGE_BYTES_MAX,
+            entries_max: PAGE_ENTRIES_MAX,
+        }
+    }
+
+    /// Releases events by the states that their groups have at this moment.
+    async fn release(
+        &mut self,
+        filter: &Filter,
+        current: &mut FilterRead,
+        next: &[Sealed],
+    ) -> Result<Vec<Released>, ReadError> {
+        if !self.app.delivery.is_current() {
+            return Err(ReadError::NotCurrent);
+        }
+        if next.iter().any(|sealed| sealed.group().is_some()) {
+            // Another instance may have acknowledged a removal since this request came.
+            self.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
+        }
+        // The states are asked for anew for each page: a group may have changed since the last one.
+        let groups = PageGroups::of(self.app, next).await?;
+        let (asker, now) = (Asker::new(self.reader, filter), self.app.clock.now());
+        let mut released = Vec::with_capacity(next.len());
+        for sealed in next {
+            let Some(event) = self.app.gate.release(sealed, asker, groups.state_for(sealed), now) else { continue };
+            if self.filters.len() > 1 && !self.seen.insert(event.id()) {
+                continue;
+            }
+            current.left -= 1;
+            released.push(event);
+            if current.left == 0 {
+                break;
+            }
+        }
+        Ok(released)
+    }
+
+    /// Plans a filter over the audiences that the reader holds. Values of the filter are paid for before the store is
+    /// asked about them.
+    async fn plan(&mut self, filter: &Filter) -> Result<Query, ReadError> {
+        self.meter.may_go_on()?;
+        let ids = filter.ids.as_ref().map_or(0, Vec::len) as u64;
+        self.meter.charge(Cost::of_units(FILTER_UNITS + ids * ID_UNITS));
+        let asker = Asker::new(self.reader, filter);
+        let scans = self.app.gate.scans(asker);
+        let groups = if !scans.groups || filter.ids.is_some() {
+            Vec::new()
+        } else if filter.tags.contains_key(&b'h') {
+            self.named_groups(filter).await?
+        } else {
+            self.memberships().await?
+        };
+        let keys = if scans.keys { self.reader.keys().to_vec() } else { Vec::new() };
+        let scope = Scope { everyone: scans.everyone, keys, groups, all_rosters: scans.all_rosters };
+        Ok(Query { filter: filter.clone(), scope })
+    }
+
+    /// The groups that the filter names and may open.
+    async fn named_groups(&mut self, filter: &Filter) -> Result<Vec<NostrGroupId>, ReadError> {
+        let asker = Asker::new(self.reader, filter);
+        let charges_for_documents = self.app.store.documents_read().is_some();
+        let mut groups = Vec::new();
+        for some in filter.tag_values(b'h').chunks(GROUPS_PER_TURN_MAX) {
+            self.meter.may_go_on()?;
+            let named = some.len() as u64;
+            let documents = if charges_for_documents { named } else { 0 };
+            self.meter.charge(Cost { units: named * NAMED_GROUP_UNITS, documents });
+            let may_open = |id: &NostrGroupId| {
+                // A group that is not managed may open to everyone, and a managed one to a reader with a key.
+                let unmanaged = Group { id: id.clone(), status: GroupStatus::Unknown };
+                !self.reader.is_anonymous() || self.app.gate.may_scan(&unmanaged, asker)
+            };
+            let some: Vec<NostrGroupId> = some.iter().filter_map(|h| NostrGroupId::parse(h)).filter(may_open).collect();
+            if some.is_empty() {
+                continue;
+            }
+            let _turn = self.meter.turn_at_store().await;
+            groups.extend(self.app.groups.filter(some, |state| self.app.gate.may_scan(state, asker)).await?);
+        }
+        Ok(groups)
+    }
+
+    /// The groups of the reader's keys.
+    async fn memberships(&mut self) -> Result<Vec<NostrGroupId>, ReadError> {
+        if self.reader.is_anonymous() {
+            return Ok(Vec::new());
+        }
+        if self.memberships.is_none() {
+            let turn = self.meter.turn_at_store().await;
+            let groups = self.app.store.groups_of(self.reader.keys()).await;
+            drop(turn);
+            let groups = groups?;
+            let count = groups.len() as u64;
+            let documents = if self.app.store.documents_read().is_some() { count.max(1) } else { 0 };
+            self.meter.charge(Cost { units: count * MEMBERSHIP_UNITS, documents });
+            self.memberships = Some(groups);
+        }
+        Ok(self.memberships.clone().unwrap_or_default())
+    }
+}
+
+/// The groups of a page's events, and their states.
+struct PageGroups<'a> {
+    /// In ascending order.
+    ids: Vec<&'a NostrGroupId>,
+    states: Vec<Arc<Group>>,
+}
+
+impl<'a> PageGroups<'a> {
+    async fn of(app: &App, page: &'a [Sealed]) -> Result<Self, StoreError> {
+        let mut ids: Vec<&NostrGroupId> = Vec::new();
+        for id in page.iter().filter_map(Sealed::group) {
+            // Most pages hold events of one group.
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let states = app.groups.get_all(&ids).await?;
+        Ok(Self { ids, states })
+    }
+
+    fn state_for(&self, sealed: &Sealed) -> Option<&Group> {
+        let index = self.ids.binary_search(&sealed.group()?).ok()?;
+        self.states.get(index).map(|state| &**state)
+    }
+}

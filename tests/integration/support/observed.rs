@@ -1,0 +1,126 @@
+//! A store that notes the pages that were read of it, around another store.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_store::{Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError};
+use tokio::sync::{broadcast, watch};
+
+/// A page that was read.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedPage {
+    /// The first kind that the filter asks for.
+    pub kind: Option<u16>,
+    /// The work of the page.
+    pub cost: Cost,
+}
+
+/// See the module.
+pub struct Observed {
+    store: Arc<dyn Store>,
+    pages: Mutex<Vec<ObservedPage>>,
+}
+
+impl Observed {
+    /// Notes the pages of `store`.
+    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store, pages: Mutex::default() })
+    }
+
+    /// The pages so far, in the order in which they were read.
+    pub fn pages(&self) -> Vec<ObservedPage> {
+        self.pages.lock().expect("no panic while it is held").clone()
+    }
+}
+
+#[async_trait]
+impl Store for Observed {
+    async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
+        self.store.save(batch).await
+    }
+
+    async fn scan(
+        &self,
+        query: &Query,
+        from: Option<Position>,
+        up_to: Cursor,
+        bounds: PageBounds,
+        now: UnixSecs,
+    ) -> Result<Page, StoreError> {
+        let page = self.store.scan(query, from, up_to, bounds, now).await?;
+        let kind = query.filter.kinds.as_ref().and_then(|kinds| kinds.first()).map(|kind| kind.0);
+        self.pages.lock().expect("no panic while it is held").push(ObservedPage { kind, cost: page.cost });
+        Ok(page)
+    }
+
+    async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
+        self.store.after(cursor, entries_max).await
+    }
+
+    async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.store.events_at(cursors).await
+    }
+
+    fn head(&self) -> Cursor {
+        self.store.head()
+    }
+
+    fn route_hasher(&self) -> RouteHasher {
+        self.store.route_hasher()
+    }
+
+    fn notifications(&self) -> Option<watch::Receiver<u64>> {
+        self.store.notifications()
+    }
+
+    async fn broadcast(&self, message: Vec<u8>) -> Result<(), StoreError> {
+        self.store.broadcast(message).await
+    }
+
+    fn messages(&self) -> Option<broadcast::Receiver<Arc<[u8]>>> {
+        self.store.messages()
+    }
+
+    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
+        self.store.holds(id).await
+    }
+
+    async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
+        self.store.group(id).await
+    }
+
+    async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.store.known_groups(ids).await
+    }
+
+    async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.store.groups_of(keys).await
+    }
+
+    async fn claim_key_packages(
+        &self,
+        owner: &PublicKey,
+        packages_max: usize,
+        now: UnixSecs,
+    ) -> Result<Vec<Sealed>, StoreError> {
+        self.store.claim_key_packages(owner, packages_max, now).await
+    }
+
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+        self.store.sweep(now, events_max).await
+    }
+
+    fn documents_read(&self) -> Option<u64> {
+        self.store.documents_read()
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.store.stats().await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush().await
+    }
+}
