@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
+    memory::Memory,
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
     shares::Shares,
@@ -43,6 +44,8 @@ pub struct App {
     pub(crate) read_turns: Arc<Turns>,
     /// The work that the requests of one party may cost in a minute.
     pub(crate) read_budgets: ReadBudgets,
+    /// Memory that clients make grow.
+    pub(crate) memory: Arc<Memory>,
     /// Permits for events in the NIP-77 sessions of all connections together.
     pub(crate) neg_events: Arc<Semaphore>,
     /// The counters behind `/metrics`.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod delivery;
 mod error;
 mod expiry;
+mod memory;
 pub mod observe;
 mod peers;
 mod rate_limit;

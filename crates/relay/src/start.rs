@@ -17,6 +17,7 @@ use crate::{
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
     error::StartError,
     expiry,
+    memory::Memory,
     observe::{
         metrics::Metrics,
         telemetry::{self, OwnerTags},
@@ -132,6 +133,7 @@ impl Relay {
         let app = Arc::new(App {
             limits,
             shares: Shares::new(workers),
+            memory: Memory::new(config.server.memory_bytes_max),
             read_turns: Turns::new(2 * workers, workers),
             read_budgets: read_budgets(&config, &hasher),
             neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
-use nostr_store::{Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError};
+use nostr_store::{Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
 /// A page that was read.
@@ -83,8 +83,8 @@ impl Store for Observed {
         self.store.messages()
     }
 
-    async fn holds(&self, id: &EventId) -> Result<bool, StoreError> {
-        self.store.holds(id).await
+    async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.holds(id, now).await
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
@@ -99,13 +99,8 @@ impl Store for Observed {
         self.store.groups_of(keys).await
     }
 
-    async fn claim_key_packages(
-        &self,
-        owner: &PublicKey,
-        packages_max: usize,
-        now: UnixSecs,
-    ) -> Result<Vec<Sealed>, StoreError> {
-        self.store.claim_key_packages(owner, packages_max, now).await
+    async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        self.store.claim_key_packages(claim, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

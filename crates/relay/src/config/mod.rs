@@ -19,6 +19,7 @@ mod error;
 mod gateway;
 mod keys;
 mod load;
+mod memory;
 mod network;
 mod nip11;
 mod policy;

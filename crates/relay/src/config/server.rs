@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use nostr_protocol::{PublicKey, auth::RelayAddress};
 
 use super::{
+    memory,
     network::{Origins, RelayUrl, address, address_range, origin},
     secret::{Secret, secret},
     section::section,
@@ -52,6 +53,10 @@ section! {
         ping_interval_secs: u64 = "60" in "s", by integer(5..=3_600);
         /// Bytes that may wait for a client that reads slowly, before its subscription ends.
         outbox_bytes_max: usize = "4194304" in "bytes", by integer(65_536..=1 << 30);
+        /// Memory that clients may make grow, together: what waits for them, their filters, NIP-77 sessions, messages
+        /// under way. Above it the connection that holds the most is closed, the newest among equals.
+        memory_bytes_max: usize = (memory::quarter(), "a quarter of the cgroup's limit, else of the machine's memory")
+            in "bytes", by integer(16 << 20..=1 << 46);
         /// Time that a stop gives to accepted work, before sockets are closed.
         shutdown_timeout_secs: u64 = "8" in "s", by integer(1..=600);
         /// Time for which a start tries to reach the database before it gives up.

@@ -184,6 +184,7 @@ impl Index {
             connection.weight.subtract(weight);
             return Err(rejection);
         }
+        connection.outbox.holding().grow(weight.held_bytes());
         self.next_number += 1;
         let number = self.next_number;
         let name: Arc<str> = subscription.into();
@@ -256,6 +257,7 @@ impl Index {
         subscription.payer.give_back(subscription.weight);
         if let Some(connection) = self.connections.get_mut(&subscription.connection) {
             connection.weight.subtract(subscription.weight);
+            connection.outbox.holding().shrink(subscription.weight.held_bytes());
         }
         self.member_routes -= routes.members();
         Some(Removed { number, routes })
@@ -265,7 +267,8 @@ impl Index {
     pub(super) fn end_all(&mut self) -> (Vec<Arc<Subscription>>, BTreeSet<(u64, SubscriptionNumber)>) {
         for connection in self.connections.values_mut() {
             connection.subscriptions.clear();
-            connection.weight = Weight::default();
+            let weight = std::mem::take(&mut connection.weight);
+            connection.outbox.holding().shrink(weight.held_bytes());
         }
         let ended = std::mem::take(&mut self.subscriptions);
         let ended: Vec<_> = ended.into_values().map(|indexed| indexed.subscription).collect();

@@ -12,6 +12,8 @@ use nostr_protocol::message::{Answer, json_str};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::memory::{Holding, Memory};
+
 /// Most bytes of live events that wait for one client, unless the operator chose another bound.
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Most live events that wait for one client.
@@ -76,6 +78,11 @@ impl Outgoing {
         }
     }
 
+    /// Bytes that the frame takes while it waits, with its place in the queue.
+    fn held_bytes(&self) -> usize {
+        self.byte_len() + size_of::<Self>()
+    }
+
     const fn is_event(&self) -> bool {
         matches!(self.0, Frame::Event(..))
     }
@@ -86,11 +93,13 @@ pub struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     event_bytes_max: usize,
+    holding: Holding,
 }
 
 impl Default for Outbox {
+    /// An empty outbox of a client whose memory nothing bounds.
     fn default() -> Self {
-        Self::new(OUTBOX_BYTES_MAX)
+        Self::new(OUTBOX_BYTES_MAX, Memory::new(usize::MAX).open())
     }
 }
 
@@ -107,9 +116,14 @@ struct Queue {
 pub(crate) struct TooSlow;
 
 impl Outbox {
-    /// An empty outbox for at most `event_bytes_max` bytes of live events.
-    pub(crate) fn new(event_bytes_max: usize) -> Self {
-        Self { queue: Mutex::default(), filled: Notify::new(), event_bytes_max }
+    /// An empty outbox for at most `event_bytes_max` bytes of live events; its frames are counted into `holding`.
+    pub(crate) fn new(event_bytes_max: usize, holding: Holding) -> Self {
+        Self { queue: Mutex::default(), filled: Notify::new(), event_bytes_max, holding }
+    }
+
+    /// The memory that the client's connection holds.
+    pub(crate) const fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     /// Queues an answer. The requests that a client may have under way bound the answers, so an answer always finds
@@ -117,7 +131,9 @@ impl Outbox {
     pub(crate) fn push(&self, answer: Answer) {
         let mut queue = self.queue.lock();
         if !queue.is_closed {
-            queue.frames.push_back(answer.into());
+            let frame = Outgoing::from(answer);
+            self.holding.grow(frame.held_bytes());
+            queue.frames.push_back(frame);
             drop(queue);
             self.filled.notify_one();
         }
@@ -137,6 +153,7 @@ impl Outbox {
         }
         queue.events += 1;
         queue.event_bytes += event.byte_len();
+        self.holding.grow(event.held_bytes());
         queue.frames.push_back(event);
         drop(queue);
         self.filled.notify_one();
@@ -156,6 +173,8 @@ impl Outbox {
             queue.events -= 1;
             queue.event_bytes -= frame.byte_len();
         }
+        drop(queue);
+        self.holding.shrink(frame.held_bytes());
         Some(frame)
     }
 
@@ -171,7 +190,7 @@ impl Outbox {
 
     /// Drops the frames that wait, and takes no more.
     pub(crate) fn close(&self) {
-        let mut queue = self.queue.lock();
-        *queue = Queue { is_closed: true, ..Queue::default() };
+        let closed = std::mem::replace(&mut *self.queue.lock(), Queue { is_closed: true, ..Queue::default() });
+        self.holding.shrink(closed.frames.iter().map(Outgoing::held_bytes).sum());
     }
 }

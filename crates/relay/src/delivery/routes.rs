@@ -13,6 +13,9 @@ pub(super) const CONNECTION_ROUTES_MAX: usize = 20_000;
 /// may hold long lists beside it.
 pub(super) const CONNECTION_FILTER_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes that a route takes in the index and in its subscription, about.
+const ROUTE_BYTES: usize = 48;
+
 /// The room that subscriptions take. It does not depend on their reader's keys, so that a reader that authenticates
 /// needs no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,11 @@ pub(super) struct Weight {
 }
 
 impl Weight {
+    /// Bytes that the subscription takes, with its routes.
+    pub(super) const fn held_bytes(self) -> usize {
+        self.bytes + ROUTE_BYTES * self.routes
+    }
+
     /// Adds the weight of a further subscription of the same connection.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::{
     ConnectionId, Live, Outbox, direct::Direct, groups::Groups, index::ROUTES_PER_HOLD_MAX, queue::LiveEvent,
     shard::Shard,
 };
-use crate::{observe::metrics::Metrics, system::clock::SetClock};
+use crate::{memory, observe::metrics::Metrics, system::clock::SetClock};
 
 const NOW: u64 = 1_795_370_771;
 
@@ -79,7 +79,7 @@ impl Relay {
     }
 
     fn connect(&self, payer: u64) -> Client {
-        let outbox = Arc::new(Outbox::new(1 << 30));
+        let outbox = Arc::new(Outbox::new(1 << 30, memory::Memory::new(usize::MAX).open()));
         Client { connection: self.live.connect(Arc::clone(&outbox), payer), outbox }
     }
 

@@ -32,8 +32,12 @@ use crate::{
 const FRAMES_PER_FLUSH_MAX: usize = 128;
 /// Most bytes that are put together before they are written.
 const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
+/// Bytes that a message and its parsed form take for each byte of its text, while it is handled.
+const MESSAGE_FACTOR: usize = 4;
 /// The reason of the close frame for a client whose messages were malformed too often.
 const TOO_MANY_FAULTS: &str = "too many messages or events were malformed; mend the client, then connect again";
+/// The reason of the close frame for a client that holds the most memory when there is no more.
+const NO_MEMORY: &str = "the relay is short of memory, and this connection holds the most; ask for less at one time";
 /// Longest wait at the end for events that are under way, in seconds.
 const SETTLE_SECS_MAX: u64 = 5;
 
@@ -45,7 +49,7 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
 }
 
 async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSocket) {
-    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max));
+    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max, app.memory.open()));
     let payer = app.limits.payer_hash(Payer::Address(client.block()));
     let id = app.live.connect(Arc::clone(&outbox), payer);
     app.metrics.connection_opened();
@@ -60,7 +64,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSo
         client,
         app: Arc::clone(&app),
     };
-    let mut wire = Wire::new(socket, app.stopping.clone());
+    let mut wire = Wire::new(socket, app.stopping.clone(), outbox.holding().shed().clone());
     let end = match run(&mut session, &mut wire, &outbox).await {
         Ok(()) => ConnectionEnd::Close(CloseCode::Away, "this relay is stopping"),
         Err(end) => end,
@@ -94,6 +98,11 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
         tokio::select! {
             // Not biased: a client to which events come without end is still read, and told when the relay stops.
             () = app.stopping.cancelled() => return Ok(()),
+            () = outbox.holding().shed().cancelled() => {
+                app.metrics.error("memory");
+                outbox.close();
+                return Err(ConnectionEnd::Close(CloseCode::Again, NO_MEMORY));
+            },
             () = outbox.filled() => if drain(wire, outbox).await? {
                 outbox.fill_again();
             },
@@ -102,7 +111,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                     let frame = frame?;
                     last_read = Instant::now();
                     is_pinged = false;
-                    receive(session, wire, frame).await?;
+                    receive(session, wire, outbox, frame).await?;
                 }
                 Err(_) if is_pinged => return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping")),
                 Err(_) => {
@@ -130,7 +139,7 @@ async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, ConnectionEnd> 
     Ok(is_full(frames, bytes))
 }
 
-async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result<(), ConnectionEnd> {
+async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame: Frame) -> Result<(), ConnectionEnd> {
     match frame.opcode() {
         OpCode::Text => {}
         OpCode::Ping => return wire.send_own().await,
@@ -139,6 +148,7 @@ async fn receive(session: &mut Session, wire: &mut Wire, frame: Frame) -> Result
         _ => return Ok(()),
     }
     let payload = frame.into_payload();
+    let _held = outbox.holding().hold(MESSAGE_FACTOR * payload.len());
     let Ok(text) = std::str::from_utf8(&payload) else {
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };

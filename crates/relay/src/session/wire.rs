@@ -13,7 +13,7 @@ use crate::delivery::Outgoing;
 
 /// Longest time for a client to take all bytes of one write, in seconds; a client that took only a part ends as well.
 const WRITE_SECS_MAX: u64 = 30;
-/// The same, once the relay is stopping.
+/// The same, once the relay is stopping or the connection is to end for want of memory.
 const STOPPING_WRITE_SECS_MAX: u64 = 2;
 /// Longest wait for the client to close its side, in seconds.
 const CLOSE_SECS_MAX: u64 = 2;
@@ -33,12 +33,14 @@ pub(crate) enum ConnectionEnd {
 pub(crate) struct Wire {
     socket: HttpWebSocket,
     stopping: CancellationToken,
+    shed: CancellationToken,
 }
 
 impl Wire {
-    /// The wire of a client. After `stopping` is cancelled its waits are shorter.
-    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken) -> Self {
-        Self { socket, stopping }
+    /// The wire of a client. After `stopping` is cancelled, or `shed`, by which the connection ends for want of memory,
+    /// its waits are shorter.
+    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken, shed: CancellationToken) -> Self {
+        Self { socket, stopping, shed }
     }
 
     /// The next frame of the client. No frame is lost when this future is dropped before it is done.
@@ -100,7 +102,10 @@ impl Wire {
         write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
     ) -> Result<(), ConnectionEnd> {
         let patience = async {
-            self.stopping.cancelled().await;
+            tokio::select! {
+                () = self.stopping.cancelled() => {}
+                () = self.shed.cancelled() => {}
+            }
             sleep(Duration::from_secs(STOPPING_WRITE_SECS_MAX)).await;
         };
         tokio::select! {
