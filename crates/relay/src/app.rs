@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{Gate, Policy};
 use nostr_store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -13,6 +12,7 @@ use crate::{
     memory::Memory,
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
+    session::handlers::neg_memory::NegMemory,
     shares::Shares,
     system::clock::Clock,
     turns::Turns,
@@ -46,8 +46,8 @@ pub struct App {
     pub(crate) read_budgets: ReadBudgets,
     /// Memory that clients make grow.
     pub(crate) memory: Arc<Memory>,
-    /// Permits for events in the NIP-77 sessions of all connections together.
-    pub(crate) neg_events: Arc<Semaphore>,
+    /// The memory of the NIP-77 sessions of all connections.
+    pub(crate) neg_memory: Arc<NegMemory>,
     /// The counters behind `/metrics`.
     pub(crate) metrics: Arc<Metrics>,
     /// Names of owners in logs.

@@ -8,7 +8,7 @@ use std::{
 
 use nostr_extensions::{Gate, RouteHasher};
 use nostr_store::Store;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
     },
     rate_limit::{RateLimits, ReadBudgets},
     server,
-    session::handlers::neg,
     shares::Shares,
     storage,
     system::{
@@ -136,7 +135,7 @@ impl Relay {
             memory: Memory::new(config.server.memory_bytes_max),
             read_turns: Turns::new(2 * workers, workers),
             read_budgets: read_budgets(&config, &hasher),
-            neg_events: Arc::new(Semaphore::new(neg::EVENTS_MAX)),
+            neg_memory: Arc::default(),
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
             gate,

@@ -5,6 +5,7 @@ mod connections;
 mod filters;
 mod frames;
 mod messages;
+mod sessions;
 mod slow;
 mod values;
 

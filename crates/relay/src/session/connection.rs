@@ -106,6 +106,9 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             () = outbox.filled() => if drain(wire, outbox).await? {
                 outbox.fill_again();
             },
+            () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
+                wire.send(ended).await?;
+            },
             frame = timeout_at(last_read + idle, wire.next_frame()), if room => match frame {
                 Ok(frame) => {
                     let frame = frame?;

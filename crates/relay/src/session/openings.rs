@@ -7,12 +7,16 @@ use nostr_protocol::{Filter, Rejection};
 
 use crate::{app::App, error::read_failed};
 
+/// Memory that an opening takes beside the group's id, in bytes, approximately.
+const OPENING_BYTES: usize = 192;
+
 /// The openings of the events that a request was given, one for each group and kind.
 ///
 /// Memberships, `#h` values and ids bound their number: no reader holds an opening of a group that none of these opens.
 #[derive(Default)]
 pub(super) struct Openings {
     by_group: HashMap<NostrGroupId, Vec<Opening>>,
+    bytes: usize,
 }
 
 impl Openings {
@@ -21,9 +25,15 @@ impl Openings {
         for opening in page.iter().filter_map(|released| app.gate.opening(released, reader)) {
             let known = self.by_group.entry(opening.group().clone()).or_default();
             if known.iter().all(|it| it.kind() != opening.kind()) {
+                self.bytes += OPENING_BYTES + opening.group().as_str().len();
                 known.push(opening);
             }
         }
+    }
+
+    /// Memory that the openings take, in bytes, approximately.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns whether every opening still holds, by states that know every change that any process acknowledged before

@@ -5,6 +5,7 @@ mod claim;
 pub(crate) mod count;
 pub(crate) mod event;
 pub(crate) mod neg;
+pub(crate) mod neg_memory;
 pub(crate) mod req;
 
 use nostr_protocol::message::{ClientMessage, closed_frame};

@@ -1,28 +1,42 @@
 //! `NEG-OPEN`, `NEG-MSG`, `NEG-CLOSE` (NIP-77): set reconciliation over the events that the reader may see.
+//!
+//! A session holds ids in memory between the client's messages. So it ends when the client sends no message for a
+//! while, and at the latest after [`LIFE_SECS_MAX`]; the connection's task looks once a second while a session is open.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, time::Duration};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_protocol::{
-    Filter, Rejection, hex,
+    Filter, Rejection, UnixSecs, hex,
     message::{Answer, neg_err_frame, neg_msg_frame},
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use super::super::{
-    Session,
-    archive::{ArchiveRead, Limits},
-    openings::Openings,
+use super::{
+    super::{
+        Session,
+        archive::{ArchiveRead, Limits},
+        openings::Openings,
+    },
+    neg_memory::SessionMemory,
 };
 
 /// Most sessions of one connection.
 const SESSIONS_MAX: usize = 2;
-/// Most events in the sessions of all connections, at 40 bytes each.
-pub(crate) const EVENTS_MAX: usize = 5_000_000;
 /// Most events that one session reconciles.
 const SESSION_EVENTS_MAX: usize = 250_000;
+/// Memory that an event takes in a session, in bytes: its time and its id.
+const EVENT_BYTES: usize = 40;
+/// Memory that a session takes beside its events, its openings and the lists of its filter, in bytes.
+const SESSION_BYTES: usize = 1 << 10;
 /// Most bytes of an answer, before it is written as hex.
 const ANSWER_BYTES_MAX: u64 = 60_000;
+/// Longest time between two messages of a session, in seconds.
+pub(super) const IDLE_SECS_MAX: u64 = 60;
+/// Longest life of a session, in seconds.
+const LIFE_SECS_MAX: u64 = 600;
+/// Time between two looks for sessions that have ended, in milliseconds.
+const LOOK_MS: u64 = 1_000;
 /// The answer to a message of a session that never was, that the client closed, or that ended with a group.
 const NOT_OPEN: &str = "closed: the session is not open; NEG-OPEN it anew";
 
@@ -30,6 +44,7 @@ const NOT_OPEN: &str = "closed: the session is not open; NEG-OPEN it anew";
 #[derive(Default)]
 pub(crate) struct NegSessions {
     open: HashMap<String, NegSession>,
+    looked: Option<Instant>,
 }
 
 struct NegSession {
@@ -37,14 +52,53 @@ struct NegSession {
     filter: Filter,
     /// The groups that opened their events to the reader: the session ends when one of them is shut to it.
     openings: Openings,
-    /// The session's share of [`EVENTS_MAX`].
-    _permits: Vec<OwnedSemaphorePermit>,
+    opened_at: UnixSecs,
+    /// Time of the client's last message.
+    used_at: UnixSecs,
+    _memory: SessionMemory,
 }
 
 impl NegSessions {
     /// Ends a session.
     pub(crate) fn close(&mut self, id: &str) {
         self.open.remove(id);
+    }
+
+    /// Waits until it is time to look for sessions that have ended; without a session, for ever.
+    pub(crate) async fn due(&self) {
+        match self.looked.filter(|_| !self.open.is_empty()) {
+            Some(looked) => tokio::time::sleep_until(looked + Duration::from_millis(LOOK_MS)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the sessions that have had their time, and gives the frames that tell the client so.
+    pub(crate) fn end_late(&mut self, now: UnixSecs) -> Vec<Answer> {
+        self.looked = Some(Instant::now());
+        let late = self.open.iter().filter_map(|(id, open)| Some((id.clone(), open.is_late(now)?)));
+        let late: Vec<(String, String)> = late.collect();
+        late.into_iter()
+            .map(|(id, reason)| {
+                self.close(&id);
+                neg_err_frame(&id, &reason)
+            })
+            .collect()
+    }
+
+    fn insert(&mut self, id: &str, session: NegSession) {
+        self.looked.get_or_insert_with(Instant::now);
+        self.open.insert(id.to_owned(), session);
+    }
+}
+
+impl NegSession {
+    /// The reason why the session ends now, if there is one. The clock may be set back, and that ends a session too.
+    fn is_late(&self, now: UnixSecs) -> Option<String> {
+        if self.used_at.abs_diff(now) >= IDLE_SECS_MAX {
+            return Some(format!("closed: no message of this session came for {IDLE_SECS_MAX} s; NEG-OPEN it anew"));
+        }
+        (self.opened_at.abs_diff(now) >= LIFE_SECS_MAX)
+            .then(|| format!("closed: the session was open for {LIFE_SECS_MAX} s; NEG-OPEN it anew"))
     }
 }
 
@@ -53,7 +107,7 @@ pub(crate) async fn open(session: &mut Session, id: &str, filter: Filter, messag
     session.neg.close(id);
     match try_open(session, id, filter).await {
         Ok(open) => {
-            session.neg.open.insert(id.to_owned(), open);
+            session.neg.insert(id, open);
             self::message(session, id, message).await
         }
         Err(rejection) => neg_err_frame(id, &rejection.to_string()),
@@ -68,10 +122,9 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     session.in_flight.settled().await;
     let app = &session.app;
     app.delivery.fresh().await?;
-    let mut permits = Vec::new();
-    let mut storage = NegentropyStorageVector::new();
-    let mut events = 0;
-    let mut openings = Openings::default();
+    let mut memory = SessionMemory::new(&app.neg_memory, session.payer_hash());
+    memory.grow(SESSION_BYTES + filter.bytes())?;
+    let (mut pages, mut events, mut openings) = (Vec::new(), 0, Openings::default());
     let (filters, up_to) = (std::slice::from_ref(&filter), app.groups.readable_up_to());
     let mut read = ArchiveRead::new(session, filters, up_to, Limits::NONE);
     while let Some(page) = read.next_page().await? {
@@ -81,29 +134,49 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
                 "the filter fits over {SESSION_EVENTS_MAX} events; narrow it by kinds, tags, since or until"
             )));
         }
-        if !page.is_empty() {
-            let share = Arc::clone(&app.neg_events).try_acquire_many_owned(page.len() as u32);
-            permits.push(
-                share.map_err(|_| Rejection::blocked("too many sessions are open on this relay; try again later"))?,
-            );
-        }
+        let known = openings.bytes();
         openings.note(app, &session.reader, &page);
-        for event in page {
-            let id = Id::from_byte_array(*event.id().as_bytes());
-            storage.insert(event.created_at(), id).map_err(|_| Rejection::error("the session cannot be opened"))?;
-        }
+        memory.grow(page.len() * EVENT_BYTES + openings.bytes() - known)?;
+        let items = page.iter().map(|event| (event.created_at(), *event.id().as_bytes()));
+        pages.push(items.collect::<Box<[_]>>());
     }
-    storage.seal().map_err(|_| Rejection::error("the session cannot be opened"))?;
-    let negentropy =
-        Negentropy::owned(storage, ANSWER_BYTES_MAX).map_err(|_| Rejection::error("the session cannot be opened"))?;
+    let negentropy = sealed(pages, events).await.ok_or_else(|| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
-    Ok(NegSession { negentropy, filter, openings, _permits: permits })
+    let now = app.clock.now();
+    Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, _memory: memory })
+}
+
+/// The pages of an answer, newest first, as a set. The items go in in nearly the order of the set, oldest first, so that
+/// sealing it costs one look at each.
+async fn sealed(
+    mut pages: Vec<Box<[(UnixSecs, [u8; 32])]>>,
+    events: usize,
+) -> Option<Negentropy<'static, NegentropyStorageVector>> {
+    let mut storage = NegentropyStorageVector::with_capacity(events);
+    let mut insert = |moment: &mut Vec<(UnixSecs, [u8; 32])>| {
+        moment.sort_unstable();
+        moment.drain(..).try_for_each(|(at, id)| storage.insert(at, Id::from_byte_array(id)).ok())
+    };
+    let mut moment: Vec<(UnixSecs, [u8; 32])> = Vec::new();
+    while let Some(page) = pages.pop() {
+        for item in page.iter().rev() {
+            if moment.last().is_some_and(|(at, _)| *at != item.0) {
+                insert(&mut moment)?;
+            }
+            moment.push(*item);
+        }
+        tokio::task::yield_now().await;
+    }
+    insert(&mut moment)?;
+    storage.seal().ok()?;
+    Negentropy::owned(storage, ANSWER_BYTES_MAX).ok()
 }
 
 /// Answers a message of an open session. The answer is made first and goes out only if every group that had a part in
 /// the session is still open to its reader.
 pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> Answer {
     let Some(open) = session.neg.open.get_mut(id) else { return neg_err_frame(id, NOT_OPEN) };
+    open.used_at = session.app.clock.now();
     let answer = hex::parse_any(message.as_bytes()).and_then(|query| open.negentropy.reconcile(&query).ok());
     let filters = std::slice::from_ref(&open.filter);
     let refusal = match open.openings.hold(&session.app, &session.reader, filters).await {
