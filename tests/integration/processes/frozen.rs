@@ -24,34 +24,38 @@ async fn client(url: &str, keys: &Keys) -> Client {
     client
 }
 
-/// Waits until `sql` counts at least one row.
-fn until(database: &str, count: &str) {
+/// Sessions of the database that the condition names.
+fn sessions(database: &str, condition: &str) -> bool {
+    let count = format!("select count(*) from pg_stat_activity where datname = current_database() and {condition}");
+    sql(database, &count) != "0"
+}
+
+fn until(database: &str, condition: &str) {
     let until = Instant::now() + Duration::from_secs(20);
-    while sql(database, count) == "0" {
-        assert!(Instant::now() < until, "{count}");
-        std::thread::sleep(Duration::from_millis(20));
+    while !sessions(database, condition) {
+        assert!(Instant::now() < until, "{condition}");
     }
 }
 
-/// Publishes through the second relay, and stops it in the moment in which its transaction gets the lock of the log.
-async fn freeze(cluster: &Cluster, database: &str, client: &mut Client, event: &Event) {
+/// Publishes through the second relay, and stops it while its transaction waits for the lock of the log, which it gets
+/// then. Returns whether it got it: it may have given up in this moment.
+async fn freeze(cluster: &Cluster, database: &str, client: &mut Client, event: &Event) -> bool {
     let holder = {
         let database = database.to_owned();
-        std::thread::spawn(move || {
-            sql(&database, "begin; select head from rnostr.log for update; select pg_sleep(1.2); rollback")
-        })
+        let hold = "begin; select head from rnostr.log for update; select pg_sleep(60)";
+        std::thread::spawn(move || services::Postgres::shared().psql(&database, hold))
     };
-    until(
-        database,
-        "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
-    );
+    until(database, "wait_event = 'PgSleep'");
     client.send(&serde_json::json!(["EVENT", event.0])).await;
-    until(
-        database,
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
-    );
+    until(database, "wait_event_type = 'Lock'");
     cluster.signal(1, "STOP");
-    holder.join().expect("the lock was held for a moment");
+    sql(
+        database,
+        "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
+    );
+    assert!(holder.join().expect("no panic").is_err(), "it was cancelled");
+    std::thread::sleep(Duration::from_millis(300));
+    sessions(database, "wait_event_type = 'Client' and xact_start is not null and pid <> pg_backend_pid()")
 }
 
 /// One relay is stopped with the lock of the log, in every other round while the server sends it more rows than fit into
@@ -76,8 +80,13 @@ async fn a_frozen_instance_stops_nobody_for_long() {
                 ),
             );
         }
-        let stale = roster(&admin, GROUP, 100 + round, "add", &[&bob]).sign();
-        freeze(&cluster, &database, &mut on_b, &stale).await;
+        let mut stale = roster(&admin, GROUP, 100 + round, "add", &[&bob]).sign();
+        while !freeze(&cluster, &database, &mut on_b, &stale).await {
+            cluster.signal(1, "CONT");
+            let _ = on_b.answer(stale.id()).await;
+            on_b = client(&cluster.url(1), &admin).await;
+            stale = roster(&admin, GROUP, 100 + round, "add", &[&bob]).content("again").sign();
+        }
         let stopped = Instant::now();
         on_a.publish(&alice.event(1).content(round.to_string()).sign()).await.ok();
         assert!(stopped.elapsed() < Duration::from_secs(STOPPED_SECS_MAX), "{:?}", stopped.elapsed());

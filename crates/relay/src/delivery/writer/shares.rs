@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most KiB of one payer's events that wait for a batch or are in one; then its own connections wait.
-const PAYER_KIB_MAX: usize = 8 << 10;
+const PAYER_KIB_MAX: usize = 4 << 10;
 /// Least number of payers at which those with nothing under way are forgotten.
 const FORGOTTEN_AT_MIN: usize = 64;
 
