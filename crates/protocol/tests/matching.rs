@@ -95,8 +95,11 @@ fn matching_costs_no_more_than_it_was_paid_for() {
     assert!(!matched_within_its_price(&[('t', vec!["z".repeat(200_000)])], &alike));
 }
 
+/// The conditions of a filter on tags.
+type Conditions = Vec<(char, Vec<String>)>;
+
 /// Tags and conditions over few letters and values, so that about half of the filters match.
-fn case() -> impl Strategy<Value = (Vec<(char, Vec<String>)>, Vec<(char, String)>)> {
+fn case() -> impl Strategy<Value = (Conditions, Vec<(char, String)>)> {
     let letter = || prop::sample::select(vec!['t', 'h', 'T', 'Z', 'a', 'z']);
     let value = || prop::sample::select(vec!["a", "b", "", "a\0", "é"]).prop_map(str::to_owned);
     let tags = prop::collection::vec((letter(), value()), 0..40);

@@ -23,7 +23,7 @@ use crate::{
 /// A store that was opened.
 enum OpenedStore {
     Embedded(Box<Embedded>),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     #[cfg(feature = "firestore")]
     Firestore(Box<Firestore>),
 }
@@ -35,7 +35,7 @@ enum OpenedStore {
 pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(match open_named(config).await? {
         OpenedStore::Embedded(store) => Arc::<Embedded>::from(store),
-        OpenedStore::Postgres(store) => Arc::new(store),
+        OpenedStore::Postgres(store) => Arc::<Postgres>::from(store),
         #[cfg(feature = "firestore")]
         OpenedStore::Firestore(store) => Arc::<Firestore>::from(store),
     })
@@ -49,7 +49,7 @@ pub(crate) async fn open(config: &Config) -> Result<Arc<dyn Store>, StartError> 
 pub async fn open_for_moving(config: &Config) -> Result<Arc<dyn Moving>, StartError> {
     Ok(match open_named(config).await? {
         OpenedStore::Embedded(store) => Arc::<Embedded>::from(store),
-        OpenedStore::Postgres(store) => Arc::new(store),
+        OpenedStore::Postgres(store) => Arc::<Postgres>::from(store),
         #[cfg(feature = "firestore")]
         OpenedStore::Firestore(store) => Arc::<Firestore>::from(store),
     })
@@ -97,7 +97,7 @@ async fn open_once(config: &Config) -> Result<OpenedStore, OpenError> {
             let mut options = postgres::Options::default();
             options.notifies = gateway.wake == WakeBy::Store;
             options.connections_max = gateway.max_connections.unwrap_or(options.connections_max);
-            Ok(OpenedStore::Postgres(Postgres::open(url, options).await?))
+            Ok(OpenedStore::Postgres(Box::new(Postgres::open(url, options).await?)))
         }
         #[cfg(feature = "firestore")]
         StorageBackend::Firestore => {

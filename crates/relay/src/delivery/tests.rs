@@ -254,7 +254,7 @@ async fn delivery_goes_on_by_the_log_when_its_queue_is_full() {
         relay.subscribe(client, "all", &[r#"{"kinds":[1,20001]}"#.to_owned()]).await;
     }
     let (direct, shards) = relay.direct();
-    let event = |n: u64| if n % 50 == 0 { EventBuilder::new(20_001).content(n.to_string()) } else { large(n) };
+    let event = |n: u64| if n.is_multiple_of(50) { EventBuilder::new(20_001).content(n.to_string()) } else { large(n) };
     for batch in 0..30 {
         relay.publish(&direct, (batch * 20..(batch + 1) * 20).map(event).collect()).await;
     }

@@ -72,6 +72,11 @@ impl InFlight {
         Self { outbox, ..Self::default() }
     }
 
+    /// The connection's outbox.
+    pub(crate) const fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// Number of events under way.
     pub(crate) fn count(&self) -> usize {
         self.events.load(Ordering::Acquire)

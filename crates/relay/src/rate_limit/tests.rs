@@ -306,7 +306,9 @@ fn newcomers_share_by_address_and_not_first_come() {
     let limits = small();
     // The first newcomer pays from a bucket of KeyPackages.
     let flood = (0..100_000_u32).map(|n| v4(0x0a00_0000 + n));
-    flood.for_each(|address| drop(limits.address(address, KEY_PACKAGE, 0)));
+    flood.for_each(|address| {
+        let _ = limits.address(address, KEY_PACKAGE, 0);
+    });
     let elsewhere = v4(0xc000_0201);
     assert_eq!(until_refused(|| limits.address(elsewhere, EVENT, 0)), 20 * 200);
     assert_eq!(until_refused(|| limits.address(v4(0xcb00_7101), KEY_PACKAGE, 0)), 20 * 150);

@@ -122,7 +122,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     session.in_flight.settled().await;
     let app = &session.app;
     app.delivery.fresh().await?;
-    let mut memory = SessionMemory::new(&app.neg_memory, session.payer_hash());
+    let mut memory = SessionMemory::new(&app.neg_memory, session.payer_hash(), session.in_flight.outbox());
     memory.grow(SESSION_BYTES + filter.bytes())?;
     let (mut pages, mut events, mut openings) = (Vec::new(), 0, Openings::default());
     let (filters, up_to) = (std::slice::from_ref(&filter), app.groups.readable_up_to());
@@ -146,18 +146,18 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, _memory: memory })
 }
 
+/// The time and the id of an event.
+type Item = (UnixSecs, [u8; 32]);
+
 /// The pages of an answer, newest first, as a set. The items go in in nearly the order of the set, oldest first, so that
 /// sealing it costs one look at each.
-async fn sealed(
-    mut pages: Vec<Box<[(UnixSecs, [u8; 32])]>>,
-    events: usize,
-) -> Option<Negentropy<'static, NegentropyStorageVector>> {
+async fn sealed(mut pages: Vec<Box<[Item]>>, events: usize) -> Option<Negentropy<'static, NegentropyStorageVector>> {
     let mut storage = NegentropyStorageVector::with_capacity(events);
-    let mut insert = |moment: &mut Vec<(UnixSecs, [u8; 32])>| {
+    let mut insert = |moment: &mut Vec<Item>| {
         moment.sort_unstable();
         moment.drain(..).try_for_each(|(at, id)| storage.insert(at, Id::from_byte_array(id)).ok())
     };
-    let mut moment: Vec<(UnixSecs, [u8; 32])> = Vec::new();
+    let mut moment: Vec<Item> = Vec::new();
     while let Some(page) = pages.pop() {
         for item in page.iter().rev() {
             if moment.last().is_some_and(|(at, _)| *at != item.0) {

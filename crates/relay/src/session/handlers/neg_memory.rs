@@ -6,7 +6,7 @@ use nostr_protocol::Rejection;
 use parking_lot::Mutex;
 
 use super::neg::IDLE_SECS_MAX;
-use crate::turns::PayerHash;
+use crate::{delivery::Outbox, turns::PayerHash};
 
 /// Most bytes of the sessions of all connections: five million events.
 const BYTES_MAX: usize = 200 << 20;
@@ -39,8 +39,8 @@ impl NegMemory {
     }
 
     /// Bytes that all sessions take, approximately.
-    #[allow(dead_code, reason = "the bound on all memory of clients reads it")]
-    pub(crate) fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.taken.lock().bytes
     }
 }
@@ -50,12 +50,14 @@ pub(super) struct SessionMemory {
     memory: Arc<NegMemory>,
     payer: PayerHash,
     bytes: usize,
+    /// The outbox of the session's connection, in whose memory the session counts.
+    outbox: Arc<Outbox>,
 }
 
 impl SessionMemory {
-    /// The memory of a session that holds nothing yet.
-    pub(super) fn new(memory: &Arc<NegMemory>, payer: PayerHash) -> Self {
-        Self { memory: Arc::clone(memory), payer, bytes: 0 }
+    /// The memory of a session that holds nothing yet, on the connection of this outbox.
+    pub(super) fn new(memory: &Arc<NegMemory>, payer: PayerHash, outbox: &Arc<Outbox>) -> Self {
+        Self { memory: Arc::clone(memory), payer, bytes: 0, outbox: Arc::clone(outbox) }
     }
 
     /// Takes more bytes.
@@ -73,6 +75,8 @@ impl SessionMemory {
             taken.bytes += bytes;
             taken.by_payer.insert(self.payer, of_payer + bytes);
             self.bytes += bytes;
+            drop(taken);
+            self.outbox.holding().grow(bytes);
             return Ok(());
         };
         // A session that is used no more ends within this time.
@@ -82,6 +86,7 @@ impl SessionMemory {
 
 impl Drop for SessionMemory {
     fn drop(&mut self) {
+        self.outbox.holding().shrink(self.bytes);
         let mut taken = self.memory.taken.lock();
         taken.bytes -= self.bytes;
         let left = taken.by_payer.get(&self.payer).map_or(0, |bytes| bytes - self.bytes);
@@ -99,26 +104,28 @@ mod tests {
 
     #[test]
     fn the_sessions_of_one_payer_take_a_tenth_and_give_it_back() {
-        let memory = Arc::new(NegMemory::bounded(1_000));
-        let mut first = SessionMemory::new(&memory, 1);
-        let mut second = SessionMemory::new(&memory, 1);
+        let (memory, outbox) = (Arc::new(NegMemory::bounded(1_000)), Arc::<Outbox>::default());
+        let before = outbox.holding().bytes();
+        let mut first = SessionMemory::new(&memory, 1, &outbox);
+        let mut second = SessionMemory::new(&memory, 1, &outbox);
         first.grow(60).expect("within its part");
         second.grow(40).expect("within its part");
         let refused = second.grow(1).expect_err("the payer's part is taken");
         assert!(refused.to_string().ends_with("; retry in 60 s"), "{refused}");
         let others: Vec<SessionMemory> = (2..11)
             .map(|payer| {
-                let mut session = SessionMemory::new(&memory, payer);
+                let mut session = SessionMemory::new(&memory, payer, &outbox);
                 session.grow(100).expect("a part of its own");
                 session
             })
             .collect();
-        assert_eq!(memory.bytes(), 1_000);
-        let mut late = SessionMemory::new(&memory, 12);
+        assert_eq!((memory.bytes(), outbox.holding().bytes() - before), (1_000, 1_000));
+        let mut late = SessionMemory::new(&memory, 12, &outbox);
         assert!(late.grow(1).is_err(), "all is taken");
         drop(first);
         late.grow(60).expect("what was given back");
         drop((second, others, late));
         assert_eq!((memory.bytes(), memory.taken.lock().by_payer.len()), (0, 0));
+        assert_eq!(outbox.holding().bytes(), before);
     }
 }
