@@ -1,6 +1,12 @@
 //! Machines whose clocks are wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use nostr_relay::system::clock::{Clock, SystemClock};
 use nostr_store::postgres::{Options, Postgres};
@@ -14,20 +20,25 @@ use crate::support::{
 };
 
 /// The clock of a machine that is ahead of this one, or behind.
+#[derive(Default)]
 struct Shifted {
-    secs: i64,
+    secs: AtomicI64,
 }
 
 impl Clock for Shifted {
     fn now_ms(&self) -> u64 {
-        SystemClock.now_ms().saturating_add_signed(self.secs * 1_000)
+        SystemClock.now_ms().saturating_add_signed(self.secs.load(Ordering::Relaxed) * 1_000)
     }
 }
 
 /// A relay without an archive, on a machine whose clock is `secs` ahead.
 async fn relay(url: &str, admin: &Keys, secs: i64) -> TestRelay {
+    relay_by(url, admin, Arc::new(Shifted { secs: secs.into() })).await
+}
+
+async fn relay_by(url: &str, admin: &Keys, clock: Arc<Shifted>) -> TestRelay {
     let store = Postgres::open(url, Options::default()).await.expect("the database opens");
-    TestRelay::start_by(Arc::new(store), Arc::new(Shifted { secs }), |config| {
+    TestRelay::start_by(Arc::new(store), clock, |config| {
         config.mls_gateway.admin_pubkeys = vec![admin.public()];
         config.mls_gateway.enable_message_archive = false;
     })
@@ -95,6 +106,27 @@ async fn an_instance_with_a_wrong_clock_drops_nothing() {
         }
         Engine::shared().drop_database(&url);
     }
+}
+
+/// A machine whose clock is set while the relay runs was not cut off from its store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_ends_no_subscription() {
+    let Some(()) = require(Engine::shared_available()) else { return };
+    let [admin, alice] = Keys::some();
+    let url = Engine::shared().create_database();
+    let clock = Arc::<Shifted>::default();
+    let relay = relay_by(&url, &admin, Arc::clone(&clock)).await;
+    let mut client = Client::connect(&relay).await;
+    client.req("live", &[json!({"kinds": [20_001]})]).await.expect("served");
+    for (secs, status) in [(0, 200), (540, 503), (0, 200), (-540, 503), (0, 200)] {
+        clock.secs.store(secs, Ordering::Relaxed);
+        until_ready_is(&relay, status).await;
+        let event = alice.event(20_001).content(secs.to_string()).sign();
+        client.publish(&event).await.ok();
+        assert_eq!(ids(&client.live("live", 1).await), [event.id()], "{secs}");
+    }
+    relay.stop().await;
+    Engine::shared().drop_database(&url);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,7 @@ use std::{
 };
 
 use nostr_extensions::{Group, Sealed, effect::LOG_SECS};
-use nostr_protocol::Rejection;
+use nostr_protocol::{Rejection, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::{
     sync::watch,
@@ -114,17 +114,12 @@ impl Follower {
     async fn make_passes(self, mut notifications: watch::Receiver<u64>) {
         let mut failures = 0;
         let mut notified_passes = NotifiedPasses::default();
-        let mut at_head = self.clock.now();
+        let mut at_head = None;
         loop {
             let began = Instant::now();
-            let began_at = self.clock.now();
-            if began_at.saturating_sub(at_head) >= self.gap_secs {
-                // The subscriptions end before any event that came after the gap is delivered.
-                self.live.end_all(&Rejection::error(GAP));
-            }
-            match self.pass(began).await {
+            match self.pass(began, at_head).await {
                 Ok(()) => {
-                    at_head = began_at;
+                    at_head = Some(self.clock.now().saturating_sub(began.elapsed().as_secs()));
                     if failures > 0 {
                         tracing::info!("the log is followed again");
                     }
@@ -196,9 +191,10 @@ impl Follower {
         }
     }
 
-    /// Follows the log to its head.
-    async fn pass(&self, began: Instant) -> Result<(), StoreError> {
+    /// Follows the log to its head, which it reached last at the time `at_head`.
+    async fn pass(&self, began: Instant, at_head: Option<UnixSecs>) -> Result<(), StoreError> {
         let number = self.log.begin_pass();
+        let mut at_head = at_head;
         // The cached states may lack changes that were made since the last pass, if that pass was long ago.
         let mut doubtful = !self.log.is_current();
         loop {
@@ -206,6 +202,11 @@ impl Follower {
             let asked_ms = self.clock.machine_ms();
             let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
             self.compare_clocks(asked_ms, &page);
+            // Both times are the store's, so a machine's clock that is set makes no gap.
+            if at_head.take().is_some_and(|at_head| self.clock.now().saturating_sub(at_head) >= self.gap_secs) {
+                // The subscriptions end before any event that came after the gap is delivered.
+                self.live.end_all(&Rejection::error(GAP));
+            }
             if doubtful {
                 self.groups.forget_all(page.through);
                 doubtful = false;
