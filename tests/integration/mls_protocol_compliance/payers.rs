@@ -256,6 +256,10 @@ async fn an_address_has_a_bound_of_connections() {
     while open("203.0.113.1").await.err().is_none_or(|refused| !refused.to_string().contains("retry-after: 10")) {}
     relay.advance(10);
     open("203.0.113.1").await.expect("six a minute are one each 10 s");
+    let metrics = crate::support::http(relay.address, "GET /metrics", &[]).await.body;
+    for bound in ["connections_per_address_max", "handshakes_per_minute_max"] {
+        assert!(metrics.contains(&format!("mls_gateway_errors_total{{reason=\"{bound}\"}} ")), "{metrics}");
+    }
     relay.stop().await;
 }
 

@@ -363,6 +363,18 @@ fn cloud_run_listens_everywhere_and_logs_json_unless_told_otherwise() {
 }
 
 #[test]
+fn a_proxy_that_is_not_named_is_warned_of() {
+    let warns =
+        |text: &str| parse(text).expect("a server").warnings().iter().any(|line| line.contains("trusted_proxies"));
+    let public = "[server]\npublic_url = 'wss://relay.example.com'\n";
+    assert!(warns(public));
+    assert!(!warns(&format!("{public}trusted_proxies = ['127.0.0.1']")));
+    assert!(!warns(&format!("{public}tls_cert = 'cert.pem'\ntls_key = 'key.pem'")));
+    assert!(!warns("[server]\npublic_url = 'ws://relay.example.com'"));
+    assert!(!warns(""));
+}
+
+#[test]
 fn limits_that_follow_others_shrink_with_them() {
     let config = parse("[limitation]\nmax_limit = 100\nmax_message_length = 65536").expect("limits");
     assert_eq!((config.limitation.default_limit, config.limitation.max_event_length), (100, 65_536));

@@ -66,10 +66,16 @@ pub(crate) enum BucketKind {
     WideHandshakes = 25,
     /// New connections of a /48.
     WidestHandshakes = 26,
+    /// Groups that were looked up for an address before an event was paid for.
+    AddressLookups = 27,
+    /// The same of a /56.
+    WideLookups = 28,
+    /// The same of a /48.
+    WidestLookups = 29,
 }
 
 impl BucketKind {
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 30] = [
         Self::AddressEvents,
         Self::AddressKeyPackages,
         Self::SenderEvents,
@@ -97,6 +103,9 @@ impl BucketKind {
         Self::AddressHandshakes,
         Self::WideHandshakes,
         Self::WidestHandshakes,
+        Self::AddressLookups,
+        Self::WideLookups,
+        Self::WidestLookups,
     ];
 
     /// The kind of this number, if there is one.
@@ -124,6 +133,9 @@ impl BlockKinds {
         Self::new(BucketKind::AddressFaults, BucketKind::WideFaults, BucketKind::WidestFaults);
     pub(super) const HANDSHAKES: Self =
         Self::new(BucketKind::AddressHandshakes, BucketKind::WideHandshakes, BucketKind::WidestHandshakes);
+
+    pub(super) const LOOKUPS: Self =
+        Self::new(BucketKind::AddressLookups, BucketKind::WideLookups, BucketKind::WidestLookups);
 
     /// Three kinds, from the narrowest block to the widest.
     pub(super) const fn new(narrow: BucketKind, wide: BucketKind, widest: BucketKind) -> Self {

@@ -5,7 +5,7 @@
 //! address suffers.
 
 use super::{
-    Payer, RateLimits, RetryAfter,
+    AddressBlock, Payer, RateLimits, RetryAfter,
     bucket::{Amount, Bucket, Rate},
     charge::BlockKinds,
 };
@@ -33,15 +33,20 @@ const FORGED_AUTH_COST: u32 = 10;
 /// AUTHs of a connection that its address cannot refuse. It pays for them all the same.
 const AUTHS_ALWAYS: u32 = 2;
 
-/// Groups of a connection in a minute that are looked up before an event is paid for.
-const LOOKUPS_PER_MINUTE: u32 = 60;
-/// Groups of a connection at once that are looked up before an event is paid for.
-const LOOKUPS_BURST: u32 = 50;
+/// Groups of a connection in a minute, and at once, that are looked up before an event is paid for, and that its address
+/// cannot refuse.
+const LOOKUPS_PER_MINUTE: u32 = 2;
+/// Groups of an address in a minute, and at once, that are looked up before an event is paid for, beyond those of
+/// [`LOOKUPS_PER_MINUTE`].
+const ADDRESS_LOOKUPS_PER_MINUTE: u32 = 600;
 
 /// Rate of all AUTHs of an address: each costs the relay about 50 us.
 pub(super) const ADDRESS_AUTHS: Rate = Rate::new(ADDRESS_AUTHS_PER_MINUTE, 60_000, ADDRESS_AUTHS_PER_MINUTE);
 /// AUTHs of an address in a minute, and at once.
 const ADDRESS_AUTHS_PER_MINUTE: u32 = 6_000;
+
+/// Rate of the groups of an address that are looked up before an event is paid for.
+pub(super) const ADDRESS_LOOKUPS: Rate = Rate::new(ADDRESS_LOOKUPS_PER_MINUTE, 60_000, ADDRESS_LOOKUPS_PER_MINUTE);
 
 /// The rate of malformed messages of an address, where events have the rate `events`.
 pub(super) const fn address_faults(events: Rate) -> Rate {
@@ -89,11 +94,6 @@ impl ConnectionLimits {
     pub(crate) const fn has_too_many_faults(&self) -> bool {
         self.has_too_many_faults
     }
-
-    /// Takes one look at a group that is not in memory, before the event that names it is paid for.
-    pub(crate) fn take_lookup(&mut self, now_ms: u64) -> bool {
-        self.lookups.take(Amount::of(1), now_ms).is_ok()
-    }
 }
 
 impl RateLimits {
@@ -108,8 +108,16 @@ impl RateLimits {
             has_too_many_faults: false,
             auths: own(AUTHS_PER_MINUTE, AUTHS_BURST),
             auths_taken: 0,
-            lookups: own(LOOKUPS_PER_MINUTE, LOOKUPS_BURST),
+            lookups: own(LOOKUPS_PER_MINUTE, LOOKUPS_PER_MINUTE),
         }
+    }
+
+    /// Takes one look at a group that is not in memory, before the event that names it is paid for: first from the
+    /// connection, then from its address.
+    pub(crate) fn may_look_up(&self, connection: &mut ConnectionLimits, block: AddressBlock, now_ms: u64) -> bool {
+        let one = Amount::of(1);
+        connection.lookups.take(one, now_ms).is_ok()
+            || self.take_blocks(BlockKinds::LOOKUPS, (), block, one, now_ms).is_ok()
     }
 
     /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once that has nothing left a

@@ -432,6 +432,7 @@ impl RateLimits {
             Kind::AddressAuths | Kind::WideAuths | Kind::WidestAuths => &self.connections,
             Kind::AddressFaults | Kind::WideFaults | Kind::WidestFaults => &self.connections,
             Kind::AddressHandshakes | Kind::WideHandshakes | Kind::WidestHandshakes => &self.connections,
+            Kind::AddressLookups | Kind::WideLookups | Kind::WidestLookups => &self.connections,
             Kind::SenderEvents | Kind::SenderKeyPackages => &self.senders,
             Kind::KeyEvents => &self.keys,
             Kind::GroupOfSender | Kind::InboxOfSender | Kind::MemberOfAddress => &self.pairs,
@@ -445,6 +446,7 @@ impl RateLimits {
         let by_key = self.events.with_burst(KEY_BURST);
         let to_target = self.events.with_burst(TARGET_BURST);
         let auths = if self.events.is_unlimited() { self.events } else { connection::ADDRESS_AUTHS };
+        let lookups = if self.events.is_unlimited() { self.events } else { connection::ADDRESS_LOOKUPS };
         let faults = connection::address_faults(self.events);
         let (wide, widest) = (Width::Wide.factor(), Width::Widest.factor());
         match kind {
@@ -466,6 +468,9 @@ impl RateLimits {
             Kind::AddressAuths => auths,
             Kind::WideAuths => auths.times(wide),
             Kind::WidestAuths => auths.times(widest),
+            Kind::AddressLookups => lookups,
+            Kind::WideLookups => lookups.times(wide),
+            Kind::WidestLookups => lookups.times(widest),
             Kind::AddressFaults => faults,
             Kind::WideFaults => faults.times(wide),
             Kind::WidestFaults => faults.times(widest),

@@ -169,7 +169,7 @@ fn zero_is_no_limit() {
         limits.group_message(Sender::Address(local()), local(), "grp_a", 0).expect("no limit");
         limits.gift_wrap(Sender::Key(key(1)), local(), &key(2), false, 0).expect("no limit");
     }
-    assert!(!connection.has_too_many_faults() && connection.take_lookup(0));
+    assert!(!connection.has_too_many_faults() && limits.may_look_up(&mut connection, local(), 0));
     assert_eq!(limits.tracked(), 0);
 }
 
@@ -218,6 +218,16 @@ fn members_that_cost_nothing_have_a_ceiling_together() {
     assert_eq!(until_refused(|| limits.member(&key(1), local(), EVENT, later)), 400);
     limits.member(&key(99), v4(1), EVENT, later).expect("another address");
     assert_eq!(until_refused(|| limits.member(&key(98), v6(1, 1, 1), EVENT, later)), 400);
+}
+
+/// Groups are looked up unpaid for few events of an address, of which each connection has two that nobody takes from it.
+#[test]
+fn unpaid_lookups_are_bounded_by_connection_and_address() {
+    let limits = limits();
+    let look_up =
+        |connection: &mut ConnectionLimits| (0..1_000).filter(|_| limits.may_look_up(connection, local(), 0)).count();
+    assert_eq!(look_up(&mut limits.connection(0)), 2 + 600);
+    assert_eq!(look_up(&mut limits.connection(0)), 2);
 }
 
 /// An event may cost as much as several, and one that costs more than a burst takes all that there is.
@@ -395,7 +405,7 @@ fn kinds_of_buckets_are_told_apart_by_their_numbers() {
     for byte in 0..=u8::MAX {
         assert!(BucketKind::from_byte(byte).is_none_or(|kind| kind as u8 == byte));
     }
-    assert_eq!(BucketKind::from_byte(BucketKind::WidestHandshakes as u8 + 1), None);
+    assert_eq!(BucketKind::from_byte(BucketKind::WidestLookups as u8 + 1), None);
 }
 
 #[test]

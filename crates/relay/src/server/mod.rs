@@ -23,7 +23,10 @@ use self::{
     admission::Admission,
     http::{ConnectionPermit, PeerAddr},
 };
-use crate::{app::App, rate_limit::AddressBlock};
+use crate::{
+    app::App,
+    rate_limit::{AddressBlock, Payer},
+};
 
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -78,7 +81,10 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), Stri
         }
         let (app, router, acceptor) = (Arc::clone(&app), router.clone(), acceptor.clone());
         let tracker = app.connections.clone();
-        tracker.spawn(async move {
+        // Requests that are no WebSocket, and handshakes, run on the share of the peer.
+        let payer = Payer::Address(AddressBlock::of(peer.ip()));
+        let share = app.shares.share(app.limits.payer_hash(payer));
+        tracker.spawn(share.run(async move {
             let permit = ConnectionPermit::new(permit, place);
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
             match acceptor {
@@ -93,7 +99,7 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), Stri
                     }
                 }
             }
-        });
+        }));
     }
 }
 

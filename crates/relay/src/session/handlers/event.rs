@@ -163,8 +163,13 @@ async fn member(session: &mut Session, event: &Event) -> Option<Member> {
     let id = admit::group_of(event)?;
     let group = match session.app.groups.in_memory(&id) {
         Some(group) => group,
-        None if session.limits.take_lookup(session.app.clock.now_ms()) => session.app.groups.get(&id).await.ok()?,
-        None => return None,
+        None => {
+            let (app, block) = (&session.app, session.client.block());
+            if !app.limits.may_look_up(&mut session.limits, block, app.clock.now_ms()) {
+                return None;
+            }
+            app.groups.get(&id).await.ok()?
+        }
     };
     Member::of(session, event, &group)
 }
