@@ -147,6 +147,59 @@ async fn the_filters_of_a_connection_are_bounded_as_a_whole() {
     bounded(&process, before, 32);
 }
 
+/// A connection with 377 filters of 50 tag letters, and 100 events of 2,490 tags that meet all but the last letter: the
+/// subscriptions end, and clients elsewhere get their `OK`s and their events all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_filter_delays_no_delivery() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[("server", "trusted_proxies = [\"127.0.0.0/8\"]")]);
+    let before = process.memory_kib();
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').filter(|letter| !matches!(letter, 'e' | 'p')).collect();
+    let from = async |address: &str| {
+        Wire::open(process.address, &format!("x-forwarded-for: {address}\r\n")).await.expect("it connects")
+    };
+    let attack = async {
+        let mut watching = from("192.0.2.1").await;
+        let mut filter = serde_json::Map::from_iter(letters.iter().map(|letter| (format!("#{letter}"), json!(["v"]))));
+        for sub in 0..4 {
+            let filters = (0..if sub < 3 { 100 } else { 77 }).map(|since| {
+                filter.insert("since".to_owned(), json!(since));
+                Value::Object(filter.clone())
+            });
+            let request = Value::from_iter([json!("REQ"), json!(format!("s{sub}"))].into_iter().chain(filters));
+            assert_eq!(watching.ask(&request.to_string()).await[0], "EOSE");
+        }
+        let mut publishing = from("192.0.2.2").await;
+        let mut listening = from("192.0.2.3").await;
+        let keys = Keys::random();
+        let request = json!(["REQ", "live", {"authors": [keys.hex()], "kinds": [1]}]);
+        assert_eq!(listening.ask(&request.to_string()).await[0], "EOSE");
+        for n in 0..100 {
+            let mut event = keys.event(1).content(n.to_string());
+            for tag in 0..2_490 {
+                // The values that the filters name come last.
+                let letter = letters[tag % 50];
+                let value = if tag >= 2_440 && tag % 50 < 49 { "v".to_owned() } else { format!("x{tag}") };
+                event = event.tag([letter.to_string(), value]);
+            }
+            assert_eq!(publishing.publish(&event.sign()).await[2], true);
+        }
+        for n in 0..100 {
+            let frame = listening.reader.message().await.expect("every event is delivered");
+            assert_eq!((&frame[0], &frame[2]["content"]), (&json!("EVENT"), &json!(n.to_string())));
+        }
+        let mut ended = 0;
+        while ended < 4 {
+            let frame = watching.reader.message().await.expect("the subscriptions end");
+            assert_eq!(frame[0], "CLOSED", "{frame}");
+            assert!(frame[2].as_str().unwrap_or_default().starts_with("rate-limited: "), "{frame}");
+            ended += 1;
+        }
+    };
+    served_beside(process.address, attack).await;
+    bounded(&process, before, 64);
+}
+
 /// An event has at most 2,500 tags and 256 KiB.
 #[tokio::test]
 async fn events_are_bounded() {

@@ -116,6 +116,7 @@ impl Index {
     }
 
     pub(super) fn connect(&mut self, id: ConnectionId, outbox: Arc<Outbox>, payer: Arc<Account>) {
+        payer.connect();
         let connection = Connection {
             reader: Reader::default(),
             outbox,
@@ -129,6 +130,7 @@ impl Index {
     /// Removes a connection and its subscriptions.
     pub(super) fn disconnect(&mut self, id: ConnectionId) -> Vec<Removed> {
         let Some(connection) = self.connections.remove(&id) else { return Vec::new() };
+        connection.payer.disconnect();
         connection.subscriptions.into_values().filter_map(|number| self.take(number)).collect()
     }
 

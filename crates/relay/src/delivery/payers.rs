@@ -19,6 +19,10 @@ use super::routes::{CONNECTION_FILTER_BYTES_MAX, CONNECTION_ROUTES_MAX, Weight};
 /// Connections' worth of routes and of filters' bytes that all connections of one payer have together: enough for 400
 /// clients that follow 500 authors each behind one address, and a bound on one attacker's part of the index.
 const PAYER_CONNECTIONS_MAX: usize = 10;
+/// Routes that each connection adds to this, so that small requests find room behind an address of many clients.
+const ADDED_ROUTES_MAX: usize = 200;
+/// Bytes of filters that each connection adds to this.
+const ADDED_FILTER_BYTES_MAX: usize = 16 << 10;
 /// Conditions that live delivery looks at in a second for one payer and one shard: about a tenth of a core. A thousand
 /// events a second for ten ordinary filters each take a hundredth of it.
 const CONDITIONS_PER_SEC_MAX: i64 = 20_000_000;
@@ -50,6 +54,7 @@ struct Accounts {
 pub(super) struct Account {
     matched: Bucket,
     opened: Bucket,
+    connections: AtomicUsize,
     routes: AtomicUsize,
     filter_bytes: AtomicUsize,
 }
@@ -97,6 +102,7 @@ impl Account {
         Self {
             matched: bucket(CONDITIONS_PER_SEC_MAX, CONDITIONS_AT_ONCE_MAX),
             opened: bucket(OPENED_PER_SEC_MAX, OPENED_AT_ONCE_MAX),
+            connections: AtomicUsize::new(0),
             routes: AtomicUsize::new(0),
             filter_bytes: AtomicUsize::new(0),
         }
@@ -138,13 +144,24 @@ impl Account {
         self.matched.is_full(now_ms) && self.opened.is_full(now_ms)
     }
 
+    /// Counts a connection.
+    pub(super) fn connect(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection less.
+    pub(super) fn disconnect(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Takes room for a subscription.
     ///
     /// # Errors
     /// `error:` at the bound of all connections of the payer together.
     pub(super) fn reserve(&self, weight: Weight) -> Result<(), Rejection> {
-        let routes_max = CONNECTION_ROUTES_MAX * PAYER_CONNECTIONS_MAX;
-        let bytes_max = CONNECTION_FILTER_BYTES_MAX * PAYER_CONNECTIONS_MAX;
+        let connections = self.connections.load(Ordering::Relaxed);
+        let routes_max = CONNECTION_ROUTES_MAX * PAYER_CONNECTIONS_MAX + ADDED_ROUTES_MAX * connections;
+        let bytes_max = CONNECTION_FILTER_BYTES_MAX * PAYER_CONNECTIONS_MAX + ADDED_FILTER_BYTES_MAX * connections;
         let reason = if self.routes.fetch_add(weight.routes, Ordering::Relaxed) + weight.routes > routes_max {
             format!("name over {routes_max} values")
         } else if self.filter_bytes.load(Ordering::Relaxed) + weight.bytes > bytes_max {
@@ -251,5 +268,11 @@ mod tests {
         account.reserve(one).expect("room was given back");
         let large = Weight { routes: 0, bytes: CONNECTION_FILTER_BYTES_MAX * PAYER_CONNECTIONS_MAX };
         account.reserve(large).expect_err("the bytes are used up");
+        account.connect();
+        let small = Weight { routes: ADDED_ROUTES_MAX, bytes: 0 };
+        account.reserve(small).expect("a further connection brings room for small requests");
+        account.give_back(small);
+        account.disconnect();
+        account.reserve(small).expect_err("and takes it along");
     }
 }
