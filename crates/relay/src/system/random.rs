@@ -19,7 +19,8 @@ pub(crate) fn challenge() -> String {
     to_hex(&bytes32()[..16])
 }
 
-/// A number below `bound`, and 0 where that is 0. Every number is as likely as another, as far as 64 bits divide evenly.
+/// A number below `bound`, and 0 where that is 0. Every number is as likely as another, as far as 64 bits divide
+/// evenly.
 pub(crate) fn below(bound: u64) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = bytes32();
     u64::from_be_bytes([a, b, c, d, e, f, g, h]).checked_rem(bound).unwrap_or(0)

@@ -21,7 +21,8 @@ macro_rules! page {
         concat!(
             "with found as (",
             $found,
-            "), sized as (select f.age, f.id, f.looked, e.cursor, e.received_at, e.expires_at, e.flags, e.record, fits.fits, \
+            "), sized as (select f.age, f.id, f.looked, e.cursor, e.received_at, e.expires_at, e.flags, e.record, \
+                fits.fits, \
                 sum(case when fits.fits then octet_length(e.record) else 0 end) \
                     over (order by f.age, f.id rows between unbounded preceding and current row) as bytes, \
                 count(*) over () as entries \
@@ -46,8 +47,8 @@ const BY_PREFIXES: &str = page!(
         order by l.age, l.id limit $10"
 );
 const BY_IDS: &str = page!(
-    "select -created_at as age, id, cursor, count(*) over () as looked from rnostr.events where id = any($6::bytea[]) and flags & 8 = 0 \
-        and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
+    "select -created_at as age, id, cursor, count(*) over () as looked from rnostr.events \
+        where id = any($6::bytea[]) and flags & 8 = 0 and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
 );
 
 /// Arguments of [`crate::Store::scan`].

@@ -63,8 +63,9 @@ impl<'a> Meter<'a> {
         self.app.metrics.read_cost(cost.units);
     }
 
-    /// Waits for the party's turn at a database that others use too. Over the embedded store the work is the task's own,
-    /// which the party's share of the processor pays for: it ends the task's poll, so that each poll does one piece.
+    /// Waits for the party's turn at a database that others use too. Over the embedded store the work is the task's
+    /// own, for which the party's share of the processor pays. This ends the task's poll, so that each poll does one
+    /// piece of work.
     pub(super) async fn turn_at_store(&self) -> Option<Turn> {
         if self.app.delivery.is_followed() {
             return Some(self.app.read_turns.take(self.payer).await);
