@@ -147,8 +147,8 @@ async fn the_filters_of_a_connection_are_bounded_as_a_whole() {
     bounded(&process, before, 32);
 }
 
-/// A connection with 377 filters of 50 tag letters, and 100 events of 2,490 tags that meet all but the last letter: the
-/// subscriptions end, and clients elsewhere get their `OK`s and their events all the while.
+/// A connection with 377 filters of 50 tag letters, and 100 events of 2,490 tags that meet all but the last letter:
+/// clients elsewhere get their `OK`s and their events all the while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_filter_delays_no_delivery() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -187,13 +187,6 @@ async fn a_hostile_filter_delays_no_delivery() {
         for n in 0..100 {
             let frame = listening.reader.message().await.expect("every event is delivered");
             assert_eq!((&frame[0], &frame[2]["content"]), (&json!("EVENT"), &json!(n.to_string())));
-        }
-        let mut ended = 0;
-        while ended < 4 {
-            let frame = watching.reader.message().await.expect("the subscriptions end");
-            assert_eq!(frame[0], "CLOSED", "{frame}");
-            assert!(frame[2].as_str().unwrap_or_default().starts_with("rate-limited: "), "{frame}");
-            ended += 1;
         }
     };
     served_beside(process.address, attack).await;

@@ -32,7 +32,7 @@ use super::{
     outbox::{Outbox, Outgoing},
     payers::Payers,
     queue::LiveEvent,
-    routes::{Routes, opening_cost},
+    routes::{Routes, hashing_cost},
 };
 use crate::{observe::metrics::Metrics, system::clock::Clock};
 
@@ -155,9 +155,10 @@ impl Live {
     ) -> Result<Cursor, Rejection> {
         self.unsubscribe(connection, id).await;
         let Some((reader, payer)) = self.index(connection).reader(connection) else { return Ok(0) };
-        payer.charge_opened(opening_cost(&filters), self.clock.now_ms())?;
+        payer.charge_opened(hashing_cost(&filters), self.clock.now_ms())?;
         // The reader changes between the requests of a connection alone, and not meanwhile.
         let (routes, weight) = Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy());
+        payer.charge_opened(routes.len(), self.clock.now_ms())?;
         let routes = Arc::new(routes);
         let opened = (Arc::clone(&routes), weight);
         let opened = self.index(connection).open(connection, id, filters, opened, subscriptions_max)?;

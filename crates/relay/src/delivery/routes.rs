@@ -60,9 +60,12 @@ impl Weight {
     }
 }
 
-/// Number of values that are looked at to open a subscription with these filters.
-pub(super) fn opening_cost(filters: &[Filter]) -> usize {
-    filters.iter().map(|filter| 1 + filter.tags.len() + Narrowest::of(filter).values(filter)).sum()
+/// Values that are hashed at the price of one that is put into the index and taken out again.
+const HASHED_PER_INDEXED: usize = 10;
+
+/// The price of working out the routes of these filters, in values that are put into the index.
+pub(super) fn hashing_cost(filters: &[Filter]) -> usize {
+    filters.iter().map(|filter| 1 + Narrowest::of(filter).values(filter) / HASHED_PER_INDEXED).sum()
 }
 
 /// The conditions that a filter stands under: the most selective ones.
@@ -178,6 +181,11 @@ impl Routes {
     /// Each route.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
         self.hashes.iter().copied()
+    }
+
+    /// Number of routes.
+    pub(super) const fn len(&self) -> usize {
+        self.hashes.len()
     }
 
     /// Number of routes under `Member` of a key.
