@@ -4,6 +4,7 @@
 mod connections;
 mod filters;
 mod frames;
+mod memory;
 mod messages;
 mod sessions;
 mod slow;
