@@ -8,6 +8,8 @@ use std::{collections::HashSet, sync::Arc};
 use nostr_extensions::Sealed;
 use nostr_protocol::{EventRef, Filter, PublicKey};
 
+use crate::Cost;
+
 /// The filters of one request, with the number of KeyPackages that each may still be given.
 #[derive(Clone, Debug)]
 pub struct ClaimFilters {
@@ -113,4 +115,6 @@ pub struct Claimed {
     pub used: usize,
     /// Set if a KeyPackage matches that was not given because it would have had to be used up.
     pub withheld: bool,
+    /// The work of the search.
+    pub cost: Cost,
 }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use nostr_protocol::{EventId, EventRef};
 
-use crate::{Cursor, claim::Claim};
+use crate::{Cost, Cursor, claim::Claim};
 
 /// Most KeyPackages, of one use and as many again of last resort, that a search keeps for one claim: more than a claim
 /// gives, so that claims at one time seldom search again.
@@ -47,12 +47,20 @@ pub(crate) struct Search<'a> {
     matches: [usize; 2],
     contents: HashSet<[u8; 32]>,
     found: [Vec<Candidate>; 2],
+    cost: Cost,
 }
 
 impl<'a> Search<'a> {
     pub(crate) fn new(claim: &'a Claim) -> Self {
         let filters = claim.filters.count_for(&claim.owner);
-        Self { claim, filters, matches: [0; 2], contents: HashSet::new(), found: [Vec::new(), Vec::new()] }
+        Self {
+            claim,
+            filters,
+            matches: [0; 2],
+            contents: HashSet::new(),
+            found: [Vec::new(), Vec::new()],
+            cost: Cost::of_units(1),
+        }
     }
 
     /// Returns whether the search still looks at KeyPackages of this sort.
@@ -74,6 +82,7 @@ impl<'a> Search<'a> {
         }
         let sort = usize::from(owned.last_resort);
         self.matches[sort] += self.filters;
+        self.cost += Cost::of_units(Cost::of_event(event.tags().len()) * self.filters as u64);
         let matching = self.claim.filters.matching(event);
         if matching.is_empty() {
             return false;
@@ -81,6 +90,11 @@ impl<'a> Search<'a> {
         self.contents.insert(owned.content_hash);
         self.found[sort].push(Candidate { owned: owned.clone(), matching });
         true
+    }
+
+    /// The work so far: each event costs as in a query, once for each filter that it is held against.
+    pub(crate) const fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// The KeyPackages that were found so far, those of last resort after all others.

@@ -57,7 +57,7 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError,
+    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError,
     decide::claim::SEARCHES_MAX,
 };
 
@@ -355,16 +355,20 @@ impl Store for Embedded {
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
+        let mut cost = Cost::default();
         for _ in 0..SEARCHES_MAX {
             let vanishing = self.shared.vanishing.load_full();
             let searched = self.read(|txn| self.tables.search_packages(txn, claim, &vanishing, now))?;
             let candidates = match searched {
                 Searched::Answered(claimed) => return Ok(claimed),
-                Searched::Found(candidates) => candidates,
+                Searched::Found(candidates, spent) => {
+                    cost += spent;
+                    candidates
+                }
             };
             let claim = claim.clone();
             if let Some(claimed) = self.queue.call(|answer| Call::Claim { claim, candidates, now, answer }).await?? {
-                return Ok(claimed);
+                return Ok(Claimed { cost, ..claimed });
             }
         }
         Err(StoreError::Unavailable("KeyPackages are taken faster than they are found".to_owned()))

@@ -17,7 +17,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Claimed, Cursor,
+    Claim, Claimed, Cost, Cursor,
     decide::{
         claim::{Candidate, Owned, Pick, Search, Stock, is_twin, pick},
         keys::{self as decided, claimed, tombstone_key},
@@ -128,7 +128,7 @@ impl Tables {
     }
 
     /// The KeyPackages that a claim may give.
-    fn candidates(&self, txn: &RoTxn<'_>, claim: &Claim, of: &PackagesAt<'_>) -> Result<Vec<Candidate>, Fail> {
+    fn candidates(&self, txn: &RoTxn<'_>, claim: &Claim, of: &PackagesAt<'_>) -> Result<(Vec<Candidate>, Cost), Fail> {
         let mut search = Search::new(claim);
         for last_resort in [false, true] {
             let other_sort = |_: &[u8; 32], of_last_resort| of_last_resort != last_resort;
@@ -137,7 +137,7 @@ impl Tables {
                 Ok(search.looks_for(last_resort))
             })?;
         }
-        Ok(search.candidates())
+        Ok((search.candidates(), search.cost()))
     }
 
     /// The owner's stock, for a choice among the candidates.
@@ -162,7 +162,7 @@ impl Tables {
             let cursor = candidates[*index].owned.cursor;
             given.push((seal(self.package_event(txn, cursor)?, cursor)?, *filter));
         }
-        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld })
+        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld, cost: Cost::default() })
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) enum Searched {
     /// Nothing is used up, so this is the answer.
     Answered(Claimed),
     /// The writer is to choose among these.
-    Found(Vec<Candidate>),
+    Found(Vec<Candidate>, Cost),
 }
 
 impl Tables {
@@ -191,12 +191,12 @@ impl Tables {
         now: UnixSecs,
     ) -> Result<Searched, Fail> {
         let of = PackagesAt { owner: &claim.owner, vanishing, now };
-        let candidates = self.candidates(txn, claim, &of)?;
+        let (candidates, cost) = self.candidates(txn, claim, &of)?;
         let pick = pick(claim, &candidates, &self.stock(txn, &candidates, &of)?);
         Ok(if pick.used.is_empty() {
-            Searched::Answered(self.give(txn, &candidates, &pick)?)
+            Searched::Answered(Claimed { cost, ..self.give(txn, &candidates, &pick)? })
         } else {
-            Searched::Found(candidates)
+            Searched::Found(candidates, cost)
         })
     }
 }

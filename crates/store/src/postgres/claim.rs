@@ -19,7 +19,7 @@ use super::{
     write::{BURY, PUT_CLAIMED, REMOVE},
 };
 use crate::{
-    Claim, Claimed, Cursor,
+    Claim, Claimed, Cost, Cursor,
     decide::claim::{Candidate, Owned, Pick, SEARCHES_MAX, Search, Stock, pick},
     index::front,
 };
@@ -66,13 +66,14 @@ struct Found {
     candidates: Vec<Candidate>,
     events: HashMap<Cursor, Sealed>,
     stock: Stock,
+    cost: Cost,
 }
 
 impl Found {
     fn give(&self, pick: &Pick) -> Claimed {
         let event = |index: usize| self.events.get(&self.candidates[index].owned.cursor).cloned();
         let given = pick.given.iter().filter_map(|(index, filter)| Some((event(*index)?, *filter)));
-        Claimed { given: given.collect(), used: pick.used.len(), withheld: pick.withheld }
+        Claimed { given: given.collect(), used: pick.used.len(), withheld: pick.withheld, cost: self.cost }
     }
 }
 
@@ -123,7 +124,7 @@ async fn search(client: &mut Client, claim: &Claim, now: UnixSecs) -> Result<Fou
     }
     let candidates = search.candidates();
     let stock = Stock::of(&candidates, all.iter());
-    Ok(Found { candidates, events, stock })
+    Ok(Found { candidates, events, stock, cost: search.cost() })
 }
 
 /// Chooses among the candidates and uses up, under the lock of the log.

@@ -18,7 +18,7 @@ use crate::{
 const BLUR_PART: u64 = 16;
 
 /// See the module.
-pub(super) struct Meter<'a> {
+pub(in crate::session) struct Meter<'a> {
     app: &'a App,
     account: ReadAccount,
     payer: PayerHash,
@@ -28,7 +28,7 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(session: &'a Session) -> Self {
+    pub(in crate::session) fn new(session: &'a Session) -> Self {
         let app = &*session.app;
         let block = AddressBlock::of(session.client.address);
         let account = app.read_budgets.account(session.payer(), session.reader.primary(), block);
@@ -39,7 +39,7 @@ impl<'a> Meter<'a> {
     ///
     /// # Errors
     /// [`ReadError::TooLarge`] at the bound of one request, [`ReadError::UsedUp`] at the budget of its party.
-    pub(super) fn may_go_on(&mut self) -> Result<(), ReadError> {
+    pub(in crate::session) fn may_go_on(&mut self) -> Result<(), ReadError> {
         let max = self.app.config.limitation.max_query_cost;
         if self.spent.units >= max - max / BLUR_PART && self.spent.units >= self.bound(max) {
             return Err(ReadError::TooLarge);
@@ -57,7 +57,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Takes the cost of work that was done.
-    pub(super) fn charge(&mut self, cost: Cost) {
+    pub(in crate::session) fn charge(&mut self, cost: Cost) {
         self.spent += cost;
         self.app.read_budgets.charge(&self.account, cost, self.app.clock.now_ms());
         self.app.metrics.read_cost(cost.units);
@@ -66,7 +66,7 @@ impl<'a> Meter<'a> {
     /// Waits for the party's turn at a database that others use too. Over the embedded store the work is the task's
     /// own, for which the party's share of the processor pays. This ends the task's poll, so that each poll does one
     /// piece of work.
-    pub(super) async fn turn_at_store(&self) -> Option<Turn> {
+    pub(in crate::session) async fn turn_at_store(&self) -> Option<Turn> {
         if self.app.delivery.is_followed() {
             return Some(self.app.read_turns.take(self.payer).await);
         }

@@ -15,10 +15,8 @@ use nostr_extensions::{Asker, Group, GroupStatus, NostrGroupId, Query, Reader, R
 use nostr_protocol::{EventId, Filter, Rejection};
 use nostr_store::{Cost, Cursor, PageBounds, StoreError, parts};
 
-use self::{
-    merge::{Fill, Merge},
-    meter::Meter,
-};
+use self::merge::{Fill, Merge};
+pub(super) use self::meter::Meter;
 use super::Session;
 use crate::{
     app::App,

@@ -16,9 +16,12 @@ use std::sync::Arc;
 
 use nostr_extensions::{Asker, Released, Sealed, policy::KeyPackageConsumption};
 use nostr_protocol::{Filter, PublicKey, Rejection, UnixSecs};
-use nostr_store::{Claim, ClaimFilters, Claimed, StoreError};
+use nostr_store::{Claim, ClaimFilters, Claimed};
 
-use super::super::{Session, archive::Limits};
+use super::super::{
+    Session,
+    archive::{Limits, Meter},
+};
 use crate::{error::read_failed, rate_limit::ClaimAllowance};
 
 /// Most KeyPackages of one owner that an answer gives (docs/rules.md, "Consumption on read" 4).
@@ -43,12 +46,14 @@ struct Claiming<'a> {
     filters: ClaimFilters,
     claims: Claims,
     limits: Limits,
+    meter: Meter<'a>,
 }
 
 /// Takes KeyPackages of the authors that the filters name.
 ///
 /// # Errors
-/// `rate-limited:` where the reader has used up too many KeyPackages of an owner; nothing was used up then.
+/// `rate-limited:` where the reader has used up too many KeyPackages of an owner, or its budget of reads; nothing was
+/// used up then.
 pub(super) async fn claim(session: &Session, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
     let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None };
     let Some(reader) = session.reader.primary() else { return Ok(claims) };
@@ -61,7 +66,7 @@ pub(super) async fn claim(session: &Session, filters: &Arc<[Filter]>, limits: Li
     if owners.len() > OWNERS_MAX {
         return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {OWNERS_MAX} owners")));
     }
-    Claiming { session, reader, filters, claims, limits }.run(owners).await
+    Claiming { session, reader, filters, claims, limits, meter: Meter::new(session) }.run(owners).await
 }
 
 impl Claiming<'_> {
@@ -82,7 +87,6 @@ impl Claiming<'_> {
             if self.claims.failed.is_some() || refused.is_some() {
                 break;
             }
-            tokio::task::yield_now().await;
         }
         allowances.for_each(|(_, unspent)| self.settle(unspent, 0));
         refused.map_or(Ok(self.claims), Err)
@@ -110,7 +114,7 @@ impl Claiming<'_> {
         // Earlier owners may have been given all that the filters of this one ask for.
         let claimed = if claim.given_max == 0 { Ok(Claimed::default()) } else { self.ask(&claim, now).await };
         self.settle(allowance, claimed.as_ref().map_or(0, |claimed| claimed.used));
-        let claimed = claimed.map_err(read_failed)?;
+        let claimed = claimed?;
         if claimed.given.is_empty()
             && claimed.withheld
             && let Some(wait) = wait
@@ -123,14 +127,14 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Asks the store; one that other processes share is asked in the payer's turn.
-    async fn ask(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
-        let app = &self.session.app;
-        let _turn = match app.delivery.is_followed() {
-            true => Some(app.read_turns.take(self.session.payer_hash()).await),
-            false => None,
-        };
-        app.store.claim_key_packages(claim, now).await
+    /// Asks the store, in the payer's turn and at its cost.
+    async fn ask(&mut self, claim: &Claim, now: UnixSecs) -> Result<Claimed, Rejection> {
+        self.meter.may_go_on()?;
+        let turn = self.meter.turn_at_store().await;
+        let claimed = self.session.app.store.claim_key_packages(claim, now).await.map_err(read_failed)?;
+        drop(turn);
+        self.meter.charge(claimed.cost);
+        Ok(claimed)
     }
 
     /// Releases a KeyPackage that was given, and counts it against the limit of its filter.

@@ -6,7 +6,7 @@ use nostr_extensions::Sealed;
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use crate::{
-    Claim, Claimed,
+    Claim, Claimed, Cost,
     decide::{
         claim::{Candidate, Owned, Pick, Search, Stock, pick},
         facts::{claimed as used_up, tombstone_key},
@@ -32,6 +32,7 @@ struct Found {
     events: HashMap<EventId, Sealed>,
     /// Events that the service removed by lifetime, while the directory still names them.
     missing: HashSet<EventId>,
+    cost: Cost,
 }
 
 impl Inner {
@@ -62,7 +63,7 @@ impl Inner {
         if !pick.used.is_empty() {
             self.use_up(&claim.owner, &mut directory, &pick, &found.missing, now).await?;
         }
-        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld })
+        Ok(Claimed { given, used: pick.used.len(), withheld: pick.withheld, cost: found.cost })
     }
 
     /// Searches until the claim is served, as each event is a document to read.
@@ -80,6 +81,7 @@ impl Inner {
                 }
                 let wanted: Vec<&&Owned> = some.iter().filter(|it| search.wants(it)).collect();
                 let got = self.client.get(wanted.iter().map(|it| self.names.event(&it.id)).collect(), None).await?;
+                found.cost += Cost::of_documents(wanted.len() as u64);
                 for owned in wanted {
                     let Some(document) = got.get(&self.names.event(&owned.id)) else {
                         found.missing.insert(owned.id);
@@ -93,6 +95,9 @@ impl Inner {
             }
         }
         found.candidates = search.candidates();
+        // The directory is a document too.
+        found.cost += Cost::of_documents(1);
+        found.cost += search.cost();
         Ok(found)
     }
 
