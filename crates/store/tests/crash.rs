@@ -65,8 +65,9 @@ async fn writes_until_it_is_killed() {
         _ => 1,
     };
     for seq in next.. {
+        // Each changes the group, because one that changes nothing is refused.
         let op = if seq == 1 { "bootstrap" } else { "add" };
-        new(w.publish(&roster("grp", seq, op, &["alice"]), "admin").await);
+        new(w.publish(&roster("grp", seq, op, &["alice"]).tag(&["name", &seq.to_string()]), "admin").await);
         acknowledge(&seq.to_string());
     }
 }

@@ -119,15 +119,11 @@ impl Run {
                 gateway::roster(&self.keys[KEYS], &self.groups[*group], self.seq, op, &keys)
             }
             Step::Delete { by, targets } => {
-                // Events that expire are no targets here: no rule promises whether a deletion of an expired event is
-                // public.
-                let lasting = |event: &&Event| oracle::tags(event, "expiration").next().is_none();
-                let lasting: Vec<&Event> = self.made.iter().filter(lasting).collect();
-                if lasting.is_empty() {
+                if self.made.is_empty() {
                     return None;
                 }
                 let targets: BTreeMap<&str, &Event> =
-                    targets.iter().map(|at| at.get(&lasting)).map(|event| (event.id(), *event)).collect();
+                    targets.iter().map(|at| at.get(&self.made)).map(|event| (event.id(), event)).collect();
                 gateway::deletion(key(by), &targets.into_values().collect::<Vec<_>>())
             }
             Step::Vanish { by } => key(by).event(62).tag(["relay", "ALL_RELAYS"]),

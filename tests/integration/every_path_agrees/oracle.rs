@@ -28,8 +28,27 @@ pub struct Known {
     pub event: Event,
     expires_at: u64,
     fate: Fate,
-    /// For a kind 5: whether it names public events alone.
+    /// For a kind 5: whether it names no event that is private to its author.
     public: bool,
+    /// The key that deleted it.
+    deleted_by: Option<String>,
+}
+
+impl Known {
+    fn is_public(&self) -> bool {
+        is_public(self.event.kind()) && self.public
+    }
+
+    /// Whether it is for some keys alone, and by this one or to it.
+    fn is_private_of(&self, key: &str) -> bool {
+        let is_to = matches!(self.event.kind(), 4 | 446 | 447 | 1059) && tags(&self.event, "p").any(|to| to == key);
+        !self.is_public() && (author(&self.event) == key || is_to)
+    }
+
+    fn may_be_deleted_by(&self, key: &str) -> bool {
+        let is_to = matches!(self.event.kind(), 446 | 447 | 1059) && tags(&self.event, "p").any(|to| to == key);
+        !matches!(self.event.kind(), 5 | 62 | 445 | 450) && (author(&self.event) == key || is_to)
+    }
 }
 
 /// All accepted events, and the groups that they made.
@@ -72,10 +91,7 @@ impl Oracle {
             445 => self.message(event, reader),
             450 => reader.contains(&self.admin) && self.roster(event),
             447 => reader.contains(&self.admin),
-            1059 => {
-                self.wrap(event, reader);
-                true
-            }
+            1059 => self.wrap(event, reader),
             5 => return self.deletion(event),
             62 => {
                 self.vanish(event);
@@ -96,7 +112,7 @@ impl Oracle {
     fn know(&mut self, event: &Event, public: bool) {
         let end = tags(event, "expiration").next().map_or(u64::MAX, |end| end.parse().expect("a number"));
         let fate = if event.kind() == 21059 { Fate::Forgotten } else { Fate::Stored };
-        self.known.push(Known { event: event.clone(), expires_at: end, fate, public });
+        self.known.push(Known { event: event.clone(), expires_at: end, fate, public, deleted_by: None });
     }
 
     fn message(&mut self, event: &Event, reader: &[String]) -> bool {
@@ -136,6 +152,9 @@ impl Oracle {
                         });
                     }
                 }
+                if next == *members {
+                    return false;
+                }
                 next
             }
         };
@@ -143,47 +162,54 @@ impl Oracle {
         true
     }
 
-    fn wrap(&mut self, event: &Event, reader: &[String]) {
-        let (Some(group), Some(primary)) = (tags(event, "h").next(), reader.first()) else { return };
+    fn wrap(&mut self, event: &Event, reader: &[String]) -> bool {
+        let Some(group) = tags(event, "h").next() else { return true };
         let recipient = tags(event, "p").next().expect("a p");
         match self.groups.get_mut(group) {
-            None if !is_capability(group) && primary != recipient => {
-                let members = BTreeMap::from([(primary.clone(), true), (recipient.to_owned(), false)]);
-                self.groups.insert(group.to_owned(), Group::Managed { by_roster: false, members });
+            Some(Group::Managed { by_roster, members }) => {
+                let by_member = reader.iter().any(|key| members.contains_key(key));
+                if !*by_roster && by_member {
+                    members.entry(recipient.to_owned()).or_insert(false);
+                }
+                by_member || (*by_roster && reader.contains(&self.admin))
             }
-            Some(Group::Managed { by_roster: false, members })
-                if reader.iter().any(|key| members.contains_key(key)) =>
-            {
-                members.entry(recipient.to_owned()).or_insert(false);
-            }
-            _ => {}
+            _ if is_capability(group) => true,
+            _ => match reader.first().filter(|primary| *primary != recipient) {
+                Some(primary) => {
+                    let members = BTreeMap::from([(primary.clone(), true), (recipient.to_owned(), false)]);
+                    self.groups.insert(group.to_owned(), Group::Managed { by_roster: false, members });
+                    true
+                }
+                None => false,
+            },
         }
     }
 
     fn deletion(&mut self, event: &Event) -> bool {
         let by = author(event);
         let targets: BTreeSet<&str> = tags(event, "e").collect();
-        // A forgotten event, and a deleted one of another author, count as never published.
-        let named = |known: &&Known| {
-            let own = author(&known.event) == by;
-            let there = known.fate == Fate::Stored || (known.fate == Fate::Deleted && own);
-            there && targets.contains(known.event.id())
+        let now = self.now;
+        // Every other target counts as one that was never published.
+        let is_there = |known: &Known| {
+            known.fate == Fate::Stored && known.expires_at > now && targets.contains(known.event.id())
         };
-        let undeletable = |known: &Known| matches!(known.event.kind(), 445 | 450) && author(&known.event) == by;
-        if self.known.iter().filter(named).any(undeletable) {
+        let there: Vec<&Known> = self.known.iter().filter(|known| is_there(known)).collect();
+        if there.iter().any(|known| matches!(known.event.kind(), 445 | 450) && author(&known.event) == by) {
             return false;
         }
-        let known: Vec<&Known> = self.known.iter().filter(named).collect();
-        let public =
-            known.len() == targets.len() && known.iter().all(|known| is_public(known.event.kind()) && known.public);
-        for known in self.known.iter_mut().filter(|known| targets.contains(known.event.id())) {
-            let to = || matches!(known.event.kind(), 446 | 447 | 1059) && tags(&known.event, "p").any(|key| key == by);
-            if known.fate == Fate::Stored
-                && !matches!(known.event.kind(), 5 | 62)
-                && (author(&known.event) == by || to())
-            {
-                known.fate = Fate::Deleted;
-            }
+        let is_seen = |known: &&&Known| known.is_public() || known.is_private_of(by);
+        let others = there.iter().filter(is_seen).filter(|known| !known.may_be_deleted_by(by)).count();
+        if others == targets.len() {
+            return false;
+        }
+        let was_private = |known: &Known| {
+            known.fate == Fate::Deleted && known.deleted_by.as_deref() == Some(by) && !known.is_public()
+        };
+        let named = self.known.iter().filter(|known| targets.contains(known.event.id()));
+        let public = !there.iter().any(|known| known.is_private_of(by)) && !named.into_iter().any(was_private);
+        for known in self.known.iter_mut().filter(|known| is_there(known) && known.may_be_deleted_by(by)) {
+            known.fate = Fate::Deleted;
+            known.deleted_by = Some(by.to_owned());
         }
         self.know(event, public);
         true

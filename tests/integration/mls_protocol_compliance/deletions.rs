@@ -20,7 +20,7 @@ async fn a_deletion_removes_the_authors_own_events() {
         client.publish(event).await.ok();
     }
     let targets: Vec<&Event> = own.iter().collect();
-    client.publish(&deletion(&eve, &targets).sign()).await.ok();
+    client.publish(&deletion(&eve, &targets).sign()).await.refused("restricted");
     for event in &own {
         assert!(sees(&mut client, event).await, "kind {}", event.kind());
     }
@@ -50,7 +50,10 @@ async fn a_recipient_removes_what_was_sent_to_it() {
     client.publish(&deletion(&bob, &targets).sign()).await.ok();
     for event in &sent {
         assert!(!sees(&mut client, event).await, "kind {}", event.kind());
-        client.publish(event).await.refused("blocked");
+        // The sender does not learn of it.
+        let again = client.publish(event).await;
+        assert!(again.accepted && again.reason.starts_with("duplicate: "), "{again:?}");
+        assert!(!sees(&mut client, event).await, "kind {}", event.kind());
     }
     assert!(sees(&mut client, &dm).await);
 }
@@ -116,7 +119,9 @@ async fn tombstones_hold_for_their_owner_alone() {
     client.publish(&deletion(&bob, &[&to_bob, &note]).sign()).await.ok();
     client.publish(&note).await.ok();
     client.publish(&other).await.ok();
-    client.publish(&to_bob).await.refused("blocked");
+    let deleted = client.publish(&to_bob).await;
+    assert!(deleted.accepted && deleted.reason.starts_with("duplicate: "), "{deleted:?}");
+    assert!(!sees(&mut world.client(&[&bob]).await, &to_bob).await);
     client.publish(&deletion(&alice, &[&note]).sign()).await.ok();
     client.publish(&note).await.refused("blocked");
 }
@@ -133,7 +138,7 @@ async fn an_address_deletes_what_is_older() {
     let mut client = world.client(&[]).await;
     let old = article(now - 100);
     client.publish(&old).await.ok();
-    client.publish(&by_address(&eve, now)).await.ok();
+    client.publish(&by_address(&eve, now)).await.refused("restricted");
     assert!(sees(&mut client, &old).await);
     client.publish(&by_address(&alice, now - 50)).await.ok();
     assert!(!sees(&mut client, &old).await);
@@ -141,9 +146,9 @@ async fn an_address_deletes_what_is_older() {
     client.publish(&article(now - 40)).await.ok();
 }
 
-/// A deletion is public if each target is a public event, stored or deleted; else its author alone may read it.
+/// A deletion is public, unless it names an event that is private to its author, or a kind of private events.
 #[tokio::test]
-async fn deletions_of_what_is_hidden_are_for_their_author() {
+async fn deletions_of_what_is_private_are_for_their_author() {
     let world = World::new().await;
     let [alice, bob] = Keys::some();
     let (note, other, hidden) = (alice.event(1).sign(), alice.event(1).content("2").sign(), wrap(&alice).sign());
@@ -156,14 +161,20 @@ async fn deletions_of_what_is_hidden_are_for_their_author() {
     let again = deletion(&alice, &[&note]).content("once more").sign();
     let of_hidden = deletion(&alice, &[&hidden]).sign();
     let mixed = deletion(&alice, &[&other, &unknown]).sign();
-    for event in [&public, &again, &of_hidden, &mixed] {
+    let by_kind = deletion(&alice, &[&unknown]).tag(["k", "1059"]).sign();
+    // A wrap to another key is as unknown to alice as an event that does not exist.
+    let to_bob = wrap(&bob).sign();
+    let of_others = deletion(&alice, &[&to_bob]).sign();
+    for event in [&public, &again, &of_hidden, &mixed, &by_kind, &to_bob, &of_others] {
         client.publish(event).await.ok();
     }
     let filter = json!({"kinds": [5]});
-    assert_eq!(shown(&mut client, filter.clone()).await, Ok(ids(&[&public, &again, &of_hidden, &mixed])));
+    let all = [&public, &again, &of_hidden, &mixed, &by_kind, &of_others];
+    assert_eq!(shown(&mut client, filter.clone()).await, Ok(ids(&all)));
     for mut reader in [world.client(&[]).await, world.client(&[&bob]).await] {
-        assert_eq!(shown(&mut reader, filter.clone()).await, Ok(ids(&[&public, &again])));
+        assert_eq!(shown(&mut reader, filter.clone()).await, Ok(ids(&[&public, &again, &mixed, &of_others])));
     }
+    assert!(sees(&mut world.client(&[&bob]).await, &to_bob).await);
 }
 
 /// A deletion cannot be deleted.
@@ -174,9 +185,10 @@ async fn deletions_are_not_deleted() {
     let note = alice.event(1).sign();
     let first = deletion(&alice, &[&note]).sign();
     let mut client = world.client(&[&alice]).await;
-    for event in [&note, &first, &deletion(&alice, &[&first]).sign()] {
+    for event in [&note, &first] {
         client.publish(event).await.ok();
     }
+    client.publish(&deletion(&alice, &[&first]).sign()).await.refused("restricted");
     assert!(sees(&mut client, &first).await);
     client.publish(&note).await.refused("blocked");
 }

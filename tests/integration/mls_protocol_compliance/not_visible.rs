@@ -43,7 +43,7 @@ async fn a_hidden_id_is_an_unknown_id() {
     let world = World::new().await;
     let [alice, bob, eve] = Keys::some();
     world.group("grp_a", &[&alice]).await;
-    let bootstrap = roster(&world.admin, "grp_a", 2, "add", &[&alice]).sign();
+    let bootstrap = roster(&world.admin, "grp_a", 2, "add", &[&bob]).sign();
     let hidden = [
         message("grp_a").sign(),
         wrap(&bob).sign(),

@@ -5,7 +5,7 @@ use nostr_relay::config::Config;
 use super::World;
 use crate::support::{
     Keys,
-    gateway::{capability, key_package, message, noise, request, welcome, wrap},
+    gateway::{capability, key_package, message, noise, request, roster, welcome, wrap},
 };
 
 fn listed<'a>(residents: &'a [&'a Keys]) -> impl FnOnce(&mut Config) + 'a {
@@ -88,10 +88,27 @@ async fn unlisted_groups_are_open_beside_a_whitelist() {
 async fn founders_are_residents() {
     let [alice, bob, eve] = Keys::some();
     let world = World::with(listed(&[&alice])).await;
-    world.client(&[&eve]).await.publish(&welcome(&alice, "grp_eve").sign()).await.ok();
+    world.client(&[&eve]).await.publish(&welcome(&alice, "grp_eve").sign()).await.refused("restricted");
     assert!(!world.state("grp_eve").await.is_managed());
     world.client(&[&alice]).await.publish(&welcome(&bob, "grp_alice").sign()).await.ok();
     assert_eq!(world.roles("grp_alice").await.len(), 2);
+}
+
+/// A key off the list leaves its group, deletes its events and vanishes.
+#[tokio::test]
+async fn leaving_needs_no_residence() {
+    let [alice, eve] = Keys::some();
+    let world = World::with(listed(&[&alice])).await;
+    world.group("grp_a", &[&alice, &eve]).await;
+    let mut eves = world.client(&[&eve]).await;
+    let said = message("grp_a").sign();
+    eves.publish(&said).await.ok();
+    eves.publish(&eve.event(1).sign()).await.refused("restricted");
+    eves.publish(&roster(&eve, "grp_a", 2, "remove", &[&alice]).sign()).await.refused("restricted");
+    eves.publish(&roster(&eve, "grp_a", 2, "remove", &[&eve]).sign()).await.ok();
+    assert!(!world.roles("grp_a").await.contains_key(&eve.hex()));
+    eves.publish(&eve.event(5).tag(["e", &"ab".repeat(32)]).sign()).await.ok();
+    eves.publish(&eve.event(62).tag(["relay", "ALL_RELAYS"]).sign()).await.ok();
 }
 
 /// A resident is no admin.

@@ -201,7 +201,8 @@ async fn rosters_and_groups_are_bounded() {
     }
     assert_eq!(world.roles("grp_a").await.len(), 10_000);
     admin.publish(&of(6, "add", 10_000, 1)).await.refused("invalid");
-    admin.publish(&of(6, "add", 9_999, 1)).await.ok();
+    admin.publish(&of(6, "add", 9_999, 1)).await.refused("invalid");
+    admin.publish(&of(6, "promote", 9_999, 1)).await.ok();
 }
 
 /// A group's display name is the one of the highest `seq` that has a name.

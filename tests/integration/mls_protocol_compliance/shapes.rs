@@ -30,7 +30,8 @@ async fn wraps_carry_at_most_one_group() {
     let bob = Keys::random();
     let mut client = world.client(&[]).await;
     client.publish(&wrap(&bob).sign()).await.ok();
-    client.publish(&wrap(&bob).tag(["h", "grp_a"]).sign()).await.ok();
+    client.publish(&wrap(&bob).tag(["h", &capability()]).sign()).await.ok();
+    client.publish(&wrap(&bob).tag(["h", "grp_a"]).sign()).await.refused("auth-required");
     client.publish(&wrap(&bob).tag(["h", "grp_a"]).tag(["h", "grp_b"]).sign()).await.refused("invalid");
 }
 
