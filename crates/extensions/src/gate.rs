@@ -63,6 +63,7 @@ pub struct Sealed {
     audience: Audience,
     /// The rules of its kind, looked up once for the event and not once for each reader.
     rules: &'static KindRules,
+    touches_every_group: bool,
 }
 
 impl std::fmt::Debug for Sealed {
@@ -82,7 +83,13 @@ impl Sealed {
         } else {
             audience_of(event.view(), rules.readers)
         };
-        Self { event, stamp, audience, rules }
+        Self { event, stamp, audience, rules, touches_every_group: false }
+    }
+
+    /// The same event, which changed groups that it does not name.
+    #[must_use]
+    pub fn touching_every_group(self) -> Self {
+        Self { touches_every_group: true, ..self }
     }
 
     /// Place in the log.
@@ -154,6 +161,9 @@ impl Sealed {
     /// The groups whose cached states this event makes stale.
     #[must_use]
     pub fn touches(&self) -> Touches {
+        if self.touches_every_group {
+            return Touches::EveryGroup;
+        }
         match self.rules.changes {
             GroupChange::Nothing => Touches::Nothing,
             GroupChange::NamedGroup => tags::group(self.event.view()).map_or(Touches::Nothing, Touches::Group),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nostr_protocol::{DAY_SECS, PublicKey};
 
-use crate::mls_gateway::group::Source;
+use crate::mls_gateway::group::{MembershipBounds, Source};
 
 /// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Policy {
     pub unlisted_groups: bool,
     /// `open_bootstrap`.
     pub open_bootstrap: bool,
+    /// The bounds on memberships; no key of the configuration sets them.
+    pub membership_bounds: MembershipBounds,
     /// `message_archive_ttl_days` in seconds; `None` when the archive is off.
     pub archive_secs: Option<u64>,
     /// `welcome_ttl`: life of a gift wrap when the archive is off.
@@ -139,6 +141,7 @@ impl Default for Policy {
             sources: HashSet::from([Source::Roster, Source::GiftWrap]),
             unlisted_groups: true,
             open_bootstrap: false,
+            membership_bounds: MembershipBounds::default(),
             archive_secs: Some(30 * DAY_SECS),
             welcome_ttl_secs: 3_600,
             keypackage_ttl_secs: DAY_SECS,

@@ -35,6 +35,9 @@ impl From<Refusal> for Rejection {
             Refusal::MembershipsFull(key) => {
                 Self::invalid(format!("{key} is a member of as many groups as a key may be; it must leave one first"))
             }
+            Refusal::InvitedFull => Self::invalid(
+                "too many members of its founder's groups have written nothing there yet; wait until some have",
+            ),
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
             }

@@ -190,9 +190,8 @@ impl Oracle {
         let targets: BTreeSet<&str> = tags(event, "e").collect();
         let now = self.now;
         // Every other target counts as one that was never published.
-        let is_there = |known: &Known| {
-            known.fate == Fate::Stored && known.expires_at > now && targets.contains(known.event.id())
-        };
+        let is_there =
+            |known: &Known| known.fate == Fate::Stored && known.expires_at > now && targets.contains(known.event.id());
         let there: Vec<&Known> = self.known.iter().filter(|known| is_there(known)).collect();
         if there.iter().any(|known| matches!(known.event.kind(), 445 | 450) && author(&known.event) == by) {
             return false;

@@ -64,6 +64,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
                 publishers: cx.keys().to_vec(),
                 group,
                 recipient,
+                bounds: cx.policy.membership_bounds,
             };
             check(&change, cx)?;
             Effect::Wrap(change)

@@ -18,6 +18,11 @@ pub const SEQ_STEP_MAX: u64 = 1_000;
 pub const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Most groups that gift wraps of one key found in 24 hours.
 pub const GROUPS_FOUNDED_PER_DAY_MAX: u32 = 20;
+/// Most memberships of one key: each makes reading dearer for the key.
+pub const MEMBERSHIPS_MAX: usize = 1_000;
+/// Most memberships in the groups of one founder in which the member has not acted yet. Strangers make these, so they
+/// give way to others.
+pub const INVITED_MAX: u32 = 2_000;
 /// Most that a message may raise a group's last epoch, by its header as by its `k` tag.
 pub const EPOCH_STEP_MAX: u64 = 1_000;
 
@@ -117,6 +122,68 @@ pub struct GroupRecord {
     pub display_name: Option<(u64, String)>,
     /// The highest MLS epoch seen.
     pub last_epoch: Option<u64>,
+    /// The key that founded the group, unless an admin key did. Memberships in which nobody acted count against it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "founder_hex")]
+    pub founder: Option<PublicKey>,
+}
+
+/// A founder as hex in a group's record.
+mod founder_hex {
+    use std::borrow::Cow;
+
+    use nostr_protocol::PublicKey;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(founder: &Option<PublicKey>, serializer: S) -> Result<S::Ok, S::Error> {
+        match founder {
+            Some(founder) => serializer.serialize_some(&founder.to_hex()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PublicKey>, D::Error> {
+        let Some(text) = Option::<Cow<'de, str>>::deserialize(deserializer)? else { return Ok(None) };
+        PublicKey::from_hex(&text).map(Some).ok_or_else(|| D::Error::custom("a founder is no public key"))
+    }
+}
+
+/// Bounds on memberships, which the committing transaction checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembershipBounds {
+    /// Most memberships of one key.
+    pub memberships_max: usize,
+    /// Most memberships in the groups of one founder in which the member has not acted yet.
+    pub invited_max: u32,
+}
+
+impl Default for MembershipBounds {
+    fn default() -> Self {
+        Self { memberships_max: MEMBERSHIPS_MAX, invited_max: INVITED_MAX }
+    }
+}
+
+/// A membership in which the key has not acted yet: it published no 445, 450 or 1059 as a member of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invited {
+    /// Time at which another key made the membership. The oldest gives way first.
+    pub since: UnixSecs,
+    /// The founder that the membership counts against.
+    pub by: Option<PublicKey>,
+}
+
+/// A key that becomes a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The key.
+    pub key: PublicKey,
+    /// Set unless the key acts in the group by the same event.
+    pub invited: Option<Invited>,
+}
+
+impl GroupRecord {
+    const fn new(source: Source, seq: u64, created_at: UnixSecs, founder: Option<PublicKey>) -> Self {
+        Self { source, seq, created_at, display_name: None, last_epoch: None, founder }
+    }
 }
 
 /// A managed group as of some commit.
@@ -205,6 +272,16 @@ pub struct RosterChange {
     pub open_bootstrap: bool,
     /// `["force","true"]`.
     pub force: bool,
+    /// The bounds on memberships that it makes.
+    pub bounds: MembershipBounds,
+}
+
+impl RosterChange {
+    /// Whether the operation may make memberships.
+    #[must_use]
+    pub const fn may_add(&self) -> bool {
+        matches!(self.op, RosterOp::Bootstrap | RosterOp::Add | RosterOp::Replace)
+    }
 }
 
 /// A gift wrap that names a group.
@@ -222,6 +299,8 @@ pub struct WrapChange {
     pub founder: Option<PublicKey>,
     /// The key that the wrap is for.
     pub recipient: PublicKey,
+    /// The bounds on the membership that it makes.
+    pub bounds: MembershipBounds,
 }
 
 impl WrapChange {
@@ -288,8 +367,10 @@ pub enum Refusal {
         /// Whether the reader has no key.
         anonymous: bool,
     },
-    /// The key is a member of as many groups as a key may be.
+    /// The key is a member of as many groups as a key may be, and has acted in each.
     MembershipsFull(PublicKey),
+    /// The group's founder has as many memberships in its groups as it may in which nobody has acted.
+    InvitedFull,
     /// The reference of a KeyPackage names other bytes of the same owner.
     ReferenceTaken,
     /// A deletion names an event of a kind that nobody deletes.
@@ -329,6 +410,8 @@ pub struct Changed {
     pub view: ManagedGroup,
     /// Each key whose membership or role changed; `None` for a key that is no longer a member.
     pub delta: Vec<(PublicKey, Option<Role>)>,
+    /// The keys in `delta` that were no members before.
+    pub joined: Vec<Join>,
     /// The key that founded the group by a gift wrap, to be counted.
     pub founder: Option<PublicKey>,
 }
@@ -395,7 +478,15 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
     if delta.is_empty() && !changes_record(&view.record, &next.record, change) {
         return Err(Refusal::ChangesNothing);
     }
-    Ok(Changed { view: next, delta, founder: None })
+    let by = view.record.founder;
+    let new = delta.iter().filter(|(key, role)| role.is_some() && !view.members.contains_key(key));
+    let joined = new.map(|(key, _)| join(*key, &change.signer, by, now)).collect();
+    Ok(Changed { view: next, delta, joined, founder: None })
+}
+
+/// The membership that `actor` makes for `key`.
+fn join(key: PublicKey, actor: &PublicKey, by: Option<PublicKey>, now: UnixSecs) -> Join {
+    Join { key, invited: (key != *actor).then_some(Invited { since: now, by }) }
 }
 
 /// Whether a roster that changes no member changes the record in a way that it names: a new name, a record made anew,
@@ -436,11 +527,12 @@ fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs)
     if !change.by_admin_key {
         members.insert(change.signer, Role::Admin);
     }
-    let mut record =
-        GroupRecord { source: Source::Roster, seq: change.seq, created_at: now, display_name: None, last_epoch: None };
+    let founder = (!change.by_admin_key).then_some(change.signer);
+    let mut record = GroupRecord::new(Source::Roster, change.seq, now, founder);
     rename(&mut record, change);
     let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
-    Ok(Changed { view: ManagedGroup { record, members }, delta, founder: None })
+    let joined = members.keys().map(|key| join(*key, &change.signer, founder, now)).collect();
+    Ok(Changed { view: ManagedGroup { record, members }, delta, joined, founder: None })
 }
 
 fn rename(record: &mut GroupRecord, change: &RosterChange) {
@@ -474,9 +566,9 @@ pub fn apply_wrap(
             }
             let members = HashMap::from([(founder, Role::Admin), (change.recipient, Role::Member)]);
             let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
-            let record =
-                GroupRecord { source: Source::GiftWrap, seq: 0, created_at: now, display_name: None, last_epoch: None };
-            Ok(Some(Changed { view: ManagedGroup { record, members }, delta, founder: Some(founder) }))
+            let record = GroupRecord::new(Source::GiftWrap, 0, now, Some(founder));
+            let joined = [founder, change.recipient].map(|key| join(key, &founder, Some(founder), now)).into();
+            Ok(Some(Changed { view: ManagedGroup { record, members }, delta, joined, founder: Some(founder) }))
         }
         GroupStatus::Managed(view) => {
             let Ok(is_from_inside) = change.is_from_inside(view.record.source, |key| {
@@ -493,14 +585,13 @@ pub fn apply_wrap(
             }
             let mut next = ManagedGroup::clone(view);
             next.members.insert(change.recipient, Role::Member);
-            Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], founder: None }))
+            let invited = Some(Invited { since: now, by: view.record.founder });
+            let joined = vec![Join { key: change.recipient, invited }];
+            Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], joined, founder: None }))
         }
     }
 }
 
-/// Most memberships of one key that gift wraps add to: each membership makes reading dearer for the key, and strangers
-/// send wraps.
-pub const WRAPPED_GROUPS_MAX: usize = 1_000;
 /// Most seconds of age at which a request to vanish takes its key out of groups. Such requests are public, and anyone
 /// may publish an old one again; the groups that its key has joined since then stay.
 pub const VANISH_AGE_SECS_MAX: u64 = 7 * DAY_SECS;
@@ -521,7 +612,7 @@ pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
     }
     let mut next = view.clone();
     next.members.remove(key);
-    Some(Changed { view: next, delta: vec![(*key, None)], founder: None })
+    Some(Changed { view: next, delta: vec![(*key, None)], joined: Vec::new(), founder: None })
 }
 
 /// The epoch that a group's registry shows after a message that shows this one: at most [`EPOCH_STEP_MAX`] above the

@@ -115,6 +115,7 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
         by_admin_key,
         open_bootstrap: cx.policy.open_bootstrap,
         force: event.tags().value(name::FORCE) == Some("true"),
+        bounds: cx.policy.membership_bounds,
     })
 }
 

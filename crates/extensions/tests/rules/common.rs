@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use nostr_extensions::{
     Admitted, Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Policy, Publisher, Reader, Role, Source,
     admit,
-    mls_gateway::group::{RosterChange, RosterOp, WrapChange},
+    mls_gateway::group::{MembershipBounds, RosterChange, RosterOp, WrapChange},
 };
 use nostr_protocol::{
     PublicKey, Rejection, Verified, Word,
@@ -39,7 +39,7 @@ pub fn group_id(text: &str) -> NostrGroupId {
 }
 
 pub fn view(source: Source, seq: u64, members: &[(&str, Role)]) -> ManagedGroup {
-    let record = GroupRecord { source, seq, created_at: 1, display_name: None, last_epoch: None };
+    let record = GroupRecord { source, seq, created_at: 1, display_name: None, last_epoch: None, founder: None };
     ManagedGroup { record, members: members.iter().map(|(name, role)| (key(name), *role)).collect() }
 }
 
@@ -116,6 +116,7 @@ pub fn roster(signer: &str, seq: u64, op: RosterOp, names: &[&str]) -> RosterCha
         by_admin_key: signer == "operator",
         open_bootstrap: false,
         force: false,
+        bounds: MembershipBounds::default(),
     }
 }
 
@@ -128,6 +129,7 @@ pub fn wrap(publishers: &[&str], recipient: &str) -> WrapChange {
         unlisted: false,
         founder: publishers.first().map(|name| key(name)),
         recipient: key(recipient),
+        bounds: MembershipBounds::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rules' view of a configuration.
 
-use nostr_extensions::Policy;
+use nostr_extensions::{Policy, mls_gateway::group::MembershipBounds};
 
 use nostr_protocol::DAY_SECS;
 
@@ -21,6 +21,7 @@ impl Config {
             sources: gateway.membership_sources.iter().copied().collect(),
             unlisted_groups: gateway.unlisted_groups,
             open_bootstrap: gateway.open_bootstrap,
+            membership_bounds: MembershipBounds::default(),
             archive_secs: gateway.enable_message_archive.then_some(gateway.message_archive_ttl_days * DAY_SECS),
             welcome_ttl_secs: gateway.welcome_ttl_secs,
             keypackage_ttl_secs: gateway.keypackage_ttl_secs,

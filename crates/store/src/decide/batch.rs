@@ -5,7 +5,7 @@ use std::time::Duration;
 use nostr_extensions::{Admitted, Effect, RouteHasher};
 use tokio::time::Instant;
 
-pub(crate) use super::changes::{ChangedGroup, Changes, Put};
+pub(crate) use super::changes::{ChangedGroup, Changes, MemberChange, Put};
 use super::{
     collect::Collecting,
     event::{Decider, Decision},

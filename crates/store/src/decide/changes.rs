@@ -1,6 +1,8 @@
 //! Changes to be written for a batch.
 
-use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, gate::Touches};
+use std::collections::BTreeMap;
+
+use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, gate::Touches, mls_gateway::group::Invited};
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
@@ -25,6 +27,8 @@ pub(crate) struct Put {
     pub(crate) touches: Touches,
     pub(crate) address: Option<Address>,
     pub(crate) package: Option<PutPackage>,
+    /// Whether it took a member out of a group that it does not name.
+    pub(crate) takes_out: bool,
     /// Whether a later event of the batch removed it again: it keeps its place in the log, and is not written.
     pub(crate) gone: bool,
 }
@@ -51,7 +55,8 @@ impl Put {
             expires_at: self.expires_at,
             author_only: self.flags & AUTHOR_ONLY != 0,
         };
-        Sealed::new(self.event.clone(), stamp)
+        let sealed = Sealed::new(self.event.clone(), stamp);
+        if self.takes_out { sealed.touching_every_group() } else { sealed }
     }
 }
 
@@ -59,9 +64,32 @@ impl Put {
 #[derive(Clone, Debug)]
 pub(crate) struct ChangedGroup {
     pub(crate) group: NostrGroupId,
-    pub(crate) record: GroupRecord,
-    /// Each key whose membership changed; `None` for a key that is no member any more.
-    pub(crate) delta: Vec<(PublicKey, Option<Role>)>,
+    /// The record, where it changed.
+    pub(crate) record: Option<GroupRecord>,
+    /// Each key whose membership changed.
+    pub(crate) members: Vec<(PublicKey, MemberChange)>,
+}
+
+/// A change of one membership.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MemberChange {
+    /// The key is no member any more. The membership may have been one in which it had not acted.
+    Leaves(Option<Invited>),
+    /// The member has this role now.
+    Takes(Role),
+    /// The key becomes a member, by its own act or by another's.
+    Joins(Role, Option<Invited>),
+    /// The member has acted for the first time.
+    Acts(Invited),
+}
+
+/// A change of the numbers that are kept of a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CountsChange {
+    /// Its memberships.
+    pub(crate) memberships: i32,
+    /// Memberships that count against it as a founder.
+    pub(crate) invited: i32,
 }
 
 /// The changes. A store writes the removals first, then everything else.
@@ -79,6 +107,8 @@ pub(crate) struct Changes {
     pub(crate) vanished: Vec<(PublicKey, UnixSecs)>,
     /// In their order; one group may change more than once.
     pub(crate) groups: Vec<ChangedGroup>,
+    /// Numbers of memberships that changed.
+    pub(crate) counts: BTreeMap<PublicKey, CountsChange>,
     /// Epochs of groups that rose.
     pub(crate) epochs: Vec<(NostrGroupId, u64)>,
     /// Groups that carry unlisted messages from now on.

@@ -5,18 +5,21 @@
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use nostr_extensions::{
-    Admitted, EventMeta, GroupStatus, NostrGroupId, RouteHasher, Source,
+    Admitted, EventMeta, GroupStatus, NostrGroupId, Role, RouteHasher, Source,
     gate::Touches,
-    mls_gateway::{group::Changed, key_package::DirectoryEntry},
+    mls_gateway::{
+        group::{Changed, Invited},
+        key_package::DirectoryEntry,
+    },
 };
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
-    changes::{ChangedGroup, Changes, Put, PutPackage},
+    changes::{ChangedGroup, Changes, MemberChange, Put, PutPackage},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
     keys::{Address, Claimed, Reference, TombstoneKey, author_of, reference_of},
-    lookup::{Apply, Lookup, Placement, StoredEvent},
+    lookup::{Apply, Lookup, Membership, Placement, StoredEvent},
     prefixes,
 };
 
@@ -71,6 +74,7 @@ impl<'a> Collecting<'a> {
             touches: Touches::Nothing,
             address: placement.address,
             package: placement.package.map(put_package),
+            takes_out: placement.takes_out,
             gone: false,
         };
         let sealed = put.seal(0);
@@ -129,6 +133,53 @@ impl<'a> Collecting<'a> {
 
     fn group_facts(&mut self, group: &NostrGroupId) -> &mut GroupFacts {
         self.facts.groups.entry(group.clone()).or_default()
+    }
+
+    /// Notes that the key has one membership more, or one less.
+    fn count_membership(&mut self, key: &PublicKey, change: i32) {
+        if let Some(memberships) = self.facts.memberships.get_mut(key) {
+            *memberships = memberships.saturating_add_signed(change as isize);
+        }
+        self.changes.counts.entry(*key).or_default().memberships += change;
+    }
+
+    /// Notes that one membership more, or one less, counts against a founder.
+    fn count_invited(&mut self, founder: Option<PublicKey>, change: i32) {
+        let Some(founder) = founder else { return };
+        let invited = self.facts.invited_by.entry(founder).or_default();
+        *invited = invited.saturating_add_signed(change);
+        self.changes.counts.entry(founder).or_default().invited += change;
+    }
+
+    /// Forgets that the key has not acted in the group, if it has not.
+    fn forget_invited(&mut self, group: &NostrGroupId, key: &PublicKey) -> Option<Invited> {
+        let invited = self.facts.invited.get_mut(key)?.remove(group)?;
+        self.count_invited(invited.by, -1);
+        Some(invited)
+    }
+
+    fn member_change(
+        &mut self,
+        group: &NostrGroupId,
+        key: &PublicKey,
+        role: Option<Role>,
+        was_member: bool,
+        joined: &HashMap<PublicKey, Option<Invited>>,
+    ) -> MemberChange {
+        let Some(role) = role else {
+            self.count_membership(key, -1);
+            return MemberChange::Leaves(self.forget_invited(group, key));
+        };
+        if was_member {
+            return MemberChange::Takes(role);
+        }
+        let invited = joined.get(key).copied().flatten();
+        if let Some(invited) = invited {
+            self.facts.invited.entry(*key).or_default().insert(group.clone(), invited);
+            self.count_invited(invited.by, 1);
+        }
+        self.count_membership(key, 1);
+        MemberChange::Joins(role, invited)
     }
 }
 
@@ -190,9 +241,11 @@ impl Lookup for Collecting<'_> {
         Ok(self.facts.groups.get(group).is_some_and(|facts| facts.view.is_some()))
     }
 
-    fn is_member(&self, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Infallible> {
+    fn membership(&self, group: &NostrGroupId, key: &PublicKey) -> Result<Option<Membership>, Infallible> {
         let view = self.facts.groups.get(group).and_then(|facts| facts.view.as_ref());
-        Ok(view.is_some_and(|view| view.members.contains_key(key)))
+        let is_member = view.is_some_and(|view| view.members.contains_key(key));
+        let invited = || self.facts.invited.get(key).and_then(|groups| groups.get(group)).copied();
+        Ok(is_member.then(|| Membership { invited: invited() }))
     }
 
     fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Infallible> {
@@ -213,8 +266,18 @@ impl Lookup for Collecting<'_> {
         Ok(groups.map(|(id, _)| id.clone()).collect())
     }
 
-    fn is_in_groups(&self, key: &PublicKey, count: usize) -> Result<bool, Infallible> {
-        Ok(self.facts.memberships.get(key).copied().unwrap_or_default() >= count)
+    fn memberships(&self, key: &PublicKey) -> Result<usize, Infallible> {
+        Ok(self.facts.memberships.get(key).copied().unwrap_or_default())
+    }
+
+    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Infallible> {
+        let invited = self.facts.invited.get(key).into_iter().flatten();
+        let oldest = invited.min_by_key(|(group, invited)| (invited.since, *group));
+        Ok(oldest.map(|(group, invited)| (group.clone(), *invited)))
+    }
+
+    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Infallible> {
+        Ok(self.facts.invited_by.get(founder).copied().unwrap_or_default())
     }
 
     fn founded(&self, key: &PublicKey, _: UnixSecs) -> Result<u32, Infallible> {
@@ -274,19 +337,38 @@ impl Apply for Collecting<'_> {
 
     fn change_group(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Result<(), Infallible> {
         let before = self.facts.groups.get(group).and_then(|facts| facts.view.clone());
+        let joined: HashMap<_, _> = changed.joined.iter().map(|join| (join.key, join.invited)).collect();
+        let mut members = Vec::with_capacity(changed.delta.len());
         for (key, role) in &changed.delta {
-            let was = before.as_ref().is_some_and(|view| view.members.contains_key(key));
-            if let Some(groups) = self.facts.memberships.get_mut(key) {
-                *groups =
-                    (*groups + usize::from(role.is_some() && !was)).saturating_sub(usize::from(role.is_none() && was));
-            }
+            let was_member = before.as_ref().is_some_and(|view| view.members.contains_key(key));
+            members.push((*key, self.member_change(group, key, *role, was_member, &joined)));
         }
         if let Some(founder) = changed.founder {
             self.count_founding(&founder, now)?;
         }
-        let record = changed.view.record.clone();
-        self.changes.groups.push(ChangedGroup { group: group.clone(), record, delta: changed.delta });
+        let record = Some(changed.view.record.clone());
+        self.changes.groups.push(ChangedGroup { group: group.clone(), record, members });
         self.group_facts(group).view = Some(Arc::new(changed.view));
+        Ok(())
+    }
+
+    fn act(&mut self, group: &NostrGroupId, key: &PublicKey, was: &Invited) -> Result<(), Infallible> {
+        // A reader may name a key twice.
+        if self.forget_invited(group, key).is_some() {
+            let members = vec![(*key, MemberChange::Acts(*was))];
+            self.changes.groups.push(ChangedGroup { group: group.clone(), record: None, members });
+        }
+        Ok(())
+    }
+
+    fn give_way(&mut self, group: &NostrGroupId, key: &PublicKey, was: &Invited) -> Result<(), Infallible> {
+        self.forget_invited(group, key);
+        self.count_membership(key, -1);
+        if let Some(view) = self.facts.groups.get_mut(group).and_then(|facts| facts.view.as_mut()) {
+            Arc::make_mut(view).members.remove(key);
+        }
+        let members = vec![(*key, MemberChange::Leaves(Some(*was)))];
+        self.changes.groups.push(ChangedGroup { group: group.clone(), record: None, members });
         Ok(())
     }
 

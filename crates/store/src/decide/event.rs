@@ -12,6 +12,7 @@ use nostr_extensions::{
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::{
+    group::Sender,
     keys::{Address, address, claimed, tombstone_key},
     lookup::{AddressHolder, Apply, Placement},
 };
@@ -68,10 +69,10 @@ impl<S: Apply> Decider<'_, S> {
     fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<Placement<'e>, NotPut<S::Error>> {
         let (event, now) = (admitted.event().view(), admitted.received_at());
         // Only a sender that may send the event now is told whether it is stored.
-        let is_managed = match admitted.effect() {
+        let sender = match admitted.effect() {
             Effect::GroupMessage { group, keys, unlisted, .. } => self.check_sender(group, keys, *unlisted)?,
             Effect::Wrap(change) => self.check_inviter(change)?,
-            _ => false,
+            _ => Sender::default(),
         };
         let expired = self.check_new(event, now)?;
         let mut placement = Placement::new(EventMeta {
@@ -88,9 +89,9 @@ impl<S: Apply> Decider<'_, S> {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
                 placement.package = Some(entry);
             }
-            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, is_managed, *epoch)?,
-            Effect::Roster(change) => self.roster(change, now)?,
-            Effect::Wrap(change) => self.wrap(change, now)?,
+            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, sender, *epoch)?,
+            Effect::Roster(change) => placement.take_out(self.roster(change, now)?),
+            Effect::Wrap(change) => placement.take_out(self.wrap(change, sender, now)?),
             Effect::Delete(deletion) => self.delete(event, deletion, &mut placement.meta)?,
             Effect::Vanish => self.vanish(event, now)?,
         }

@@ -1,7 +1,7 @@
 //! The facts that deciding a batch takes: those that are wanted of the store, and those that it loaded.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -9,7 +9,7 @@ use nostr_extensions::{
     Admitted, Effect, GroupStatus, ManagedGroup, NostrGroupId, Persistence,
     mls_gateway::{
         deletion::{deleters, owners},
-        group::leaves_groups,
+        group::{Invited, leaves_groups},
     },
 };
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
@@ -58,8 +58,15 @@ pub(crate) struct Wanted {
     pub(crate) founders: BTreeSet<PublicKey>,
     /// 24 hours before the first event that may found a group was received.
     pub(crate) day_start: UnixSecs,
-    /// How many groups these keys are members of.
-    pub(crate) memberships: BTreeSet<PublicKey>,
+    /// Keys that may become members of groups, with the number of times that the batch names each. How many groups
+    /// they are members of, and if that comes near [`Wanted::memberships_max`], as many of the oldest memberships in
+    /// which they have not acted.
+    pub(crate) joining: BTreeMap<PublicKey, usize>,
+    /// The least bound on memberships in the batch.
+    pub(crate) memberships_max: usize,
+    /// How many memberships count against these founders, and against those of [`Wanted::whole`] and
+    /// [`Wanted::wrapped`].
+    pub(crate) inviters: BTreeSet<PublicKey>,
     /// All groups of these keys, with all members: the keys leave them.
     pub(crate) leaving: BTreeSet<PublicKey>,
 }
@@ -67,9 +74,16 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// The facts that deciding a batch takes.
     pub(crate) fn by(batch: &[Admitted]) -> Self {
-        let mut wanted = Self { day_start: UnixSecs::MAX, ..Self::default() };
+        let mut wanted = Self { day_start: UnixSecs::MAX, memberships_max: usize::MAX, ..Self::default() };
+        let mut named: HashMap<PublicKey, usize> = HashMap::new();
         for admitted in batch.iter().filter(|admitted| admitted.persistence() != Persistence::Ephemeral) {
             wanted.add(admitted);
+            for key in members_named(admitted.effect()) {
+                *named.entry(key).or_default() += 1;
+            }
+        }
+        for (key, times) in &mut wanted.joining {
+            *times = named.get(key).copied().unwrap_or_default();
         }
         wanted
     }
@@ -86,13 +100,20 @@ impl Wanted {
             Effect::Roster(change) => {
                 self.groups.insert(change.group.clone());
                 self.whole.insert(change.group.clone());
+                self.memberships_max = self.memberships_max.min(change.bounds.memberships_max);
+                if change.may_add() {
+                    self.joining.extend(change.keys.iter().chain([&change.signer]).map(|key| (*key, 0)));
+                    self.inviters.insert(change.signer);
+                }
             }
             Effect::Wrap(change) => {
                 self.groups.insert(change.group.clone());
                 self.wrapped.insert(change.group.clone());
                 self.members.extend(change.publishers.iter().map(|key| (change.group.clone(), *key)));
                 self.founders.extend(change.founder);
-                self.memberships.insert(change.recipient);
+                self.memberships_max = self.memberships_max.min(change.bounds.memberships_max);
+                self.joining.extend([change.recipient].into_iter().chain(change.founder).map(|key| (key, 0)));
+                self.inviters.extend(change.founder);
                 self.day_start = self.day_start.min(admitted.received_at().saturating_sub(DAY_SECS));
             }
             Effect::Vanish => {
@@ -129,6 +150,18 @@ impl Wanted {
             }
             Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) | Effect::Vanish => {}
         }
+    }
+}
+
+/// The keys that an event names as members of a group, or as keys that join or leave it.
+fn members_named(effect: &Effect) -> Vec<PublicKey> {
+    match effect {
+        Effect::GroupMessage { keys, .. } => keys.clone(),
+        Effect::Roster(change) => change.keys.iter().copied().chain([change.signer]).collect(),
+        Effect::Wrap(change) => {
+            change.publishers.iter().copied().chain([change.recipient]).chain(change.founder).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -205,4 +238,8 @@ pub(crate) struct Facts {
     pub(crate) founded: HashMap<PublicKey, u32>,
     /// How many groups a key is a member of.
     pub(crate) memberships: HashMap<PublicKey, usize>,
+    /// Memberships in which the key has not acted: those of members that were loaded, and the oldest ones.
+    pub(crate) invited: HashMap<PublicKey, BTreeMap<NostrGroupId, Invited>>,
+    /// How many memberships count against a founder.
+    pub(crate) invited_by: HashMap<PublicKey, u32>,
 }

@@ -1,11 +1,12 @@
 //! Effects on groups, decided by [`nostr_extensions::mls_gateway::group`] from the state that the store finds.
 //!
-//! Source: docs/rules.md, "Groups".
+//! Source: docs/rules.md, "Groups" and "Memberships".
 
 use nostr_extensions::{
     GroupStatus, NostrGroupId, Source,
     mls_gateway::group::{
-        Refusal, RosterChange, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_wrap, next_epoch,
+        Changed, Invited, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster, apply_wrap,
+        next_epoch,
     },
 };
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -15,50 +16,67 @@ use super::{
     lookup::Apply,
 };
 
+/// The reader that sends an event to a group, as far as the group knows its keys.
+#[derive(Default)]
+pub(super) struct Sender {
+    is_managed: bool,
+    /// Its keys that are members and have not acted in the group before.
+    invited: Vec<(PublicKey, Invited)>,
+}
+
 impl<S: Apply> Decider<'_, S> {
-    /// Refuses a message to the group from a reader with these keys, if it may not send one now. Otherwise says whether
-    /// the group is managed.
+    /// Refuses a message to the group from a reader with these keys, if it may not send one now.
     pub(super) fn check_sender(
         &mut self,
         group: &NostrGroupId,
         keys: &[PublicKey],
         unlisted: bool,
-    ) -> Result<bool, NotPut<S::Error>> {
-        let is_managed = self.0.is_managed(group)?;
-        let may_send = if is_managed { self.has_member(group, keys)? } else { unlisted };
-        if may_send { Ok(is_managed) } else { Err(NotPut::refused(Refusal::no_member(keys))) }
+    ) -> Result<Sender, NotPut<S::Error>> {
+        let mut sender = Sender { is_managed: self.0.is_managed(group)?, invited: Vec::new() };
+        let may_send = if sender.is_managed { self.find_members(group, keys, &mut sender)? } else { unlisted };
+        if may_send { Ok(sender) } else { Err(NotPut::refused(Refusal::no_member(keys))) }
     }
 
-    /// Refuses a gift wrap to a group that has a record, if none of its reader's keys may send one there now. Otherwise
-    /// says whether the group has a record.
-    pub(super) fn check_inviter(&mut self, change: &WrapChange) -> Result<bool, NotPut<S::Error>> {
-        let Some(source) = self.0.source(&change.group)? else { return Ok(false) };
-        if change.is_from_inside(source, |key| self.0.is_member(&change.group, key))? {
-            Ok(true)
-        } else {
-            Err(NotPut::refused(Refusal::stranger(&change.publishers)))
-        }
+    /// Refuses a gift wrap to a group that has a record, if none of its reader's keys may send one there now.
+    pub(super) fn check_inviter(&mut self, change: &WrapChange) -> Result<Sender, NotPut<S::Error>> {
+        let Some(source) = self.0.source(&change.group)? else { return Ok(Sender::default()) };
+        let mut sender = Sender { is_managed: true, invited: Vec::new() };
+        let has_member = self.find_members(&change.group, &change.publishers, &mut sender)?;
+        let is_from_inside = change.is_from_inside(source, |_| Ok::<_, S::Error>(has_member))?;
+        if is_from_inside { Ok(sender) } else { Err(NotPut::refused(Refusal::stranger(&change.publishers))) }
     }
 
-    fn has_member(&self, group: &NostrGroupId, keys: &[PublicKey]) -> Result<bool, S::Error> {
+    /// Whether one of the keys is a member. Notes those that have not acted.
+    fn find_members(&self, group: &NostrGroupId, keys: &[PublicKey], sender: &mut Sender) -> Result<bool, S::Error> {
+        let mut has_member = false;
         for key in keys {
-            if self.0.is_member(group, key)? {
-                return Ok(true);
+            if let Some(membership) = self.0.membership(group, key)? {
+                has_member = true;
+                sender.invited.extend(membership.invited.map(|invited| (*key, invited)));
             }
         }
-        Ok(false)
+        Ok(has_member)
+    }
+
+    /// Notes that the sender's keys have acted in the group.
+    fn act(&mut self, group: &NostrGroupId, sender: &Sender) -> Result<(), S::Error> {
+        for (key, invited) in &sender.invited {
+            self.0.act(group, key, invited)?;
+        }
+        Ok(())
     }
 
     /// Notes the epoch of a message to a managed group, and that any other group carried an unlisted message.
     pub(super) fn group_message(
         &mut self,
         group: &NostrGroupId,
-        is_managed: bool,
+        sender: Sender,
         epoch: SeenEpoch,
     ) -> Result<(), S::Error> {
-        if !is_managed {
+        if !sender.is_managed {
             return self.0.mark_unlisted(group).map(drop);
         }
+        self.act(group, &sender)?;
         if epoch == SeenEpoch::Nowhere {
             return Ok(());
         }
@@ -69,30 +87,86 @@ impl<S: Apply> Decider<'_, S> {
         }
     }
 
-    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<(), NotPut<S::Error>> {
+    /// Applies a roster. Returns whether members of other groups had to give way.
+    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<bool, NotPut<S::Error>> {
         let status = self.0.group(&change.group)?;
         let changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
-        Ok(self.0.change_group(&change.group, changed, now)?)
+        let gives_way = self.memberships_that_give_way(&changed, &change.bounds, change.by_admin_key)?;
+        let takes_out = self.change_members(&change.group, changed, &gives_way, now)?;
+        let signer = &change.signer;
+        if let Some(invited) = self.0.membership(&change.group, signer)?.and_then(|membership| membership.invited) {
+            self.0.act(&change.group, signer, &invited)?;
+        }
+        Ok(takes_out)
     }
 
-    pub(super) fn wrap(&mut self, change: &WrapChange, now: UnixSecs) -> Result<(), NotPut<S::Error>> {
-        // All members are read only of a group that gift wraps decide. Whether this reader may send the wrap has been
-        // checked.
-        if self.0.source(&change.group)?.is_some_and(|source| source != Source::GiftWrap) {
-            return Ok(());
+    /// Applies a gift wrap, whose sender has been checked. Returns whether members of other groups had to give way.
+    pub(super) fn wrap(
+        &mut self,
+        change: &WrapChange,
+        sender: Sender,
+        now: UnixSecs,
+    ) -> Result<bool, NotPut<S::Error>> {
+        let mut takes_out = false;
+        // All members are read only of a group that gift wraps decide.
+        if self.0.source(&change.group)?.is_none_or(|source| source == Source::GiftWrap) {
+            let status = self.0.group(&change.group)?;
+            let founded = match (&status, &change.founder) {
+                (GroupStatus::Unknown, Some(founder)) => self.0.founded(founder, now)?,
+                _ => 0,
+            };
+            if let Some(changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? {
+                let founds = changed.founder.is_some();
+                let gives_way = self.memberships_that_give_way(&changed, &change.bounds, false);
+                let gives_way = gives_way.map_err(|not_put| match not_put {
+                    // No refused founding tells more than another.
+                    NotPut::Answer(_) if founds => NotPut::refused(Refusal::stranger(&change.publishers)),
+                    other => other,
+                })?;
+                takes_out = self.change_members(&change.group, changed, &gives_way, now)?;
+            }
         }
-        let status = self.0.group(&change.group)?;
-        let founded = match (&status, &change.founder) {
-            (GroupStatus::Unknown, Some(founder)) => self.0.founded(founder, now)?,
-            _ => 0,
-        };
-        let Some(changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? else { return Ok(()) };
-        // Anyone may wrap to anyone, so a wrap adds no more memberships than a reader can bear.
-        if self.0.is_in_groups(&change.recipient, WRAPPED_GROUPS_MAX)? {
-            let founds = matches!(status, GroupStatus::Unknown);
-            let stranger = Refusal::stranger(&change.publishers);
-            return Err(NotPut::refused(if founds { stranger } else { Refusal::MembershipsFull(change.recipient) }));
+        self.act(&change.group, &sender)?;
+        Ok(takes_out)
+    }
+
+    /// The memberships that have to give way to those that a change makes; refused where a bound leaves no room.
+    /// `by_operator` says that an admin key makes them, which no founder's bound holds up.
+    fn memberships_that_give_way(
+        &self,
+        changed: &Changed,
+        bounds: &MembershipBounds,
+        by_operator: bool,
+    ) -> Result<Vec<(PublicKey, NostrGroupId, Invited)>, NotPut<S::Error>> {
+        let invited = changed.joined.iter().filter(|join| join.invited.is_some()).count();
+        if let Some(founder) = changed.view.record.founder.filter(|_| invited > 0 && !by_operator) {
+            let invited = u32::try_from(invited).unwrap_or(u32::MAX);
+            if self.0.invited_by(&founder)?.saturating_add(invited) > bounds.invited_max {
+                return Err(NotPut::refused(Refusal::InvitedFull));
+            }
         }
-        Ok(self.0.change_group(&change.group, changed, now)?)
+        let mut gives_way = Vec::new();
+        for join in &changed.joined {
+            if self.0.memberships(&join.key)? >= bounds.memberships_max {
+                let oldest = self.0.oldest_invited(&join.key)?;
+                let (group, invited) = oldest.ok_or_else(|| NotPut::refused(Refusal::MembershipsFull(join.key)))?;
+                gives_way.push((join.key, group, invited));
+            }
+        }
+        Ok(gives_way)
+    }
+
+    fn change_members(
+        &mut self,
+        group: &NostrGroupId,
+        changed: Changed,
+        gives_way: &[(PublicKey, NostrGroupId, Invited)],
+        now: UnixSecs,
+    ) -> Result<bool, S::Error> {
+        for (key, left, invited) in gives_way {
+            self.0.give_way(left, key, invited)?;
+        }
+        self.0.change_group(group, changed, now)?;
+        Ok(!gives_way.is_empty())
     }
 }

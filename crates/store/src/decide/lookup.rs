@@ -6,7 +6,10 @@
 use nostr_extensions::{
     Admitted, Audience, EventMeta, GroupStatus, NostrGroupId, Source,
     audience::audience,
-    mls_gateway::{group::Changed, key_package::DirectoryEntry},
+    mls_gateway::{
+        group::{Changed, Invited},
+        key_package::DirectoryEntry,
+    },
 };
 use nostr_protocol::{Event, EventId, EventRef, PublicKey, UnixSecs};
 
@@ -42,10 +45,19 @@ pub(crate) struct AddressHolder<A> {
     pub(crate) rows: usize,
 }
 
+/// The membership of one key in one group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Membership {
+    /// Set while the key has not acted in the group.
+    pub(crate) invited: Option<Invited>,
+}
+
 /// How an event is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement<'e> {
     pub(crate) meta: EventMeta,
+    /// Whether a member of another group had to give way, so that this process forgets its groups' states.
+    pub(crate) takes_out: bool,
     /// The address that it holds from now on.
     pub(crate) address: Option<Address>,
     /// Its entry in the directory of KeyPackages.
@@ -54,7 +66,13 @@ pub(crate) struct Placement<'e> {
 
 impl Placement<'_> {
     pub(super) const fn new(meta: EventMeta) -> Self {
-        Self { meta, address: None, package: None }
+        Self { meta, takes_out: false, address: None, package: None }
+    }
+
+    /// Notes whether members of other groups were taken out: followers of the log then forget every group.
+    pub(super) const fn take_out(&mut self, others: bool) {
+        self.takes_out |= others;
+        self.meta.touches_groups |= others;
     }
 }
 
@@ -92,8 +110,8 @@ pub(crate) trait Lookup {
     /// Whether the group is managed. The store may remember the answer.
     fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;
 
-    /// Whether the key is a member of the group.
-    fn is_member(&self, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Self::Error>;
+    /// The key's membership of the group, if it is a member.
+    fn membership(&self, group: &NostrGroupId, key: &PublicKey) -> Result<Option<Membership>, Self::Error>;
 
     /// The last epoch of a managed group. The store may remember the answer.
     fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Self::Error>;
@@ -107,8 +125,14 @@ pub(crate) trait Lookup {
     /// The managed groups of which the key is a member.
     fn groups_of(&self, key: &PublicKey) -> Result<Vec<NostrGroupId>, Self::Error>;
 
-    /// Whether the key is a member of at least `count` groups.
-    fn is_in_groups(&self, key: &PublicKey, count: usize) -> Result<bool, Self::Error>;
+    /// How many groups the key is a member of. A number below the bound that is asked about may be too high.
+    fn memberships(&self, key: &PublicKey) -> Result<usize, Self::Error>;
+
+    /// The oldest of the key's memberships in which it has not acted, of one second the one with the lowest id.
+    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Self::Error>;
+
+    /// How many memberships in which nobody has acted count against this founder.
+    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Self::Error>;
 
     /// How many groups the key founded by gift wraps in the 24 hours before `now`.
     fn founded(&self, key: &PublicKey, now: UnixSecs) -> Result<u32, Self::Error>;
@@ -139,6 +163,12 @@ pub(crate) trait Apply: Lookup {
 
     /// Marks a KeyPackage as claimed, and removes its events.
     fn claim(&mut self, claimed: &Claimed) -> Result<(), Self::Error>;
+
+    /// Marks a membership as acted in.
+    fn act(&mut self, group: &NostrGroupId, key: &PublicKey, was: &Invited) -> Result<(), Self::Error>;
+
+    /// Takes a member out of a group without any other change.
+    fn give_way(&mut self, group: &NostrGroupId, key: &PublicKey, was: &Invited) -> Result<(), Self::Error>;
 
     /// Writes a change of a group, and counts its founding.
     fn change_group(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Result<(), Self::Error>;

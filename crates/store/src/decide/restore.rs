@@ -2,9 +2,11 @@
 //!
 //! As with a batch of events, a shared store loads the facts that are [`Wanted`] and writes the [`Changes`].
 
+use std::collections::BTreeMap;
+
 use nostr_extensions::{
     Effect, GroupStatus, ManagedGroup, NostrGroupId, Restored, Role, RouteHasher,
-    mls_gateway::group::{Changed, GROUP_MEMBERS_MAX},
+    mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Invited, Join},
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
@@ -138,13 +140,19 @@ impl<S: Apply> Decider<'_, S> {
                 !missing.is_empty()
             }
             Record::Unlisted(group) => self.0.mark_unlisted(group)?,
-            Record::Group { id, view } => return self.restore_group(id, view, now),
+            Record::Group { id, view, invited } => return self.restore_group(id, view, invited, now),
             Record::Event(restored) => return self.restore_event(restored, now),
         };
         Ok(Imported::new_if(is_new))
     }
 
-    fn restore_group(&mut self, id: &NostrGroupId, given: &ManagedGroup, now: UnixSecs) -> Result<Imported, S::Error> {
+    fn restore_group(
+        &mut self,
+        id: &NostrGroupId,
+        given: &ManagedGroup,
+        invited: &BTreeMap<PublicKey, UnixSecs>,
+        now: UnixSecs,
+    ) -> Result<Imported, S::Error> {
         let status = self.0.group(id)?;
         let here = match &status {
             GroupStatus::Managed(here) => Some(&**here),
@@ -153,7 +161,16 @@ impl<S: Apply> Decider<'_, S> {
         let (imported, view) = merge_group(here, given);
         if matches!(imported, Imported::New | Imported::Replaced) {
             let (delta, last_epoch) = (delta(here, &view), view.record.last_epoch);
-            self.0.change_group(id, Changed { view, delta, founder: None }, now)?;
+            let by = view.record.founder;
+            let new = delta
+                .iter()
+                .filter(|(key, role)| role.is_some() && here.is_none_or(|here| !here.members.contains_key(key)));
+            let joined = new.map(|(key, _)| Join {
+                key: *key,
+                invited: invited.get(key).map(|since| Invited { since: *since, by }),
+            });
+            let joined = joined.collect();
+            self.0.change_group(id, Changed { view, delta, joined, founder: None }, now)?;
             if let Some(epoch) = last_epoch {
                 self.0.raise_epoch(id, epoch)?;
             }

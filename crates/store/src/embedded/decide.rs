@@ -5,7 +5,10 @@ use std::sync::Arc;
 use nostr_extensions::{
     Admitted, GroupStatus, NostrGroupId, Sealed, Source, Stamp,
     admit::NEVER,
-    mls_gateway::{group::Changed, key_package::DirectoryEntry},
+    mls_gateway::{
+        group::{Changed, Invited},
+        key_package::DirectoryEntry,
+    },
 };
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
@@ -19,7 +22,7 @@ use crate::{
     Cursor,
     decide::{
         keys::{Address, Claimed, TombstoneKey},
-        lookup::{AddressHolder, Apply, Lookup, Placement, StoredEvent},
+        lookup::{AddressHolder, Apply, Lookup, Membership, Placement, StoredEvent},
     },
     weight::Weight,
 };
@@ -91,8 +94,8 @@ impl Lookup for Tx<'_> {
         Ok(is_managed)
     }
 
-    fn is_member(&self, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Fail> {
-        self.tables.is_member(&self.txn, group, key)
+    fn membership(&self, group: &NostrGroupId, key: &PublicKey) -> Result<Option<Membership>, Fail> {
+        self.tables.membership(&self.txn, group, key)
     }
 
     fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Fail> {
@@ -122,8 +125,16 @@ impl Lookup for Tx<'_> {
         Ok(self.tables.groups_of(&self.txn, &[*key])?.into_iter().collect())
     }
 
-    fn is_in_groups(&self, key: &PublicKey, count: usize) -> Result<bool, Fail> {
-        self.tables.is_in_groups(&self.txn, key, count)
+    fn memberships(&self, key: &PublicKey) -> Result<usize, Fail> {
+        self.tables.memberships_of(&self.txn, key)
+    }
+
+    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
+        self.tables.oldest_invited(&self.txn, key)
+    }
+
+    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Fail> {
+        self.tables.invited_by(&self.txn, founder)
     }
 
     fn founded(&self, key: &PublicKey, now: UnixSecs) -> Result<u32, Fail> {
@@ -154,7 +165,7 @@ impl Apply for Tx<'_> {
         }
         self.next += 1;
         self.rows += Weight::of(event.view()).rows;
-        Ok(sealed)
+        Ok(if placement.takes_out { sealed.touching_every_group() } else { sealed })
     }
 
     fn put_ephemeral(&mut self, admitted: &Admitted) -> Result<Sealed, Fail> {
@@ -193,6 +204,14 @@ impl Apply for Tx<'_> {
             self.remove_event(cursor)?;
         }
         Ok(())
+    }
+
+    fn act(&mut self, group: &NostrGroupId, key: &PublicKey, was: &Invited) -> Result<(), Fail> {
+        self.tables.act(&mut self.txn, group, key, was)
+    }
+
+    fn give_way(&mut self, group: &NostrGroupId, key: &PublicKey, _: &Invited) -> Result<(), Fail> {
+        self.tables.remove_member(&mut self.txn, group, key)
     }
 
     fn change_group(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> Result<(), Fail> {

@@ -123,7 +123,8 @@ impl Embedded {
                 if let Some(last_epoch) = epoch {
                     Arc::make_mut(&mut view).record.last_epoch = last_epoch;
                 }
-                Record::Group { id, view: Arc::unwrap_or_clone(view) }
+                let invited = self.tables.invited_members(txn, &id)?;
+                Record::Group { id, view: Arc::unwrap_or_clone(view), invited }
             }
             Part::Founded | Part::Events => return Err(Fail::Corrupt("an export has lost its way")),
         })

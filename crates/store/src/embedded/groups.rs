@@ -4,16 +4,23 @@
 //! reads and writes the state.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use heed::{RoTxn, RwTxn};
-use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, mls_gateway::group::Changed};
+use nostr_extensions::{
+    GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role,
+    mls_gateway::group::{Changed, Invited},
+};
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
-use super::{fail::Fail, keys::Key, tables::Tables};
-use crate::Cursor;
+use super::{
+    fail::Fail,
+    keys::{Key, number_from},
+    tables::Tables,
+};
+use crate::{Cursor, decide::lookup::Membership};
 
 /// Most groups that [`KnownGroups`] remembers.
 const KNOWN_GROUPS_MAX: usize = 65_536;
@@ -35,6 +42,29 @@ fn member(group: &NostrGroupId, key: &PublicKey) -> Vec<u8> {
 
 fn membership(key: &PublicKey, group: &NostrGroupId) -> Vec<u8> {
     [key.as_bytes(), group.as_str().as_bytes()].concat()
+}
+
+fn invited_key(key: &PublicKey, since: UnixSecs, group: &NostrGroupId) -> Vec<u8> {
+    [&key.as_bytes()[..], &since.to_be_bytes(), group.as_str().as_bytes()].concat()
+}
+
+/// The value of a member: its role, and since when it has been one without acting.
+fn member_value(role: Role, invited_since: Option<UnixSecs>) -> Vec<u8> {
+    let mut value = vec![u8::from(role == Role::Admin)];
+    value.extend(invited_since.into_iter().flat_map(UnixSecs::to_be_bytes));
+    value
+}
+
+/// Since when a member has been one without acting; `None` for one that has acted, as every older store has them.
+fn invited_since(value: &[u8]) -> Option<UnixSecs> {
+    value.get(1..9).map(number_from)
+}
+
+/// The numbers that are kept of a key.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    memberships: u32,
+    invited: u32,
 }
 
 fn role_from(byte: Option<&u8>) -> Result<Role, Fail> {
@@ -69,8 +99,90 @@ impl Tables {
         Ok(self.unlisted.get(txn, group.as_str().as_bytes())?.is_some())
     }
 
-    pub(super) fn is_member(&self, txn: &RoTxn<'_>, group: &NostrGroupId, key: &PublicKey) -> Result<bool, Fail> {
-        Ok(self.members.get(txn, &member(group, key))?.is_some())
+    pub(super) fn membership(
+        &self,
+        txn: &RoTxn<'_>,
+        group: &NostrGroupId,
+        key: &PublicKey,
+    ) -> Result<Option<Membership>, Fail> {
+        let Some(value) = self.members.get(txn, &member(group, key))? else { return Ok(None) };
+        let invited = match invited_since(value) {
+            Some(since) => Some(Invited { since, by: self.inviter(txn, group, key, since)? }),
+            None => None,
+        };
+        Ok(Some(Membership { invited }))
+    }
+
+    /// The founder that a membership counts against.
+    fn inviter(
+        &self,
+        txn: &RoTxn<'_>,
+        group: &NostrGroupId,
+        key: &PublicKey,
+        since: UnixSecs,
+    ) -> Result<Option<PublicKey>, Fail> {
+        let value = self.invited.get(txn, &invited_key(key, since, group))?;
+        Ok(value.and_then(|founder| founder.try_into().ok()).map(PublicKey::from_bytes))
+    }
+
+    /// The oldest of the key's memberships in which it has not acted.
+    pub(super) fn oldest_invited(
+        &self,
+        txn: &RoTxn<'_>,
+        key: &PublicKey,
+    ) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
+        let Some(found) = self.invited.prefix_iter(txn, key.as_bytes())?.next() else { return Ok(None) };
+        let (tail, founder) = found?;
+        let id = std::str::from_utf8(tail.get(40..).unwrap_or_default()).ok().and_then(NostrGroupId::parse);
+        let by = founder.try_into().ok().map(PublicKey::from_bytes);
+        let invited = Invited { since: number_from(&tail[32..40]), by };
+        Ok(Some((id.ok_or(Fail::Corrupt("a membership has no group"))?, invited)))
+    }
+
+    /// The members of a group that have not acted, each with the time since when it has been one.
+    pub(super) fn invited_members(
+        &self,
+        txn: &RoTxn<'_>,
+        group: &NostrGroupId,
+    ) -> Result<BTreeMap<PublicKey, UnixSecs>, Fail> {
+        let prefix = members_prefix(group);
+        let mut invited = BTreeMap::new();
+        for entry in self.members.prefix_iter(txn, &prefix)? {
+            let (key, value) = entry?;
+            if let Some(since) = invited_since(value) {
+                let key = key[prefix.len()..].try_into().map_err(|_| Fail::Corrupt("a member has no key"))?;
+                invited.insert(PublicKey::from_bytes(key), since);
+            }
+        }
+        Ok(invited)
+    }
+
+    /// The numbers that are kept of a key. A store that was made before they were kept counts memberships once.
+    fn counts_of(&self, txn: &RoTxn<'_>, key: &PublicKey) -> Result<Counts, Fail> {
+        if let Some(value) = self.counts.get(txn, key.as_bytes())? {
+            let (memberships, invited) =
+                value.split_at_checked(4).ok_or(Fail::Corrupt("a key's counts are cut short"))?;
+            let number = |bytes: &[u8]| u32::try_from(number_from(bytes)).unwrap_or(u32::MAX);
+            return Ok(Counts { memberships: number(memberships), invited: number(invited) });
+        }
+        let memberships = self.memberships.prefix_iter(txn, key.as_bytes())?.count();
+        Ok(Counts { memberships: u32::try_from(memberships).unwrap_or(u32::MAX), invited: 0 })
+    }
+
+    /// Changes the numbers of a key, before the memberships themselves.
+    fn count(&self, txn: &mut RwTxn<'_>, key: &PublicKey, memberships: i32, invited: i32) -> Result<(), Fail> {
+        let before = self.counts_of(txn, key)?;
+        let memberships = before.memberships.saturating_add_signed(memberships);
+        let value = [memberships.to_be_bytes(), before.invited.saturating_add_signed(invited).to_be_bytes()].concat();
+        Ok(self.counts.put(txn, key.as_bytes(), &value)?)
+    }
+
+    pub(super) fn memberships_of(&self, txn: &RoTxn<'_>, key: &PublicKey) -> Result<usize, Fail> {
+        Ok(self.counts_of(txn, key)?.memberships as usize)
+    }
+
+    pub(super) fn invited_by(&self, txn: &RoTxn<'_>, founder: &PublicKey) -> Result<u32, Fail> {
+        Ok(self.counts_of(txn, founder)?.invited)
     }
 
     /// A group's state with all its members. The record's last epoch may be older than the one in [`Epochs`].
@@ -100,11 +212,6 @@ impl Tables {
         Ok(groups)
     }
 
-    /// Whether `key` is a member of at least `groups` groups.
-    pub(super) fn is_in_groups(&self, txn: &RoTxn<'_>, key: &PublicKey, groups: usize) -> Result<bool, Fail> {
-        Ok(self.memberships.prefix_iter(txn, key.as_bytes())?.take(groups).count() >= groups)
-    }
-
     /// How many groups `founder` founded by wraps in the 24 hours before `now`.
     pub(super) fn founded_today(&self, txn: &RoTxn<'_>, founder: &PublicKey, now: UnixSecs) -> Result<u32, Fail> {
         let tails = Self::tails(self.founded, txn, founder.as_bytes())?;
@@ -122,16 +229,11 @@ impl Tables {
         now: UnixSecs,
     ) -> Result<(), Fail> {
         self.put_group_record(txn, group, &changed.view.record)?;
+        let joined: HashMap<_, _> = changed.joined.iter().map(|join| (join.key, join.invited)).collect();
         for (key, role) in &changed.delta {
             match role {
-                Some(role) => {
-                    self.members.put(txn, &member(group, key), &[u8::from(*role == Role::Admin)])?;
-                    self.memberships.put(txn, &membership(key, group), &[])?;
-                }
-                None => {
-                    self.members.delete(txn, &member(group, key))?;
-                    self.memberships.delete(txn, &membership(key, group))?;
-                }
+                Some(role) => self.put_member(txn, group, key, *role, joined.get(key).copied().flatten())?,
+                None => self.remove_member(txn, group, key)?,
             }
         }
         if let Some(founder) = changed.founder {
@@ -144,6 +246,73 @@ impl Tables {
             self.founded.put(txn, &key, &[])?;
         }
         Ok(())
+    }
+}
+
+impl Tables {
+    /// Makes a key a member, or gives a member a role.
+    fn put_member(
+        &self,
+        txn: &mut RwTxn<'_>,
+        group: &NostrGroupId,
+        key: &PublicKey,
+        role: Role,
+        invited: Option<Invited>,
+    ) -> Result<(), Fail> {
+        let name = member(group, key);
+        if let Some(value) = self.members.get(txn, &name)? {
+            let value = member_value(role, invited_since(value));
+            return Ok(self.members.put(txn, &name, &value)?);
+        }
+        self.count(txn, key, 1, 0)?;
+        if let Some(Invited { since, by }) = invited {
+            let founder = by.as_ref().map_or(&[][..], |founder| founder.as_bytes());
+            self.invited.put(txn, &invited_key(key, since, group), founder)?;
+            by.map_or(Ok(()), |founder| self.count(txn, &founder, 0, 1))?;
+        }
+        self.members.put(txn, &name, &member_value(role, invited.map(|invited| invited.since)))?;
+        Ok(self.memberships.put(txn, &membership(key, group), &[])?)
+    }
+
+    pub(super) fn remove_member(&self, txn: &mut RwTxn<'_>, group: &NostrGroupId, key: &PublicKey) -> Result<(), Fail> {
+        let Some(membership_before) = self.membership(txn, group, key)? else { return Ok(()) };
+        if let Some(invited) = membership_before.invited {
+            self.forget_invited(txn, group, key, &invited)?;
+        }
+        self.count(txn, key, -1, 0)?;
+        self.members.delete(txn, &member(group, key))?;
+        self.memberships.delete(txn, &membership(key, group))?;
+        Ok(())
+    }
+
+    /// Marks a membership as acted in.
+    pub(super) fn act(
+        &self,
+        txn: &mut RwTxn<'_>,
+        group: &NostrGroupId,
+        key: &PublicKey,
+        was: &Invited,
+    ) -> Result<(), Fail> {
+        let name = member(group, key);
+        let value = self.members.get(txn, &name)?.ok_or(Fail::Corrupt("a member that acts is none"))?;
+        // A reader may name a key twice.
+        if invited_since(value).is_some() {
+            let role = role_from(value.first())?;
+            self.forget_invited(txn, group, key, was)?;
+            self.members.put(txn, &name, &member_value(role, None))?;
+        }
+        Ok(())
+    }
+
+    fn forget_invited(
+        &self,
+        txn: &mut RwTxn<'_>,
+        group: &NostrGroupId,
+        key: &PublicKey,
+        was: &Invited,
+    ) -> Result<(), Fail> {
+        self.invited.delete(txn, &invited_key(key, was.since, group))?;
+        was.by.map_or(Ok(()), |founder| self.count(txn, &founder, 0, -1))
     }
 }
 

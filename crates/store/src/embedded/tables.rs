@@ -65,10 +65,15 @@ tables! {
     groups = "groups";
     /// group id: has carried unlisted messages.
     unlisted = "unlisted";
-    /// group id, 0, key (32) -> role (1).
+    /// group id, 0, key (32) -> role (1), and Unix seconds (8) since when the key is a member and has not acted.
     members = "members";
     /// key (32), group id: the other direction of `members`.
     memberships = "memberships";
+    /// key (32), Unix seconds (8), group id -> founder (32) or nothing: memberships in which the key has not acted, in
+    /// the order in which they give way.
+    invited = "invited";
+    /// key (32) -> its memberships (4), memberships that count against it as a founder (4).
+    counts = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
     founded = "founded";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).

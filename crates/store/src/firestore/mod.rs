@@ -60,7 +60,7 @@ use self::{
     history::History,
     log::{Tail, locations::Locations},
     random::Random,
-    read::{lookups::StatsCache, scan::Scan},
+    read::{load_members::Acted, lookups::StatsCache, scan::Scan},
     wire::client::Client,
     write::epochs::Epochs,
 };
@@ -81,6 +81,7 @@ struct Inner {
     hiding: Hiding,
     history: History,
     epochs: Epochs,
+    acted: Acted,
     locations: Locations,
     tail: Tail,
     random: Random,

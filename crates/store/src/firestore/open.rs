@@ -14,7 +14,7 @@ use super::{
     history::History,
     log::{Tail, locations::Locations, notifications},
     random::Random,
-    read::lookups::StatsCache,
+    read::{load_members::Acted, lookups::StatsCache},
     wire::{
         client::Client,
         clock::{Micros, micros, through},
@@ -103,6 +103,7 @@ impl Firestore {
             hiding: Hiding::default(),
             history: History::new(written_at),
             epochs: Epochs::default(),
+            acted: Acted::default(),
             locations: Locations::default(),
             tail: Tail::default(),
             random,

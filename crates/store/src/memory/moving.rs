@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nostr_extensions::{
     Audience, Effect, EventMeta, Restored, Sealed, Stamp,
-    mls_gateway::deletion::{Deletion, may_delete},
+    mls_gateway::{
+        deletion::{Deletion, may_delete},
+        group::Invited,
+    },
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
@@ -71,7 +74,10 @@ impl State {
             }
             Part::Groups => {
                 let each = self.groups.iter().map(|(id, view)| {
-                    (id.as_str().as_bytes().to_vec(), Record::Group { id: id.clone(), view: (**view).clone() })
+                    let invited = self.invited.iter().filter(|((group, _), _)| group == id);
+                    let invited = invited.map(|((_, key), invited)| (*key, invited.since)).collect();
+                    let record = Record::Group { id: id.clone(), view: (**view).clone(), invited };
+                    (id.as_str().as_bytes().to_vec(), record)
                 });
                 each.collect()
             }
@@ -126,9 +132,15 @@ impl State {
                 Imported::new_if(!known)
             }
             Record::Unlisted(group) => Imported::new_if(self.unlisted.insert(group)),
-            Record::Group { id, view } => {
-                let (imported, view) = merge_group(self.groups.get(&id).map(|here| &**here), &view);
+            Record::Group { id, view, invited } => {
+                let here = self.groups.get(&id).cloned();
+                let (imported, view) = merge_group(here.as_deref(), &view);
                 if matches!(imported, Imported::New | Imported::Replaced) {
+                    self.invited.retain(|(group, key), _| *group != id || view.members.contains_key(key));
+                    let is_new = |key: &PublicKey| here.as_ref().is_none_or(|here| !here.members.contains_key(key));
+                    for (key, since) in invited.into_iter().filter(|(key, _)| is_new(key)) {
+                        self.invited.insert((id.clone(), key), Invited { since, by: view.record.founder });
+                    }
                     self.groups.insert(id, Arc::new(view));
                 }
                 imported

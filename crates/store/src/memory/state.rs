@@ -11,8 +11,8 @@ use nostr_extensions::{
     mls_gateway::{
         deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
-            Changed, Refusal, SeenEpoch, WRAPPED_GROUPS_MAX, WrapChange, apply_roster, apply_vanish, apply_wrap,
-            leaves_groups, next_epoch,
+            Changed, Invited, Join, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster,
+            apply_vanish, apply_wrap, leaves_groups, next_epoch,
         },
         key_package::DirectoryEntry,
     },
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) ids: HashMap<EventId, Cursor>,
     pub(super) groups: HashMap<NostrGroupId, Arc<ManagedGroup>>,
     pub(super) unlisted: HashSet<NostrGroupId>,
+    /// Memberships in which the key has not acted.
+    pub(super) invited: HashMap<(NostrGroupId, PublicKey), Invited>,
     pub(super) founded: Vec<(PublicKey, UnixSecs)>,
     /// Whether the target was public.
     pub(super) tombstones: HashMap<TombstoneKey, bool>,
@@ -70,6 +72,8 @@ impl Item {
 pub(super) struct StoredWith {
     pub(super) author_only: bool,
     pub(super) touches_groups: bool,
+    /// Whether a member of another group had to give way.
+    pub(super) takes_out: bool,
     pub(super) address: Option<Address>,
     pub(super) package: Option<DirectoryEntry>,
 }
@@ -101,28 +105,9 @@ impl State {
                 .replace(event, identifier, now)
                 .map(|address| StoredWith { address: Some(address), ..StoredWith::default() }),
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
-            Effect::GroupMessage { group, epoch, .. } => Ok(self.group_message(group, *epoch)),
-            Effect::Roster(change) => match apply_roster(&self.status(&change.group), change, now) {
-                Ok(changed) => Ok(self.change(&change.group, changed, now)),
-                Err(refusal) => Err(Saved::Refused(refusal)),
-            },
-            Effect::Wrap(change) => {
-                let founder = change.founder;
-                let recent = |(key, at): &&(PublicKey, UnixSecs)| Some(*key) == founder && at + DAY_SECS > now;
-                let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
-                let member_of = |view: &&ManagedGroup| view.members.contains_key(&change.recipient);
-                let is_full = self.groups.values().map(|view| &**view).filter(member_of).count() >= WRAPPED_GROUPS_MAX;
-                let status = self.status(&change.group);
-                match apply_wrap(&status, change, founded, now) {
-                    Ok(Some(_)) if is_full && matches!(status, GroupStatus::Unknown) => {
-                        Err(Saved::Refused(Refusal::stranger(&change.publishers)))
-                    }
-                    Ok(Some(_)) if is_full => Err(Saved::Refused(Refusal::MembershipsFull(change.recipient))),
-                    Ok(Some(changed)) => Ok(self.change(&change.group, changed, now)),
-                    Ok(None) => Ok(StoredWith::default()),
-                    Err(refusal) => Err(Saved::Refused(refusal)),
-                }
-            }
+            Effect::GroupMessage { group, keys, epoch, .. } => Ok(self.group_message(group, keys, *epoch)),
+            Effect::Roster(change) => self.roster(change, now),
+            Effect::Wrap(change) => self.wrap(change, now),
             Effect::Delete(deletion) => self.delete(event, deletion, now),
             Effect::Vanish => Ok(self.vanish(event, now)),
         };
@@ -130,7 +115,10 @@ impl State {
             Ok(placement) => {
                 self.make_room(&event.id());
                 let stamp = self.stamp(admitted, placement.author_only);
-                Saved::New(self.put(event.clone(), stamp, admitted.persistence() == Persistence::Stored, placement))
+                let takes_out = placement.takes_out;
+                let is_found = admitted.persistence() == Persistence::Stored;
+                let sealed = self.put(event.clone(), stamp, is_found, placement);
+                Saved::New(if takes_out { sealed.touching_every_group() } else { sealed })
             }
             Err(saved) => saved,
         }
@@ -255,10 +243,85 @@ impl State {
         }
     }
 
-    fn change(&mut self, group: &NostrGroupId, changed: Changed, now: UnixSecs) -> StoredWith {
+    fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<StoredWith, Saved> {
+        let changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
+        let gives_way = self.gives_way(&changed, &change.bounds, change.by_admin_key).map_err(Saved::Refused)?;
+        let placement = self.change(&change.group, changed, gives_way, now);
+        self.act(&change.group, &[change.signer]);
+        Ok(placement)
+    }
+
+    fn wrap(&mut self, change: &WrapChange, now: UnixSecs) -> Result<StoredWith, Saved> {
+        let recent = |(key, at): &&(PublicKey, UnixSecs)| Some(*key) == change.founder && at + DAY_SECS > now;
+        let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
+        let mut placement = StoredWith::default();
+        if let Some(changed) = apply_wrap(&self.status(&change.group), change, founded, now).map_err(Saved::Refused)? {
+            let founds = changed.founder.is_some();
+            let gives_way = self.gives_way(&changed, &change.bounds, false).map_err(|refusal| {
+                Saved::Refused(if founds { Refusal::stranger(&change.publishers) } else { refusal })
+            })?;
+            placement = self.change(&change.group, changed, gives_way, now);
+        }
+        self.act(&change.group, &change.publishers);
+        Ok(placement)
+    }
+
+    /// The memberships that give way to those that a change makes.
+    fn gives_way(
+        &self,
+        changed: &Changed,
+        bounds: &MembershipBounds,
+        by_operator: bool,
+    ) -> Result<Vec<(NostrGroupId, PublicKey)>, Refusal> {
+        let invites = changed.joined.iter().filter(|join| join.invited.is_some()).count();
+        if let Some(founder) = changed.view.record.founder.filter(|_| invites > 0 && !by_operator) {
+            let before = self.invited.values().filter(|invited| invited.by == Some(founder)).count();
+            if before + invites > bounds.invited_max as usize {
+                return Err(Refusal::InvitedFull);
+            }
+        }
+        let mut gives_way = Vec::new();
+        for Join { key, .. } in &changed.joined {
+            let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
+            if memberships >= bounds.memberships_max {
+                let invited = self.invited.iter().filter(|((_, member), _)| member == key);
+                let oldest = invited.min_by_key(|((group, _), invited)| (invited.since, group));
+                gives_way.push(oldest.ok_or(Refusal::MembershipsFull(*key))?.0.clone());
+            }
+        }
+        Ok(gives_way)
+    }
+
+    fn change(
+        &mut self,
+        group: &NostrGroupId,
+        changed: Changed,
+        gives_way: Vec<(NostrGroupId, PublicKey)>,
+        now: UnixSecs,
+    ) -> StoredWith {
+        let takes_out = !gives_way.is_empty();
+        for given_up in gives_way {
+            if let Some(view) = self.groups.get_mut(&given_up.0) {
+                Arc::make_mut(view).members.remove(&given_up.1);
+            }
+            self.invited.remove(&given_up);
+        }
+        for (key, _) in changed.delta.iter().filter(|(_, role)| role.is_none()) {
+            self.invited.remove(&(group.clone(), *key));
+        }
+        for Join { key, invited } in changed.joined {
+            self.invited.extend(invited.map(|invited| ((group.clone(), key), invited)));
+        }
         self.groups.insert(group.clone(), Arc::new(changed.view));
         self.founded.extend(changed.founder.map(|founder| (founder, now)));
-        StoredWith::default()
+        StoredWith { takes_out, touches_groups: takes_out, ..StoredWith::default() }
+    }
+
+    /// Notes that these keys have acted in the group.
+    fn act(&mut self, group: &NostrGroupId, keys: &[PublicKey]) {
+        for key in keys {
+            self.invited.remove(&(group.clone(), *key));
+        }
     }
 
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
@@ -266,7 +329,8 @@ impl State {
         if state.is_managed() { state.has_member(keys) } else { unlisted }
     }
 
-    fn group_message(&mut self, group: &NostrGroupId, epoch: SeenEpoch) -> StoredWith {
+    fn group_message(&mut self, group: &NostrGroupId, keys: &[PublicKey], epoch: SeenEpoch) -> StoredWith {
+        self.act(group, keys);
         match self.groups.get_mut(group) {
             Some(view) => {
                 let record = &mut Arc::make_mut(view).record;
@@ -349,7 +413,7 @@ impl State {
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();
         for (group, changed) in changes {
-            self.change(&group, changed, now);
+            self.change(&group, changed, Vec::new(), now);
         }
         StoredWith::default()
     }

@@ -145,8 +145,13 @@ enum Wire<'a> {
         display_name: Option<(u64, String)>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_epoch: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        founder: Option<Hex<32>>,
         admins: Vec<Hex<32>>,
         members: Vec<Hex<32>>,
+        /// Members that have not acted, each with the time at which it was made one. Any other member has acted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        invited: Vec<(Hex<32>, UnixSecs)>,
     },
     Event {
         received_at: UnixSecs,
@@ -218,14 +223,16 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             Record::Founded { key: PublicKey::from_bytes(key.0), at }
         }
         Wire::Unlisted(id) => Record::Unlisted(group_id(&id)?),
-        Wire::Group { id, source, seq, created_at, display_name, last_epoch, admins, members } => {
+        Wire::Group { id, source, seq, created_at, display_name, last_epoch, founder, admins, members, invited } => {
             let with = |keys: Vec<Hex<32>>, role| keys.into_iter().map(move |key| (PublicKey::from_bytes(key.0), role));
-            let record = GroupRecord { source, seq, created_at, display_name, last_epoch };
+            let founder = founder.map(|key| PublicKey::from_bytes(key.0));
+            let record = GroupRecord { source, seq, created_at, display_name, last_epoch, founder };
             let view = ManagedGroup {
                 record,
                 members: with(members, Role::Member).chain(with(admins, Role::Admin)).collect(),
             };
-            Record::Group { id: group_id(&id)?, view }
+            let invited = invited.into_iter().map(|(key, since)| (PublicKey::from_bytes(key.0), since)).collect();
+            Record::Group { id: group_id(&id)?, view, invited }
         }
         Wire::Event { received_at, expires_at, author_only, log_only, touches_groups, signed } => {
             let expires_at = expires_at.unwrap_or(NEVER);
@@ -253,7 +260,7 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
         Record::Claimed { owner, content } => Wire::Claimed { owner: Hex(*owner), content: Hex(*content) },
         Record::Founded { key: it, at } => Wire::Founded { key: key(it), at: at.clone() },
         Record::Unlisted(id) => Wire::Unlisted(id.as_str().into()),
-        Record::Group { id, view } => group(id, view),
+        Record::Group { id, view, invited } => group(id, view, invited),
         Record::Event(Exported { event, kept }) => {
             json = event.json();
             Wire::Event {
@@ -269,7 +276,7 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
     push(&wire, out)
 }
 
-fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup) -> Wire<'a> {
+fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<PublicKey, UnixSecs>) -> Wire<'a> {
     let with = |role: Role| {
         let mut keys: Vec<PublicKey> =
             view.members.iter().filter(|(_, has)| **has == role).map(|(key, _)| *key).collect();
@@ -284,8 +291,10 @@ fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup) -> Wire<'a> {
         created_at: record.created_at,
         display_name: record.display_name.clone(),
         last_epoch: record.last_epoch,
+        founder: record.founder.map(|key| Hex(*key.as_bytes())),
         admins: with(Role::Admin),
         members: with(Role::Member),
+        invited: invited.iter().map(|(key, since)| (Hex(*key.as_bytes()), *since)).collect(),
     }
 }
 

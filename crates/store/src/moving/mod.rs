@@ -14,6 +14,8 @@ mod lines;
 mod position;
 mod verify;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
 use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
@@ -78,6 +80,8 @@ pub enum Record<E> {
         id: NostrGroupId,
         /// The record and the members.
         view: ManagedGroup,
+        /// The members that have not acted in the group, each with the time at which it was made one.
+        invited: BTreeMap<PublicKey, UnixSecs>,
     },
     /// An event, in the order of the log.
     Event(E),
@@ -105,7 +109,7 @@ impl Record<Exported> {
     pub(crate) fn byte_len(&self) -> usize {
         match self {
             Self::Event(archived) => archived.event.record().len(),
-            Self::Group { view, .. } => 256 + view.members.len() * 33,
+            Self::Group { view, invited, .. } => 256 + view.members.len() * 33 + invited.len() * 40,
             Self::Founded { at, .. } => 64 + at.len() * 8,
             _ => 128,
         }
@@ -220,9 +224,12 @@ pub(crate) fn merge_group(here: Option<&ManagedGroup>, given: &ManagedGroup) -> 
     let Some(here) = here else { return (Imported::New, given.clone()) };
     let mut merged = given.clone();
     merged.record.last_epoch = given.record.last_epoch.max(here.record.last_epoch);
+    // The memberships that stay count against the founder that they counted against here.
+    merged.record.founder = here.record.founder.or(given.record.founder);
     let same = || {
         let mut here = here.clone();
         here.record.last_epoch = merged.record.last_epoch;
+        here.record.founder = merged.record.founder;
         here == merged
     };
     let imported = match given.record.seq > here.record.seq {

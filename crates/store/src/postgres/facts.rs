@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use nostr_extensions::{ManagedGroup, NostrGroupId, RouteHasher, route::Condition};
+use nostr_extensions::{ManagedGroup, NostrGroupId, RouteHasher, mls_gateway::group::Invited, route::Condition};
 use nostr_protocol::{Event, EventId, Kind, PublicKey, tag::name};
 use tokio_postgres::Row;
 
@@ -30,7 +30,7 @@ pub(super) struct Fact {
 }
 
 /// All sorts, in the order in which their rows are read: groups stand before their members.
-pub(super) const FACTS: [Fact; 15] = [
+pub(super) const FACTS: [Fact; 17] = [
     IDS,
     TARGETS,
     TOMBSTONES,
@@ -46,6 +46,8 @@ pub(super) const FACTS: [Fact; 15] = [
     MEMBERS,
     FOUNDED,
     MEMBERSHIPS,
+    OLDEST_INVITED,
+    INVITED_BY,
 ];
 
 const IDS: Fact = Fact {
@@ -226,7 +228,7 @@ const UNLISTED: Fact = Fact {
 };
 
 const ALL_MEMBERS: Fact = Fact {
-    statement: "select m.group_id, m.key, m.admin from rnostr.groups g \
+    statement: "select m.group_id, m.key, m.admin, m.invited_at, m.invited_by from rnostr.groups g \
         join rnostr.members m on m.group_id = g.id \
         where g.id = any($1::text[]) or (g.id = any($2::text[]) and g.by_wraps)",
     parameters: |wanted, _| {
@@ -237,7 +239,8 @@ const ALL_MEMBERS: Fact = Fact {
 };
 
 const MEMBERS: Fact = Fact {
-    statement: "select m.group_id, m.key, m.admin from unnest($1::text[], $2::bytea[]) as wanted(group_id, key) \
+    statement: "select m.group_id, m.key, m.admin, m.invited_at, m.invited_by \
+        from unnest($1::text[], $2::bytea[]) as wanted(group_id, key) \
         join rnostr.members m on m.group_id = wanted.group_id collate \"C\" and m.key = wanted.key",
     parameters: |wanted, _| {
         some(&wanted.members, || {
@@ -260,21 +263,64 @@ const FOUNDED: Fact = Fact {
 };
 
 const MEMBERSHIPS: Fact = Fact {
-    statement: "select key, count(*) as memberships from rnostr.members where key = any($1::bytea[]) group by key",
-    parameters: |wanted, _| some(&wanted.memberships, || parameters![keys(&wanted.memberships)]),
+    statement: "select key, memberships from rnostr.member_counts where key = any($1::bytea[])",
+    parameters: |wanted, _| some(&wanted.joining, || parameters![keys(wanted.joining.keys())]),
     read: |row, facts| {
-        let count = usize::try_from(row.try_get::<_, i64>("memberships")?).unwrap_or(usize::MAX);
+        let count = usize::try_from(row.try_get::<_, i32>("memberships")?).unwrap_or_default();
         facts.memberships.insert(key(row, "key")?, count);
         Ok(())
     },
 };
 
-/// Reads a member from the columns `group_id, key, admin`, and puts it into its group.
+/// For keys that come near the bound, as many memberships as the batch may make give way.
+const OLDEST_INVITED: Fact = Fact {
+    statement: "select wanted.key, m.group_id, m.invited_at, m.invited_by \
+        from unnest($1::bytea[], $2::bigint[]) as wanted(key, most) \
+        join rnostr.member_counts c on c.key = wanted.key and c.memberships + wanted.most > $3 \
+        cross join lateral (select group_id, invited_at, invited_by from rnostr.members \
+            where key = wanted.key and invited_at is not null order by invited_at, group_id limit wanted.most) m",
+    parameters: |wanted, _| {
+        some(&wanted.joining, || {
+            let most: Vec<i64> = wanted.joining.values().map(|most| number(*most as u64)).collect();
+            parameters![keys(wanted.joining.keys()), most, number(wanted.memberships_max as u64)]
+        })
+    },
+    read: invited,
+};
+
+const INVITED_BY: Fact = Fact {
+    statement: "select key, invited from rnostr.member_counts where key = any($1::bytea[]) \
+        union all select c.key, c.invited from rnostr.groups g join rnostr.member_counts c on c.key = g.founder \
+        where g.id = any($2::text[])",
+    parameters: |wanted, _| {
+        let groups = wanted.whole.iter().chain(&wanted.wrapped);
+        some(groups.clone(), || parameters![keys(&wanted.inviters), texts(groups)])
+    },
+    read: |row, facts| {
+        let count = u32::try_from(row.try_get::<_, i32>("invited")?).unwrap_or_default();
+        facts.invited_by.insert(key(row, "key")?, count);
+        Ok(())
+    },
+};
+
+/// Reads a member from the columns `group_id, key, admin, invited_at, invited_by`, and puts it into its group.
 fn member(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
     let group = facts.groups.get_mut(&group_id(row, "group_id")?);
     if let Some(view) = group.and_then(|group| group.view.as_mut()) {
         Arc::make_mut(view).members.insert(key(row, "key")?, role(row.try_get("admin")?));
     }
+    invited(row, facts)
+}
+
+/// Reads whether a member has not acted from the columns `group_id, key, invited_at, invited_by`.
+fn invited(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
+    let Some(since) = row.try_get::<_, Option<i64>>("invited_at")? else { return Ok(()) };
+    let by = match row.try_get::<_, Option<&[u8]>>("invited_by")? {
+        Some(_) => Some(key(row, "invited_by")?),
+        None => None,
+    };
+    let invited = Invited { since: unsigned(since)?, by };
+    facts.invited.entry(key(row, "key")?).or_default().insert(group_id(row, "group_id")?, invited);
     Ok(())
 }
 

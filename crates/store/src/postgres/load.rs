@@ -55,7 +55,7 @@ pub(super) async fn load(
     fence.check(history, fenced)?;
     let head = cursor(lock.first().ok_or(Fail::Corrupt("the log has no head"))?, "head")?;
     // A key without a row is in no group.
-    let memberships = wanted.memberships.iter().map(|key| (*key, 0)).collect();
+    let memberships = wanted.joining.keys().map(|key| (*key, 0)).collect();
     let mut facts = Facts { memberships, ..Facts::default() };
     for (fact, rows) in asked.into_iter().zip(answers) {
         for row in rows {

@@ -11,7 +11,7 @@ use super::{
     fail::Fail,
     load::load,
     pipeline::Transaction,
-    rows::{cursor, end_from, event, fixed, group_id, key, members, number, record, unsigned},
+    rows::{cursor, end_from, event, fixed, group_id, invited, key, members, number, record, unsigned},
     write::write,
 };
 use crate::{
@@ -41,10 +41,10 @@ const FOUNDED: &str = "select key, array_agg(at order by at) as times from rnost
     group by key order by key limit $2";
 const UNLISTED: &str = "select group_id, convert_to(group_id, 'UTF8') as key from rnostr.unlisted \
     where group_id > convert_from($1::bytea, 'UTF8') order by group_id limit $2";
-const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.last_epoch, m.keys, m.admins \
+const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.last_epoch, m.keys, m.admins, m.since \
     from (select * from rnostr.groups where id > convert_from($1::bytea, 'UTF8') order by id limit $2) g \
-    left join lateral (select array_agg(key) as keys, array_agg(admin) as admins from rnostr.members \
-        where group_id = g.id) m on true order by g.id";
+    left join lateral (select array_agg(key) as keys, array_agg(admin) as admins, array_agg(invited_at) as since \
+        from rnostr.members where group_id = g.id) m on true order by g.id";
 /// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \
         order by cursor limit $2), \
@@ -114,6 +114,7 @@ fn record_of(part: Part, row: &Row) -> Result<Record<Exported>, Fail> {
         Part::Groups | Part::Events => Record::Group {
             id: group_id(row, "id")?,
             view: ManagedGroup { record: record(row)?, members: members(row)? },
+            invited: invited(row)?,
         },
     })
 }

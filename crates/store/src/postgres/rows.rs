@@ -1,6 +1,6 @@
 //! Values of columns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, admit::NEVER};
@@ -114,4 +114,16 @@ pub(super) fn members(row: &Row) -> Result<HashMap<PublicKey, Role>, Fail> {
         Ok((PublicKey::from_bytes(key), role(admin)))
     };
     pairs.map(member).collect()
+}
+
+/// Members that have not acted, of columns `keys, since`, two arrays of one length; empty if they are null.
+pub(super) fn invited(row: &Row) -> Result<BTreeMap<PublicKey, UnixSecs>, Fail> {
+    let keys: Option<Vec<&[u8]>> = row.try_get("keys")?;
+    let since: Option<Vec<Option<i64>>> = row.try_get("since")?;
+    let pairs = keys.unwrap_or_default().into_iter().zip(since.unwrap_or_default());
+    let invited = pairs.filter_map(|(key, since)| Some((key, since?))).map(|(key, since)| {
+        let key = key.try_into().map_err(|_| Fail::Corrupt("a member's key is cut short"))?;
+        Ok((PublicKey::from_bytes(key), unsigned(since)?))
+    });
+    invited.collect()
 }

@@ -6,8 +6,12 @@ use tokio_postgres::Client;
 use super::fail::Fail;
 
 /// Migrations. Each brings the tables one version further.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql"), include_str!("migrations/0003.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
+    include_str!("migrations/0003.sql"),
+    include_str!("migrations/0004.sql"),
+];
 /// The advisory lock of a migration, held for one transaction.
 const MIGRATION_LOCK: i64 = 0x726e_6f73_7472;
 /// The oldest server with all features that this store uses, as `server_version_num`.

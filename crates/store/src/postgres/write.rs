@@ -1,6 +1,6 @@
 //! Writing the changes of a batch, under the lock of the log.
 
-use nostr_extensions::{Source, gate::Touches};
+use nostr_extensions::{Role, Source, gate::Touches};
 
 use super::{
     fail::Fail,
@@ -13,7 +13,7 @@ use crate::{
     Cursor,
     decide::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
-        batch::{ChangedGroup, Changes, Put},
+        batch::{ChangedGroup, Changes, MemberChange, Put},
     },
 };
 
@@ -44,12 +44,20 @@ const VANISH: &str = "insert into rnostr.vanished (key, until, pending) select $
         or exists (select from rnostr.event_index where prefix = any($3::bigint[]) and age >= -$2::bigint) \
     on conflict (key) do update set until = greatest(vanished.until, excluded.until), \
         pending = vanished.pending or excluded.pending";
-const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps) values ($1, $2, $3, $4) \
-    on conflict (id) do update set record = excluded.record, by_wraps = excluded.by_wraps";
+const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps, founder) \
+    values ($1, $2, $3, $4, $5) on conflict (id) do update \
+    set record = excluded.record, by_wraps = excluded.by_wraps, founder = excluded.founder";
 const REMOVE_MEMBERS: &str = "delete from rnostr.members where group_id = $1 and key = any($2::bytea[])";
-const PUT_MEMBERS: &str = "insert into rnostr.members (group_id, key, admin) \
-    select $1, * from unnest($2::bytea[], $3::bool[]) \
+/// A member that stays keeps its standing, and takes the role alone.
+const PUT_MEMBERS: &str = "insert into rnostr.members (group_id, key, admin, invited_at, invited_by) \
+    select $1, * from unnest($2::bytea[], $3::bool[], $4::bigint[], $5::bytea[]) \
     on conflict (group_id, key) do update set admin = excluded.admin";
+const ACT: &str = "update rnostr.members set invited_at = null, invited_by = null \
+    where group_id = $1 and key = any($2::bytea[])";
+const COUNT: &str = "insert into rnostr.member_counts (key, memberships, invited) \
+    select * from unnest($1::bytea[], $2::int[], $3::int[]) on conflict (key) do update \
+    set memberships = member_counts.memberships + excluded.memberships, \
+        invited = member_counts.invited + excluded.invited";
 const RAISE_EPOCH: &str = "update rnostr.groups set last_epoch = $2 where id = $1";
 const PUT_UNLISTED: &str =
     "insert into rnostr.unlisted (group_id) select * from unnest($1::text[]) on conflict do nothing";
@@ -94,6 +102,12 @@ pub(super) async fn write(
     }
     for change in &changes.groups {
         put_group(&mut pipeline, change)?;
+    }
+    if !changes.counts.is_empty() {
+        let keys: Vec<Vec<u8>> = changes.counts.keys().map(|key| key.as_bytes().to_vec()).collect();
+        let memberships: Vec<i32> = changes.counts.values().map(|change| change.memberships).collect();
+        let invited: Vec<i32> = changes.counts.values().map(|change| change.invited).collect();
+        pipeline.add(COUNT, parameters![keys, memberships, invited]);
     }
     for (group, epoch) in &changes.epochs {
         pipeline.add(RAISE_EPOCH, parameters![group.as_str().to_owned(), number(*epoch)]);
@@ -192,19 +206,42 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
 
 fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail> {
     let id = || change.group.as_str().to_owned();
-    let mut record = change.record.clone();
-    let epoch = record.last_epoch.take().map(number);
-    let text = serde_json::to_string(&record).map_err(|_| Fail::Corrupt("a group's record cannot be written"))?;
-    pipeline.add(PUT_GROUP, parameters![id(), text, epoch, record.source == Source::GiftWrap]);
-    let (gone, there): (Vec<_>, Vec<_>) = change.delta.iter().partition(|(_, role)| role.is_none());
-    if !gone.is_empty() {
-        let keys: Vec<Vec<u8>> = gone.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
-        pipeline.add(REMOVE_MEMBERS, parameters![id(), keys]);
+    if let Some(record) = &change.record {
+        let mut record = record.clone();
+        let epoch = record.last_epoch.take().map(number);
+        let founder = record.founder.map(|founder| founder.as_bytes().to_vec());
+        let text = serde_json::to_string(&record).map_err(|_| Fail::Corrupt("a group's record cannot be written"))?;
+        pipeline.add(PUT_GROUP, parameters![id(), text, epoch, record.source == Source::GiftWrap, founder]);
     }
-    if !there.is_empty() {
-        let keys: Vec<Vec<u8>> = there.iter().map(|(key, _)| key.as_bytes().to_vec()).collect();
-        let admins: Vec<bool> = there.iter().map(|(_, role)| *role == Some(nostr_extensions::Role::Admin)).collect();
-        pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins]);
+    let (mut gone, mut acted) = (Vec::new(), Vec::new());
+    let (mut keys, mut admins, mut since, mut by) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (key, change) in &change.members {
+        let key = key.as_bytes().to_vec();
+        let (role, invited) = match change {
+            MemberChange::Leaves(_) => {
+                gone.push(key);
+                continue;
+            }
+            MemberChange::Acts(_) => {
+                acted.push(key);
+                continue;
+            }
+            MemberChange::Takes(role) => (role, None),
+            MemberChange::Joins(role, invited) => (role, invited.as_ref()),
+        };
+        keys.push(key);
+        admins.push(*role == Role::Admin);
+        since.push(invited.map(|invited| number(invited.since)));
+        by.push(invited.and_then(|invited| invited.by).map(|founder| founder.as_bytes().to_vec()));
+    }
+    if !gone.is_empty() {
+        pipeline.add(REMOVE_MEMBERS, parameters![id(), gone]);
+    }
+    if !keys.is_empty() {
+        pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins, since, by]);
+    }
+    if !acted.is_empty() {
+        pipeline.add(ACT, parameters![id(), acted]);
     }
     Ok(())
 }

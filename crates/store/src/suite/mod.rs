@@ -7,6 +7,7 @@
 
 pub mod events;
 pub mod groups;
+pub mod memberships;
 pub mod moving;
 pub mod outcomes;
 pub mod queries;
@@ -70,6 +71,14 @@ macro_rules! conformance {
                 the_last_epoch_is_that_of_the_messages
                 a_refused_event_leaves_nothing_behind
             ]
+            memberships: [
+                strangers_never_take_a_membership_that_was_acted_in
+                of_memberships_of_one_second_the_lowest_id_gives_way
+                a_membership_that_a_bound_forbids_is_ok_false
+                rosters_obey_the_bound_on_memberships
+                memberships_that_nobody_acted_in_count_against_the_founder
+                a_membership_that_gave_way_may_be_made_again
+            ]
             outcomes: [
                 every_ok_true_had_its_effect
             ]
@@ -119,6 +128,7 @@ macro_rules! races {
             of_forty_claimants_each_package_goes_to_one
             who_follows_the_log_misses_nothing_and_sees_nothing_twice
             no_message_of_a_member_lies_behind_its_removal
+            a_membership_that_was_acted_in_never_gives_way
             a_key_that_vanished_elsewhere_is_hidden_in_every_process
         }
     };

@@ -11,7 +11,7 @@ use nostr_extensions::Admitted;
 use nostr_protocol::{EventId, Kind, testing::keypair};
 
 use super::world::{
-    START, Subject, World, claim_of, event, everyone, given, id_of, key, key_package, message, new, roster,
+    START, Subject, World, claim_of, event, everyone, given, id_of, key, key_package, message, new, roster, wrap,
 };
 use crate::{
     Cursor, LogEntry, Saved, Store,
@@ -195,6 +195,47 @@ pub async fn no_message_of_a_member_lies_behind_its_removal(handles: &Handles) {
     assert!(messages.iter().all(|cursor| *cursor < removed.cursor()), "{messages:?} and {}", removed.cursor());
     assert_eq!(messages.len() + refused, sent);
     assert_eq!(refused, 5, "some came after the removal");
+}
+
+/// A member acts for the first time while strangers invite it elsewhere. If its message is accepted, it stays a member.
+pub async fn a_membership_that_was_acted_in_never_gives_way(handles: &Handles) {
+    const ROUNDS: usize = 12;
+    let mut worlds = [0, 1, 2].map(|n| handles.world(n));
+    for world in &mut worlds {
+        world.policy.membership_bounds.memberships_max = 1;
+    }
+    let (mut stayed, mut left) = (0, 0);
+    for round in 0..ROUNDS {
+        let (bob, talk) = (format!("bob {round}"), format!("talk{round}"));
+        new(worlds[0].publish(&roster(&talk, 1, "bootstrap", &[&bob]), "admin").await);
+        let said = message(&talk, "hi").sign(&keypair("throw-away"));
+        let said = worlds[0].try_admit(said, &[&bob], START).await.expect("bob is a member");
+        let mut invitations = Vec::new();
+        for n in [1, 2] {
+            let invitation = wrap(&bob, "come").tag(&["h", &format!("other{round}-{n}")]);
+            let stranger = format!("stranger {round} {n}");
+            invitations.push((handles.store(n), worlds[n].admitted(&invitation, &stranger).await));
+        }
+        let save = |(store, admitted): (Arc<dyn Moving>, Admitted)| {
+            tokio::spawn(async move { store.save(vec![admitted]).await.remove(0).expect("a store that works") })
+        };
+        let mut racing: Vec<_> = invitations.into_iter().map(save).collect();
+        racing.insert(round % 3, save((handles.store(0), said)));
+        let mut saved: Vec<Saved> = join_all(racing).await.into_iter().map(|it| it.expect("no panic")).collect();
+        let is_member = worlds[1].members(&talk).await.expect("a group").iter().any(|(member, _)| *member == key(&bob));
+        match saved.remove(round % 3) {
+            Saved::New(_) => {
+                assert!(is_member, "{saved:?}");
+                stayed += 1;
+            }
+            Saved::Refused(_) => {
+                assert!(!is_member, "{saved:?}");
+                left += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(stayed + left, ROUNDS);
 }
 
 pub async fn a_key_that_vanished_elsewhere_is_hidden_in_every_process(handles: &Handles) {

@@ -11,6 +11,7 @@ use nostr_extensions::{
     Admitted, GroupStatus, NostrGroupId, Publisher, Query, Reader, Scope,
     admit::{admit, group_of},
     gate::Touches,
+    mls_gateway::group::MembershipBounds,
 };
 use nostr_protocol::{
     EventId, Filter, Kind, Lifetime, PublicKey, UnixSecs,
@@ -164,8 +165,11 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
     /// Two empty stores: the oracle, and one that `open_b` opens, each time with its earlier content.
     pub async fn new(a: Arc<dyn Store>, mut open_b: F) -> Self {
         let b = Some(open_b().await);
+        // Bounds that few steps reach.
+        let membership_bounds = MembershipBounds { memberships_max: 2, invited_max: 3 };
+        let admin_keys = [key("admin")].into();
         let policy =
-            nostr_extensions::Policy { admin_keys: [key("admin")].into(), open_bootstrap: true, ..Default::default() };
+            nostr_extensions::Policy { admin_keys, open_bootstrap: true, membership_bounds, ..Default::default() };
         Self { a, b, open_b, now: START, policy, published: Vec::new(), ids: Vec::new(), places: Vec::new() }
     }
 

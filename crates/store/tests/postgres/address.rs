@@ -29,7 +29,7 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "3");
+    assert_eq!(sql("select version from rnostr.schema_version"), "4");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
 }
 
@@ -41,11 +41,19 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     // The tables of the first release, with a key whose events were removed together with its request.
     sql("alter table rnostr.vanished drop column pending");
     sql("drop table rnostr.commits");
+    sql("drop table rnostr.member_counts");
+    sql("alter table rnostr.members drop column invited_at, drop column invited_by");
+    sql("alter table rnostr.groups drop column founder");
+    sql("insert into rnostr.members values ('a', decode(repeat('02', 32), 'hex'), true), \
+        ('b', decode(repeat('02', 32), 'hex'), false)");
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
     drop(database.open().await);
-    assert_eq!(sql("select version from rnostr.schema_version"), "3");
+    assert_eq!(sql("select version from rnostr.schema_version"), "4");
     assert_eq!(sql("select count(*) from rnostr.vanished where not pending"), "1");
+    // Nobody loses a membership: each counts as acted in.
+    assert_eq!(sql("select memberships, invited from rnostr.member_counts"), "2|0");
+    assert_eq!(sql("select count(*) from rnostr.members where invited_at is null"), "2");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use gcloud_sdk::google::firestore::v1::{Document, Write};
 use nostr_extensions::{GroupRecord, NostrGroupId, Role};
-use nostr_protocol::PublicKey;
+use nostr_protocol::{PublicKey, UnixSecs};
 
 use crate::firestore::{
     documents::names::{Names, field},
@@ -25,8 +25,37 @@ const SHARD_MEMBERS_MAX: usize = 1_000;
 /// Bytes of a shard's name before it is written in hex.
 const SHARD_NAME_BYTES: usize = 16;
 
-/// Members with their roles, in the order of their keys.
-pub(crate) type Members = BTreeMap<PublicKey, Role>;
+/// Members in the order of their keys.
+pub(crate) type Members = BTreeMap<PublicKey, Member>;
+
+/// A member as a head or a shard lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) role: Role,
+    /// Time at which another key made it a member. It has acted since then if [`Names::invited`] names no document, so
+    /// that a first act writes no list.
+    pub(crate) invited_since: Option<UnixSecs>,
+}
+
+impl Member {
+    const IS_ADMIN: u8 = 1;
+    const WAS_INVITED: u8 = 2;
+
+    fn pack(self, packed: &mut Vec<u8>) {
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        packed.push(
+            flag(self.role == Role::Admin, Self::IS_ADMIN) | flag(self.invited_since.is_some(), Self::WAS_INVITED),
+        );
+        packed.extend(self.invited_since.into_iter().flat_map(UnixSecs::to_be_bytes));
+    }
+
+    fn unpack(left: &mut Unpack<'_>) -> Option<Self> {
+        let flags = left.byte()?;
+        let role = if flags & Self::IS_ADMIN == 0 { Role::Member } else { Role::Admin };
+        let invited_since = if flags & Self::WAS_INVITED == 0 { None } else { Some(left.u64()?) };
+        Some(Self { role, invited_since })
+    }
+}
 
 /// A key as a number. Keys with the same number find each other's groups, and no decision depends on it.
 pub(crate) fn number(key: &PublicKey) -> i64 {
@@ -169,8 +198,8 @@ enum NextShard {
 fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> {
     let deal = |members: &Members| {
         let mut dealt = vec![Members::new(); old.len().max(1)];
-        for (key, role) in members {
-            dealt[if old.is_empty() { 0 } else { place(old, key) }].insert(*key, *role);
+        for (key, member) in members {
+            dealt[if old.is_empty() { 0 } else { place(old, key) }].insert(*key, *member);
         }
         dealt
     };
@@ -195,7 +224,7 @@ fn divide(old: &[Shard], before: &Members, members: &Members) -> Vec<NextShard> 
 fn split(members: &Members) -> Vec<NextShard> {
     let count = members.len().div_ceil(SHARD_MEMBERS_MAX).max(1);
     let size = members.len().div_ceil(count).max(1);
-    let all: Vec<(PublicKey, Role)> = members.iter().map(|(key, role)| (*key, *role)).collect();
+    let all: Vec<(PublicKey, Member)> = members.iter().map(|(key, member)| (*key, *member)).collect();
     all.chunks(size).map(|part| NextShard::New(part[0].0, part.iter().copied().collect())).collect()
 }
 
@@ -204,10 +233,12 @@ fn numbers(members: &Members) -> Vec<i64> {
 }
 
 fn pack(members: &Members) -> Vec<u8> {
-    members
-        .iter()
-        .flat_map(|(key, role)| key.as_bytes().iter().copied().chain([u8::from(*role == Role::Admin)]))
-        .collect()
+    let mut packed = Vec::with_capacity(members.len() * 41);
+    for (key, member) in members {
+        packed.extend_from_slice(key.as_bytes());
+        member.pack(&mut packed);
+    }
+    packed
 }
 
 /// Reads the packed members of a head or a shard.
@@ -216,7 +247,7 @@ pub(crate) fn unpack(packed: &[u8]) -> Option<Members> {
     let mut members = Members::new();
     while !left.is_empty() {
         let key = left.key()?;
-        members.insert(key, if left.byte()? == 1 { Role::Admin } else { Role::Member });
+        members.insert(key, Member::unpack(&mut left)?);
     }
     Some(members)
 }
@@ -238,7 +269,7 @@ mod tests {
         of.map(|n| {
             let mut bytes = [0; 32];
             bytes[..2].copy_from_slice(&n.to_be_bytes());
-            (PublicKey::from_bytes(bytes), Role::Member)
+            (PublicKey::from_bytes(bytes), Member { role: Role::Member, invited_since: Some(n.into()) })
         })
         .collect()
     }

@@ -1,9 +1,9 @@
 //! Names of collections, fields and documents.
 //!
-//! Names of documents are hex digits of fixed lengths, so that no text of a client can break a path.
+//! Names of documents are hex digits, so that no text of a client can break a path.
 
 use nostr_extensions::NostrGroupId;
-use nostr_protocol::{EventId, PublicKey};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -51,16 +51,20 @@ pub(crate) enum Collection {
     Groups,
     /// Members of large groups, in shards.
     Members,
+    /// Memberships in which the key has not acted, by key and time.
+    Invited,
     /// Last epochs of groups.
     Epochs,
     /// Foundings of groups in the last day, by key.
     Founders,
+    /// How many memberships in which nobody has acted count against a founder, by key.
+    Inviters,
     /// Single documents of the store itself.
     Meta,
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
@@ -70,8 +74,10 @@ impl Collection {
         Self::Vanished,
         Self::Groups,
         Self::Members,
+        Self::Invited,
         Self::Epochs,
         Self::Founders,
+        Self::Inviters,
         Self::Meta,
     ];
 
@@ -86,8 +92,10 @@ impl Collection {
             Self::Vanished => "vanished",
             Self::Groups => "groups",
             Self::Members => "members",
+            Self::Invited => "invited",
             Self::Epochs => "epochs",
             Self::Founders => "founders",
+            Self::Inviters => "inviters",
             Self::Meta => "meta",
         }
     }
@@ -115,7 +123,9 @@ impl Collection {
             Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
             Self::Members => &[field::GROUP, "members", field::KEYS],
             Self::Epochs => &["epoch"],
+            Self::Invited => &["by"],
             Self::Founders => &["times"],
+            Self::Inviters => &["count"],
             Self::Meta => &["version", "router", "swept"],
         }
     }
@@ -185,6 +195,18 @@ impl Names {
 
     pub(crate) fn members(&self, shard: &str) -> String {
         self.document(Collection::Members, shard)
+    }
+
+    /// The document of a membership in which the key has not acted. The names of a key's documents are in the order in
+    /// which the memberships give way.
+    pub(crate) fn invited(&self, key: &PublicKey, since: UnixSecs, group: &NostrGroupId) -> String {
+        let group = hex(group.as_str().as_bytes());
+        self.document(Collection::Invited, format_args!("{}_{since:016x}_{group}", key.to_hex()))
+    }
+
+    /// How many memberships count against a founder.
+    pub(crate) fn inviter(&self, founder: &PublicKey) -> String {
+        self.document(Collection::Inviters, founder.to_hex())
     }
 
     pub(crate) fn founder(&self, founder: &PublicKey) -> String {

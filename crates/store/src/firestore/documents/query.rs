@@ -193,10 +193,10 @@ pub(crate) fn memberships(
     asked.most(limit)
 }
 
-/// All heads or shards with a key as a member, to be counted.
-pub(crate) fn memberships_of(names: &Names, collection: Collection, key: &PublicKey) -> StructuredQuery {
-    let number = ValueType::IntegerValue(groups::number(key));
-    QueryBuilder::of(names, collection).only(field::KEYS, Operator::ArrayContains, number).0
+/// All heads or shards with one of these keys as a member, to be counted. At most [`VALUES_MAX`] keys.
+pub(crate) fn memberships_of(names: &Names, collection: Collection, keys: &[PublicKey]) -> StructuredQuery {
+    let numbers: Vec<i64> = keys.iter().map(groups::number).collect();
+    QueryBuilder::of(names, collection).only(field::KEYS, Operator::ArrayContainsAny, array(&numbers)).0
 }
 
 /// Documents in the order of their names, reduced to these fields.

@@ -120,9 +120,11 @@ impl Inner {
             }
             Part::Groups if document.flag(field::MANAGED) => {
                 let id = group_of(document)?;
-                match self.group_now(&id).await?.0.status {
-                    GroupStatus::Managed(view) => Some(Record::Group { id, view: ManagedGroup::clone(&view) }),
-                    GroupStatus::Unlisted | GroupStatus::Unknown => None,
+                match self.group_with_invited(&id).await? {
+                    (GroupStatus::Managed(view), invited) => {
+                        Some(Record::Group { id, view: ManagedGroup::clone(&view), invited })
+                    }
+                    (GroupStatus::Unlisted | GroupStatus::Unknown, _) => None,
                 }
             }
             Part::Groups | Part::Events => None,

@@ -54,6 +54,8 @@ pub(crate) struct ReadDocuments {
     pub(crate) owners: HashMap<PublicKey, Directory>,
     pub(crate) groups: HashMap<NostrGroupId, GroupDoc>,
     pub(crate) founders: HashMap<PublicKey, (Version, Vec<UnixSecs>)>,
+    /// Memberships in which the key has not acted, by the names of their documents.
+    pub(crate) invited: HashMap<String, Version>,
 }
 
 /// Fields that are read of guarded documents: all but the content of events, which may be long, and fields that only
@@ -211,12 +213,15 @@ impl Inner {
         let mut more: BTreeSet<PublicKey> = deleters_of_packages(events, &facts);
         more.extend(&batch.owners);
         more.retain(|owner| !owners.contains(owner));
-        let (packages, taken, holders, groups, counts) = tokio::try_join!(
+        let (packages, taken, holders, (joining, groups)) = tokio::try_join!(
             self.client.get(more.iter().map(|owner| self.names.owner(owner)).collect(), None),
             self.get_taken(wanted),
             self.get_holders(wanted, &first.plain),
-            self.get_groups(wanted, &first, &left),
-            self.count_memberships(wanted, events, &first.plain),
+            async {
+                let joining = self.get_joining(wanted, events, &first.plain).await?;
+                let groups = self.get_groups(wanted, &first, &left, &joining.groups()).await?;
+                Ok((joining, groups))
+            },
         )?;
         for owner in owners {
             documents.owners.insert(owner, Directory::read(first.plain.get(&self.names.owner(&owner)))?);
@@ -228,8 +233,9 @@ impl Inner {
         self.read_addresses(wanted, &first.plain, &holders, &mut numbers, &mut facts, &mut documents)?;
         read_references(wanted, &documents, &mut numbers, &mut facts);
         self.read_founders(wanted, &first.plain, &mut facts, &mut documents)?;
+        joining.read(&mut facts, &mut documents);
+        self.get_invited(wanted, events, &groups, &mut facts, &mut documents).await?;
         self.read_groups(wanted, groups, &first.plain, &mut facts, &mut documents);
-        facts.memberships = counts;
         Ok((facts, documents))
     }
 

@@ -1,22 +1,15 @@
 //! The groups that a batch needs.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use nostr_extensions::{Effect, ManagedGroup, NostrGroupId, Source};
-use nostr_protocol::{Event, PublicKey};
+use nostr_extensions::{ManagedGroup, NostrGroupId, Source};
+use nostr_protocol::PublicKey;
 
 use crate::{
     decide::facts::{Facts, GroupFacts, Wanted},
     firestore::{
         Inner,
-        documents::{
-            groups::{GroupHead, unpack},
-            names::Collection,
-            query,
-        },
+        documents::groups::{GroupHead, unpack},
         read::load::{FirstReads, GroupDoc, ReadDocuments, is_guarded},
         wire::{client::GetAnswer, fail::Fail, value::ReadFields as _},
     },
@@ -29,8 +22,10 @@ impl Inner {
         wanted: &Wanted,
         first: &FirstReads,
         left: &[NostrGroupId],
+        give_way: &BTreeSet<NostrGroupId>,
     ) -> Result<Vec<(NostrGroupId, GroupDoc)>, Fail> {
-        let left: Vec<&NostrGroupId> = left.iter().filter(|id| !wanted.groups.contains(id)).collect();
+        let left: BTreeSet<&NostrGroupId> =
+            left.iter().chain(give_way).filter(|id| !wanted.groups.contains(id)).collect();
         let heads = self.client.get(left.iter().map(|id| self.names.group(id)).collect(), None).await?;
         let mut groups = Vec::new();
         for id in &wanted.groups {
@@ -38,13 +33,16 @@ impl Inner {
             let got = if guarded { &first.guarded } else { &first.plain };
             let head = GroupHead::read(got.get(&self.names.group(id)))?;
             let by_wraps = || head.record.as_ref().is_some_and(|record| record.source == Source::GiftWrap);
-            let is_whole = wanted.whole.contains(id) || (wanted.wrapped.contains(id) && by_wraps());
+            let is_whole =
+                wanted.whole.contains(id) || give_way.contains(id) || (wanted.wrapped.contains(id) && by_wraps());
             let asked = wanted.members.iter().filter(|(group, _)| group == id).map(|(_, key)| *key);
             let keys = if is_whole { None } else { Some(asked.collect::<Vec<PublicKey>>()) };
             groups.push((id.clone(), head, keys, guarded));
         }
         for id in left {
-            groups.push((id.clone(), GroupHead::read(heads.get(&self.names.group(id)))?, None, false));
+            // The decision relies on no group in which a member only may give way.
+            let guarded = give_way.contains(id);
+            groups.push((id.clone(), GroupHead::read(heads.get(&self.names.group(id)))?, None, guarded));
         }
         let shards = groups.iter().flat_map(|(_, head, keys, _)| head.shards(&self.names, keys.as_deref()));
         let shards = self.client.get(shards.collect(), None).await?;
@@ -72,7 +70,7 @@ impl Inner {
         for (id, group) in groups {
             let mut view = group.head.record.clone().map(|record| ManagedGroup {
                 record,
-                members: group.members.iter().map(|(key, role)| (*key, *role)).collect(),
+                members: group.members.iter().map(|(key, member)| (*key, member.role)).collect(),
             });
             if let Some(view) = &mut view {
                 let stored = plain.get(&self.names.epoch(&id)).and_then(|document| document.secs("epoch"));
@@ -91,42 +89,5 @@ impl Inner {
                 documents.groups.insert(id, group);
             }
         }
-    }
-
-    /// The number of groups of each recipient whose wrap may add it to a group.
-    pub(crate) async fn count_memberships(
-        &self,
-        wanted: &Wanted,
-        events: &[(&Event, &Effect)],
-        plain: &GetAnswer,
-    ) -> Result<HashMap<PublicKey, usize>, Fail> {
-        let wraps = || {
-            events.iter().filter_map(|(_, effect)| match effect {
-                Effect::Wrap(change) if wanted.wrapped.contains(&change.group) => Some(change),
-                _ => None,
-            })
-        };
-        // Groups that wraps may change, or may found and then change.
-        let mut groups = HashSet::new();
-        for change in wraps() {
-            let head = GroupHead::read(plain.get(&self.names.group(&change.group)))?;
-            let may_change = match &head.record {
-                Some(record) => record.source == Source::GiftWrap,
-                None => change.founder.is_some() && !head.unlisted,
-            };
-            if may_change {
-                groups.insert(&change.group);
-            }
-        }
-        let recipients: HashSet<PublicKey> =
-            wraps().filter(|change| groups.contains(&change.group)).map(|change| change.recipient).collect();
-        let counts = recipients.into_iter().map(|key| async move {
-            let ((heads, _), (shards, _)) = tokio::try_join!(
-                self.client.count(query::memberships_of(&self.names, Collection::Groups, &key)),
-                self.client.count(query::memberships_of(&self.names, Collection::Members, &key)),
-            )?;
-            Ok((key, usize::try_from(heads + shards).unwrap_or(usize::MAX)))
-        });
-        futures_util::future::try_join_all(counts).await.map(|counts| counts.into_iter().collect())
     }
 }

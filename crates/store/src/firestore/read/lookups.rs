@@ -1,7 +1,7 @@
 //! Single look-ups: whether an event is stored, a group's state, a key's groups, sizes of the store.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use crate::{
         Inner,
         documents::{
             events::{EventDocument, WITHOUT_CONTENT},
-            groups::{GroupHead, number, unpack},
+            groups::{GroupHead, Members, number, unpack},
             names::{Collection, field},
             query::{self, VALUES_MAX},
         },
@@ -62,18 +62,39 @@ impl Inner {
         Err(Fail::Conflict)
     }
 
+    /// The members of a group that have not acted, with the group's state.
+    pub(crate) async fn group_with_invited(
+        &self,
+        id: &NostrGroupId,
+    ) -> Result<(GroupStatus, BTreeMap<PublicKey, UnixSecs>), Fail> {
+        for tries in 0..READS_MAX {
+            match self.read_members(id).await {
+                Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,
+                read => {
+                    let ((group, _), members) = read?;
+                    return Ok((group.status, self.not_acted(id, &members).await?));
+                }
+            }
+        }
+        Err(Fail::Conflict)
+    }
+
     async fn read_group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), Fail> {
+        Ok(self.read_members(id).await?.0)
+    }
+
+    async fn read_members(&self, id: &NostrGroupId) -> Result<((Group, Cursor), Members), Fail> {
         let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
         let pending = self.epochs.last(id);
         let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
         let head = GroupHead::read(got.get(&head_name))?;
+        let mut members = head.inline();
         let status = match head.record.clone() {
             None if head.unlisted => GroupStatus::Unlisted,
             None => GroupStatus::Unknown,
             Some(mut record) => {
                 let stored = got.get(&epoch_name).and_then(|document| document.secs("epoch"));
                 record.last_epoch = record.last_epoch.max(stored).max(pending);
-                let mut members = head.inline();
                 let shards = head.shards(&self.names, None);
                 let lists = self.client.get(shards.clone(), None).await?;
                 for shard in shards {
@@ -81,10 +102,11 @@ impl Inner {
                     let packed = document.bytes("members").unwrap_or_default();
                     members.extend(unpack(packed).ok_or(Fail::Damaged("members"))?);
                 }
-                GroupStatus::Managed(Arc::new(ManagedGroup { record, members: members.into_iter().collect() }))
+                let roles = members.iter().map(|(key, member)| (*key, member.role)).collect();
+                GroupStatus::Managed(Arc::new(ManagedGroup { record, members: roles }))
             }
         };
-        Ok((Group { id: id.clone(), status }, through(got.read_at)))
+        Ok(((Group { id: id.clone(), status }, through(got.read_at)), members))
     }
 
     /// Those of the groups that have a document. A query for many names costs one read if none of them is there, and

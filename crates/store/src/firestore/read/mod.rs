@@ -3,6 +3,7 @@
 pub(crate) mod load;
 mod load_addresses;
 mod load_groups;
+pub(crate) mod load_members;
 mod load_packages;
 pub(crate) mod lookups;
 pub(crate) mod scan;

@@ -195,6 +195,17 @@ pub(crate) fn raise(name: String, field: &str, to: u64) -> Write {
     }
 }
 
+/// Adds to a number, also beside other writers. Makes the document if it is missing.
+pub(crate) fn increase(name: String, field: &str, by: i64) -> Write {
+    let by = Value { value_type: Some(ValueType::IntegerValue(by)) };
+    let transform = FieldTransform { field_path: field.to_owned(), transform_type: Some(TransformType::Increment(by)) };
+    Write {
+        update_mask: Some(DocumentMask::default()),
+        update_transforms: vec![transform],
+        ..set(name, Fields::default())
+    }
+}
+
 /// The last part of a document's name.
 pub(crate) fn id_of(document: &Document) -> &str {
     document.name.rsplit('/').next().unwrap_or_default()

@@ -15,7 +15,7 @@ use crate::{
     backoff::Backoff,
     decide::{
         EPHEMERAL,
-        batch::{ChangedGroup, Changes, SavesParts, Unsaved, cut, decide, save_divided},
+        batch::{ChangedGroup, Changes, MemberChange, SavesParts, Unsaved, cut, decide, save_divided},
     },
     firestore::{
         Inner,
@@ -244,6 +244,13 @@ impl Inner {
         self.hiding.learn(&changes.vanished, time);
         for (group, epoch) in &changes.epochs {
             self.epochs.rise(group, *epoch);
+        }
+        for change in &changes.groups {
+            for (key, change_of_key) in &change.members {
+                if let MemberChange::Acts(was) = change_of_key {
+                    self.acted.learn(&change.group, key, was.since);
+                }
+            }
         }
         if changes.places() > 0 {
             self.advance(clock::cursor(time, place + changes.places() - 1));

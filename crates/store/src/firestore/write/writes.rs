@@ -3,14 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use gcloud_sdk::google::firestore::v1::Write;
-use nostr_extensions::NostrGroupId;
-use nostr_protocol::{EventId, UnixSecs};
+use nostr_extensions::{NostrGroupId, mls_gateway::group::Invited};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use crate::{
-    decide::{EPHEMERAL, batch::Changes, facts::Address},
+    decide::{
+        EPHEMERAL,
+        batch::{Changes, MemberChange},
+        facts::Address,
+    },
     firestore::{
         Inner,
-        documents::{commits, events, groups::NextGroup, names::field, packages::Package},
+        documents::{
+            commits, events,
+            groups::{Member, Members, NextGroup},
+            names::field,
+            packages::Package,
+        },
         read::load::ReadDocuments,
         wire::{
             fail::Fail,
@@ -154,18 +163,22 @@ impl Inner {
             next.insert(group, NextGroup { unlisted: true, ..base(group)? });
         }
         for change in &changes.groups {
+            // A first act changes no list.
+            if change.record.is_none() && change.members.iter().all(|(_, it)| matches!(it, MemberChange::Acts(_))) {
+                continue;
+            }
             if !next.contains_key(&change.group) {
                 next.insert(&change.group, base(&change.group)?);
             }
             let Some(group) = next.get_mut(&change.group) else { continue };
-            group.record = Some(change.record.clone());
-            for (key, role) in &change.delta {
-                match role {
-                    Some(role) => drop(group.members.insert(*key, *role)),
-                    None => drop(group.members.remove(key)),
-                }
+            if let Some(record) = &change.record {
+                group.record = Some(record.clone());
+            }
+            for (key, change) in &change.members {
+                change_list(&mut group.members, *key, *change);
             }
         }
+        self.invited_writes(changes, documents, writes);
         for (id, group) in &documents.groups {
             match next.get(id) {
                 Some(next) => writes.extend(group.head.change(&self.names, id, next, || self.random.bytes())?),
@@ -177,6 +190,43 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Writes and removes the documents of memberships in which the key has not acted, and counts them for the founders.
+    fn invited_writes(&self, changes: &Changes, documents: &ReadDocuments, writes: &mut Vec<Write>) {
+        // The document of each changed membership, or `None` where it goes.
+        let mut next: BTreeMap<String, Option<Invited>> = BTreeMap::new();
+        let mut counts: BTreeMap<PublicKey, i64> = BTreeMap::new();
+        let all =
+            changes.groups.iter().flat_map(|it| it.members.iter().map(move |(key, change)| (&it.group, key, change)));
+        for (group, key, change) in all {
+            let (invited, by) = match change {
+                MemberChange::Joins(_, Some(invited)) => (invited, 1),
+                MemberChange::Leaves(Some(was)) | MemberChange::Acts(was) => (was, -1),
+                MemberChange::Leaves(None) | MemberChange::Joins(_, None) | MemberChange::Takes(_) => continue,
+            };
+            if let Some(founder) = invited.by {
+                *counts.entry(founder).or_default() += by;
+            }
+            next.insert(self.names.invited(key, invited.since, group), (by > 0).then_some(*invited));
+        }
+        for (name, invited) in next {
+            match (invited, documents.invited.get(&name)) {
+                (Some(invited), _) => {
+                    let fields = match invited.by {
+                        Some(founder) => Fields::default().text("by", &founder.to_hex()),
+                        None => Fields::default(),
+                    };
+                    writes.push(value::set(name, fields));
+                }
+                // Of several that act for the first time, or that have the membership give way, one wins.
+                (None, Some(version)) => writes.push(value::delete_expected(name, *version)),
+                // It was made by this batch.
+                (None, None) => {}
+            }
+        }
+        let counts = counts.into_iter().filter(|(_, by)| *by != 0);
+        writes.extend(counts.map(|(founder, by)| value::increase(self.names.inviter(&founder), "count", by)));
     }
 
     fn founder_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
@@ -191,6 +241,22 @@ impl Inner {
             let times = times.iter().flat_map(|at| at.to_be_bytes()).collect();
             writes.push(value::put(self.names.founder(founder), Fields::default().bytes("times", times), *state));
         }
+    }
+}
+
+/// Changes a list of members.
+fn change_list(members: &mut Members, key: PublicKey, change: MemberChange) {
+    match change {
+        MemberChange::Leaves(_) => drop(members.remove(&key)),
+        MemberChange::Takes(role) => {
+            if let Some(member) = members.get_mut(&key) {
+                member.role = role;
+            }
+        }
+        MemberChange::Joins(role, invited) => {
+            members.insert(key, Member { role, invited_since: invited.map(|invited| invited.since) });
+        }
+        MemberChange::Acts(_) => {}
     }
 }
 

@@ -1,0 +1,189 @@
+//! Bounds on memberships: those in which a key has not acted give way, and no others.
+//!
+//! Source: docs/rules.md, "Memberships".
+
+use nostr_extensions::{
+    Role,
+    gate::Touches,
+    mls_gateway::group::{INVITED_MAX, MEMBERSHIPS_MAX, MembershipBounds, Refusal},
+};
+use nostr_protocol::testing::{EventBuilder, keypair};
+
+use super::world::{START, World, group, key, message, new, roster, vanish, wrap};
+use crate::Saved;
+
+/// The refusal of a wrap by a reader that has a key and may not send it.
+const STRANGER: Refusal = Refusal::WrapByStranger { anonymous: false };
+
+/// A wrap to `recipient` that names a group.
+fn invitation(recipient: &str, group: &str) -> EventBuilder {
+    wrap(recipient, group).tag(&["h", group])
+}
+
+/// Bounds so small that a test reaches them.
+fn bound(w: &mut World, memberships_max: usize, invited_max: u32) {
+    let default = MembershipBounds::default();
+    assert_eq!((default.memberships_max, default.invited_max), (MEMBERSHIPS_MAX, INVITED_MAX));
+    w.policy.membership_bounds = MembershipBounds { memberships_max, invited_max };
+}
+
+/// The groups of a key, in the order of their ids.
+async fn groups_of(w: &World, name: &str) -> Vec<String> {
+    let groups = w.store.groups_of(&[key(name)]).await.expect("groups");
+    groups.iter().map(|id| id.as_str().to_owned()).collect()
+}
+
+/// Saves one event of `by`, `secs` after the start.
+async fn after(w: &World, secs: u64, event: &EventBuilder, by: &str) -> Saved {
+    w.publish_at(START + secs, event, by).await
+}
+
+pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) {
+    bound(w, 4, 100);
+    new(w.publish(&roster("a-talk", 1, "bootstrap", &["alice", "bob"]), "admin").await);
+    new(w.publish(&invitation("bob", "b-club"), "alice").await);
+    new(w.publish(&roster("c-team", 1, "bootstrap", &["bob"]).tag(&["role", "admin"]), "admin").await);
+    // Bob acts: by a message, by a wrap and by a roster.
+    w.send(&message("a-talk", "hi"), "throw-away", "bob").await;
+    new(w.publish(&invitation("carol", "b-club"), "bob").await);
+    new(w.publish(&roster("c-team", 2, "add", &["carol"]), "bob").await);
+    let own = ["a-talk", "b-club", "c-team"];
+    let mut last = None;
+    for n in 0..10_u64 {
+        let name = format!("stranger {n}");
+        let founded = format!("stranger{}", 9 - n);
+        let sealed = new(after(w, n, &invitation("bob", &founded), &name).await);
+        assert_eq!(sealed.touches() == Touches::EveryGroup, n > 0, "another group changed");
+        let mut expected: Vec<&str> = own.to_vec();
+        expected.push(&founded);
+        assert_eq!(groups_of(w, "bob").await, expected, "the oldest gives way");
+        if let Some(before) = last.replace(founded) {
+            let members = w.members(&before).await.expect("a group");
+            assert_eq!(members, [(key(&format!("stranger {}", n - 1)), Role::Admin)]);
+        }
+    }
+    let log = w.store.after(0, 100).await.expect("the log");
+    let touched = log.entries.iter().filter(|entry| entry.touches == Touches::EveryGroup);
+    assert_eq!(touched.count(), 9);
+    // A friend's invitation takes the stranger's place.
+    new(after(w, 20, &invitation("bob", "friend"), "dave").await);
+    assert_eq!(groups_of(w, "bob").await, ["a-talk", "b-club", "c-team", "friend"]);
+    let given_up = w.try_admit(message("stranger0", "spam").sign(&keypair("throw-away")), &["bob"], START).await;
+    assert!(given_up.is_err(), "a membership that gave way is none");
+}
+
+pub async fn of_memberships_of_one_second_the_lowest_id_gives_way(w: &mut World) {
+    bound(w, 3, 100);
+    for founded in ["b", "c", "a"] {
+        new(w.publish(&invitation("bob", founded), "alice").await);
+    }
+    let mut batch = Vec::new();
+    for founded in ["d", "e"] {
+        batch.push(w.admitted(&invitation("bob", founded), "carol").await);
+    }
+    for saved in w.save(batch).await {
+        new(saved);
+    }
+    assert_eq!(groups_of(w, "bob").await, ["c", "d", "e"]);
+}
+
+pub async fn a_membership_that_a_bound_forbids_is_ok_false(w: &mut World) {
+    bound(w, 2, 100);
+    for talk in ["one", "two"] {
+        new(w.publish(&invitation("bob", talk), "alice").await);
+        w.send(&message(talk, "hi"), "throw-away", "bob").await;
+    }
+    let founding = invitation("bob", "three");
+    let saved = w.publish(&founding, "dave").await;
+    assert!(matches!(saved, Saved::Refused(STRANGER)), "{saved:?}");
+    assert!(w.members("three").await.is_none() && !w.holds(founding.event(&keypair("dave")).id()).await);
+    new(w.publish(&invitation("carol", "four"), "dave").await);
+    let adding = invitation("bob", "four");
+    let saved = w.publish(&adding, "dave").await;
+    assert!(matches!(&saved, Saved::Refused(Refusal::MembershipsFull(full)) if *full == key("bob")), "{saved:?}");
+    let answer = saved.answer().expect_err("refused").to_string();
+    assert!(answer.starts_with("invalid: ") && answer.ends_with("it must leave one first"), "{answer}");
+    assert_eq!(groups_of(w, "bob").await, ["one", "two"]);
+    // The founder needs room as well.
+    let own = w.publish(&invitation("erin", "five"), "bob").await;
+    assert!(matches!(own, Saved::Refused(STRANGER)), "{own:?}");
+    new(w.publish(&roster("one", 1, "remove", &["bob"]), "bob").await);
+    new(w.publish(&adding, "dave").await);
+    assert_eq!(groups_of(w, "bob").await, ["four", "two"]);
+}
+
+pub async fn rosters_obey_the_bound_on_memberships(w: &mut World) {
+    bound(w, 2, 100);
+    for n in 0..5_u64 {
+        let name = format!("group{n}");
+        new(after(w, n, &roster(&name, 1, "bootstrap", &["carol", "bob"]), "admin").await);
+    }
+    assert_eq!(groups_of(w, "bob").await, ["group3", "group4"]);
+    for talk in ["group3", "group4"] {
+        w.send(&message(talk, "hi"), "throw-away", "bob").await;
+    }
+    // An admin key's roster and a group admin's are refused as a whole, and name the key.
+    new(w.publish(&invitation("dave", "club"), "ada").await);
+    for (signer, event) in [
+        ("admin", roster("group0", 2, "add", &["erin", "bob"])),
+        ("admin", roster("group9", 1, "bootstrap", &["erin", "bob"])),
+        ("admin", roster("group0", 2, "replace", &["erin", "bob"])),
+        ("ada", roster("club", 1, "add", &["erin", "bob"])),
+    ] {
+        let saved = w.publish(&event, signer).await;
+        assert!(matches!(&saved, Saved::Refused(Refusal::MembershipsFull(full)) if *full == key("bob")), "{saved:?}");
+    }
+    assert!(groups_of(w, "erin").await.is_empty() && w.members("group9").await.is_none());
+    new(w.publish(&roster("group4", 2, "remove", &["bob"]), "admin").await);
+    new(w.publish(&roster("club", 1, "add", &["erin", "bob"]), "ada").await);
+    assert_eq!(groups_of(w, "bob").await, ["club", "group3"]);
+    // A member that takes another role keeps its standing.
+    new(w.publish(&roster("club", 2, "promote", &["bob"]), "ada").await);
+    new(after(w, 100, &invitation("bob", "later"), "frank").await);
+    assert_eq!(groups_of(w, "bob").await, ["group3", "later"]);
+}
+
+pub async fn memberships_that_nobody_acted_in_count_against_the_founder(w: &mut World) {
+    bound(w, 100, 3);
+    for (n, name) in ["one", "two", "three"].into_iter().enumerate() {
+        new(w.publish(&invitation(name, &format!("club{n}")), "eve").await);
+    }
+    let refused = async |event: EventBuilder, by: &str, refusal: Refusal| {
+        let saved = w.publish(&event, by).await;
+        assert!(matches!(&saved, Saved::Refused(it) if *it == refusal), "{saved:?}");
+    };
+    refused(invitation("four", "club3"), "eve", STRANGER).await;
+    refused(invitation("four", "club0"), "eve", Refusal::InvitedFull).await;
+    refused(invitation("four", "club0"), "one", Refusal::InvitedFull).await;
+    refused(roster("club0", 1, "add", &["four"]), "eve", Refusal::InvitedFull).await;
+    new(w.publish(&invitation("four", "other"), "frank").await);
+    // Acting, leaving, removal and vanishing each make room.
+    w.send(&message("club0", "hi"), "throw-away", "one").await;
+    new(w.publish(&invitation("four", "club0"), "eve").await);
+    refused(invitation("five", "club0"), "eve", Refusal::InvitedFull).await;
+    new(w.publish(&roster("club0", 1, "remove", &["four"]), "four").await);
+    new(w.publish(&invitation("five", "club0"), "eve").await);
+    new(w.publish(&vanish(START), "five").await);
+    new(w.publish(&invitation("six", "club0"), "eve").await);
+    new(w.publish(&roster("club0", 2, "remove", &["six"]), "eve").await);
+    new(w.publish(&roster("club0", 3, "add", &["seven"]), "eve").await);
+    refused(roster("club0", 4, "add", &["eight"]), "eve", Refusal::InvitedFull).await;
+    // No founder holds up an admin key.
+    new(w.publish(&roster("club0", 4, "add", &["eight", "nine"]), "admin").await);
+    assert_eq!(w.members("club0").await.map(|members| members.len()), Some(5));
+}
+
+pub async fn a_membership_that_gave_way_may_be_made_again(w: &mut World) {
+    bound(w, 1, 100);
+    new(w.publish(&invitation("bob", "one"), "alice").await);
+    new(after(w, 1, &invitation("bob", "two"), "carol").await);
+    let again = wrap("bob", "again").tag(&["h", "one"]);
+    new(after(w, 2, &again, "alice").await);
+    assert_eq!(groups_of(w, "bob").await, ["one"]);
+    assert!(w.group("two").await.is_managed());
+    let said = w.send(&message("one", "hi"), "throw-away", "bob").await;
+    assert!(w.holds(said).await);
+    let saved = after(w, 3, &invitation("bob", "three"), "dave").await;
+    assert!(matches!(saved, Saved::Refused(STRANGER)), "{saved:?}");
+    assert!(w.store.group(&group("one")).await.expect("a state").0.has_member(&[key("bob")]));
+}
