@@ -5,8 +5,8 @@
 //!
 //! 1. The filters are looked at together, so that each owner is asked once.
 //! 2. The payments for all owners are set aside.
-//! 3. Owners for whom the rate leaves nothing are asked first, for a KeyPackage that stays. If one of them has none such and
-//!    some that would be used up, the request is refused.
+//! 3. Owners for whom the rate leaves nothing are asked first, for a KeyPackage that stays. If one of them has none
+//!    such and some that would be used up, the request is refused.
 //! 4. The other owners are asked. A failure ends the claim and the request, after that which was claimed is sent.
 //!
 //! A KeyPackage that was used up is lost if the relay stops, or the connection breaks, before the client has read it:
