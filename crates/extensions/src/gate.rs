@@ -2,9 +2,9 @@
 //!
 //! Source: docs/rules.md, "Who may publish, who may read". Every path to a reader (a stored REQ, its claim of
 //! KeyPackages, live delivery, COUNT, NIP-77) gets events as [`Sealed`] and sends their content only as [`Released`],
-//! which only [`Gate::release`] and [`Gate::release_prepared`] make, by one decision. The types guard the content alone:
-//! [`Sealed`] shows its id, time, kind, group and recipients, and the caller vouches for the [`Reader`], the claims and
-//! the [`Group`] that it hands to the gate.
+//! which only [`Gate::release`] and [`Gate::release_prepared`] make, by one decision. The types guard the content
+//! alone: [`Sealed`] shows its id, time, kind, group and recipients, and the caller vouches for the [`Reader`], the
+//! claims and the [`Group`] that it hands to the gate.
 
 use std::sync::Arc;
 

@@ -12,8 +12,8 @@
 //!
 //! The follower waits while a queue is full, so that it does not run ahead of delivery.
 //!
-//! After a pass that fails comes a pause, which grows with each failure. The next pass reads on from the last event that
-//! was put into the queues.
+//! After a pass that fails comes a pause, which grows with each failure. The next pass reads on from the last event
+//! that was put into the queues.
 
 use std::{
     sync::{
@@ -294,8 +294,8 @@ impl Follower {
         Ok(awaited)
     }
 
-    /// Puts events into the queues in the order of the log, and fetches those that are not at hand. Events that are gone
-    /// are left out.
+    /// Puts events into the queues in the order of the log, and fetches those that are not at hand. Events that are
+    /// gone are left out.
     async fn deliver(&self, awaited: &[AwaitedEntry]) -> Result<(), StoreError> {
         let mut events: Vec<Option<Sealed>> = awaited.iter().map(|it| self.log.at_hand(&it.entry)).collect();
         let missing = awaited.iter().zip(&events).filter(|(_, event)| event.is_none());

@@ -162,8 +162,8 @@ impl Index {
         }
     }
 
-    /// Takes room for a subscription, whose routes the caller then adds. Gives its number; `None` once the connection is
-    /// removed.
+    /// Takes room for a subscription, whose routes the caller then adds. Gives its number; `None` once the connection
+    /// is removed.
     ///
     /// # Errors
     /// `error:` at a bound of the connection or of its payer.

@@ -27,9 +27,9 @@
 //! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and takes the state of each
 //!    event's group: the cached one as of the event, or the store's. The archive may be read up to the batch's end.
 //! 3. The writer answers the publishers.
-//! 4. `Delivery::committed`: the batch joins the queue of each shard. The writer never waits: a queue that is full drops
-//!    the events that the store's log holds, and the shard reads them from there. Events that are in no log stay in the
-//!    queue; while many of them wait, the writer refuses further ones with `error:`.
+//! 4. `Delivery::committed`: the batch joins the queue of each shard. The writer never waits: a queue that is full
+//!    drops the events that the store's log holds, and the shard reads them from there. Events that are in no log stay
+//!    in the queue; while many of them wait, the writer refuses further ones with `error:`.
 //! 5. The task of each `shard` hands the queue's events to `live` in commit order.
 //!
 //! Followed:
@@ -152,7 +152,7 @@ impl Delivery {
         }
     }
 
-    /// Returns whether an event of this kind may be committed: one that is in no log could be delivered to nobody later.
+    /// Returns whether an event of this kind may be committed: one that is in no log must find room in the queues.
     pub(crate) fn takes(&self, kind: Kind) -> bool {
         match self {
             Self::Direct(direct) => direct.takes(kind),

@@ -120,7 +120,7 @@ impl Shard {
         }
     }
 
-    /// The state of the entry's group as of the entry, or a later one. Without a state the event is delivered to nobody.
+    /// The state of the entry's group as of the entry, or a later one. Without one the event is delivered to nobody.
     async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<Group>>, StoreError> {
         let Some(id) = &entry.group else { return Ok(None) };
         match self.groups.get(id).await {
