@@ -24,6 +24,9 @@ pub(super) struct Sender {
     invited: Vec<(PublicKey, Invited)>,
 }
 
+/// A membership that gives way to another: its key, its group, and its invitation.
+type GivesWay = (PublicKey, NostrGroupId, Invited);
+
 impl<S: Apply> Decider<'_, S> {
     /// Refuses a message to the group from a reader with these keys, if it may not send one now.
     pub(super) fn check_sender(
@@ -137,7 +140,7 @@ impl<S: Apply> Decider<'_, S> {
         changed: &Changed,
         bounds: &MembershipBounds,
         by_operator: bool,
-    ) -> Result<Vec<(PublicKey, NostrGroupId, Invited)>, NotPut<S::Error>> {
+    ) -> Result<Vec<GivesWay>, NotPut<S::Error>> {
         let invited = changed.joined.iter().filter(|join| join.invited.is_some()).count();
         if let Some(founder) = changed.view.record.founder.filter(|_| invited > 0 && !by_operator) {
             let invited = u32::try_from(invited).unwrap_or(u32::MAX);
@@ -160,7 +163,7 @@ impl<S: Apply> Decider<'_, S> {
         &mut self,
         group: &NostrGroupId,
         changed: Changed,
-        gives_way: &[(PublicKey, NostrGroupId, Invited)],
+        gives_way: &[GivesWay],
         now: UnixSecs,
     ) -> Result<bool, S::Error> {
         for (key, left, invited) in gives_way {
