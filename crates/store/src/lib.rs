@@ -253,8 +253,8 @@ pub trait Store: Send + Sync + 'static {
     /// Sizes of the store, see [`Stats`].
     async fn stats(&self) -> Result<Stats, StoreError>;
 
-    /// Asks whether a write would succeed now, by one that changes nothing. A relay asks while its writes fail, so that it
-    /// learns when they succeed again without an event of a client.
+    /// Asks whether a write would succeed now, by one that changes nothing. A relay asks while its writes fail, so that
+    /// it learns when they succeed again without an event of a client.
     ///
     /// # Errors
     /// The error that an event would get.

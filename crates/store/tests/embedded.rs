@@ -205,7 +205,8 @@ async fn an_event_that_does_not_fit_harms_no_other_of_its_batch() {
     assert_eq!(w.find("{}", everyone()).await.len(), 20);
 }
 
-/// Whatever the events of one call are, a transaction changes a bounded number of rows, and so a bounded number of pages.
+/// Whatever the events of one call are, a transaction changes a bounded number of rows, and so a bounded number of
+/// pages.
 #[tokio::test]
 async fn a_transaction_is_bounded_by_its_rows() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -126,8 +126,8 @@ async fn a_database_that_crashes_costs_no_event() {
     b.stop().await;
 }
 
-/// A relay that does not get the lock of the log is not ready, and is ready again when the lock is free, without an event
-/// of a client.
+/// A relay that does not get the lock of the log is not ready, and is ready again when the lock is free, without an
+/// event of a client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readiness_is_false_where_writes_fail() {
     let Some(()) = require(Engine::shared_available()) else { return };

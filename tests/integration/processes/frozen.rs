@@ -51,15 +51,17 @@ async fn freeze(cluster: &Cluster, database: &str, client: &mut Client, event: &
     cluster.signal(1, "STOP");
     sql(
         database,
-        "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
+        "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' \
+            and datname = current_database()",
     );
     assert!(holder.join().expect("no panic").is_err(), "it was cancelled");
     std::thread::sleep(Duration::from_millis(300));
     sessions(database, "wait_event_type = 'Client' and xact_start is not null and pid <> pg_backend_pid()")
 }
 
-/// One relay is stopped with the lock of the log, in every other round while the server sends it more rows than fit into
-/// the buffers between them. The other relay writes again soon, and the stopped one commits nothing when it goes on.
+/// One relay is stopped with the lock of the log, in every other round while the server sends it more rows than fit
+/// into the buffers between them. The other relay writes again soon, and the stopped one commits nothing when it goes
+/// on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_instance_stops_nobody_for_long() {
     let Some(store) = StoreConfig::new_postgres() else { return };

@@ -185,8 +185,8 @@ impl Writer {
         &self.health
     }
 
-    /// Submits an event with its payer's number in fair turns and the charges for it; the answer goes to the publisher's
-    /// outbox. Waits while the bounds on waiting events are reached, first the payer's own.
+    /// Submits an event with its payer's number in fair turns and the charges for it; the answer goes to the
+    /// publisher's outbox. Waits while the bounds on waiting events are reached, first the payer's own.
     pub(crate) async fn save(&self, admitted: Admitted, payer: u64, in_flight: &Arc<InFlight>, charges: Charges) {
         in_flight.paid_by(payer).await;
         let (id, kind) = (admitted.event().id(), admitted.event().kind());

@@ -26,8 +26,8 @@ use crate::Cursor;
 pub(crate) struct Wanted {
     /// Whether events of these ids are stored, and until when.
     pub(crate) ids: BTreeSet<EventId>,
-    /// Stored events of these ids: author, kind, time, and the tags that say to whom each belongs. No decision needs more
-    /// of them.
+    /// Stored events of these ids: author, kind, time, and the tags that say to whom each belongs. No decision needs
+    /// more of them.
     pub(crate) targets: BTreeSet<EventId>,
     /// The same ids, each with the keys whose deletions name it.
     pub(crate) named: BTreeSet<(EventId, PublicKey)>,

@@ -1,8 +1,8 @@
 //! The one thread that writes: it takes all waiting calls into one transaction, so that one fsync serves all of them.
 //!
-//! A transaction ends with the work that reaches the bounds of a batch ([`crate::weight`]), by the weights of its events
-//! or by the rows that it really changed. LMDB copies each page that a transaction changes, so these bounds also bound
-//! its memory. The works behind it go into the next transaction.
+//! A transaction ends with the work that reaches the bounds of a batch ([`crate::weight`]), by the weights of its
+//! events or by the rows that it really changed. LMDB copies each page that a transaction changes, so these bounds also
+//! bound its memory. The works behind it go into the next transaction.
 //!
 //! A transaction that fails is given up and divided, down to the one event that does not go in, which alone gets the
 //! error. The thread then forgets the groups that it remembers; all else in its memory comes from committed

@@ -17,7 +17,8 @@ pub(super) enum Fail {
     Overtime,
     /// The connection gave no answer at all, before it did anything.
     Silent,
-    /// Another transaction holds a lock, mostly the log's. It was ended if it waited for an instance that does not answer.
+    /// Another transaction holds a lock, mostly the log's. It was ended if it waited for an instance that does not
+    /// answer.
     Locked,
     /// The database holds something that this store did not write.
     Corrupt(&'static str),

@@ -1,7 +1,7 @@
 //! Notifications of commits and messages between processes, by PostgreSQL's LISTEN on a connection outside the pool.
 //!
-//! A lost notification only delays a reader, because the log holds everything. A connection that has fallen silent shows
-//! by a beat: a statement every few seconds, whose answer must come.
+//! A lost notification only delays a reader, because the log holds everything. A connection that has fallen silent
+//! shows by a beat: a statement every few seconds, whose answer must come.
 
 use std::{sync::Arc, time::Duration};
 

@@ -29,12 +29,12 @@ pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(4);
 const LOCKED_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for the work of a transaction; it leaves time to end the transaction.
-const WORK_MAX: Duration = super::CALL_MAX.saturating_sub(Duration::from_secs(1));
+const WORK_MAX: Duration = Duration::from_secs(7);
 
-/// Ends the transactions that wrote to the log, or locked it, and wait for an instance that does not answer: it does not
-/// send the next statement, or does not take the rows of the last one. Only the latter need this; the server itself ends
-/// the former (`idle_in_transaction_session_timeout`), but no setting of the server ends a transaction whose client's
-/// system takes bytes on behalf of a stopped process.
+/// Ends the transactions that wrote to the log, or locked it, and wait for an instance that does not answer: it does
+/// not send the next statement, or does not take the rows of the last one. Only the latter need this; the server itself
+/// ends the former (`idle_in_transaction_session_timeout`), but no setting of the server ends a transaction whose
+/// client's system takes bytes on behalf of a stopped process.
 const END_UNANSWERED: &str = "select count(pg_terminate_backend(a.pid)) from pg_stat_activity a \
     where a.datname = current_database() and a.pid <> pg_backend_pid() and a.wait_event_type = 'Client' \
         and greatest(a.query_start, a.state_change) < clock_timestamp() - interval '1500 milliseconds' \
@@ -137,9 +137,9 @@ impl Postgres {
         .await
     }
 
-    /// Runs `work` with a connection of the pool, within [`super::CALL_MAX`]. The connection goes back to the pool after
-    /// `work` has ended in an answer of the server. It is closed if its state is unknown, also if the caller drops this
-    /// future.
+    /// Runs `work` with a connection of the pool, within [`super::CALL_MAX`]. The connection goes back to the pool
+    /// after `work` has ended in an answer of the server. It is closed if its state is unknown, also if the caller
+    /// drops this future.
     pub(super) async fn with_client<T>(
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,

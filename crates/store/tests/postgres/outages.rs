@@ -163,8 +163,8 @@ async fn a_dropped_call_gives_no_connection_back() {
     server.drop_database(&database);
 }
 
-/// All connections fall silent at once, while new ones work. The first call notices it; the others do not wait for their
-/// connections one by one, and the listener hears again.
+/// All connections fall silent at once, while new ones work. The first call notices it; the others do not wait for
+/// their connections one by one, and the listener hears again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_are_replaced_within_twenty_seconds() {
     const CONNECTIONS: usize = 8;

@@ -1,8 +1,8 @@
 //! Events that wait for a batch, in fair turns of their payers.
 //!
-//! Start-time fair queueing: each event has a start, which is the end of its payer's event before it, or now if that has
-//! passed. Its end is its start and its price. The event with the least start goes first, and its start is now. So each
-//! payer gets an equal share of the batches' work, and one that writes little waits for nobody else's queue.
+//! Start-time fair queueing: each event has a start, which is the end of its payer's event before it, or now if that
+//! has passed. Its end is its start and its price. The event with the least start goes first, and its start is now. So
+//! each payer gets an equal share of the batches' work, and one that writes little waits for nobody else's queue.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
