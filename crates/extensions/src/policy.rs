@@ -117,7 +117,8 @@ impl Policy {
         self.admin_keys.contains(key)
     }
 
-    /// Whether the operator named `key`: as a resident, an admin key or the system key. Nobody else can make such a key.
+    /// Whether the operator named `key`: as a resident, an admin key or the system key. Nobody else can make such a
+    /// key.
     #[must_use]
     pub fn is_named(&self, key: &PublicKey) -> bool {
         self.is_listed(key) || self.is_admin(key) || self.system_key.as_ref() == Some(key)

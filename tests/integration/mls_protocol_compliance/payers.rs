@@ -35,8 +35,8 @@ fn with_wrong_id(by: &Keys, n: usize) -> Value {
     event.0
 }
 
-/// A connection that sends malformed messages pays for them alone. It is closed with 1008 at its bound. Other clients of
-/// its address publish and authenticate as before, and have the address's whole burst.
+/// A connection that sends malformed messages pays for them alone. It is closed with 1008 at its bound. Other clients
+/// of its address publish and authenticate as before.
 #[tokio::test]
 async fn a_flood_of_malformed_frames_costs_its_connection_alone() {
     let alice = Keys::random();
@@ -105,8 +105,8 @@ async fn auth_has_a_bucket_of_its_own() {
     assert_eq!(taken(&bobs.publish_all(&notes(&bob, 20)).await), 10);
 }
 
-/// Each refused AUTH with an id is answered with `OK false` and the reason: one over the rate with the seconds, one with
-/// a wrong signature or id with the fault. An AUTH whose signature is wrong is fined in the bucket of AUTHs.
+/// Each refused AUTH with an id is answered with `OK false` and the reason: one over the rate with the seconds, one
+/// with a wrong signature or id with the fault. An AUTH whose signature is wrong is fined in the bucket of AUTHs.
 #[tokio::test]
 async fn a_refused_auth_is_answered_with_ok_false() {
     let [alice, bob] = Keys::some();
@@ -263,8 +263,8 @@ async fn an_address_has_a_bound_of_connections() {
     relay.stop().await;
 }
 
-/// A direct peer is refused before its request is read, on a connection that is closed at once; this machine counts like
-/// any other.
+/// A direct peer is refused before its request is read, on a connection that is closed at once; this machine counts
+/// like any other.
 #[tokio::test]
 async fn a_direct_peer_over_its_bound_is_closed_at_once() {
     let relay = TestRelay::with_memory(|config| config.server.connections_per_address_max = 2).await;

@@ -111,8 +111,8 @@ impl Config {
         }
         if self.expects_proxy() && self.server.trusted_proxies.is_empty() {
             lines.push(
-                "public_url is wss://, this relay has no tls_cert, and [server] trusted_proxies is empty: all clients of \
-                 the proxy in front count as one address; write the proxy's address there"
+                "public_url is wss://, this relay has no tls_cert, and [server] trusted_proxies is empty: all clients \
+                 of the proxy in front count as one address; write the proxy's address there"
                     .to_owned(),
             );
         }

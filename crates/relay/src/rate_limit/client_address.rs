@@ -1,7 +1,7 @@
 //! The client's address that a connection counts for.
 //!
-//! Source: docs/rules.md, "Rate limits" 10: the peer's, or the right-most untrusted one of X-Forwarded-For when the peer
-//! is trusted.
+//! Source: docs/rules.md, "Rate limits" 10: the peer's, or the right-most untrusted one of X-Forwarded-For when the
+//! peer is trusted.
 
 use std::net::{IpAddr, SocketAddr};
 

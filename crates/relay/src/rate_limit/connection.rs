@@ -1,5 +1,5 @@
-//! The buckets of one connection: for malformed messages, for AUTH, and for groups that are looked up before an event is
-//! paid for.
+//! The buckets of one connection: for malformed messages, for AUTH, and for groups that are looked up before an event
+//! is paid for.
 //!
 //! Source: docs/rules.md, "Rate limits" 7 and 8. They are the connection's own, so that no other connection of its
 //! address suffers.
@@ -33,8 +33,8 @@ const FORGED_AUTH_COST: u32 = 10;
 /// AUTHs of a connection that its address cannot refuse. It pays for them all the same.
 const AUTHS_ALWAYS: u32 = 2;
 
-/// Groups of a connection in a minute, and at once, that are looked up before an event is paid for, and that its address
-/// cannot refuse.
+/// Groups of a connection in a minute, and at once, that are looked up before an event is paid for, and that its
+/// address cannot refuse.
 const LOOKUPS_PER_MINUTE: u32 = 2;
 /// Groups of an address in a minute, and at once, that are looked up before an event is paid for, beyond those of
 /// [`LOOKUPS_PER_MINUTE`].
@@ -120,8 +120,8 @@ impl RateLimits {
             || self.take_blocks(BlockKinds::LOOKUPS, (), block, one, now_ms).is_ok()
     }
 
-    /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once that has nothing left a
-    /// connection that no key pays for is forgiven little.
+    /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once
+    /// that has nothing left a connection that no key pays for is forgiven little.
     pub(crate) fn fault(
         &self,
         connection: &mut ConnectionLimits,

@@ -220,7 +220,8 @@ fn members_that_cost_nothing_have_a_ceiling_together() {
     assert_eq!(until_refused(|| limits.member(&key(98), v6(1, 1, 1), EVENT, later)), 400);
 }
 
-/// Groups are looked up unpaid for few events of an address, of which each connection has two that nobody takes from it.
+/// Groups are looked up unpaid for few events of an address, of which each connection has two that nobody takes from
+/// it.
 #[test]
 fn unpaid_lookups_are_bounded_by_connection_and_address() {
     let limits = limits();

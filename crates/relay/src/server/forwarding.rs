@@ -72,8 +72,8 @@ pub(super) struct ForwardingWatch {
 }
 
 impl ForwardingWatch {
-    /// Counts a request whose clients' addresses stay unknown: its peer is not trusted, or names no address. Warns of it
-    /// at most once in [`WARNING_PAUSE_MS`].
+    /// Counts a request whose clients' addresses stay unknown: its peer is not trusted, or names no address. Warns of
+    /// it at most once in [`WARNING_PAUSE_MS`].
     pub(super) fn look_at(&self, app: &App, peer: IpAddr, headers: &HeaderMap) {
         if !is_forwarded(headers) {
             return;
@@ -88,8 +88,8 @@ impl ForwardingWatch {
         app.metrics.unknown_client_address(reason);
         if self.may_warn(app.clock.now_ms()) {
             tracing::warn!(
-                "a proxy forwards clients whose addresses the relay does not believe or know, so that all of them count \
-                 as one address: {advice}"
+                "a proxy forwards clients whose addresses the relay does not believe or know, so that all of them \
+                 count as one address: {advice}"
             );
         }
     }

@@ -70,8 +70,8 @@ impl Session {
         Ok(())
     }
 
-    /// The party that pays for what this connection asks, apart from its events: the first of its keys that the operator
-    /// named, else its address.
+    /// The party that pays for what this connection asks, apart from its events: the first of its keys that the
+    /// operator named, else its address.
     pub(crate) fn payer(&self) -> Payer {
         match self.reader.keys().iter().find(|key| self.app.policy.is_named(key)) {
             Some(key) => Payer::Key(*key),

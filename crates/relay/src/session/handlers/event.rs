@@ -1,7 +1,7 @@
 //! `EVENT`: an event is parsed, paid for, looked up, verified, admitted and handed to the writer, which answers.
 //!
-//! The connection's task parses the event and checks the signature: the runtime's workers are the pool, the order within
-//! a connection is kept, and between two events other clients get their share of the processor ([`Shares`]).
+//! The connection's task parses the event and checks the signature: the runtime's workers are the pool, the order
+//! within a connection is kept, and between two events other clients get their share of the processor ([`Shares`]).
 //!
 //! [`Shares`]: crate::shares::Shares
 
