@@ -225,7 +225,7 @@ fn every_key_is_set_by_its_variable_and_the_table_says_the_default() {
         let name = key.variable();
         let text = match (key.default, key.name) {
             (ShownDefault::Text(text), _) => text,
-            (ShownDefault::Words(_), "workers" | "max_connections") => continue,
+            (ShownDefault::Words(_), "workers" | "max_connections" | "memory_bytes_max") => continue,
             (ShownDefault::Words(_), "map_size_max_mib") if cfg!(target_pointer_width = "64") => "1048576",
             (ShownDefault::Words(_), "map_size_max_mib") => "1024",
             (ShownDefault::Words(_), "unlisted_groups") => "true",
@@ -263,6 +263,7 @@ fn every_key_has_a_place_of_its_own() {
             "postgres://db.example/rnostr",
             "redis",
             "redis://h:6379",
+            "20000000",
         ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];
