@@ -1,7 +1,8 @@
 //! Openings: the states of groups that an answer depends on after its events were read.
 //!
-//! Source: docs/rules.md, "Who may publish, who may read" 7. COUNT and NIP-77 answer later than they read, so each keeps
-//! an opening for every group that let an event through and asks for the groups' states again before it answers.
+//! Source: docs/rules.md, "Who may publish, who may read" 7. COUNT and NIP-77 answer later than they read, so each
+//! keeps an opening for every group that let an event through and asks for the groups' states again before it
+//! answers.
 
 use nostr_protocol::{EventId, Kind};
 

@@ -1,9 +1,10 @@
 //! Fair shares of the processor: the task of a connection runs only while its payer has time left.
 //!
-//! Each payer has a budget of time, which a connection's task draws from at each poll. It fills again at [`REFILL`] of a
-//! core. A payer that stays below that never waits here. The tasks of a payer that has used its budget up are parked,
-//! and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks run one
-//! after the other until it is used up. As many payers run on such a quantum at one time as there are workers.
+//! Each payer has a budget of time, which a connection's task draws from at each poll. It fills again at [`REFILL`]
+//! of a core. A payer that stays below that never waits here. The tasks of a payer that has used its budget up are
+//! parked, and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks
+//! run one after the other until it is used up. As many payers run on such a quantum at one time as there are
+//! workers.
 //!
 //! So the runtime's queue holds few tasks of busy payers at one time, however many connections they have: a task of
 //! another payer waits for one poll of each worker, and polls are short. A busy payer that is alone gets the whole

@@ -1,10 +1,10 @@
 //! Fair turns: the right to a shared resource, given to the waiting payer that has used it least.
 //!
-//! At most `at_once` turns are held at one time. While one is free, a turn costs a lock and two looks at the clock. Else
-//! payers wait, and start-time fair queueing decides: a payer's virtual start is the time that it has used so far, or
-//! the virtual start of the last turn that was given, whichever is later, and the earliest virtual start goes first. So
-//! waiting payers get equal shares, however many connections each has; a payer that comes anew waits for the turns under
-//! way and for no queue of another payer; and a payer that is alone gets everything.
+//! At most `at_once` turns are held at one time. While one is free, a turn costs a lock and two looks at the clock.
+//! Else payers wait, and start-time fair queueing decides: a payer's virtual start is the time that it has used so
+//! far, or the virtual start of the last turn that was given, whichever is later, and the earliest virtual start goes
+//! first. So waiting payers get equal shares, however many connections each has; a payer that comes anew waits for
+//! the turns under way and for no queue of another payer; and a payer that is alone gets everything.
 //!
 //! The holder of a turn does bounded work: it reads one page of the archive, or checks one signature.
 

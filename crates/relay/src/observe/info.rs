@@ -47,8 +47,8 @@ pub(crate) struct InformationDocument<'a> {
     mls_gateway: GatewayDocument,
 }
 
-/// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do not
-/// know.
+/// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do
+/// not know.
 #[derive(Debug, Serialize)]
 struct LimitationDocument {
     max_message_length: usize,

@@ -48,7 +48,8 @@ const BY_PREFIXES: &str = page!(
 );
 const BY_IDS: &str = page!(
     "select -created_at as age, id, cursor, count(*) over () as looked from rnostr.events \
-        where id = any($6::bytea[]) and flags & 8 = 0 and (-created_at, id) > ($7, $8) and -created_at <= $9 order by age, id limit $10"
+        where id = any($6::bytea[]) and flags & 8 = 0 and (-created_at, id) > ($7, $8) and -created_at <= $9 \
+        order by age, id limit $10"
 );
 
 /// Arguments of [`crate::Store::scan`].

@@ -1,7 +1,7 @@
 //! The KeyPackages that a REQ takes, where the operator chose that reading consumes them.
 //!
-//! Source: docs/rules.md, "Consumption on read". A KeyPackage is used up only if a filter of the request matches it, and
-//! then it is sent. The steps are in such an order that a request that is refused has used nothing up:
+//! Source: docs/rules.md, "Consumption on read". A KeyPackage is used up only if a filter of the request matches it,
+//! and then it is sent. The steps are in such an order that a request that is refused has used nothing up:
 //!
 //! 1. The filters are looked at together, so that each owner is asked once.
 //! 2. The payments for all owners are set aside.

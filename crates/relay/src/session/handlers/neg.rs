@@ -149,8 +149,8 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
 /// The time and the id of an event.
 type Item = (UnixSecs, [u8; 32]);
 
-/// The pages of an answer, newest first, as a set. The items go in in nearly the order of the set, oldest first, so that
-/// sealing it costs one look at each.
+/// The pages of an answer, newest first, as a set. The items go in in nearly the order of the set, oldest first, so
+/// that sealing it costs one look at each.
 async fn sealed(mut pages: Vec<Box<[Item]>>, events: usize) -> Option<Negentropy<'static, NegentropyStorageVector>> {
     let mut storage = NegentropyStorageVector::with_capacity(events);
     let mut insert = |moment: &mut Vec<Item>| {

@@ -192,7 +192,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes and removes the documents of memberships in which the key has not acted, and counts them for the founders.
+    /// Writes and removes the documents of memberships in which the key has not acted, and counts them for the
+    /// founders.
     fn invited_writes(&self, changes: &Changes, documents: &ReadDocuments, writes: &mut Vec<Write>) {
         // The document of each changed membership, or `None` where it goes.
         let mut next: BTreeMap<String, Option<Invited>> = BTreeMap::new();
