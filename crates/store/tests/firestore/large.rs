@@ -1,9 +1,13 @@
 //! Data beyond one commit or one document, and data that the service refuses.
 
-use nostr_extensions::{GroupStatus, Role};
+use std::collections::HashMap;
+
+use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, Role, Source};
+use nostr_protocol::PublicKey;
 use nostr_store::{PageBounds, suite::world::WIDE};
 use nostr_store::{
     Saved, Store, StoreError,
+    moving::{Moving as _, Record},
     suite::world::{START, event, everyone, filter, group, id_of, key, message, new, roster, vanish, wrap},
 };
 
@@ -120,18 +124,43 @@ async fn a_key_may_vanish_from_more_groups_than_a_commit_takes() {
     let Some(database) = Database::new() else { return };
     let store = database.open().await;
     let world = world(&store);
-    let others: Vec<String> = (0..199).map(|n| key(&format!("member {n}")).to_hex()).collect();
-    let mut batch = Vec::new();
-    for n in 0..GROUPS {
-        let founding = roster(&format!("group {n}").replace(' ', "-"), 1, "bootstrap", &["alice"]);
-        let founding = others.iter().fold(founding, |event, other| event.tag(&["p", other]));
-        batch.push(world.admitted(&founding, "admin").await);
-    }
-    assert!(world.save(batch).await.iter().all(|it| matches!(it, Saved::New(_))));
+    let others = (0..199).map(|n| key(&format!("member {n}"))).chain([key("alice")]);
+    let members: HashMap<PublicKey, Role> = others.map(|member| (member, Role::Member)).collect();
+    let record = GroupRecord {
+        source: Source::Roster,
+        seq: 1,
+        created_at: START,
+        display_name: None,
+        last_epoch: None,
+        founder: None,
+    };
+    let view = ManagedGroup { record, members };
+    let group = |n: u64| Record::Group {
+        id: group(&format!("group-{n}")),
+        view: view.clone(),
+        invited: [(key("alice"), START)].into(),
+    };
+    store.import((0..GROUPS).map(group).collect(), START).await.expect("an import");
     assert_eq!(store.groups_of(&[key("alice")]).await.expect("groups").len() as u64, GROUPS);
     new(world.publish(&vanish(START), "alice").await);
     assert!(store.groups_of(&[key("alice")]).await.expect("groups").is_empty());
     assert_eq!(world.members("group-7").await.map(|members| members.len()), Some(199));
+}
+
+/// Many rosters of one batch, whose memberships are more than one commit takes, are divided.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rosters_are_divided_with_their_memberships() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    let names = ["alice", "bob", "carol", "dave", "erin"];
+    let mut batch = Vec::new();
+    for n in 0..120 {
+        batch.push(world.admitted(&roster(&format!("group{n}"), 1, "bootstrap", &names), "admin").await);
+    }
+    let saved = world.save(batch).await;
+    assert!(saved.iter().all(|it| matches!(it, Saved::New(_))), "{saved:?}");
+    assert_eq!(store.groups_of(&[key("erin")]).await.expect("groups").len(), 120);
 }
 
 async fn world_of_a_new_process(database: &Database) -> nostr_store::suite::world::World {

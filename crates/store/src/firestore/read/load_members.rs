@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Most counts of memberships at one time.
-const COUNTS_MAX: usize = 16;
+const COUNTS_MAX: usize = 4;
 /// Most memberships that are remembered as acted in.
 const ACTED_MAX: usize = 65_536;
 

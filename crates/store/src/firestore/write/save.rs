@@ -167,7 +167,8 @@ impl Inner {
         let place = self.draw_place(&decided.changes);
         let writes = self.writes(&decided.changes, &mut documents, place);
         let writes = writes.and_then(|writes| self.of_size(writes, part));
-        if let (Err(Fail::Large), true) = (&writes, decided.changes.groups.len() > LEAVING_MAX) {
+        let vanishes = matches!(part, [one] if matches!(one.effect(), Effect::Vanish));
+        if let (Err(Fail::Large), true) = (&writes, vanishes && decided.changes.groups.len() > LEAVING_MAX) {
             return self.leave_some(&decided.changes.groups, &documents, transaction).await;
         }
         if let Some(time) = self.commit_or_end(writes, transaction).await? {
