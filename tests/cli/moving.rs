@@ -122,7 +122,7 @@ fn an_export_and_an_import_are_resumed() {
     let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
     rnostr(from, &["export", "--to", "whole"]).succeeds();
     let text = fs::read(from.join("whole")).expect("a file");
-    let part = &text[..text.len() * 9 / 10];
+    let part = &text[..text.len() * 98 / 100];
 
     let name = from.join("part");
     let path = name.to_str().expect("text");

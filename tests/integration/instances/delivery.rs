@@ -61,6 +61,9 @@ async fn the_groups_of_a_request_are_read_together() {
         let group = format!("grp_{n}");
         admins.publish(&roster(&pair.admin, &group, 1, "bootstrap", &[&alice, &bob]).sign()).await.ok();
         alices.publish(&message(&group).sign()).await.ok();
+        // A group of others: one that does not exist would not be read.
+        let others = format!("other_{n}");
+        admins.publish(&roster(&pair.admin, &others, 1, "bootstrap", &[&alice]).sign()).await.ok();
     }
     let mut bobs = Client::of(&pair.b, &[&bob]).await;
     let named: Vec<String> = (0..GROUPS).map(|n| format!("other_{n}")).collect();

@@ -480,8 +480,15 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
     }
     let by = view.record.founder;
     let new = delta.iter().filter(|(key, role)| role.is_some() && !view.members.contains_key(key));
-    let joined = new.map(|(key, _)| join(*key, &change.signer, by, now)).collect();
+    let joined = in_order(new.map(|(key, _)| join(*key, &change.signer, by, now)));
     Ok(Changed { view: next, delta, joined, founder: None })
+}
+
+/// Joins in the order of their keys, so that every store looks at the same key first.
+fn in_order(joins: impl Iterator<Item = Join>) -> Vec<Join> {
+    let mut joins: Vec<Join> = joins.collect();
+    joins.sort_unstable_by_key(|join| join.key);
+    joins
 }
 
 /// The membership that `actor` makes for `key`.
@@ -531,7 +538,7 @@ fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs)
     let mut record = GroupRecord::new(Source::Roster, change.seq, now, founder);
     rename(&mut record, change);
     let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
-    let joined = members.keys().map(|key| join(*key, &change.signer, founder, now)).collect();
+    let joined = in_order(members.keys().map(|key| join(*key, &change.signer, founder, now)));
     Ok(Changed { view: ManagedGroup { record, members }, delta, joined, founder: None })
 }
 
