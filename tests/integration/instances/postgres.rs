@@ -137,7 +137,10 @@ async fn readiness_is_false_where_writes_fail() {
     let ready = async || http(a.address, "GET /ready", &[]).await.status;
     let mut client = Client::connect(&a).await;
     client.publish(&alice.event(1).sign()).await.ok();
-    assert_eq!(ready().await, 200);
+    // A pass of the follower may take long on a busy machine.
+    while ready().await != 200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let holder = {
         let url = url.clone();
         std::thread::spawn(move || {
