@@ -392,3 +392,41 @@ impl Epochs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nostr_protocol::testing::{keypair, public_key};
+
+    use super::*;
+    use crate::embedded::{Options, env::open_env};
+
+    /// A store that was made before memberships without an act were noted has roles alone, and no counts.
+    #[test]
+    fn members_of_an_older_store_have_acted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let env = open_env(directory.path(), &Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store");
+        let group = |n: u64| NostrGroupId::parse(&format!("group{n}")).expect("an id");
+        let [alice, founder] = ["alice", "founder"].map(|name| public_key(&keypair(name)));
+        let mut txn = env.write_txn().expect("a writer");
+        for n in 0..3 {
+            tables.members.put(&mut txn, &member(&group(n), &alice), &[1]).expect("a member");
+            tables.memberships.put(&mut txn, &membership(&alice, &group(n)), &[]).expect("a membership");
+        }
+        let standing = tables.membership(&txn, &group(0), &alice).expect("an answer").expect("a member");
+        assert!(standing.invited.is_none() && tables.oldest_invited(&txn, &alice).expect("an answer").is_none());
+        assert_eq!(tables.memberships_of(&txn, &alice).expect("a count"), 3);
+        let invited = Invited { since: 7, by: Some(founder) };
+        tables.put_member(&mut txn, &group(3), &alice, Role::Member, Some(invited)).expect("it is put");
+        tables.put_member(&mut txn, &group(0), &alice, Role::Member, Some(invited)).expect("a role is put");
+        assert_eq!(tables.memberships_of(&txn, &alice).expect("a count"), 4);
+        assert_eq!(tables.invited_by(&txn, &founder).expect("a count"), 1);
+        assert_eq!(tables.oldest_invited(&txn, &alice).expect("an answer"), Some((group(3), invited)));
+        for n in [0, 3] {
+            tables.remove_member(&mut txn, &group(n), &alice).expect("it is removed");
+        }
+        assert_eq!(tables.memberships_of(&txn, &alice).expect("a count"), 2);
+        assert_eq!(tables.invited_by(&txn, &founder).expect("a count"), 0);
+        assert!(tables.invited.is_empty(&txn).expect("an answer"));
+    }
+}
