@@ -43,12 +43,14 @@ use crate::{
     observe::metrics::Metrics,
     system::{
         backoff,
-        clock::{Clock as _, StoreClock},
+        clock::{Asked, Clock as _, StoreClock},
     },
 };
 
 /// Most entries of the log that are read at one time.
 const PAGE_ENTRIES_MAX: usize = 256;
+/// Most times that one page is read because the machine's clock was set meanwhile.
+const PAGE_READS_MAX: usize = 3;
 /// Most bytes of events that are fetched at one time, if each is as long as an event may be.
 const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one answer of the store, in seconds.
@@ -118,8 +120,8 @@ impl Follower {
         loop {
             let began = Instant::now();
             match self.pass(began, at_head).await {
-                Ok(()) => {
-                    at_head = Some(self.clock.now().saturating_sub(began.elapsed().as_secs()));
+                Ok(read_at) => {
+                    at_head = Some(read_at);
                     if failures > 0 {
                         tracing::info!("the log is followed again");
                     }
@@ -175,10 +177,26 @@ impl Follower {
         self.live.end_all(&Rejection::error(REPLACED));
     }
 
-    /// Compares the machine's clock with the store's, by a page of the log that was asked for at `asked_ms`.
-    fn compare_clocks(&self, asked_ms: u64, page: &LogPage) {
-        let Some(store_ms) = page.read_at_ms else { return };
-        self.clock.compare(asked_ms, store_ms);
+    /// Reads a page of the log, which tells the store's time. If the machine's clock was set meanwhile, the page is read
+    /// again, so that its events are judged by the right time.
+    async fn page(&self, from: Cursor) -> Result<LogPage, StoreError> {
+        let mut tries = 0;
+        loop {
+            let asked = self.clock.ask();
+            let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
+            tries += 1;
+            if self.compare_clocks(asked, &page) || tries >= PAGE_READS_MAX {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Compares the machine's clock with the store's, and returns whether that was possible.
+    fn compare_clocks(&self, asked: Asked, page: &LogPage) -> bool {
+        let Some(store_ms) = page.read_at_ms else { return true };
+        if !self.clock.compare(asked, store_ms) {
+            return false;
+        }
         let skew_secs = self.clock.skew_ms() as f64 / 1_000.0;
         self.metrics.clock_skew(skew_secs);
         let is_much = skew_secs.abs() > SKEW_TOLD_SECS as f64;
@@ -189,23 +207,26 @@ impl Follower {
                 tracing::info!(skew_secs, "this machine's clock is right again");
             }
         }
+        true
     }
 
-    /// Follows the log to its head, which it reached last at the time `at_head`.
-    async fn pass(&self, began: Instant, at_head: Option<UnixSecs>) -> Result<(), StoreError> {
+    /// Follows the log to its head, which it reached last at the time `at_head`. Gives the time of the first page.
+    async fn pass(&self, began: Instant, at_head: Option<UnixSecs>) -> Result<UnixSecs, StoreError> {
         let number = self.log.begin_pass();
-        let mut at_head = at_head;
+        let mut first_at = None;
         // The cached states may lack changes that were made since the last pass, if that pass was long ago.
         let mut doubtful = !self.log.is_current();
         loop {
             let from = self.live.handed();
-            let asked_ms = self.clock.machine_ms();
-            let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
-            self.compare_clocks(asked_ms, &page);
-            // Both times are the store's, so a machine's clock that is set makes no gap.
-            if at_head.take().is_some_and(|at_head| self.clock.now().saturating_sub(at_head) >= self.gap_secs) {
-                // The subscriptions end before any event that came after the gap is delivered.
-                self.live.end_all(&Rejection::error(GAP));
+            let page = self.page(from).await?;
+            if first_at.is_none() {
+                // Both times are the store's, so a machine's clock that is set makes no gap.
+                let read_at = page.read_at_ms.map_or_else(|| self.clock.now(), |ms| ms / 1_000);
+                if at_head.is_some_and(|at_head| read_at.saturating_sub(at_head) >= self.gap_secs) {
+                    // The subscriptions end before any event that came after the gap is delivered.
+                    self.live.end_all(&Rejection::error(GAP));
+                }
+                first_at = Some(read_at);
             }
             if doubtful {
                 self.groups.forget_all(page.through);
@@ -221,7 +242,7 @@ impl Follower {
             }
         }
         self.log.complete_pass(number, began);
-        Ok(())
+        Ok(first_at.unwrap_or_default())
     }
 
     /// Takes in a page of the log after `from`; see the module for the steps.
