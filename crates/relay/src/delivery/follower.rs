@@ -177,8 +177,8 @@ impl Follower {
         self.live.end_all(&Rejection::error(REPLACED));
     }
 
-    /// Reads a page of the log, which tells the store's time. If the machine's clock was set meanwhile, the page is read
-    /// again, so that its events are judged by the right time.
+    /// Reads a page of the log, which tells the store's time. If the machine's clock was set meanwhile, the page is
+    /// read again, so that its events are judged by the right time.
     async fn page(&self, from: Cursor) -> Result<LogPage, StoreError> {
         let mut tries = 0;
         loop {
