@@ -30,6 +30,8 @@ const CACHE_BYTES_MAX: u64 = 64 << 20;
 const CACHE_GROUPS_EXPECTED: usize = 10_000;
 /// Most groups that requests load at one time, so that the follower and the writer do not wait long behind them.
 const LOADS_TOGETHER_MAX: usize = 16;
+/// Most times that the groups of a page are loaded because one of them changed while another was loaded.
+const PAGE_LOADS_MAX: usize = 3;
 /// Most times that a load is tried because changes overtake it.
 const LOADS_MAX: usize = 16;
 
@@ -133,7 +135,8 @@ impl Groups {
         self.cached(id, Cursor::MAX)
     }
 
-    /// The states of the groups of a page, in their order.
+    /// The states of the groups of a page, in their order, as of one moment at the end of this call: while some were
+    /// loaded, others may have changed. Where the cache does not keep them all, they are as of the beginning or later.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
@@ -145,7 +148,20 @@ impl Groups {
                 self.get(id).await
             }
         };
-        try_join_all(ids.iter().map(get)).await
+        let mut loaded = Vec::new();
+        for _ in 0..PAGE_LOADS_MAX {
+            if let Some(states) = self.all_cached(ids) {
+                return Ok(states);
+            }
+            loaded = try_join_all(ids.iter().map(get)).await?;
+        }
+        Ok(self.all_cached(ids).unwrap_or(loaded))
+    }
+
+    /// The states of these groups as of one moment, if all are in memory.
+    fn all_cached(&self, ids: &[&NostrGroupId]) -> Option<Vec<Arc<Group>>> {
+        let states = self.states.lock();
+        ids.iter().map(|id| self.cached_in(&states, id, Cursor::MAX)).collect()
     }
 
     /// The groups whose states pass. However many are asked for, few states are held at one time. The store is asked
@@ -226,7 +242,10 @@ impl Groups {
     }
 
     fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
-        let states = self.states.lock();
+        self.cached_in(&self.states.lock(), id, cursor)
+    }
+
+    fn cached_in(&self, states: &States, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
         let cached = states.cache.get(id)?;
         let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
         let loaded = before.or(cached.latest.as_ref())?;

@@ -64,7 +64,8 @@ const IDS: Fact = Fact {
 /// tags the decision needs a recipient that deletes it, and whether it names a group.
 const TARGETS: Fact = Fact {
     statement: "select e.cursor, e.flags, e.expires_at, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
-            wanted.inbox = any(e.routes) as is_recipient, e.touches_group is not null as names_group, \
+            wanted.inbox = any(e.routes) as is_recipient, \
+            e.touches_group is not null or e.flags & 4 <> 0 as names_group, \
             cardinality(e.prefixes) as rows \
         from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as wanted(id, deleter, inbox) \
         join rnostr.events e on e.id = wanted.id and e.flags & 8 = 0",

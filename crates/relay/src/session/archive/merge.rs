@@ -18,12 +18,16 @@ const WAITING_BYTES_MAX: usize = 2 << 20;
 const WAITING_MAX: Duration = Duration::from_secs(1);
 /// Most events that are given at one time.
 const GIVEN_EVENTS_MAX: usize = 256;
+/// Bytes of events that are given at one time, which the last event may exceed.
+const GIVEN_BYTES_MAX: usize = 256 << 10;
 
 /// See the module.
 pub(super) struct Merge {
     parts: Vec<PartRead>,
     waiting_bytes: usize,
     given: Option<Instant>,
+    /// Time that passed behind pages that were given, since the waiting events were read anew.
+    waited: Duration,
 }
 
 /// One part under way.
@@ -78,7 +82,7 @@ impl Merge {
     pub(super) fn new(parts: Vec<Part>) -> Self {
         let begin =
             |part| PartRead { part, before: None, waiting: VecDeque::new(), head: None, next: Next::From(None) };
-        Self { parts: parts.into_iter().map(begin).collect(), waiting_bytes: 0, given: None }
+        Self { parts: parts.into_iter().map(begin).collect(), waiting_bytes: 0, given: None, waited: Duration::ZERO }
     }
 
     /// Number of parts.
@@ -93,7 +97,9 @@ impl Merge {
 
     /// The part that has to be read before more events can be given.
     pub(super) fn fill(&mut self) -> Option<Fill> {
-        if self.given.take().is_some_and(|given| given.elapsed() > WAITING_MAX) {
+        self.waited += self.given.take().map_or(Duration::ZERO, |given| given.elapsed());
+        if self.waited > WAITING_MAX {
+            self.waited = Duration::ZERO;
             let dropped: usize = self.parts.iter_mut().map(PartRead::drop_waiting).sum();
             self.waiting_bytes -= dropped;
         }
@@ -142,8 +148,8 @@ impl Merge {
             self.waiting_bytes = 0;
             return std::mem::take(&mut part.waiting).into();
         }
-        let mut given = Vec::new();
-        while given.len() < GIVEN_EVENTS_MAX {
+        let (mut given, mut bytes) = (Vec::new(), 0);
+        while given.len() < GIVEN_EVENTS_MAX && bytes < GIVEN_BYTES_MAX {
             let is_silent = self.parts.iter().any(|part| part.head().is_none() && !part.is_done());
             let next = self.parts.iter().filter_map(PartRead::head).min().filter(|_| !is_silent);
             let Some(next) = next else { break };
@@ -157,9 +163,52 @@ impl Merge {
             }
             // The first event is in a part whose events were dropped.
             let Some(taken) = taken else { break };
+            // The same event may stand first in such a part, too. That part goes on behind it.
+            for part in self.parts.iter_mut().filter(|part| part.waiting.is_empty() && part.head == Some(next)) {
+                part.before = Some(next);
+                part.next = Next::From(part.before);
+                part.head = None;
+            }
+            bytes += taken.byte_len();
             given.push(taken);
         }
         self.given = (!given.is_empty()).then(Instant::now);
         given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr_extensions::{Stamp, admit::NEVER};
+    use nostr_protocol::testing::{EventBuilder, keypair};
+
+    use super::*;
+
+    fn event(at: u64) -> Sealed {
+        let event = EventBuilder::new(1).at(at).event(&keypair("alice"));
+        Sealed::new(event, Stamp { cursor: at, received_at: at, expires_at: NEVER, author_only: false })
+    }
+
+    fn page(events: &[&Sealed]) -> Page {
+        Page { events: events.iter().map(|sealed| (*sealed).clone()).collect(), ..Page::default() }
+    }
+
+    /// A part whose waiting events were dropped goes on behind an event that another part gave.
+    #[test]
+    fn an_event_of_two_parts_is_given_once_after_one_was_dropped() {
+        let (shared, left, right) = (event(3), event(2), event(1));
+        let mut merge = Merge::new(vec![Part::WHOLE; 2]);
+        for own in [&left, &right] {
+            let fill = merge.fill().expect("a part has not been read");
+            merge.take(fill, page(&[&shared, own]));
+        }
+        merge.waiting_bytes -= merge.parts[1].drop_waiting();
+        let given = merge.give();
+        assert_eq!(given.iter().map(Sealed::cursor).collect::<Vec<_>>(), [3]);
+        let fill = merge.fill().expect("the part that was dropped is read anew");
+        assert_eq!((fill.index, fill.from), (1, Some(shared.position())));
+        merge.take(fill, page(&[&right]));
+        assert_eq!(merge.give().iter().map(Sealed::cursor).collect::<Vec<_>>(), [2, 1]);
+        assert!(merge.is_done());
     }
 }

@@ -203,8 +203,9 @@ impl<'a> ArchiveRead<'a> {
         let page = page?;
         self.app.metrics.db_operation("scan", started.elapsed());
         // Ids were paid for by their number: an event that is hidden must cost the same as one that is not there.
-        let units = if filter.ids.is_some() { 0 } else { page.cost.units };
-        self.meter.charge(Cost { units, ..page.cost });
+        if filter.ids.is_none() {
+            self.meter.charge(page.cost);
+        }
         current.has_begun = true;
         current.merge.take(fill, page);
         Ok(())
@@ -266,7 +267,8 @@ impl<'a> ArchiveRead<'a> {
     async fn plan(&mut self, filter: &Filter) -> Result<Query, ReadError> {
         self.meter.may_go_on()?;
         let ids = filter.ids.as_ref().map_or(0, Vec::len) as u64;
-        self.meter.charge(Cost::of_units(FILTER_UNITS + ids * ID_UNITS));
+        let documents = if self.app.store.documents_read().is_some() { ids } else { 0 };
+        self.meter.charge(Cost { units: FILTER_UNITS + ids * ID_UNITS, documents });
         let asker = Asker::new(self.reader, filter);
         let scans = self.app.gate.scans(asker);
         let groups = if !scans.groups || filter.ids.is_some() {
