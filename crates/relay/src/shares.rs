@@ -1,20 +1,23 @@
-//! Fair shares of the processor: the task of a connection runs only while its payer has time left.
+//! Fair shares of the processor: a connection's task goes on with its next piece of work only while its payer has time
+//! left.
 //!
-//! Each payer has a budget of time, which a connection's task draws from at each poll. It fills again at [`REFILL`]
-//! of a core. A payer that stays below that never waits here. The tasks of a payer that has used its budget up are
-//! parked, and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks
-//! run one after the other until it is used up. As many payers run on such a quantum at one time as there are
-//! workers.
+//! Each payer has a budget of time, from which each poll of a connection's task is paid. It fills again at [`REFILL`] of
+//! a core. A payer that stays below that never waits here. Between two pieces of work, such as messages or pages, a task
+//! pauses ([`Share::pause`]). If its payer has used its budget up, the task is parked, and the payer joins a line. The
+//! payer at the head of the line is given a [`QUANTUM`], and its parked tasks run one after the other until it is used
+//! up. As many payers run on such a quantum at one time as there are workers; where one payer alone waits, as many of
+//! its tasks do.
 //!
 //! So the runtime's queue holds few tasks of busy payers at one time, however many connections they have: a task of
-//! another payer waits for one poll of each worker, and polls are short. A busy payer that is alone gets the whole
-//! processor, a quantum at a time.
+//! another payer waits for one piece of work on each worker. A task is parked only where it holds nothing that another
+//! task may wait for. A busy payer that is alone gets the whole processor.
 //!
 //! A task that got a quantum first lets the runtime look at its sockets, so that frames of other clients are seen in
 //! between.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc, Weak,
@@ -62,8 +65,8 @@ struct Queue {
     is_granted: bool,
     is_waiting: bool,
     parked: BTreeMap<u64, Parked>,
-    /// The task that was woken to run and has not been polled yet.
-    woken: Option<u64>,
+    /// The tasks that were woken to run and have not been polled yet.
+    woken: BTreeSet<u64>,
 }
 
 struct Parked {
@@ -151,11 +154,11 @@ impl Shares {
                 return Turn::Yield;
             }
             queue.parked.remove(&number);
-            queue.woken.take_if(|woken| *woken == number);
+            queue.woken.remove(&number);
             *place = None;
             return Turn::Run;
         }
-        queue.woken.take_if(|woken| *woken == number);
+        queue.woken.remove(&number);
         queue.parked.insert(number, Parked { waker: waker.clone(), yields: false });
         self.go_on(&mut line, budget.payer);
         Turn::Park
@@ -175,20 +178,23 @@ impl Shares {
         let mut line = self.line.lock();
         if let Some(queue) = line.queues.get_mut(&budget.payer) {
             queue.parked.remove(&place);
-            queue.woken.take_if(|woken| *woken == place);
+            queue.woken.remove(&place);
             self.go_on(&mut line, budget.payer);
         }
     }
 
-    /// Wakes the next task of a payer that has time left, or puts the payer into the line.
+    /// Wakes tasks of a payer that has time left, or puts the payer into the line. While no other payer waits, as many
+    /// tasks of one payer run as there are workers.
     fn go_on(&self, line: &mut Line, payer: PayerHash) {
+        let woken_max = if line.waiting.is_empty() { self.at_once } else { 1 };
         let Some(queue) = line.queues.get_mut(&payer) else { return };
-        if queue.woken.is_some() {
+        let is_parked = queue.parked.len() > queue.woken.len();
+        if is_parked && queue.budget.left_ns.load(Ordering::Relaxed) > 0 {
+            while queue.woken.len() < woken_max && queue.wake(false) {}
             return;
         }
-        let is_parked = !queue.parked.is_empty();
-        if is_parked && queue.budget.left_ns.load(Ordering::Relaxed) > 0 {
-            return queue.wake(false);
+        if !queue.woken.is_empty() {
+            return;
         }
         if std::mem::take(&mut queue.is_granted) {
             line.granted -= 1;
@@ -232,7 +238,7 @@ impl Line {
     fn queue(&mut self, budget: &Arc<Budget>) -> &mut Queue {
         self.queues.entry(budget.payer).or_insert_with(|| {
             budget.is_queued.store(true, Ordering::Release);
-            let (parked, woken) = (BTreeMap::new(), None);
+            let (parked, woken) = (BTreeMap::new(), BTreeSet::new());
             Queue { budget: Arc::clone(budget), is_granted: false, is_waiting: false, parked, woken }
         })
     }
@@ -245,13 +251,15 @@ impl Line {
 }
 
 impl Queue {
-    /// Wakes the task that has been parked the longest.
-    fn wake(&mut self, yields: bool) {
-        if let Some((number, parked)) = self.parked.iter_mut().next() {
-            parked.yields = yields;
-            self.woken = Some(*number);
-            parked.waker.wake_by_ref();
-        }
+    /// Wakes the task that has been parked the longest, of those that were not woken; `false` where none is left.
+    fn wake(&mut self, yields: bool) -> bool {
+        let Some((number, parked)) = self.parked.iter_mut().find(|(number, _)| !self.woken.contains(number)) else {
+            return false;
+        };
+        parked.yields = yields;
+        self.woken.insert(*number);
+        parked.waker.wake_by_ref();
+        true
     }
 }
 
@@ -286,46 +294,65 @@ impl Share {
 
     /// Runs a task on this share: each poll of `task` is paid for.
     pub(crate) async fn run<F: Future>(self, task: F) -> F::Output {
-        let task = pin!(task);
-        OnShare { share: self, budget: None, place: None, task }.await
+        let mut task = pin!(task);
+        poll_fn(move |cx| {
+            let _charge = Charge { shares: &self.shares, budget: self.current(), began: Instant::now() };
+            task.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Waits until the payer has time left. A task calls it between two pieces of work, where it holds nothing that
+    /// another task may wait for: no connection to a database, no lock, no turn.
+    pub(crate) async fn pause(&self) {
+        Pause { share: self, budget: None, place: None }.await;
+    }
+
+    fn current(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget.lock())
     }
 }
 
-/// A task that is polled while its payer has time left.
-struct OnShare<'a, F> {
-    share: Share,
+/// The charge for one poll, which is made also where the poll panics.
+struct Charge<'a> {
+    shares: &'a Shares,
+    budget: Arc<Budget>,
+    began: Instant,
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.shares.used(&self.budget, self.began.elapsed());
+    }
+}
+
+/// See [`Share::pause`].
+struct Pause<'a> {
+    share: &'a Share,
     /// The budget under which the task is parked.
     budget: Option<Arc<Budget>>,
     place: Option<u64>,
-    task: Pin<&'a mut F>,
 }
 
-impl<F: Future> Future for OnShare<'_, F> {
-    type Output = F::Output;
+impl Future for Pause<'_> {
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let budget = this.budget.take().unwrap_or_else(|| Arc::clone(&this.share.budget.lock()));
-        match this.share.shares.ask(&budget, &mut this.place, cx.waker()) {
-            Turn::Run => {}
-            Turn::Yield => {
-                this.budget = Some(budget);
-                let _ = pin!(tokio::task::yield_now()).poll(cx);
-                return Poll::Pending;
-            }
-            Turn::Park => {
-                this.budget = Some(budget);
-                return Poll::Pending;
-            }
+        let budget = this.budget.take().unwrap_or_else(|| this.share.current());
+        let turn = this.share.shares.ask(&budget, &mut this.place, cx.waker());
+        if turn == Turn::Run {
+            return Poll::Ready(());
         }
-        let began = Instant::now();
-        let polled = this.task.as_mut().poll(cx);
-        this.share.shares.used(&budget, began.elapsed());
-        polled
+        this.budget = Some(budget);
+        if turn == Turn::Yield {
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        }
+        Poll::Pending
     }
 }
 
-impl<F> Drop for OnShare<'_, F> {
+impl Drop for Pause<'_> {
     fn drop(&mut self) {
         if let (Some(place), Some(budget)) = (self.place, self.budget.take()) {
             self.share.shares.leave(&budget, place);
@@ -355,12 +382,18 @@ mod tests {
     }
 
     /// The most polls of a crowd that a guest waited for, over many times that the guest was woken.
-    async fn polls_waited_for(run: impl Fn(PayerHash, Pin<Box<dyn Future<Output = ()> + Send>>)) -> usize {
+    async fn polls_waited_for(shares: Option<Arc<Shares>>) -> usize {
+        let run = |payer, task: Pin<Box<dyn Future<Output = ()> + Send>>| match &shares {
+            Some(shares) => drop(tokio::spawn(shares.share(payer).run(task))),
+            None => drop(tokio::spawn(task)),
+        };
+        let pause = |payer| shares.as_ref().map(|shares| shares.share(payer));
         let polls = Arc::new(AtomicUsize::new(0));
         let (called, call) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let longest = Arc::new(AtomicUsize::new(0));
         for _ in 0..TASKS {
             let (polls, called, call) = (Arc::clone(&polls), Arc::clone(&called), Arc::clone(&call));
+            let share = pause(CROWD);
             run(
                 CROWD,
                 Box::pin(async move {
@@ -372,6 +405,9 @@ mod tests {
                             call.notify_one();
                         }
                         yield_now().await;
+                        if let Some(share) = &share {
+                            share.pause().await;
+                        }
                     }
                 }),
             );
@@ -395,16 +431,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_waits_for_one_poll_of_a_crowd() {
-        let shares = Shares::new(1);
-        let waited = polls_waited_for(|payer, task| {
-            tokio::spawn(shares.share(payer).run(task));
-        });
-        let waited = waited.await;
+        let waited = polls_waited_for(Some(Shares::new(1))).await;
         assert!(waited <= 8, "a guest waited for {waited} polls, of which a quantum holds three");
-        let unfair = polls_waited_for(|_, task| {
-            tokio::spawn(task);
-        });
-        let unfair = unfair.await;
+        let unfair = polls_waited_for(None).await;
         assert!(unfair > 8, "without shares it waits for the crowd: {unfair}");
     }
 
@@ -412,10 +441,12 @@ mod tests {
     async fn every_task_of_a_busy_payer_ends() {
         let shares = Shares::new(1);
         let tasks = (0..200).map(|n: u64| {
-            tokio::spawn(shares.share(n % 3).run(async move {
+            let share = shares.share(n % 3);
+            tokio::spawn(share.clone().run(async move {
                 for _ in 0..5 {
                     spin(Duration::from_micros(20 * (n % 7)));
                     yield_now().await;
+                    share.pause().await;
                 }
             }))
         });
@@ -426,15 +457,40 @@ mod tests {
         assert_eq!((line.granted, line.waiting.len(), line.queues.len()), (0, 0, 0), "nothing is left behind");
     }
 
+    /// A task is parked where it pauses and nowhere else, so it keeps nothing from others while it is parked.
+    #[tokio::test]
+    async fn a_task_goes_on_between_its_pauses() {
+        let shares = Shares::new(1);
+        let share = shares.share(CROWD);
+        let (entered, left) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let (told, done) = (Arc::clone(&entered), Arc::clone(&left));
+        tokio::spawn(share.run(async move {
+            told.notify_one();
+            for _ in 0..5 {
+                spin(2 * QUANTUM);
+                yield_now().await;
+            }
+            done.store(true, Ordering::SeqCst);
+        }));
+        entered.notified().await;
+        // Another payer holds the only quantum for as long as the test runs.
+        shares.line.lock().granted = 1;
+        for _ in 0..20 {
+            yield_now().await;
+        }
+        assert!(left.load(Ordering::SeqCst), "it is in debt, and holds what it held to its end");
+    }
+
     #[tokio::test]
     async fn a_task_that_is_dropped_while_parked_holds_up_nobody() {
         let shares = Shares::new(1);
         let busy = |payer| {
             let share = shares.share(payer);
-            tokio::spawn(share.run(async {
+            tokio::spawn(share.clone().run(async move {
                 loop {
                     spin(Duration::from_micros(300));
                     yield_now().await;
+                    share.pause().await;
                 }
             }))
         };
@@ -446,10 +502,12 @@ mod tests {
             task.abort();
             yield_now().await;
         }
-        let last = shares.share(CROWD).run(async {
+        let share = shares.share(CROWD);
+        let last = share.clone().run(async move {
             for _ in 0..20 {
                 spin(Duration::from_micros(300));
                 yield_now().await;
+                share.pause().await;
             }
         });
         tokio::spawn(last).await.expect("it ends");

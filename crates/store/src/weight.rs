@@ -24,6 +24,8 @@ const ROWS: usize = 4;
 const TAGS_PER_EVENT: usize = 100;
 /// Targets of a deletion, of which each further number costs the price of one more event.
 const TARGETS_PER_EVENT: usize = 50;
+/// Groups, of which each number costs the price of one more event.
+const GROUPS_PER_EVENT: usize = 2;
 /// Bytes, of which each further number costs the price of one more event.
 const BYTES_PER_EVENT: usize = 32 << 10;
 
@@ -34,7 +36,8 @@ pub struct Weight {
     pub rows: usize,
     /// Targets of a deletion.
     pub targets: usize,
-    /// Groups that deciding may read with all their members: one for a roster, and one for a gift wrap with `h`.
+    /// Groups that deciding may read with all their members: one for a roster, one for a gift wrap with `h`, and as many
+    /// as a batch has for a request to vanish, which some stores write in a transaction of its own.
     pub groups: usize,
     /// Bytes.
     pub bytes: usize,
@@ -50,13 +53,13 @@ impl Weight {
             Kind::DELETION => tags.iter().filter(|tag| matches!(tag.name(), name::EVENT | name::ADDRESS)).count(),
             _ => 0,
         };
-        let reads_group = kind == Kind::ROSTER || (kind == Kind::GIFT_WRAP && tags.value(name::GROUP).is_some());
-        Self {
-            rows: ROWS + tags.indexed().count(),
-            targets,
-            groups: usize::from(reads_group),
-            bytes: event.record().len(),
-        }
+        let groups = match kind {
+            Kind::VANISH => BATCH_GROUPS_MAX,
+            Kind::ROSTER => 1,
+            Kind::GIFT_WRAP => usize::from(tags.value(name::GROUP).is_some()),
+            _ => 0,
+        };
+        Self { rows: ROWS + tags.indexed().count(), targets, groups, bytes: event.record().len() }
     }
 
     /// The number of ordinary events whose price the event costs (docs/rules.md, "Rate limits" 4): 1 for nearly all.
@@ -64,7 +67,8 @@ impl Weight {
     pub fn price(&self) -> u32 {
         let more = self.rows.saturating_sub(ROWS) / TAGS_PER_EVENT
             + self.targets / TARGETS_PER_EVENT
-            + self.bytes / BYTES_PER_EVENT;
+            + self.bytes / BYTES_PER_EVENT
+            + self.groups / GROUPS_PER_EVENT;
         u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
     }
 }
@@ -121,6 +125,8 @@ mod tests {
         assert_eq!((deletion.rows, deletion.targets, deletion.price()), (504, 500, 16));
         assert_eq!(weight(1, &vec![["e", "a"]; 500]).targets, 0);
         assert_eq!(weight(450, &[["h", "grp"]]).groups, 1);
+        let vanish = weight(62, &[["relay", "ALL_RELAYS"]]);
+        assert_eq!((vanish.groups, vanish.price()), (BATCH_GROUPS_MAX, 17));
         assert_eq!(weight(1_059, &[["p", "a"]]).groups, 0);
         assert_eq!(weight(1_059, &[["p", "a"], ["h", "grp"]]).groups, 1);
         assert_eq!(Weight { bytes: 256 << 10, rows: 4, ..Weight::default() }.price(), 9);

@@ -35,6 +35,8 @@ const LENT_CONDITIONS: i64 = CONDITIONS_AT_ONCE_MAX / 64;
 const OPENED_PER_SEC_MAX: i64 = 200_000;
 /// Values of filters that a payer's requests open at once: forty clients log in with 25,000 values each.
 const OPENED_AT_ONCE_MAX: i64 = 1_000_000;
+/// Milliseconds by which a time is older than the last one if the clock was set back.
+const SET_BACK_MS: u64 = 5_000;
 /// Shortest time between two searches for accounts that may be forgotten.
 const SWEEP_PAUSE_MS: u64 = 1_000;
 
@@ -190,8 +192,10 @@ impl Bucket {
             let exchanged = self.filled_ms.compare_exchange(filled_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
             exchanged.is_ok()
         };
-        // A clock that was set back fills nothing, and counts from its new time on.
-        if now_ms != filled_ms && exchanged() {
+        // Shards look at the clock at different times, and a time that is a little older fills nothing. A clock that was
+        // set back fills nothing either, and counts from its new time on.
+        let is_set_back = filled_ms.saturating_sub(now_ms) >= SET_BACK_MS;
+        if (now_ms > filled_ms || is_set_back) && exchanged() {
             let fill = |level: i64| Some(self.filled(level, filled_ms, now_ms));
             let _ = self.level.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill);
         }

@@ -103,9 +103,12 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 outbox.close();
                 return Err(ConnectionEnd::Close(CloseCode::Again, NO_MEMORY));
             },
-            () = outbox.filled() => if drain(wire, outbox).await? {
-                outbox.fill_again();
-            },
+            () = outbox.filled() => {
+                session.share.pause().await;
+                if drain(wire, outbox).await? {
+                    outbox.fill_again();
+                }
+            }
             () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
                 wire.send(ended).await?;
             },
@@ -114,6 +117,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                     let frame = frame?;
                     last_read = Instant::now();
                     is_pinged = false;
+                    session.share.pause().await;
                     receive(session, wire, outbox, frame).await?;
                 }
                 Err(_) if is_pinged => return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping")),

@@ -9,6 +9,7 @@ use crate::{
     app::App,
     rate_limit::{AddressBlock, ReadAccount},
     session::Session,
+    shares::Share,
     system::random,
     turns::{PayerHash, Turn},
 };
@@ -20,6 +21,7 @@ const BLUR_PART: u64 = 16;
 /// See the module.
 pub(in crate::session) struct Meter<'a> {
     app: &'a App,
+    share: &'a Share,
     account: ReadAccount,
     payer: PayerHash,
     spent: Cost,
@@ -32,7 +34,7 @@ impl<'a> Meter<'a> {
         let app = &*session.app;
         let block = AddressBlock::of(session.client.address);
         let account = app.read_budgets.account(session.payer(), session.reader.primary(), block);
-        Self { app, account, payer: session.payer_hash(), spent: Cost::default(), bound: None }
+        Self { app, share: &session.share, account, payer: session.payer_hash(), spent: Cost::default(), bound: None }
     }
 
     /// Returns whether the next piece of work may be done.
@@ -63,10 +65,10 @@ impl<'a> Meter<'a> {
         self.app.metrics.read_cost(cost.units);
     }
 
-    /// Waits for the party's turn at a database that others use too. Over the embedded store the work is the task's
-    /// own, for which the party's share of the processor pays. This ends the task's poll, so that each poll does one
-    /// piece of work.
+    /// Waits for the party's share of the processor, and at a database that others use too for its turn. Over the
+    /// embedded store the work is the task's own. This ends the task's poll, so that each poll does one piece of work.
     pub(in crate::session) async fn turn_at_store(&self) -> Option<Turn> {
+        self.share.pause().await;
         if self.app.delivery.is_followed() {
             return Some(self.app.read_turns.take(self.payer).await);
         }
