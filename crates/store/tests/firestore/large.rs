@@ -120,7 +120,7 @@ async fn a_key_that_vanishes_takes_all_along_some_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_may_vanish_from_more_groups_than_a_commit_takes() {
-    const GROUPS: u64 = 360;
+    const GROUPS: u64 = 280;
     let Some(database) = Database::new() else { return };
     let store = database.open().await;
     let world = world(&store);
