@@ -36,8 +36,8 @@ pub struct Weight {
     pub rows: usize,
     /// Targets of a deletion.
     pub targets: usize,
-    /// Groups that deciding may read with all their members: one for a roster, one for a gift wrap with `h`, and as many
-    /// as a batch has for a request to vanish, which some stores write in a transaction of its own.
+    /// Groups that deciding may read with all their members: one for a roster, one for a gift wrap with `h`, and as
+    /// many as a batch has for a request to vanish, which some stores write in a transaction of its own.
     pub groups: usize,
     /// Bytes.
     pub bytes: usize,

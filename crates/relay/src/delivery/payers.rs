@@ -192,8 +192,8 @@ impl Bucket {
             let exchanged = self.filled_ms.compare_exchange(filled_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
             exchanged.is_ok()
         };
-        // Shards look at the clock at different times, and a time that is a little older fills nothing. A clock that was
-        // set back fills nothing either, and counts from its new time on.
+        // Shards look at the clock at different times, and a time that is a little older fills nothing. A clock that
+        // was set back fills nothing either, and counts from its new time on.
         let is_set_back = filled_ms.saturating_sub(now_ms) >= SET_BACK_MS;
         if (now_ms > filled_ms || is_set_back) && exchanged() {
             let fill = |level: i64| Some(self.filled(level, filled_ms, now_ms));
