@@ -68,11 +68,12 @@ impl<'a> Meter<'a> {
     /// Waits for the party's share of the processor, and at a database that others use too for its turn. Over the
     /// embedded store the work is the task's own. This ends the task's poll, so that each poll does one piece of work.
     pub(in crate::session) async fn turn_at_store(&self) -> Option<Turn> {
-        self.share.pause().await;
-        if self.app.delivery.is_followed() {
-            return Some(self.app.read_turns.take(self.payer).await);
+        let is_shared = self.app.delivery.is_followed();
+        if !is_shared {
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
-        None
+        // The page follows in the same poll, so that no other task of the payer passes before it is paid for.
+        self.share.pause().await;
+        if is_shared { Some(self.app.read_turns.take(self.payer).await) } else { None }
     }
 }
