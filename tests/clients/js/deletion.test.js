@@ -47,7 +47,7 @@ test('someone else deletes nothing', async () => {
   const [alice, eve] = [new Person(), new Person()]
   const note = alice.sign(1)
   await publish(relay, note)
-  await publish(relay, eve.sign(5, { tags: [['e', note.id]] }))
+  await assert.rejects(publish(relay, eve.sign(5, { tags: [['e', note.id]] })), /restricted: /)
   assert.deepEqual(ids(await stored(relay, { ids: [note.id] })), [note.id])
 })
 
