@@ -24,8 +24,11 @@ impl Faketime {
         if Self::available().is_ok() { Vec::new() } else { vec![PACKAGE] }
     }
 
-    /// The words before a command that make its clock `secs` ahead, or behind if negative.
+    /// The words before a command that make its clock `secs` ahead, or behind if negative. They become the command:
+    /// the package's own program stays its parent, and would leave it behind when it is killed.
     pub fn words(secs: i64) -> [String; 3] {
-        [PROGRAM.to_owned(), "-f".to_owned(), format!("{secs:+}s")]
+        // The loader puts the machine's directory of libraries in the place of `$LIB`.
+        let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1";
+        ["env".to_owned(), library.to_owned(), format!("FAKETIME={secs:+}s")]
     }
 }
