@@ -15,6 +15,9 @@
 //! A task that got a quantum first lets the runtime look at its sockets, so that frames of other clients are seen in
 //! between.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     future::poll_fn,
@@ -37,7 +40,7 @@ const QUANTUM: Duration = Duration::from_millis(1);
 const REFILL: u64 = 8;
 /// Longest time that a payer owes, so that one slow poll does not stop a payer for long.
 const DEBT_MAX: Duration = Duration::from_millis(50);
-/// Payers above which the map forgets those without connections.
+/// Least number of payers at which the map forgets those without connections.
 const PAYERS_MAX: usize = 4_096;
 
 /// The shares of all payers.
@@ -56,6 +59,8 @@ struct Line {
     /// Payers that wait or run on a quantum, or whose tasks are parked.
     queues: HashMap<PayerHash, Queue>,
     payers: HashMap<PayerHash, Weak<Budget>>,
+    /// Number of payers at which those without connections are forgotten next.
+    payers_max: usize,
     places: u64,
 }
 
@@ -118,8 +123,10 @@ impl Shares {
         if let Some(budget) = line.payers.get(&payer).and_then(Weak::upgrade) {
             return budget;
         }
-        if line.payers.len() >= PAYERS_MAX.max(2 * line.queues.len()) {
+        // The bound follows the payers that are left, so that a look at all of them is paid for by as many new ones.
+        if line.payers.len() >= line.payers_max.max(PAYERS_MAX) {
             line.payers.retain(|_, budget| budget.strong_count() > 0);
+            line.payers_max = 2 * line.payers.len();
         }
         let budget = Arc::new(Budget {
             payer,
@@ -357,161 +364,5 @@ impl Drop for Pause<'_> {
         if let (Some(place), Some(budget)) = (self.place, self.budget.take()) {
             self.share.shares.leave(&budget, place);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{hint::spin_loop, sync::atomic::AtomicUsize};
-
-    use tokio::{sync::Notify, task::yield_now};
-
-    use super::*;
-
-    const CROWD: PayerHash = 1;
-    const GUEST: PayerHash = 2;
-    const TASKS: usize = 30;
-    /// Polls of the crowd after which the test ends.
-    const POLLS: usize = 600;
-
-    fn spin(time: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < time {
-            spin_loop();
-        }
-    }
-
-    /// The most polls of a crowd that a guest waited for, over many times that the guest was woken.
-    async fn polls_waited_for(shares: Option<Arc<Shares>>) -> usize {
-        let run = |payer, task: Pin<Box<dyn Future<Output = ()> + Send>>| match &shares {
-            Some(shares) => drop(tokio::spawn(shares.share(payer).run(task))),
-            None => drop(tokio::spawn(task)),
-        };
-        let pause = |payer| shares.as_ref().map(|shares| shares.share(payer));
-        let polls = Arc::new(AtomicUsize::new(0));
-        let (called, call) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        let longest = Arc::new(AtomicUsize::new(0));
-        for _ in 0..TASKS {
-            let (polls, called, call) = (Arc::clone(&polls), Arc::clone(&called), Arc::clone(&call));
-            let share = pause(CROWD);
-            run(
-                CROWD,
-                Box::pin(async move {
-                    while polls.load(Ordering::SeqCst) < POLLS {
-                        spin(Duration::from_micros(400));
-                        let count = polls.fetch_add(1, Ordering::SeqCst) + 1;
-                        if count % 40 == 0 {
-                            called.store(count, Ordering::SeqCst);
-                            call.notify_one();
-                        }
-                        yield_now().await;
-                        if let Some(share) = &share {
-                            share.pause().await;
-                        }
-                    }
-                }),
-            );
-        }
-        let done = Arc::new(Notify::new());
-        let (seen, wait, over) = (Arc::clone(&polls), Arc::clone(&longest), Arc::clone(&done));
-        run(
-            GUEST,
-            Box::pin(async move {
-                while seen.load(Ordering::SeqCst) < POLLS - 40 {
-                    call.notified().await;
-                    let waited = seen.load(Ordering::SeqCst) - called.load(Ordering::SeqCst);
-                    wait.fetch_max(waited, Ordering::SeqCst);
-                }
-                over.notify_one();
-            }),
-        );
-        done.notified().await;
-        longest.load(Ordering::SeqCst)
-    }
-
-    #[tokio::test]
-    async fn a_guest_waits_for_one_poll_of_a_crowd() {
-        let waited = polls_waited_for(Some(Shares::new(1))).await;
-        assert!(waited <= 8, "a guest waited for {waited} polls, of which a quantum holds three");
-        let unfair = polls_waited_for(None).await;
-        assert!(unfair > 8, "without shares it waits for the crowd: {unfair}");
-    }
-
-    #[tokio::test]
-    async fn every_task_of_a_busy_payer_ends() {
-        let shares = Shares::new(1);
-        let tasks = (0..200).map(|n: u64| {
-            let share = shares.share(n % 3);
-            tokio::spawn(share.clone().run(async move {
-                for _ in 0..5 {
-                    spin(Duration::from_micros(20 * (n % 7)));
-                    yield_now().await;
-                    share.pause().await;
-                }
-            }))
-        });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.expect("a task ends");
-        }
-        let line = shares.line.lock();
-        assert_eq!((line.granted, line.waiting.len(), line.queues.len()), (0, 0, 0), "nothing is left behind");
-    }
-
-    /// A task is parked where it pauses and nowhere else, so it keeps nothing from others while it is parked.
-    #[tokio::test]
-    async fn a_task_goes_on_between_its_pauses() {
-        let shares = Shares::new(1);
-        let share = shares.share(CROWD);
-        let (entered, left) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let (told, done) = (Arc::clone(&entered), Arc::clone(&left));
-        tokio::spawn(share.run(async move {
-            told.notify_one();
-            for _ in 0..5 {
-                spin(2 * QUANTUM);
-                yield_now().await;
-            }
-            done.store(true, Ordering::SeqCst);
-        }));
-        entered.notified().await;
-        // Another payer holds the only quantum for as long as the test runs.
-        shares.line.lock().granted = 1;
-        for _ in 0..20 {
-            yield_now().await;
-        }
-        assert!(left.load(Ordering::SeqCst), "it is in debt, and holds what it held to its end");
-    }
-
-    #[tokio::test]
-    async fn a_task_that_is_dropped_while_parked_holds_up_nobody() {
-        let shares = Shares::new(1);
-        let busy = |payer| {
-            let share = shares.share(payer);
-            tokio::spawn(share.clone().run(async move {
-                loop {
-                    spin(Duration::from_micros(300));
-                    yield_now().await;
-                    share.pause().await;
-                }
-            }))
-        };
-        let tasks: Vec<_> = (0..20).map(|_| busy(CROWD)).collect();
-        for _ in 0..50 {
-            yield_now().await;
-        }
-        for task in tasks {
-            task.abort();
-            yield_now().await;
-        }
-        let share = shares.share(CROWD);
-        let last = share.clone().run(async move {
-            for _ in 0..20 {
-                spin(Duration::from_micros(300));
-                yield_now().await;
-                share.pause().await;
-            }
-        });
-        tokio::spawn(last).await.expect("it ends");
-        let line = shares.line.lock();
-        assert_eq!((line.granted, line.waiting.len(), line.queues.len()), (0, 0, 0));
     }
 }

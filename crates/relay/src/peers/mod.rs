@@ -5,8 +5,8 @@
 //! the log. Messages are sent in the background; no request waits for one. All that waits to be sent is one message,
 //! into which each further charge goes.
 //!
-//! Whoever reaches the channel may repeat a message or invent one. So each carries a code under a key of the store's, a
-//! time and a number ([`receiver`]).
+//! A stranger that reaches the channel may repeat a message or invent one. So each carries a code under a key of the
+//! store's, a time and a number ([`receiver`]).
 
 mod message;
 mod receiver;

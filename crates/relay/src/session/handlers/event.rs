@@ -257,7 +257,7 @@ async fn is_known(session: &Session, group: Option<&Group>, recipient: &PublicKe
     }
     let groups_of = async |keys: &[PublicKey]| match app.store.groups_of(keys).await {
         Ok(groups) => groups.into_iter().take(COMMON_GROUPS_MAX).collect::<Vec<NostrGroupId>>(),
-        // Whoever cannot be recognised now counts as a stranger.
+        // A sender that cannot be recognised now counts as a stranger.
         Err(_) => Vec::new(),
     };
     let theirs: std::collections::HashSet<_> = groups_of(&[*recipient]).await.into_iter().collect();

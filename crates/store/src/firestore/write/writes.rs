@@ -220,7 +220,7 @@ impl Inner {
                     };
                     writes.push(value::set(name, fields));
                 }
-                // Of several that act for the first time, or that have the membership give way, one wins.
+                // One of several events wins that act for the first time, or that have the membership give way.
                 (None, Some(version)) => writes.push(value::delete_expected(name, *version)),
                 // It was made by this batch.
                 (None, None) => {}
