@@ -1,10 +1,10 @@
 //! Fair shares of the processor: a connection's task goes on with its next piece of work only while its payer has time
 //! left.
 //!
-//! Each payer has a budget of time, from which each poll of a connection's task is paid. It fills again at [`REFILL`]
-//! of a core. A payer that stays below that never waits here. Between two pieces of work, such as messages or pages,
-//! a task pauses ([`Share::pause`]). If its payer has used its budget up, the task is parked, and the payer joins a
-//! line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks run one after the other until
+//! Each payer has a budget of time, from which each poll of a connection's task is paid, at each pause and at the
+//! poll's end. It fills again at [`REFILL`] of a core. A payer that stays below that never waits here. Between two
+//! pieces of work, such as messages or pages, a task pauses ([`Share::pause`]). If its payer has used its budget up,
+//! the task is parked, and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks run one after the other until
 //! it is used up. As many payers run on such a quantum at one time as there are workers; where one payer alone waits,
 //! as many of its tasks do.
 //!
@@ -12,7 +12,8 @@
 //! another payer waits for one piece of work on each worker. A task is parked only where it holds nothing that another
 //! task may wait for. A busy payer that is alone gets the whole processor.
 //!
-//! A task that got a quantum first lets the runtime look at its sockets, so that frames of other clients are seen in
+//! A task that got a quantum first lets the system run other threads that wait for its core, such as the one that
+//! writes to the embedded store, and lets the runtime look at its sockets, so that frames of other clients are seen in
 //! between.
 
 #[cfg(test)]
@@ -94,7 +95,14 @@ pub(crate) struct Budget {
 #[derive(Clone)]
 pub(crate) struct Share {
     shares: Arc<Shares>,
-    budget: Arc<Mutex<Arc<Budget>>>,
+    task: Arc<Task>,
+}
+
+/// A task that runs on a share.
+struct Task {
+    budget: Mutex<Arc<Budget>>,
+    /// Nanoseconds from [`Shares::began`] up to which the task's time is paid for, while the task is polled.
+    paid_ns: AtomicU64,
 }
 
 /// The answer to a task that wants to run.
@@ -114,8 +122,8 @@ impl Shares {
 
     /// The share of a task whose payer is `payer`.
     pub(crate) fn share(self: &Arc<Self>, payer: PayerHash) -> Share {
-        let budget = Arc::new(Mutex::new(self.budget(payer)));
-        Share { shares: Arc::clone(self), budget }
+        let task = Task { budget: Mutex::new(self.budget(payer)), paid_ns: AtomicU64::new(self.now_ns()) };
+        Share { shares: Arc::clone(self), task: Arc::new(task) }
     }
 
     fn budget(&self, payer: PayerHash) -> Arc<Budget> {
@@ -139,7 +147,11 @@ impl Shares {
     }
 
     fn now_us(&self) -> u64 {
-        self.began.elapsed().as_micros() as u64
+        self.now_ns() / 1_000
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
     }
 
     /// Decides whether a task runs now. `place` is the task's place among the parked ones, once it has one.
@@ -171,9 +183,11 @@ impl Shares {
         Turn::Park
     }
 
-    /// Charges a poll that took `used`.
-    fn used(&self, budget: &Budget, used: Duration) {
-        budget.left_ns.fetch_sub(nanos(used), Ordering::Relaxed);
+    /// Charges a poll's time since the last charge.
+    fn charge(&self, budget: &Budget, paid_ns: &AtomicU64) {
+        let now_ns = self.now_ns();
+        let used_ns = now_ns.saturating_sub(paid_ns.swap(now_ns, Ordering::Relaxed));
+        budget.left_ns.fetch_sub(i64::try_from(used_ns).unwrap_or(i64::MAX), Ordering::Relaxed);
         if budget.is_queued.load(Ordering::Acquire) {
             let mut line = self.line.lock();
             self.go_on(&mut line, budget.payer);
@@ -293,9 +307,9 @@ fn nanos(time: Duration) -> i64 {
 impl Share {
     /// Lets another payer pay from the next poll on.
     pub(crate) fn change_payer(&self, payer: PayerHash) {
-        if self.budget.lock().payer != payer {
+        if self.task.budget.lock().payer != payer {
             let budget = self.shares.budget(payer);
-            *self.budget.lock() = budget;
+            *self.task.budget.lock() = budget;
         }
     }
 
@@ -303,7 +317,8 @@ impl Share {
     pub(crate) async fn run<F: Future>(self, task: F) -> F::Output {
         let mut task = pin!(task);
         poll_fn(move |cx| {
-            let _charge = Charge { shares: &self.shares, budget: self.current(), began: Instant::now() };
+            self.task.paid_ns.store(self.shares.now_ns(), Ordering::Relaxed);
+            let _charge = Charge { share: &self, budget: self.current() };
             task.as_mut().poll(cx)
         })
         .await
@@ -312,24 +327,25 @@ impl Share {
     /// Waits until the payer has time left. A task calls it between two pieces of work, where it holds nothing that
     /// another task may wait for: no connection to a database, no lock, no turn.
     pub(crate) async fn pause(&self) {
+        // A poll that handles several messages pays for each before the next.
+        self.shares.charge(&self.current(), &self.task.paid_ns);
         Pause { share: self, budget: None, place: None }.await;
     }
 
     fn current(&self) -> Arc<Budget> {
-        Arc::clone(&self.budget.lock())
+        Arc::clone(&self.task.budget.lock())
     }
 }
 
-/// The charge for one poll, which is made also where the poll panics.
+/// The charge for the end of one poll, which is made also where the poll panics.
 struct Charge<'a> {
-    shares: &'a Shares,
+    share: &'a Share,
     budget: Arc<Budget>,
-    began: Instant,
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        self.shares.used(&self.budget, self.began.elapsed());
+        self.share.shares.charge(&self.budget, &self.share.task.paid_ns);
     }
 }
 
@@ -353,6 +369,9 @@ impl Future for Pause<'_> {
         }
         this.budget = Some(budget);
         if turn == Turn::Yield {
+            // Threads that wait for this core, such as the store's writer, go first: the system would let this one run
+            // on for several of its own time slices.
+            std::thread::yield_now();
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending

@@ -8,7 +8,7 @@ use nostr_protocol::{EventRef, Kind, tag::name};
 /// Most events of one batch.
 pub const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most rows that the events of one batch add to the indexes of a store, by their weights.
-pub const BATCH_ROWS_MAX: usize = 8_192;
+pub const BATCH_ROWS_MAX: usize = 2_560;
 /// Most targets of the deletions in one batch.
 pub const BATCH_TARGETS_MAX: usize = 1_000;
 /// Most events of one batch whose deciding may read a group with all its members.
@@ -21,7 +21,7 @@ pub const DELETED_ROWS_MAX: usize = 20_000;
 /// Rows of an event's indexes that belong to every event: its id, author, kind and time.
 const ROWS: usize = 4;
 /// Tags that a filter can name, of which each further number costs the price of one more event.
-const TAGS_PER_EVENT: usize = 100;
+const TAGS_PER_EVENT: usize = 25;
 /// Targets of a deletion, of which each further number costs the price of one more event.
 const TARGETS_PER_EVENT: usize = 50;
 /// Groups, of which each number costs the price of one more event.
@@ -120,9 +120,9 @@ mod tests {
         assert_eq!((plain.rows, plain.targets, plain.groups, plain.price()), (6, 0, 0, 1));
         let many = weight(1, &vec![["t", "a"]; 2_500]);
         // Its tags and its bytes.
-        assert_eq!((many.rows, many.price()), (2_504, 27));
+        assert_eq!((many.rows, many.price()), (2_504, 102));
         let deletion = weight(5, &vec![["e", "a"]; 500]);
-        assert_eq!((deletion.rows, deletion.targets, deletion.price()), (504, 500, 16));
+        assert_eq!((deletion.rows, deletion.targets, deletion.price()), (504, 500, 31));
         assert_eq!(weight(1, &vec![["e", "a"]; 500]).targets, 0);
         assert_eq!(weight(450, &[["h", "grp"]]).groups, 1);
         let vanish = weight(62, &[["relay", "ALL_RELAYS"]]);
@@ -140,8 +140,9 @@ mod tests {
     #[test]
     fn a_batch_is_cut_by_its_work() {
         let light = Weight { rows: 6, bytes: 500, ..Weight::default() };
-        assert_eq!(taken(light), BATCH_EVENTS_MAX);
-        assert_eq!(taken(Weight { rows: 2_504, ..light }), 3);
+        assert_eq!(taken(light), BATCH_ROWS_MAX / light.rows);
+        assert_eq!(taken(Weight { rows: 2, ..light }), BATCH_EVENTS_MAX);
+        assert_eq!(taken(Weight { rows: 2_504, ..light }), 1);
         assert_eq!(taken(Weight { targets: 500, ..light }), 2);
         assert_eq!(taken(Weight { groups: 1, ..light }), BATCH_GROUPS_MAX);
         assert_eq!(taken(Weight { bytes: 256 << 10, ..light }), 8);

@@ -17,30 +17,35 @@ fn spin(time: Duration) {
     }
 }
 
-/// The most polls of a crowd that a guest waited for, over many times that the guest was woken.
-async fn polls_waited_for(shares: Option<Arc<Shares>>) -> usize {
-    let run = |payer, task: Pin<Box<dyn Future<Output = ()> + Send>>| match &shares {
-        Some(shares) => drop(tokio::spawn(shares.share(payer).run(task))),
+/// The most pieces of work of a crowd that a guest waited for, over many times that the guest was woken. `yields` says
+/// whether the crowd's tasks end their polls after each piece, as a client's that has sent nothing more.
+async fn polls_waited_for(shares: Option<Arc<Shares>>, yields: bool) -> usize {
+    let share_of = |payer| shares.as_ref().map(|shares| shares.share(payer));
+    let run = |share: Option<Share>, task: Pin<Box<dyn Future<Output = ()> + Send>>| match share {
+        Some(share) => drop(tokio::spawn(share.run(task))),
         None => drop(tokio::spawn(task)),
     };
-    let pause = |payer| shares.as_ref().map(|shares| shares.share(payer));
     let polls = Arc::new(AtomicUsize::new(0));
     let (called, call) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let longest = Arc::new(AtomicUsize::new(0));
     for _ in 0..TASKS {
         let (polls, called, call) = (Arc::clone(&polls), Arc::clone(&called), Arc::clone(&call));
-        let share = pause(CROWD);
+        let share = share_of(CROWD);
         run(
-            CROWD,
+            share.clone(),
             Box::pin(async move {
+                // The guest waits before the crowd begins.
+                yield_now().await;
                 while polls.load(Ordering::SeqCst) < POLLS {
                     spin(Duration::from_micros(400));
                     let count = polls.fetch_add(1, Ordering::SeqCst) + 1;
                     if count % 40 == 0 {
-                        called.store(count, Ordering::SeqCst);
+                        let _ = called.compare_exchange(0, count, Ordering::SeqCst, Ordering::SeqCst);
                         call.notify_one();
                     }
-                    yield_now().await;
+                    if yields {
+                        yield_now().await;
+                    }
                     if let Some(share) = &share {
                         share.pause().await;
                     }
@@ -51,11 +56,11 @@ async fn polls_waited_for(shares: Option<Arc<Shares>>) -> usize {
     let done = Arc::new(Notify::new());
     let (seen, wait, over) = (Arc::clone(&polls), Arc::clone(&longest), Arc::clone(&done));
     run(
-        GUEST,
+        share_of(GUEST),
         Box::pin(async move {
             while seen.load(Ordering::SeqCst) < POLLS - 40 {
                 call.notified().await;
-                let waited = seen.load(Ordering::SeqCst) - called.load(Ordering::SeqCst);
+                let waited = seen.load(Ordering::SeqCst) - called.swap(0, Ordering::SeqCst);
                 wait.fetch_max(waited, Ordering::SeqCst);
             }
             over.notify_one();
@@ -67,10 +72,16 @@ async fn polls_waited_for(shares: Option<Arc<Shares>>) -> usize {
 
 #[tokio::test]
 async fn a_guest_waits_for_one_poll_of_a_crowd() {
-    let waited = polls_waited_for(Some(Shares::new(1))).await;
+    let waited = polls_waited_for(Some(Shares::new(1)), true).await;
     assert!(waited <= 8, "a guest waited for {waited} polls, of which a quantum holds three");
-    let unfair = polls_waited_for(None).await;
+    let unfair = polls_waited_for(None, true).await;
     assert!(unfair > 8, "without shares it waits for the crowd: {unfair}");
+}
+
+#[tokio::test]
+async fn a_poll_pays_for_each_message_that_it_handles() {
+    let waited = polls_waited_for(Some(Shares::new(1)), false).await;
+    assert!(waited <= 8, "a guest waited for {waited} messages, of which a quantum holds three");
 }
 
 #[tokio::test]
