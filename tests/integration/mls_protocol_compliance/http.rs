@@ -65,7 +65,9 @@ async fn metrics_count_under_the_specifications_names() {
         "mls_gateway_groups_updated_total 1",
         "mls_gateway_membership_updates_total 1",
         "mls_gateway_keypackages_stored_total 0",
-        "mls_gateway_errors_total{reason=\"blocked\"} 1",
+        "mls_gateway_errors_total{kind=\"444\"} 1",
+        "mls_gateway_errors_total{kind=\"1059\"} 0",
+        "mls_gateway_refusals_total{reason=\"blocked\"} 1",
     ] {
         assert!(answer.body.lines().any(|found| found == line), "{line} in\n{}", answer.body);
     }

@@ -61,7 +61,7 @@ async fn a_flood_of_malformed_frames_costs_its_connection_alone() {
     let nonsense = "x".repeat(500_000);
     assert_eq!(flood(&mut wire, (0..3).map(|_| nonsense.clone())).await, Some(1008));
     let metrics = crate::support::http(world.relay.address, "GET /metrics", &[]).await.body;
-    assert!(metrics.contains("mls_gateway_errors_total{reason=\"faults\"} 5"), "{metrics}");
+    assert!(metrics.contains("mls_gateway_refusals_total{reason=\"faults\"} 5"), "{metrics}");
 }
 
 /// A client that makes mistakes now and then is answered and not closed.
@@ -258,7 +258,7 @@ async fn an_address_has_a_bound_of_connections() {
     open("203.0.113.1").await.expect("six a minute are one each 10 s");
     let metrics = crate::support::http(relay.address, "GET /metrics", &[]).await.body;
     for bound in ["connections_per_address_max", "handshakes_per_minute_max"] {
-        assert!(metrics.contains(&format!("mls_gateway_errors_total{{reason=\"{bound}\"}} ")), "{metrics}");
+        assert!(metrics.contains(&format!("mls_gateway_refusals_total{{reason=\"{bound}\"}} ")), "{metrics}");
     }
     relay.stop().await;
 }

@@ -43,7 +43,6 @@ const fn of_range(
         owners: Owners::Author,
         deletable: Deletable::ByOwners,
         vanishes: true,
-        counted_by_number: false,
         counters: &[],
         in_nip11: false,
     }

@@ -18,7 +18,6 @@ pub(super) const RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: false,
     counters: &[],
     in_nip11: false,
 };
@@ -37,7 +36,6 @@ pub(super) const HTTP_RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: false,
     counters: &[],
     in_nip11: false,
 };

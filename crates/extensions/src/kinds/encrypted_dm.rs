@@ -17,7 +17,6 @@ pub(super) const RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: true,
     counters: &[],
     in_nip11: false,
 };

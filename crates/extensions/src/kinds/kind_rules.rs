@@ -34,9 +34,7 @@ pub struct KindRules {
     pub deletable: Deletable,
     /// Whether an owner that vanishes (NIP-62) takes it along.
     pub vanishes: bool,
-    /// Whether metrics count it under its number; else it is counted as "other".
-    pub counted_by_number: bool,
-    /// Counters of stored events, beside the one by number.
+    /// Counters of stored events, beside the one of the kind.
     pub counters: &'static [KindCounter],
     /// Whether NIP-11's `mls_gateway.kinds` lists it.
     pub in_nip11: bool,

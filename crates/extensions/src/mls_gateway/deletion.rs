@@ -32,7 +32,6 @@ pub(crate) const RULES: KindRules = KindRules {
     // A deletion of a deletion has no effect (NIP-09).
     deletable: Deletable::NoEffect,
     vanishes: true,
-    counted_by_number: true,
     counters: &[],
     in_nip11: false,
 };

@@ -27,7 +27,6 @@ pub(crate) const RULES: KindRules = KindRules {
     owners: Owners::AuthorAndRecipients,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: true,
     counters: &[],
     in_nip11: true,
 };
@@ -46,7 +45,6 @@ pub(crate) const EPHEMERAL_RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: true,
     counters: &[],
     in_nip11: false,
 };

@@ -32,7 +32,6 @@ pub(crate) const RULES: KindRules = KindRules {
     // A commit that some members have applied must reach the others.
     deletable: Deletable::Refused,
     vanishes: true,
-    counted_by_number: true,
     counters: &[KindCounter::GroupsUpdated],
     in_nip11: true,
 };

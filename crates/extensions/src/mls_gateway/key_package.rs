@@ -32,7 +32,6 @@ pub(crate) const RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: true,
     counters: &[KindCounter::KeyPackagesStored],
     in_nip11: true,
 };

@@ -24,7 +24,6 @@ pub(crate) const RULES: KindRules = KindRules {
     owners: Owners::AuthorAndRecipients,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: true,
     counters: &[],
     in_nip11: true,
 };

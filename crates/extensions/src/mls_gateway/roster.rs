@@ -34,7 +34,6 @@ pub(crate) const RULES: KindRules = KindRules {
     // The rosters are the audit of the group.
     deletable: Deletable::Refused,
     vanishes: false,
-    counted_by_number: true,
     counters: &[KindCounter::GroupsUpdated, KindCounter::MembershipUpdates],
     in_nip11: true,
 };

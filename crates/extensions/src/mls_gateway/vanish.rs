@@ -25,7 +25,6 @@ pub(crate) const RULES: KindRules = KindRules {
     // A deletion of a request to vanish has no effect, and the request outlives the key's other events (NIP-62).
     deletable: Deletable::NoEffect,
     vanishes: false,
-    counted_by_number: true,
     counters: &[],
     in_nip11: false,
 };

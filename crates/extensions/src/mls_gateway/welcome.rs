@@ -23,7 +23,6 @@ pub(crate) const RULES: KindRules = KindRules {
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
     vanishes: true,
-    counted_by_number: false,
     counters: &[],
     in_nip11: false,
 };

@@ -8,28 +8,28 @@ use nostr_protocol::{Kind, Lifetime};
 
 /// Columns: the readers; whether admission needs the group's state; the groups it may change; how it is kept; whether
 /// an `expiration` may end it; its owners; whether they delete it; whether they take it along when they vanish; the
-/// budget; the keys off the whitelist that publish it; its counters (by number, KeyPackages, groups, memberships);
+/// budget; the keys off the whitelist that publish it; its counters (KeyPackages, groups, memberships);
 /// NIP-11.
 const TABLE: &str = "
     # kind  readers         state changes kept      expires owners   deleted vanishes budget   others   count nip-11
-      4     author+p        -     -       stored    yes     author   yes     yes      events   -        #     -
-      5     everyone/author -     -       stored    -       author   -       yes      events   check    #     -
+      4     author+p        -     -       stored    yes     author   yes     yes      events   -        -     -
+      5     everyone/author -     -       stored    -       author   -       yes      events   check    -     -
       13    -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      62    everyone        -     all     stored    -       author   -       -        events   check    #     -
-      443   everyone        -     -       stored    yes     author   yes     yes      packages -        #k    yes
+      62    everyone        -     all     stored    -       author   -       -        events   check    -     -
+      443   everyone        -     -       stored    yes     author   yes     yes      packages -        k     yes
       444   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      445   group+unlisted  yes   -       archive   yes     author   refused yes      messages check    #g    yes
-      446   p               -     -       archive   yes     author+p yes     yes      events   -        #     yes
-      447   p               -     -       stored    yes     author+p yes     yes      events   -        #     yes
+      445   group+unlisted  yes   -       archive   yes     author   refused yes      messages check    g     yes
+      446   p               -     -       archive   yes     author+p yes     yes      events   -        -     yes
+      447   p               -     -       stored    yes     author+p yes     yes      events   -        -     yes
       448   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       449   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      450   group+admins    yes   h       stored    -       author   refused -        events   check    #gm   yes
+      450   group+admins    yes   h       stored    -       author   refused -        events   check    gm    yes
       451   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      1059  p               yes   h       stored    yes     author+p yes     yes      wraps    resident #     yes
-      21059 p               -     -       ephemeral yes     author   yes     yes      wraps    resident #     -
+      1059  p               yes   h       stored    yes     author+p yes     yes      wraps    resident -     yes
+      21059 p               -     -       ephemeral yes     author   yes     yes      wraps    resident -     -
       22242 -               -     -       ephemeral yes     author   yes     yes      events   -        -     -
       27235 -               -     -       ephemeral yes     author   yes     yes      events   -        -     -
-      30443 everyone        -     -       stored    yes     author   yes     yes      packages -        #k    yes
+      30443 everyone        -     -       stored    yes     author   yes     yes      packages -        k     yes
 ";
 
 /// The line of every kind that the table does not name; `kept` follows from the range (NIP-01).
@@ -79,12 +79,12 @@ fn line(kind: Kind) -> String {
         NonResidents::ToResidents => "resident",
         NonResidents::Checked => "check",
     };
-    let mut counted = String::from(if rules.counted_by_number { "#" } else { "" });
-    counted.extend(rules.counters.iter().map(|counter| match counter {
+    let counters = rules.counters.iter().map(|counter| match counter {
         KindCounter::KeyPackagesStored => 'k',
         KindCounter::GroupsUpdated => 'g',
         KindCounter::MembershipUpdates => 'm',
-    }));
+    });
+    let counted: String = counters.collect();
     let counted = if counted.is_empty() { "-" } else { &counted };
     let read = [readers, yes(rules.needs_group), changes, kept, yes(rules.may_expire)];
     let removed = [owners, deletable, yes(rules.vanishes)];

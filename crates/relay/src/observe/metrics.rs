@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use nostr_extensions::kinds::{KINDS, KindCounter, rules};
 use nostr_protocol::{Kind, Rejection, Word};
@@ -14,13 +14,91 @@ use nostr_store::{Saved, StoreError};
 const DB_BUCKETS_SECS: [f64; 13] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
+/// Name of the counter of stored events.
+const PROCESSED: &str = "mls_gateway_events_processed_total";
+/// Name of the counter of errors. It has the labels of [`PROCESSED`], so that the specification's quotient of both
+/// returns data.
+const ERRORS: &str = "mls_gateway_errors_total";
+/// Name of the counter of the same errors by reason.
+const REFUSALS: &str = "mls_gateway_refusals_total";
+
+/// Every counter, with the text that `/metrics` shows above it.
+const COUNTERS: &[(&str, &str)] = &[
+    (PROCESSED, "Events stored or passed on, by kind."),
+    ("mls_gateway_groups_updated_total", "Group messages and rosters."),
+    ("mls_gateway_keypackages_stored_total", "KeyPackages stored."),
+    ("mls_gateway_membership_updates_total", "Rosters stored."),
+    (ERRORS, "Refusals and failures, by the kind of the event."),
+    (REFUSALS, "Refusals and failures, by reason."),
+    ("mls_gateway_requests_total", "Requests that were answered, by the way of reading."),
+    ("mls_gateway_events_delivered_total", "Live deliveries of events."),
+    ("mls_gateway_delivery_conditions_total", "Conditions of filters that live delivery looked at."),
+    ("mls_gateway_delivery_log_events_total", "Events that live delivery read from the log because a queue was full."),
+    ("mls_gateway_subscriptions_ended_total", "Subscriptions that live delivery ended, by reason."),
+    ("mls_gateway_events_expired_total", "Events that the sweeper removed."),
+    ("mls_gateway_signatures_checked_total", "Signatures that were checked."),
+    ("mls_gateway_unknown_client_addresses_total", "Connections whose client's address is unknown, by reason."),
+    ("mls_gateway_peer_messages_dropped_total", "Messages between instances that were not believed, by reason."),
+    ("mls_gateway_follow_passes_total", "Passes over a shared store's log, by result."),
+    ("mls_gateway_follow_fetched_events_total", "Events of the log that the instance fetched for its clients."),
+    ("mls_gateway_follow_skipped_events_total", "Events of the log for which no client of the instance waited."),
+    ("mls_gateway_read_cost_total", "Units that clients' requests have cost."),
+    ("mls_gateway_firestore_document_reads_total", "Documents that the instance has read of Firestore."),
+];
+/// Every gauge, with its text.
+const GAUGES: &[(&str, &str)] = &[
+    ("mls_gateway_connections", "Open connections."),
+    ("mls_gateway_subscriptions", "Open subscriptions."),
+    ("mls_gateway_log_cursor", "Place in the log up to which every event has been delivered live."),
+    ("mls_gateway_ready", "1 while the relay is ready, else 0."),
+    ("mls_gateway_follow_lag_seconds", "Time since the last pass over a shared store's log that reached its head."),
+    ("mls_gateway_clock_skew_seconds", "Lead of the machine's clock over a shared store's."),
+];
+/// Every histogram, with its text.
+const HISTOGRAMS: &[(&str, &str)] =
+    &[("mls_gateway_db_operation_duration_seconds", "Duration of the store's operations.")];
+
+/// One counter for each kind with rules of its own, and one for all other kinds.
+struct ByKind {
+    named: HashMap<Kind, Counter>,
+    other: Counter,
+}
+
+impl ByKind {
+    fn new(recorder: &PrometheusRecorder, name: &'static str) -> Self {
+        let of = |kind: String| counter(recorder, name, vec![Label::new("kind", kind)]);
+        Self { named: KINDS.iter().map(|kind| (*kind, of(kind.to_string()))).collect(), other: of("other".to_owned()) }
+    }
+
+    fn count(&self, kind: Kind) {
+        self.named.get(&kind).unwrap_or(&self.other).increment(1);
+    }
+}
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<Label>) -> Counter {
+    recorder.register_counter(&Key::from_parts(name, labels), &META)
+}
+
+fn describe(recorder: &PrometheusRecorder) {
+    for (name, text) in COUNTERS {
+        recorder.describe_counter(KeyName::from_const_str(name), None, (*text).into());
+    }
+    for (name, text) in GAUGES {
+        recorder.describe_gauge(KeyName::from_const_str(name), None, (*text).into());
+    }
+    for (name, text) in HISTOGRAMS {
+        recorder.describe_histogram(KeyName::from_const_str(name), None, (*text).into());
+    }
+}
+
 /// The counters, made once.
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// Counters by kind, for the kinds that are counted by number.
-    processed: HashMap<Kind, Counter>,
-    processed_other: Counter,
+    processed: ByKind,
+    errors: ByKind,
+    /// Errors at which no event is at hand.
+    errors_without_kind: Counter,
     groups_updated: Counter,
     key_packages_stored: Counter,
     membership_updates: Counter,
@@ -49,9 +127,8 @@ impl Default for Metrics {
         #[allow(clippy::expect_used, reason = "the buckets are a literal that is not empty")]
         let recorder =
             PrometheusBuilder::new().set_buckets(&DB_BUCKETS_SECS).expect("buckets are given").build_recorder();
-        let counter =
-            |name: &'static str, labels: Vec<Label>| recorder.register_counter(&Key::from_parts(name, labels), &META);
-        let processed = |kind: String| counter("mls_gateway_events_processed_total", vec![Label::new("kind", kind)]);
+        describe(&recorder);
+        let counter = |name: &'static str, labels: Vec<Label>| counter(&recorder, name, labels);
         let duration = |operation: &'static str| {
             let key =
                 Key::from_parts("mls_gateway_db_operation_duration_seconds", vec![Label::new("operation", operation)]);
@@ -59,12 +136,9 @@ impl Default for Metrics {
         };
         let gauge = |name: &'static str| recorder.register_gauge(&Key::from_name(name), &META);
         Self {
-            processed: KINDS
-                .iter()
-                .filter(|kind| rules(**kind).counted_by_number)
-                .map(|kind| (*kind, processed(kind.to_string())))
-                .collect(),
-            processed_other: processed("other".to_owned()),
+            processed: ByKind::new(&recorder, PROCESSED),
+            errors: ByKind::new(&recorder, ERRORS),
+            errors_without_kind: counter(ERRORS, vec![Label::new("kind", "none")]),
             groups_updated: counter("mls_gateway_groups_updated_total", vec![]),
             key_packages_stored: counter("mls_gateway_keypackages_stored_total", vec![]),
             membership_updates: counter("mls_gateway_membership_updates_total", vec![]),
@@ -118,14 +192,13 @@ impl Metrics {
 
     /// Counts a pass over the log that has ended.
     pub(crate) fn pass(&self, result: &'static str) {
-        let key = Key::from_parts("mls_gateway_follow_passes_total", vec![Label::new("result", result)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        counter(&self.recorder, "mls_gateway_follow_passes_total", vec![Label::new("result", result)]).increment(1);
     }
 
     /// Counts a message between instances that was not believed, or not in all that it says.
     pub(crate) fn peer_message_dropped(&self, reason: &'static str) {
-        let key = Key::from_parts("mls_gateway_peer_messages_dropped_total", vec![Label::new("reason", reason)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        counter(&self.recorder, "mls_gateway_peer_messages_dropped_total", vec![Label::new("reason", reason)])
+            .increment(1);
     }
 
     /// Counts events of the log that were fetched for live delivery.
@@ -152,7 +225,7 @@ impl Metrics {
     pub(crate) fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
         match saved {
             Ok(Saved::New(_)) => {
-                self.processed.get(&kind).unwrap_or(&self.processed_other).increment(1);
+                self.processed.count(kind);
                 for counter in rules(kind).counters {
                     match counter {
                         KindCounter::KeyPackagesStored => self.key_packages_stored.increment(1),
@@ -162,29 +235,39 @@ impl Metrics {
                 }
             }
             Ok(Saved::Duplicate | Saved::DeletedByRecipient) => {}
-            Ok(Saved::Deleted) => self.error("deleted"),
-            Ok(Saved::Superseded | Saved::Refused(_)) => self.error("refused"),
-            Err(_) => self.error("storage"),
+            Ok(Saved::Deleted) => self.refused(kind, "deleted"),
+            Ok(Saved::Superseded | Saved::Refused(_)) => self.refused(kind, "refused"),
+            Err(_) => self.refused(kind, "storage"),
         }
     }
 
-    /// Counts a refusal.
-    pub(crate) fn rejected(&self, rejection: &Rejection) {
+    /// Counts a refusal of an event of this kind.
+    pub(crate) fn rejected(&self, kind: Kind, rejection: &Rejection) {
         if rejection.word != Word::Duplicate {
-            self.error(rejection.word.as_str());
+            self.refused(kind, rejection.word.as_str());
         }
     }
 
-    /// Counts an error under its name.
+    /// Counts an event of this kind that was not taken, by the reason.
+    pub(crate) fn refused(&self, kind: Kind, reason: &'static str) {
+        self.errors.count(kind);
+        self.reason(reason);
+    }
+
+    /// Counts an error at which no event is at hand, by the reason.
     pub(crate) fn error(&self, reason: &'static str) {
-        let key = Key::from_parts("mls_gateway_errors_total", vec![Label::new("reason", reason)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        self.errors_without_kind.increment(1);
+        self.reason(reason);
+    }
+
+    fn reason(&self, reason: &'static str) {
+        counter(&self.recorder, REFUSALS, vec![Label::new("reason", reason)]).increment(1);
     }
 
     /// Counts a connection whose client's address is not known, by the reason.
     pub(crate) fn unknown_client_address(&self, reason: &'static str) {
-        let key = Key::from_parts("mls_gateway_unknown_client_addresses_total", vec![Label::new("reason", reason)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        counter(&self.recorder, "mls_gateway_unknown_client_addresses_total", vec![Label::new("reason", reason)])
+            .increment(1);
     }
 
     /// Counts a signature that was checked.
@@ -194,8 +277,7 @@ impl Metrics {
 
     /// Counts a request that was answered.
     pub(crate) fn request(&self, door: &'static str) {
-        let key = Key::from_parts("mls_gateway_requests_total", vec![Label::new("door", door)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        counter(&self.recorder, "mls_gateway_requests_total", vec![Label::new("door", door)]).increment(1);
     }
 
     /// Records the duration of a call of the store.
@@ -230,8 +312,8 @@ impl Metrics {
 
     /// Counts a subscription that the relay ended, by the reason.
     pub(crate) fn subscription_ended(&self, reason: &'static str) {
-        let key = Key::from_parts("mls_gateway_subscriptions_ended_total", vec![Label::new("reason", reason)]);
-        self.recorder.register_counter(&key, &META).increment(1);
+        counter(&self.recorder, "mls_gateway_subscriptions_ended_total", vec![Label::new("reason", reason)])
+            .increment(1);
     }
 
     /// Counts one client more.
@@ -242,5 +324,68 @@ impl Metrics {
     /// Counts one client less.
     pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// Everything that `/metrics` shows once each metric has a value.
+    fn shown() -> String {
+        let metrics = Metrics::default();
+        metrics.pass("completed");
+        metrics.peer_message_dropped("old");
+        metrics.refused(Kind(444), "blocked");
+        metrics.error("message");
+        metrics.unknown_client_address("untrusted_peer");
+        metrics.request("req");
+        metrics.subscription_ended("too_slow");
+        for operation in ["save", "scan", "sweep"] {
+            metrics.db_operation(operation, Duration::from_millis(1));
+        }
+        metrics.render(0, 0)
+    }
+
+    /// promtool refuses a metric without HELP, and a counter whose name does not end in `_total`.
+    #[test]
+    fn every_metric_has_its_help_and_stands_in_the_document() {
+        let text = shown();
+        let named = |before: &str| {
+            let names = text.lines().filter_map(|line| line.strip_prefix(before)?.split(' ').next());
+            names.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(named("# HELP "), named("# TYPE "));
+        let known = COUNTERS.iter().chain(GAUGES).chain(HISTOGRAMS).map(|(name, _)| (*name).to_owned());
+        assert_eq!(named("# TYPE "), known.collect());
+        assert!(COUNTERS.iter().all(|(name, _)| name.ends_with("_total")));
+        let document = include_str!("../../../../docs/metrics.md");
+        for name in named("# TYPE ") {
+            assert!(document.contains(&format!("`{name}`")), "docs/metrics.md has no {name}");
+        }
+    }
+
+    /// The specification divides one counter by the other, so each series needs one with the same labels.
+    #[test]
+    fn errors_and_processed_events_carry_the_kind_alone() {
+        let text = shown();
+        let series = |name: &str| {
+            let lines =
+                text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix("{kind=\"")?.split_once("\"} "));
+            lines.map(|(kind, count)| (kind.to_owned(), count.to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let (processed, mut errors) = (series(PROCESSED), series(ERRORS));
+        assert_eq!(errors.remove("none").as_deref(), Some("1"));
+        assert_eq!(errors.get("444").map(String::as_str), Some("1"));
+        assert_eq!(errors.get("other").map(String::as_str), Some("0"));
+        assert_eq!(errors.into_keys().collect::<Vec<_>>(), processed.into_keys().collect::<Vec<_>>());
+        for reason in ["blocked", "message"] {
+            assert!(text.contains(&format!("{REFUSALS}{{reason=\"{reason}\"}} 1")), "{text}");
+        }
+        for name in [PROCESSED, ERRORS] {
+            assert!(text.lines().filter(|line| line.starts_with(name)).all(|line| line.contains("{kind=")), "{text}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `AUTH` (NIP-42): the client proves a key; each proof adds one to the connection's reader.
 
 use nostr_protocol::{
-    EventError, EventId, PublicKey, Rejection, Unverified,
+    EventError, EventId, Kind, PublicKey, Rejection, Unverified,
     auth::authenticate,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
@@ -35,7 +35,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
     match prove(session, event).await.and_then(|key| session.add_key(key)) {
         Ok(()) => ok_frame(&id, true, ""),
         Err(rejection) => {
-            session.app.metrics.error("auth");
+            session.app.metrics.refused(Kind::AUTH, "auth");
             refused_frame(&id, &rejection)
         }
     }

@@ -32,7 +32,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
             return session.in_flight.answer(answer_to_bad_event(json, &error));
         }
     };
-    let id = event.event().id();
+    let (id, kind) = (event.event().id(), event.event().kind());
     let member = member(session, event.event()).await;
     match take(session, event, member).await {
         Ok(Intake::New(admitted, charges)) => {
@@ -44,7 +44,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
                 session.fault(Fault::Malformed, json.len());
             }
             let rejection = Rejection::from(refused);
-            session.app.metrics.rejected(&rejection);
+            session.app.metrics.rejected(kind, &rejection);
             session.in_flight.answer(refused_frame(&id, &rejection));
         }
     }
