@@ -12,7 +12,7 @@ pub const AUTH_AGE_SECS_MAX: u64 = 600;
 /// The names that one connection may use for this relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayNames {
-    /// `[server] public_url` and its aliases. Authority and path must be equal.
+    /// `[server] public_url` and its aliases. Host and port must be equal, and the path is the one given or none.
     Configured(Vec<RelayAddress>),
     /// Any loopback host: nothing is configured, and the peer is on this machine.
     Loopback,
@@ -52,6 +52,18 @@ impl RelayAddress {
         Some(Self { authority: authority.to_owned(), path: path.trim_end_matches('/').to_owned() })
     }
 
+    /// The path without slashes at its ends; empty for none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path.trim_start_matches('/')
+    }
+
+    /// Returns whether a client that writes `written` names this address: host and port are equal, and the path is this
+    /// one or none (NIP-42: the domain is enough).
+    fn is_named_by(&self, written: &Self) -> bool {
+        self.authority == written.authority && (written.path.is_empty() || written.path == self.path)
+    }
+
     fn is_loopback(&self) -> bool {
         let host = match self.authority.strip_prefix('[') {
             Some(v6) => v6.split(']').next().unwrap_or(v6),
@@ -71,11 +83,30 @@ impl RelayNames {
         let named = match (self, &address) {
             (Self::Unknown, _) => return Err(Rejection::error("this relay needs [server] public_url to be set")),
             (_, None) => false,
-            (Self::Configured(names), Some(address)) => names.contains(address),
+            (Self::Configured(names), Some(address)) => names.iter().any(|name| name.is_named_by(address)),
             (Self::Loopback, Some(address)) => address.is_loopback(),
             (Self::Host(host), Some(address)) => host.authority == address.authority,
         };
         if named { Ok(()) } else { Err(Rejection::invalid("the relay tag names another relay; use this relay's URL")) }
+    }
+}
+
+impl RelayNames {
+    /// Returns whether `origin`, the `Origin` of a request to `host`, is this relay's own URL, in any of its schemes.
+    /// Some libraries send it.
+    #[must_use]
+    pub fn is_own_origin(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some(origin) = RelayAddress::parse(origin) else { return false };
+        match self {
+            Self::Configured(names) => names.iter().any(|name| name.is_named_by(&origin)),
+            Self::Host(host) => host.is_named_by(&origin),
+            // Another port of this machine is another server, whose pages are not the relay's own.
+            Self::Loopback => {
+                let host = host.and_then(|host| RelayAddress::parse(&format!("ws://{host}")));
+                origin.is_loopback() && host.is_some_and(|host| host.is_named_by(&origin))
+            }
+            Self::Unknown => false,
+        }
     }
 }
 

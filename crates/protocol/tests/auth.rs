@@ -97,13 +97,18 @@ fn the_spellings_of_one_url_are_one_name() {
 }
 
 #[test]
-fn path_and_port_are_part_of_the_name() {
+fn host_and_port_are_compared_and_the_path_is_the_one_given_or_none() {
     let names = names(&["ws://10.0.0.1:8080/nostr/", "wss://alias.example"]);
-    for same in ["ws://10.0.0.1:8080/nostr", "ws://10.0.0.1:8080/nostr/", "wss://alias.example"] {
+    for same in [
+        "ws://10.0.0.1:8080/nostr",
+        "ws://10.0.0.1:8080/nostr/",
+        "ws://10.0.0.1:8080",
+        "ws://10.0.0.1:8080/",
+        "wss://alias.example",
+    ] {
         assert!(names.check(same).is_ok(), "{same}");
     }
-    for other in ["ws://10.0.0.1:8080", "ws://10.0.0.1/nostr", "ws://10.0.0.1:8080/Nostr", "wss://alias.example/nostr"]
-    {
+    for other in ["ws://10.0.0.1/nostr", "ws://10.0.0.1", "ws://10.0.0.1:8080/Nostr", "wss://alias.example/nostr"] {
         assert!(names.check(other).is_err(), "{other}");
     }
 }
@@ -139,4 +144,25 @@ fn behind_a_front_end_the_requests_host_is_the_name() {
     let names = RelayNames::Host(RelayAddress::parse("wss://relay.a.run.app").unwrap());
     assert!(names.check("wss://relay.a.run.app/").is_ok());
     assert_eq!(word(names.check("wss://relay.b.run.app")), Word::Invalid);
+}
+
+#[test]
+fn the_relays_own_url_is_its_own_origin_in_every_scheme() {
+    let configured = names(&["wss://relay.example/nostr"]);
+    for own in ["https://relay.example", "wss://relay.example", "ws://RELAY.example:80", "wss://relay.example/nostr"] {
+        assert!(configured.is_own_origin(own, None), "{own}");
+    }
+    for other in ["https://relay.example:8443", "https://evil.example", "null", "capacitor://relay.example", ""] {
+        assert!(!configured.is_own_origin(other, Some("evil.example")), "{other}");
+    }
+    let host = Some("localhost:8080");
+    assert!(RelayNames::Loopback.is_own_origin("ws://localhost:8080", host));
+    for other in ["http://localhost:3000", "http://127.0.0.1:8080", "capacitor://localhost"] {
+        assert!(!RelayNames::Loopback.is_own_origin(other, host), "{other}");
+    }
+    assert!(
+        !RelayNames::Loopback.is_own_origin("http://evil.example", Some("evil.example")),
+        "a name that was rebound"
+    );
+    assert!(!RelayNames::Unknown.is_own_origin("http://relay.example", Some("relay.example")));
 }

@@ -1,11 +1,11 @@
 //! HTTP on the same port (docs/rules.md, "Elsewhere"): health, NIP-11, the page, metrics, origins, and the end of
 //! connections.
 
-use nostr_relay::config::{Config, Origins, Secret};
+use nostr_relay::config::{Config, Origins, RelayUrl, Secret};
 use serde_json::json;
 
 use super::World;
-use crate::support::{Client, Keys, TestRelay, gateway::wrap, http};
+use crate::support::{Client, Keys, TestRelay, gateway::wrap, http, http_bytes};
 
 /// `GET /health` answers as specified.
 #[tokio::test]
@@ -47,6 +47,64 @@ async fn the_root_serves_nip_11_to_programs_and_a_page_to_people() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.body.contains("A relay &lt;of&gt; tests") && !page.body.contains("<of>"));
     assert_eq!(http(world.relay.address, "GET /nothing", &[]).await.status, 404);
+}
+
+/// NIP-11: `software` is a URL, every page may read the document whatever `allowed_origins` says, and `Accept` is read
+/// as RFC 9110 says.
+#[tokio::test]
+async fn nip_11_is_public_and_keeps_its_musts() {
+    let world = World::with(only_app).await;
+    let evil = ("origin", "https://evil.example");
+    for accept in ["application/nostr+json", "Application/Nostr+Json", "application/nostr+json, */*;q=0.1"] {
+        let answer = http(world.relay.address, "GET /", &[("accept", accept), evil]).await;
+        assert_eq!(answer.header("content-type"), Some("application/nostr+json"), "{accept}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        assert_eq!(answer.header("access-control-allow-headers"), Some("*"));
+        assert_eq!(answer.header("access-control-allow-methods"), Some("get, head, options"));
+        assert!(answer.json()["software"].as_str().is_some_and(|url| url.starts_with("https://")), "{}", answer.body);
+    }
+    let refused =
+        http(world.relay.address, "GET /", &[("accept", "application/nostr+json;q=0, text/html"), evil]).await;
+    assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
+}
+
+/// RFC 9110: the answers at `/` vary by `Accept`, and methods other than GET, HEAD and OPTIONS get 405 with `Allow`.
+#[tokio::test]
+async fn the_root_varies_by_accept_and_takes_no_post() {
+    let world = World::new().await;
+    for accept in ["application/nostr+json", "text/html"] {
+        let answer = http(world.relay.address, "GET /", &[("accept", accept)]).await;
+        assert_eq!((answer.status, answer.header("vary")), (200, Some("accept")));
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let answer = http(world.relay.address, &format!("{method} /"), &[("content-length", "0")]).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head, options")), "{method}");
+    }
+    let head = http(world.relay.address, "HEAD /", &[("accept", "application/nostr+json")]).await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    let icon = http_bytes(world.relay.address, "GET /favicon.ico").await;
+    assert!(icon.starts_with(b"HTTP/1.1 200") && icon.windows(4).any(|it| it == b"\0\0\x01\0"), "an icon");
+}
+
+/// NIP-01 has one endpoint: `/` and the paths of `public_url` and its aliases, each with NIP-11.
+#[tokio::test]
+async fn the_endpoint_is_the_root_and_the_paths_of_the_relays_urls() {
+    let world = World::with(|config| {
+        config.server.public_url = Some(RelayUrl::parse("wss://relay.example.com/nostr/").expect("a URL"));
+        config.server.public_url_aliases = vec![RelayUrl::parse("wss://other.example/a/b").expect("a URL")];
+    })
+    .await;
+    let opens = async |path: &str| Client::open(&format!("{}{path}", world.relay.url), &[]).await.is_ok();
+    let accept = ("accept", "application/nostr+json");
+    for path in ["/", "/nostr", "/nostr/", "/a/b", "/nostr?x=1"] {
+        assert!(opens(path).await, "{path}");
+        let answer = http(world.relay.address, &format!("GET {path}"), &[accept]).await;
+        assert_eq!(answer.header("content-type"), Some("application/nostr+json"), "{path}");
+    }
+    for path in ["/nothing", "/nostr/x", "/Nostr", "/a", "/health/x"] {
+        assert!(!opens(path).await, "{path}");
+        assert_eq!(http(world.relay.address, &format!("GET {path}"), &[accept]).await.status, 404, "{path}");
+    }
 }
 
 /// `/metrics` answers peers on this machine, in the Prometheus format and under the specification's names.
@@ -119,6 +177,27 @@ async fn origins_are_asked() {
         answer.header("access-control-allow-headers").is_some()
             && answer.header("access-control-allow-methods").is_some()
     );
+}
+
+/// With `allowed_origins` the relay's own URL passes, an origin of any scheme can be listed, and the 403 names the key.
+#[tokio::test]
+async fn the_relays_own_origin_passes_and_the_refusal_names_the_key() {
+    let world = World::with(|config| {
+        config.server.public_url = Some(RelayUrl::parse("wss://relay.example.com").expect("a URL"));
+        config.server.allowed_origins = Origins::Only(vec!["capacitor://localhost".to_owned()]);
+    })
+    .await;
+    let open = async |origin: &str| Client::open(&world.relay.url, &[("origin", origin)]).await.is_ok();
+    for passes in ["capacitor://localhost", "wss://relay.example.com", "https://relay.example.com"] {
+        assert!(open(passes).await, "{passes}");
+    }
+    for refused in ["https://app.example", "https://relay.example.com:8443", "capacitor://other"] {
+        assert!(!open(refused).await, "{refused}");
+    }
+    let upgrade = [("upgrade", "websocket"), ("origin", "https://app.example")];
+    let answer = http(world.relay.address, "GET /", &upgrade).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("[server] allowed_origins"), "{}", answer.body);
 }
 
 /// A stop accepts no new connections and closes each socket with 1001.

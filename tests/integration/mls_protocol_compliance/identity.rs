@@ -188,12 +188,14 @@ async fn auth_names_the_public_url_or_an_alias() {
         "wss://RELAY.example.com/",
         "wss://relay.example.com:443",
         "ws://other.example:7000/nostr/",
+        "ws://other.example:7000",
     ] {
         auth_as(&mut world.client(&[]).await, &alice, name).await.ok();
     }
     for name in [
         world.relay.url.as_str(),
-        "wss://other.example:7000",
+        "ws://other.example:7000/other",
+        "ws://other.example/nostr",
         "wss://relay.example.com.evil",
         "wss://x@relay.example.com",
     ] {

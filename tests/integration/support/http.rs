@@ -35,6 +35,15 @@ impl Response {
 
 /// Sends `METHOD path` with these headers and reads the response.
 pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Response {
+    parse(&exchange(address, line, headers).await)
+}
+
+/// Sends `METHOD path` and reads the response, head and body, whose body may be no text.
+pub async fn http_bytes(address: SocketAddr, line: &str) -> Vec<u8> {
+    exchange(address, line, &[]).await
+}
+
+async fn exchange(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -47,7 +56,7 @@ pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> 
         stream.read_to_end(&mut answer).await.expect("the answer is read");
         answer
     };
-    parse(&timeout(WAIT, exchange).await.expect("the relay answers in time"))
+    timeout(WAIT, exchange).await.expect("the relay answers in time")
 }
 
 /// Parses a response.

@@ -19,6 +19,6 @@ pub mod wire;
 pub use self::{
     client::{Answer, Client, empty_set},
     event::{Draft, Event, Keys, now},
-    http::{Response, http, parse},
+    http::{Response, http, http_bytes, parse},
     relay::{TestRelay, WAIT},
 };

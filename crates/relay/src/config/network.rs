@@ -45,17 +45,28 @@ impl Origins {
     }
 }
 
-/// Reads one item of `allowed_origins`, in lower case; `*` stays.
+/// Reads one item of `allowed_origins`, in lower case and without the scheme's default port, as browsers send it. `*`
+/// and `null` stay. Any scheme is taken: applications send `capacitor://localhost`, `file://` and their like.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let well_formed = text == "*"
-        || text.split_once("://").is_some_and(|(scheme, host)| {
-            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' '])
-        });
-    if well_formed {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err("not an origin; write scheme://host or scheme://host:port without a slash at the end, or *".to_owned())
+    let lower = text.to_ascii_lowercase();
+    if lower == "*" || lower == "null" {
+        return Ok(lower);
     }
+    let well_formed = lower.split_once("://").is_some_and(|(scheme, host)| {
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
+        is_scheme && (!host.is_empty() || scheme == "file") && !host.contains(['/', '?', '#', '@', '*', ' '])
+    });
+    if !well_formed {
+        return Err("not an origin; write scheme://host or scheme://host:port without a slash at the end, null, or *"
+            .to_owned());
+    }
+    let default_port = match lower.split_once("://") {
+        Some(("http" | "ws", _)) => ":80",
+        Some(("https" | "wss", _)) => ":443",
+        _ => return Ok(lower),
+    };
+    Ok(lower.strip_suffix(default_port).unwrap_or(&lower).to_owned())
 }
 
 impl From<Vec<String>> for Origins {
@@ -63,6 +74,9 @@ impl From<Vec<String>> for Origins {
         if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Only(origins) }
     }
 }
+
+/// Paths at which the relay serves something of its own, without the slash in front.
+pub(super) const TAKEN_PATHS: [&str; 4] = ["health", "ready", "metrics", "favicon.ico"];
 
 /// A URL under which clients know this relay, `wss://relay.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +95,9 @@ impl RelayUrl {
         let lower = text.to_ascii_lowercase();
         let host = lower.strip_prefix("wss://").or_else(|| lower.strip_prefix("ws://"));
         match (host, RelayAddress::parse(text)) {
+            (Some(_), Some(address)) if TAKEN_PATHS.contains(&address.path()) => {
+                Err("this path is taken; write another one, as wss://relay.example.com/nostr".to_owned())
+            }
             (Some(host), Some(address)) if !host.starts_with(':') && !text.contains([' ', '?', '#', '"', '<', '>']) => {
                 Ok(Self { text: text.to_owned(), address })
             }
@@ -155,5 +172,31 @@ mod tests {
         assert!(Origins::from(vec!["*".to_owned()]).allows("null"));
         assert!(origin("https://app.example/").is_err());
         assert!(origin("app.example").is_err());
+    }
+
+    #[test]
+    fn an_origin_of_any_scheme_can_be_listed() {
+        for (written, sent) in [
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+            ("app://obsidian.md", "app://obsidian.md"),
+            ("file://", "file://"),
+            ("null", "null"),
+            ("https://app.example:443", "https://app.example"),
+            ("http://app.example:8080", "http://app.example:8080"),
+        ] {
+            assert!(Origins::from(vec![origin(written).expect(written)]).allows(sent), "{written}");
+        }
+        for wrong in ["https://", "://host", "1a://host", "a b://host"] {
+            assert!(origin(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_the_relay_uses_itself_is_no_relays_url() {
+        for taken in ["wss://r.example/metrics", "wss://r.example/health/", "wss://r.example/favicon.ico"] {
+            assert!(RelayUrl::parse(taken).is_err_and(|error| error.contains("taken")), "{taken}");
+        }
+        assert!(RelayUrl::parse("wss://r.example/metrics/nostr").is_ok());
     }
 }

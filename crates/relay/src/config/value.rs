@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use nostr_protocol::PublicKey;
 use toml::de::DeValue;
 
-use super::secret::{Secret, secret};
+use super::{
+    network::TAKEN_PATHS,
+    secret::{Secret, secret},
+};
 
 /// A value as it was written, before its key reads it.
 #[derive(Clone, Debug)]
@@ -217,7 +220,7 @@ pub(super) fn api_prefix(text: &str) -> Result<String, String> {
         });
     if !well_formed {
         Err("not a path; write it with a slash in front and none at the end: /api/v1/mls".to_owned())
-    } else if matches!(text, "/health" | "/metrics" | "/ready") {
+    } else if TAKEN_PATHS.contains(&segments) {
         Err("this path is taken; write another one, as /api/v1/mls".to_owned())
     } else {
         Ok(text.to_owned())

@@ -16,8 +16,10 @@ const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77];
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
 const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
 
-/// The software's name.
+/// The software's name, on the page.
 const SOFTWARE: &str = "rnostr";
+/// The software's URL, which NIP-11's `software` holds.
+const SOFTWARE_URL: &str = env!("CARGO_PKG_REPOSITORY");
 /// The software's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -106,7 +108,7 @@ pub(crate) fn document(config: &Config) -> InformationDocument<'_> {
         self_pubkey: self_pubkey.as_ref().map(PublicKey::to_hex),
         contact: contact.as_deref(),
         supported_nips: &SUPPORTED_NIPS,
-        software: SOFTWARE,
+        software: SOFTWARE_URL,
         version: VERSION,
         icon: icon.as_deref(),
         banner: banner.as_deref(),
@@ -201,6 +203,9 @@ impl Ready {
     }
 }
 
+/// The icon that browsers show beside the page's address.
+pub(crate) const ICON: &[u8] = include_bytes!("favicon.ico");
+
 /// The page's style, the only one that [`LANDING_PAGE_CSP`] allows.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
                      color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
@@ -208,9 +213,10 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;mar
                      @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
                      code{background:#333}footer{color:#999}}";
 
-/// `Content-Security-Policy` of the page: allows its own style alone, and no frame around it.
+/// `Content-Security-Policy` of the page: allows its own style and the icon alone, and no frame around it.
 pub(crate) const LANDING_PAGE_CSP: &str = "default-src 'none'; \
                                     style-src 'sha256-17CV9o6c1E/XkOFcyfoBMF9ZM/9nHo6oW/3Bvbrx+zw='; \
+                                    img-src 'self'; \
                                     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page for people that open the relay's address. `url` is this relay's WebSocket URL; every value is escaped.

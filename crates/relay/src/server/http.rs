@@ -1,23 +1,25 @@
-//! The routes: `/` (WebSocket, NIP-11, the page for people), `/health`, `/ready`, `/metrics`.
+//! The routes: the endpoint (WebSocket, NIP-11, the page for people), `/health`, `/ready`, `/metrics`, `/favicon.ico`.
+//!
+//! The endpoint is `/` and the paths of `public_url` and its aliases (docs/rules.md, "Identity" 5).
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     extract::{Extension, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use nostr_protocol::auth::{RelayAddress, RelayNames};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use yawc::{DeflatePool, Options, WebSocket};
 
-use super::{Admission, forwarding, forwarding::ForwardingWatch, places::Place};
+use super::{Admission, accept, forwarding, forwarding::ForwardingWatch, places::Place};
 use crate::{
     app::App,
-    config::Origins,
+    config::{Origins, Server},
     observe::info,
     rate_limit::AddressBlock,
     session::{Client, connection},
@@ -57,6 +59,7 @@ struct RouterState {
     app: Arc<App>,
     options: Options,
     admission: Arc<Admission>,
+    endpoint_paths: EndpointPaths,
     watch: Arc<ForwardingWatch>,
 }
 
@@ -73,21 +76,45 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .with_write_buffer_capacity(SOCKET_BUFFER_BYTES)
         .with_backpressure_boundary(WRITE_BYTES)
         .with_utf8();
-    let cors = match &app.config.server.allowed_origins {
-        Origins::Any => CorsLayer::new().allow_origin(Any),
-        Origins::Only(origins) => {
-            let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-            CorsLayer::new().allow_origin(origins.collect::<Vec<_>>())
-        }
-    };
-    let cors = cors.allow_headers(Any).allow_methods(Any);
+    let cors = cors(&app.config.server.allowed_origins);
+    let endpoint_paths = EndpointPaths::of(&app.config.server);
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(root)
-        .layer(cors)
-        .with_state(RouterState { app, options, admission, watch: Arc::default() })
+        .route("/favicon.ico", get(favicon))
+        .route_layer(cors)
+        .fallback(endpoint)
+        .with_state(RouterState { app, options, admission, endpoint_paths, watch: Arc::default() })
+}
+
+/// Lets the pages of `allowed_origins` read health, readiness and metrics.
+fn cors(allowed: &Origins) -> CorsLayer {
+    let cors = CorsLayer::new().allow_headers(Any).allow_methods(Any);
+    match allowed {
+        Origins::Any => cors.allow_origin(Any),
+        Origins::Only(_) => {
+            let allowed = allowed.clone();
+            let is_allowed = move |origin: &HeaderValue, _: &_| origin.to_str().is_ok_and(|it| allowed.allows(it));
+            cors.allow_origin(AllowOrigin::predicate(is_allowed))
+        }
+    }
+}
+
+/// Paths at which the relay is reached, without slashes at their ends.
+#[derive(Clone)]
+struct EndpointPaths(Arc<[String]>);
+
+impl EndpointPaths {
+    fn of(server: &Server) -> Self {
+        let named = server.relay_addresses().into_iter().map(|address| address.path().to_owned());
+        Self(std::iter::once(String::new()).chain(named).collect())
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        let path = path.trim_start_matches('/').trim_end_matches('/');
+        self.0.iter().any(|named| named == path)
+    }
 }
 
 async fn health(State(shared): State<RouterState>) -> Response {
@@ -131,33 +158,62 @@ async fn metrics(
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-async fn root(
+/// Shows the icon that browsers ask for beside the page.
+async fn favicon() -> Response {
+    let headers = [(header::CONTENT_TYPE, "image/x-icon"), (header::CACHE_CONTROL, "public, max-age=86400")];
+    (headers, info::ICON).into_response()
+}
+
+/// Methods that the endpoint answers.
+const ENDPOINT_METHODS: &str = "GET, HEAD, OPTIONS";
+
+async fn endpoint(
     State(shared): State<RouterState>,
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
     Extension(permit): Extension<ConnectionPermit>,
     mut request: Request,
 ) -> Response {
-    let headers = request.headers();
-    let asks_upgrade =
-        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if asks_upgrade {
+    if !shared.endpoint_paths.holds(request.uri().path()) {
+        let text = "nothing is here; the relay is at / and at the paths of its [server] public_url\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    }
+    let upgrade_to = request.headers().get(header::UPGRADE);
+    let asks_upgrade = upgrade_to.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if asks_upgrade && request.method() == Method::GET {
         return upgrade(&shared, peer, permit, &mut request);
     }
-    if request.uri().path() != "/" {
-        return (StatusCode::NOT_FOUND, "nothing is here\n").into_response();
-    }
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accept.contains("application/nostr+json") {
-        let document = axum::Json(info::document(&shared.app.config));
+    let mut response = match *request.method() {
+        Method::GET | Method::HEAD => document_or_page(&shared.app, request.headers()),
+        Method::OPTIONS => [(header::ALLOW, ENDPOINT_METHODS)].into_response(),
+        _ => {
+            let allow = [(header::ALLOW, ENDPOINT_METHODS)];
+            (StatusCode::METHOD_NOT_ALLOWED, allow, "use GET, or open a WebSocket here\n").into_response()
+        }
+    };
+    response.headers_mut().extend(PUBLIC_HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
+}
+
+/// Headers by which every web page may read the endpoint's answers (NIP-11): they are the same for everyone. `Vary`
+/// says that they depend on `Accept` (RFC 9110, 12.5.5).
+const PUBLIC_HEADERS: [(HeaderName, &str); 4] = [
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+    (header::ACCESS_CONTROL_ALLOW_METHODS, ENDPOINT_METHODS),
+    (header::VARY, "Accept"),
+];
+
+fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
+    if accept::prefers_document(headers) {
+        let document = axum::Json(info::document(&app.config));
         return ([(header::CONTENT_TYPE, "application/nostr+json")], document).into_response();
     }
-    let headers = [
+    let html = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, info::LANDING_PAGE_CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let url = page_url(&shared.app, request.headers());
-    (headers, info::landing_page(&shared.app.config, &url)).into_response()
+    (html, info::landing_page(&app.config, &page_url(app, headers))).into_response()
 }
 
 /// The WebSocket URL that the page shows: the configured one, else the one that the visitor came by. It is never
@@ -173,17 +229,16 @@ fn page_url(app: &App, headers: &HeaderMap) -> String {
 
 fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, request: &mut Request) -> Response {
     let app = &shared.app;
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        let allowed = origin.to_str().is_ok_and(|origin| app.config.server.allowed_origins.allows(origin));
-        if !allowed {
-            return (StatusCode::FORBIDDEN, "this origin is not in server.allowed_origins\n").into_response();
-        }
+    let names = names(app, peer, request.headers());
+    if let Some(origin) = request.headers().get(header::ORIGIN)
+        && !is_origin_allowed(app, &names, origin, request.headers())
+    {
+        let text = "the Origin of this request is not allowed; list it in [server] allowed_origins of the relay\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
     }
     shared.watch.look_at(app, peer.ip(), request.headers());
-    let client = Client {
-        address: forwarding::client_address(app, peer.ip(), request.headers()),
-        names: Arc::new(names(app, peer, request.headers())),
-    };
+    let client =
+        Client { address: forwarding::client_address(app, peer.ip(), request.headers()), names: Arc::new(names) };
     let place = if permit.has_place() {
         None
     } else {
@@ -205,6 +260,14 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
         }
     });
     response.map(axum::body::Body::new)
+}
+
+/// Returns whether a page of this origin may open a WebSocket: a listed one, or one of the relay's own.
+fn is_origin_allowed(app: &App, names: &RelayNames, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    origin
+        .to_str()
+        .is_ok_and(|origin| app.config.server.allowed_origins.allows(origin) || names.is_own_origin(origin, host))
 }
 
 /// The names by which this connection may call the relay (docs/rules.md, "Identity" 5).

@@ -1,5 +1,6 @@
 //! One listener for everything: WebSocket, NIP-11, the page for people, health, metrics.
 
+mod accept;
 mod admission;
 mod forwarding;
 mod http;
