@@ -1,11 +1,15 @@
-//! `rnostr check-config`: reads a configuration as `relay` would, and prints the rules that the relay would enforce.
+//! `rnostr check-config`: reads a configuration and the files that it names as `relay` would, and prints the rules that
+//! the relay would enforce, or all mistakes.
 
 use std::{
     io::{self, Write as _},
     path::PathBuf,
 };
 
-use nostr_relay::config::{self, Config};
+use nostr_relay::{
+    check,
+    config::{self, Reading},
+};
 
 /// Read a configuration and the environment, and print the rules that the relay would enforce
 #[derive(Debug, clap::Args)]
@@ -27,8 +31,12 @@ impl CheckConfig {
     }
 
     fn check(&self) -> Result<String, String> {
-        let config =
-            Config::load(self.config.as_deref(), config::process_environment()).map_err(|error| error.to_string())?;
+        let Reading { config, faults } = Reading::of(self.config.as_deref(), config::process_environment());
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).chain(check::files(&config)).collect();
+        if !faults.is_empty() {
+            // `main` writes the first "error: ".
+            return Err(faults.join("\nerror: "));
+        }
         let warnings = config.warnings().into_iter().map(|line| format!("warning: {line}"));
         let lines = std::iter::once("ok".to_owned()).chain(config.summary()).chain(warnings);
         Ok(lines.map(|line| line + "\n").collect())

@@ -12,6 +12,7 @@ use crate::{
     memory::Memory,
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
+    server::tls::Certificates,
     session::handlers::neg_memory::NegMemory,
     shares::Shares,
     system::clock::Clock,
@@ -52,6 +53,8 @@ pub struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// Names of owners in logs.
     pub(crate) owner_tags: OwnerTags,
+    /// The certificate and the key, where the relay speaks TLS itself.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Time at which the relay started, after its store was opened.

@@ -8,7 +8,10 @@ use std::{
 
 use nostr_extensions::{Gate, RouteHasher};
 use nostr_store::Store;
-use tokio::task::JoinHandle;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -23,7 +26,7 @@ use crate::{
         telemetry::{self, OwnerTags},
     },
     rate_limit::{RateLimits, ReadBudgets},
-    server,
+    server::{self, tls::Certificates},
     shares::Shares,
     storage,
     system::{
@@ -44,7 +47,7 @@ pub struct Relay {
     delivery: Vec<JoinHandle<()>>,
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C.
+/// Runs a relay until SIGTERM or Ctrl-C. At SIGHUP it reads its certificate again.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.
@@ -53,6 +56,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     raise_descriptor_limit(config.server.connections_max);
     // Signals are listened to from here on, so that one that comes while the relay starts stops it in order too.
     let stop_signal = stop_signal()?;
+    let mut hang_up = listen_to(SignalKind::hangup())?;
     let mut stop_signal = std::pin::pin!(stop_signal);
     let store = tokio::select! {
         store = storage::open(&config) => store?,
@@ -61,7 +65,12 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let config = Arc::new(config);
     let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
     announce(&config, relay.address);
-    stop_signal.await;
+    loop {
+        tokio::select! {
+            () = &mut stop_signal => break,
+            _ = hang_up.recv() => relay.reload(),
+        }
+    }
     tracing::info!("stopping: no new connections, what was accepted is finished");
     relay.stop().await;
     tracing::info!("stopped");
@@ -76,7 +85,9 @@ fn raise_descriptor_limit(connections_max: usize) {
     match rlimit::increase_nofile_limit(wanted) {
         Ok(limit) if limit < wanted => {
             tracing::warn!(
-                "the system allows {limit} open files, too few for server.connections_max = {connections_max}"
+                "the system allows {limit} open files, too few for server.connections_max = {connections_max}: start \
+                 the relay with `ulimit -n {wanted}` or LimitNOFILE={wanted}, or write connections_max = {}",
+                limit.saturating_sub(OTHER_DESCRIPTORS).max(1)
             );
         }
         Ok(_) => {}
@@ -90,6 +101,7 @@ impl Relay {
     /// # Errors
     /// [`StartError`], in words for the operator.
     pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let certificates = Certificates::of(&config.server).map_err(StartError::new)?.map(Arc::new);
         let wanted = config.server.socket_address();
         let listener = server::bind(wanted).await.map_err(|error| {
             StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
@@ -145,6 +157,7 @@ impl Relay {
             delivery,
             writer,
             metrics,
+            certificates,
             clock,
             started: Instant::now(),
             stopping: CancellationToken::new(),
@@ -152,13 +165,28 @@ impl Relay {
             config,
         });
         let serving = Arc::clone(&app);
-        let listening = tokio::spawn(async move {
-            if let Err(error) = server::run(serving, listener).await {
-                tracing::error!("{error}");
-            }
-        });
+        let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
+        if let Some(certificates) = &app.certificates {
+            let (watching, stopping) = (Arc::clone(certificates).watch(), app.stopping.clone());
+            tokio::spawn(async move { stopping.run_until_cancelled(watching).await });
+        }
         Ok(Self { address, app, tasks: vec![listening, sweeping], writer: writer_task, delivery: delivery_tasks })
+    }
+
+    /// Reads the certificate and the key again if one of their files has changed, as the relay does each minute.
+    pub fn look_at_certificates(&self) {
+        if let Some(certificates) = &self.app.certificates {
+            certificates.look();
+        }
+    }
+
+    /// Reads the certificate and the key again, as at SIGHUP. If they do not go together, the earlier ones stay.
+    pub fn reload(&self) {
+        match &self.app.certificates {
+            Some(certificates) => certificates.read_again(),
+            None => tracing::info!("SIGHUP: this relay has no certificate to read again"),
+        }
     }
 
     /// The relay's parts.
@@ -208,7 +236,7 @@ fn read_budgets(config: &Config, hasher: &RouteHasher) -> ReadBudgets {
 fn announce(config: &Config, address: SocketAddr) {
     let scheme = if config.server.tls().is_some() { "wss" } else { "ws" };
     tracing::info!("listening on {scheme}://{address}");
-    for line in config.summary() {
+    for line in config.rules() {
         tracing::info!("{line}");
     }
     for line in config.warnings() {
@@ -218,14 +246,15 @@ fn announce(config: &Config, address: SocketAddr) {
 
 /// Resolves at the first SIGTERM or Ctrl-C since the call; further ones change nothing.
 fn stop_signal() -> Result<impl Future<Output = ()>, StartError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen =
-        |kind| signal(kind).map_err(|error| StartError::new(format!("signals cannot be listened to: {error}")));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     })
+}
+
+fn listen_to(kind: SignalKind) -> Result<Signal, StartError> {
+    signal(kind).map_err(|error| StartError::new(format!("signals cannot be listened to: {error}")))
 }

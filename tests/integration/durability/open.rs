@@ -1,6 +1,6 @@
 //! Stores that must not be opened.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::support::{Keys, process::Process, wire::Wire};
 
@@ -27,6 +27,31 @@ async fn a_killed_process_leaves_no_lock() {
     let directory = tempfile::tempdir().expect("a directory");
     Process::start(directory.path(), &[]).kill();
     Process::start(directory.path(), &[]);
+}
+
+/// The log names the address that the relay listens on, and no other.
+#[tokio::test]
+async fn the_start_logs_its_address_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    // The rules are logged behind the address.
+    while !process.log().contains("rate limits: ") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let log = process.log();
+    assert_eq!(log.matches("127.0.0.1:").count(), 1, "{log}");
+    assert!(log.contains(&format!("listening on ws://{}", process.address)), "{log}");
+}
+
+/// The warning about open files says which numbers to set.
+#[tokio::test]
+async fn too_few_open_files_are_named_with_the_numbers_to_set() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bounded = ["sh", "-c", "ulimit -n 1000; exec \"$0\" \"$@\""];
+    let process = Process::start_by(&bounded, directory.path(), &[("server", "connections_max = 5000")]);
+    let log = process.log();
+    assert!(log.contains("ulimit -n 5256") && log.contains("LimitNOFILE=5256"), "{log}");
+    assert!(log.contains("write connections_max = 744"), "{log}");
 }
 
 /// A store of a newer schema is refused with an error that names the schema, and its tables stay unchanged.

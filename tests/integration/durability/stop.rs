@@ -63,6 +63,23 @@ async fn ctrl_c_finishes_what_was_accepted_and_closes_with_1001() {
     stops_in_order("INT").await;
 }
 
+/// SIGHUP ends neither the relay nor a connection: it asks for the certificate to be read again.
+#[tokio::test]
+async fn a_hang_up_never_ends_the_relay() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::start(directory.path(), &[]);
+    let mut wire = Wire::connect(process.address).await;
+    for round in 1..=2 {
+        process.signal("HUP");
+        let until = Instant::now() + STOP_MAX;
+        while process.log().matches("SIGHUP").count() < round {
+            assert!(Instant::now() < until, "{}", process.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(wire.publish(&Keys::random().event(1).sign()).await[2], true);
+    }
+}
+
 /// A client that reads nothing delays the stop by a bounded time, in which no new connection is accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_nothing_does_not_hold_up_the_stop() {

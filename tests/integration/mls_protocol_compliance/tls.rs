@@ -1,6 +1,6 @@
 //! TLS on the listener: `[server] tls_cert` and `tls_key`, 1.2 and up.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -19,20 +19,26 @@ use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::support::{Keys, TestRelay, parse};
 
-/// Starts a relay with a new certificate, which clients verify.
-async fn relay() -> (TestRelay, CertificateDer<'static>, tempfile::TempDir) {
+/// Writes a new certificate and its key into a directory.
+fn renew(directory: &Path) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(directory.join("cert.pem"), cert.pem()).expect("written");
+    std::fs::write(directory.join("key.pem"), signing_key.serialize_pem()).expect("written");
+    cert.der().clone()
+}
+
+/// Starts a relay with a new certificate, which clients verify.
+async fn relay() -> (TestRelay, CertificateDer<'static>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let (cert_file, key_file) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    std::fs::write(&cert_file, cert.pem()).expect("written");
-    std::fs::write(&key_file, signing_key.serialize_pem()).expect("written");
+    let cert = renew(directory.path());
     let relay = TestRelay::start(|config| {
         config.server.tls_cert = Some(cert_file);
         config.server.tls_key = Some(key_file);
     })
     .await;
-    (relay, cert.der().clone(), directory)
+    (relay, cert, directory)
 }
 
 async fn connect(
@@ -90,4 +96,26 @@ async fn plain_text_is_not_served() {
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/"), "{answer:?}");
     connect(&relay, &cert, &TLS13).await.expect("a handshake");
+}
+
+/// The certificate is read again at SIGHUP and when its files have changed; one that cannot be used changes nothing.
+#[tokio::test]
+async fn a_renewed_certificate_is_served_without_a_restart() {
+    let (relay, first, directory) = relay().await;
+    let serves = async |cert: &CertificateDer<'static>| connect(&relay, cert, &TLS13).await.is_ok();
+    assert!(serves(&first).await);
+
+    let second = renew(directory.path());
+    assert!(serves(&first).await && !serves(&second).await, "nobody has looked yet");
+    relay.look_at_certificates();
+    assert!(serves(&second).await && !serves(&first).await, "the files have changed");
+
+    std::fs::write(directory.path().join("key.pem"), "no key").expect("written");
+    relay.look_at_certificates();
+    relay.reload();
+    assert!(serves(&second).await, "the earlier certificate stays");
+
+    let third = renew(directory.path());
+    relay.reload();
+    assert!(serves(&third).await && !serves(&second).await, "SIGHUP");
 }

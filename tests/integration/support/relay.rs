@@ -141,6 +141,16 @@ impl TestRelay {
         caught_up(&self.apps().map(Arc::as_ref).collect::<Vec<_>>()).await;
     }
 
+    /// Reads the certificates again, as at SIGHUP.
+    pub fn reload(&self) {
+        self.relays.iter().for_each(Relay::reload);
+    }
+
+    /// Looks at the certificates, as each minute.
+    pub fn look_at_certificates(&self) {
+        self.relays.iter().for_each(Relay::look_at_certificates);
+    }
+
     /// Stops the relay in order, as a signal does.
     pub async fn stop(self) {
         for relay in self.relays {

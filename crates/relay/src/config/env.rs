@@ -36,6 +36,8 @@ pub(super) struct Environment {
     pub(super) under_file: Vec<Setting>,
     pub(super) over_file: Vec<Setting>,
     pub(super) on_cloud_run: bool,
+    /// The variables that set no key.
+    pub(super) faults: Vec<ConfigError>,
 }
 
 /// The process's own environment, for [`super::Config::load`]. Text that is not UTF-8 gets replacement characters, so
@@ -56,7 +58,7 @@ pub(super) fn specified(path: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// Picks the variables that concern the relay out of `variables`.
-pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Environment, ConfigError> {
+pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Environment {
     let variables: BTreeMap<String, String> = variables.into_iter().collect();
     let is_set = |name: &str| variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let setting = |(name, path): &(&str, &str)| {
@@ -64,19 +66,23 @@ pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Res
         Some(Setting { key: keys::find(path)?, value, location: Location::Variable((*name).to_owned()) })
     };
     let mut over_file: Vec<Setting> = OVER_FILE.iter().filter_map(setting).collect();
+    let mut faults = Vec::new();
     for (name, value) in variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         if !name.contains("__") && !is_misspelt(name) {
             continue;
         }
         let location = Location::Variable(name.clone());
-        let key = find(name).ok_or_else(|| ConfigError::keyless(location.clone(), unknown(name)))?;
-        over_file.push(Setting { key, value: Value::Variable(value.trim().to_owned()), location });
+        match find(name) {
+            Some(key) => over_file.push(Setting { key, value: Value::Variable(value.trim().to_owned()), location }),
+            None => faults.push(ConfigError::keyless(location, unknown(name))),
+        }
     }
-    Ok(Environment {
+    Environment {
         under_file: UNDER_FILE.iter().filter_map(setting).collect(),
         over_file,
         on_cloud_run: is_set(CLOUD_RUN).is_some(),
-    })
+        faults,
+    }
 }
 
 fn find(name: &str) -> Option<&'static Key> {

@@ -40,6 +40,14 @@ impl ConfigError {
         self.key.as_deref()
     }
 
+    /// Sorts the file's lines first and in their order, so that the first fault is the one nearest to its top.
+    pub(super) fn order(&self) -> (bool, usize) {
+        match &self.location {
+            Location::File { line, .. } => (false, line.unwrap_or(0)),
+            Location::Variable(_) => (true, 0),
+        }
+    }
+
     /// The line of the file, from 1.
     #[must_use]
     pub const fn line(&self) -> Option<usize> {

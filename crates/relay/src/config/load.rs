@@ -1,7 +1,7 @@
-//! Reading: a file and the environment become a [`Config`], or the first error in them.
+//! Reading: a file and the environment become a [`Config`], or the errors in them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr},
     path::Path,
@@ -27,14 +27,6 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Sorts the file's lines first and in their order, so that the first error is the one nearest to its top.
-    fn order(&self) -> (bool, usize) {
-        match &self.location {
-            Location::File { line, .. } => (false, line.unwrap_or(0)),
-            Location::Variable(_) => (true, 0),
-        }
-    }
-
     fn error(&self, problem: Problem) -> ConfigError {
         let key = self.key.path();
         let Some((index, line)) = problem.item else {
@@ -48,24 +40,77 @@ impl Setting {
     }
 }
 
+/// A configuration as far as it could be read, and all of its faults.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration. A key with a fault has its default.
+    pub config: Config,
+    /// The faults: those of the file in the order of its lines, then those of variables.
+    pub faults: Vec<ConfigError>,
+}
+
+impl Reading {
+    /// Reads `file` (`None`: the built-in defaults) and `env`, which wins. It goes on behind a fault.
+    pub fn of(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let Some(path) = file else {
+            return Self::from_parts(Vec::new(), Vec::new(), env::read(env));
+        };
+        let read = fs::read(path)
+            .map_err(|error| ConfigError::keyless(Location::whole(path), format!("cannot be read: {error}")));
+        let text = read.and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| {
+                let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+                ConfigError::keyless(Location::line(path, line), "not UTF-8; save the file as UTF-8")
+            })
+        });
+        match text {
+            Ok(text) => Self::of_text(&text, path, env),
+            Err(fault) => Self::from_parts(Vec::new(), vec![fault], env::read(env)),
+        }
+    }
+
+    fn of_text(text: &str, path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let (settings, faults) = read_file(text, path);
+        Self::from_parts(settings, faults, env::read(env))
+    }
+
+    fn from_parts(file: Vec<Setting>, mut faults: Vec<ConfigError>, environment: Environment) -> Self {
+        faults.extend(environment.faults);
+        let layers = [environment.under_file, file, environment.over_file];
+        // A later layer wins.
+        let settings: BTreeMap<String, Setting> =
+            layers.into_iter().flatten().map(|setting| (setting.key.path(), setting)).collect();
+        let mut config = Config { on_cloud_run: environment.on_cloud_run, ..Config::default() };
+        let mut refused = BTreeSet::new();
+        for setting in settings.values() {
+            if let Err(problem) = (setting.key.set)(&mut config, &setting.value) {
+                faults.push(setting.error(problem));
+                refused.insert(setting.key.path());
+            }
+        }
+        config.fill_in(|path| settings.contains_key(path));
+        faults.extend(config.check_pairs(&settings, &refused));
+        faults.sort_by_key(ConfigError::order);
+        Self { config, faults }
+    }
+
+    fn into_first_fault(self) -> Result<Config, ConfigError> {
+        match self.faults.into_iter().next() {
+            Some(first) => Err(first),
+            None => Ok(self.config),
+        }
+    }
+}
+
 impl Config {
     /// Reads `file` (`None`: the built-in defaults) and `env`, which wins.
     ///
     /// # Errors
     /// If the file cannot be read or is no TOML, if a key or variable is unknown, if a key does not take its value, or
-    /// if this build does not have a backend or source. The error names the first fault.
+    /// if this build does not have a backend or source. The error names the first fault; [`Reading`] has all.
     pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let Some(path) = file else {
-            return Self::from_settings(Vec::new(), env::read(env)?);
-        };
-        let failed = |message: String| ConfigError::keyless(Location::whole(path), message);
-        let bytes = fs::read(path).map_err(|error| failed(format!("cannot be read: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-            ConfigError::keyless(Location::line(path, line), "not UTF-8; save the file as UTF-8")
-        })?;
-        Self::parse(&text, path, env)
+        Reading::of(file, env).into_first_fault()
     }
 
     /// Reads a file's text as [`Config::load`] reads the file; errors call it `path`.
@@ -77,24 +122,7 @@ impl Config {
         path: &Path,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let environment = env::read(env)?;
-        Self::from_settings(read_file(text, path)?, environment)
-    }
-
-    fn from_settings(file: Vec<Setting>, environment: Environment) -> Result<Self, ConfigError> {
-        let layers = [environment.under_file, file, environment.over_file];
-        // A later layer wins.
-        let settings: BTreeMap<String, Setting> =
-            layers.into_iter().flatten().map(|setting| (setting.key.path(), setting)).collect();
-        let mut in_order: Vec<&Setting> = settings.values().collect();
-        in_order.sort_by_key(|setting| setting.order());
-        let mut config = Self { on_cloud_run: environment.on_cloud_run, ..Self::default() };
-        for setting in in_order {
-            (setting.key.set)(&mut config, &setting.value).map_err(|problem| setting.error(problem))?;
-        }
-        config.fill_in(|path| settings.contains_key(path));
-        config.check_pairs(&settings)?;
-        Ok(config)
+        Reading::of_text(text, path, env).into_first_fault()
     }
 
     /// Sets the defaults that depend on other values.
@@ -117,40 +145,51 @@ impl Config {
         }
     }
 
-    /// Checks the keys that must agree with another one. The error names the location of the key that was set.
-    fn check_pairs(&self, settings: &BTreeMap<String, Setting>) -> Result<(), ConfigError> {
+    /// Checks the keys that must agree with another one, unless one of both was `refused`. An error names the location
+    /// of the key that was set.
+    fn check_pairs(&self, settings: &BTreeMap<String, Setting>, refused: &BTreeSet<String>) -> Vec<ConfigError> {
         let limits = &self.limitation;
         let gateway = &self.mls_gateway;
         let pairs = [
             (
                 gateway.storage_backend == StorageBackend::Firestore && gateway.project_id.is_none(),
-                "extensions.mls_gateway.storage_backend",
+                ["extensions.mls_gateway.storage_backend", "extensions.mls_gateway.project_id"],
                 "project_id required for Firestore backend; write project_id, or set GOOGLE_CLOUD_PROJECT",
             ),
             (
                 gateway.storage_backend == StorageBackend::Postgres && gateway.database_url.is_none(),
-                "extensions.mls_gateway.storage_backend",
+                ["extensions.mls_gateway.storage_backend", "extensions.mls_gateway.database_url"],
                 "database_url required for PostgreSQL; write database_url = \"postgresql://user:password@host/db\"",
             ),
-            (self.server.tls_cert.is_some() && self.server.tls_key.is_none(), "server.tls_cert", "set tls_key as well"),
-            (self.server.tls_key.is_some() && self.server.tls_cert.is_none(), "server.tls_key", "set tls_cert as well"),
+            (
+                self.server.tls_cert.is_some() && self.server.tls_key.is_none(),
+                ["server.tls_cert", "server.tls_key"],
+                "set tls_key as well",
+            ),
+            (
+                self.server.tls_key.is_some() && self.server.tls_cert.is_none(),
+                ["server.tls_key", "server.tls_cert"],
+                "set tls_cert as well",
+            ),
             (
                 gateway.wake == WakeBy::Redis && gateway.redis_url.is_none(),
-                "extensions.mls_gateway.wake",
+                ["extensions.mls_gateway.wake", "extensions.mls_gateway.redis_url"],
                 "set redis_url as well",
             ),
-            (limits.default_limit > limits.max_limit, "limitation.default_limit", "write at most max_limit"),
+            (
+                limits.default_limit > limits.max_limit,
+                ["limitation.default_limit", "limitation.max_limit"],
+                "write at most max_limit",
+            ),
             (
                 limits.max_event_length > limits.max_message_length,
-                "limitation.max_event_length",
+                ["limitation.max_event_length", "limitation.max_message_length"],
                 "write at most max_message_length",
             ),
         ];
-        let broken = pairs.into_iter().find(|(broken, _, _)| *broken);
-        match broken.and_then(|(_, path, message)| Some((settings.get(path)?, message))) {
-            Some((setting, message)) => Err(setting.error(Problem::new(message))),
-            None => Ok(()),
-        }
+        let broken =
+            pairs.into_iter().filter(|(broken, keys, _)| *broken && !keys.iter().any(|key| refused.contains(*key)));
+        broken.filter_map(|(_, [path, _], message)| Some(settings.get(path)?.error(Problem::new(message)))).collect()
     }
 }
 
@@ -170,19 +209,19 @@ impl File<'_> {
     }
 }
 
-fn read_file(text: &str, path: &Path) -> Result<Vec<Setting>, ConfigError> {
+/// The settings of a file, and the faults in its form and its names.
+fn read_file(text: &str, path: &Path) -> (Vec<Setting>, Vec<ConfigError>) {
     let file = File { text, path };
-    let table = DeTable::parse(text).map_err(|error| {
-        // The message alone: the error's own display repeats the line, which may hold a token.
-        let line = file.line_of(error.span().map_or(0, |span| span.start));
-        ConfigError::keyless(Location::line(path, line), format!("not TOML: {}", error.message()))
-    })?;
     let (mut settings, mut errors) = (Vec::new(), Vec::new());
-    walk(&file, table.get_ref(), "", &mut settings, &mut errors);
-    match errors.into_iter().min_by_key(ConfigError::line) {
-        Some(first) => Err(first),
-        None => Ok(settings),
+    match DeTable::parse(text) {
+        Ok(table) => walk(&file, table.get_ref(), "", &mut settings, &mut errors),
+        Err(error) => {
+            // The message alone: the error's own display repeats the line, which may hold a token.
+            let line = file.line_of(error.span().map_or(0, |span| span.start));
+            errors.push(ConfigError::keyless(Location::line(path, line), format!("not TOML: {}", error.message())));
+        }
     }
+    (settings, errors)
 }
 
 /// Collects the keys of `table`, which stands at `section`, and the faults in their names.

@@ -35,6 +35,7 @@ pub use env::process_environment;
 pub use error::ConfigError;
 pub use gateway::{MlsGateway, RateLimitRates, StorageBackend, WakeBy};
 pub use keys::markdown;
+pub use load::Reading;
 pub use network::{Origins, RelayUrl};
 pub use nip11::{Information, Limitation};
 pub use secret::Secret;

@@ -30,12 +30,13 @@ section! {
         public_url: Option<RelayUrl> = "", by optional(RelayUrl::parse);
         /// Further such URLs.
         public_url_aliases: Vec<RelayUrl> = "", by list(RelayUrl::parse);
-        /// Web pages that may use the relay, `https://app.example.com`; `*` for any. Programs other than browsers need
-        /// no permission.
+        /// Web pages that may use the relay, `https://app.example.com`, or applications, `capacitor://localhost`; `*`
+        /// for any. The relay's own URLs, and programs that send no origin, need no permission.
         allowed_origins: Origins = "*", by list(origin).map(Origins::from);
         /// Ranges of the proxies whose X-Forwarded-For is believed, `10.0.0.0/8`. On Cloud Run its front end always is.
         trusted_proxies: Vec<IpNet> = "", by list(address_range);
-        /// PEM file with the certificate chain; with it and `tls_key` the relay speaks TLS 1.2 and up.
+        /// PEM file with the certificate chain; with it and `tls_key` the relay speaks TLS 1.2 and up. Both files are
+        /// read again within a minute of a change, and at SIGHUP.
         tls_cert: Option<PathBuf> = "", by optional(path);
         /// PEM file with the certificate's private key.
         tls_key: Option<PathBuf> = "", by optional(path);

@@ -1,6 +1,9 @@
 //! The meaning of a configuration in sentences, for the start, for `check-config` and for the page at `/`.
 
-use nostr_extensions::policy::{KeyPackageConsumption, VerifyKeyPackages};
+use nostr_extensions::{
+    Source,
+    policy::{KeyPackageConsumption, VerifyKeyPackages},
+};
 use nostr_store::postgres::Postgres;
 
 use super::{Config, Durability, Origins, StorageBackend, WakeBy};
@@ -42,11 +45,20 @@ impl Config {
         lines
     }
 
-    /// The lines that the operator sees at the start: address, store, rules, keys and rates. No line shows a secret.
+    /// The lines that `check-config` prints: the address to listen on, and the [rules](Self::rules).
     #[must_use]
     pub fn summary(&self) -> Vec<String> {
-        let gateway = &self.mls_gateway;
         let scheme = if self.server.tls_cert.is_some() { "wss" } else { "ws" };
+        let mut lines = vec![format!("listen: {scheme}://{}", self.server.socket_address())];
+        lines.extend(self.rules());
+        lines
+    }
+
+    /// The lines that the operator sees at the start, beside the address: store, rules, keys and rates. No line shows a
+    /// secret.
+    #[must_use]
+    pub fn rules(&self) -> Vec<String> {
+        let gateway = &self.mls_gateway;
         let durability = match self.data.durability {
             Durability::Commit => "on disk before OK".to_owned(),
             Durability::Interval => format!("on disk within {} ms, OK before", self.data.sync_interval_ms),
@@ -61,21 +73,18 @@ impl Config {
             0 => format!("any number of {unit}"),
             number => format!("{number} {unit}"),
         };
-        let mut lines = vec![
-            format!("listen: {scheme}://{}", self.server.socket_address()),
-            match gateway.storage_backend {
-                StorageBackend::Embedded => {
-                    format!("data: {} (embedded store, {durability})", self.data.path.display())
-                }
-                StorageBackend::Postgres => {
-                    let database = gateway.database_url.as_ref().and_then(|url| Postgres::describe(url.expose()).ok());
-                    format!("data: PostgreSQL at {}", database.as_deref().unwrap_or("database_url"))
-                }
-                StorageBackend::Firestore => {
-                    format!("data: Firestore in project {}", gateway.project_id.as_deref().unwrap_or_default())
-                }
-            },
-        ];
+        let mut lines = vec![match gateway.storage_backend {
+            StorageBackend::Embedded => {
+                format!("data: {} (embedded store, {durability})", self.data.path.display())
+            }
+            StorageBackend::Postgres => {
+                let database = gateway.database_url.as_ref().and_then(|url| Postgres::describe(url.expose()).ok());
+                format!("data: PostgreSQL at {}", database.as_deref().unwrap_or("database_url"))
+            }
+            StorageBackend::Firestore => {
+                format!("data: Firestore in project {}", gateway.project_id.as_deref().unwrap_or_default())
+            }
+        }];
         lines.extend(self.policies().into_iter().map(|line| format!("policy: {line}")));
         lines.push(format!(
             "keys: {} admins, {} residents listed, {} system key",
@@ -127,6 +136,14 @@ impl Config {
         }
         if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
             lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());
+        }
+        let by_roster = gateway.membership_sources.contains(&Source::Roster) && !gateway.open_bootstrap;
+        if by_roster && gateway.admin_pubkeys.is_empty() && !gateway.unlisted_groups {
+            lines.push(
+                "[extensions.mls_gateway] admin_pubkeys is empty: nobody can found a group by a roster (450); write \
+                 admin_pubkeys = [\"npub1…\"] with the public key that `rnostr keygen --out admin.key` shows"
+                    .to_owned(),
+            );
         }
         if gateway.membership_sources.is_empty() && !gateway.unlisted_groups {
             lines.push("membership_sources is empty and unlisted_groups is off: no group can be used".to_owned());

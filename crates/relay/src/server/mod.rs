@@ -6,7 +6,7 @@ mod forwarding;
 mod http;
 mod linger;
 mod places;
-mod tls;
+pub(crate) mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,17 +39,13 @@ const HTTP_MAX: Duration = Duration::from_secs(300);
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the relay stops.
-///
-/// # Errors
-/// When the certificate or the key cannot be read.
-pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), String> {
-    let acceptor = app.config.server.tls().map(|(cert, key)| tls::acceptor(cert, key)).transpose()?;
+pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
     let admission = Arc::new(Admission::new(&app.config.server));
     let router = http::router(Arc::clone(&app), Arc::clone(&admission));
     let room = Arc::new(Semaphore::new(app.config.server.connections_max));
     loop {
         let (stream, peer) = tokio::select! {
-            () = app.stopping.cancelled() => return Ok(()),
+            () = app.stopping.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -63,6 +59,7 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), Stri
             app.metrics.error("connections_max");
             continue;
         };
+        let acceptor = app.certificates.as_ref().map(|certificates| certificates.acceptor());
         // The clients of a trusted peer are known, and counted, after the head of their request.
         let place = if forwarding::is_trusted(&app, peer.ip()) {
             None
@@ -80,7 +77,7 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) -> Result<(), Stri
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        let (app, router, acceptor) = (Arc::clone(&app), router.clone(), acceptor.clone());
+        let (app, router) = (Arc::clone(&app), router.clone());
         let tracker = app.connections.clone();
         // Requests that are no WebSocket, and handshakes, run on the share of the peer.
         let payer = Payer::Address(AddressBlock::of(peer.ip()));
