@@ -303,7 +303,7 @@ part_websocket() {
 part_readme() {
     needs_relay
     needs_packages
-    "$RNOSTR_BIN" keygen >"$SCRATCH/admin.key"
+    "$RNOSTR_BIN" keygen --out "$SCRATCH/admin.key"
     ADMIN_SECRET="$(sed -n 's/^secret_key *//p' "$SCRATCH/admin.key")"
     start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$(sed -n 's/^public_key *//p' "$SCRATCH/admin.key")"
     sed -n '/^<!-- conversation: begin -->$/,/^<!-- conversation: end -->$/p' README.md |

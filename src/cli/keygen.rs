@@ -1,9 +1,14 @@
 //! `rnostr keygen`: makes a key pair for an operator, an admin or the relay itself.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
 
 use nostr_protocol::{PublicKey, hex, key::to_bech32};
 use secp256k1::{Keypair, rand};
+
+use super::moving::private;
 
 /// Make a key pair: hex, npub and nsec
 #[derive(Debug, clap::Args)]
@@ -11,6 +16,9 @@ pub(super) struct Keygen {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Write the pair to a new file that only its owner may read, and print the public key alone
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 impl Keygen {
@@ -18,8 +26,28 @@ impl Keygen {
         // The operating system seeds the generator.
         let pair = Pair::of(&Keypair::new(&mut rand::rng()));
         let text = if self.json { pair.json() } else { pair.lines() };
-        io::stdout().lock().write_all(text.as_bytes()).map_err(|error| format!("cannot write: {error}"))
+        let shown = match &self.out {
+            None => text,
+            Some(path) => {
+                write_new(path, &text)?;
+                let public = &pair.spellings()[..2];
+                public.iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect()
+            }
+        };
+        io::stdout().lock().write_all(shown.as_bytes()).map_err(|error| format!("cannot write: {error}"))
     }
+}
+
+/// Writes a file that was not there, for its owner alone.
+fn write_new(path: &Path, text: &str) -> Result<(), String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("--out {}: exists already, maybe with a key; use another name", path.display())
+        }
+        _ => format!("--out {}: {error}", path.display()),
+    };
+    let mut file = private().write(true).create_new(true).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 struct Pair {

@@ -1,5 +1,6 @@
 //! The commands as an operator runs them: their output, their exit codes and the files that they leave.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod check;
 mod moving;
 mod run;
