@@ -1,4 +1,4 @@
-//! `rnostr export`: writes everything that the store holds as JSON lines.
+//! `rnostr export`: writes everything that the store holds as JSON lines, or its events alone.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use nostr_relay::config::Config;
-use nostr_store::moving::{Begun, Counts, FileContent, FileKey, export, resume};
+use nostr_store::moving::{Begun, Counts, FileContent, FileKey, export, export_events, resume};
 
 use super::moving::{Endpoint, configured, file_key, now, private, progress::Progress, require_store, with_store};
 
@@ -27,11 +27,18 @@ pub(super) struct Export {
     /// then needs the same key, and refuses a file that was changed by anyone who lacks it
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Write one signed event a line and nothing else, for other relays; it leaves out groups, rosters' effects and
+    /// deletions' marks
+    #[arg(long, conflicts_with_all = ["resume", "key_file"])]
+    events: bool,
 }
 
 impl Export {
     pub(super) fn run(self) -> Result<(), String> {
         let to = Endpoint::of(self.to);
+        if self.events {
+            return write_events(&configured(self.config.as_deref())?, &to);
+        }
         let config = configured(self.config.as_deref())?;
         let key = file_key(self.key_file.as_deref())?;
         require_store(&config)?;
@@ -91,6 +98,39 @@ fn write(
             }
         })
     })
+}
+
+/// Writes the events alone, one a line.
+fn write_events(config: &Config, to: &Endpoint) -> Result<(), String> {
+    require_store(config)?;
+    let (mut out, name): (Box<dyn Write>, _) = match to {
+        Endpoint::Pipe => (Box::new(io::stdout().lock()), None),
+        Endpoint::File(path) => match open(path, false, None)? {
+            Open::Begun(file, _) => (Box::new(io::BufWriter::new(file)), Some(path.display())),
+            Open::Whole(_) => return Err(format!("{} exists already; use another name", path.display())),
+        },
+    };
+    let exported = with_store(config, async |store| {
+        let stats = store.stats().await.map_err(|error| error.to_string())?;
+        let mut progress = Progress::new("events", Some(stats.events));
+        let exported = export_events(&*store, &mut *out, now(), |events| progress.at(events, events)).await;
+        progress.end();
+        exported.map_err(|error| error.to_string())
+    });
+    let events = match (exported, to) {
+        (Ok(events), _) => events,
+        (Err(error), Endpoint::Pipe) => return Err(error),
+        (Err(error), Endpoint::File(path)) => {
+            // A part of the events looks like all of them.
+            let _ = std::fs::remove_file(path);
+            return Err(format!("{}: {error}; the part is removed", path.display()));
+        }
+    };
+    match name {
+        None => eprintln!("exported: {events} events"),
+        Some(name) => println!("exported to {name}: {events} events"),
+    }
+    Ok(())
 }
 
 /// The file that the export writes to.

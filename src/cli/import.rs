@@ -1,10 +1,11 @@
-//! `rnostr import`: reads an export into the store that the configuration names.
+//! `rnostr import`: reads an export, or another relay's events, into the store that the configuration names.
 
 use std::{
     fmt::Write as _,
     fs,
     io::{self, IsTerminal as _, Read, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,8 @@ use super::moving::{Endpoint, configured, file_key, now, private, progress::Prog
 /// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Read an export into the store, checking each event's signature; importing a file again changes nothing
+/// Read an export, or a file of one event a line, into the store, checking each event's signature; importing a file
+/// again changes nothing
 #[derive(Debug, clap::Args)]
 pub(super) struct Import {
     /// The configuration, as for `relay`; it names the store
@@ -27,7 +29,7 @@ pub(super) struct Import {
     /// Skip the lines that an earlier import of this file has written; FILE.imported says how many
     #[arg(long)]
     resume: bool,
-    /// Skip and count events that were changed after the export
+    /// Skip and count events that were changed after the export, and lines that hold none
     #[arg(long)]
     skip_bad: bool,
     /// The file of the key that the export was made under
@@ -56,7 +58,8 @@ impl Import {
         let mut note = Note::beside(&from);
         let done = if self.resume { note.read() } else { None };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key };
+        let foreign = Arc::new(config.foreign_rules());
+        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key, foreign };
         with_store(&config, async |store| {
             let mut progress = Progress::new("bytes", bytes);
             let written = |report: &Report| {
@@ -112,6 +115,9 @@ fn text_of(name: &str, report: &Report) -> String {
     if report.passed_over > 0 {
         let _ = writeln!(text, "  lines that were imported before: {}", report.passed_over);
     }
+    for (reason, count) in &report.not_taken {
+        let _ = writeln!(text, "  passed over: {count}, {reason}");
+    }
     if report.bad_lines > 0 {
         let _ = writeln!(text, "  bad lines: {}", report.bad_lines);
         for (number, reason) in &report.bad {
@@ -139,6 +145,7 @@ const fn word(outcome: Imported) -> &'static str {
         Imported::Deleted => "deleted in this store",
         Imported::Expired => "expired",
         Imported::Conflicting => "with a reference that is taken in this store",
+        Imported::Refused => "refused, as deletions that may delete nothing and messages to no group",
     }
 }
 

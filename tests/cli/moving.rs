@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use nostr_protocol::testing::{EventBuilder, keypair};
 use nostr_store::{
     embedded::{Embedded, Options},
     suite::{
@@ -188,6 +189,36 @@ fn an_export_under_a_key_needs_its_key() {
     assert!(held(to.path()).is_empty());
     rnostr(to.path(), &["import", "--from", &all, "--key-file", &file("move.key")]).succeeds();
     assert_eq!(held(to.path()), whole);
+}
+
+/// Other relays export one event a line: the commands take such a file, and write one.
+#[test]
+fn events_of_another_relay_are_imported_and_exported_for_one() {
+    let (from, to) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (from, to) = (from.path(), to.path());
+    let alice = keypair("alice");
+    let at = now() - 10;
+    let note = |text: &str| EventBuilder::new(1).content(text).at(at).json(&alice);
+    let roster = EventBuilder::new(450).at(at).json(&alice);
+    let text = [note("one"), note("two"), roster].join("\n");
+    fs::write(from.join("strfry.jsonl"), &text).expect("it is written");
+    let said = rnostr(from, &["import", "--from", "strfry.jsonl"]).succeeds();
+    assert!(said.contains("  event: 2 new\n") && said.contains("  passed over: 1, rosters change groups"), "{said}");
+
+    let said = rnostr(from, &["export", "--events", "--to", "events.jsonl"]).succeeds();
+    assert_eq!(said, "exported to events.jsonl: 2 events\n");
+    let file = from.join("events.jsonl");
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    let written = fs::read_to_string(&file).expect("text");
+    assert_eq!(written.lines().count(), 2);
+    assert!(written.lines().all(|line| line.starts_with('{') && line.contains("\"sig\":\"")), "{written}");
+    assert!(rnostr(from, &["export", "--events", "--to", "events.jsonl"]).fails().contains("exists already"));
+    let said = rnostr(to, &["import", "--from", file.to_str().expect("text")]).succeeds();
+    assert!(said.contains("  event: 2 new\n"), "{said}");
+
+    fs::write(from.join("bad.jsonl"), text.replacen("\"two\"", "\"2\"", 1)).expect("it is written");
+    let error = rnostr(to, &["import", "--from", from.join("bad.jsonl").to_str().expect("text")]).fails();
+    assert!(error.contains("line 2: ") && error.contains("--skip-bad skips such lines"), "{error}");
 }
 
 #[test]

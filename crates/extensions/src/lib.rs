@@ -35,5 +35,5 @@ pub use opening::Opening;
 pub use policy::Policy;
 pub use query::{Query, Scope};
 pub use reader::{READER_KEYS_MAX, Reader};
-pub use restore::{EventMeta, Restored};
+pub use restore::{EventMeta, ForeignRules, Restored};
 pub use route::RouteHasher;

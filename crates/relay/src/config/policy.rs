@@ -1,8 +1,7 @@
 //! The rules' view of a configuration.
 
-use nostr_extensions::{Policy, mls_gateway::group::MembershipBounds};
-
-use nostr_protocol::DAY_SECS;
+use nostr_extensions::{ForeignRules, Policy, mls_gateway::group::MembershipBounds};
+use nostr_protocol::{DAY_SECS, auth::RelayNames};
 
 use super::Config;
 
@@ -34,6 +33,12 @@ impl Config {
             event_tags_max: self.limitation.max_event_tags,
             created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
         }
+    }
+
+    /// The rules by which an import takes events of another relay.
+    #[must_use]
+    pub fn foreign_rules(&self) -> ForeignRules {
+        ForeignRules::new(self.policy(), RelayNames::Configured(self.server.relay_addresses()))
     }
 
     /// Returns whether a list of residents is set.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use nostr_extensions::{
     Effect, GroupStatus, ManagedGroup, NostrGroupId, Restored, Role, RouteHasher,
-    mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Invited, Join},
+    mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Invited, Join, Refusal},
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
@@ -76,7 +76,12 @@ impl Wanted {
                     wanted.groups.insert(id.clone());
                     wanted.whole.insert(id.clone());
                 }
-                Record::Event(restored) => wanted.add_event(restored.event(), restored.effect()),
+                Record::Event(restored) => {
+                    wanted.add_event(restored.event(), restored.effect());
+                    if let Effect::GroupMessage { group, .. } = restored.effect() {
+                        wanted.groups.insert(group.clone());
+                    }
+                }
             }
         }
         wanted
@@ -203,14 +208,32 @@ impl<S: Apply> Decider<'_, S> {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
                 placement.package = Some(entry);
             }
+            // The removals of an export are records of their own. Another relay's deletion removes as a client's does.
+            Effect::Delete(deletion) if restored.is_foreign() => self.delete(event, deletion, &mut placement.meta)?,
             Effect::Delete(deletion) => {
                 self.restore_deletion(event.created_at(), deletion, &mut placement.meta, now)?
             }
             Effect::Vanish => drop(self.mark_vanished(&event.pubkey(), event.created_at())?),
-            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => {}
+            Effect::GroupMessage { group, unlisted, .. } => self.foreign_message(group, *unlisted)?,
+            Effect::None | Effect::Roster(_) | Effect::Wrap(_) => {}
         }
         self.make_room(event, expired)?;
         Ok(placement)
+    }
+}
+
+impl<S: Apply> Decider<'_, S> {
+    /// Takes another relay's message in. A managed group stays as it is. Any other one is marked as unlisted, or the
+    /// message is refused where the id is none of an unlisted group.
+    fn foreign_message(&mut self, group: &NostrGroupId, unlisted: bool) -> Result<(), NotPut<S::Error>> {
+        if self.0.is_managed(group)? {
+            return Ok(());
+        }
+        if !unlisted {
+            return Err(NotPut::refused(Refusal::NoGroup));
+        }
+        self.0.mark_unlisted(group)?;
+        Ok(())
     }
 }
 

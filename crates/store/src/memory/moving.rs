@@ -7,7 +7,7 @@ use nostr_extensions::{
     Audience, Effect, EventMeta, Restored, Sealed, Stamp,
     mls_gateway::{
         deletion::{Deletion, may_delete},
-        group::Invited,
+        group::{Invited, Refusal},
     },
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
@@ -17,7 +17,7 @@ use super::{
     state::{Item, State, StoredWith, names_group},
 };
 use crate::{
-    Cursor, StoreError,
+    Cursor, Saved, StoreError,
     decide::keys::{address, tombstone_key},
     index::front,
     moving::{
@@ -162,14 +162,19 @@ impl State {
                 self.replace(event, identifier, now).map(|it| StoredWith { address: Some(it), ..StoredWith::default() })
             }
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
+            Effect::Delete(deletion) if restored.is_foreign() => self.delete(event, deletion, now),
             Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion, now)),
             Effect::Vanish => {
                 self.take_along(event.pubkey(), event.created_at());
                 Ok(StoredWith::default())
             }
-            Effect::None | Effect::GroupMessage { .. } | Effect::Roster(_) | Effect::Wrap(_) => {
+            Effect::GroupMessage { group, .. } if self.groups.contains_key(group) => Ok(StoredWith::default()),
+            Effect::GroupMessage { unlisted: false, .. } => Err(Saved::Refused(Refusal::NoGroup)),
+            Effect::GroupMessage { group, .. } => {
+                self.unlisted.insert(group.clone());
                 Ok(StoredWith::default())
             }
+            Effect::None | Effect::Roster(_) | Effect::Wrap(_) => Ok(StoredWith::default()),
         };
         let placement = match applied {
             Ok(placement) => placement,
@@ -180,7 +185,7 @@ impl State {
             cursor: 0,
             received_at: kept.received_at,
             expires_at: kept.expires_at,
-            author_only: kept.author_only,
+            author_only: kept.author_only || placement.author_only,
         };
         let touches_groups = placement.touches_groups || kept.touches_groups;
         let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, StoredWith { touches_groups, ..placement });

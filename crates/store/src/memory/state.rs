@@ -341,7 +341,7 @@ impl State {
         StoredWith::default()
     }
 
-    fn delete(&mut self, event: &Event, deletion: &Deletion, now: UnixSecs) -> Result<StoredWith, Saved> {
+    pub(super) fn delete(&mut self, event: &Event, deletion: &Deletion, now: UnixSecs) -> Result<StoredWith, Saved> {
         let by = deletion.by;
         let targets: Vec<Option<&Item>> = deletion
             .ids

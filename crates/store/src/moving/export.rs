@@ -11,7 +11,7 @@ use std::{
 use nostr_protocol::UnixSecs;
 
 use super::{
-    ExportBounds, ExportPosition, FileKey, Moving,
+    ExportBounds, ExportPosition, FileKey, Moving, Record,
     line::{self, END, EndLine, Header, Hex, Line, MARK, Mark, sort_of},
     lines::{Count, Lines},
 };
@@ -197,4 +197,37 @@ pub async fn export(
             return Ok(records);
         }
     }
+}
+
+/// Writes the events that `store` holds at `now`, one a line, in the order of the log: for other relays, which know no
+/// groups. Messages that are kept for live delivery alone are left out. After each page it calls `written` with the
+/// number of events so far, which it returns in the end.
+///
+/// # Errors
+/// [`ExportError`]; the written part cannot be resumed.
+pub async fn export_events(
+    store: &dyn Moving,
+    out: &mut dyn Write,
+    now: UnixSecs,
+    mut written: impl FnMut(u64),
+) -> Result<u64, ExportError> {
+    let mut position = Some(ExportPosition::start(store.head()));
+    let mut events = 0;
+    while let Some(from) = position {
+        let page = store.export(&from, PAGE, now).await?;
+        let mut text = Vec::new();
+        for record in &page.records {
+            if let Record::Event(exported) = record
+                && !exported.kept.log_only
+            {
+                line::write_event(exported, &mut text);
+                events += 1;
+            }
+        }
+        out.write_all(&text)?;
+        written(events);
+        position = page.next;
+    }
+    out.flush()?;
+    Ok(events)
 }

@@ -1,22 +1,26 @@
 //! Import of an export into a store, page by page. A page is written to the store after its mark has proved that the
 //! page is unchanged.
+//!
+//! A file of one signed event a line, as other relays export them, is imported too. It has no marks: each event proves
+//! itself.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, Read},
+    sync::Arc,
 };
 
-use nostr_extensions::Restored;
+use nostr_extensions::{Effect, ForeignRules, Restored};
 use nostr_protocol::{EventId, UnixSecs};
 use serde::{Deserialize, Serialize};
 
 use super::{
     FileKey, Imported, Moving, Record,
-    line::{FORMAT, Header, Hex, Line},
+    line::{FORMAT, Format, Header, Hex, Line},
     lines::Count,
     verify::{Next, ReadLine, VerifiedLines},
 };
-use crate::StoreError;
+use crate::{StoreError, weight::BATCH_TARGETS_MAX};
 
 /// Most records between two marks. An export writes a tenth of it.
 const PAGE_RECORDS_MAX: usize = 10_000;
@@ -24,6 +28,14 @@ const PAGE_RECORDS_MAX: usize = 10_000;
 const PAGE_BYTES_MAX: usize = 128 << 20;
 /// Most imported events that a resumed import looks for, to see that the store is still the same.
 const PROBE_EVENTS_MAX: usize = 8;
+/// Events of another relay after which an import writes to the store, at the next end of a chunk of lines.
+const EVENTS_RECORDS_MAX: usize = 1_000;
+/// Bytes of lines of another relay's events after which an import writes to the store, at the next end of a chunk.
+const EVENTS_BYTES_MAX: usize = 4 << 20;
+/// Most reasons for which events are passed over that the report tells apart.
+const REASONS_MAX: usize = 20;
+/// The reason of the events beyond [`REASONS_MAX`].
+const OTHER_REASONS: &str = "for other reasons";
 /// Most bad lines of which the report keeps number and reason.
 const BAD_LINES_SHOWN_MAX: usize = 10;
 
@@ -102,6 +114,8 @@ pub struct ImportOptions {
     pub done: Option<Done>,
     /// The key of the export, if it was made under one.
     pub key: Option<FileKey>,
+    /// The rules for a file of another relay's events.
+    pub foreign: Arc<ForeignRules>,
 }
 
 /// Progress of an import. The command keeps it beside the file, so that a later import can continue.
@@ -154,6 +168,8 @@ pub struct Report {
     pub bad_lines: u64,
     /// Number and fault of the first bad lines.
     pub bad: Vec<(u64, String)>,
+    /// Number of another relay's events that were not taken, by the reason.
+    pub not_taken: BTreeMap<String, u64>,
     /// First and last line of the first page with a wrong checksum, where the import was to skip bad lines.
     pub damaged: Option<(u64, u64)>,
     /// Bytes of the file up to the last mark that was read.
@@ -162,7 +178,8 @@ pub struct Report {
     pub done: Option<Done>,
 }
 
-/// Reads an export into `store`. After each page it calls `written` with the report so far.
+/// Reads an export, or a file of one event a line, into `store`. After each page it calls `written` with the report so
+/// far.
 ///
 /// # Errors
 /// [`ImportError`], beside the report. The store keeps the written pages, and importing the same file again is
@@ -182,10 +199,12 @@ pub async fn import(
         report: &mut report,
         page: Vec::new(),
         page_bytes: 0,
+        targets: 0,
         checked: 0,
         at_events: false,
         probe: VecDeque::new(),
         ended: false,
+        format: Format::Export,
     };
     let imported = importing.run(input, options, &now, &mut written).await;
     (report, imported)
@@ -199,24 +218,27 @@ struct Importing<'a> {
     /// Records since the last mark.
     page: Vec<Record<Restored>>,
     page_bytes: usize,
+    /// Targets of the deletions among another relay's events since the last write.
+    targets: usize,
     /// The last line with a right checksum.
     checked: u64,
     /// Whether a page of events has been read. An export writes events last.
     at_events: bool,
     probe: VecDeque<EventId>,
     ended: bool,
+    format: Format,
 }
 
 impl Importing<'_> {
     async fn run(
         &mut self,
         input: Box<dyn Read + Send>,
-        options: ImportOptions,
+        mut options: ImportOptions,
         now: &impl Fn() -> UnixSecs,
         written: &mut impl FnMut(&Report),
     ) -> Result<(), ImportError> {
         let mut done = None;
-        if let Some(before) = options.done
+        if let Some(before) = options.done.take()
             && self.is_in(&before).await?
         {
             self.report.passed_over = before.lines;
@@ -225,7 +247,7 @@ impl Importing<'_> {
             self.report.done = Some(before.clone());
             done = Some(before);
         }
-        let mut lines = VerifiedLines::new(input, options.threads, done, self.key.as_ref())?;
+        let mut lines = VerifiedLines::new(input, &options, done, now())?;
         loop {
             match lines.next().await? {
                 Next::Lines(read) => {
@@ -234,6 +256,11 @@ impl Importing<'_> {
                     }
                 }
                 Next::Ended(_) if self.ended => return Ok(()),
+                Next::Ended(_) if self.format == Format::Events => {
+                    self.write(now()).await?;
+                    written(self.report);
+                    return Ok(());
+                }
                 Next::Ended(0) => return Err(ImportError::NoExport("there is nothing to import".to_owned())),
                 Next::Ended(lines) => return Err(ImportError::Cut { lines }),
             }
@@ -270,7 +297,11 @@ impl Importing<'_> {
                 self.report.header = Some(header);
                 return Ok(());
             }
-            _ if number == 1 => return Err(ImportError::NoExport("this is no export of rnostr".to_owned())),
+            _ if read.format == Format::Events => return self.event_line(read, now, written).await,
+            _ if number == 1 => {
+                let fault = "this is no export of rnostr, and no file of one event a line";
+                return Err(ImportError::NoExport(fault.to_owned()));
+            }
             _ if self.ended => Err("the file goes on behind the line that ends the export".to_owned()),
             Ok(Line::Header(_)) => Err("another export begins here; import one file at a time".to_owned()),
             Ok(line) => Ok(line),
@@ -278,14 +309,7 @@ impl Importing<'_> {
         };
         let line = match line {
             Ok(line) => line,
-            Err(reason) if self.skip_bad => {
-                self.report.bad_lines += 1;
-                if self.report.bad.len() < BAD_LINES_SHOWN_MAX {
-                    self.report.bad.push((number, reason));
-                }
-                return Ok(());
-            }
-            Err(reason) => return Err(ImportError::Line { number, reason }),
+            Err(reason) => return self.bad_line(number, reason),
         };
         let (lines, checksum, ends) = match line {
             Line::Record(record) => {
@@ -296,7 +320,7 @@ impl Importing<'_> {
                 }
                 return Ok(());
             }
-            Line::Header(_) => return Ok(()),
+            Line::Header(_) | Line::PassedOver(_) => return Ok(()),
             Line::Mark(mark) => (mark.lines, mark.checksum, false),
             Line::End(end) => (end.lines, end.checksum, true),
         };
@@ -310,6 +334,64 @@ impl Importing<'_> {
         let probe = self.probe.iter().copied().collect();
         self.report.done = Some(Done { lines: number, checksum: after.checksum(), probe });
         written(self.report);
+        Ok(())
+    }
+
+    /// Takes in a line of another relay's file, and writes what was gathered once it is enough.
+    async fn event_line(
+        &mut self,
+        read: ReadLine,
+        now: &impl Fn() -> UnixSecs,
+        written: &mut impl FnMut(&Report),
+    ) -> Result<(), ImportError> {
+        self.format = Format::Events;
+        if self.key.is_some() {
+            return Err(ImportError::Key("the file holds events alone, under no key; leave out --key-file"));
+        }
+        match read.line {
+            Ok(Line::Record(record)) => {
+                self.page_bytes += read.bytes;
+                self.targets += targets(&record);
+                self.page.push(record);
+                if self.targets >= BATCH_TARGETS_MAX {
+                    self.write(now()).await?;
+                }
+            }
+            Ok(Line::PassedOver(Some(reason))) => self.pass_over(reason),
+            Ok(_) => {}
+            Err(reason) => self.bad_line(read.number, reason)?,
+        }
+        if let Some((_, after)) = read.around
+            && (self.page.len() >= EVENTS_RECORDS_MAX || self.page_bytes >= EVENTS_BYTES_MAX)
+        {
+            self.write(now()).await?;
+            self.report.bytes = after.bytes;
+            let probe = self.probe.iter().copied().collect();
+            self.report.done = Some(Done { lines: read.number, checksum: after.checksum(), probe });
+            written(self.report);
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, reason: String) {
+        let not_taken = &mut self.report.not_taken;
+        let is_room = not_taken.len() < REASONS_MAX || not_taken.contains_key(&reason);
+        let reason = if is_room { reason } else { OTHER_REASONS.to_owned() };
+        *not_taken.entry(reason).or_default() += 1;
+    }
+
+    /// Skips and counts a bad line.
+    ///
+    /// # Errors
+    /// The line's fault, if the import is not to skip bad lines.
+    fn bad_line(&mut self, number: u64, reason: String) -> Result<(), ImportError> {
+        if !self.skip_bad {
+            return Err(ImportError::Line { number, reason });
+        }
+        self.report.bad_lines += 1;
+        if self.report.bad.len() < BAD_LINES_SHOWN_MAX {
+            self.report.bad.push((number, reason));
+        }
         Ok(())
     }
 
@@ -340,7 +422,7 @@ impl Importing<'_> {
 
     async fn write(&mut self, now: UnixSecs) -> Result<(), ImportError> {
         let page = std::mem::take(&mut self.page);
-        self.page_bytes = 0;
+        (self.page_bytes, self.targets) = (0, 0);
         if page.is_empty() {
             return Ok(());
         }
@@ -356,6 +438,14 @@ impl Importing<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn targets(record: &Record<Restored>) -> usize {
+    let Record::Event(restored) = record else { return 0 };
+    match restored.effect() {
+        Effect::Delete(deletion) => deletion.ids.len() + deletion.addresses.len(),
+        _ => 0,
     }
 }
 

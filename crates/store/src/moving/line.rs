@@ -14,7 +14,9 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use nostr_extensions::{EventMeta, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER};
+use nostr_extensions::{
+    EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
+};
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -181,6 +183,8 @@ pub(crate) enum Line {
     Record(Record<Restored>),
     Mark(Mark),
     End(EndLine),
+    /// An event that this relay does not hold, with the reason, or an empty line without one.
+    PassedOver(Option<String>),
 }
 
 /// The beginning of the first line.
@@ -242,6 +246,52 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             Record::Event(Restored::new(event, kept).map_err(|rejection| rejection.to_string())?)
         }
     }))
+}
+
+/// The sort of a file's lines, which its first line shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The lines of an export of this program.
+    Export,
+    /// One signed event a line, as other relays export them.
+    Events,
+}
+
+impl Format {
+    /// The format of a file that begins with this line.
+    pub(super) fn of(first: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        #[allow(dead_code, reason = "the members only have to be there")]
+        struct Signed {
+            id: String,
+            pubkey: String,
+            sig: String,
+        }
+        if serde_json::from_slice::<Signed>(first).is_ok() { Self::Events } else { Self::Export }
+    }
+}
+
+/// Parses a line with one signed event. The id and the signature are checked before the rules.
+///
+/// # Errors
+/// The fault of a line that holds no event, or one that does not verify.
+pub(super) fn read_event(line: &[u8], rules: &ForeignRules, now: UnixSecs) -> Result<Line, String> {
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(Line::PassedOver(None));
+    }
+    let event = Unverified::parse(line).map_err(|error| error.to_string())?;
+    let event = event.verify().map_err(|error| error.to_string())?;
+    Ok(match rules.restored(event, now) {
+        Ok(restored) => Line::Record(Record::Event(restored)),
+        Err(rejection) => Line::PassedOver(Some(rejection.text.to_string())),
+    })
+}
+
+/// Appends an event's line to `out`, as other relays read it.
+pub(super) fn write_event(exported: &Exported, out: &mut Vec<u8>) {
+    out.extend_from_slice(&exported.event.json());
+    out.push(b'\n');
 }
 
 /// Appends a record's line to `out`, with its line feed.

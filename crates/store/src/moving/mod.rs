@@ -5,6 +5,8 @@
 //!
 //! An export gives removals first, then groups, then the log in its order. A move may thus break off anywhere: no
 //! deleted event comes back, and no message of a managed group arrives before its group.
+//!
+//! Other relays export and import one event a line. [`import`] takes such a file too, and [`export_events`] writes one.
 
 mod export;
 mod import;
@@ -17,12 +19,12 @@ mod verify;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored};
+use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored, mls_gateway::group::Refusal};
 use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
 
 pub(crate) use self::position::after_part;
 pub use self::{
-    export::{Begun, Counts, ExportError, FileContent, export, resume},
+    export::{Begun, Counts, ExportError, FileContent, export, export_events, resume},
     import::{Done, ImportError, ImportOptions, Report, import},
     key::FileKey,
     line::Header,
@@ -162,6 +164,8 @@ pub enum Imported {
     Expired,
     /// The owner's reference of this KeyPackage names other bytes in this store.
     Conflicting,
+    /// The rules refuse it by what is stored: a deletion that may delete nothing, or a message to no group.
+    Refused,
 }
 
 impl Imported {
@@ -179,7 +183,8 @@ impl From<&Saved> for Imported {
             Saved::Duplicate => Self::Unchanged,
             Saved::Superseded => Self::Superseded,
             Saved::Deleted | Saved::DeletedByRecipient => Self::Deleted,
-            Saved::Refused(_) => Self::Conflicting,
+            Saved::Refused(Refusal::ReferenceTaken) => Self::Conflicting,
+            Saved::Refused(_) => Self::Refused,
         }
     }
 }

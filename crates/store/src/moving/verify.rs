@@ -7,12 +7,13 @@ use std::{
     thread,
 };
 
+use nostr_extensions::ForeignRules;
+use nostr_protocol::UnixSecs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    import::{Done, ImportError},
-    key::FileKey,
-    line::{self, END, Line, MARK},
+    import::{Done, ImportError, ImportOptions},
+    line::{self, END, Format, Line, MARK},
     lines::{Count, Lines, Raw},
 };
 
@@ -31,8 +32,10 @@ pub(super) struct ReadLine {
     pub(super) bytes: usize,
     /// The content, or its fault.
     pub(super) line: Result<Line, String>,
-    /// Counts without and with this line, for a mark and for the end.
+    /// Counts without and with this line: for a mark, for the end, and for the last line of a chunk of events.
     pub(super) around: Around,
+    /// The format of the file.
+    pub(super) format: Format,
 }
 
 type Around = Option<(Count, Count)>;
@@ -56,6 +59,7 @@ enum Queued {
 
 struct Job {
     lines: Vec<RawLine>,
+    format: Format,
     answer: oneshot::Sender<Vec<ReadLine>>,
 }
 
@@ -65,14 +69,15 @@ pub(super) struct VerifiedLines {
 }
 
 impl VerifiedLines {
-    /// Starts one thread that reads the input, and `threads` that verify. Lines that are `done` are skipped.
+    /// Starts one thread that reads the input, and `threads` that verify. Lines that are `done` are skipped. Events of
+    /// another relay count as received at `now`.
     pub(super) fn new(
         input: Box<dyn Read + Send>,
-        threads: usize,
+        options: &ImportOptions,
         done: Option<Done>,
-        key: Option<&FileKey>,
+        now: UnixSecs,
     ) -> Result<Self, ImportError> {
-        let threads = threads.max(1);
+        let threads = options.threads.max(1);
         let ahead = threads * CHUNKS_AHEAD_MAX;
         let (ordered, queue) = mpsc::channel(ahead);
         let (jobs, waiting) = sync_channel::<Job>(ahead);
@@ -81,23 +86,25 @@ impl VerifiedLines {
             thread::Builder::new().name(name.to_owned()).spawn(work).map_err(ImportError::Read)
         };
         for _ in 0..threads {
-            let waiting = Arc::clone(&waiting);
+            let (waiting, rules) = (Arc::clone(&waiting), Arc::clone(&options.foreign));
             let work = move || {
                 loop {
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { lines, answer }) = next else { break };
+                    let Ok(Job { lines, format, answer }) = next else { break };
                     // The receiver is gone when the import has ended, and then nobody needs the answer.
-                    let _ = answer.send(lines.into_iter().map(read).collect());
+                    let _ = answer.send(lines.into_iter().map(|line| read(line, format, &rules, now)).collect());
                 }
             };
             spawn("import-verify", Box::new(work))?;
         }
-        let mut reader =
-            LineReader { lines: Lines::new(input), count: Count::new(key), chunk: Vec::new(), bytes: 0, done };
+        let count = Count::new(options.key.as_ref());
+        let format = Format::Export;
+        let mut reader = LineReader { lines: Lines::new(input), count, format, chunk: Vec::new(), bytes: 0, done };
         let work = move || {
-            let mut send = |lines| {
+            let mut send = |lines, format| {
                 let (answer, answered) = oneshot::channel();
-                ordered.blocking_send(Queued::Chunk(answered)).is_ok() && jobs.send(Job { lines, answer }).is_ok()
+                let job = Job { lines, format, answer };
+                ordered.blocking_send(Queued::Chunk(answered)).is_ok() && jobs.send(job).is_ok()
             };
             let ended = reader.run(&mut send);
             let _ = ordered.blocking_send(Queued::Ended(ended));
@@ -115,13 +122,18 @@ impl VerifiedLines {
     }
 }
 
-fn read((number, raw, around): RawLine) -> ReadLine {
-    ReadLine { number, bytes: raw.text.len(), line: line::read(raw.content()), around }
+fn read((number, raw, around): RawLine, format: Format, rules: &ForeignRules, now: UnixSecs) -> ReadLine {
+    let line = match format {
+        Format::Export => line::read(raw.content()),
+        Format::Events => line::read_event(raw.content(), rules, now),
+    };
+    ReadLine { number, bytes: raw.text.len(), line, around, format }
 }
 
 struct LineReader {
     lines: Lines<Box<dyn Read + Send>>,
     count: Count,
+    format: Format,
     chunk: Vec<RawLine>,
     bytes: usize,
     done: Option<Done>,
@@ -129,16 +141,22 @@ struct LineReader {
 
 impl LineReader {
     /// Reads to the end, or until the import has ended, and returns the number of whole lines.
-    fn run(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> Result<u64, ImportError> {
+    fn run(&mut self, send: &mut impl FnMut(Vec<RawLine>, Format) -> bool) -> Result<u64, ImportError> {
         while let Some(raw) = self.lines.next().map_err(ImportError::Read)? {
             let number = self.count.lines + 1;
-            let ends = raw.content().starts_with(END);
-            // A line without its line feed is cut off, unless it is the whole last line of the export.
-            let stands = raw.is_whole() || (ends && line::read(raw.content()).is_ok());
+            if number == 1 {
+                self.format = Format::of(raw.content());
+            }
+            let is_export = self.format == Format::Export;
+            let ends = is_export && raw.content().starts_with(END);
+            // A line without its line feed is cut off, unless it is the whole last line of the export. An event proves
+            // itself that it is whole.
+            let stands = raw.is_whole() || !is_export || (ends && line::read(raw.content()).is_ok());
             if !stands {
                 break;
             }
-            let closes = ends || raw.content().starts_with(MARK);
+            let fills = self.chunk.len() + 1 >= CHUNK_LINES_MAX || self.bytes + raw.text.len() >= CHUNK_BYTES_MAX;
+            let closes = if is_export { ends || raw.content().starts_with(MARK) } else { fills };
             let before = closes.then(|| self.count.clone());
             self.count.add(&raw.text, 1);
             let around = before.map(|before| (before, self.count.clone()));
@@ -153,8 +171,7 @@ impl LineReader {
             }
             self.bytes += raw.text.len();
             self.chunk.push((number, raw, around));
-            let full = self.chunk.len() >= CHUNK_LINES_MAX || self.bytes >= CHUNK_BYTES_MAX;
-            if (full || closes) && !self.flush(send) {
+            if (fills || closes) && !self.flush(send) {
                 break;
             }
         }
@@ -165,8 +182,8 @@ impl LineReader {
         Ok(self.count.lines)
     }
 
-    fn flush(&mut self, send: &mut impl FnMut(Vec<RawLine>) -> bool) -> bool {
+    fn flush(&mut self, send: &mut impl FnMut(Vec<RawLine>, Format) -> bool) -> bool {
         self.bytes = 0;
-        self.chunk.is_empty() || send(std::mem::take(&mut self.chunk))
+        self.chunk.is_empty() || send(std::mem::take(&mut self.chunk), self.format)
     }
 }

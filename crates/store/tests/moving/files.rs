@@ -17,7 +17,10 @@ use nostr_store::{
     },
 };
 
-use super::stores::{Sort, TestStore};
+use super::{
+    foreign::foreign_rules,
+    stores::{Sort, TestStore},
+};
 
 /// A time at which some events have expired.
 const NOW: u64 = START + 60;
@@ -86,7 +89,7 @@ impl Read for Stalls {
 }
 
 fn options(done: Option<Done>) -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done, key: None }
+    ImportOptions { threads: 2, skip_bad: false, done, key: None, foreign: foreign_rules() }
 }
 
 fn skipping() -> ImportOptions {

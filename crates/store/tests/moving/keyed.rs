@@ -14,6 +14,8 @@ use nostr_store::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::foreign::foreign_rules;
+
 const NOW: u64 = START + 60;
 
 fn key(byte: u8) -> FileKey {
@@ -31,7 +33,7 @@ async fn exported(key: Option<&FileKey>) -> (Arc<Memory>, Vec<u8>) {
 }
 
 async fn imported(to: &Memory, text: &[u8], key: Option<FileKey>, skip_bad: bool) -> Result<(), ImportError> {
-    let options = ImportOptions { threads: 2, skip_bad, done: None, key };
+    let options = ImportOptions { threads: 2, skip_bad, done: None, key, foreign: foreign_rules() };
     import(to, Box::new(Cursor::new(text.to_vec())), options, || NOW, |_| ()).await.1
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test")]
 
 mod files;
+mod foreign;
 mod keyed;
 mod merge;
 mod random;
