@@ -1,38 +1,81 @@
-//! Memory that clients can make grow: outboxes, filters, NIP-77 sessions, messages under way.
+//! Memory that clients can make grow: outboxes, filters, reads, NIP-77 sessions, messages under way.
 //!
 //! Each connection has a [`Holding`], into which everything that its client makes grow is counted. Together they stay
-//! below `[server] memory_bytes_max`: growth above it ends the connection that holds the most, the newest among equals,
-//! until the rest fits. The client is told why, and may connect again.
+//! below `[server] memory_bytes_max`: growth above it ends connections of the payer that holds the most, its largest
+//! ones first and the newest among equals, until one part in [`FREED_PARTS`] of the bound is free. The clients are told
+//! why, and may connect again.
+//!
+//! A live event that waits for many clients is in memory once. It counts once in the sum of all ([`EventBytes`]), and
+//! once in the sum of each payer that it waits for ([`KeptBytes`]), however many connections the payer has.
+//!
+//! A search for the payer that holds the most looks at every connection. It ends with a part of the bound free, so
+//! memory grows by that part before the next one, and the relay looks at one connection for each 256 bytes of growth.
 //!
 //! Bytes are counted where they are held, by estimate, and given back there. Memory that all clients share (caches, the
 //! store's pages, events that wait for a batch, buckets) has bounds of its own.
 
 use std::{
-    collections::HashMap,
+    collections::{BinaryHeap, HashMap, hash_map::Entry},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::turns::PayerHash;
+
 /// Bytes that a connection takes while its client asks for nothing, by measurement.
 const CONNECTION_BYTES: usize = 16 << 10;
+/// Part of the bound that is free after connections were ended: one in so many.
+const FREED_PARTS: usize = 64;
 
 /// The bytes of all connections.
 pub(crate) struct Memory {
     bytes_max: usize,
     used: AtomicUsize,
-    opened: AtomicU64,
-    holdings: Mutex<HashMap<u64, Holder>>,
+    /// Bytes that connections are about to give back, because they end.
+    ending: AtomicUsize,
+    connections: Mutex<Connections>,
+    /// Connections that were looked at so far.
+    #[cfg(test)]
+    looked_at: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Connections {
+    /// Number of connections that were ever opened.
+    opened: u64,
+    open: HashMap<u64, Connection>,
+    payers: HashMap<PayerHash, Arc<PayerMemory>>,
 }
 
 /// One connection, as the search for the largest sees it.
+struct Connection {
+    holder: Arc<Holder>,
+    payer: Arc<PayerMemory>,
+}
+
+/// The bytes of one connection.
+#[derive(Default)]
 struct Holder {
-    bytes: Arc<AtomicUsize>,
+    /// Bytes that the connection alone holds.
+    own: AtomicUsize,
+    /// Bytes of live events that wait for its client.
+    kept: AtomicUsize,
+    /// Bytes of it that are in [`Memory::ending`].
+    ending: AtomicUsize,
     shed: CancellationToken,
+}
+
+/// The bytes that the connections of one payer share.
+pub(crate) struct PayerMemory {
+    payer: PayerHash,
+    connections: AtomicUsize,
+    /// Bytes of live events that wait for its clients, each event once.
+    kept: AtomicUsize,
 }
 
 /// The bytes that one connection holds.
@@ -40,22 +83,32 @@ pub(crate) struct Holding {
     memory: Arc<Memory>,
     /// Number of the connection: the newest has the highest.
     number: u64,
-    bytes: Arc<AtomicUsize>,
-    shed: CancellationToken,
+    holder: Arc<Holder>,
 }
 
 impl Memory {
     /// Room for `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, used: AtomicUsize::new(0), opened: AtomicU64::new(0), holdings: Mutex::default() })
+        Arc::new(Self {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            ending: AtomicUsize::new(0),
+            connections: Mutex::default(),
+            #[cfg(test)]
+            looked_at: AtomicUsize::new(0),
+        })
     }
 
-    /// The holding of a new connection.
-    pub(crate) fn open(self: &Arc<Self>) -> Holding {
-        let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        let (bytes, shed) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
-        self.holdings.lock().insert(number, Holder { bytes: Arc::clone(&bytes), shed: shed.clone() });
-        let holding = Holding { memory: Arc::clone(self), number, bytes, shed };
+    /// The holding of a new connection, for which `payer` pays.
+    pub(crate) fn open(self: &Arc<Self>, payer: PayerHash) -> Holding {
+        let holder = Arc::<Holder>::default();
+        let mut connections = self.connections.lock();
+        connections.opened += 1;
+        let number = connections.opened;
+        let connection = Connection { holder: Arc::clone(&holder), payer: connections.payer(payer) };
+        connections.open.insert(number, connection);
+        drop(connections);
+        let holding = Holding { memory: Arc::clone(self), number, holder };
         holding.grow(CONNECTION_BYTES);
         holding
     }
@@ -65,40 +118,149 @@ impl Memory {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Ends connections, the largest and newest first, until the rest fits.
-    fn shed(&self) {
-        let holdings = self.holdings.lock();
-        let ending: usize = holdings.values().filter(|it| it.shed.is_cancelled()).map(Holder::bytes).sum();
-        let mut excess = self.used().saturating_sub(ending).saturating_sub(self.bytes_max);
-        while excess > 0 {
-            let open = holdings.iter().filter(|(_, holder)| !holder.shed.is_cancelled());
-            let Some((_, largest)) = open.max_by_key(|(number, holder)| (holder.bytes(), **number)) else { return };
-            largest.shed.cancel();
-            excess = excess.saturating_sub(largest.bytes().max(1));
+    /// Bytes of live events that wait for the clients of a payer.
+    #[cfg(test)]
+    pub(crate) fn kept(&self, payer: PayerHash) -> usize {
+        self.connections.lock().payers.get(&payer).map_or(0, |payer| payer.kept.load(Ordering::Relaxed))
+    }
+
+    fn grow(&self, bytes: usize) {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if used > self.bytes_max && self.excess(self.bytes_max) > 0 {
+            self.shed();
         }
+    }
+
+    /// Bytes over `bytes_max` that are there once the connections that end are gone.
+    fn excess(&self, bytes_max: usize) -> usize {
+        self.used().saturating_sub(self.ending.load(Ordering::Relaxed)).saturating_sub(bytes_max)
+    }
+
+    /// Ends connections of the payer that holds the most, the largest and newest first, until a part of the bound is
+    /// free.
+    #[cold]
+    fn shed(&self) {
+        let connections = self.connections.lock();
+        if self.excess(self.bytes_max) == 0 {
+            // Another thread was here.
+            return;
+        }
+        #[cfg(test)]
+        self.looked_at.fetch_add(connections.open.len(), Ordering::Relaxed);
+        let mut excess = self.excess(self.bytes_max - self.bytes_max / FREED_PARTS);
+        let mut payers = connections.by_payer();
+        while let Some(mut payer) = payers.pop().filter(|_| excess > 0) {
+            let Some((bytes, number)) = payer.connections.pop() else { continue };
+            if let Some(connection) = connections.open.get(&number) {
+                self.end(&connection.holder, bytes);
+                excess = excess.saturating_sub(bytes.max(1));
+            }
+            payer.bytes = payer.bytes.saturating_sub(bytes);
+            payers.push(payer);
+        }
+    }
+
+    fn end(&self, holder: &Holder, bytes: usize) {
+        // In this order, so that no more is given back than was expected.
+        self.ending.fetch_add(bytes, Ordering::Relaxed);
+        holder.ending.store(bytes, Ordering::Release);
+        holder.shed.cancel();
     }
 }
 
+impl Connections {
+    /// The memory of a payer, with one connection more.
+    fn payer(&mut self, payer: PayerHash) -> Arc<PayerMemory> {
+        let new = || Arc::new(PayerMemory { payer, connections: AtomicUsize::new(0), kept: AtomicUsize::new(0) });
+        let payer = Arc::clone(self.payers.entry(payer).or_insert_with(new));
+        payer.connections.fetch_add(1, Ordering::Relaxed);
+        payer
+    }
+
+    /// Takes a connection off its payer. A payer without connections is forgotten.
+    fn leave(&mut self, payer: &PayerMemory) {
+        if payer.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.payers.remove(&payer.payer);
+        }
+    }
+
+    /// The payers of connections that do not end yet, the one that holds the most first.
+    fn by_payer(&self) -> BinaryHeap<OfPayer> {
+        let mut payers: HashMap<PayerHash, OfPayer> = HashMap::new();
+        for (number, Connection { holder, payer }) in &self.open {
+            let of_payer = match payers.entry(payer.payer) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    new.insert(OfPayer { bytes: payer.kept.load(Ordering::Relaxed), connections: BinaryHeap::new() })
+                }
+            };
+            if holder.shed.is_cancelled() {
+                of_payer.bytes = of_payer.bytes.saturating_sub(holder.kept.load(Ordering::Relaxed));
+            } else {
+                of_payer.bytes += holder.own.load(Ordering::Relaxed);
+                of_payer.connections.push((holder.bytes(), *number));
+            }
+        }
+        payers.into_values().collect()
+    }
+}
+
+/// The connections of one payer that do not end yet. The greatest holds the most; among equal payers it has the newest
+/// of the largest connections.
+struct OfPayer {
+    bytes: usize,
+    /// Bytes and number of each.
+    connections: BinaryHeap<(usize, u64)>,
+}
+
+impl OfPayer {
+    fn rank(&self) -> (usize, Option<&(usize, u64)>) {
+        (self.bytes, self.connections.peek())
+    }
+}
+
+impl Ord for OfPayer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for OfPayer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for OfPayer {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for OfPayer {}
+
 impl Holder {
     fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.own.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed)
     }
 }
 
 impl Holding {
     /// Counts bytes that the connection holds from now on. Above the bound some connection ends, which may be this one.
     pub(crate) fn grow(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let used = self.memory.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if used > self.memory.bytes_max && bytes > 0 {
-            self.memory.shed();
+        if bytes > 0 {
+            self.holder.own.fetch_add(bytes, Ordering::Relaxed);
+            self.memory.grow(bytes);
         }
     }
 
     /// Counts bytes out that the connection no longer holds.
     pub(crate) fn shrink(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.holder.own.fetch_sub(bytes, Ordering::Relaxed);
+            self.memory.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.given_back(bytes);
+        }
     }
 
     /// Counts bytes that the connection holds until the guard is dropped.
@@ -107,14 +269,53 @@ impl Holding {
         Held { holding: self, bytes }
     }
 
-    /// Bytes that the connection holds.
+    /// Notes the bytes of the live events that wait for the client. One caller at a time.
+    pub(crate) fn note_kept(&self, bytes: usize) {
+        let before = self.holder.kept.load(Ordering::Relaxed);
+        self.holder.kept.store(bytes, Ordering::Relaxed);
+        self.given_back(before.saturating_sub(bytes));
+    }
+
+    /// A connection that ends has given some of its bytes back.
+    fn given_back(&self, bytes: usize) {
+        if self.holder.ending.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let take = |ending: usize| Some(ending.saturating_sub(bytes));
+        if let Ok(before) = self.holder.ending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            self.memory.ending.fetch_sub(before.min(bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the connection holds, with those of events that wait for other clients as well.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.holder.bytes()
+    }
+
+    /// The memory of all connections.
+    pub(crate) const fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// The memory that the connections of this one's payer share.
+    pub(crate) fn payer(&self) -> Option<Arc<PayerMemory>> {
+        self.memory.connections.lock().open.get(&self.number).map(|connection| Arc::clone(&connection.payer))
+    }
+
+    /// Lets another payer answer for the connection.
+    pub(crate) fn change_payer(&self, payer: PayerHash) {
+        let mut connections = self.memory.connections.lock();
+        let payer = connections.payer(payer);
+        let before = match connections.open.get_mut(&self.number) {
+            Some(connection) => std::mem::replace(&mut connection.payer, payer),
+            None => payer,
+        };
+        connections.leave(&before);
     }
 
     /// Cancelled when the connection is to end for want of memory.
-    pub(crate) const fn shed(&self) -> &CancellationToken {
-        &self.shed
+    pub(crate) fn shed(&self) -> &CancellationToken {
+        &self.holder.shed
     }
 }
 
@@ -122,6 +323,17 @@ impl Holding {
 pub(crate) struct Held<'a> {
     holding: &'a Holding,
     bytes: usize,
+}
+
+impl Held<'_> {
+    /// Holds so many bytes from now on.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.holding.grow(more),
+            None => self.holding.shrink(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Held<'_> {
@@ -132,8 +344,65 @@ impl Drop for Held<'_> {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.memory.holdings.lock().remove(&self.number);
-        self.memory.used.fetch_sub(self.bytes(), Ordering::Relaxed);
+        let mut connections = self.memory.connections.lock();
+        if let Some(Connection { payer, .. }) = connections.open.remove(&self.number) {
+            connections.leave(&payer);
+        }
+        drop(connections);
+        self.memory.used.fetch_sub(self.holder.own.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.memory.ending.fetch_sub(self.holder.ending.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// The bytes of a live event that waits for clients, in the sum of all connections.
+pub(crate) struct EventBytes {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl EventBytes {
+    /// Counts the event until this is dropped.
+    pub(crate) fn new(memory: &Arc<Memory>, bytes: usize) -> Self {
+        memory.grow(bytes);
+        Self { memory: Arc::clone(memory), bytes }
+    }
+}
+
+impl Drop for EventBytes {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of a live event that waits for clients of one payer.
+pub(crate) struct KeptBytes {
+    payer: Arc<PayerMemory>,
+    bytes: usize,
+}
+
+impl KeptBytes {
+    /// Counts the event until this is dropped.
+    pub(crate) fn new(payer: &Arc<PayerMemory>, bytes: usize) -> Self {
+        payer.kept.fetch_add(bytes, Ordering::Relaxed);
+        Self { payer: Arc::clone(payer), bytes }
+    }
+}
+
+impl Drop for KeptBytes {
+    fn drop(&mut self) {
+        self.payer.kept.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl PayerMemory {
+    /// The payer's number.
+    pub(crate) const fn payer(&self) -> PayerHash {
+        self.payer
+    }
+
+    /// Returns whether the payer has several connections.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) > 1
     }
 }
 
@@ -141,14 +410,21 @@ impl Drop for Holding {
 mod tests {
     use super::*;
 
+    /// A connection of a payer, with bytes beside those of every connection.
+    fn open(memory: &Arc<Memory>, payer: PayerHash, bytes: usize) -> Holding {
+        let holding = memory.open(payer);
+        holding.grow(bytes);
+        holding
+    }
+
     fn is_shed(holding: &Holding) -> bool {
-        holding.shed.is_cancelled()
+        holding.shed().is_cancelled()
     }
 
     #[test]
     fn the_largest_and_newest_connection_ends_first() {
         let memory = Memory::new(10 * CONNECTION_BYTES);
-        let [small, large, larger] = [0; 3].map(|_| memory.open());
+        let [small, large, larger] = [1, 2, 3].map(|payer| memory.open(payer));
         large.grow(3 * CONNECTION_BYTES);
         larger.grow(3 * CONNECTION_BYTES);
         assert!([&small, &large, &larger].into_iter().all(|holding| !is_shed(holding)), "all fit");
@@ -156,18 +432,81 @@ mod tests {
         assert!(is_shed(&larger) && !is_shed(&large) && !is_shed(&small), "of two equal ones the newer ends");
         small.grow(CONNECTION_BYTES);
         assert!(!is_shed(&large), "the connection that ends is about to give enough back");
+        larger.shrink(3 * CONNECTION_BYTES);
+        large.grow(3 * CONNECTION_BYTES);
+        assert!(is_shed(&large), "the bytes that it gave back are there once");
+    }
+
+    /// Many small connections of one payer end before a larger one of another.
+    #[test]
+    fn the_connections_of_the_largest_payer_end_first() {
+        let memory = Memory::new(1_100 * CONNECTION_BYTES);
+        let honest = open(&memory, 1, 40 * CONNECTION_BYTES);
+        let crowd: Vec<Holding> = (0..1_059).map(|_| memory.open(2)).collect();
+        assert!(crowd.iter().all(|holding| !is_shed(holding)), "all fit");
+        let last = memory.open(2);
+        assert!(is_shed(&last) && !is_shed(&honest));
+        let ended = crowd.iter().filter(|holding| is_shed(holding)).count();
+        assert_eq!(ended, 1_100 / FREED_PARTS + 1, "a part is free");
+        let resident = memory.open(2);
+        resident.change_payer(3);
+        resident.grow(30 * CONNECTION_BYTES);
+        assert!(!is_shed(&resident) && !is_shed(&honest), "a connection counts for the payer that it has now");
+        assert_eq!(memory.connections.lock().payers.len(), 3);
+    }
+
+    /// The relay looks at one connection for each 256 bytes by which memory grows above its bound, while the
+    /// connections that end are still there and after they are gone.
+    #[test]
+    fn a_search_is_paid_for_by_growth() {
+        let memory = Memory::new(1_000 * CONNECTION_BYTES);
+        let mut open: Vec<Holding> = (0..1_000).map(|n| memory.open(n % 100)).collect();
+        let mut grown = 0;
+        for round in 0..20_000 {
+            open[round % 1_000].grow(1_000);
+            grown += 1_000;
+            if round % 1_000 == 999 {
+                open.retain(|holding| !is_shed(holding));
+                while open.len() < 1_000 {
+                    open.push(memory.open(round as u64));
+                    grown += CONNECTION_BYTES;
+                }
+            }
+        }
+        let (looked_at, allowed) = (memory.looked_at.load(Ordering::Relaxed), grown / (CONNECTION_BYTES / FREED_PARTS));
+        assert!(looked_at > 1_000 && looked_at < 2 * allowed, "{looked_at} connections for {grown} bytes");
     }
 
     #[test]
     fn bytes_are_given_back() {
         let memory = Memory::new(usize::MAX);
-        let (first, second) = (memory.open(), memory.open());
+        let (first, second) = (memory.open(1), memory.open(2));
         first.grow(1_000);
         first.shrink(400);
+        let mut held = first.hold(7);
+        held.set(10);
+        held.set(3);
+        assert_eq!(memory.used(), 2 * CONNECTION_BYTES + 603);
+        drop(held);
         assert_eq!(memory.used(), 2 * CONNECTION_BYTES + 600);
         drop(first);
         assert_eq!(memory.used(), CONNECTION_BYTES);
         drop(second);
-        assert_eq!((memory.used(), memory.holdings.lock().len()), (0, 0));
+        let connections = memory.connections.lock();
+        assert_eq!((memory.used(), connections.open.len(), connections.payers.len()), (0, 0, 0));
+    }
+
+    /// A connection that ended gives back all that was expected of it, also if it grew meanwhile.
+    #[test]
+    fn nothing_is_expected_of_connections_that_are_gone() {
+        let memory = Memory::new(10 * CONNECTION_BYTES);
+        let first = open(&memory, 1, 4 * CONNECTION_BYTES);
+        let second = open(&memory, 2, 6 * CONNECTION_BYTES);
+        assert!(is_shed(&second));
+        second.grow(100);
+        second.shrink(5 * CONNECTION_BYTES);
+        second.note_kept(5_000);
+        drop(second);
+        assert_eq!((memory.ending.load(Ordering::Relaxed), memory.used()), (0, first.bytes()));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use nostr_extensions::Reader;
-use nostr_protocol::{Filter, Rejection};
+use nostr_protocol::{Filter, Rejection, message::Answer};
 use nostr_store::Cursor;
 
 use super::{
@@ -238,19 +238,26 @@ impl Index {
         }
     }
 
-    /// Removes a subscription by its name.
+    /// Removes a subscription by its name, for a client that closes or replaces it. Its events that still wait are not
+    /// sent.
     pub(super) fn close(&mut self, connection: ConnectionId, id: &str) -> Option<Removed> {
-        let number = self.connections.get_mut(&connection)?.subscriptions.remove(id)?;
-        self.take(number)
+        let connection = self.connections.get_mut(&connection)?;
+        let number = connection.subscriptions.remove(id);
+        let open = number.and_then(|number| self.subscriptions.get(&number));
+        connection.outbox.drop_subscription(id, open.map(|indexed| &indexed.subscription.name));
+        self.take(number?)
     }
 
-    /// Removes this subscription; `None` where it is gone already, or another one of its name has taken its place.
-    pub(super) fn end(&mut self, subscription: &Subscription) -> Option<Removed> {
+    /// Removes this subscription, and sends its end to the client after the events that wait; `None` where it is gone
+    /// already, or another one of its name has taken its place.
+    pub(super) fn end(&mut self, subscription: &Subscription, closed: Answer) -> Option<Removed> {
         let connection = self.connections.get_mut(&subscription.connection)?;
         if connection.subscriptions.get(&subscription.id) != Some(&subscription.number) {
             return None;
         }
         connection.subscriptions.remove(&subscription.id);
+        // While the index is locked, so that the client's next request of the same id finds the end or comes before it.
+        subscription.outbox.end(&subscription.name, closed);
         self.take(subscription.number)
     }
 
@@ -265,8 +272,12 @@ impl Index {
         Some(Removed { number, routes })
     }
 
-    /// Ends every subscription. Gives each, and the routes, which are dropped while the index is free.
-    pub(super) fn end_all(&mut self) -> (Vec<Arc<Subscription>>, BTreeSet<(u64, SubscriptionNumber)>) {
+    /// Ends every subscription, with the frame that tells its client so. Gives each, and the routes, which are dropped
+    /// while the index is free.
+    pub(super) fn end_all(
+        &mut self,
+        closed: impl Fn(&str) -> Answer,
+    ) -> (Vec<Arc<Subscription>>, BTreeSet<(u64, SubscriptionNumber)>) {
         for connection in self.connections.values_mut() {
             connection.subscriptions.clear();
             let weight = std::mem::take(&mut connection.weight);
@@ -274,7 +285,10 @@ impl Index {
         }
         let ended = std::mem::take(&mut self.subscriptions);
         let ended: Vec<_> = ended.into_values().map(|indexed| indexed.subscription).collect();
-        ended.iter().for_each(|subscription| subscription.payer.give_back(subscription.weight));
+        for subscription in &ended {
+            subscription.payer.give_back(subscription.weight);
+            subscription.outbox.end(&subscription.name, closed(&subscription.id));
+        }
         self.member_routes = 0;
         (ended, std::mem::take(&mut self.routes))
     }

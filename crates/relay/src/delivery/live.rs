@@ -29,7 +29,7 @@ use tokio::task::yield_now;
 use super::{
     groups::Groups,
     index::{Candidate, ConnectionId, Found, Index, OfReader, Place, Removed, Search, Subscription},
-    outbox::{Outbox, Outgoing},
+    outbox::{KeptByPayer, Outbox},
     payers::Payers,
     queue::LiveEvent,
     routes::{Routes, hashing_cost},
@@ -190,9 +190,9 @@ impl Live {
 
     /// Ends this subscription, and tells its client why. Does nothing where another of its name has taken its place.
     async fn end(&self, subscription: &Subscription, word: &'static str, reason: &Rejection) {
-        let removed = self.index(subscription.connection).end(subscription);
+        let closed = closed_frame(&subscription.id, reason);
+        let removed = self.index(subscription.connection).end(subscription, closed);
         if let Some(removed) = removed {
-            subscription.outbox.push(closed_frame(&subscription.id, reason));
             self.metrics.subscription_ended(word);
             self.remove_routes(subscription.connection, removed).await;
         }
@@ -201,10 +201,7 @@ impl Live {
     /// Ends all subscriptions, and tells their clients why.
     pub(super) fn end_all(&self, reason: &Rejection) {
         for shard in &self.shards {
-            let (ended, _routes) = shard.lock().end_all();
-            for subscription in ended {
-                subscription.outbox.push(closed_frame(&subscription.id, reason));
-            }
+            let _ended = shard.lock().end_all(|id| closed_frame(id, reason));
         }
     }
 
@@ -276,8 +273,9 @@ impl Live {
         if !found.is_empty() {
             let (group, now_ms) = (event.group.as_deref(), self.clock.now_ms());
             let prepared = sealed.prepare();
+            let kept = KeptByPayer::new(&event.sharing);
             let mut delivering =
-                Delivering { live: self, prepared, group, now_ms, delivered: 0, looked_at: 0, turn: 0 };
+                Delivering { live: self, prepared, group, now_ms, kept, delivered: 0, looked_at: 0, turn: 0 };
             let mut by_subscription = found.chunk_by(|a, b| a.number == b.number);
             loop {
                 let candidates = self.candidates(shard, &mut by_subscription, place);
@@ -362,6 +360,8 @@ struct Delivering<'a> {
     prepared: Prepared<'a>,
     group: Option<&'a Group>,
     now_ms: u64,
+    /// The event's bytes in the outboxes of the shard's clients.
+    kept: KeptByPayer<'a>,
     delivered: usize,
     looked_at: usize,
     /// Conditions that were looked at since other tasks could run.
@@ -392,8 +392,8 @@ impl Delivering<'_> {
             let released = self.live.gate.release_prepared(&self.prepared, asker, self.group, now, &mut looked_at);
             let is_sent = released.is_some();
             if let Some(released) = released {
-                match subscription.outbox.push_event(Outgoing::event(&subscription.name, &released)) {
-                    Ok(()) => self.delivered += 1,
+                match subscription.outbox.push_event(&subscription.name, &released, &mut self.kept) {
+                    Ok(is_queued) => self.delivered += usize::from(is_queued),
                     Err(_) => self.live.end(subscription, "too_slow", &Rejection::error(TOO_SLOW)).await,
                 }
             }

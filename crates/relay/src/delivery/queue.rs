@@ -14,6 +14,8 @@ use nostr_store::Cursor;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::outbox::Sharing;
+
 /// Most events that wait for a shard. The queues of several shards share their events.
 const QUEUE_EVENTS_MAX: usize = 8_192;
 /// Most bytes of events that wait for a shard.
@@ -35,17 +37,19 @@ pub(super) struct LiveEvent {
     /// Set where the store's log holds the event.
     is_logged: bool,
     routes: OnceLock<Vec<u64>>,
+    /// The event's bytes in the outboxes of clients.
+    pub(super) sharing: Sharing,
 }
 
 impl LiveEvent {
     /// An event whose routes the first shard works out.
-    pub(super) const fn new(sealed: Sealed, group: Option<Arc<Group>>, is_logged: bool) -> Self {
-        Self { sealed, group, is_logged, routes: OnceLock::new() }
+    pub(super) fn new(sealed: Sealed, group: Option<Arc<Group>>, is_logged: bool) -> Self {
+        Self { sealed, group, is_logged, routes: OnceLock::new(), sharing: Sharing::default() }
     }
 
     /// An event of the log, with its routes.
     pub(super) fn of_log(sealed: Sealed, group: Option<Arc<Group>>, routes: Vec<u64>) -> Self {
-        Self { sealed, group, is_logged: true, routes: OnceLock::from(routes) }
+        Self { sealed, group, is_logged: true, routes: OnceLock::from(routes), sharing: Sharing::default() }
     }
 
     pub(super) fn routes(&self, hasher: &RouteHasher) -> &[u64] {

@@ -31,6 +31,7 @@ struct Relay {
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
+    memory: Arc<memory::Memory>,
 }
 
 /// One subscriber.
@@ -52,7 +53,8 @@ impl Relay {
             Arc::new(SetClock::at(NOW)),
             shards,
         );
-        Self { store, groups, policy, metrics, live: Arc::new(live) }
+        let memory = memory::Memory::new(usize::MAX);
+        Self { store, groups, policy, metrics, live: Arc::new(live), memory }
     }
 
     /// Direct delivery, and the shards that the test runs.
@@ -79,7 +81,7 @@ impl Relay {
     }
 
     fn connect(&self, payer: u64) -> Client {
-        let outbox = Arc::new(Outbox::new(1 << 30, memory::Memory::new(usize::MAX).open()));
+        let outbox = Arc::new(Outbox::new(1 << 30, self.memory.open(payer)));
         Client { connection: self.live.connect(Arc::clone(&outbox), payer), outbox }
     }
 
@@ -96,17 +98,20 @@ impl Relay {
 }
 
 impl Client {
+    /// The frames that came: the verb, the subscription, and the event's content or the reason.
+    fn frames(&self) -> impl Iterator<Item = [String; 3]> {
+        std::iter::from_fn(|| self.outbox.pop()).map(|frame| {
+            let frame: serde_json::Value = serde_json::from_slice(&frame.into_bytes()).expect("JSON");
+            let last = if frame[0] == "EVENT" { &frame[2]["content"] } else { &frame[2] };
+            [&frame[0], &frame[1], last].map(|text| text.as_str().expect("a string").to_owned())
+        })
+    }
+
     /// The contents of the events that came, and the reasons for which subscriptions ended.
     fn received(&self) -> (Vec<String>, Vec<String>) {
-        let (mut contents, mut reasons) = (Vec::new(), Vec::new());
-        while let Some(frame) = self.outbox.pop() {
-            let frame: serde_json::Value = serde_json::from_slice(&frame.into_bytes()).expect("JSON");
-            match frame[0].as_str() {
-                Some("EVENT") => contents.push(frame[2]["content"].as_str().expect("a content").to_owned()),
-                _ => reasons.push(frame[2].as_str().expect("a reason").to_owned()),
-            }
-        }
-        (contents, reasons)
+        let (events, ends): (Vec<_>, Vec<_>) = self.frames().partition(|[verb, ..]| verb == "EVENT");
+        let last = |frames: Vec<[String; 3]>| frames.into_iter().map(|[.., last]| last).collect();
+        (last(events), last(ends))
     }
 }
 
@@ -411,4 +416,102 @@ async fn the_requests_of_one_address_are_bounded_together() {
     relay.subscribe(&relay.connect(8), "large", &filters).await;
     relay.live.disconnect(opened[0].connection).await;
     relay.subscribe(&relay.connect(7), "large", &filters).await;
+}
+
+/// An event that waits for many clients is in memory once, and counts once, until the last of them has taken it. A
+/// payer answers once for the events that its connections wait for.
+#[tokio::test]
+async fn an_event_that_many_clients_wait_for_counts_once() {
+    let relay = Relay::with_shards(2);
+    let clients: Vec<Client> = (0..100).map(|n| relay.connect(n / 10)).collect();
+    for client in &clients {
+        relay.subscribe(client, "all", &[r#"{"kinds":[1]}"#.to_owned()]).await;
+    }
+    let before = relay.memory.used();
+    let (direct, shards) = relay.direct();
+    relay.publish(&direct, (0..4).map(large).collect()).await;
+    drop(direct);
+    for shard in shards {
+        shard.run().await;
+    }
+    let all = 4 * (64 << 10);
+    let grown = |before: usize| relay.memory.used() - before;
+    // A record holds the large tag twice: parsed, and in its JSON.
+    assert!((2 * all..3 * all).contains(&grown(before)), "{} bytes for four events of 64 KiB", grown(before));
+    let kept = relay.memory.kept(9);
+    assert!((all..6 * all).contains(&kept), "{kept} bytes for a payer of ten clients in two shards");
+    let held = clients[0].outbox.holding().bytes();
+    assert!(held > all, "a client alone holds what waits for it: {held}");
+    let (last, others) = clients.split_last().expect("there are clients");
+    for client in others {
+        assert_eq!(client.received().0, numbers(0..4));
+    }
+    assert!(grown(before) > all, "they wait for the last client");
+    assert_eq!(last.received().0, numbers(0..4));
+    assert!(grown(before) < all / 8, "{} bytes are left", grown(before));
+    assert_eq!(relay.memory.kept(9), 0);
+}
+
+/// Lets a client subscribe to filters at which a delivery of `hostile_event` lets others run. Gives the number of its
+/// polls.
+async fn subscribe_costly(relay: &Relay) -> usize {
+    subscribe_hostile(relay, &relay.connect(1), 200).await;
+    let mut polls = 0;
+    step_by_step(relay.live.deliver(0, &live_event(1, hostile_event(1))), || polls += 1).await;
+    polls
+}
+
+/// Polls a delivery until only its last poll is left: all subscriptions are found then, and the costly ones served.
+fn until_last(mut delivery: std::pin::Pin<&mut impl Future<Output = ()>>, polls: usize) {
+    for _ in 1..polls {
+        assert!(delivery.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it lets others run");
+    }
+}
+
+/// A client's CLOSE, and a request that replaces another, hold for a delivery that has found the subscription already,
+/// and for the events that wait.
+#[tokio::test]
+async fn a_replaced_request_shows_no_event_of_the_old_filters() {
+    let relay = Relay::with_shards(1);
+    let polls = subscribe_costly(&relay).await;
+    let honest = relay.connect(2);
+    let all = [r#"{"kinds":[1]}"#.to_owned()];
+    for id in ["closed", "replaced", "open"] {
+        relay.subscribe(&honest, id, &all).await;
+    }
+    relay.live.deliver(0, &live_event(2, note("waits"))).await;
+    let event = live_event(3, hostile_event(1));
+    let mut delivery = pin!(relay.live.deliver(0, &event));
+    until_last(delivery.as_mut(), polls);
+    relay.live.unsubscribe(honest.connection, "closed").await;
+    relay.subscribe(&honest, "replaced", &[r#"{"kinds":[7]}"#.to_owned()]).await;
+    delivery.await;
+    relay.live.deliver(0, &live_event(4, EventBuilder::new(7).content("new"))).await;
+    let frames: Vec<(String, String)> = honest.frames().map(|[_, id, content]| (id, content)).collect();
+    let expected = [("open", "waits"), ("open", "hostile"), ("replaced", "new")];
+    assert_eq!(frames, expected.map(|(id, content)| (id.to_owned(), content.to_owned())));
+}
+
+/// Nothing is queued under a subscription after its end, and its end does not close the request of the same id that
+/// came after it.
+#[tokio::test]
+async fn nothing_comes_under_a_subscription_after_its_closed() {
+    let relay = Relay::with_shards(1);
+    let polls = subscribe_costly(&relay).await;
+    let honest = relay.connect(2);
+    for id in ["left", "again"] {
+        relay.subscribe(&honest, id, &[r#"{"kinds":[1]}"#.to_owned()]).await;
+    }
+    relay.live.deliver(0, &live_event(2, note("before"))).await;
+    let event = live_event(3, hostile_event(1));
+    let mut delivery = pin!(relay.live.deliver(0, &event));
+    until_last(delivery.as_mut(), polls);
+    relay.live.end_all(&nostr_protocol::Rejection::error("the log was lost"));
+    relay.subscribe(&honest, "again", &[r#"{"kinds":[7]}"#.to_owned()]).await;
+    delivery.await;
+    relay.live.deliver(0, &live_event(4, EventBuilder::new(7).content("new"))).await;
+    let frames: Vec<[String; 3]> = honest.frames().collect();
+    let expected =
+        [["EVENT", "left", "before"], ["CLOSED", "left", "error: the log was lost"], ["EVENT", "again", "new"]];
+    assert_eq!(frames, expected.map(|frame| frame.map(str::to_owned)));
 }

@@ -49,8 +49,8 @@ pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) 
 }
 
 async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSocket) {
-    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max, app.memory.open()));
     let payer = app.limits.payer_hash(Payer::Address(client.block()));
+    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max, app.memory.open(payer)));
     let id = app.live.connect(Arc::clone(&outbox), payer);
     app.metrics.connection_opened();
     let mut session = Session {

@@ -66,7 +66,9 @@ impl Session {
         keys.push(key);
         self.reader = Reader::new(&keys);
         self.app.live.set_reader(self.id, &self.reader);
-        self.share.change_payer(self.payer_hash());
+        let payer = self.payer_hash();
+        self.share.change_payer(payer);
+        self.in_flight.outbox().change_payer(payer);
         Ok(())
     }
 
