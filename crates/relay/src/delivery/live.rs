@@ -385,6 +385,10 @@ impl Delivering<'_> {
     /// Matches filters until one asks for the event. The subscription's payer is charged for each, and the subscription
     /// ends where that overdraws its account.
     async fn offer_to_filters(&mut self, Candidate { subscription, reader, .. }: &Candidate, filters: &[u16]) {
+        if subscription.payer.owes_too_much(self.now_ms) {
+            return self.live.end(subscription, "too_costly", &Rejection::rate_limited(TOO_COSTLY)).await;
+        }
+        let mut of_event = 0;
         for number in filters {
             let Some(filter) = subscription.filters.get(usize::from(*number)) else { continue };
             let mut looked_at = CONDITIONS_PER_CANDIDATE;
@@ -399,7 +403,8 @@ impl Delivering<'_> {
             }
             self.looked_at += looked_at;
             self.turn += looked_at;
-            let paid = subscription.payer.charge_matched(looked_at, self.now_ms);
+            of_event += looked_at;
+            let paid = subscription.payer.charge_matched(looked_at, of_event, self.now_ms);
             if paid.is_err() {
                 self.live.end(subscription, "too_costly", &Rejection::rate_limited(TOO_COSTLY)).await;
             }

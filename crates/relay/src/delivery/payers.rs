@@ -29,8 +29,11 @@ const CONDITIONS_PER_SEC_MAX: i64 = 20_000_000;
 /// Conditions that live delivery looks at for one payer at once: about 10 ms of a core, by which one payer delays the
 /// deliveries of its shard.
 const CONDITIONS_AT_ONCE_MAX: i64 = 2_000_000;
-/// Conditions that a payer is lent when one of its subscriptions ends, so that its others go on.
-const LENT_CONDITIONS: i64 = CONDITIONS_AT_ONCE_MAX / 64;
+/// Conditions that a payer owes at most while its modest subscriptions go on. Beyond it each subscription ends that an
+/// event finds.
+const DEBT_CONDITIONS_MAX: i64 = CONDITIONS_AT_ONCE_MAX / 4;
+/// Conditions of one subscription at one event that are modest: some ten ordinary filters.
+const MODEST_CONDITIONS_MAX: usize = 256;
 /// Values of filters that a payer's requests open in a second in one shard: about a tenth of a core.
 const OPENED_PER_SEC_MAX: i64 = 200_000;
 /// Values of filters that a payer's requests open at once: forty clients log in with 25,000 values each.
@@ -63,7 +66,7 @@ pub(super) struct Account {
 
 /// An amount of work that fills again with time.
 struct Bucket {
-    /// Work left; below 0 for a moment.
+    /// Work left; below 0 it is a debt, which is paid with time.
     level: AtomicI64,
     filled_ms: AtomicU64,
     per_ms: i64,
@@ -110,26 +113,44 @@ impl Account {
         }
     }
 
-    /// Takes conditions that delivery has looked at.
+    /// Takes conditions that delivery has looked at for a subscription, which has cost `of_event` at this event so far,
+    /// with them. The account keeps what it owes for a subscription that ends.
     ///
     /// # Errors
-    /// [`UsedUp`] where the account held fewer. The subscription that caused the last of them is to end. The account is
-    /// lent [`LENT_CONDITIONS`] for the payer's other subscriptions.
-    pub(super) fn charge_matched(&self, conditions: usize, now_ms: u64) -> Result<(), UsedUp> {
+    /// [`UsedUp`] where the subscription is to end: the account has nothing left and the subscription is not modest, or
+    /// the account owes too much.
+    pub(super) fn charge_matched(&self, conditions: usize, of_event: usize, now_ms: u64) -> Result<(), UsedUp> {
         self.matched.fill(now_ms);
         let conditions = i64::try_from(conditions).unwrap_or(i64::MAX);
-        if self.matched.level.fetch_sub(conditions, Ordering::Relaxed) >= conditions {
-            return Ok(());
+        let left = self.matched.level.fetch_sub(conditions, Ordering::Relaxed).saturating_sub(conditions);
+        let is_modest = of_event <= MODEST_CONDITIONS_MAX;
+        if left >= 0 || (is_modest && left > -DEBT_CONDITIONS_MAX) { Ok(()) } else { Err(UsedUp) }
+    }
+
+    /// Returns whether the account owes so much that nothing is matched for its payer.
+    pub(super) fn owes_too_much(&self, now_ms: u64) -> bool {
+        if self.matched.level.load(Ordering::Relaxed) > -DEBT_CONDITIONS_MAX {
+            return false;
         }
-        self.matched.level.store(LENT_CONDITIONS, Ordering::Relaxed);
-        Err(UsedUp)
+        self.matched.fill(now_ms);
+        self.matched.level.load(Ordering::Relaxed) <= -DEBT_CONDITIONS_MAX
     }
 
     /// Takes the values of a subscription that is about to be opened.
     ///
     /// # Errors
-    /// `rate-limited:` where the account holds fewer; then none are taken.
+    /// `rate-limited:` where the account holds fewer, or owes conditions for subscriptions that were open; then none
+    /// are taken.
     pub(super) fn charge_opened(&self, values: usize, now_ms: u64) -> Result<(), Rejection> {
+        self.matched.fill(now_ms);
+        let owed = self.matched.level.load(Ordering::Relaxed).min(0).unsigned_abs();
+        if owed > 0 {
+            let secs = owed.div_ceil(self.matched.per_ms.unsigned_abs().max(1) * 1_000);
+            return Err(Rejection::rate_limited(format!(
+                "the subscriptions from this address cost too much; name fewer tag letters and values; \
+                 retry in {secs} s"
+            )));
+        }
         self.opened.fill(now_ms);
         // A request that costs more than there ever is takes all there is.
         let values = i64::try_from(values).unwrap_or(i64::MAX).min(OPENED_AT_ONCE_MAX);
@@ -220,17 +241,23 @@ mod tests {
     const PER_MS: usize = CONDITIONS_PER_SEC_MAX as usize / 1_000;
 
     #[test]
-    fn an_account_fills_with_time_and_lends_once_it_is_used_up() {
+    fn an_account_fills_with_time_and_keeps_its_debt() {
         let account = Account::full(1, 0);
-        let lent = LENT_CONDITIONS as usize;
-        assert_eq!(account.charge_matched(AT_ONCE, 0), Ok(()));
-        assert_eq!(account.charge_matched(1, 0), Err(UsedUp));
-        assert_eq!(account.charge_matched(lent, 0), Ok(()), "the others go on");
-        assert_eq!(account.charge_matched(PER_MS + 1, 1), Err(UsedUp), "no more came in a millisecond");
-        assert!(!account.is_full(1) && account.is_full(1_000));
-        assert_eq!(account.charge_matched(AT_ONCE, 10_000), Ok(()), "never more than at once");
-        assert_eq!(account.charge_matched(1, 5), Err(UsedUp), "a clock that is set back gives nothing");
-        assert_eq!(account.charge_matched(lent + PER_MS, 6), Ok(()), "and counts on from there");
+        let (modest, debt) = (MODEST_CONDITIONS_MAX, DEBT_CONDITIONS_MAX as usize);
+        let charge = |conditions, now_ms| account.charge_matched(conditions, conditions, now_ms);
+        assert_eq!(charge(AT_ONCE, 0), Ok(()));
+        assert_eq!(charge(modest + 1, 0), Err(UsedUp));
+        assert_eq!(charge(modest, 0), Ok(()), "the modest ones go on");
+        assert_eq!(account.charge_matched(1, modest + 1, 0), Err(UsedUp), "modest in all that it costs at the event");
+        account.charge_opened(1, 0).expect_err("no further one is opened");
+        assert_eq!(charge(PER_MS, 0), Err(UsedUp));
+        account.charge_opened(1, 1).expect_err("a millisecond does not pay the debt");
+        account.charge_opened(1, 2).expect("two do");
+        assert_eq!(charge(AT_ONCE + debt, 1_000), Err(UsedUp), "never more than at once");
+        assert!(account.owes_too_much(1_000));
+        assert_eq!(charge(1, 1_000), Err(UsedUp), "nobody goes on when it owes too much");
+        assert!(!account.owes_too_much(1_001) && charge(1, 5) == Ok(()), "time pays the debt");
+        assert!(!account.is_full(1_100) && account.is_full(1_300));
     }
 
     #[test]
@@ -251,7 +278,7 @@ mod tests {
         let payers = Payers::new(1);
         let used = payers.account(1, 0);
         drop(payers.account(2, 0));
-        used.charge_matched(AT_ONCE, SWEEP_PAUSE_MS).expect("it is full");
+        used.charge_matched(AT_ONCE, AT_ONCE, SWEEP_PAUSE_MS).expect("it is full");
         drop(used);
         drop(payers.account(3, SWEEP_PAUSE_MS));
         let held = |payer| payers.accounts.lock().by_payer.contains_key(&payer);

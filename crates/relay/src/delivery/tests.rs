@@ -145,12 +145,16 @@ fn letters() -> Vec<char> {
 
 /// Filters of 50 letters, in subscriptions of at most 100.
 async fn subscribe_hostile(relay: &Relay, client: &Client, filters: usize) {
-    let conditions: Vec<String> = letters().iter().map(|letter| format!("\"#{letter}\":[\"v\"]")).collect();
-    let filter = |n: usize| format!("{{\"since\":{n},{}}}", conditions.join(","));
-    let all: Vec<String> = (0..filters).map(filter).collect();
+    let all: Vec<String> = (0..filters).map(hostile_filter).collect();
     for (at, part) in all.chunks(100).enumerate() {
         relay.subscribe(client, &format!("hostile {at}"), part).await;
     }
+}
+
+/// A filter of 50 letters, different for each number.
+fn hostile_filter(n: usize) -> String {
+    let conditions: Vec<String> = letters().iter().map(|letter| format!("\"#{letter}\":[\"v\"]")).collect();
+    format!("{{\"since\":{n},{}}}", conditions.join(","))
 }
 
 /// An event of 2,490 tags that meets all conditions but those on the last letter.
@@ -225,6 +229,29 @@ async fn a_subscription_that_exceeds_its_budget_is_closed() {
     let cost = relay.counter("mls_gateway_delivery_conditions_total") - before;
     assert!(cost < 2_000_000 / 10, "{cost} conditions for a second of an ordinary client");
     assert_eq!(ordinary.received().0.len(), 10_000);
+}
+
+/// Work that a payer owes for subscriptions that ended stays with the payer, however many it opens anew.
+#[tokio::test]
+async fn closing_and_opening_subscriptions_lends_nothing() {
+    let relay = Relay::with_shards(1);
+    let mut refusals = 0;
+    for round in 0..200 {
+        let client = relay.connect(1);
+        let filters = (0..100).map(|n| hostile_filter(round * 100 + n)).collect::<Vec<_>>();
+        match relay.live.subscribe(client.connection, "hostile", parsed(&filters), 10).await {
+            Ok(_) => relay.live.deliver(0, &live_event(round as u64 + 1, hostile_event(1))).await,
+            Err(refusal) => {
+                let refusal = refusal.to_string();
+                assert!(refusal.starts_with("rate-limited: ") && refusal.ends_with("; retry in 1 s"), "{refusal}");
+                refusals += 1;
+            }
+        }
+        relay.live.disconnect(client.connection).await;
+    }
+    let conditions = relay.counter("mls_gateway_delivery_conditions_total");
+    assert!(refusals > 50, "{refusals} refusals");
+    assert!(conditions < 2_000_000 + 50_000, "{conditions} conditions");
 }
 
 /// The shard that delivers to the client: the one whose deliveries it gets.
