@@ -12,6 +12,8 @@
 //! another payer waits for one piece of work on each worker. A task is parked only where it holds nothing that another
 //! task may wait for. A busy payer that is alone gets the whole processor.
 //!
+//! A poll is paid by the payer that the task has at its end: a request by the client that its head names.
+//!
 //! A task that got a quantum first lets the system run other threads that wait for its core, such as the one that
 //! writes to the embedded store, and lets the runtime look at its sockets, so that frames of other clients are seen in
 //! between.
@@ -89,6 +91,9 @@ pub(crate) struct Budget {
     filled_us: AtomicU64,
     /// Set while the payer has a queue.
     is_queued: AtomicBool,
+    /// Polls that were paid for.
+    #[cfg(test)]
+    polls: AtomicU64,
 }
 
 /// The payer of a task, which changes when the client proves a key.
@@ -141,6 +146,8 @@ impl Shares {
             left_ns: AtomicI64::new(nanos(QUANTUM)),
             filled_us: AtomicU64::new(self.now_us()),
             is_queued: AtomicBool::new(false),
+            #[cfg(test)]
+            polls: AtomicU64::new(0),
         });
         line.payers.insert(payer, Arc::downgrade(&budget));
         budget
@@ -183,11 +190,11 @@ impl Shares {
         Turn::Park
     }
 
-    /// Charges a poll's time since the last charge.
-    fn charge(&self, budget: &Budget, paid_ns: &AtomicU64) {
-        let now_ns = self.now_ns();
-        let used_ns = now_ns.saturating_sub(paid_ns.swap(now_ns, Ordering::Relaxed));
-        budget.left_ns.fetch_sub(i64::try_from(used_ns).unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// Charges a part of a poll that took `used`.
+    fn used(&self, budget: &Budget, used: Duration) {
+        #[cfg(test)]
+        budget.polls.fetch_add(u64::from(!used.is_zero()), Ordering::Relaxed);
+        budget.left_ns.fetch_sub(nanos(used), Ordering::Relaxed);
         if budget.is_queued.load(Ordering::Acquire) {
             let mut line = self.line.lock();
             self.go_on(&mut line, budget.payer);
@@ -305,7 +312,7 @@ fn nanos(time: Duration) -> i64 {
 }
 
 impl Share {
-    /// Lets another payer pay from the next poll on.
+    /// Lets another payer pay, for the poll that goes on too.
     pub(crate) fn change_payer(&self, payer: PayerHash) {
         if self.task.budget.lock().payer != payer {
             let budget = self.shares.budget(payer);
@@ -328,24 +335,42 @@ impl Share {
     /// another task may wait for: no connection to a database, no lock, no turn.
     pub(crate) async fn pause(&self) {
         // A poll that handles several messages pays for each before the next.
-        self.shares.charge(&self.current(), &self.task.paid_ns);
+        self.shares.used(&self.current(), self.unpaid());
         Pause { share: self, budget: None, place: None }.await;
+    }
+
+    /// Time of the poll that is not paid for yet; the caller charges it.
+    fn unpaid(&self) -> Duration {
+        let now_ns = self.shares.now_ns();
+        Duration::from_nanos(now_ns.saturating_sub(self.task.paid_ns.swap(now_ns, Ordering::Relaxed)))
     }
 
     fn current(&self) -> Arc<Budget> {
         Arc::clone(&self.task.budget.lock())
+    }
+
+    /// Polls that the payer has paid for since it has a share.
+    #[cfg(test)]
+    pub(crate) fn polls(&self) -> u64 {
+        self.current().polls.load(Ordering::Relaxed)
     }
 }
 
 /// The charge for the end of one poll, which is made also where the poll panics.
 struct Charge<'a> {
     share: &'a Share,
+    /// The budget at the beginning of the poll.
     budget: Arc<Budget>,
 }
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        self.share.shares.charge(&self.budget, &self.share.task.paid_ns);
+        let (used, shares, payer) = (self.share.unpaid(), &self.share.shares, self.share.current());
+        if !Arc::ptr_eq(&payer, &self.budget) {
+            // A turn that the task was given under its payer before is over.
+            shares.used(&self.budget, Duration::ZERO);
+        }
+        shares.used(&payer, used);
     }
 }
 

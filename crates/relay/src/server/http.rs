@@ -52,7 +52,7 @@ const DEFLATE_BYTES_MIN: usize = 512;
 const SOCKET_BUFFER_BYTES: usize = 1 << 10;
 
 /// Bytes that one write to the socket takes, about: one system call for many frames.
-const WRITE_BYTES: usize = 64 << 10;
+pub(crate) const WRITE_BYTES: usize = 64 << 10;
 
 #[derive(Clone)]
 struct RouterState {

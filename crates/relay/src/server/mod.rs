@@ -20,6 +20,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
+pub(crate) use self::http::WRITE_BYTES;
 use self::{
     admission::Admission,
     http::{ConnectionPermit, PeerAddr},
@@ -27,6 +28,7 @@ use self::{
 use crate::{
     app::App,
     rate_limit::{AddressBlock, Payer},
+    shares::Share,
 };
 
 /// Most bytes of a request's head.
@@ -79,21 +81,21 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
         }
         let (app, router) = (Arc::clone(&app), router.clone());
         let tracker = app.connections.clone();
-        // Requests that are no WebSocket, and handshakes, run on the share of the peer.
+        // The peer pays until the head of a request names its client.
         let payer = Payer::Address(AddressBlock::of(peer.ip()));
         let share = app.shares.share(app.limits.payer_hash(payer));
-        tracker.spawn(share.run(async move {
-            let permit = ConnectionPermit::new(permit, place);
+        tracker.spawn(share.clone().run(async move {
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
+            let accepted = Accepted { peer, permit: ConnectionPermit::new(permit, place), share };
             match acceptor {
-                None => serve(app, router, stream, peer, permit, handshake).await,
+                None => serve(app, router, stream, accepted, handshake).await,
                 Some(acceptor) => {
-                    let accepted = tokio::select! {
-                        accepted = timeout(handshake, acceptor.accept(stream)) => accepted,
+                    let stream = tokio::select! {
+                        stream = timeout(handshake, acceptor.accept(stream)) => stream,
                         () = app.stopping.cancelled() => return,
                     };
-                    if let Ok(Ok(stream)) = accepted {
-                        serve(app, router, stream, peer, permit, handshake).await;
+                    if let Ok(Ok(stream)) = stream {
+                        serve(app, router, stream, accepted, handshake).await;
                     }
                 }
             }
@@ -101,19 +103,33 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
     }
 }
 
+/// A connection that was accepted.
+struct Accepted {
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+    /// The share that its task runs on.
+    share: Share,
+}
+
 async fn serve(
     app: Arc<App>,
     router: axum::Router,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    peer: SocketAddr,
-    permit: ConnectionPermit,
+    Accepted { peer, permit, share }: Accepted,
     handshake: Duration,
 ) {
+    let parts = Arc::clone(&app);
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(PeerAddr(peer));
         request.extensions_mut().insert(permit.clone());
-        router.clone().oneshot(request)
+        let client = forwarding::client_address(&parts, peer.ip(), request.headers());
+        share.change_payer(parts.limits.payer_hash(Payer::Address(AddressBlock::of(client))));
+        let (router, share) = (router.clone(), share.clone());
+        async move {
+            share.pause().await;
+            router.oneshot(request).await
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -136,3 +152,6 @@ async fn serve(
 pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,3 +161,43 @@ async fn a_task_that_is_dropped_while_parked_holds_up_nobody() {
     let line = shares.line.lock();
     assert_eq!((line.granted, line.waiting.len(), line.queues.len()), (0, 0, 0));
 }
+
+/// The map of payers follows those that have connections: the others are forgotten once they are as many again.
+#[tokio::test]
+async fn the_map_of_payers_is_bounded_by_those_with_connections() {
+    let shares = Shares::new(1);
+    let payers = |shares: &Shares| shares.line.lock().payers.len();
+    let held: Vec<Share> = (0..PAYERS_MAX as PayerHash).map(|payer| shares.share(payer)).collect();
+    let mut most = 0;
+    for payer in 0..10 * PAYERS_MAX as PayerHash {
+        drop(shares.share(PAYERS_MAX as PayerHash + payer));
+        most = most.max(payers(&shares));
+    }
+    assert!(most <= 2 * (PAYERS_MAX + 1), "{most} payers, of which {PAYERS_MAX} have connections");
+    let kept = Arc::clone(&held[0].current());
+    assert!(Arc::ptr_eq(&shares.share(0).current(), &kept), "a payer with connections keeps its budget");
+    drop((held, kept));
+    for payer in 0..3 * PAYERS_MAX as PayerHash {
+        drop(shares.share(PayerHash::MAX - payer));
+    }
+    assert!(payers(&shares) <= PAYERS_MAX, "{} payers without connections", payers(&shares));
+}
+
+/// A poll is paid by the payer that the task has at its end, and a quantum of the payer before is given back.
+#[tokio::test]
+async fn a_poll_is_paid_by_the_payer_that_it_ends_with() {
+    let shares = Shares::new(1);
+    let (before, after) = (shares.share(CROWD), shares.share(GUEST));
+    let share = shares.share(CROWD);
+    let task = share.clone().run(async move {
+        spin(2 * QUANTUM);
+        yield_now().await;
+        share.pause().await;
+        share.change_payer(GUEST);
+        spin(QUANTUM);
+    });
+    tokio::spawn(task).await.expect("it ends");
+    assert!(before.polls() >= 1 && after.polls() == 1, "{} and {} polls", before.polls(), after.polls());
+    let line = shares.line.lock();
+    assert_eq!((line.granted, line.waiting.len(), line.queues.len()), (0, 0, 0), "nothing is left behind");
+}

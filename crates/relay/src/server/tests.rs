@@ -1,0 +1,47 @@
+use nostr_store::memory::Memory;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::{Relay, config::Config, system::clock::SetClock};
+
+const REQUESTS: u64 = 20;
+
+/// Sends a request through a proxy on this machine. Returns the answer.
+async fn forwarded(address: SocketAddr, client: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the relay listens");
+    let head = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\naccept: application/nostr+json\r\nx-forwarded-for: {client}\r\n\
+         connection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("bytes are sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+/// Behind a trusted proxy each request is paid for by the client that its head names, and no other client waits for it.
+#[tokio::test]
+async fn a_forwarded_client_pays_for_its_requests() {
+    let mut config = Config::default();
+    config.server.port = 0;
+    config.server.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a range")];
+    let relay = Relay::start(Arc::new(config), Arc::new(Memory::default()), Arc::new(SetClock::at(1_795_370_771)));
+    let relay = relay.await.expect("it starts");
+    let app = Arc::clone(relay.app());
+    let share = |address: &str| {
+        let block = AddressBlock::of(address.parse().expect("an address"));
+        app.shares.share(app.limits.payer_hash(Payer::Address(block)))
+    };
+    let (busy, quiet) = (share("192.0.2.7"), share("192.0.2.8"));
+    for _ in 0..REQUESTS {
+        let answer = forwarded(relay.address, "192.0.2.7").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(busy.polls() >= REQUESTS, "{} polls for {REQUESTS} requests", busy.polls());
+    assert_eq!(quiet.polls(), 0);
+    drop((busy, quiet, app));
+    relay.stop().await;
+}
