@@ -66,6 +66,11 @@ pub struct App {
 }
 
 impl App {
+    /// Bytes that clients make the relay hold, by estimate.
+    pub fn memory_used(&self) -> usize {
+        self.memory.used()
+    }
+
     /// The reason why clients should be sent to another instance now, if there is one.
     pub fn not_ready(&self) -> Option<&'static str> {
         if self.stopping.is_cancelled() {

@@ -288,6 +288,7 @@ impl Holding {
     }
 
     /// Bytes that the connection holds, with those of events that wait for other clients as well.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.holder.bytes()
     }
@@ -333,6 +334,11 @@ impl Held<'_> {
             None => self.holding.shrink(self.bytes - bytes),
         }
         self.bytes = bytes;
+    }
+
+    /// Returns whether the connection is to end for want of memory.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.holding.shed().is_cancelled()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Connections that never finish their handshake, that end in every possible way, or that are too many.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::{
@@ -13,6 +16,7 @@ use super::{bounded, served_beside};
 use crate::support::{
     Keys, TestRelay, http,
     process::Process,
+    shared::Shared,
     wire::{CLOSE, FIN, PING, PONG, TEXT, Wire, frame, head},
 };
 
@@ -100,6 +104,45 @@ async fn a_silent_client_is_pinged_and_closed() {
     let (code, ()) = tokio::join!(silent.reader.close_code(), answering);
     assert_eq!(code, Some(1008));
     assert_eq!(polite.ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT");
+    relay.stop().await;
+}
+
+/// A client for which the store has not taken as many events as may be under way is pinged all the same. It stays
+/// connected while it answers, and every event gets its answer; a client that answers no ping is closed.
+#[tokio::test]
+async fn a_client_with_all_its_events_in_flight_is_pinged() {
+    const EVENTS: usize = 256;
+    let (store, link) = Shared::new().instance();
+    let relay = TestRelay::start_over(store, |config| config.server.ping_interval_secs = 1).await;
+    let mut silent = Wire::connect(relay.address).await;
+    let mut polite = Wire::connect(relay.address).await;
+    // Longer than a few intervals of pings; the calls of the store after the pings take no longer than ever.
+    link.delay_ms.store(6_000, Ordering::Relaxed);
+    for wire in [&mut silent, &mut polite] {
+        let keys = Keys::random();
+        for n in 0..EVENTS {
+            let event = keys.event(1).content(n.to_string()).sign();
+            wire.writer.message(&json!(["EVENT", event.0])).await.expect("a message is sent");
+        }
+    }
+    for n in 0..2 {
+        let ping = polite.reader.frame().await.expect("a frame");
+        assert_eq!(ping.opcode, PING, "ping {n} comes before any answer");
+        polite.writer.raw(&frame(FIN | PONG, &ping.payload)).await.expect("a pong is sent");
+    }
+    link.delay_ms.store(0, Ordering::Relaxed);
+    assert_eq!(silent.reader.frame().await.expect("a frame").opcode, PING);
+    assert_eq!(silent.reader.close_code().await, Some(1008));
+    let mut answers = 0;
+    while answers < EVENTS {
+        let next = polite.reader.frame().await.expect("a frame");
+        if next.opcode == PING {
+            polite.writer.raw(&frame(FIN | PONG, &next.payload)).await.expect("a pong is sent");
+        } else {
+            assert_eq!(next.opcode, TEXT, "{next:?}");
+            answers += 1;
+        }
+    }
     relay.stop().await;
 }
 

@@ -1,9 +1,13 @@
 //! Memory that clients together make grow.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::{bounded, served_beside};
 use crate::support::{
+    Keys, TestRelay,
     process::Process,
     wire::{CLOSE, Wire},
 };
@@ -50,4 +54,40 @@ async fn memory_of_all_clients_is_bounded_and_falls_back() {
     };
     served_beside(process.address, attack).await;
     bounded(&process, before, (BYTES_MAX >> 20) as u64 * 2);
+}
+
+/// Waits until the memory that clients hold fits the test.
+async fn memory_becomes(relay: &TestRelay, fits: impl Fn(usize) -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !fits(relay.app().memory_used()) {
+        assert!(Instant::now() < until, "clients hold {} bytes", relay.app().memory_used());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The events of an answer that the client does not read wait in the memory of its connection, also those that were
+/// read ahead of their turn, and are given back with the connection.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_counts_for_its_connection() {
+    const EVENTS: usize = 400;
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let mut writer = Wire::connect(relay.address).await;
+    let keys = Keys::random();
+    let content = "x".repeat(60_000);
+    for n in 0..EVENTS {
+        // Neighbours of one part lie far apart, so that each part reads ahead of the others.
+        let event =
+            keys.event(1).created_at(relay.now() - n as u64).tag(["t", &(n * 2).to_string()]).content(content.clone());
+        assert_eq!(writer.publish(&event.sign()).await[2], true);
+    }
+    let before = relay.app().memory_used();
+    let tags: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+    let mut deaf = Wire::connect(relay.address).await;
+    let request = json!(["REQ", "all", {"kinds": [1], "#t": tags, "limit": EVENTS}]);
+    deaf.writer.message(&request).await.expect("a message is sent");
+    // The filter, the text of the message, and the part of the answer that waits.
+    memory_becomes(&relay, |used| used > before + (512 << 10)).await;
+    drop(deaf);
+    memory_becomes(&relay, |used| used <= before).await;
+    relay.stop().await;
 }

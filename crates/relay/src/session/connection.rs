@@ -10,7 +10,7 @@ use nostr_protocol::{
     Rejection,
     message::{Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_err_frame, notice_frame},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
 
 use super::{
@@ -23,6 +23,7 @@ use crate::{
         Outbox,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
+    memory::Held,
     rate_limit::{Fault, Payer},
     shares::Share,
     system::random,
@@ -64,7 +65,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSo
         client,
         app: Arc::clone(&app),
     };
-    let mut wire = Wire::new(socket, app.stopping.clone(), outbox.holding().shed().clone());
+    let mut wire = Wire::new(socket, app.stopping.clone(), Arc::clone(&outbox));
     let end = match run(&mut session, &mut wire, &outbox).await {
         Ok(()) => ConnectionEnd::Close(CloseCode::Away, "this relay is stopping"),
         Err(end) => end,
@@ -93,8 +94,16 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
     let mut last_read = Instant::now();
     let mut is_pinged = false;
+    // A message that came while no further event could be under way. Until then the client's pongs are read, and
+    // nothing behind it.
+    let mut waiting: Option<(Frame, Held<'_>)> = None;
     loop {
         let room = session.in_flight.count() < IN_FLIGHT_MAX;
+        if let Some((frame, _held)) = waiting.take_if(|_| room) {
+            session.share.pause().await;
+            receive(session, wire, outbox, frame).await?;
+            continue;
+        }
         tokio::select! {
             // Not biased: a client to which events come without end is still read, and told when the relay stops.
             () = app.stopping.cancelled() => return Ok(()),
@@ -112,21 +121,27 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
                 wire.send(ended).await?;
             },
-            frame = timeout_at(last_read + idle, wire.next_frame()), if room => match frame {
-                Ok(frame) => {
-                    let frame = frame?;
-                    last_read = Instant::now();
-                    is_pinged = false;
+            () = sleep_until(last_read + idle) => {
+                // Behind a message that waits an answer may be unread.
+                if is_pinged && waiting.is_none() {
+                    return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping"));
+                }
+                is_pinged = true;
+                last_read = Instant::now();
+                wire.ping().await?;
+            }
+            frame = wire.next_frame(), if waiting.is_none() => {
+                let frame = frame?;
+                last_read = Instant::now();
+                is_pinged = false;
+                if !room && frame.opcode() == OpCode::Text {
+                    let held = outbox.holding().hold(frame.payload().len());
+                    waiting = Some((frame, held));
+                } else {
                     session.share.pause().await;
                     receive(session, wire, outbox, frame).await?;
                 }
-                Err(_) if is_pinged => return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping")),
-                Err(_) => {
-                    is_pinged = true;
-                    last_read = Instant::now();
-                    wire.ping().await?;
-                }
-            },
+            }
         }
     }
 }

@@ -1,7 +1,15 @@
 //! The socket of a connection. Text frames are made of [`Outgoing`] alone, so an event is sent only after the gate has
 //! released it.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, SinkExt as _};
 use nostr_protocol::message::Answer;
@@ -9,7 +17,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use yawc::{Frame, HttpWebSocket, WebSocketError, close::CloseCode};
 
-use crate::delivery::Outgoing;
+use crate::{
+    delivery::{Outbox, Outgoing},
+    server::WRITE_BYTES,
+};
 
 /// Longest time for a client to take all bytes of one write, in seconds; a client that took only a part ends as well.
 const WRITE_SECS_MAX: u64 = 30;
@@ -33,14 +44,16 @@ pub(crate) enum ConnectionEnd {
 pub(crate) struct Wire {
     socket: HttpWebSocket,
     stopping: CancellationToken,
-    shed: CancellationToken,
+    outbox: Arc<Outbox>,
+    /// Bytes of the frame that is being written.
+    frame_bytes: AtomicUsize,
 }
 
 impl Wire {
-    /// The wire of a client. After `stopping` is cancelled, or `shed`, by which the connection ends for want of memory,
-    /// its waits are shorter.
-    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken, shed: CancellationToken) -> Self {
-        Self { socket, stopping, shed }
+    /// The wire of the client of `outbox`. After `stopping` is cancelled, or the connection is to end for want of
+    /// memory, its waits are shorter.
+    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken, outbox: Arc<Outbox>) -> Self {
+        Self { socket, stopping, outbox, frame_bytes: AtomicUsize::new(0) }
     }
 
     /// The next frame of the client. No frame is lost when this future is dropped before it is done.
@@ -54,9 +67,11 @@ impl Wire {
 
     /// Queues frames into the socket's buffer.
     pub(crate) async fn feed(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), ConnectionEnd> {
-        self.within(async |socket| {
+        self.within(async |socket, frame_bytes| {
             for frame in frames {
-                socket.feed(Frame::text(frame.into_bytes())).await?;
+                let frame = frame.into_bytes();
+                frame_bytes.store(frame.len(), Ordering::Relaxed);
+                socket.feed(Frame::text(frame)).await?;
             }
             Ok(())
         })
@@ -65,7 +80,7 @@ impl Wire {
 
     /// Writes the frames that were fed.
     pub(crate) async fn flush(&mut self) -> Result<(), ConnectionEnd> {
-        self.within(async |socket| socket.flush().await).await
+        self.within(async |socket, _| socket.flush().await).await
     }
 
     /// Sends one answer at once.
@@ -76,19 +91,19 @@ impl Wire {
 
     /// Sends a ping.
     pub(crate) async fn ping(&mut self) -> Result<(), ConnectionEnd> {
-        self.within(async |socket| socket.send(Frame::ping("")).await).await
+        self.within(async |socket, _| socket.send(Frame::ping("")).await).await
     }
 
     /// Sends a close frame.
     pub(crate) async fn send_close(&mut self, code: CloseCode, reason: &str) -> Result<(), ConnectionEnd> {
         let close = Frame::close(code, reason);
-        self.within(async |socket| socket.send(close).await).await
+        self.within(async |socket, _| socket.send(close).await).await
     }
 
     /// Sends the library's own answers: a pong, or the close frame that ends the connection. The library would do so
     /// when there is nothing to read; a client that never lets it come to that would have it queue answers without end.
     pub(crate) async fn send_own(&mut self) -> Result<(), ConnectionEnd> {
-        self.within(async |socket| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
+        self.within(async |socket, _| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
     }
 
     /// Closes the connection after the last frame.
@@ -99,18 +114,30 @@ impl Wire {
 
     async fn within(
         &mut self,
-        write: impl AsyncFnOnce(&mut HttpWebSocket) -> Result<(), WebSocketError>,
+        write: impl AsyncFnOnce(&mut HttpWebSocket, &AtomicUsize) -> Result<(), WebSocketError>,
     ) -> Result<(), ConnectionEnd> {
+        let holding = self.outbox.holding();
         let patience = async {
             tokio::select! {
                 () = self.stopping.cancelled() => {}
-                () = self.shed.cancelled() => {}
+                () = holding.shed().cancelled() => {}
             }
             sleep(Duration::from_secs(STOPPING_WRITE_SECS_MAX)).await;
         };
+        let mut write = pin!(write(&mut self.socket, &self.frame_bytes));
+        let mut held = None;
+        // While the client takes nothing, the socket's buffer and the frame behind it wait.
+        let counted = poll_fn(|cx| {
+            let polled = write.as_mut().poll(cx);
+            if polled.is_pending() {
+                let waiting = WRITE_BYTES + self.frame_bytes.load(Ordering::Relaxed);
+                held.get_or_insert_with(|| holding.hold(0)).set(waiting);
+            }
+            polled
+        });
         tokio::select! {
             biased;
-            written = timeout(Duration::from_secs(WRITE_SECS_MAX), write(&mut self.socket)) => match written {
+            written = timeout(Duration::from_secs(WRITE_SECS_MAX), counted) => match written {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Gone),
             },

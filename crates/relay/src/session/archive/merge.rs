@@ -90,6 +90,11 @@ impl Merge {
         self.parts.len()
     }
 
+    /// Bytes of the events that wait.
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Returns whether every event was given.
     pub(super) fn is_done(&self) -> bool {
         self.parts.iter().all(PartRead::is_done)

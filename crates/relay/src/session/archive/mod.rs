@@ -22,6 +22,7 @@ use crate::{
     app::App,
     config::Limitation,
     error::{read_failed, storage_unavailable},
+    memory::Held,
     rate_limit::RetryAfter,
 };
 
@@ -69,6 +70,8 @@ pub(super) struct ArchiveRead<'a> {
     memberships: Option<Vec<NostrGroupId>>,
     /// Ids given so far, kept only where a second filter could give them again.
     seen: HashSet<EventId>,
+    /// The memory of all this and of the page that was given last, in the connection's memory.
+    held: Held<'a>,
 }
 
 /// Bounds on the events of one filter.
@@ -102,6 +105,8 @@ struct FilterRead {
     /// Set once a page was read: events that are hidden from this reader may stand in between.
     has_begun: bool,
     left: u64,
+    /// Bytes of the query, approximately.
+    query_bytes: usize,
 }
 
 /// The reason why a read ends early.
@@ -115,6 +120,8 @@ pub(super) enum ReadError {
     TooLarge,
     /// The party that pays has no budget left.
     UsedUp(RetryAfter),
+    /// The connection ends for want of memory.
+    NoMemory,
 }
 
 impl From<StoreError> for ReadError {
@@ -132,6 +139,7 @@ impl From<ReadError> for Rejection {
                 "the request costs more than max_query_cost; narrow it by kinds, authors, tags, since or until",
             ),
             ReadError::UsedUp(retry) => retry.into(),
+            ReadError::NoMemory => Self::error("the relay is short of memory; ask for less at one time"),
         }
     }
 }
@@ -139,6 +147,7 @@ impl From<ReadError> for Rejection {
 impl<'a> ArchiveRead<'a> {
     /// A read of the events that were committed up to `up_to`.
     pub(super) fn new(session: &'a Session, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
+        let holding = session.in_flight.outbox().holding();
         Self {
             app: &session.app,
             reader: &session.reader,
@@ -150,12 +159,16 @@ impl<'a> ArchiveRead<'a> {
             current: None,
             memberships: None,
             seen: HashSet::new(),
+            held: holding.hold(0),
         }
     }
 
     /// The next events, or `None` at the end. Each call makes at most one call of the store. A page may be empty where
     /// the store looked at much and found nothing, and where another part has to be read first.
     pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
+        if self.held.is_shed() {
+            return Err(ReadError::NoMemory);
+        }
         loop {
             let Some(filter) = self.filters.get(self.at) else { return Ok(None) };
             let mut current = match self.current.take() {
@@ -178,9 +191,17 @@ impl<'a> ArchiveRead<'a> {
             }
             let next = current.merge.give();
             let released = if next.is_empty() { Vec::new() } else { self.release(filter, &mut current, &next).await? };
+            self.note_held(&current, &released);
             self.current = Some(current);
             return Ok(Some(released));
         }
+    }
+
+    /// Counts the memory of the read while the client takes a page.
+    fn note_held(&mut self, current: &FilterRead, page: &[Released]) {
+        let page: usize = page.iter().map(|released| released.event().record().len()).sum();
+        let seen = self.seen.capacity() * size_of::<EventId>();
+        self.held.set(page + seen + current.merge.waiting_bytes() + current.query_bytes);
     }
 
     /// Plans a filter, and divides the plan.
@@ -189,7 +210,9 @@ impl<'a> ArchiveRead<'a> {
         let query = self.plan(filter).await?;
         let ranges_max = if self.app.delivery.is_followed() { STATEMENT_RANGES_MAX } else { PAGE_RANGES_MAX };
         let merge = Merge::new(parts(&query, ranges_max));
-        Ok(FilterRead { query, merge, has_begun: false, left })
+        let group_bytes = |group: &NostrGroupId| size_of::<NostrGroupId>() + group.as_str().len();
+        let query_bytes = filter.bytes() + query.scope.groups.iter().map(group_bytes).sum::<usize>();
+        Ok(FilterRead { query, merge, has_begun: false, left, query_bytes })
     }
 
     /// Reads a page of one part.

@@ -25,11 +25,13 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
         let up_to = app.groups.readable_up_to();
         let mut read = ArchiveRead::new(session, filters, up_to, Limits::NONE);
         let (mut count, mut openings) = (0, Openings::default());
+        let mut held = session.in_flight.outbox().holding().hold(0);
         let is_whole = loop {
             match read.next_page().await {
                 Ok(Some(page)) => {
                     count += page.len() as u64;
                     openings.note(app, &session.reader, &page);
+                    held.set(openings.bytes());
                 }
                 Ok(None) => break true,
                 Err(ReadError::TooLarge) => break false,

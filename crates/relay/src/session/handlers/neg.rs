@@ -140,6 +140,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
         let items = page.iter().map(|event| (event.created_at(), *event.id().as_bytes()));
         pages.push(items.collect::<Box<[_]>>());
     }
+    drop(read);
     let negentropy = sealed(pages, events).await.ok_or_else(|| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
     let now = app.clock.now();

@@ -53,7 +53,10 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     let limits = Limits::of(limitation);
     let claims = claim(session, &filters, limits).await?;
     let name = SubscriptionName::new(id);
+    let given: usize = claims.given.iter().map(|event| event.event().record().len()).sum();
+    let held = session.in_flight.outbox().holding().hold(given);
     wire.feed(claims.given.iter().map(|event| Outgoing::event(&name, event))).await?;
+    drop(held);
     if let Some(rejection) = claims.failed {
         // The KeyPackages that were used up are sent with the CLOSED.
         return Err(rejection.into());
