@@ -68,10 +68,8 @@ fn read(file: &Path) -> Vec<Constant> {
     let text = fs::read_to_string(root().join(file)).expect("a source file is read");
     let place = file.to_string_lossy().replace("crates/", "").replace("/src/", "/").replace(".rs", "");
     let (mut constants, mut doc) = (Vec::new(), Vec::new());
+    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     for line in text.lines().map(str::trim) {
-        if line == "#[cfg(test)]" {
-            break;
-        }
         if let Some(words) = line.strip_prefix("///") {
             doc.push(words.trim().to_owned());
         } else if let Some((name, expression)) = constant(line) {
