@@ -119,7 +119,7 @@ pub fn admit(
     let rules = rules(event.kind());
     precheck(&event, publisher, policy, now)?;
     let cx = Context { policy, publisher, group, now };
-    if event.tags().named("-").next().is_some() {
+    if event.tags().named(name::PROTECTED).next().is_some() {
         cx.require_author_here(&event)?;
     }
     may_write(&event, rules.non_residents, &cx)?;

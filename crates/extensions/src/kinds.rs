@@ -15,6 +15,7 @@ pub(crate) mod any;
 mod auth;
 mod encrypted_dm;
 mod kind_rules;
+mod repost;
 
 use nostr_protocol::Kind;
 
@@ -44,7 +45,9 @@ macro_rules! table {
 table! {
     ENCRYPTED_DM => encrypted_dm::RULES,
     DELETION => mls_gateway::deletion::RULES,
+    REPOST => repost::RULES,
     SEAL => mls_gateway::welcome::RULES,
+    GENERIC_REPOST => repost::RULES,
     VANISH => mls_gateway::vanish::RULES,
     KEY_PACKAGE => mls_gateway::key_package::RULES,
     WELCOME => mls_gateway::welcome::RULES,

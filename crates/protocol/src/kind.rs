@@ -24,7 +24,9 @@ impl Kind {
     pub const METADATA: Self = Self(0);
     pub const ENCRYPTED_DM: Self = Self(4);
     pub const DELETION: Self = Self(5);
+    pub const REPOST: Self = Self(6);
     pub const SEAL: Self = Self(13);
+    pub const GENERIC_REPOST: Self = Self(16);
     pub const VANISH: Self = Self(62);
     pub const KEY_PACKAGE: Self = Self(443);
     pub const WELCOME: Self = Self(444);

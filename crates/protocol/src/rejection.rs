@@ -9,6 +9,8 @@ pub enum Word {
     Duplicate,
     /// The event or the request breaks a rule of its form.
     Invalid,
+    /// A filter asks for something that this relay does not have.
+    Unsupported,
     /// Nobody may do this here.
     Blocked,
     /// This reader may not do this.
@@ -28,6 +30,7 @@ impl Word {
         match self {
             Self::Duplicate => "duplicate",
             Self::Invalid => "invalid",
+            Self::Unsupported => "unsupported",
             Self::Blocked => "blocked",
             Self::Restricted => "restricted",
             Self::AuthRequired => "auth-required",
@@ -55,6 +58,11 @@ impl Rejection {
     /// `invalid:`
     pub fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
         Self { word: Word::Invalid, text: text.into() }
+    }
+
+    /// `unsupported:`
+    pub fn unsupported(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Unsupported, text: text.into() }
     }
 
     /// `blocked:`

@@ -44,6 +44,8 @@ pub mod name {
     pub const NAME: &str = "name";
     /// Operation of a roster.
     pub const OP: &str = "op";
+    /// Mark of an event that its author alone publishes (NIP-70).
+    pub const PROTECTED: &str = "-";
     /// A public key: recipient, owner or member.
     pub const PUBLIC_KEY: &str = "p";
     /// URL of the relay that the event is meant for (NIP-42, NIP-62).

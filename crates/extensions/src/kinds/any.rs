@@ -20,10 +20,15 @@ pub(super) const fn rules(lifetime: Lifetime) -> &'static KindRules {
     }
 }
 
-const REGULAR: KindRules = of_range(Kept::Stored, admit, changes_nothing);
+const REGULAR: KindRules = regular(admit);
 const REPLACEABLE: KindRules = of_range(Kept::Stored, admit_replaceable, takes_its_kind);
 const EPHEMERAL: KindRules = of_range(Kept::Ephemeral, admit, refuse_to_restore);
 const ADDRESSABLE: KindRules = of_range(Kept::Stored, admit_addressable, takes_its_address);
+
+/// The rules of a kind that is stored as any other, and has a check of its own.
+pub(super) const fn regular(admit: fn(&Event, &Context<'_>) -> Result<Verdict, Rejection>) -> KindRules {
+    of_range(Kept::Stored, admit, changes_nothing)
+}
 
 const fn of_range(
     kept: Kept,

@@ -382,7 +382,8 @@ pub enum Refusal {
 }
 
 /// The words for a reader that may not publish in a group, the same for every group (docs/rules.md, "Unlisted groups").
-pub const NOT_A_MEMBER: &str = "only members of this group may publish to it; authenticate with a member's key";
+pub const NOT_A_MEMBER: &str =
+    "this group is not founded here, or you are no member of it; found it first, or authenticate with a member's key";
 /// The words for a refused roster, the same for every group, `seq` and `p`.
 pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
 /// The words for a gift wrap that neither founds its group nor comes from a member, the same for every group and cause.

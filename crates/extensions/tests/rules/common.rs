@@ -100,6 +100,7 @@ pub fn letter<T>(answer: &Result<T, Rejection>) -> char {
         Err(Word::Error) => 'e',
         Err(Word::RateLimited) => 'l',
         Err(Word::Duplicate) => 'd',
+        Err(Word::Unsupported) => 'u',
     }
 }
 

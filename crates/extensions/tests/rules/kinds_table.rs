@@ -14,7 +14,9 @@ const TABLE: &str = "
     # kind  readers         state changes kept      expires owners   deleted vanishes budget   others   count nip-11
       4     author+p        -     -       stored    yes     author   yes     yes      events   -        -     -
       5     everyone/author -     -       stored    -       author   -       yes      events   check    -     -
+      6     everyone        -     -       stored    yes     author   yes     yes      events   -        -     -
       13    -               -     -       stored    yes     author   yes     yes      events   -        -     -
+      16    everyone        -     -       stored    yes     author   yes     yes      events   -        -     -
       62    everyone        -     all     stored    -       author   -       -        events   check    -     -
       443   everyone        -     -       stored    yes     author   yes     yes      packages -        k     yes
       444   -               -     -       stored    yes     author   yes     yes      events   -        -     -

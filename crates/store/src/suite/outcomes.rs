@@ -28,10 +28,10 @@ const ANSWERS: &str = "
     package, reference of other bytes: false invalid: the KeyPackage reference names other bytes of this owner; use a \
         new reference
     message, by a member: true
-    message, by a stranger: false restricted: only members of this group may publish to it; authenticate with a \
-        member's key
-    message, by nobody: false auth-required: only members of this group may publish to it; authenticate with a \
-        member's key
+    message, by a stranger: false restricted: this group is not founded here, or you are no member of it; found it \
+        first, or authenticate with a member's key
+    message, by nobody: false auth-required: this group is not founded here, or you are no member of it; found it \
+        first, or authenticate with a member's key
     message, unlisted: true
     deletion, of an own event: true
     deletion, of the same again: true
