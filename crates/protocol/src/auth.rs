@@ -2,7 +2,7 @@
 //!
 //! Source: NIP-42; docs/rules.md, "Identity" 4 and 5.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use crate::{event::Verified, key::PublicKey, kind::Kind, rejection::Rejection, tag::name};
 
@@ -23,10 +23,29 @@ pub enum RelayNames {
 }
 
 /// Host, port and path of a relay's URL, in one spelling: lower-case host, default port left out, no slash at the end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct RelayAddress {
     authority: String,
     path: String,
+    /// Set where the URL's scheme was one over TLS. It is no part of the comparison.
+    is_secure: bool,
+}
+
+impl PartialEq for RelayAddress {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.authority, &self.path) == (&other.authority, &other.path)
+    }
+}
+
+impl Eq for RelayAddress {}
+
+impl fmt::Display for RelayAddress {
+    /// Writes the address as clients do: `wss://relay.example.com/path`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { authority, path, is_secure } = self;
+        let (scheme, slash) = (if *is_secure { "wss" } else { "ws" }, if path.is_empty() { "" } else { "/" });
+        write!(f, "{scheme}://{authority}{slash}{path}")
+    }
 }
 
 impl RelayAddress {
@@ -37,9 +56,9 @@ impl RelayAddress {
     #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.trim().split_once("://")?;
-        let default_port = match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "http" => ":80",
-            "wss" | "https" => ":443",
+        let (default_port, is_secure) = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => (":80", false),
+            "wss" | "https" => (":443", true),
             _ => return None,
         };
         let rest = rest.split(['?', '#']).next().unwrap_or(rest);
@@ -49,7 +68,7 @@ impl RelayAddress {
         if authority.is_empty() || authority.contains('@') {
             return None;
         }
-        Some(Self { authority: authority.to_owned(), path: path.trim_end_matches('/').to_owned() })
+        Some(Self { authority: authority.to_owned(), path: path.trim_end_matches('/').to_owned(), is_secure })
     }
 
     /// The path without slashes at its ends; empty for none.
@@ -87,7 +106,20 @@ impl RelayNames {
             (Self::Loopback, Some(address)) => address.is_loopback(),
             (Self::Host(host), Some(address)) => host.authority == address.authority,
         };
-        if named { Ok(()) } else { Err(Rejection::invalid("the relay tag names another relay; use this relay's URL")) }
+        if named {
+            return Ok(());
+        }
+        Err(Rejection::invalid(format!("the relay tag names another relay; write {} into it", self.expected())))
+    }
+
+    /// The URL that a client writes, in words.
+    fn expected(&self) -> String {
+        match self {
+            Self::Configured(names) => names.first().map(RelayAddress::to_string).unwrap_or_default(),
+            Self::Host(host) => host.to_string(),
+            Self::Loopback => "ws://127.0.0.1 or ws://localhost, and the port,".to_owned(),
+            Self::Unknown => "the URL in [server] public_url".to_owned(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeSeed as _, MapAccess, Visitor},
+    de::{self, DeserializeSeed, MapAccess, Visitor},
 };
 
 use crate::{
@@ -124,16 +124,27 @@ impl Filter {
         size_of::<Self>() + 32 * keys + size_of::<Kind>() * kinds + values
     }
 
-    /// Length of the filter's longest list of values, which the caller compares with a limit.
+    /// Lengths of the filter's lists of values, which the caller compares with its limits.
     #[must_use]
-    pub fn longest_list(&self) -> usize {
-        let lists = [
-            self.ids.as_ref().map_or(0, Vec::len),
-            self.authors.as_ref().map_or(0, Vec::len),
-            self.kinds.as_ref().map_or(0, Vec::len),
-        ];
-        lists.into_iter().chain(self.tags.values().map(Vec::len)).max().unwrap_or(0)
+    pub fn list_lengths(&self) -> ListLengths {
+        let kinds = self.kinds.as_ref().map_or(0, Vec::len);
+        ListLengths {
+            ids: self.ids.as_ref().map_or(0, Vec::len),
+            authors: self.authors.as_ref().map_or(0, Vec::len),
+            other: self.tags.values().map(Vec::len).chain([kinds]).max().unwrap_or(0),
+        }
     }
+}
+
+/// Lengths of a filter's lists, without repeated values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListLengths {
+    /// Values of `ids`.
+    pub ids: usize,
+    /// Values of `authors`.
+    pub authors: usize,
+    /// Values of the longest list beside these: `kinds`, or those of one tag.
+    pub other: usize,
 }
 
 /// Whether a sorted list is absent or holds `value`.
@@ -199,13 +210,24 @@ impl Deref for TagConditions {
 
 impl<'de> Deserialize<'de> for Filter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FilterVisitor)
+        FilterSeed { is_unsupported: &mut false }.deserialize(deserializer)
     }
 }
 
-struct FilterVisitor;
+/// Reads a filter, and notes whether it was refused for a key that this relay does not know.
+pub(crate) struct FilterSeed<'s> {
+    pub(crate) is_unsupported: &'s mut bool,
+}
 
-impl<'de> Visitor<'de> for FilterVisitor {
+impl<'de> DeserializeSeed<'de> for FilterSeed<'_> {
+    type Value = Filter;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Filter, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FilterSeed<'_> {
     type Value = Filter;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,6 +246,7 @@ impl<'de> Visitor<'de> for FilterVisitor {
                 "limit" => once(&mut filter.limit, &name, map.next_value_seed(Number("limit"))?)?,
                 _ => {
                     let Some(letter) = tag_letter(&name) else {
+                        *self.is_unsupported = true;
                         return Err(de::Error::custom(format_args!(
                             "filter key \"{}\" is not supported; \
                              use ids, authors, kinds, #<letter>, since, until, limit",

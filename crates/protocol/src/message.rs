@@ -12,7 +12,12 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{filter::Filter, key::EventId, parse::without_position, rejection::Rejection};
+use crate::{
+    filter::{Filter, FilterSeed},
+    key::EventId,
+    parse::without_position,
+    rejection::{Rejection, Word},
+};
 
 /// A message of a client.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub struct MessageError {
     /// The subscription id, at most 64 characters of it, where the frame was right up to there.
     pub subscription: Option<String>,
     /// The fault, in words for the client.
-    pub text: String,
+    pub rejection: Rejection,
 }
 
 /// The first element of a message.
@@ -68,7 +73,7 @@ impl<'a> ClientMessage<'a> {
     /// # Errors
     /// [`MessageError`], whose text says what to change.
     pub fn parse(frame: &'a str, filters_max: usize) -> Result<Self, MessageError> {
-        let mut seen = Seen { verb: None, subscription: None };
+        let mut seen = Seen { verb: None, subscription: None, is_unsupported: false };
         let mut de = serde_json::Deserializer::from_str(frame);
         let read = de
             .deserialize_seq(MessageVisitor { seen: &mut seen, filters_max })
@@ -79,7 +84,8 @@ impl<'a> ClientMessage<'a> {
                 Some(_) => wrong,
                 None => format!("{wrong}; send a JSON array such as [\"REQ\",\"id\",{{}}]"),
             };
-            MessageError { verb: seen.verb, subscription: seen.subscription, text }
+            let rejection = if seen.is_unsupported { Rejection::unsupported(text) } else { Rejection::invalid(text) };
+            MessageError { verb: seen.verb, subscription: seen.subscription, rejection }
         })
     }
 }
@@ -87,6 +93,8 @@ impl<'a> ClientMessage<'a> {
 struct Seen {
     verb: Option<Verb>,
     subscription: Option<String>,
+    /// Set where a filter has a key that this relay does not know.
+    is_unsupported: bool,
 }
 
 struct MessageVisitor<'s> {
@@ -130,7 +138,8 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
         match verb {
             Verb::Req | Verb::Count => {
                 let mut filters = Vec::new();
-                while let Some(filter) = seq.next_element::<Filter>()? {
+                let is_unsupported = &mut self.seen.is_unsupported;
+                while let Some(filter) = seq.next_element_seed(FilterSeed { is_unsupported })? {
                     if filters.len() == self.filters_max {
                         return Err(de::Error::custom(format_args!(
                             "more than {} filters; send the rest in another request",
@@ -145,7 +154,8 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
                 Ok(if verb == Verb::Req { ClientMessage::Req(id, filters) } else { ClientMessage::Count(id, filters) })
             }
             Verb::NegOpen => {
-                let filter = next::<Filter, A>(&mut seq, "a filter")?;
+                let seed = FilterSeed { is_unsupported: &mut self.seen.is_unsupported };
+                let filter = seq.next_element_seed(seed)?.ok_or_else(|| de::Error::custom("a filter is missing"))?;
                 let message = next::<Text<'de>, A>(&mut seq, "a message in hex")?.0;
                 end(&mut seq)?;
                 Ok(ClientMessage::NegOpen(id, Box::new(filter), message))
@@ -179,80 +189,128 @@ fn end<'de, A: SeqAccess<'de>>(seq: &mut A) -> Result<(), A::Error> {
 
 /// A frame that answers a client and carries no event. The functions below are the only way to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer(String);
+pub struct Answer {
+    text: String,
+    asks_for_auth: bool,
+}
+
+impl Answer {
+    /// A frame of this text.
+    const fn new(text: String) -> Self {
+        Self { text, asks_for_auth: false }
+    }
+
+    /// A frame of this text, which tells the client of `rejection`.
+    fn refusing(text: String, rejection: &Rejection) -> Self {
+        Self { text, asks_for_auth: rejection.word == Word::AuthRequired }
+    }
+
+    /// Whether the frame refuses something with `auth-required:`.
+    #[must_use]
+    pub const fn asks_for_auth(&self) -> bool {
+        self.asks_for_auth
+    }
+}
 
 impl Deref for Answer {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl From<Answer> for String {
     fn from(answer: Answer) -> Self {
-        answer.0
+        answer.text
     }
 }
 
 /// `["OK", id, accepted, reason]`
 #[must_use]
 pub fn ok_frame(id: &EventId, accepted: bool, reason: &str) -> Answer {
-    Answer(format!("[\"OK\",\"{id}\",{accepted},{}]", json_str(reason)))
+    Answer::new(format!("[\"OK\",\"{id}\",{accepted},{}]", json_str(reason)))
 }
 
 /// `["OK", id, false, reason]` for a refused event.
 #[must_use]
 pub fn refused_frame(id: &EventId, rejection: &Rejection) -> Answer {
-    ok_frame(id, false, &rejection.to_string())
+    let text = format!("[\"OK\",\"{id}\",false,{}]", json_str(&rejection.to_string()));
+    Answer::refusing(text, rejection)
 }
 
-/// `["EOSE", subscription]`
+/// Completeness of the stored part of an answer (NIP-67).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// Every stored event that matches was sent.
+    Finish,
+    /// More stored events match than were sent.
+    More,
+    /// The relay did not look further.
+    Unknown,
+}
+
+/// `["EOSE", subscription]`, with NIP-67's hint where the relay has one.
 #[must_use]
-pub fn eose_frame(subscription: &str) -> Answer {
-    Answer(format!("[\"EOSE\",{}]", json_str(subscription)))
+pub fn eose_frame(subscription: &str, completeness: Completeness) -> Answer {
+    let hint = match completeness {
+        Completeness::Finish => ",[\"finish\"]",
+        Completeness::More => ",[\"more\"]",
+        Completeness::Unknown => "",
+    };
+    Answer::new(format!("[\"EOSE\",{}{hint}]", json_str(subscription)))
 }
 
 /// `["CLOSED", subscription, reason]`
 #[must_use]
 pub fn closed_frame(subscription: &str, rejection: &Rejection) -> Answer {
-    Answer(format!("[\"CLOSED\",{},{}]", json_str(subscription), json_str(&rejection.to_string())))
+    let text = format!("[\"CLOSED\",{},{}]", json_str(subscription), json_str(&rejection.to_string()));
+    Answer::refusing(text, rejection)
 }
 
 /// `["NOTICE", text]`
 #[must_use]
 pub fn notice_frame(text: &str) -> Answer {
-    Answer(format!("[\"NOTICE\",{}]", json_str(text)))
+    Answer::new(format!("[\"NOTICE\",{}]", json_str(text)))
 }
 
 /// `["AUTH", challenge]` (NIP-42)
 #[must_use]
 pub fn auth_frame(challenge: &str) -> Answer {
-    Answer(format!("[\"AUTH\",{}]", json_str(challenge)))
+    Answer::new(format!("[\"AUTH\",{}]", json_str(challenge)))
 }
 
 /// `["COUNT", subscription, {"count": n}]` (NIP-45)
 #[must_use]
 pub fn count_frame(subscription: &str, count: u64) -> Answer {
-    Answer(format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription)))
+    Answer::new(format!("[\"COUNT\",{},{{\"count\":{count}}}]", json_str(subscription)))
 }
 
 /// `["COUNT", subscription, {"count": count, "approximate": true}]` (NIP-45)
 #[must_use]
 pub fn approximate_count_frame(subscription: &str, count: u64) -> Answer {
-    Answer(format!("[\"COUNT\",{},{{\"count\":{count},\"approximate\":true}}]", json_str(subscription)))
+    Answer::new(format!("[\"COUNT\",{},{{\"count\":{count},\"approximate\":true}}]", json_str(subscription)))
 }
 
 /// `["NEG-MSG", subscription, message in hex]` (NIP-77)
 #[must_use]
 pub fn neg_msg_frame(subscription: &str, message_hex: &str) -> Answer {
-    Answer(format!("[\"NEG-MSG\",{},{}]", json_str(subscription), json_str(message_hex)))
+    Answer::new(format!("[\"NEG-MSG\",{},{}]", json_str(subscription), json_str(message_hex)))
 }
 
 /// `["NEG-ERR", subscription, reason]` (NIP-77)
 #[must_use]
 pub fn neg_err_frame(subscription: &str, reason: &str) -> Answer {
-    Answer(format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason)))
+    Answer::new(format!("[\"NEG-ERR\",{},{}]", json_str(subscription), json_str(reason)))
+}
+
+/// `["NEG-ERR", subscription, reason]` for a refused session.
+#[must_use]
+pub fn neg_refused_frame(subscription: &str, rejection: &Rejection) -> Answer {
+    Answer {
+        asks_for_auth: rejection.word == Word::AuthRequired,
+        ..neg_err_frame(subscription, &rejection.to_string())
+    }
 }
 
 /// Writes `text` as a JSON string.

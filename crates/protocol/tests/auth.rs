@@ -59,6 +59,19 @@ fn a_proof_with_another_kind_challenge_or_relay_is_refused() {
     }
 }
 
+/// A client that names another relay is told the URL that this one expects.
+#[test]
+fn a_refused_relay_tag_is_told_the_url_that_is_expected() {
+    let told = |names: &RelayNames| names.check("wss://other.example").unwrap_err().to_string();
+    for url in ["wss://relay.example", "ws://relay.example:8080", "wss://relay.example/path"] {
+        let text = told(&names(&[url, "wss://alias.example"]));
+        assert_eq!(text, format!("invalid: the relay tag names another relay; write {url} into it"));
+    }
+    let host = RelayNames::Host(RelayAddress::parse("wss://relay.a.run.app").unwrap());
+    assert!(told(&host).contains("write wss://relay.a.run.app into it"));
+    assert!(told(&RelayNames::Loopback).contains("write ws://127.0.0.1 or ws://localhost, and the port, into it"));
+}
+
 #[test]
 fn the_spellings_of_one_url_are_one_name() {
     let names = names(&["wss://Relay.Example/"]);

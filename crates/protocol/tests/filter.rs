@@ -3,6 +3,7 @@
 
 use nostr_protocol::{
     Filter, Kind, Matcher,
+    filter::ListLengths,
     testing::{EventBuilder, key, keypair},
 };
 use proptest::prelude::*;
@@ -134,14 +135,14 @@ fn conditions_are_read_as_written() {
     assert_eq!(filter.tag_values(b'h').iter().map(|h| &**h).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!((filter.since, filter.until, filter.limit), (Some(3), Some(2), Some(0)));
     assert!(filter.is_impossible() && filter.asks_kind(Kind(1)) && !filter.asks_kind(Kind(2)));
-    assert_eq!(filter.longest_list(), 2);
+    assert_eq!(filter.list_lengths(), ListLengths { ids: 0, authors: 0, other: 2 });
 }
 
 #[test]
 fn ten_thousand_values_are_counted_so_that_a_limit_can_refuse_them() {
     let values: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
     let filter: Filter = serde_json::from_value(json!({ "#t": values })).unwrap();
-    assert_eq!(filter.longest_list(), 10_000);
+    assert_eq!(filter.list_lengths().other, 10_000);
 }
 
 #[test]

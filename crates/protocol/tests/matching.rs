@@ -43,7 +43,7 @@ fn matched_within_its_price(conditions: &[(char, Vec<String>)], tags: &[(char, S
     let prepared = Matcher::new(event.view()).matches(&filter, &mut looked_at);
     let paid = CONDITIONS_PER_FILTER_BYTE * (filter_bytes + 1);
     assert!(looked_at <= paid, "a sorted event: {looked_at} conditions for {filter_bytes} bytes of a filter");
-    let longest = filter.longest_list().max(1).ilog2() as usize + 1;
+    let longest = filter.list_lengths().other.max(1).ilog2() as usize + 1;
     let bytes: usize = tags.iter().map(|(_, value)| 2 + value.len() / 64).sum();
     let mut looked_at = 0;
     let in_place = filter.matches_counting(event.view(), &mut looked_at);

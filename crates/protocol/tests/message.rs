@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nostr_protocol::{
-    EventId, Kind, Rejection,
-    message::{self, ClientMessage, MessageError, Verb},
+    EventId, Kind, Rejection, Word,
+    message::{self, ClientMessage, Completeness, MessageError, Verb},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn a_request_that_is_wrong_names_its_subscription() {
     ] {
         let error = parse(frame).unwrap_err();
         assert_eq!(error.subscription.as_deref(), Some("s"), "{frame}");
-        assert!(error.text.contains(text), "{frame}: {}", error.text);
-        assert!(!error.text.contains(" at line "), "{}", error.text);
+        assert!(error.rejection.text.contains(text), "{frame}: {}", error.rejection.text);
+        assert!(!error.rejection.text.contains(" at line "), "{}", error.rejection.text);
     }
 }
 
@@ -73,7 +73,7 @@ fn a_frame_that_is_no_message_is_refused_with_a_reason() {
         r#"["REQ","s",{}]x"#,
         r#"["EVENT",{"a":}]"#,
     ] {
-        assert!(!parse(frame).unwrap_err().text.is_empty(), "{frame}");
+        assert!(!parse(frame).unwrap_err().rejection.text.is_empty(), "{frame}");
     }
     let error = parse(r#"["EVENT",{"a":}]"#).unwrap_err();
     assert_eq!((error.verb, error.subscription), (Some(Verb::Event), None));
@@ -99,7 +99,7 @@ fn an_error_does_not_repeat_long_input() {
         json!(["REQ", &long]),
     ] {
         let error = parse(&frame.to_string()).map(|_| ()).unwrap_err();
-        assert!(error.text.len() < 400 && error.subscription.is_none_or(|id| id.len() <= 64));
+        assert!(error.rejection.text.len() < 400 && error.subscription.is_none_or(|id| id.len() <= 64));
     }
 }
 
@@ -111,16 +111,52 @@ fn answers_are_json_whatever_they_carry() {
     let frames = [
         (message::ok_frame(&id, true, nasty), json!(["OK", id.to_hex(), true, nasty])),
         (message::refused_frame(&id, &refused), json!(["OK", id.to_hex(), false, format!("invalid: {nasty}")])),
-        (message::eose_frame(nasty), json!(["EOSE", nasty])),
+        (message::eose_frame(nasty, Completeness::Unknown), json!(["EOSE", nasty])),
+        (message::eose_frame(nasty, Completeness::Finish), json!(["EOSE", nasty, ["finish"]])),
+        (message::eose_frame(nasty, Completeness::More), json!(["EOSE", nasty, ["more"]])),
         (message::closed_frame(nasty, &refused), json!(["CLOSED", nasty, format!("invalid: {nasty}")])),
         (message::notice_frame(nasty), json!(["NOTICE", nasty])),
         (message::auth_frame(nasty), json!(["AUTH", nasty])),
         (message::count_frame(nasty, 3), json!(["COUNT", nasty, {"count": 3}])),
         (message::neg_msg_frame(nasty, "6100"), json!(["NEG-MSG", nasty, "6100"])),
         (message::neg_err_frame(nasty, "blocked: x"), json!(["NEG-ERR", nasty, "blocked: x"])),
+        (message::neg_refused_frame(nasty, &refused), json!(["NEG-ERR", nasty, format!("invalid: {nasty}")])),
     ];
     for (frame, expected) in frames {
         assert_eq!(serde_json::from_str::<Value>(&frame).unwrap(), expected);
+    }
+}
+
+/// A client that is refused for want of a key is sent the challenge again: the frame itself says that it asks for one.
+#[test]
+fn a_frame_says_whether_it_asks_for_auth() {
+    let id = EventId::from_bytes([7; 32]);
+    for (refused, asks) in [(Rejection::auth_required("x"), true), (Rejection::restricted("auth-required: x"), false)] {
+        for frame in [
+            message::refused_frame(&id, &refused),
+            message::closed_frame("s", &refused),
+            message::neg_refused_frame("s", &refused),
+        ] {
+            assert_eq!(frame.asks_for_auth(), asks, "{}", &*frame);
+        }
+    }
+    assert!(!message::ok_frame(&id, true, "auth-required: x").asks_for_auth());
+    assert!(!message::notice_frame("auth-required: x").asks_for_auth());
+}
+
+/// A filter's key that the relay does not know is answered with `unsupported:` (NIP-01), any other fault with
+/// `invalid:`.
+#[test]
+fn an_unknown_filter_key_is_unsupported() {
+    let word = |frame: &str| parse(frame).unwrap_err().rejection.word;
+    for verb in ["REQ", "COUNT"] {
+        for filter in [r#"{"search":"x"}"#, r##"{"#tt":["x"]}"##, r#"{"kinds":[1],"nonsense":{}}"#] {
+            assert_eq!(word(&format!("[\"{verb}\",\"s\",{{}},{filter}]")), Word::Unsupported, "{verb} {filter}");
+        }
+    }
+    assert_eq!(word(r#"["NEG-OPEN","s",{"search":"x"},"61"]"#), Word::Unsupported);
+    for frame in [r#"["REQ","s",{"kinds":["x"]}]"#, r#"["REQ","s",7]"#, r#"["REQ","s"]"#, "[]", r#"["HELLO"]"#] {
+        assert_eq!(word(frame), Word::Invalid, "{frame}");
     }
 }
 
@@ -128,6 +164,7 @@ fn answers_are_json_whatever_they_carry() {
 fn reasons_start_with_the_protocols_words() {
     let said: Vec<String> = [
         Rejection::invalid("x"),
+        Rejection::unsupported("x"),
         Rejection::blocked("x"),
         Rejection::restricted("x"),
         Rejection::auth_required("x"),
@@ -137,7 +174,8 @@ fn reasons_start_with_the_protocols_words() {
     .iter()
     .map(ToString::to_string)
     .collect();
-    assert_eq!(said, ["invalid: x", "blocked: x", "restricted: x", "auth-required: x", "rate-limited: x", "error: x"]);
+    assert_eq!(said[..2], ["invalid: x", "unsupported: x"]);
+    assert_eq!(said[2..], ["blocked: x", "restricted: x", "auth-required: x", "rate-limited: x", "error: x"]);
     assert_eq!(nostr_protocol::Word::Duplicate.as_str(), "duplicate");
 }
 

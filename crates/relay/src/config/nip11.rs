@@ -11,7 +11,7 @@ section! {
     /// Limits for clients, told in NIP-11.
     pub struct Limitation for "limitation" in config.limitation {
         /// One WebSocket message.
-        max_message_length: usize = "524288" in "bytes", by integer(1_024..=64 << 20);
+        max_message_length: usize = "1048576" in "bytes", by integer(1_024..=64 << 20);
         /// One event; at most `max_message_length`.
         max_event_length: usize = "262144" in "bytes", by integer(512..=64 << 20);
         /// Subscriptions open at one time on one connection.
@@ -20,7 +20,7 @@ section! {
         max_filters: usize = "100" in "filters", by integer(1..=10_000);
         /// Events for one filter; a larger `limit` is cut to it.
         max_limit: usize = "500" in "events", by integer(1..=100_000);
-        /// Events for a filter without `limit`; at most `max_limit`.
+        /// Events for a filter without `limit` and `ids`; at most `max_limit`.
         default_limit: usize = "500" in "events", by integer(1..=100_000);
         /// Work of one REQ, COUNT or NEG-OPEN. Beyond it a COUNT is approximate, and the others are closed.
         max_query_cost: u64 = "1000000" in "units", by integer(10_000..=1_000_000_000);
@@ -28,8 +28,12 @@ section! {
         max_subid_length: usize = "64" in "characters", by integer(1..=1_024);
         /// Tags of one event.
         max_event_tags: usize = "2500" in "tags", by integer(1..=100_000);
-        /// Values in one list of a filter: a tag's, or `ids`, `authors`, `kinds`.
+        /// Values of one tag, or of `kinds`, in a filter.
         max_tag_values: usize = "1000" in "values", by integer(1..=100_000);
+        /// Authors in a filter.
+        max_authors: usize = "10000" in "authors", by integer(1..=100_000);
+        /// Ids in a filter. A filter of ids without `limit` gets all of them.
+        max_ids: usize = "10000" in "ids", by integer(1..=100_000);
         /// Time by which `created_at` may lie ahead; any age behind is taken.
         created_at_upper_limit_secs as "created_at_upper_limit": u64 = "900" in "s", by integer(0..=31_536_000);
     }

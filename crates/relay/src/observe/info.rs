@@ -70,6 +70,8 @@ struct LimitationDocument {
     max_event_length: usize,
     max_filters: usize,
     max_tag_values: usize,
+    max_authors: usize,
+    max_ids: usize,
 }
 
 /// `mls_gateway`: facts that an MLS client must know before it uses the relay.
@@ -131,6 +133,8 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_subid_length,
         max_event_tags,
         max_tag_values,
+        max_authors,
+        max_ids,
         created_at_upper_limit_secs: created_at_upper_limit,
     } = config.limitation;
     LimitationDocument {
@@ -150,6 +154,8 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_event_length,
         max_filters,
         max_tag_values,
+        max_authors,
+        max_ids,
     }
 }
 
@@ -286,7 +292,9 @@ mod tests {
         assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]));
         assert_eq!(document["limitation"]["auth_required"], true);
         assert_eq!(document["limitation"]["restricted_writes"], true);
-        assert_eq!(document["limitation"]["max_message_length"], 524_288);
+        assert_eq!(document["limitation"]["max_message_length"], 1_048_576);
+        assert_eq!(document["limitation"]["max_authors"], 10_000);
+        assert_eq!(document["limitation"]["max_ids"], 10_000);
         assert_eq!(document["limitation"]["created_at_upper_limit"], 900);
         assert_eq!(document["mls_gateway"]["kinds"], json!([443, 445, 446, 447, 450, 1059, 30443]));
         assert_eq!(document["mls_gateway"]["membership_sources"], json!(["roster", "giftwrap"]));

@@ -6,9 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use nostr_extensions::Reader;
-use nostr_protocol::{
-    Rejection,
-    message::{Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_err_frame, notice_frame},
+use nostr_protocol::message::{
+    Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_refused_frame, notice_frame,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
@@ -196,14 +195,14 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
 
 /// The answer to text that is no message. A request whose id can be made out ends with it.
 async fn answer_to(session: &Session, error: MessageError) -> Answer {
-    let rejection = Rejection::invalid(error.text);
+    let rejection = error.rejection;
     match (error.verb, error.subscription) {
         (Some(Verb::Req), Some(id)) => {
             session.app.live.unsubscribe(session.id, &id).await;
             closed_frame(&id, &rejection)
         }
         (Some(Verb::Count), Some(id)) => closed_frame(&id, &rejection),
-        (Some(Verb::NegOpen | Verb::NegMsg), Some(id)) => neg_err_frame(&id, &rejection.to_string()),
+        (Some(Verb::NegOpen | Verb::NegMsg), Some(id)) => neg_refused_frame(&id, &rejection),
         _ => notice_frame(&rejection.to_string()),
     }
 }

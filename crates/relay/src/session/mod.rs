@@ -14,6 +14,7 @@ use nostr_protocol::{Event, Filter, PublicKey, Rejection, auth::RelayNames};
 use self::handlers::neg::NegSessions;
 use crate::{
     app::App,
+    config::Limitation,
     delivery::{ConnectionId, writer::InFlight},
     rate_limit::{AddressBlock, ConnectionLimits, Fault, Payer},
     shares::Share,
@@ -108,12 +109,22 @@ impl Session {
                 limitation.max_subid_length
             )));
         }
-        if filters.iter().any(|filter| filter.longest_list() > limitation.max_tag_values) {
-            return Err(Rejection::invalid(format!(
-                "a list in a filter has at most {} values; send several filters",
-                limitation.max_tag_values
-            )));
-        }
+        check_lists(limitation, filters)?;
         self.app.gate.admit_request(&self.reader, filters)
     }
+}
+
+/// Checks the lengths of the lists in filters.
+fn check_lists(limitation: &Limitation, filters: &[Filter]) -> Result<(), Rejection> {
+    let lengths = || filters.iter().map(Filter::list_lengths);
+    for (length, max, values) in [
+        (lengths().map(|lengths| lengths.ids).max(), limitation.max_ids, "ids"),
+        (lengths().map(|lengths| lengths.authors).max(), limitation.max_authors, "authors"),
+        (lengths().map(|lengths| lengths.other).max(), limitation.max_tag_values, "values of a tag, or kinds"),
+    ] {
+        if length.is_some_and(|length| length > max) {
+            return Err(Rejection::invalid(format!("a filter has at most {max} {values}; send several filters")));
+        }
+    }
+    Ok(())
 }

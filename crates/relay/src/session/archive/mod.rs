@@ -77,7 +77,7 @@ pub(super) struct ArchiveRead<'a> {
 /// Bounds on the events of one filter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// The limit of a filter that gives none.
+    /// The limit of a filter that gives none, and names no ids.
     default: u64,
     /// The highest limit.
     max: u64,
@@ -94,7 +94,12 @@ impl Limits {
 
     /// Most events of an answer to `filter`.
     pub(super) fn of_filter(self, filter: &Filter) -> u64 {
-        filter.limit.unwrap_or(self.default).min(self.max)
+        match (filter.limit, &filter.ids) {
+            (Some(limit), _) => limit.min(self.max),
+            // A client that names ids waits for each of them, and has paid for each.
+            (None, Some(ids)) => ids.len() as u64,
+            (None, None) => self.default.min(self.max),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_protocol::{
     Filter, Rejection, UnixSecs, hex,
-    message::{Answer, neg_err_frame, neg_msg_frame},
+    message::{Answer, neg_err_frame, neg_msg_frame, neg_refused_frame},
 };
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::{
         openings::Openings,
     },
     neg_memory::SessionMemory,
+    neg_message::is_whole,
 };
 
 /// Most sessions of one connection.
@@ -110,7 +111,7 @@ pub(crate) async fn open(session: &mut Session, id: &str, filter: Filter, messag
             session.neg.insert(id, open);
             self::message(session, id, message).await
         }
-        Err(rejection) => neg_err_frame(id, &rejection.to_string()),
+        Err(rejection) => neg_refused_frame(id, &rejection),
     }
 }
 
@@ -178,7 +179,8 @@ async fn sealed(mut pages: Vec<Box<[Item]>>, events: usize) -> Option<Negentropy
 pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> Answer {
     let Some(open) = session.neg.open.get_mut(id) else { return neg_err_frame(id, NOT_OPEN) };
     open.used_at = session.app.clock.now();
-    let answer = hex::parse_any(message.as_bytes()).and_then(|query| open.negentropy.reconcile(&query).ok());
+    let answer = hex::parse_any(message.as_bytes()).filter(|query| is_whole(query));
+    let answer = answer.and_then(|query| open.negentropy.reconcile(&query).ok());
     let filters = std::slice::from_ref(&open.filter);
     let refusal = match open.openings.hold(&session.app, &session.reader, filters).await {
         Err(rejection) => rejection.to_string(),

@@ -9,7 +9,10 @@
 
 use std::sync::Arc;
 
-use nostr_protocol::{Filter, Rejection, message::eose_frame};
+use nostr_protocol::{
+    Filter, Rejection,
+    message::{Completeness, eose_frame},
+};
 
 use super::{
     super::{
@@ -67,6 +70,6 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
     }
     app.metrics.request("req");
-    wire.send(eose_frame(id)).await?;
+    wire.send(eose_frame(id, Completeness::Unknown)).await?;
     Ok(())
 }
