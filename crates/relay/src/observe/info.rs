@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::config::{Config, Information, Limitation};
 
 /// The NIPs that this relay keeps. A NIP that is listed works.
-const SUPPORTED_NIPS: [u16; 11] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77];
+const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
 
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
 const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
@@ -289,7 +289,7 @@ mod tests {
         config.auth.pubkey_whitelist = vec![PublicKey::from_bytes([1; 32])];
         config.information.self_pubkey = Some(PublicKey::from_bytes([2; 32]));
         let document = serde_json::to_value(document(&config)).expect("JSON");
-        assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]));
+        assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77]));
         assert_eq!(document["limitation"]["auth_required"], true);
         assert_eq!(document["limitation"]["restricted_writes"], true);
         assert_eq!(document["limitation"]["max_message_length"], 1_048_576);

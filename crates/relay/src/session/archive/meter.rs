@@ -54,6 +54,11 @@ impl<'a> Meter<'a> {
         left.map_err(ReadError::UsedUp)
     }
 
+    /// Units that the request has cost so far.
+    pub(super) const fn spent_units(&self) -> u64 {
+        self.spent.units
+    }
+
     fn bound(&mut self, max: u64) -> u64 {
         *self.bound.get_or_insert_with(|| max - random::below(max / BLUR_PART))
     }

@@ -6,17 +6,21 @@
 //!    budget pays for the page's cost ([`meter`]).
 //! 3. The gate releases the events that come next one by one, by the state of each group at that moment.
 
+mod extent;
 mod merge;
 mod meter;
 
 use std::{collections::HashSet, sync::Arc};
 
 use nostr_extensions::{Asker, Group, GroupStatus, NostrGroupId, Query, Reader, Released, Scope, Sealed};
-use nostr_protocol::{EventId, Filter, Rejection};
+use nostr_protocol::{EventId, Filter, Rejection, message::Completeness};
 use nostr_store::{Cost, Cursor, PageBounds, StoreError, parts};
 
-use self::merge::{Fill, Merge};
 pub(super) use self::meter::Meter;
+use self::{
+    extent::{Allowance, Extent, Next},
+    merge::{Fill, Merge},
+};
 use super::Session;
 use crate::{
     app::App,
@@ -72,6 +76,11 @@ pub(super) struct ArchiveRead<'a> {
     seen: HashSet<EventId>,
     /// The memory of all this and of the page that was given last, in the connection's memory.
     held: Held<'a>,
+    /// Set once a filter was left before all its events were given.
+    is_cut: bool,
+    /// For each filter at most one event that it would have given next. Another filter may give it.
+    beyond: Vec<EventId>,
+    allowance: Allowance,
 }
 
 /// Bounds on the events of one filter.
@@ -81,15 +90,17 @@ pub(super) struct Limits {
     default: u64,
     /// The highest limit.
     max: u64,
+    /// Set where an answer goes on to the end of a second, and tells whether it is complete.
+    goes_on: bool,
 }
 
 impl Limits {
     /// No bound but the filter's own.
-    pub(super) const NONE: Self = Self { default: u64::MAX, max: u64::MAX };
+    pub(super) const NONE: Self = Self { default: u64::MAX, max: u64::MAX, goes_on: false };
 
     /// The bounds that the operator chose.
     pub(super) const fn of(limitation: &Limitation) -> Self {
-        Self { default: limitation.default_limit as u64, max: limitation.max_limit as u64 }
+        Self { default: limitation.default_limit as u64, max: limitation.max_limit as u64, goes_on: true }
     }
 
     /// Most events of an answer to `filter`.
@@ -109,7 +120,7 @@ struct FilterRead {
     merge: Merge,
     /// Set once a page was read: events that are hidden from this reader may stand in between.
     has_begun: bool,
-    left: u64,
+    extent: Extent,
     /// Bytes of the query, approximately.
     query_bytes: usize,
 }
@@ -165,6 +176,9 @@ impl<'a> ArchiveRead<'a> {
             memberships: None,
             seen: HashSet::new(),
             held: holding.hold(0),
+            is_cut: false,
+            beyond: Vec::new(),
+            allowance: Allowance::new(session.app.config.limitation.max_query_cost),
         }
     }
 
@@ -180,22 +194,32 @@ impl<'a> ArchiveRead<'a> {
                 Some(current) => current,
                 None => self.begin(filter).await?,
             };
-            let searches = current.left > 0
-                && !filter.is_impossible()
-                && current.query.finds_something()
-                && !current.merge.is_done();
-            if !searches {
+            let has_more = !filter.is_impossible() && current.query.finds_something() && !current.merge.is_done();
+            if !has_more || current.extent.is_over() {
+                self.is_cut |= has_more;
                 self.at += 1;
                 continue;
             }
             if self.seen.len() > SEEN_IDS_MAX {
                 return Err(ReadError::TooLarge);
             }
+            let mut spent = 0;
             if let Some(fill) = current.merge.fill() {
-                self.fill(filter, &mut current, fill).await?;
+                let before = self.meter.spent_units();
+                match self.fill(filter, &mut current, fill).await {
+                    // The client has got what it is due; only the rest of a second and the hint are left out.
+                    Err(ReadError::TooLarge | ReadError::UsedUp(_)) if current.extent.is_reached() => {
+                        self.is_cut = true;
+                        self.at += 1;
+                        continue;
+                    }
+                    filled => filled?,
+                }
+                spent = self.meter.spent_units() - before;
             }
             let next = current.merge.give();
             let released = if next.is_empty() { Vec::new() } else { self.release(filter, &mut current, &next).await? };
+            current.extent.note_spent(spent, &mut self.allowance);
             self.note_held(&current, &released);
             self.current = Some(current);
             return Ok(Some(released));
@@ -209,15 +233,29 @@ impl<'a> ArchiveRead<'a> {
         self.held.set(page + seen + current.merge.waiting_bytes() + current.query_bytes);
     }
 
+    /// Whether every stored event that the filters match was given, as far as the read tells at its end.
+    pub(super) fn completeness(&self) -> Completeness {
+        if !self.limits.goes_on {
+            Completeness::Unknown
+        } else if !self.is_cut {
+            Completeness::Finish
+        } else if self.beyond.iter().any(|id| !self.seen.contains(id)) {
+            Completeness::More
+        } else {
+            Completeness::Unknown
+        }
+    }
+
     /// Plans a filter, and divides the plan.
     async fn begin(&mut self, filter: &Filter) -> Result<FilterRead, ReadError> {
-        let left = self.limits.of_filter(filter);
+        let (capped, goes_on) = (self.limits.of_filter(filter), self.limits.goes_on);
         let query = self.plan(filter).await?;
         let ranges_max = if self.app.delivery.is_followed() { STATEMENT_RANGES_MAX } else { PAGE_RANGES_MAX };
         let merge = Merge::new(parts(&query, ranges_max));
         let group_bytes = |group: &NostrGroupId| size_of::<NostrGroupId>() + group.as_str().len();
         let query_bytes = filter.bytes() + query.scope.groups.iter().map(group_bytes).sum::<usize>();
-        Ok(FilterRead { query, merge, has_begun: false, left, query_bytes })
+        let extent = Extent::new(capped, filter.limit, goes_on);
+        Ok(FilterRead { query, merge, has_begun: false, extent, query_bytes })
     }
 
     /// Reads a page of one part.
@@ -240,10 +278,11 @@ impl<'a> ArchiveRead<'a> {
     }
 
     fn bounds(&self, filter: &Filter, current: &FilterRead, fill: Fill) -> PageBounds {
-        let left = usize::try_from(current.left).unwrap_or(usize::MAX);
+        let left = usize::try_from(current.extent.left()).unwrap_or(usize::MAX);
         let events_max = match current.merge.parts() {
             // The first page takes no more than the filter's limit. If that was not enough, events that are hidden
             // from this reader stand in between, and pages of full size get past them.
+            1 if current.extent.is_probe() => PAGE_EVENTS_MIN,
             1 if current.has_begun || filter.ids.is_some() => PAGE_EVENTS_MAX,
             1 => PAGE_EVENTS_MAX.min(left),
             // Each part gives a little more than its share, and is asked again where that was not enough.
@@ -278,12 +317,24 @@ impl<'a> ArchiveRead<'a> {
         let mut released = Vec::with_capacity(next.len());
         for sealed in next {
             let Some(event) = self.app.gate.release(sealed, asker, groups.state_for(sealed), now) else { continue };
-            if self.filters.len() > 1 && !self.seen.insert(event.id()) {
+            let id = event.id();
+            if self.seen.contains(&id) {
                 continue;
             }
-            current.left -= 1;
-            released.push(event);
-            if current.left == 0 {
+            match current.extent.next(event.created_at(), &mut self.allowance) {
+                Next::Give => {
+                    if self.filters.len() > 1 {
+                        self.seen.insert(id);
+                    }
+                    released.push(event);
+                }
+                Next::Beyond => {
+                    self.is_cut = true;
+                    self.beyond.push(id);
+                }
+                Next::End => self.is_cut = true,
+            }
+            if current.extent.is_over() {
                 break;
             }
         }

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use nostr_extensions::{Asker, Released, Sealed, policy::KeyPackageConsumption};
-use nostr_protocol::{Filter, PublicKey, Rejection, UnixSecs};
+use nostr_protocol::{Filter, Kind, PublicKey, Rejection, UnixSecs};
 use nostr_store::{Claim, ClaimFilters, Claimed};
 
 use super::super::{
@@ -26,6 +26,8 @@ use crate::{error::read_failed, rate_limit::ClaimAllowance};
 
 /// Most KeyPackages of one owner that an answer gives (docs/rules.md, "Consumption on read" 4).
 const GIVEN_PER_OWNER_MAX: usize = 2;
+/// The kinds of KeyPackages.
+const KEY_PACKAGE_KINDS: [Kind; 2] = [Kind::KEY_PACKAGE, Kind::ADDRESSABLE_KEY_PACKAGE];
 /// Most owners whose KeyPackages one request takes.
 const OWNERS_MAX: usize = 50;
 
@@ -37,6 +39,8 @@ pub(super) struct Claims {
     pub(super) filters: Arc<[Filter]>,
     /// The reason why the request ends after them.
     pub(super) failed: Option<Rejection>,
+    /// Set where the relay may hold KeyPackages of others that the request asks for and is not given.
+    pub(super) withholds: bool,
 }
 
 /// A claim under way.
@@ -55,9 +59,12 @@ struct Claiming<'a> {
 /// `rate-limited:` where the reader has used up too many KeyPackages of an owner, or its budget of reads; nothing was
 /// used up then.
 pub(super) async fn claim(session: &Session, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
-    let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None };
+    let consumes = session.app.policy.keypackage_consumption != KeyPackageConsumption::Never;
+    let asks = |filter: &Filter| KEY_PACKAGE_KINDS.iter().any(|kind| filter.asks_kind(*kind));
+    let withholds = consumes && filters.iter().any(asks);
+    let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None, withholds };
     let Some(reader) = session.reader.primary() else { return Ok(claims) };
-    if session.app.policy.keypackage_consumption == KeyPackageConsumption::Never {
+    if !consumes {
         return Ok(claims);
     }
     let filters = ClaimFilters::new(Arc::clone(filters), |filter| limits.of_filter(filter));

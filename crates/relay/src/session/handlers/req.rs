@@ -70,6 +70,7 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
     }
     app.metrics.request("req");
-    wire.send(eose_frame(id, Completeness::Unknown)).await?;
+    let completeness = if claims.withholds { Completeness::Unknown } else { read.completeness() };
+    wire.send(eose_frame(id, completeness)).await?;
     Ok(())
 }
