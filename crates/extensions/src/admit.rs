@@ -4,12 +4,12 @@
 //! then the check of the kind itself ([`crate::kinds`]). The [`Effect`] carries all that admission learnt of the state
 //! of the store, and the committing transaction checks it again.
 
-use nostr_protocol::{Event, Rejection, UnixSecs, Verified, tag::name};
+use nostr_protocol::{Event, Rejection, UnixSecs, Verified, Word, tag::name};
 
 use crate::{
     context::Context,
     effect::Effect,
-    kinds::{NonResidents, Publication, in_words, rules},
+    kinds::{Budget, NonResidents, Publication, in_words, rules},
     mls_gateway::group::{Group, NostrGroupId},
     policy::Policy,
     tags::{self, recipients, tag_secs},
@@ -117,12 +117,8 @@ pub fn admit(
 ) -> Result<Admitted, Rejection> {
     let event = event.into_event();
     let rules = rules(event.kind());
-    precheck(&event, publisher, policy, now)?;
     let cx = Context { policy, publisher, group, now };
-    if event.tags().named(name::PROTECTED).next().is_some() {
-        cx.require_author_here(&event)?;
-    }
-    may_write(&event, rules.non_residents, &cx)?;
+    may_send(&event, &cx)?;
     let expiration = tag_secs(&event, name::EXPIRATION)?;
     let verdict = match rules.publication {
         Publication::Checked(admit) => admit(&event, &cx)?,
@@ -141,6 +137,38 @@ pub fn admit(
     }
     let persistence = rules.kept.persistence(policy);
     Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect })
+}
+
+/// Whether the event would be refused for want of a key of the reader. The signature is not looked at, so the answer
+/// may come before it is checked.
+#[must_use]
+pub fn lacks_key(
+    event: &Event,
+    publisher: Publisher<'_>,
+    policy: &Policy,
+    group: Option<&Group>,
+    now: UnixSecs,
+) -> bool {
+    if !publisher.reader.is_anonymous() {
+        return false;
+    }
+    let cx = Context { policy, publisher, group, now };
+    let rules = rules(event.kind());
+    let refused = match (may_send(event, &cx), &rules.publication) {
+        // The check of a KeyPackage reads its bytes, and asks for a key only where every event needs one.
+        (Ok(()), Publication::Checked(admit)) if rules.budget != Budget::KeyPackages => admit(event, &cx).map(drop),
+        (sent, _) => sent,
+    };
+    refused.is_err_and(|rejection| rejection.word == Word::AuthRequired)
+}
+
+/// The rules for the sender of an event of any kind.
+fn may_send(event: &Event, cx: &Context<'_>) -> Result<(), Rejection> {
+    precheck(event, cx.publisher, cx.policy, cx.now)?;
+    if event.tags().named(name::PROTECTED).next().is_some() {
+        cx.require_author_here(event)?;
+    }
+    may_write(event, rules(event.kind()).non_residents, cx)
 }
 
 /// The whitelist's rule (docs/rules.md, "Identity").

@@ -195,7 +195,7 @@ impl Relay {
         &self.app
     }
 
-    /// Takes no new connections, answers the accepted events, and closes each socket with 1001; takes at most
+    /// Takes no new connections, answers the accepted events, and ends each connection; takes at most
     /// `shutdown_timeout_secs`.
     pub async fn stop(self) {
         let limit = Duration::from_secs(self.app.config.server.shutdown_timeout_secs);

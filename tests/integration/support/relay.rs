@@ -43,8 +43,8 @@ pub struct TestRelay {
 }
 
 impl TestRelay {
-    /// Starts a relay over an empty store, as many instances as the environment says. Rates are unlimited and ports are
-    /// free ones, unless `configure` changes that.
+    /// Starts a relay over an empty store, as many instances as the environment says. Rates are unlimited, ports are
+    /// free ones, and nothing waits for AUTH, unless `configure` changes that.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
         Self::start_with(backend::stores().await, configure).await
     }
@@ -83,6 +83,7 @@ impl TestRelay {
     async fn start_at(stores: Stores, by: Option<Arc<dyn Clock>>, configure: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.server.port = 0;
+        config.auth.grace_ms = 0;
         config.server.connections_per_address_max = 0;
         config.server.handshakes_per_minute_max = 0;
         config.mls_gateway.rate_limits.max_events_per_minute = 0;

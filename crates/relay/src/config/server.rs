@@ -74,6 +74,8 @@ section! {
     pub struct Auth for "auth" in config.auth {
         /// Refuses everything but AUTH until a connection has authenticated.
         enabled: bool = "false", by boolean();
+        /// Time after a client connected for which a message that lacks nothing but a key waits for its AUTH; 0: none.
+        grace_ms as "auth_grace_ms": u64 = "700" in "ms", by integer(0..=10_000);
         /// The residents, hex or `npub`; empty: no list. Admin keys and the system key are residents without being
         /// listed.
         pubkey_whitelist: Vec<PublicKey> = "", by list(public_key);

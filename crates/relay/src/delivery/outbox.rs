@@ -14,13 +14,13 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
 use bytes::Bytes;
 use nostr_extensions::Released;
-use nostr_protocol::message::{Answer, json_str};
+use nostr_protocol::message::{Answer, auth_frame, json_str};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -144,18 +144,49 @@ fn event_frame(name: &SubscriptionName, json: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
+/// The challenge of a connection (NIP-42). It goes out again before each answer that asks for AUTH, until the client has
+/// proven a key: some clients are not ready for the first one, and others take only the last before they need it.
+#[derive(Debug, Default)]
+pub(crate) struct Challenge {
+    text: String,
+    is_met: AtomicBool,
+}
+
+impl Challenge {
+    /// A challenge that no key has met.
+    pub(crate) fn new(text: String) -> Arc<Self> {
+        Arc::new(Self { text, is_met: AtomicBool::new(false) })
+    }
+
+    /// The text to sign.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Notes that the client has proven a key.
+    pub(crate) fn meet(&self) {
+        self.is_met.store(true, Ordering::Relaxed);
+    }
+
+    /// The frame that goes out before `answer`, if there is one.
+    pub(crate) fn before(&self, answer: &Answer) -> Option<Answer> {
+        (answer.asks_for_auth() && !self.is_met.load(Ordering::Relaxed)).then(|| auth_frame(&self.text))
+    }
+}
+
 /// See the module.
 pub struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
     event_bytes_max: usize,
     holding: Holding,
+    challenge: Arc<Challenge>,
 }
 
 impl Default for Outbox {
     /// An empty outbox of a client whose memory nothing bounds.
     fn default() -> Self {
-        Self::new(OUTBOX_BYTES_MAX, Memory::new(usize::MAX).open(0))
+        Self::new(OUTBOX_BYTES_MAX, Memory::new(usize::MAX).open(0), Arc::default())
     }
 }
 
@@ -176,8 +207,9 @@ struct Queue {
 pub(crate) struct TooSlow;
 
 impl Outbox {
-    /// An empty outbox for at most `event_bytes_max` bytes of live events; its frames are counted into `holding`.
-    pub(crate) fn new(event_bytes_max: usize, holding: Holding) -> Self {
+    /// An empty outbox for at most `event_bytes_max` bytes of live events; its frames are counted into `holding`. An
+    /// answer that asks for AUTH follows the challenge.
+    pub(crate) fn new(event_bytes_max: usize, holding: Holding, challenge: Arc<Challenge>) -> Self {
         let queue = Queue {
             frames: VecDeque::new(),
             capacity: 0,
@@ -187,12 +219,17 @@ impl Outbox {
             payer: holding.payer(),
             is_closed: false,
         };
-        Self { queue: Mutex::new(queue), filled: Notify::new(), event_bytes_max, holding }
+        Self { queue: Mutex::new(queue), filled: Notify::new(), event_bytes_max, holding, challenge }
     }
 
     /// The memory that the client's connection holds.
     pub(crate) const fn holding(&self) -> &Holding {
         &self.holding
+    }
+
+    /// The challenge of the client's connection.
+    pub(crate) fn challenge(&self) -> &Challenge {
+        &self.challenge
     }
 
     /// Lets another payer answer for the memory of the client's connection.
@@ -205,7 +242,11 @@ impl Outbox {
     /// Queues an answer. The requests that a client may have under way bound the answers, so an answer always finds
     /// room.
     pub(crate) fn push(&self, answer: Answer) {
-        self.queue_frame(&mut self.queue.lock(), answer.into());
+        let mut queue = self.queue.lock();
+        let challenge = self.challenge.before(&answer);
+        for frame in challenge.into_iter().chain([answer]) {
+            self.queue_frame(&mut queue, frame.into());
+        }
     }
 
     /// Queues a live event. Returns whether it is queued: nothing is once its subscription has ended.

@@ -81,7 +81,7 @@ impl Relay {
     }
 
     fn connect(&self, payer: u64) -> Client {
-        let outbox = Arc::new(Outbox::new(1 << 30, self.memory.open(payer)));
+        let outbox = Arc::new(Outbox::new(1 << 30, self.memory.open(payer), Arc::default()));
         Client { connection: self.live.connect(Arc::clone(&outbox), payer), outbox }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     config::{Origins, Server},
     observe::info,
     rate_limit::AddressBlock,
-    session::{Client, connection},
+    session::{Client, Silence, connection},
 };
 
 /// The address of the peer at the other end of the TCP connection.
@@ -239,6 +239,7 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
     shared.watch.look_at(app, peer.ip(), request.headers());
     let client =
         Client { address: forwarding::client_address(app, peer.ip(), request.headers()), names: Arc::new(names) };
+    let silence = request.extensions().get::<Silence>().cloned().unwrap_or_default();
     let place = if permit.has_place() {
         None
     } else {
@@ -256,7 +257,7 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
     tracker.spawn(async move {
         let _held = (permit, place);
         if let Ok(socket) = upgraded.await {
-            connection::serve(app, client, socket).await;
+            connection::serve(app, client, socket, silence).await;
         }
     });
     response.map(axum::body::Body::new)

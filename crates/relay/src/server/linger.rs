@@ -3,6 +3,9 @@
 //! The system resets a socket that is closed while bytes of the peer wait unread. A reset takes back the bytes that the
 //! peer has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering
 //! close").
+//!
+//! A session may end its connection without a WebSocket close frame: from then on the stream drops the bytes that are
+//! written to it.
 
 use std::{
     io,
@@ -16,6 +19,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use crate::session::Silence;
+
 /// Longest wait for the peer to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a further byte: a peer that sends nothing has nothing under way that would cause a reset.
@@ -24,6 +29,7 @@ const QUIET_MAX: Duration = Duration::from_millis(200);
 /// See the module.
 pub(super) struct Linger<S> {
     stream: S,
+    silence: Silence,
     /// Set when our side is closed.
     closing: Option<Closing>,
 }
@@ -34,8 +40,9 @@ struct Closing {
 }
 
 impl<S> Linger<S> {
-    pub(super) const fn new(stream: S) -> Self {
-        Self { stream, closing: None }
+    /// A stream that drops the bytes that are written to it once `silence` has begun.
+    pub(super) const fn new(stream: S, silence: Silence) -> Self {
+        Self { stream, silence, closing: None }
     }
 }
 
@@ -47,6 +54,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Linger<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.silence.has_begun() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -55,6 +65,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.silence.has_begun() {
+            return Poll::Ready(Ok(bytes.iter().map(|bytes| bytes.len()).sum()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
@@ -68,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
 
     /// Closes our side, then reads and drops bytes until the peer has closed its own side or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, closing } = &mut *self;
+        let Self { stream, closing, .. } = &mut *self;
         let Closing { until, quiet } = match closing {
             Some(closing) => closing,
             None => {

@@ -28,6 +28,7 @@ use self::{
 use crate::{
     app::App,
     rate_limit::{AddressBlock, Payer},
+    session::Silence,
     shares::Share,
 };
 
@@ -119,10 +120,13 @@ async fn serve(
     handshake: Duration,
 ) {
     let parts = Arc::clone(&app);
+    let silence = Silence::default();
+    let ends = silence.clone();
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(PeerAddr(peer));
         request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(ends.clone());
         let client = forwarding::client_address(&parts, peer.ip(), request.headers());
         share.change_payer(parts.limits.payer_hash(Payer::Address(AddressBlock::of(client))));
         let (router, share) = (router.clone(), share.clone());
@@ -135,7 +139,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(handshake)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(linger::Linger::new(stream)), service)
+        .serve_connection(TokioIo::new(linger::Linger::new(stream, silence)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let over = timeout(HTTP_MAX, app.stopping.cancelled()).map(drop);

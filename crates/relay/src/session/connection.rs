@@ -13,13 +13,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
 
 use super::{
-    Client, Session, handlers,
-    wire::{ConnectionEnd, Wire},
+    Client, Session,
+    handlers::{self, event::Payment},
+    waiting::Waiting,
+    wire::{ConnectionEnd, Silence, Wire},
 };
 use crate::{
     app::App,
     delivery::{
         Outbox,
+        outbox::Challenge,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
     memory::Held,
@@ -42,42 +45,50 @@ const NO_MEMORY: &str = "the relay is short of memory, and this connection holds
 const SETTLE_SECS_MAX: u64 = 5;
 
 /// Serves one client until it leaves or the relay stops, on the share of the one that pays for it.
-pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket) {
+pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket, silence: Silence) {
     let payer = Payer::Address(client.block());
     let share = app.shares.share(app.limits.payer_hash(payer));
-    share.clone().run(serve_on(share, app, client, socket)).await;
+    share.clone().run(serve_on(share, app, client, (socket, silence))).await;
 }
 
-async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSocket) {
+async fn serve_on(share: Share, app: Arc<App>, client: Client, (socket, silence): (HttpWebSocket, Silence)) {
+    let challenge = Challenge::new(random::challenge());
     let payer = app.limits.payer_hash(Payer::Address(client.block()));
-    let outbox = Arc::new(Outbox::new(app.config.server.outbox_bytes_max, app.memory.open(payer)));
+    let outbox = Outbox::new(app.config.server.outbox_bytes_max, app.memory.open(payer), Arc::clone(&challenge));
+    let outbox = Arc::new(outbox);
     let id = app.live.connect(Arc::clone(&outbox), payer);
     app.metrics.connection_opened();
     let mut session = Session {
-        challenge: random::challenge(),
+        challenge: Arc::clone(&challenge),
         reader: Reader::default(),
         in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
         share,
         neg: handlers::neg::NegSessions::default(),
         limits: app.limits.connection(app.clock.now_ms()),
+        waiting: Waiting::new(app.config.auth.grace_ms, Arc::clone(&outbox)),
         id,
         client,
         app: Arc::clone(&app),
     };
-    let mut wire = Wire::new(socket, app.stopping.clone(), Arc::clone(&outbox));
+    let mut wire = Wire::new(socket, app.stopping.clone(), Arc::clone(&outbox), silence);
     let end = match run(&mut session, &mut wire, &outbox).await {
-        Ok(()) => ConnectionEnd::Close(CloseCode::Away, "this relay is stopping"),
+        Ok(()) => ConnectionEnd::Stop,
         Err(end) => end,
     };
     app.live.disconnect(id).await;
-    if let ConnectionEnd::Close(code, reason) = end {
-        // Accepted events are answered before the connection closes.
+    if let ConnectionEnd::Close(..) | ConnectionEnd::Stop = end {
+        // Accepted events are answered before the connection ends.
         let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.in_flight.settled()).await;
         while let Ok(true) = drain(&mut wire, &outbox).await {}
-        let _ = wire.send_close(code, reason).await;
     }
-    if let ConnectionEnd::Close(..) | ConnectionEnd::Left = end {
-        wire.close().await;
+    match end {
+        ConnectionEnd::Close(code, reason) => {
+            let _ = wire.send_close(code, reason).await;
+            wire.close().await;
+        }
+        ConnectionEnd::Left => wire.close().await,
+        ConnectionEnd::Stop => wire.end_without_close().await,
+        ConnectionEnd::Gone => {}
     }
     outbox.close();
     app.metrics.connection_closed();
@@ -89,7 +100,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, socket: HttpWebSo
 /// The reason why the connection ends before.
 async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<(), ConnectionEnd> {
     let app = Arc::clone(&session.app);
-    wire.send(auth_frame(&session.challenge)).await?;
+    wire.send(auth_frame(session.challenge.text())).await?;
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
     let mut last_read = Instant::now();
     let mut is_pinged = false;
@@ -120,6 +131,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
                 wire.send(ended).await?;
             },
+            () = session.waiting.over() => end_wait(session, wire).await?,
             () = sleep_until(last_read + idle) => {
                 // Behind a message that waits an answer may be unread.
                 if is_pinged && waiting.is_none() {
@@ -160,6 +172,7 @@ async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, ConnectionEnd> 
     Ok(is_full(frames, bytes))
 }
 
+/// Handles a frame of the client.
 async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame: Frame) -> Result<(), ConnectionEnd> {
     match frame.opcode() {
         OpCode::Text => {}
@@ -173,11 +186,38 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
     let Ok(text) = std::str::from_utf8(&payload) else {
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
+    handle(session, wire, text, None).await?;
+    if session.waiting.is_over() {
+        end_wait(session, wire).await?;
+    }
+    Ok(())
+}
+
+/// Handles the messages that waited for AUTH, in their order. Each takes the client's share of the processor again.
+async fn end_wait(session: &mut Session, wire: &mut Wire) -> Result<(), ConnectionEnd> {
+    while let Some(waited) = session.waiting.next() {
+        session.share.pause().await;
+        if session.in_flight.count() >= IN_FLIGHT_MAX {
+            session.in_flight.settled().await;
+        }
+        let (text, payment) = waited.into_parts();
+        handle(session, wire, &text, payment).await?;
+    }
+    Ok(())
+}
+
+/// Handles a text message. A message that waited for AUTH may have been paid for when it came.
+async fn handle(
+    session: &mut Session,
+    wire: &mut Wire,
+    text: &str,
+    paid: Option<Payment>,
+) -> Result<(), ConnectionEnd> {
     let filters_max = session.app.config.limitation.max_filters;
     let message = ClientMessage::parse(text, filters_max);
     match message {
-        Ok(ClientMessage::Event(json)) => handlers::event::handle(session, json.get()).await,
-        Ok(message) => Box::pin(handlers::handle(session, wire, message)).await?,
+        Ok(ClientMessage::Event(json)) => handlers::event::handle(session, text, json.get(), paid).await,
+        Ok(message) => Box::pin(handlers::handle(session, wire, text, message)).await?,
         Err(error) => {
             session.app.metrics.error("message");
             let fault = if error.subscription.is_some() { Fault::Request } else { Fault::Malformed };

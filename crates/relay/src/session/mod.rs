@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod connection;
 pub(crate) mod handlers;
 mod openings;
+mod waiting;
 mod wire;
 
 use std::{net::IpAddr, sync::Arc};
@@ -11,11 +12,12 @@ use std::{net::IpAddr, sync::Arc};
 use nostr_extensions::{READER_KEYS_MAX, Reader};
 use nostr_protocol::{Event, Filter, PublicKey, Rejection, auth::RelayNames};
 
-use self::handlers::neg::NegSessions;
+pub(crate) use self::wire::Silence;
+use self::{handlers::neg::NegSessions, waiting::Waiting};
 use crate::{
     app::App,
     config::Limitation,
-    delivery::{ConnectionId, writer::InFlight},
+    delivery::{ConnectionId, outbox::Challenge, writer::InFlight},
     rate_limit::{AddressBlock, ConnectionLimits, Fault, Payer},
     shares::Share,
 };
@@ -40,13 +42,14 @@ impl Client {
 pub(crate) struct Session {
     app: Arc<App>,
     client: Client,
-    challenge: String,
+    challenge: Arc<Challenge>,
     reader: Reader,
     id: ConnectionId,
     in_flight: Arc<InFlight>,
     share: Share,
     neg: NegSessions,
     limits: ConnectionLimits,
+    waiting: Waiting,
 }
 
 impl Session {
@@ -66,6 +69,7 @@ impl Session {
         let mut keys = self.reader.keys().to_vec();
         keys.push(key);
         self.reader = Reader::new(&keys);
+        self.challenge.meet();
         self.app.live.set_reader(self.id, &self.reader);
         let payer = self.payer_hash();
         self.share.change_payer(payer);
@@ -98,6 +102,11 @@ impl Session {
     fn fault(&mut self, fault: Fault, bytes: usize) {
         let (app, payer) = (&self.app, self.payer());
         app.limits.fault(&mut self.limits, payer, (fault, bytes), app.clock.now_ms());
+    }
+
+    /// Whether a message of so many bytes, which a key alone would let pass, may wait for the client's AUTH.
+    fn waits_for_key(&self, bytes: usize) -> bool {
+        self.reader.is_anonymous() && self.waiting.has_room(bytes)
     }
 
     /// Checks the rules for every request: the id's length, the lists' lengths, and the right to ask at all.

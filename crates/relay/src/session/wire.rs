@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,24 @@ pub(crate) enum ConnectionEnd {
     Left,
     /// The relay closes it, with this code and reason.
     Close(CloseCode, &'static str),
+    /// The relay stops: it ends the connection without a close frame ([`Wire::end_without_close`]).
+    Stop,
+}
+
+/// The switch by which a connection sends nothing more to its client, whatever is written to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Silence(Arc<AtomicBool>);
+
+impl Silence {
+    /// Drops all that is written from now on.
+    fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether what is written is dropped.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A client's socket, which is written with back-pressure.
@@ -47,13 +65,19 @@ pub(crate) struct Wire {
     outbox: Arc<Outbox>,
     /// Bytes of the frame that is being written.
     frame_bytes: AtomicUsize,
+    silence: Silence,
 }
 
 impl Wire {
     /// The wire of the client of `outbox`. After `stopping` is cancelled, or the connection is to end for want of
     /// memory, its waits are shorter.
-    pub(crate) const fn new(socket: HttpWebSocket, stopping: CancellationToken, outbox: Arc<Outbox>) -> Self {
-        Self { socket, stopping, outbox, frame_bytes: AtomicUsize::new(0) }
+    pub(crate) const fn new(
+        socket: HttpWebSocket,
+        stopping: CancellationToken,
+        outbox: Arc<Outbox>,
+        silence: Silence,
+    ) -> Self {
+        Self { socket, stopping, outbox, frame_bytes: AtomicUsize::new(0), silence }
     }
 
     /// The next frame of the client. No frame is lost when this future is dropped before it is done.
@@ -83,9 +107,10 @@ impl Wire {
         self.within(async |socket, _| socket.flush().await).await
     }
 
-    /// Sends one answer at once.
+    /// Sends one answer at once. One that asks for AUTH follows the challenge.
     pub(crate) async fn send(&mut self, answer: Answer) -> Result<(), ConnectionEnd> {
-        self.feed(std::iter::once(answer.into())).await?;
+        let challenge = self.outbox.challenge().before(&answer);
+        self.feed(challenge.into_iter().chain([answer]).map(Outgoing::from)).await?;
         self.flush().await
     }
 
@@ -104,6 +129,15 @@ impl Wire {
     /// when there is nothing to read; a client that never lets it come to that would have it queue answers without end.
     pub(crate) async fn send_own(&mut self) -> Result<(), ConnectionEnd> {
         self.within(async |socket, _| poll_fn(|cx| socket.poll_ready_unpin(cx)).await).await
+    }
+
+    /// Ends the connection without a close frame. After one, some clients end their subscriptions for good, and others
+    /// take it for an end that they asked for; all of them come back to a relay that went without.
+    pub(crate) async fn end_without_close(&mut self) {
+        if self.flush().await.is_ok() {
+            self.silence.begin();
+            self.close().await;
+        }
     }
 
     /// Closes the connection after the last frame.

@@ -49,7 +49,7 @@ async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Re
         Rejection::invalid(error.to_string())
     })?;
     let app = &session.app;
-    let key = authenticate(&verified, &session.challenge, &session.client.names, app.clock.now())?;
+    let key = authenticate(&verified, session.challenge.text(), &session.client.names, app.clock.now())?;
     if app.policy.auth_required && !app.policy.is_resident(&key) {
         return Err(Rejection::restricted("this key is not on this relay's list; ask its operator to be listed"));
     }

@@ -1,5 +1,7 @@
 //! `EVENT`: an event is parsed, paid for, looked up, verified, admitted and handed to the writer, which answers.
 //!
+//! An event that lacks nothing but a key of its sender may wait for the client's AUTH: paid for, and not yet verified.
+//!
 //! The connection's task parses the event and checks the signature: the runtime's workers are the pool, the order
 //! within a connection is kept, and between two events other clients get their share of the processor ([`Shares`]).
 //!
@@ -21,8 +23,9 @@ use crate::{
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
 };
 
-/// Takes an event in. Every answer goes through the connection's outbox.
-pub(crate) async fn handle(session: &mut Session, json: &str) {
+/// Takes in the event `json` of the message `text`, which may be paid for already. Every answer goes through the
+/// connection's outbox.
+pub(crate) async fn handle(session: &mut Session, text: &str, json: &str, paid: Option<Payment>) {
     let parsed = Unverified::parse(json.as_bytes());
     let event = match parsed {
         Ok(event) => event,
@@ -33,8 +36,14 @@ pub(crate) async fn handle(session: &mut Session, json: &str) {
         }
     };
     let (id, kind) = (event.event().id(), event.event().kind());
-    let member = member(session, event.event()).await;
-    match take(session, event, member).await {
+    let taken = match payment(session, event.event(), paid).await {
+        Ok(payment) if lacks_key_alone(session, event.event(), text.len()).await => {
+            return session.waiting.push(text, None, Some(payment));
+        }
+        Ok(payment) => take(session, event, payment).await,
+        Err(rejection) => Err(rejection.into()),
+    };
+    match taken {
         Ok(Intake::New(admitted, charges)) => {
             session.app.writer.save(*admitted, session.payer_hash(), &session.in_flight, charges).await;
         }
@@ -81,10 +90,23 @@ impl From<Refused> for Rejection {
     }
 }
 
-async fn take(session: &Session, event: Unverified, member: Option<Member>) -> Result<Intake, Refused> {
+/// Whether the event would be refused for want of a key alone, and may wait for the client's AUTH.
+async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool {
+    if !session.waits_for_key(bytes) {
+        return false;
+    }
+    let app = &session.app;
+    let group = match admit::group_of(event) {
+        Some(group) => app.groups.get(&group).await.ok(),
+        None => None,
+    };
+    let publisher = Publisher { reader: &session.reader, names: &session.client.names };
+    admit::lacks_key(event, publisher, &app.policy, group.as_deref(), app.clock.now())
+}
+
+async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
     let app = &session.app;
     let now = app.clock.now();
-    let mut payment = pay(session, event.event(), member)?;
     let publisher = Publisher { reader: &session.reader, names: &session.client.names };
     admit::precheck(event.event(), publisher, &app.policy, now)?;
     let id = event.event().id();
@@ -175,11 +197,20 @@ async fn member(session: &mut Session, event: &Event) -> Option<Member> {
 }
 
 /// The payment for one event.
-struct Payment {
+pub(crate) struct Payment {
     charges: Charges,
     price: Price,
     /// Set where a key that nobody can make for free paid alone.
     is_by_key: bool,
+}
+
+/// The payment for an event: the one that was made when it came, or a new one.
+async fn payment(session: &mut Session, event: &Event, paid: Option<Payment>) -> Result<Payment, Rejection> {
+    if let Some(paid) = paid {
+        return Ok(paid);
+    }
+    let member = member(session, event).await;
+    pay(session, event, member)
 }
 
 /// Takes the price of an event before anything is computed for it: from a member of the group that it names, or from a

@@ -9,10 +9,14 @@ pub(crate) mod neg_memory;
 mod neg_message;
 pub(crate) mod req;
 
-use nostr_protocol::message::{ClientMessage, closed_frame};
+use nostr_protocol::{
+    Filter, Word,
+    message::{ClientMessage, closed_frame},
+};
 
 use super::{
     Session,
+    waiting::Request,
     wire::{ConnectionEnd, Wire},
 };
 
@@ -20,12 +24,18 @@ use super::{
 pub(crate) async fn handle(
     session: &mut Session,
     wire: &mut Wire,
+    text: &str,
     message: ClientMessage<'_>,
 ) -> Result<(), ConnectionEnd> {
+    if wait_for_auth(session, text, &message).await {
+        return Ok(());
+    }
     match message {
-        ClientMessage::Event(json) => event::handle(session, json.get()).await,
+        ClientMessage::Event(json) => event::handle(session, text, json.get(), None).await,
         ClientMessage::Auth(json) => {
             let answer = auth::handle(session, json.get()).await;
+            // With a key the waiting messages are as good as new ones. Without one they wait for nothing.
+            session.waiting.end();
             wire.send(answer).await?;
         }
         ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
@@ -53,4 +63,38 @@ pub(crate) async fn handle(
         ClientMessage::NegClose(id) => session.neg.close(&id),
     }
     Ok(())
+}
+
+/// Keeps a request that would be refused for want of a key alone, while the client may still authenticate. A request
+/// drops the one that it replaces, or ends, from those that are kept.
+async fn wait_for_auth(session: &mut Session, text: &str, message: &ClientMessage<'_>) -> bool {
+    let (request, id, filters): (Request, _, &[Filter]) = match message {
+        ClientMessage::Req(id, filters) => (Request::Subscription, id, filters),
+        ClientMessage::Count(id, filters) => (Request::Count, id, filters),
+        ClientMessage::NegOpen(id, filter, _) => (Request::Session, id, std::slice::from_ref(&**filter)),
+        ClientMessage::Close(id) => {
+            session.waiting.drop_request(Request::Subscription, id);
+            session.waiting.drop_request(Request::Count, id);
+            return false;
+        }
+        ClientMessage::NegClose(id) => {
+            session.waiting.drop_request(Request::Session, id);
+            return false;
+        }
+        ClientMessage::Event(_) | ClientMessage::Auth(_) | ClientMessage::NegMsg(..) => return false,
+    };
+    session.waiting.drop_request(request, id);
+    if !session.waits_for_key(text.len()) {
+        return false;
+    }
+    if !session.check_request(id, filters).is_err_and(|rejection| rejection.word == Word::AuthRequired) {
+        return false;
+    }
+    match request {
+        Request::Subscription => session.app.live.unsubscribe(session.id, id).await,
+        Request::Session => session.neg.close(id),
+        Request::Count => {}
+    }
+    session.waiting.push(text, Some((request, id)), None);
+    true
 }
