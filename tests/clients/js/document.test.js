@@ -19,11 +19,11 @@ after(() => server?.stop())
 
 test('the information document names the relay\'s NIPs, limits and kinds', async () => {
   const document = await within(nip11.fetchRelayInformation(server.url), 'the document')
-  for (const nip of [1, 9, 11, 17, 40, 42, 45, 59, 62, 70, 77]) {
+  for (const nip of [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77]) {
     assert.ok(document.supported_nips.includes(nip), `NIP-${nip}`)
   }
   assert.equal(document.limitation.auth_required, false)
-  assert.equal(document.limitation.max_message_length, 512 * 1024)
+  assert.equal(document.limitation.max_message_length, 1024 * 1024)
   assert.deepEqual(document.mls_gateway.membership_sources, ['roster', 'giftwrap'])
   for (const kind of [443, 445, 446, 447, 450, 1059])
     assert.ok(document.mls_gateway.kinds.includes(kind), `kind ${kind}`)

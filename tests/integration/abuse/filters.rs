@@ -70,8 +70,8 @@ async fn filters_of_10000_values_are_refused() {
         let filters = [
             json!({"kinds": kinds}),
             json!({"#t": values}),
-            json!({"ids": keys(7_000)}),
-            json!({"authors": keys(1_001)}),
+            json!({"ids": keys(10_001)}),
+            json!({"authors": keys(10_001)}),
             json!({"#p": keys(7_000)}),
             json!({"kinds": [1], "#t": values}),
         ];

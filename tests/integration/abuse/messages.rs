@@ -39,7 +39,8 @@ async fn answers(address: SocketAddr, cases: impl IntoIterator<Item = (String, S
             }
         };
         let reason = reason.unwrap_or_else(|| panic!("{says:?} expected for {shown}: {answer}"));
-        assert!(reason.starts_with("invalid: ") && reason.len() > 15, "{shown}: {reason}");
+        let is_fault = reason.starts_with("invalid: ") || reason.starts_with("unsupported: filter key ");
+        assert!(is_fault && reason.len() > 15, "{shown}: {reason}");
         assert!(reason.len() < 400, "a reason is a sentence: {reason}");
     }
     assert_eq!(wire.ask(r#"["COUNT","c",{"ids":[]}]"#).await[0], "COUNT", "the connection stays open");
@@ -297,7 +298,8 @@ async fn numbers_out_of_range_are_refused() {
         json!({"since": i64::MAX}),
         json!({"kinds": [65535]}),
     ] {
-        assert_eq!(wire.ask(&json!(["REQ", "a", filter]).to_string()).await, json!(["EOSE", "a"]), "{filter}");
+        let answer = wire.ask(&json!(["REQ", "a", filter]).to_string()).await;
+        assert_eq!((&answer[0], &answer[1]), (&json!("EOSE"), &json!("a")), "{filter}");
     }
     for (created_at, taken) in
         [(0, true), (1, true), (now() + 600, true), (now() + 2_000, false), (u64::MAX, false), (1 << 53, false)]

@@ -51,7 +51,7 @@ async fn serve(wire: &mut Wire) {
     let found = wire.reader.message().await.expect("the relay answers");
     assert_eq!(found[2], event.0);
     let eose = wire.reader.message().await.expect("the relay answers");
-    assert_eq!(eose, json!(["EOSE", "mine"]));
+    assert_eq!(eose, json!(["EOSE", "mine", ["finish"]]));
     wire.writer.message(&json!(["CLOSE", "mine"])).await.expect("a message is sent");
     assert!(started.elapsed() < SERVED_MAX, "another client waits {:?}", started.elapsed());
 }

@@ -10,8 +10,16 @@ use crate::support::{
     gateway::{deletion, message, noise, request, roster, wrap},
 };
 
-const WORDS: [&str; 7] =
-    ["duplicate: ", "invalid: ", "blocked: ", "restricted: ", "auth-required: ", "rate-limited: ", "error: "];
+const WORDS: [&str; 8] = [
+    "duplicate: ",
+    "invalid: ",
+    "unsupported: ",
+    "blocked: ",
+    "restricted: ",
+    "auth-required: ",
+    "rate-limited: ",
+    "error: ",
+];
 
 #[track_caller]
 fn is_reason(reason: &str) {
@@ -84,7 +92,7 @@ async fn events_are_bounded() {
     client.publish(&with_tags(2_501)).await.refused("invalid");
 }
 
-/// A message has at most 512 KiB; a longer one ends its connection with 1009, and no other connection.
+/// A message has at most 1 MiB; a longer one ends its connection with 1009, and no other connection.
 #[tokio::test]
 async fn messages_are_bounded() {
     let world = World::new().await;
@@ -94,9 +102,9 @@ async fn messages_are_bounded() {
         let text = json!(["CLOSE", "x"]).to_string();
         Message::text(text.clone() + &" ".repeat(bytes - text.len()))
     };
-    client.send_raw(padded(512 << 10)).await;
+    client.send_raw(padded(1 << 20)).await;
     client.expect_nothing().await;
-    client.send_raw(padded((512 << 10) + 2)).await;
+    client.send_raw(padded((1 << 20) + 2)).await;
     match client.recv_raw().await {
         Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1009),
         None => {}
@@ -151,7 +159,7 @@ async fn an_answer_has_at_most_five_hundred_events() {
     assert_eq!(client.req("x", &[json!({"kinds": [1], "limit": 0})]).await, Ok(vec![]));
 }
 
-/// A list in a filter has at most 1,000 values.
+/// A list in a filter has at most 1,000 values, or 10,000 authors or ids.
 #[tokio::test]
 async fn a_list_has_at_most_a_thousand_values() {
     let world = World::new().await;
@@ -160,6 +168,11 @@ async fn a_list_has_at_most_a_thousand_values() {
     assert_eq!(client.req("x", &[json!({"#t": of(1_000)})]).await, Ok(vec![]));
     is_reason(&client.req("x", &[json!({"#t": of(1_001)})]).await.expect_err("too many"));
     is_reason(&client.count(&[json!({"kinds": (0..1_001).collect::<Vec<_>>()})]).await.expect_err("too many"));
+    let hex = |count: usize| (0..count).map(|n| format!("{n:064x}")).collect::<Vec<_>>();
+    for list in ["authors", "ids"] {
+        assert_eq!(client.req("x", &[json!({ list: hex(10_000) })]).await, Ok(vec![]), "{list}");
+        is_reason(&client.req("x", &[json!({ list: hex(10_001) })]).await.expect_err("too many"));
+    }
 }
 
 /// NUL, values of 200 KB and values around 64 bytes are stored unchanged, and found by exactly that value.

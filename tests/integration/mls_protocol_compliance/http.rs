@@ -35,7 +35,7 @@ async fn the_root_serves_nip_11_to_programs_and_a_page_to_people() {
     let document = answer.json();
     assert_eq!(document["name"], "A relay <of> tests");
     assert_eq!(document["limitation"]["max_subscriptions"], 7);
-    for nip in [1, 9, 11, 40, 42, 45, 59, 62, 70, 77] {
+    for nip in [1, 9, 11, 40, 42, 45, 59, 62, 67, 70, 77] {
         assert!(document["supported_nips"].as_array().expect("a list").contains(&json!(nip)), "NIP-{nip}");
     }
     for kind in [443, 445, 446, 447, 450, 1059, 30443] {
@@ -200,19 +200,16 @@ async fn the_relays_own_origin_passes_and_the_refusal_names_the_key() {
     assert!(answer.body.contains("[server] allowed_origins"), "{}", answer.body);
 }
 
-/// A stop accepts no new connections and closes each socket with 1001.
+/// A stop accepts no new connections and ends each one without a close frame: after one, some clients end their
+/// subscriptions for good, and others spin.
 #[tokio::test]
-async fn a_stop_closes_each_connection_as_going_away() {
-    use tokio_tungstenite::tungstenite::Message;
+async fn a_stop_ends_each_connection_without_a_close_frame() {
     let relay = TestRelay::start(|_| {}).await;
     let mut client = Client::connect(&relay).await;
     client.publish(&Keys::random().event(1).sign()).await.ok();
     let (url, address) = (relay.url.clone(), relay.address);
     let (end, ()) = tokio::join!(client.recv_raw(), relay.stop());
-    match end {
-        Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1001),
-        other => panic!("expected a close frame with 1001, got {other:?}"),
-    }
+    assert_eq!(end, None, "no frame, and no close frame");
     assert!(Client::open(&url, &[]).await.is_err());
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }

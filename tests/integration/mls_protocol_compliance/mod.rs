@@ -5,6 +5,7 @@
 mod answers;
 mod archive;
 mod auth_required;
+mod clients;
 mod deletions;
 mod http;
 mod identity;

@@ -60,7 +60,7 @@ async fn a_hidden_id_is_an_unknown_id() {
         assert_eq!(shown(&mut client, json!({"ids": all})).await, Ok(vec![]));
         for id in all.into_iter().chain(["ab".repeat(32).as_str()]) {
             client.send(&json!(["REQ", "same", {"ids": [id]}])).await;
-            assert_eq!(client.recv().await, json!(["EOSE", "same"]));
+            assert_eq!(client.recv().await, json!(["EOSE", "same", ["finish"]]));
         }
     }
 }

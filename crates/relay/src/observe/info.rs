@@ -8,7 +8,10 @@ use nostr_extensions::kinds::{KINDS, rules};
 use nostr_protocol::PublicKey;
 use serde::Serialize;
 
-use crate::config::{Config, Information, Limitation};
+use crate::{
+    config::{Config, Information, Limitation},
+    rate_limit::{BURST, KEY_BURST, TARGET_BURST},
+};
 
 /// The NIPs that this relay keeps. A NIP that is listed works.
 const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
@@ -72,6 +75,35 @@ struct LimitationDocument {
     max_tag_values: usize,
     max_authors: usize,
     max_ids: usize,
+    rate_limits: RateLimitsDocument,
+}
+
+/// `limitation.rate_limits`: the events that a client may send, so that it need not find out by refusals. A rate that is
+/// `null` has no limit.
+#[derive(Debug, Serialize)]
+struct RateLimitsDocument {
+    /// Those of an address, and of a key.
+    events: Option<RateDocument>,
+    /// Those of a key that pays alone: of a resident, and of a member to its groups.
+    events_of_member_or_resident: Option<RateDocument>,
+    keypackages: Option<RateDocument>,
+    /// Those of one sender to one group.
+    group_messages: Option<RateDocument>,
+    gift_wraps_to_one_recipient: Option<RateDocument>,
+}
+
+/// A sustained rate, and the number of events that go through at once.
+#[derive(Debug, Serialize)]
+struct RateDocument {
+    number: u32,
+    period_secs: u32,
+    burst: u32,
+}
+
+impl RateDocument {
+    const fn new(number: u32, period_secs: u32, burst: u32) -> Option<Self> {
+        if number == 0 { None } else { Some(Self { number, period_secs, burst }) }
+    }
 }
 
 /// `mls_gateway`: facts that an MLS client must know before it uses the relay.
@@ -156,6 +188,18 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_tag_values,
         max_authors,
         max_ids,
+        rate_limits: rate_limits(config),
+    }
+}
+
+fn rate_limits(config: &Config) -> RateLimitsDocument {
+    let rates = &config.mls_gateway.rate_limits;
+    RateLimitsDocument {
+        events: RateDocument::new(rates.max_events_per_minute, 60, BURST),
+        events_of_member_or_resident: RateDocument::new(rates.max_events_per_minute, 60, KEY_BURST),
+        keypackages: RateDocument::new(rates.max_keypackages_per_hour, 3_600, TARGET_BURST),
+        group_messages: RateDocument::new(rates.max_group_messages_per_minute, 60, TARGET_BURST),
+        gift_wraps_to_one_recipient: RateDocument::new(rates.max_events_per_minute, 60, TARGET_BURST),
     }
 }
 
@@ -302,6 +346,23 @@ mod tests {
         assert_eq!(document["self"], "02".repeat(32));
         assert_eq!(document.get("pubkey"), None);
         assert!(!document.to_string().contains(&"01".repeat(32)), "the list of residents is not told");
+    }
+
+    /// A client learns from the document how much it may send, and need not find out by refusals.
+    #[test]
+    fn the_document_tells_the_rates_and_the_bursts() {
+        let mut config = Config::default();
+        config.mls_gateway.rate_limits.max_keypackages_per_hour = 0;
+        let document = serde_json::to_value(document(&config)).expect("JSON");
+        let rate = |number: u32, burst: u32| json!({"number": number, "period_secs": 60, "burst": burst});
+        let expected = json!({
+            "events": rate(100, 200),
+            "events_of_member_or_resident": rate(100, 400),
+            "keypackages": null,
+            "group_messages": rate(50, 150),
+            "gift_wraps_to_one_recipient": rate(100, 150),
+        });
+        assert_eq!(document["limitation"]["rate_limits"], expected);
     }
 
     #[test]

@@ -57,11 +57,11 @@ pub(crate) use self::{
 use crate::config::RateLimitRates;
 
 /// Events at once of a key that nobody can make for free, before the sustained rate holds.
-const KEY_BURST: u32 = 400;
+pub(crate) const KEY_BURST: u32 = 400;
 /// Events at once of any other key, and of an address.
-const BURST: u32 = 200;
+pub(crate) const BURST: u32 = 200;
 /// KeyPackages, messages to a group, and gift wraps to a recipient at once.
-const TARGET_BURST: u32 = 150;
+pub(crate) const TARGET_BURST: u32 = 150;
 /// Number of senders' rates that all senders together may send to a group or an inbox.
 const CEILING_FACTOR: u32 = 20;
 /// Part of an inbox's ceiling that only senders use whom its owner knows: one of so many parts.

@@ -186,14 +186,13 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
     let Ok(text) = std::str::from_utf8(&payload) else {
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
+    // The messages that waited came before this one. If it is an AUTH, it has ended the wait.
+    end_wait(session, wire).await?;
     handle(session, wire, text, None).await?;
-    if session.waiting.is_over() {
-        end_wait(session, wire).await?;
-    }
-    Ok(())
+    end_wait(session, wire).await
 }
 
-/// Handles the messages that waited for AUTH, in their order. Each takes the client's share of the processor again.
+/// Handles the messages that waited for AUTH, in their order, once the wait has ended. Each takes the client's share of the processor again.
 async fn end_wait(session: &mut Session, wire: &mut Wire) -> Result<(), ConnectionEnd> {
     while let Some(waited) = session.waiting.next() {
         session.share.pause().await;

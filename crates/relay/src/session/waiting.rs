@@ -1,6 +1,6 @@
 //! Messages that wait for the client's AUTH, for a moment after it connected.
 //!
-//! Source: docs/rules.md, "Identity" 10. A client may send its first requests before it has signed the challenge, and
+//! Source: docs/rules.md, "Identity" 12. A client may send its first requests before it has signed the challenge, and
 //! many never repeat a request that was refused. A message that lacks nothing but a key therefore waits, in the order
 //! of its arrival: as text, with its payment where it has a price, and unverified. The wait ends with the first AUTH,
 //! taken or refused, and after the time that the operator chose; then each message is handled as if it came now.
