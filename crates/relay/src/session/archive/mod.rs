@@ -47,6 +47,8 @@ const STATEMENT_RANGES_MAX: usize = 64;
 const STATEMENT_ENTRIES_MAX: usize = 8_192;
 /// Most groups whose states are asked for in one turn.
 const GROUPS_PER_TURN_MAX: usize = 32;
+/// Most ids that are paid for at one time: a budget is overdrawn by no more than these.
+const IDS_PER_CHARGE_MAX: usize = 1_000;
 /// Most ids that a request of several filters keeps, so that no event is given twice.
 const SEEN_IDS_MAX: usize = 100_000;
 
@@ -345,9 +347,13 @@ impl<'a> ArchiveRead<'a> {
     /// asked about them.
     async fn plan(&mut self, filter: &Filter) -> Result<Query, ReadError> {
         self.meter.may_go_on()?;
-        let ids = filter.ids.as_ref().map_or(0, Vec::len) as u64;
-        let documents = if self.app.store.documents_read().is_some() { ids } else { 0 };
-        self.meter.charge(Cost { units: FILTER_UNITS + ids * ID_UNITS, documents });
+        self.meter.charge(Cost { units: FILTER_UNITS, documents: 0 });
+        for some in filter.ids.as_deref().unwrap_or_default().chunks(IDS_PER_CHARGE_MAX) {
+            self.meter.may_go_on()?;
+            let ids = some.len() as u64;
+            let documents = if self.app.store.documents_read().is_some() { ids } else { 0 };
+            self.meter.charge(Cost { units: ids * ID_UNITS, documents });
+        }
         let asker = Asker::new(self.reader, filter);
         let scans = self.app.gate.scans(asker);
         let groups = if !scans.groups || filter.ids.is_some() {

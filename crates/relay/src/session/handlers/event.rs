@@ -12,7 +12,7 @@ use nostr_extensions::{
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, PublicKey, Rejection, Unverified,
+    Event, EventError, EventId, PublicKey, Rejection, Unverified, Word,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
 use nostr_store::{DUPLICATE, weight::Weight};
@@ -95,13 +95,17 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
     if !session.waits_for_key(bytes) {
         return false;
     }
-    let app = &session.app;
+    let (app, now) = (&session.app, session.app.clock.now());
+    let publisher = Publisher { reader: &session.reader, names: &session.client.names };
+    // No group is looked up for an event that cannot pass, or that lacks a key whatever its group is.
+    if let Err(rejection) = admit::precheck(event, publisher, &app.policy, now) {
+        return rejection.word == Word::AuthRequired;
+    }
     let group = match admit::group_of(event) {
         Some(group) => app.groups.get(&group).await.ok(),
         None => None,
     };
-    let publisher = Publisher { reader: &session.reader, names: &session.client.names };
-    admit::lacks_key(event, publisher, &app.policy, group.as_deref(), app.clock.now())
+    admit::lacks_key(event, publisher, &app.policy, group.as_deref(), now)
 }
 
 async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
