@@ -50,8 +50,8 @@ async fn stops_in_order(signal: &str) {
     assert_eq!(acked.difference(&stored).count(), 0, "each answered event is stored");
 }
 
-/// SIGTERM under load: accepted events are finished and answered, connections end without a close frame, and the process exits with 0
-/// within 10 s.
+/// SIGTERM under load: accepted events are finished and answered, connections end without a close frame, and the
+/// process exits with 0 within 10 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_finishes_what_was_accepted_and_sends_no_close_frame() {
     stops_in_order("TERM").await;

@@ -143,8 +143,8 @@ async fn page(client: &mut Client, filters: &[Value]) -> (Vec<Event>, Option<Str
     }
 }
 
-/// Pages by `until` give each of 620 events of one second, and those before and after it. The relay's own bound does not
-/// end an answer inside a second; the client's `limit` does. Each EOSE tells whether the answer is complete (NIP-67).
+/// Pages by `until` give each of 620 events of one second, and those before and after it. The relay's own bound does
+/// not end an answer inside a second; the client's `limit` does. Each EOSE tells whether the answer is complete (NIP-67).
 #[tokio::test]
 async fn pages_by_until_give_every_event_of_a_second() {
     let world = World::new().await;
@@ -263,8 +263,8 @@ async fn with_grace(ms: u64, auth_required: bool) -> World {
 /// A wait that no test outlives.
 const LONG_MS: u64 = 3_600_000;
 
-/// Requests and events that lack a key alone wait for the client's AUTH and are then handled in their order, whether the
-/// relay needs AUTH for everything or for these alone: the client gets no refusal, and no empty answer.
+/// Requests and events that lack a key alone wait for the client's AUTH and are then handled in their order, whether
+/// the relay needs AUTH for everything or for these alone: the client gets no refusal, and no empty answer.
 #[tokio::test]
 async fn messages_before_auth_are_handled_after_it() {
     for auth_required in [false, true] {
@@ -325,6 +325,8 @@ async fn a_wait_for_auth_ends_with_close_and_with_a_refused_auth() {
         json!(["COUNT", "closed", filter]),
         json!(["NEG-OPEN", "closed", filter, "6100000200"]),
         json!(["REQ", "kept", filter]),
+        json!(["REQ", "malformed", filter]),
+        json!(["REQ", "malformed", {"kinds": ["x"]}]),
         json!(["REQ", "replaced", filter]),
         json!(["REQ", "replaced", {"kinds": [1]}]),
         json!(["CLOSE", "closed"]),
@@ -332,6 +334,7 @@ async fn a_wait_for_auth_ends_with_close_and_with_a_refused_auth() {
     ] {
         client.send(&frame).await;
     }
+    assert_eq!(client.recv().await[1], "malformed", "a request that is answered waits no more");
     assert_eq!(client.recv().await, json!(["EOSE", "replaced", ["finish"]]), "it needs no key, and does not wait");
     client.expect_nothing().await;
     let note = alice.event(1).sign();
@@ -353,10 +356,20 @@ async fn a_wait_for_auth_ends_with_close_and_with_a_refused_auth() {
 /// Without AUTH the wait ends by itself, and the client hears `auth-required:`.
 #[tokio::test]
 async fn a_wait_for_auth_ends_by_itself() {
-    let world = with_grace(300, true).await;
+    let world = with_grace(500, false).await;
     let mut client = world.client(&[]).await;
-    assert!(client.req_now("a", &[json!({"kinds": [1]})]).await.expect_err("no AUTH").starts_with("auth-required: "));
-    client.publish(&Keys::random().event(1).sign()).await.refused("auth-required");
+    let protected = Keys::random().event(1).tag(["-"]).sign();
+    client.send(&json!(["EVENT", protected.0])).await;
+    client.send(&json!(["REQ", "wraps", {"kinds": [1059]}])).await;
+    client.send(&json!(["REQ", "notes", {"kinds": [1]}])).await;
+    let challenge = json!(["AUTH", client.challenge]);
+    assert_eq!(client.recv().await, json!(["EOSE", "notes", ["finish"]]), "the others wait");
+    for (verb, name) in [("OK", protected.id()), ("CLOSED", "wraps")] {
+        assert_eq!(client.find(|frame| frame[0] == "AUTH").await, challenge);
+        let refused = client.find(|frame| frame[0] == verb && frame[1] == name).await;
+        assert!(refused.to_string().contains("\"auth-required: "), "{refused}");
+    }
+    client.publish(&protected).await.refused("auth-required");
 }
 
 /// At most 32 messages and 256 KiB of a connection wait; the next one is refused at once. An event that waits is paid

@@ -269,7 +269,8 @@ impl Client {
         events
     }
 
-    /// Panics if a frame arrived that no call has taken, apart from the challenge that comes before each `auth-required:`.
+    /// Panics if a frame arrived that no call has taken, apart from the challenge that comes before each
+    /// `auth-required:`.
     #[track_caller]
     pub fn expect_nothing(&mut self) -> impl Future<Output = ()> {
         let at = std::panic::Location::caller();

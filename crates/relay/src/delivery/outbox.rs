@@ -144,8 +144,8 @@ fn event_frame(name: &SubscriptionName, json: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
-/// The challenge of a connection (NIP-42). It goes out again before each answer that asks for AUTH, until the client has
-/// proven a key: some clients are not ready for the first one, and others take only the last before they need it.
+/// The challenge of a connection (NIP-42). It goes out again before each answer that asks for AUTH, until the client
+/// has proven a key: some clients are not ready for the first one, and others take only the last before they need it.
 #[derive(Debug, Default)]
 pub(crate) struct Challenge {
     text: String,

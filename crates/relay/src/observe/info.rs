@@ -78,8 +78,8 @@ struct LimitationDocument {
     rate_limits: RateLimitsDocument,
 }
 
-/// `limitation.rate_limits`: the events that a client may send, so that it need not find out by refusals. A rate that is
-/// `null` has no limit.
+/// `limitation.rate_limits`: the events that a client may send, so that it need not find out by refusals. A rate that
+/// is `null` has no limit.
 #[derive(Debug, Serialize)]
 struct RateLimitsDocument {
     /// Those of an address, and of a key.

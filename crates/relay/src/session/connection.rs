@@ -15,7 +15,7 @@ use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
 use super::{
     Client, Session,
     handlers::{self, event::Payment},
-    waiting::Waiting,
+    waiting::{Request, Waiting},
     wire::{ConnectionEnd, Silence, Wire},
 };
 use crate::{
@@ -192,7 +192,8 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
     end_wait(session, wire).await
 }
 
-/// Handles the messages that waited for AUTH, in their order, once the wait has ended. Each takes the client's share of the processor again.
+/// Handles the messages that waited for AUTH, in their order, once the wait has ended. Each takes the client's share of
+/// the processor again.
 async fn end_wait(session: &mut Session, wire: &mut Wire) -> Result<(), ConnectionEnd> {
     while let Some(waited) = session.waiting.next() {
         session.share.pause().await;
@@ -233,10 +234,11 @@ async fn handle(
 }
 
 /// The answer to text that is no message. A request whose id can be made out ends with it.
-async fn answer_to(session: &Session, error: MessageError) -> Answer {
+async fn answer_to(session: &mut Session, error: MessageError) -> Answer {
     let rejection = error.rejection;
     match (error.verb, error.subscription) {
         (Some(Verb::Req), Some(id)) => {
+            session.waiting.drop_request(Request::Subscription, &id);
             session.app.live.unsubscribe(session.id, &id).await;
             closed_frame(&id, &rejection)
         }
