@@ -144,7 +144,8 @@ async fn page(client: &mut Client, filters: &[Value]) -> (Vec<Event>, Option<Str
 }
 
 /// Pages by `until` give each of 620 events of one second, and those before and after it. The relay's own bound does
-/// not end an answer inside a second; the client's `limit` does. Each EOSE tells whether the answer is complete (NIP-67).
+/// not end an answer inside a second; the client's `limit` does. Each EOSE tells whether the answer is complete
+/// (NIP-67).
 #[tokio::test]
 async fn pages_by_until_give_every_event_of_a_second() {
     let world = World::new().await;

@@ -113,7 +113,7 @@ fn each_error_names_its_line_and_what_would_be_right() {
             "relay.toml:3: limitation.default_limit: write at most max_limit",
         ),
         (
-            "[limitation]\nmax_event_length = 1_000_000",
+            "[limitation]\nmax_event_length = 2_000_000",
             "relay.toml:2: limitation.max_event_length: write at most max_message_length",
         ),
         (
