@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nostr_protocol::{Event, EventId, Filter, Kind, Matcher, Rejection, UnixSecs};
+use nostr_protocol::{Event, EventId, EventRef, Filter, Kind, Matcher, Rejection, UnixSecs};
 
 use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
@@ -20,6 +20,10 @@ use crate::{
     route::Condition,
     tags,
 };
+
+/// Most groups that one event is said to have changed: those of a roster of most keys, each of which gives up another
+/// group. An event that touches more touches every group.
+pub const TOUCHED_GROUPS_MAX: usize = 2_048;
 
 /// A reader with its request: `#h` values and ids in the filter open unlisted groups.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +67,8 @@ pub struct Sealed {
     audience: Audience,
     /// The rules of its kind, looked up once for the event and not once for each reader.
     rules: &'static KindRules,
-    touches_every_group: bool,
+    /// See [`Sealed::touching`].
+    told: Option<Touches>,
 }
 
 impl std::fmt::Debug for Sealed {
@@ -83,13 +88,16 @@ impl Sealed {
         } else {
             audience_of(event.view(), rules.readers)
         };
-        Self { event, stamp, audience, rules, touches_every_group: false }
+        Self { event, stamp, audience, rules, told: None }
     }
 
-    /// The same event, which changed groups that it does not name.
+    /// The same event, of which the store that committed it says what it changed; `None` where its kind says all. Only
+    /// an event of a kind that changes groups is told of: the groups of events that a deletion removes are named in
+    /// the log alone.
     #[must_use]
-    pub fn touching_every_group(self) -> Self {
-        Self { touches_every_group: true, ..self }
+    pub fn touching(self, told: Option<Touches>) -> Self {
+        let told = told.filter(|_| self.rules.changes != GroupChange::Nothing);
+        Self { told, ..self }
     }
 
     /// Place in the log.
@@ -161,14 +169,7 @@ impl Sealed {
     /// The groups whose cached states this event makes stale.
     #[must_use]
     pub fn touches(&self) -> Touches {
-        if self.touches_every_group {
-            return Touches::EveryGroup;
-        }
-        match self.rules.changes {
-            GroupChange::Nothing => Touches::Nothing,
-            GroupChange::NamedGroup => tags::group(self.event.view()).map_or(Touches::Nothing, Touches::Group),
-            GroupChange::EveryGroup => Touches::EveryGroup,
-        }
+        self.told.clone().unwrap_or_else(|| Touches::by_kind(self.event.view()))
     }
 }
 
@@ -179,14 +180,56 @@ pub struct Prepared<'a> {
 }
 
 /// See [`Sealed::touches`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Touches {
     /// No group.
+    #[default]
     Nothing,
-    /// This one.
-    Group(NostrGroupId),
+    /// These, in ascending order.
+    Groups(Vec<NostrGroupId>),
     /// Any number of groups.
     EveryGroup,
+}
+
+impl Touches {
+    /// These groups, each once.
+    #[must_use]
+    pub fn groups(groups: impl IntoIterator<Item = NostrGroupId>) -> Self {
+        let mut groups: Vec<NostrGroupId> = groups.into_iter().collect();
+        groups.sort_unstable();
+        groups.dedup();
+        match groups.len() {
+            0 => Self::Nothing,
+            1..=TOUCHED_GROUPS_MAX => Self::Groups(groups),
+            _ => Self::EveryGroup,
+        }
+    }
+
+    /// The groups that an event of this kind may change, as far as the event alone tells.
+    #[must_use]
+    pub fn by_kind(event: EventRef<'_>) -> Self {
+        match rules(event.kind()).changes {
+            GroupChange::Nothing => Self::Nothing,
+            GroupChange::NamedGroup => Self::groups(tags::group(event)),
+            GroupChange::EveryGroup => Self::EveryGroup,
+        }
+    }
+
+    /// Everything that a store has to keep, so that it knows later that the event touched this; `None` where the event
+    /// alone tells it.
+    #[must_use]
+    pub fn kept_of(self, event: EventRef<'_>) -> Option<Self> {
+        (self != Self::by_kind(event)).then_some(self)
+    }
+
+    /// Adds what another event touched.
+    pub fn add(&mut self, other: Self) {
+        *self = match (std::mem::replace(self, Self::Nothing), other) {
+            (Self::Groups(these), Self::Groups(those)) => Self::groups(these.into_iter().chain(those)),
+            (Self::EveryGroup, _) | (_, Self::EveryGroup) => Self::EveryGroup,
+            (Self::Nothing, it) | (it, Self::Nothing) => it,
+        };
+    }
 }
 
 /// An event that the reader it was released to may see.

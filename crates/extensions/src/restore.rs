@@ -15,6 +15,7 @@ use crate::{
     admit::admit,
     context::Publisher,
     effect::{Effect, Persistence},
+    gate::Touches,
     kinds::rules,
     mls_gateway::group::{Group, GroupRecord, GroupStatus, ManagedGroup, Role, SeenEpoch, Source},
     policy::Policy,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Data that a store keeps with an event beside its place in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventMeta {
     /// Time at which it was received.
     pub received_at: UnixSecs,
@@ -34,8 +35,9 @@ pub struct EventMeta {
     pub author_only: bool,
     /// Whether it is in the log that feeds live delivery, and found by no query.
     pub log_only: bool,
-    /// Whether it removed other events, which may have changed groups.
-    pub touches_groups: bool,
+    /// The groups that its entry in the log says that it touched: those that it changed, and those that the events
+    /// changed which it removed. `None` where its kind says all ([`Touches::kept_of`]).
+    pub touches: Option<Touches>,
 }
 
 /// An event that some store held, and whose id and signature were checked again.
@@ -75,8 +77,8 @@ impl Restored {
 
     /// The data that was kept with it.
     #[must_use]
-    pub const fn meta(&self) -> EventMeta {
-        self.meta
+    pub const fn meta(&self) -> &EventMeta {
+        &self.meta
     }
 
     /// The change that storing it makes beside the event: never of a group.
@@ -160,7 +162,7 @@ fn managed_with(member: PublicKey, now: UnixSecs) -> GroupStatus {
 
 impl Restored {
     const fn foreign(event: Event, received_at: UnixSecs, expires_at: UnixSecs, effect: Effect) -> Self {
-        let meta = EventMeta { received_at, expires_at, author_only: false, log_only: false, touches_groups: false };
+        let meta = EventMeta { received_at, expires_at, author_only: false, log_only: false, touches: None };
         Self { event, meta, effect, is_foreign: true }
     }
 }

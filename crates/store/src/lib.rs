@@ -107,7 +107,7 @@ pub struct LogEntry {
     pub cursor: Cursor,
     /// The event's kind.
     pub kind: Kind,
-    /// The groups that the event changed, or may have changed.
+    /// The groups that the event changed, and those that the events changed which it removed.
     pub touches: Touches,
     /// The group whose state decides about its readers.
     pub group: Option<NostrGroupId>,
@@ -118,14 +118,13 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// The entry of an event at hand. `touches_groups` says that the event removed others, which may have changed
-    /// groups.
+    /// The entry of an event at hand. `told` are the groups that it touched; `None` where its kind says all.
     #[must_use]
-    pub fn new(sealed: Sealed, touches_groups: bool, route_hasher: &RouteHasher) -> Self {
+    pub fn new(sealed: Sealed, told: Option<Touches>, route_hasher: &RouteHasher) -> Self {
         Self {
             cursor: sealed.cursor(),
             kind: sealed.kind(),
-            touches: if touches_groups { Touches::EveryGroup } else { sealed.touches() },
+            touches: told.unwrap_or_else(|| sealed.touches()),
             group: sealed.group().cloned(),
             routes: route_hasher.routes(&sealed),
             sealed: Some(sealed),

@@ -26,6 +26,8 @@ const TAGS_PER_EVENT: usize = 25;
 const TARGETS_PER_EVENT: usize = 50;
 /// Groups, of which each number costs the price of one more event.
 const GROUPS_PER_EVENT: usize = 2;
+/// Members of a group that an event changes, of which each number costs the price of one more event.
+const MEMBERS_PER_EVENT: usize = 100;
 /// Bytes, of which each further number costs the price of one more event.
 const BYTES_PER_EVENT: usize = 32 << 10;
 
@@ -71,6 +73,13 @@ impl Weight {
             + self.groups / GROUPS_PER_EVENT;
         u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
     }
+}
+
+/// The number of ordinary events whose price it costs, beside the event's own, that an event changes a group of so many
+/// members: a store decides it by all of them, and each instance reads them anew.
+#[must_use]
+pub fn price_of_members(members: usize) -> u32 {
+    u32::try_from(members / MEMBERS_PER_EVENT).unwrap_or(u32::MAX)
 }
 
 /// The events that a batch has taken so far, by their weights.

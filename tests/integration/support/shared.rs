@@ -180,7 +180,7 @@ impl Shared {
         let stored = now(self.memory.after(cursor, entries_max))?;
         let router = self.memory.route_hasher();
         let ephemeral = log.ephemeral.range(cursor.saturating_add(1)..).take(entries_max);
-        let ephemeral = ephemeral.map(|(_, sealed)| LogEntry::new(sealed.clone(), false, &router));
+        let ephemeral = ephemeral.map(|(_, sealed)| LogEntry::new(sealed.clone(), None, &router));
         let mut entries: Vec<LogEntry> = stored.entries.into_iter().chain(ephemeral).collect();
         entries.sort_unstable_by_key(|entry| entry.cursor);
         entries.truncate(entries_max);

@@ -41,19 +41,15 @@ impl Direct {
         Self { groups, policy, feed }
     }
 
-    /// Notes the changes that a batch made, and takes the state of each new event's group: the cached one as of the
-    /// event, or the store's if the cache has none. The store's may be as of the end of the batch.
-    pub(super) async fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
+    /// Notes the changes that a batch made, and takes the state of each new event's group as of the event, if it is in
+    /// memory. The writer calls this before its answers, so it reads nothing: a shard reads the other states.
+    pub(super) fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
         let mut states = GroupStates::new();
         let mut last = 0;
         for sealed in new_events(saved) {
             last = last.max(sealed.cursor());
-            self.groups.note_change(sealed.kind(), &sealed.touches(), sealed.cursor());
-            states.push(match sealed.group() {
-                // A group whose state is not known is closed to every reader.
-                Some(id) => self.groups.get(id).await.inspect_err(log_unknown_state).ok(),
-                None => None,
-            });
+            self.groups.note_change(&sealed.touches(), sealed.cursor());
+            states.push(sealed.group().and_then(|id| self.groups.in_memory(id)));
         }
         self.groups.allow_reading_up_to(last);
         states
@@ -74,11 +70,4 @@ impl Direct {
     pub(super) fn takes(&self, kind: Kind) -> bool {
         is_logged(kind, &self.policy) || self.feed.takes_unlogged()
     }
-}
-
-fn log_unknown_state(error: &StoreError) {
-    tracing::error!(
-        %error,
-        "the state of a group cannot be read: a message was delivered to nobody, and is in the archive"
-    );
 }

@@ -103,7 +103,7 @@ impl Followed {
     /// Notes the changes that a batch made before the log has been followed up to it.
     pub(super) fn note_ahead(&self, saved: &[Result<Saved, StoreError>]) {
         for sealed in new_events(saved) {
-            self.groups.note_change_ahead(sealed.kind(), &sealed.touches(), sealed.cursor());
+            self.groups.note_change_ahead(&sealed.touches(), sealed.cursor());
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Group, Sealed, effect::LOG_SECS};
+use nostr_extensions::{Sealed, effect::LOG_SECS};
 use nostr_protocol::{Rejection, UnixSecs};
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::{
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Parts,
     follow::{FOLLOW_SECS_MAX, FollowedLog, NotifiedPasses},
-    groups::Groups,
+    groups::{GroupState, Groups},
     live::Live,
     queue::{Feed, LiveEvent},
 };
@@ -88,7 +88,7 @@ pub(super) struct Follower {
 /// An entry that a subscription waits for, and the state that decides about it.
 struct AwaitedEntry {
     entry: LogEntry,
-    group: Option<Arc<Group>>,
+    group: Option<Arc<GroupState>>,
 }
 
 impl Follower {
@@ -270,10 +270,10 @@ impl Follower {
 
     /// Notes the changes that the entries made, and takes the states of groups that decide about them. It ends at a
     /// state that cannot be read now: the entries after it wait with it.
-    async fn states(&self, entries: &[LogEntry]) -> (Vec<Option<Arc<Group>>>, Option<StoreError>) {
+    async fn states(&self, entries: &[LogEntry]) -> (Vec<Option<Arc<GroupState>>>, Option<StoreError>) {
         let mut states = Vec::with_capacity(entries.len());
         for entry in entries {
-            self.groups.note_change(entry.kind, &entry.touches, entry.cursor);
+            self.groups.note_change(&entry.touches, entry.cursor);
             match self.state(entry).await {
                 Ok(state) => states.push(state),
                 Err(error) => return (states, Some(error)),
@@ -283,7 +283,7 @@ impl Follower {
     }
 
     /// The state of the entry's group, where a subscription may wait for the entry.
-    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<Group>>, StoreError> {
+    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<GroupState>>, StoreError> {
         let Some(id) = entry.group.as_ref().filter(|_| self.live.may_want(entry)) else { return Ok(None) };
         match answer(self.groups.get_at(id, entry.cursor)).await {
             Ok(state) => Ok(Some(state)),
@@ -299,7 +299,7 @@ impl Follower {
     async fn awaited(
         &self,
         entries: Vec<LogEntry>,
-        states: Vec<Option<Arc<Group>>>,
+        states: Vec<Option<Arc<GroupState>>>,
     ) -> Result<Vec<AwaitedEntry>, StoreError> {
         let mut awaited = Vec::new();
         for (entry, state) in entries.into_iter().zip(states) {
@@ -308,7 +308,7 @@ impl Follower {
                 // A subscription may have opened since the states were taken.
                 None => self.state(&entry).await?,
             };
-            if self.live.wants(&entry, group.as_deref()) {
+            if self.live.wants(&entry, group.as_deref()).await {
                 awaited.push(AwaitedEntry { entry, group });
             }
         }

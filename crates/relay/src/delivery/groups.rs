@@ -4,11 +4,15 @@
 //! publisher, and every event after it in the log. A state that was loaded before such a change is neither used nor
 //! kept.
 //!
+//! A group that does not exist is remembered too, in a cache of its own, so that asking for it costs the store as little
+//! as asking for one that does.
+//!
 //! Followed delivery may know of a change that this process made before it has come to the events that lie before the
 //! change in the log. The state from before the change is kept beside the latest one, for those events.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,17 +21,24 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use nostr_extensions::{Group, GroupStatus, NostrGroupId, Source, gate::Touches};
-use nostr_protocol::Kind;
+use nostr_extensions::{Group, GroupStatus, NostrGroupId, RouteHasher, gate::Touches, route::Condition};
 use nostr_store::{Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
 use tokio::sync::Semaphore;
 
+use super::members::MemberRoutes;
+
 /// Most bytes of cached states, by estimate.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Groups that the cache is laid out for.
 const CACHE_GROUPS_EXPECTED: usize = 10_000;
+/// Bytes that a member takes in a cached state, with its route and the lists that name it.
+const MEMBER_BYTES: usize = 72;
+/// Most groups that do not exist of which this is remembered.
+const UNKNOWN_GROUPS_MAX: usize = 65_536;
+/// Most groups that a connection is remembered to have named in its requests.
+const NAMED_GROUPS_MAX: usize = 1_024;
 /// Most groups that requests load at one time, so that the follower and the writer do not wait long behind them.
 const LOADS_TOGETHER_MAX: usize = 16;
 /// Most times that the groups of a page are loaded because one of them changed while another was loaded.
@@ -43,13 +54,76 @@ pub(crate) struct Groups {
     states: Mutex<States>,
     /// Permits for the loads of requests.
     loads: Semaphore,
+    /// Hashes groups.
+    hasher: RouteHasher,
     readable_up_to: AtomicU64,
 }
 
 struct States {
     cache: Cache<NostrGroupId, CachedGroup, StateBytes>,
+    /// Groups that do not exist, by their hashes, each with the time at which that was asked.
+    unknown: Cache<u64, Instant>,
+    /// Groups about which the store is being asked.
+    loading: HashMap<NostrGroupId, Loading>,
     /// Cursor of the last change of any group.
     changed_at: Cursor,
+}
+
+/// The questions under way about one group.
+struct Loading {
+    /// Number of them.
+    questions: usize,
+    /// An answer from before this cursor is not kept.
+    changed_at: Cursor,
+    /// Number of changes that were noted meanwhile.
+    changes: u64,
+}
+
+/// A group's state, and the routes of its members, which live delivery works out once for the state.
+pub(crate) struct GroupState {
+    group: Group,
+    members: MemberRoutes,
+}
+
+impl GroupState {
+    /// A state whose members' routes nobody has asked for yet.
+    pub(super) fn new(group: Group) -> Self {
+        Self { group, members: MemberRoutes::default() }
+    }
+
+    /// The state.
+    pub(crate) const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The routes of the members.
+    pub(super) const fn members(&self) -> &MemberRoutes {
+        &self.members
+    }
+}
+
+impl Deref for GroupState {
+    type Target = Group;
+
+    fn deref(&self) -> &Group {
+        &self.group
+    }
+}
+
+/// The groups that one connection has named in its requests. The store is asked about each when it is named first, also
+/// where its state is in memory: the time of an answer would tell of a group that others use.
+#[derive(Default)]
+pub(crate) struct NamedGroups(Mutex<HashSet<u64>>);
+
+impl NamedGroups {
+    /// Returns whether the group is named for the first time, as far as the connection is remembered.
+    fn is_first(&self, hash: u64) -> bool {
+        let mut named = self.0.lock();
+        if named.len() >= NAMED_GROUPS_MAX {
+            named.clear();
+        }
+        named.insert(hash)
+    }
 }
 
 /// The states that are cached of one group.
@@ -63,7 +137,7 @@ struct CachedGroup {
 
 #[derive(Clone)]
 struct LoadedState {
-    state: Arc<Group>,
+    state: Arc<GroupState>,
     as_of: Cursor,
     at: Instant,
 }
@@ -86,7 +160,7 @@ impl CachedGroup {
         self.latest.is_none() && self.before.is_none()
     }
 
-    fn states(&self) -> impl Iterator<Item = &Group> {
+    fn states(&self) -> impl Iterator<Item = &GroupState> {
         self.latest.iter().chain(self.before.iter().map(|(before, _)| before)).map(|loaded| &*loaded.state)
     }
 }
@@ -96,28 +170,30 @@ struct StateBytes;
 
 impl Weighter<NostrGroupId, CachedGroup> for StateBytes {
     fn weight(&self, id: &NostrGroupId, cached: &CachedGroup) -> u64 {
-        let members = |state: &Group| match &state.status {
+        let members = |state: &GroupState| match &state.status {
             GroupStatus::Managed(group) => group.members.len(),
             _ => 0,
         };
-        (id.as_str().len() * 2 + 256 + cached.states().map(members).sum::<usize>() * 48) as u64
+        (id.as_str().len() * 2 + 256 + cached.states().map(members).sum::<usize>() * MEMBER_BYTES) as u64
     }
-}
-
-fn has_roster(state: &Group) -> bool {
-    matches!(&state.status, GroupStatus::Managed(group) if group.record.source > Source::GiftWrap)
 }
 
 impl Groups {
     /// An empty cache over `store`, whose states are at most `ttl` old.
     pub(crate) fn new(store: Arc<dyn Store>, ttl: Duration) -> Self {
-        let readable_up_to = AtomicU64::new(store.head());
+        let (readable_up_to, hasher) = (AtomicU64::new(store.head()), store.route_hasher());
         let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, StateBytes);
         Self {
             store,
             ttl,
-            states: Mutex::new(States { cache, changed_at: 0 }),
+            states: Mutex::new(States {
+                cache,
+                unknown: Cache::new(UNKNOWN_GROUPS_MAX),
+                loading: HashMap::new(),
+                changed_at: 0,
+            }),
             loads: Semaphore::new(LOADS_TOGETHER_MAX),
+            hasher,
             readable_up_to,
         }
     }
@@ -126,12 +202,12 @@ impl Groups {
     ///
     /// # Errors
     /// Those of the store; the caller then treats the group as closed to every reader.
-    pub(crate) async fn get(&self, id: &NostrGroupId) -> Result<Arc<Group>, StoreError> {
+    pub(crate) async fn get(&self, id: &NostrGroupId) -> Result<Arc<GroupState>, StoreError> {
         self.get_at(id, Cursor::MAX).await
     }
 
     /// The state of a group as [`Self::get`] would give it, if it is in memory.
-    pub(crate) fn in_memory(&self, id: &NostrGroupId) -> Option<Arc<Group>> {
+    pub(crate) fn in_memory(&self, id: &NostrGroupId) -> Option<Arc<GroupState>> {
         self.cached(id, Cursor::MAX)
     }
 
@@ -140,7 +216,7 @@ impl Groups {
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
-    pub(crate) async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<Group>>, StoreError> {
+    pub(crate) async fn get_all(&self, ids: &[&NostrGroupId]) -> Result<Vec<Arc<GroupState>>, StoreError> {
         let get = async |id: &&NostrGroupId| match self.cached(id, Cursor::MAX) {
             Some(state) => Ok(state),
             None => {
@@ -159,29 +235,31 @@ impl Groups {
     }
 
     /// The states of these groups as of one moment, if all are in memory.
-    fn all_cached(&self, ids: &[&NostrGroupId]) -> Option<Vec<Arc<Group>>> {
+    fn all_cached(&self, ids: &[&NostrGroupId]) -> Option<Vec<Arc<GroupState>>> {
         let states = self.states.lock();
         ids.iter().map(|id| self.cached_in(&states, id, Cursor::MAX)).collect()
     }
 
-    /// The groups whose states pass. However many are asked for, few states are held at one time. The store is asked
-    /// at once which of the others it knows at all, so that unknown groups are not read one by one.
+    /// The groups whose states pass, of those that a request on the connection of `named` names. However many are asked
+    /// for, few states are held at one time. The store is asked at once which of the groups it knows at all, so that
+    /// unknown groups are not read one by one.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
     pub(crate) async fn filter(
         &self,
         mut ids: Vec<NostrGroupId>,
+        named: &NamedGroups,
         passes: impl Fn(&Group) -> bool,
     ) -> Result<Vec<NostrGroupId>, StoreError> {
-        let unknown = self.unknown(&ids).await?;
+        let unknown = self.unknown(&ids, named, &passes).await?;
         let mut verdicts = Vec::with_capacity(ids.len());
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
             let known: Vec<&NostrGroupId> = some.iter().filter(|id| !unknown.contains(*id)).collect();
             let mut states = self.get_all(&known).await?.into_iter();
             verdicts.extend(some.iter().map(|id| match unknown.contains(id) {
                 true => passes(&Group { id: id.clone(), status: GroupStatus::Unknown }),
-                false => states.next().is_some_and(|state| passes(&state)),
+                false => states.next().is_some_and(|state| passes(state.group())),
             }));
         }
         let mut verdicts = verdicts.into_iter();
@@ -189,17 +267,53 @@ impl Groups {
         Ok(ids)
     }
 
-    /// Those of the groups that are not cached and that the store does not know.
-    async fn unknown(&self, ids: &[NostrGroupId]) -> Result<HashSet<NostrGroupId>, StoreError> {
-        let is_new = |id: &&NostrGroupId| self.cached(id, Cursor::MAX).is_none();
-        let mut unknown: HashSet<NostrGroupId> = ids.iter().filter(is_new).cloned().collect();
-        if !unknown.is_empty() {
-            let asked: Vec<NostrGroupId> = unknown.iter().cloned().collect();
-            for known in self.store.known_groups(&asked).await? {
-                unknown.remove(&known);
+    /// Those of the groups that do not exist. The store is asked about each that is named for the first time, unless its
+    /// state is in memory and passes: a reader may know of such a group.
+    async fn unknown(
+        &self,
+        ids: &[NostrGroupId],
+        named: &NamedGroups,
+        passes: &impl Fn(&Group) -> bool,
+    ) -> Result<HashSet<NostrGroupId>, StoreError> {
+        let (mut unknown, mut asked) = (HashSet::new(), HashSet::new());
+        for id in ids {
+            let state = self.cached(id, Cursor::MAX);
+            if state.as_ref().is_some_and(|state| passes(state.group())) {
+                continue;
+            }
+            let hash = self.hash(id);
+            let is_first = named.is_first(hash);
+            let is_unknown = state.is_none() && self.is_known_to_be_unknown(hash);
+            if is_first || (state.is_none() && !is_unknown) {
+                asked.insert(id.clone());
+            } else if is_unknown {
+                unknown.insert(id.clone());
             }
         }
+        if asked.is_empty() {
+            return Ok(unknown);
+        }
+        let asked: Vec<NostrGroupId> = asked.into_iter().collect();
+        let asking: Vec<Asking<'_>> = asked.iter().map(|id| Asking::begin(self, id)).collect();
+        let at = Instant::now();
+        let known: HashSet<NostrGroupId> = self.store.known_groups(&asked).await?.into_iter().collect();
+        let mut states = self.states.lock();
+        for asking in asking.iter().filter(|asking| !known.contains(asking.id)) {
+            if asking.changes(&states) == asking.changes_before {
+                states.unknown.insert(self.hash(asking.id), at);
+            }
+            unknown.insert(asking.id.clone());
+        }
+        drop(states);
         Ok(unknown)
+    }
+
+    fn hash(&self, id: &NostrGroupId) -> u64 {
+        self.hasher.hash(Condition::Tag(b'h', id.as_str()))
+    }
+
+    fn is_known_to_be_unknown(&self, hash: u64) -> bool {
+        self.states.lock().unknown.get(&hash).is_some_and(|at| at.elapsed() < self.ttl)
     }
 
     /// Returns whether the states of all these groups pass. It loads no more groups after a chunk with one that does
@@ -210,7 +324,7 @@ impl Groups {
     pub(crate) async fn all(&self, ids: &[NostrGroupId], passes: impl Fn(&Group) -> bool) -> Result<bool, StoreError> {
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
             let states = self.get_all(&some.iter().collect::<Vec<_>>()).await?;
-            if !states.iter().all(|state| passes(state)) {
+            if !states.iter().all(|state| passes(state.group())) {
                 return Ok(false);
             }
         }
@@ -222,16 +336,17 @@ impl Groups {
     ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<Group>, StoreError> {
+    pub(super) async fn get_at(&self, id: &NostrGroupId, cursor: Cursor) -> Result<Arc<GroupState>, StoreError> {
         if let Some(state) = self.cached(id, cursor) {
             return Ok(state);
         }
+        let asking = Asking::begin(self, id);
         for _ in 0..LOADS_MAX {
             let at = Instant::now();
             let (state, as_of) = self.store.group(id).await?;
-            let state = Arc::new(state);
+            let state = Arc::new(GroupState::new(state));
             let mut states = self.states.lock();
-            if as_of >= states.changed_at {
+            if as_of >= asking.changed_at(&states) {
                 let before = states.cache.get(id).and_then(|cached| cached.before.clone());
                 let latest = Some(LoadedState { state: Arc::clone(&state), as_of, at });
                 states.cache.insert(id.clone(), CachedGroup { latest, before });
@@ -241,53 +356,47 @@ impl Groups {
         Err(StoreError::Unavailable("the group's state changes faster than it can be read".into()))
     }
 
-    fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
+    fn cached(&self, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<GroupState>> {
         self.cached_in(&self.states.lock(), id, cursor)
     }
 
-    fn cached_in(&self, states: &States, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<Group>> {
+    fn cached_in(&self, states: &States, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<GroupState>> {
         let cached = states.cache.get(id)?;
         let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
         let loaded = before.or(cached.latest.as_ref())?;
         (loaded.at.elapsed() < self.ttl).then(|| Arc::clone(&loaded.state))
     }
 
-    /// Notes that the event at `cursor`, of this kind, changed the groups that it touches. Called in the order of the
-    /// log.
-    pub(super) fn note_change(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
-        self.note(kind, touches, cursor, CachedGroup::forget_before);
+    /// Notes that the event at `cursor` changed the groups that it touches. Called in the order of the log.
+    pub(super) fn note_change(&self, touches: &Touches, cursor: Cursor) {
+        self.note(touches, cursor, CachedGroup::forget_before);
     }
 
     /// Notes the same of an event that this process committed and the log has not been followed up to.
-    pub(super) fn note_change_ahead(&self, kind: Kind, touches: &Touches, cursor: Cursor) {
-        self.note(kind, touches, cursor, CachedGroup::put_aside_before);
+    pub(super) fn note_change_ahead(&self, touches: &Touches, cursor: Cursor) {
+        self.note(touches, cursor, CachedGroup::put_aside_before);
     }
 
-    fn note(&self, kind: Kind, touches: &Touches, cursor: Cursor, change: fn(&mut CachedGroup, Cursor)) {
-        let mut states = self.states.lock();
+    fn note(&self, touches: &Touches, cursor: Cursor, change: fn(&mut CachedGroup, Cursor)) {
         match touches {
-            Touches::Nothing => return,
-            Touches::Group(id) => {
-                // Anyone may send a gift wrap that names a group, and a group with a roster is never changed by one.
-                if kind == Kind::GIFT_WRAP && states.cache.get(id).is_some_and(|it| it.states().any(has_roster)) {
-                    return;
+            Touches::Nothing => {}
+            Touches::Groups(ids) => {
+                let mut states = self.states.lock();
+                for id in ids {
+                    states.change(id, self.hash(id), cursor, change);
                 }
-                if let Some((id, mut cached)) = states.cache.remove(id) {
-                    change(&mut cached, cursor);
-                    if !cached.is_empty() {
-                        states.cache.insert(id, cached);
-                    }
-                }
+                states.changed_at = states.changed_at.max(cursor);
             }
-            Touches::EveryGroup => states.cache.clear(),
+            Touches::EveryGroup => self.forget_all(cursor),
         }
-        states.changed_at = states.changed_at.max(cursor);
     }
 
     /// Forgets every state, and keeps none that was true before `cursor`: the caller may have missed changes.
     pub(super) fn forget_all(&self, cursor: Cursor) {
         let mut states = self.states.lock();
         states.cache.clear();
+        states.unknown.clear();
+        states.loading.values_mut().for_each(|loading| loading.change(cursor));
         states.changed_at = states.changed_at.max(cursor);
     }
 
@@ -301,5 +410,134 @@ impl Groups {
     /// noted here yet.
     pub(crate) fn readable_up_to(&self) -> Cursor {
         self.readable_up_to.load(Ordering::Acquire)
+    }
+}
+
+impl States {
+    /// Takes in that the group, which has this hash, was changed at `cursor`.
+    fn change(&mut self, id: &NostrGroupId, hash: u64, cursor: Cursor, change: fn(&mut CachedGroup, Cursor)) {
+        self.unknown.remove(&hash);
+        if let Some(loading) = self.loading.get_mut(id) {
+            loading.change(cursor);
+        }
+        if let Some((id, mut cached)) = self.cache.remove(id) {
+            change(&mut cached, cursor);
+            if !cached.is_empty() {
+                self.cache.insert(id, cached);
+            }
+        }
+    }
+}
+
+impl Loading {
+    fn change(&mut self, cursor: Cursor) {
+        self.changed_at = self.changed_at.max(cursor);
+        self.changes += 1;
+    }
+}
+
+/// A question to the store about one group, for which the changes are noted that overtake it. Changes of other groups do
+/// not concern it.
+struct Asking<'a> {
+    groups: &'a Groups,
+    id: &'a NostrGroupId,
+    changes_before: u64,
+}
+
+impl<'a> Asking<'a> {
+    fn begin(groups: &'a Groups, id: &'a NostrGroupId) -> Self {
+        let mut states = groups.states.lock();
+        let changed_at = states.changed_at;
+        let new = || Loading { questions: 0, changed_at, changes: 0 };
+        let loading = states.loading.entry(id.clone()).or_insert_with(new);
+        loading.questions += 1;
+        Self { groups, id, changes_before: loading.changes }
+    }
+
+    fn changed_at(&self, states: &States) -> Cursor {
+        states.loading.get(self.id).map_or(Cursor::MAX, |loading| loading.changed_at)
+    }
+
+    fn changes(&self, states: &States) -> u64 {
+        states.loading.get(self.id).map_or(u64::MAX, |loading| loading.changes)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut states = self.groups.states.lock();
+        if let Some(loading) = states.loading.get_mut(self.id) {
+            loading.questions -= 1;
+            if loading.questions == 0 {
+                states.loading.remove(self.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nostr_store::memory::Memory;
+
+    use super::*;
+
+    fn id(text: &str) -> NostrGroupId {
+        NostrGroupId::parse(text).expect("an id")
+    }
+
+    /// The cursor from which an answer is kept, and the changes that were noted.
+    fn noted(asking: &Asking<'_>) -> (Cursor, u64) {
+        let states = asking.groups.states.lock();
+        (asking.changed_at(&states), asking.changes(&states))
+    }
+
+    async fn cached(names: &[&str]) -> Groups {
+        let groups = Groups::new(Arc::new(Memory::default()), Duration::from_secs(60));
+        for name in names {
+            groups.get(&id(name)).await.expect("a state");
+        }
+        groups
+    }
+
+    #[tokio::test]
+    async fn a_membership_that_gives_way_leaves_the_other_groups_cached() {
+        let groups = cached(&["one", "two", "three"]).await;
+        groups.note_change(&Touches::groups([id("one"), id("two")]), 5);
+        let in_memory = ["one", "two", "three"].map(|name| groups.in_memory(&id(name)).is_some());
+        assert_eq!(in_memory, [false, false, true]);
+        groups.note_change(&Touches::Nothing, 6);
+        assert!(groups.in_memory(&id("three")).is_some());
+        groups.note_change(&Touches::EveryGroup, 7);
+        assert!(groups.in_memory(&id("three")).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_load_is_overtaken_by_changes_of_its_own_group_alone() {
+        let groups = cached(&[]).await;
+        let (one, two) = (id("one"), id("two"));
+        let asking = Asking::begin(&groups, &one);
+        groups.note_change(&Touches::groups([two.clone()]), 5);
+        assert_eq!(noted(&asking), (0, 0));
+        groups.note_change(&Touches::groups([one.clone(), two]), 6);
+        assert_eq!(noted(&asking), (6, 1));
+        groups.note_change(&Touches::EveryGroup, 7);
+        assert_eq!(noted(&asking), (7, 2));
+        drop(asking);
+        assert!(groups.states.lock().loading.is_empty());
+        let asking = Asking::begin(&groups, &one);
+        assert_eq!(noted(&asking).0, 7, "no answer from before what is known is kept");
+    }
+
+    #[tokio::test]
+    async fn a_group_that_comes_to_be_is_unknown_no_more() {
+        let groups = cached(&[]).await;
+        let (named, closed) = (NamedGroups::default(), |_: &Group| false);
+        groups.filter(vec![id("one"), id("two")], &named, closed).await.expect("an answer");
+        let unknown = |name| groups.is_known_to_be_unknown(groups.hash(&id(name)));
+        assert!(unknown("one") && unknown("two"));
+        groups.note_change(&Touches::groups([id("one")]), 5);
+        assert!(!unknown("one") && unknown("two"));
+        groups.note_change(&Touches::EveryGroup, 6);
+        assert!(!unknown("two"));
     }
 }

@@ -15,6 +15,7 @@ use nostr_protocol::{Filter, Rejection, message::Answer};
 use nostr_store::Cursor;
 
 use super::{
+    members::{AskedMembers, Awaited, Following},
     outbox::{Outbox, SubscriptionName},
     payers::Account,
     routes::{Routes, Weight},
@@ -36,8 +37,11 @@ pub(super) struct Index {
     connections: HashMap<ConnectionId, Connection>,
     subscriptions: HashMap<SubscriptionNumber, IndexedSubscription>,
     routes: BTreeSet<(u64, SubscriptionNumber)>,
-    /// Number of routes under `Member` of a key.
-    member_routes: usize,
+    /// The routes under `Member` of a key.
+    members: AskedMembers,
+    /// Number of routes that were looked up.
+    #[cfg(test)]
+    looked_up: std::cell::Cell<u64>,
 }
 
 struct Connection {
@@ -98,7 +102,9 @@ impl Index {
             connections: HashMap::new(),
             subscriptions: HashMap::new(),
             routes: BTreeSet::new(),
-            member_routes: 0,
+            members: AskedMembers::default(),
+            #[cfg(test)]
+            looked_up: std::cell::Cell::new(0),
         }
     }
 
@@ -157,7 +163,8 @@ impl Index {
     /// Puts other routes in the place of a subscription's. The caller adds those that are new.
     pub(super) fn replace_routes(&mut self, number: SubscriptionNumber, routes: Routes) {
         if let Some(indexed) = self.subscriptions.get_mut(&number) {
-            self.member_routes = self.member_routes - indexed.routes.members() + routes.members();
+            self.members.add(routes.members());
+            self.members.remove(indexed.routes.members());
             indexed.routes = Arc::new(routes);
         }
     }
@@ -202,7 +209,7 @@ impl Index {
             weight,
         });
         let reader = connection.reader.clone();
-        self.member_routes += routes.members();
+        self.members.add(routes.members());
         let indexed = IndexedSubscription { subscription, reader, routes, starts: None };
         self.subscriptions.insert(number, indexed);
         Ok(Some(number))
@@ -268,7 +275,7 @@ impl Index {
             connection.weight.subtract(subscription.weight);
             connection.outbox.holding().shrink(subscription.weight.held_bytes());
         }
-        self.member_routes -= routes.members();
+        self.members.remove(routes.members());
         Some(Removed { number, routes })
     }
 
@@ -289,13 +296,34 @@ impl Index {
             subscription.payer.give_back(subscription.weight);
             subscription.outbox.end(&subscription.name, closed(&subscription.id));
         }
-        self.member_routes = 0;
+        self.members.clear();
         (ended, std::mem::take(&mut self.routes))
     }
 
     /// Returns whether any subscription stands under `Member` of a key.
-    pub(super) const fn asks_for_members(&self) -> bool {
-        self.member_routes > 0
+    pub(super) fn asks_for_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// Returns whether a list of members' routes has taken in all that came and went.
+    pub(super) const fn is_followed_by(&self, awaited: &Awaited) -> bool {
+        self.members.is_followed_by(awaited)
+    }
+
+    /// Brings a list of members' routes a step nearer to being up to date; `true` where more is left.
+    pub(super) fn follow(&self, following: &mut Following<'_>) -> bool {
+        #[cfg(test)]
+        let before = following.steps;
+        let goes_on = self.members.follow(following);
+        #[cfg(test)]
+        self.looked_up.set(self.looked_up.get() + (following.steps - before) as u64);
+        goes_on
+    }
+
+    /// Number of routes that were looked up.
+    #[cfg(test)]
+    pub(super) fn looked_up(&self) -> u64 {
+        self.looked_up.get()
     }
 
     /// Number of routes.
@@ -308,6 +336,8 @@ impl Index {
     pub(super) fn search(&self, search: &mut Search<'_>) -> bool {
         let mut left = ROUTES_PER_HOLD_MAX;
         while let Some(route) = search.routes.get(search.at) {
+            #[cfg(test)]
+            self.looked_up.set(self.looked_up.get() + 1);
             let under = (*route, search.next)..=(*route, SubscriptionNumber::MAX);
             for (_, number) in self.routes.range(under) {
                 if left == 0 {

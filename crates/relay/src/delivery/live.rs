@@ -18,17 +18,16 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use nostr_extensions::{
-    Asker, Gate, Group, GroupStatus, Persistence, Prepared, Reader, RouteHasher, kinds::rules, route::Condition,
-};
+use nostr_extensions::{Asker, Gate, Group, Persistence, Prepared, Reader, RouteHasher, kinds::rules};
 use nostr_protocol::{Filter, Kind, Rejection, message::closed_frame};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::task::yield_now;
 
 use super::{
-    groups::Groups,
+    groups::{GroupState, Groups},
     index::{Candidate, ConnectionId, Found, Index, OfReader, Place, Removed, Search, Subscription},
+    members::{Awaited, Following},
     outbox::{KeptByPayer, Outbox},
     payers::Payers,
     queue::LiveEvent,
@@ -37,7 +36,7 @@ use super::{
 use crate::{observe::metrics::Metrics, system::clock::Clock};
 
 /// Most shards, however many threads serve connections.
-const SHARDS_MAX: usize = 8;
+pub(super) const SHARDS_MAX: usize = 8;
 /// Conditions after which a shard lets other tasks run: about a third of a millisecond.
 const CONDITIONS_PER_TURN_MAX: usize = 50_000;
 /// Most subscriptions that are taken out of the index while it is locked once.
@@ -216,6 +215,12 @@ impl Live {
         self.shards.iter().map(|shard| shard.lock().routes_len()).sum()
     }
 
+    /// Number of routes that were looked up in all shards.
+    #[cfg(test)]
+    pub(super) fn routes_looked_up(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().looked_up()).sum()
+    }
+
     /// The cursor up to which every event has been delivered.
     pub fn cursor(&self) -> Cursor {
         self.shards.iter().map(|shard| shard.lock().cursor()).min().unwrap_or_default()
@@ -244,23 +249,59 @@ impl Live {
     /// Returns whether a subscription may wait for the entry, as far as can be said without the state of its group.
     pub(super) fn may_want(&self, entry: &LogEntry) -> bool {
         (entry.group.is_some() && self.shards.iter().any(|shard| shard.lock().asks_for_members()))
-            || self.wants(entry, None)
+            || self.wants_by_itself(entry)
     }
 
     /// Returns whether a subscription waits for the entry, under one of its routes or as a member of its group.
-    pub(super) fn wants(&self, entry: &LogEntry, group: Option<&Group>) -> bool {
-        let place = Place { cursor: entry.cursor, is_archived: self.is_archived(entry.kind) };
-        let members = self.member_routes(group);
-        self.shards.iter().any(|shard| is_wanted(shard, &entry.routes, place) || is_wanted(shard, &members, place))
+    pub(super) async fn wants(&self, entry: &LogEntry, group: Option<&GroupState>) -> bool {
+        if self.wants_by_itself(entry) {
+            return true;
+        }
+        let place = self.place_of(entry);
+        for shard in 0..self.shards.len() {
+            if let Some(awaited) = self.awaited(shard, group).await
+                && is_wanted(&self.shards[shard], &awaited.routes, place)
+            {
+                return true;
+            }
+        }
+        false
     }
 
-    /// The routes of the members of a group, where a subscription stands under one.
-    fn member_routes(&self, group: Option<&Group>) -> Vec<u64> {
-        let Some(GroupStatus::Managed(managed)) = group.map(|group| &group.status) else { return Vec::new() };
-        if !self.shards.iter().any(|shard| shard.lock().asks_for_members()) {
-            return Vec::new();
+    /// Returns whether a subscription waits for the entry under one of its own routes.
+    fn wants_by_itself(&self, entry: &LogEntry) -> bool {
+        let place = self.place_of(entry);
+        self.shards.iter().any(|shard| is_wanted(shard, &entry.routes, place))
+    }
+
+    fn place_of(&self, entry: &LogEntry) -> Place {
+        Place { cursor: entry.cursor, is_archived: self.is_archived(entry.kind) }
+    }
+
+    /// The routes of the group's members under which a subscription of the shard stands; `None` for no group.
+    async fn awaited(&self, shard: usize, group: Option<&GroupState>) -> Option<Arc<Awaited>> {
+        let group = group.filter(|group| group.is_managed())?;
+        let known = group.members().awaited(shard);
+        {
+            let index = self.shards[shard].lock();
+            if let Some(known) = known.as_ref().filter(|known| index.is_followed_by(known)) {
+                return Some(Arc::clone(known));
+            }
+            if !index.asks_for_members() {
+                return None;
+            }
         }
-        managed.members.keys().map(|key| self.route_hasher.hash(Condition::Member(*key))).collect()
+        let mut following = Following::from(group.members().all(&group.status, &self.route_hasher), known.as_deref());
+        while self.follow(shard, &mut following) {
+            yield_now().await;
+        }
+        let awaited = Arc::new(following.done());
+        group.members().keep(shard, &awaited);
+        Some(awaited)
+    }
+
+    fn follow(&self, shard: usize, following: &mut Following<'_>) -> bool {
+        self.shards[shard].lock().follow(following)
     }
 
     /// Delivers one event to the subscriptions of a shard that may see it. Its group's state is as of the event's place
@@ -271,7 +312,7 @@ impl Live {
         let place = Place { cursor: sealed.cursor(), is_archived: self.is_archived(sealed.kind()) };
         let found = self.find(shard, event).await;
         if !found.is_empty() {
-            let (group, now_ms) = (event.group.as_deref(), self.clock.now_ms());
+            let (group, now_ms) = (event.group().map(GroupState::group), self.clock.now_ms());
             let prepared = sealed.prepare();
             let kept = KeptByPayer::new(&event.sharing);
             let mut delivering =
@@ -294,10 +335,10 @@ impl Live {
 
     /// The subscriptions that the event's routes lead to, with each such route, in order.
     async fn find(&self, shard: usize, event: &LiveEvent) -> Vec<Found> {
-        let asks_for_members = self.shards[shard].lock().asks_for_members();
-        let members = if asks_for_members { self.member_routes(event.group.as_deref()) } else { Vec::new() };
+        let awaited = self.awaited(shard, event.group()).await;
+        let members = awaited.as_ref().map_or(&[][..], |awaited| &awaited.routes);
         let mut found = Vec::new();
-        for routes in [event.routes(&self.route_hasher), &members] {
+        for routes in [event.routes(&self.route_hasher), members] {
             let mut search = Search::new(routes);
             search.found = found;
             while self.shards[shard].lock().search(&mut search) {

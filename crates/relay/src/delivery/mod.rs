@@ -25,12 +25,13 @@
 //!
 //! 1. The writer saves a batch; the store gives each new event its cursor.
 //! 2. `Delivery::note`: the group cache forgets the groups that the batch changed, and takes the state of each
-//!    event's group: the cached one as of the event, or the store's. The archive may be read up to the batch's end.
+//!    event's group as of the event, if it is in memory. The archive may be read up to the batch's end.
 //! 3. The writer answers the publishers.
 //! 4. `Delivery::committed`: the batch joins the queue of each shard. The writer never waits: a queue that is full
 //!    drops the events that the store's log holds, and the shard reads them from there. Events that are in no log stay
 //!    in the queue; while many of them wait, the writer refuses further ones with `error:`.
-//! 5. The task of each `shard` hands the queue's events to `live` in commit order.
+//! 5. The task of each `shard` hands the queue's events to `live` in commit order. It reads the states of groups that
+//!    were not in memory.
 //!
 //! Followed:
 //!
@@ -56,6 +57,7 @@ pub(crate) mod follower;
 pub(crate) mod groups;
 pub(crate) mod index;
 pub(crate) mod live;
+mod members;
 pub(crate) mod outbox;
 mod payers;
 mod queue;
@@ -67,12 +69,16 @@ pub(crate) mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_extensions::{Group, Persistence, Policy, Sealed, kinds::rules};
+use nostr_extensions::{Persistence, Policy, Sealed, kinds::rules};
 use nostr_protocol::{Kind, Rejection};
 use nostr_store::{Saved, Store, StoreError};
 use tokio::task::JoinHandle;
 
-use self::{direct::Direct, follow::Followed, groups::Groups};
+use self::{
+    direct::Direct,
+    follow::Followed,
+    groups::{GroupState, Groups},
+};
 pub use self::{
     index::ConnectionId,
     live::Live,
@@ -110,8 +116,9 @@ pub(crate) struct Parts {
 /// change them.
 const RECENT_MS_MAX: u64 = 100;
 
-/// The state of the group of each new event in a batch; empty where the follower looks the states up.
-type GroupStates = Vec<Option<Arc<Group>>>;
+/// The state of the group of each new event in a batch, where it is in memory; empty where the follower looks the states
+/// up.
+type GroupStates = Vec<Option<Arc<GroupState>>>;
 
 impl Delivery {
     /// Starts delivery in the mode that the store asks for. Its tasks end after the last handle to it is dropped.
@@ -133,9 +140,9 @@ impl Delivery {
     }
 
     /// Notes the changes of groups in a saved batch. The writer calls it before it answers any publisher.
-    pub(crate) async fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
+    pub(crate) fn note(&self, saved: &[Result<Saved, StoreError>]) -> GroupStates {
         match self {
-            Self::Direct(direct) => direct.note(saved).await,
+            Self::Direct(direct) => direct.note(saved),
             Self::Followed(followed) => {
                 followed.note_ahead(saved);
                 GroupStates::new()

@@ -9,12 +9,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use nostr_extensions::{Group, RouteHasher, Sealed};
+use nostr_extensions::{RouteHasher, Sealed};
 use nostr_store::Cursor;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::outbox::Sharing;
+use super::{groups::GroupState, outbox::Sharing};
 
 /// Most events that wait for a shard. The queues of several shards share their events.
 const QUEUE_EVENTS_MAX: usize = 8_192;
@@ -32,8 +32,8 @@ const TAKEN_BYTES_MAX: usize = 1 << 20;
 /// An event on its way to live delivery, which all shards share.
 pub(super) struct LiveEvent {
     pub(super) sealed: Sealed,
-    /// The state of the event's group that decides about the event.
-    pub(super) group: Option<Arc<Group>>,
+    /// The state of the event's group that decides about the event, once it is known.
+    state: OnceLock<Arc<GroupState>>,
     /// Set where the store's log holds the event.
     is_logged: bool,
     routes: OnceLock<Vec<u64>>,
@@ -43,18 +43,43 @@ pub(super) struct LiveEvent {
 
 impl LiveEvent {
     /// An event whose routes the first shard works out.
-    pub(super) fn new(sealed: Sealed, group: Option<Arc<Group>>, is_logged: bool) -> Self {
-        Self { sealed, group, is_logged, routes: OnceLock::new(), sharing: Sharing::default() }
+    pub(super) fn new(sealed: Sealed, state: Option<Arc<GroupState>>, is_logged: bool) -> Self {
+        Self { sealed, state: known(state), is_logged, routes: OnceLock::new(), sharing: Sharing::default() }
     }
 
     /// An event of the log, with its routes.
-    pub(super) fn of_log(sealed: Sealed, group: Option<Arc<Group>>, routes: Vec<u64>) -> Self {
-        Self { sealed, group, is_logged: true, routes: OnceLock::from(routes), sharing: Sharing::default() }
+    pub(super) fn of_log(sealed: Sealed, state: Option<Arc<GroupState>>, routes: Vec<u64>) -> Self {
+        Self {
+            sealed,
+            state: known(state),
+            is_logged: true,
+            routes: OnceLock::from(routes),
+            sharing: Sharing::default(),
+        }
+    }
+
+    /// The state of the event's group that decides about the event. Without one the event is for nobody.
+    pub(super) fn group(&self) -> Option<&GroupState> {
+        self.state.get().map(|state| &**state)
+    }
+
+    /// Returns whether the state of the event's group is still to be read.
+    pub(super) fn awaits_state(&self) -> bool {
+        self.sealed.group().is_some() && self.state.get().is_none()
+    }
+
+    /// Sets the state, unless it is known.
+    pub(super) fn set_state(&self, state: Arc<GroupState>) {
+        let _ = self.state.set(state);
     }
 
     pub(super) fn routes(&self, hasher: &RouteHasher) -> &[u64] {
         self.routes.get_or_init(|| hasher.routes(&self.sealed))
     }
+}
+
+fn known(state: Option<Arc<GroupState>>) -> OnceLock<Arc<GroupState>> {
+    state.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// See the module.

@@ -120,8 +120,8 @@ pub(super) struct Routes {
     ends: Vec<u32>,
     /// Numbers of filters. The configuration allows at most 10,000 filters in a request.
     filters: Vec<u16>,
-    /// Number of routes under `Member` of a key.
-    members: usize,
+    /// The routes under `Member` of a key.
+    members: Vec<u64>,
 }
 
 impl Routes {
@@ -131,7 +131,7 @@ impl Routes {
         for (number, filter) in (0..).zip(filters) {
             pairs.extend(value_routes(hasher, filter).map(|route| (route, number)));
         }
-        let mut routes = Self::from_pairs(pairs, 0);
+        let mut routes = Self::from_pairs(pairs, Vec::new());
         let weight = Weight {
             routes: routes.hashes.len()
                 + key_routes_max(filters)
@@ -161,11 +161,13 @@ impl Routes {
         }
         let added = new.iter().map(|(route, _)| *route).collect();
         let before = self.iter().flat_map(|route| self.filters_under(route).iter().map(move |filter| (route, *filter)));
-        let members = if filters.iter().any(asks_for_members) { reader.keys().len() } else { 0 };
+        let asks_for_members = filters.iter().any(asks_for_members);
+        let members = reader.keys().iter().filter(|_| asks_for_members).map(|key| hasher.hash(Condition::Member(*key)));
+        let members = members.collect();
         Some((Self::from_pairs(before.chain(new).collect(), members), added))
     }
 
-    fn from_pairs(mut pairs: Vec<(u64, u16)>, members: usize) -> Self {
+    fn from_pairs(mut pairs: Vec<(u64, u16)>, members: Vec<u64>) -> Self {
         pairs.sort_unstable();
         pairs.dedup();
         let mut routes =
@@ -188,9 +190,9 @@ impl Routes {
         self.hashes.len()
     }
 
-    /// Number of routes under `Member` of a key.
-    pub(super) const fn members(&self) -> usize {
-        self.members
+    /// The routes under `Member` of a key.
+    pub(super) fn members(&self) -> &[u64] {
+        &self.members
     }
 
     /// The numbers of the filters that stand under a route, in ascending order.

@@ -7,12 +7,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_extensions::{Group, Sealed};
+use nostr_extensions::Sealed;
 use nostr_store::{Cursor, LogEntry, Store, StoreError};
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
-    groups::Groups,
+    groups::{GroupState, Groups},
     live::Live,
     queue::{Feed, LiveEvent, ShardQueue, Step},
 };
@@ -84,7 +84,24 @@ impl Shard {
 
     async fn deliver(&self, events: &[Arc<LiveEvent>]) {
         for event in events {
+            if event.awaits_state() {
+                self.read_state(event).await;
+            }
             self.live.deliver(self.number, event).await;
+        }
+    }
+
+    /// Reads the state of an event's group, which was not in memory when the event was committed: the state as of the
+    /// event, or a later one.
+    async fn read_state(&self, event: &LiveEvent) {
+        let Some(id) = event.sealed.group() else { return };
+        match self.groups.get(id).await {
+            Ok(state) => event.set_state(state),
+            // A group whose state is not known is closed to every reader.
+            Err(error) => tracing::error!(
+                %error,
+                "the state of a group cannot be read: a message was delivered to nobody, and is in the archive"
+            ),
         }
     }
 
@@ -121,7 +138,7 @@ impl Shard {
     }
 
     /// The state of the entry's group as of the entry, or a later one. Without one the event is delivered to nobody.
-    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<Group>>, StoreError> {
+    async fn state(&self, entry: &LogEntry) -> Result<Option<Arc<GroupState>>, StoreError> {
         let Some(id) = &entry.group else { return Ok(None) };
         match self.groups.get(id).await {
             Ok(state) => Ok(Some(state)),

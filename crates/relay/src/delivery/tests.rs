@@ -7,16 +7,23 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use nostr_extensions::{Gate, Policy, Publisher, Reader, Sealed, Stamp, admit, admit::NEVER};
+use nostr_extensions::{
+    Gate, Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Policy, Publisher, Reader, Role, Sealed, Source,
+    Stamp, admit, admit::NEVER,
+};
 use nostr_protocol::{
-    Filter,
+    Filter, PublicKey,
     auth::RelayNames,
     testing::{EventBuilder, key, keypair},
 };
 use nostr_store::{Saved, Store, StoreError, memory::Memory};
 
 use super::{
-    ConnectionId, Live, Outbox, direct::Direct, groups::Groups, index::ROUTES_PER_HOLD_MAX, queue::LiveEvent,
+    ConnectionId, Live, Outbox,
+    direct::Direct,
+    groups::{GroupState, Groups},
+    index::ROUTES_PER_HOLD_MAX,
+    queue::LiveEvent,
     shard::Shard,
 };
 use crate::{memory, observe::metrics::Metrics, system::clock::SetClock};
@@ -71,7 +78,7 @@ impl Relay {
             admit::admit(event.sign(&keypair("alice")), publisher, &self.policy, None, NOW).expect("it is admitted")
         });
         let saved = self.store.save(admitted.collect()).await;
-        let states = direct.note(&saved).await;
+        let states = direct.note(&saved);
         let new = |saved: Result<Saved, StoreError>| match saved {
             Ok(Saved::New(sealed)) => Some(sealed),
             _ => None,
@@ -541,4 +548,113 @@ async fn nothing_comes_under_a_subscription_after_its_closed() {
     let expected =
         [["EVENT", "left", "before"], ["CLOSED", "left", "error: the log was lost"], ["EVENT", "again", "new"]];
     assert_eq!(frames, expected.map(|frame| frame.map(str::to_owned)));
+}
+
+/// A group of `strangers` made-up keys and these.
+fn group_of(strangers: u32, names: &[&str]) -> Arc<GroupState> {
+    let made_up = (0..strangers).map(|n| {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        PublicKey::from_bytes(bytes)
+    });
+    let members = made_up.chain(names.iter().map(|name| key(name))).map(|key| (key, Role::Member)).collect();
+    let record = GroupRecord {
+        source: Source::Roster,
+        seq: 1,
+        created_at: NOW,
+        display_name: None,
+        last_epoch: None,
+        founder: None,
+    };
+    let id = NostrGroupId::parse("grp").expect("an id");
+    let status = GroupStatus::Managed(Arc::new(ManagedGroup { record, members }));
+    Arc::new(GroupState::new(Group { id, status }))
+}
+
+/// A message to the group, in this state of it.
+fn group_event(n: u64, state: &Arc<GroupState>) -> LiveEvent {
+    let event = EventBuilder::new(445).content(n.to_string()).tag(&["h", "grp"]).event(&keypair("alice"));
+    let stamp = Stamp { cursor: n, received_at: NOW, expires_at: NEVER, author_only: false };
+    LiveEvent::new(Sealed::new(event, stamp), Some(Arc::clone(state)), true)
+}
+
+/// A client that has authenticated this key, with a subscription that stands under it as a member.
+async fn member(relay: &Relay, payer: u64, name: &str) -> Client {
+    let client = relay.connect(payer);
+    relay.live.set_reader(client.connection, &Reader::new(&[key(name)]));
+    relay.subscribe(&client, "messages", &[r#"{"kinds":[445]}"#.to_owned()]).await;
+    client
+}
+
+/// The members of a group are looked up once for a state of it. After that an event costs as much in a group of 10,000
+/// as in one of two.
+#[tokio::test]
+async fn an_event_of_a_large_group_costs_the_subscriptions_that_it_wakes() {
+    let relay = Relay::with_shards(2);
+    let bob = member(&relay, 1, "bob").await;
+    let carol = member(&relay, 2, "carol").await;
+    let mut costs = Vec::new();
+    for (first, strangers) in [(1, 1), (1_000, 10_000)] {
+        let state = group_of(strangers, &["bob"]);
+        let mut cost_of = Vec::new();
+        for n in first..first + 100 {
+            let before = relay.live.routes_looked_up();
+            for shard in 0..2 {
+                relay.live.deliver(shard, &group_event(n, &state)).await;
+            }
+            cost_of.push(relay.live.routes_looked_up() - before);
+        }
+        assert!(cost_of[0] <= 2 * (u64::from(strangers) + 20), "{} routes for the first event", cost_of[0]);
+        costs.push(cost_of[1..].iter().sum::<u64>());
+        assert_eq!(bob.received(), (numbers(first..first + 100), vec![]));
+        assert_eq!(carol.received(), (vec![], vec![]), "she is no member");
+    }
+    assert_eq!(costs[0], costs[1], "routes for 99 events in a small group and in a large one");
+    assert!(costs[1] <= 99 * 2 * 10, "{} routes for 99 events", costs[1]);
+}
+
+/// A subscription that opens, closes or follows its reader is found, or not found, by the next event of a group whose
+/// members were looked up before; and so it is after more subscriptions came and went than are noted.
+#[tokio::test]
+async fn the_members_that_subscribe_are_followed() {
+    let relay = Relay::with_shards(1);
+    let state = group_of(3_000, &["bob", "carol", "dave"]);
+    let mut n = 0;
+    let deliver = async |state: &Arc<GroupState>, n: u64| relay.live.deliver(0, &group_event(n, state)).await;
+    let mut next = || {
+        n += 1;
+        n
+    };
+    let bob = member(&relay, 1, "bob").await;
+    deliver(&state, next()).await;
+    let carol = member(&relay, 2, "carol").await;
+    deliver(&state, next()).await;
+    assert_eq!((bob.received().0, carol.received().0), (numbers(1..3), numbers(2..3)));
+    relay.live.unsubscribe(bob.connection, "messages").await;
+    let late = relay.connect(3);
+    relay.subscribe(&late, "messages", &[r#"{"kinds":[445]}"#.to_owned()]).await;
+    deliver(&state, next()).await;
+    assert_eq!((bob.received().0, carol.received().0, late.received().0), (vec![], numbers(3..4), vec![]));
+    relay.live.set_reader(late.connection, &Reader::new(&[key("dave")]));
+    deliver(&state, next()).await;
+    assert_eq!((carol.received().0, late.received().0), (numbers(4..5), numbers(4..5)));
+    // More routes come and go than an index notes.
+    for churn in 0..50_u64 {
+        let crowd: Vec<PublicKey> = (0..90_u8).map(|of| PublicKey::from_bytes([of + 100; 32])).collect();
+        for keys in crowd.chunks(nostr_extensions::READER_KEYS_MAX) {
+            let client = relay.connect(1_000 + churn);
+            relay.live.set_reader(client.connection, &Reader::new(keys));
+            relay.subscribe(&client, "messages", &[r#"{"kinds":[445]}"#.to_owned()]).await;
+            relay.live.disconnect(client.connection).await;
+        }
+    }
+    let again = member(&relay, 4, "bob").await;
+    deliver(&state, next()).await;
+    assert_eq!((carol.received().0, again.received().0), (numbers(5..6), numbers(5..6)));
+    // A state without dave: the gate and the list are asked anew.
+    deliver(&group_of(3_000, &["bob", "carol"]), next()).await;
+    assert_eq!((again.received().0, late.received().0), (numbers(6..7), numbers(5..6)));
+    relay.live.end_all(&nostr_protocol::Rejection::error("over"));
+    deliver(&state, next()).await;
+    assert_eq!((again.received().0, late.received().0), (vec![], vec![]));
 }

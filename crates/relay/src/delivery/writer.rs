@@ -268,7 +268,7 @@ impl Task {
         self.health.end(&saved);
         self.metrics.db_operation("save", started.elapsed());
         // Changes of groups are noted before any publisher learns of them.
-        let states = self.delivery.note(&saved).await;
+        let states = self.delivery.note(&saved);
         let mut events = Vec::with_capacity(saved.len());
         let mut paid = Vec::new();
         for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {

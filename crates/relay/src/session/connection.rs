@@ -63,6 +63,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, (socket, silence)
         reader: Reader::default(),
         in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
         share,
+        named: super::NamedGroups::default(),
         neg: handlers::neg::NegSessions::default(),
         limits: app.limits.connection(app.clock.now_ms()),
         waiting: Waiting::new(app.config.auth.grace_ms, Arc::clone(&outbox)),

@@ -17,7 +17,7 @@ use self::{handlers::neg::NegSessions, waiting::Waiting};
 use crate::{
     app::App,
     config::Limitation,
-    delivery::{ConnectionId, outbox::Challenge, writer::InFlight},
+    delivery::{ConnectionId, groups::NamedGroups, outbox::Challenge, writer::InFlight},
     rate_limit::{AddressBlock, ConnectionLimits, Fault, Payer},
     shares::Share,
 };
@@ -47,6 +47,7 @@ pub(crate) struct Session {
     id: ConnectionId,
     in_flight: Arc<InFlight>,
     share: Share,
+    named: NamedGroups,
     neg: NegSessions,
     limits: ConnectionLimits,
     waiting: Waiting,

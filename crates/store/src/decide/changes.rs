@@ -23,12 +23,12 @@ pub(crate) struct Put {
     /// The conditions of subscriptions that it may meet.
     pub(crate) routes: Vec<u64>,
     pub(crate) group: Option<NostrGroupId>,
-    /// The groups that it may have changed.
+    /// The groups that its entry in the log says that it touched.
     pub(crate) touches: Touches,
+    /// Set where its kind does not say that: the store keeps it with the event, as [`super::TOUCHES_GROUPS`] says.
+    pub(crate) is_told: bool,
     pub(crate) address: Option<Address>,
     pub(crate) package: Option<PutPackage>,
-    /// Whether it took a member out of a group that it does not name.
-    pub(crate) takes_out: bool,
     /// Whether a later event of the batch removed it again: it keeps its place in the log, and is not written.
     pub(crate) gone: bool,
 }
@@ -48,6 +48,11 @@ impl Put {
         if self.flags & EPHEMERAL == 0 { self.expires_at } else { self.received_at.saturating_add(EPHEMERAL_SECS) }
     }
 
+    /// The groups that it touched, where its kind does not say that.
+    pub(crate) fn told(&self) -> Option<&Touches> {
+        self.is_told.then_some(&self.touches)
+    }
+
     pub(super) fn seal(&self, cursor: Cursor) -> Sealed {
         let stamp = Stamp {
             cursor,
@@ -56,7 +61,7 @@ impl Put {
             author_only: self.flags & AUTHOR_ONLY != 0,
         };
         let sealed = Sealed::new(self.event.clone(), stamp);
-        if self.takes_out { sealed.touching_every_group() } else { sealed }
+        sealed.touching(self.told().cloned())
     }
 }
 

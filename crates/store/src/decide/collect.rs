@@ -62,25 +62,25 @@ impl<'a> Collecting<'a> {
 
     /// Puts an event, and gives its number among those that are put.
     fn add(&mut self, event: &Event, placement: Placement<'_>, is_ephemeral: bool) -> usize {
-        let EventMeta { received_at, expires_at, touches_groups, .. } = placement.meta;
+        let flags = flags_of(&placement.meta);
+        let EventMeta { received_at, expires_at, touches, .. } = placement.meta;
         let mut put = Put {
             event: event.clone(),
             received_at,
             expires_at,
-            flags: flags_of(placement.meta) | if is_ephemeral { EPHEMERAL } else { 0 },
+            flags: flags | if is_ephemeral { EPHEMERAL } else { 0 },
             prefixes: Vec::new(),
             routes: Vec::new(),
             group: None,
-            touches: Touches::Nothing,
+            is_told: touches.is_some(),
+            touches: touches.unwrap_or_else(|| Touches::by_kind(event.view())),
             address: placement.address,
             package: placement.package.map(put_package),
-            takes_out: placement.takes_out,
             gone: false,
         };
         let sealed = put.seal(0);
         put.routes = self.route_hasher.routes(&sealed);
         put.group = sealed.group().cloned();
-        put.touches = if touches_groups { Touches::EveryGroup } else { sealed.touches() };
         if put.flags & (LOG_ONLY | EPHEMERAL) == 0 {
             put.prefixes = prefixes(event.view(), sealed.audience());
         }
@@ -98,7 +98,8 @@ impl<'a> Collecting<'a> {
         let author_only = put.flags & AUTHOR_ONLY != 0;
         self.facts.ids.insert(event.id(), (at, expires_at));
         let rows = put.prefixes.len();
-        let target = Target { at, event: event.clone(), author_only, expires_at, rows };
+        let touches = put.touches.clone();
+        let target = Target { at, event: event.clone(), author_only, touches, expires_at, rows };
         self.facts.targets.insert(event.id(), target);
         if let Some(address) = put.address {
             let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at, rows };
@@ -183,9 +184,10 @@ impl<'a> Collecting<'a> {
     }
 }
 
-fn flags_of(meta: EventMeta) -> i16 {
+fn flags_of(meta: &EventMeta) -> i16 {
     let flag = |is_set: bool, flag: i16| if is_set { flag } else { 0 };
-    flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(meta.touches_groups, TOUCHES_GROUPS)
+    let touches_others = matches!(meta.touches, Some(Touches::Groups(_) | Touches::EveryGroup));
+    flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(touches_others, TOUCHES_GROUPS)
 }
 
 fn put_package(entry: &DirectoryEntry) -> PutPackage {
@@ -208,7 +210,8 @@ impl Lookup for Collecting<'_> {
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Origin>>, Infallible> {
         let Some(target) = self.facts.targets.get(id) else { return Ok(None) };
         let Target { at, author_only, expires_at, rows, .. } = *target;
-        Ok(Some(StoredEvent { at, event: target.event.view(), author_only, expires_at, rows }))
+        let touches = target.touches.clone();
+        Ok(Some(StoredEvent { at, event: target.event.view(), author_only, touches, expires_at, rows }))
     }
 
     fn vanished(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Infallible> {
@@ -298,7 +301,7 @@ impl Apply for Collecting<'_> {
             expires_at: admitted.expires_at(),
             author_only: false,
             log_only: false,
-            touches_groups: false,
+            touches: None,
         };
         Ok(self.add(admitted.event(), Placement::new(meta), true))
     }

@@ -3,6 +3,7 @@
 
 use nostr_extensions::{
     Admitted, Effect, EventMeta, Persistence,
+    gate::Touches,
     mls_gateway::{
         deletion::{deleters, is_gone_by, owners},
         group::Refusal,
@@ -80,8 +81,9 @@ impl<S: Apply> Decider<'_, S> {
             expires_at: admitted.expires_at(),
             author_only: false,
             log_only: admitted.persistence() == Persistence::LogOnly,
-            touches_groups: false,
+            touches: None,
         });
+        let mut touches = Touches::Nothing;
         match admitted.effect() {
             Effect::None => {}
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
@@ -90,11 +92,15 @@ impl<S: Apply> Decider<'_, S> {
                 placement.package = Some(entry);
             }
             Effect::GroupMessage { group, epoch, .. } => self.group_message(group, sender, *epoch)?,
-            Effect::Roster(change) => placement.take_out(self.roster(change, now)?),
-            Effect::Wrap(change) => placement.take_out(self.wrap(change, sender, now)?),
-            Effect::Delete(deletion) => self.delete(event, deletion, &mut placement.meta)?,
-            Effect::Vanish => self.vanish(event, now)?,
+            Effect::Roster(change) => touches = self.roster(change, now)?,
+            Effect::Wrap(change) => touches = self.wrap(change, sender, now)?,
+            Effect::Delete(deletion) => touches = self.delete(event, deletion, &mut placement.meta)?,
+            Effect::Vanish => {
+                self.vanish(event, now)?;
+                touches = Touches::EveryGroup;
+            }
         }
+        placement.meta.touches = touches.kept_of(event);
         self.make_room(event, expired)?;
         Ok(placement)
     }

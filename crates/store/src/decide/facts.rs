@@ -7,6 +7,7 @@ use std::{
 
 use nostr_extensions::{
     Admitted, Effect, GroupStatus, ManagedGroup, NostrGroupId, Persistence,
+    gate::Touches,
     mls_gateway::{
         deletion::{deleters, owners},
         group::{Invited, leaves_groups},
@@ -189,6 +190,8 @@ pub(crate) struct Target {
     /// The event, which may lack its content, and tags that no decision needs.
     pub(crate) event: Event,
     pub(crate) author_only: bool,
+    /// The groups that it touched.
+    pub(crate) touches: Touches,
     /// Rows of the index that go with it.
     pub(crate) rows: usize,
     pub(crate) expires_at: UnixSecs,

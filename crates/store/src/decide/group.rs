@@ -4,6 +4,7 @@
 
 use nostr_extensions::{
     GroupStatus, NostrGroupId, Source,
+    gate::Touches,
     mls_gateway::group::{
         Changed, Invited, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster, apply_wrap,
         next_epoch,
@@ -90,27 +91,27 @@ impl<S: Apply> Decider<'_, S> {
         }
     }
 
-    /// Applies a roster. Returns whether members of other groups had to give way.
-    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<bool, NotPut<S::Error>> {
+    /// Applies a roster. Returns the groups that it changed.
+    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<Touches, NotPut<S::Error>> {
         let status = self.0.group(&change.group)?;
         let changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
         let gives_way = self.memberships_that_give_way(&changed, &change.bounds, change.by_admin_key)?;
-        let takes_out = self.change_members(&change.group, changed, &gives_way, now)?;
+        let touches = self.change_members(&change.group, changed, gives_way, now)?;
         let signer = &change.signer;
         if let Some(invited) = self.0.membership(&change.group, signer)?.and_then(|membership| membership.invited) {
             self.0.act(&change.group, signer, &invited)?;
         }
-        Ok(takes_out)
+        Ok(touches)
     }
 
-    /// Applies a gift wrap, whose sender has been checked. Returns whether members of other groups had to give way.
+    /// Applies a gift wrap, whose sender has been checked. Returns the groups that it changed.
     pub(super) fn wrap(
         &mut self,
         change: &WrapChange,
         sender: Sender,
         now: UnixSecs,
-    ) -> Result<bool, NotPut<S::Error>> {
-        let mut takes_out = false;
+    ) -> Result<Touches, NotPut<S::Error>> {
+        let mut touches = Touches::Nothing;
         // All members are read only of a group that gift wraps decide.
         if self.0.source(&change.group)?.is_none_or(|source| source == Source::GiftWrap) {
             let status = self.0.group(&change.group)?;
@@ -126,11 +127,11 @@ impl<S: Apply> Decider<'_, S> {
                     NotPut::Answer(_) if founds => NotPut::refused(Refusal::stranger(&change.publishers)),
                     other => other,
                 })?;
-                takes_out = self.change_members(&change.group, changed, &gives_way, now)?;
+                touches = self.change_members(&change.group, changed, gives_way, now)?;
             }
         }
         self.act(&change.group, &sender)?;
-        Ok(takes_out)
+        Ok(touches)
     }
 
     /// The memberships that have to give way to those that a change makes; refused where a bound leaves no room.
@@ -163,13 +164,15 @@ impl<S: Apply> Decider<'_, S> {
         &mut self,
         group: &NostrGroupId,
         changed: Changed,
-        gives_way: &[GivesWay],
+        gives_way: Vec<GivesWay>,
         now: UnixSecs,
-    ) -> Result<bool, S::Error> {
+    ) -> Result<Touches, S::Error> {
+        let mut touched = vec![group.clone()];
         for (key, left, invited) in gives_way {
-            self.0.give_way(left, key, invited)?;
+            self.0.give_way(&left, &key, &invited)?;
+            touched.push(left);
         }
         self.0.change_group(group, changed, now)?;
-        Ok(!gives_way.is_empty())
+        Ok(Touches::groups(touched))
     }
 }

@@ -6,6 +6,7 @@
 use nostr_extensions::{
     Admitted, Audience, EventMeta, GroupStatus, NostrGroupId, Source,
     audience::audience,
+    gate::Touches,
     mls_gateway::{
         group::{Changed, Invited},
         key_package::DirectoryEntry,
@@ -16,12 +17,14 @@ use nostr_protocol::{Event, EventId, EventRef, PublicKey, UnixSecs};
 use super::keys::{Address, Claimed, TombstoneKey};
 
 /// An event of the store, read in place.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct StoredEvent<'a, A> {
     pub(crate) at: A,
     /// The event, which may lack its content, and tags that no decision needs.
     pub(crate) event: EventRef<'a>,
     pub(crate) author_only: bool,
+    /// The groups that it touched.
+    pub(crate) touches: Touches,
     /// Rows of the index that go with it.
     pub(crate) rows: usize,
     pub(crate) expires_at: UnixSecs,
@@ -56,8 +59,6 @@ pub(crate) struct Membership {
 #[derive(Clone, Debug)]
 pub(crate) struct Placement<'e> {
     pub(crate) meta: EventMeta,
-    /// Whether a member of another group had to give way, so that this process forgets its groups' states.
-    pub(crate) takes_out: bool,
     /// The address that it holds from now on.
     pub(crate) address: Option<Address>,
     /// Its entry in the directory of KeyPackages.
@@ -66,13 +67,7 @@ pub(crate) struct Placement<'e> {
 
 impl Placement<'_> {
     pub(super) const fn new(meta: EventMeta) -> Self {
-        Self { meta, takes_out: false, address: None, package: None }
-    }
-
-    /// Notes whether members of other groups were taken out: followers of the log then forget every group.
-    pub(super) const fn take_out(&mut self, others: bool) {
-        self.takes_out |= others;
-        self.meta.touches_groups |= others;
+        Self { meta, address: None, package: None }
     }
 }
 

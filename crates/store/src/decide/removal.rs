@@ -5,12 +5,13 @@
 
 use nostr_extensions::{
     EventMeta, GroupStatus,
+    gate::Touches,
     mls_gateway::{
         deletion::{Deletion, is_known_undeletable, is_private_of, is_undeletable, may_delete},
         group::{Refusal, apply_vanish, leaves_groups},
     },
 };
-use nostr_protocol::{EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{EventId, EventRef, PublicKey, UnixSecs};
 
 use super::{
     event::{Decider, NotPut},
@@ -31,7 +32,8 @@ struct Named<A> {
     is_others: bool,
     /// Whether the deletion is refused as a whole.
     is_undeletable: bool,
-    names_group: bool,
+    /// The groups that it touched.
+    touches: Touches,
     /// Rows of the index that go with it.
     rows: usize,
 }
@@ -39,13 +41,14 @@ struct Named<A> {
 impl<S: Apply> Decider<'_, S> {
     /// Takes back the targets of a deletion. One that names nothing that its author may delete is refused. One that
     /// names a private event by its author or to it, or a kind of private events, is for its author alone. Any other
-    /// target counts as unknown.
+    /// target counts as unknown. Returns the groups that the removed events touched: a follower of the log may have
+    /// missed these.
     pub(super) fn delete(
         &mut self,
         event: EventRef<'_>,
         deletion: &Deletion,
         meta: &mut EventMeta,
-    ) -> Result<(), NotPut<S::Error>> {
+    ) -> Result<Touches, NotPut<S::Error>> {
         let by = &deletion.by;
         let mut targets = Vec::with_capacity(deletion.ids.len());
         let mut rows = self.rows_at(deletion, event.created_at())?;
@@ -65,13 +68,15 @@ impl<S: Apply> Decider<'_, S> {
             return Err(NotPut::refused(Refusal::NothingToDelete));
         }
         meta.author_only |= deletion.names_private_kind;
+        let mut touches = Touches::Nothing;
         for (id, named) in targets {
             meta.author_only |= match named {
                 Some(named) => {
+                    let is_private = named.is_private;
                     if named.is_own {
-                        self.take_back(id, by, &named, meta)?;
+                        touches.add(self.take_back(id, by, named)?);
                     }
-                    named.is_private
+                    is_private
                 }
                 None => self.leave_tombstone(id, by)?,
             };
@@ -79,28 +84,28 @@ impl<S: Apply> Decider<'_, S> {
         for (kind, identifier) in &deletion.addresses {
             self.delete_address(&address(by, *kind, identifier), event.created_at())?;
         }
-        Ok(())
+        Ok(touches)
     }
 
     /// Takes back the targets of a deletion that was published elsewhere: nothing refuses it. The tombstone of a target
-    /// that is not here is a record of its own.
+    /// that is not here is a record of its own. Returns the groups that the removed events touched.
     pub(super) fn restore_deletion(
         &mut self,
         at: UnixSecs,
         deletion: &Deletion,
-        meta: &mut EventMeta,
         now: UnixSecs,
-    ) -> Result<(), S::Error> {
+    ) -> Result<Touches, S::Error> {
         let by = &deletion.by;
+        let mut touches = Touches::Nothing;
         for id in &deletion.ids {
             if let Some(named) = self.named(id, by, now)?.filter(|named| named.is_own) {
-                self.take_back(id, by, &named, meta)?;
+                touches.add(self.take_back(id, by, named)?);
             }
         }
         for (kind, identifier) in &deletion.addresses {
             self.delete_address(&address(by, *kind, identifier), at)?;
         }
-        Ok(())
+        Ok(touches)
     }
 
     /// Rows of the index that go with the events at a deletion's addresses.
@@ -123,21 +128,15 @@ impl<S: Apply> Decider<'_, S> {
             is_own: may_delete(stored.event, by),
             is_others: is_known_undeletable(stored.event, stored.is_public(), by),
             is_undeletable: is_undeletable(stored.event.kind()) && stored.event.pubkey() == *by,
-            names_group: names_group(stored.event),
             rows: stored.rows,
+            touches: stored.touches,
         }))
     }
 
-    fn take_back(
-        &mut self,
-        id: &EventId,
-        by: &PublicKey,
-        named: &Named<S::At>,
-        meta: &mut EventMeta,
-    ) -> Result<(), S::Error> {
-        meta.touches_groups |= named.names_group;
+    fn take_back(&mut self, id: &EventId, by: &PublicKey, named: Named<S::At>) -> Result<Touches, S::Error> {
         self.0.bury(&tombstone_key(id, by), named.is_public)?;
-        self.0.remove(named.at, id)
+        self.0.remove(named.at, id)?;
+        Ok(named.touches)
     }
 
     /// Leaves a tombstone for a target that is not stored, unless there is one. Returns whether the target is known to
@@ -185,9 +184,4 @@ impl<S: Apply> Decider<'_, S> {
         }
         Ok(is_new)
     }
-}
-
-/// Whether the event may have changed a group, so that its removal has to make followers of the log forget every group.
-fn names_group(event: EventRef<'_>) -> bool {
-    event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }

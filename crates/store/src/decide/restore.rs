@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use nostr_extensions::{
     Effect, GroupStatus, ManagedGroup, NostrGroupId, Restored, Role, RouteHasher,
+    gate::Touches,
     mls_gateway::group::{Changed, GROUP_MEMBERS_MAX, Invited, Join, Refusal},
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
@@ -201,7 +202,7 @@ impl<S: Apply> Decider<'_, S> {
     ) -> Result<Placement<'e>, NotPut<S::Error>> {
         let event = restored.event().view();
         let expired = self.check_new(event, now)?;
-        let mut placement = Placement::new(restored.meta());
+        let mut placement = Placement::new(restored.meta().clone());
         match restored.effect() {
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
             Effect::KeyPackage { entry, identifier } => {
@@ -209,9 +210,14 @@ impl<S: Apply> Decider<'_, S> {
                 placement.package = Some(entry);
             }
             // The removals of an export are records of their own. Another relay's deletion removes as a client's does.
-            Effect::Delete(deletion) if restored.is_foreign() => self.delete(event, deletion, &mut placement.meta)?,
+            Effect::Delete(deletion) if restored.is_foreign() => {
+                let touches = self.delete(event, deletion, &mut placement.meta)?;
+                placement.meta.touches = touches.kept_of(event);
+            }
             Effect::Delete(deletion) => {
-                self.restore_deletion(event.created_at(), deletion, &mut placement.meta, now)?
+                let mut touches = self.restore_deletion(event.created_at(), deletion, now)?;
+                touches.add(placement.meta.touches.take().unwrap_or_else(|| Touches::by_kind(event)));
+                placement.meta.touches = touches.kept_of(event);
             }
             Effect::Vanish => drop(self.mark_vanished(&event.pubkey(), event.created_at())?),
             Effect::GroupMessage { group, unlisted, .. } => self.foreign_message(group, *unlisted)?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nostr_extensions::{
     Admitted, GroupStatus, NostrGroupId, Sealed, Source, Stamp,
     admit::NEVER,
+    gate::Touches,
     mls_gateway::{
         group::{Changed, Invited},
         key_package::DirectoryEntry,
@@ -37,10 +38,13 @@ impl Lookup for Tx<'_> {
 
     fn target(&self, id: &EventId) -> Result<Option<StoredEvent<'_, Cursor>>, Fail> {
         let found = self.find(id)?.filter(|(_, stored)| !self.vanishing.hides(stored.event));
-        Ok(found.map(|(at, stored)| StoredEvent {
+        let Some((at, stored)) = found else { return Ok(None) };
+        let told = self.tables.told(&self.txn, at, &stored)?;
+        Ok(Some(StoredEvent {
             at,
             event: stored.event,
             author_only: stored.has(AUTHOR_ONLY),
+            touches: told.unwrap_or_else(|| Touches::by_kind(stored.event)),
             expires_at: stored.expires_at,
             rows: Weight::of(stored.event).rows,
         }))
@@ -160,12 +164,15 @@ impl Apply for Tx<'_> {
         let stamp = Stamp { cursor, received_at, expires_at, author_only: meta.author_only };
         let (flags, ids, scratch) = (flags_of(&meta), &mut self.ids, &mut self.scratch);
         let sealed = self.tables.put_event(&mut self.txn, event, stamp, flags, ids, scratch)?;
+        if let Some(told) = &meta.touches {
+            self.tables.keep_touched(&mut self.txn, cursor, told)?;
+        }
         if expires_at != NEVER {
             self.expiring.entry(expires_at).or_default().extend_from_slice(&cursor_bytes(cursor));
         }
         self.next += 1;
         self.rows += Weight::of(event.view()).rows;
-        Ok(if placement.takes_out { sealed.touching_every_group() } else { sealed })
+        Ok(sealed.touching(meta.touches))
     }
 
     fn put_ephemeral(&mut self, admitted: &Admitted) -> Result<Sealed, Fail> {

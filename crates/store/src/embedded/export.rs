@@ -188,7 +188,8 @@ impl Embedded {
             if stored.expires_at > now && !vanishing.hides(stored.event) {
                 let record = bytes::Bytes::copy_from_slice(stored.event.record());
                 let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
-                page.push(Record::Event(Exported { event, kept: stored.meta() }));
+                let kept = stored.meta(self.tables.told(txn, number_from(key), &stored)?);
+                page.push(Record::Event(Exported { event, kept }));
             }
             if page.count_entry() {
                 return Ok(Some(number_from(key).to_be_bytes().to_vec()));

@@ -5,7 +5,7 @@
 //! the reader compares whole ids. The cursor makes each key its own, so that an id ground to share its front with
 //! another displaces nothing.
 
-use nostr_extensions::{Audience, EventMeta, Stamp, admit::NEVER};
+use nostr_extensions::{Audience, EventMeta, Stamp, admit::NEVER, gate::Touches};
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::fail::Fail;
@@ -109,12 +109,21 @@ pub(super) const HEADER: usize = 11;
 pub(super) const AUTHOR_ONLY: u8 = 1;
 /// Flag of an event in the log that feeds live delivery, which no query finds.
 pub(super) const LOG_ONLY: u8 = 2;
-/// Flag of an event that removed others, which may have changed groups. Followers of the log forget every group.
+/// Flag of an event that touched groups which its kind does not name: any group, or as [`TELLS_TOUCHES`] says.
 pub(super) const TOUCHES_GROUPS: u8 = 4;
+/// Flag of an event that touched those groups alone which the table `touched` names for it.
+pub(super) const TELLS_TOUCHES: u8 = 8;
 
 pub(super) fn flags_of(meta: &EventMeta) -> u8 {
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-    flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(meta.touches_groups, TOUCHES_GROUPS)
+    flag(meta.author_only, AUTHOR_ONLY)
+        | flag(meta.log_only, LOG_ONLY)
+        | match &meta.touches {
+            None => 0,
+            Some(Touches::Nothing) => TELLS_TOUCHES,
+            Some(Touches::Groups(_)) => TELLS_TOUCHES | TOUCHES_GROUPS,
+            Some(Touches::EveryGroup) => TOUCHES_GROUPS,
+        }
 }
 
 impl<'a> Stored<'a> {
@@ -147,13 +156,15 @@ impl<'a> Stored<'a> {
         Stamp { cursor, received_at: self.received_at, expires_at: self.expires_at, author_only: self.has(AUTHOR_ONLY) }
     }
 
-    pub(super) const fn meta(&self) -> EventMeta {
+    /// The data that is kept with the event, with the groups that it touched as [`super::tables::Tables::told`] gives
+    /// them.
+    pub(super) const fn meta(&self, touches: Option<Touches>) -> EventMeta {
         EventMeta {
             received_at: self.received_at,
             expires_at: self.expires_at,
             author_only: self.has(AUTHOR_ONLY),
             log_only: self.has(LOG_ONLY),
-            touches_groups: self.has(TOUCHES_GROUPS),
+            touches,
         }
     }
 

@@ -1,14 +1,14 @@
 //! The log: events are found by cursor and by id, put and removed with every entry that leads to them.
 
 use heed::{PutFlags, RoTxn, RwTxn};
-use nostr_extensions::{Sealed, Stamp};
+use nostr_extensions::{NostrGroupId, Sealed, Stamp, gate::Touches};
 use nostr_protocol::{Event, EventId};
 
 use super::{
     fail::Fail,
     hot::{Hot, Value},
     ids::IdChanges,
-    keys::{self, ID_BYTES, LOG_ONLY, Stored, cursor_bytes, cursors_from, number_from},
+    keys::{self, ID_BYTES, LOG_ONLY, Stored, TELLS_TOUCHES, TOUCHES_GROUPS, cursor_bytes, cursors_from, number_from},
     tables::Tables,
 };
 use crate::Cursor;
@@ -100,8 +100,36 @@ impl Tables {
         if event.kind().is_key_package() {
             self.remove_package(txn, &event.pubkey(), cursor)?;
         }
+        if stored.has(TELLS_TOUCHES) {
+            for group in Self::tails(self.touched, txn, &cursor_bytes(cursor))? {
+                self.touched.delete(txn, &touched_key(cursor, &group))?;
+            }
+        }
         self.events.delete(txn, &cursor_bytes(cursor))?;
         Ok(rows)
+    }
+
+    /// Keeps the groups that the event at `cursor` touched.
+    pub(super) fn keep_touched(&self, txn: &mut RwTxn<'_>, cursor: Cursor, told: &Touches) -> Result<(), Fail> {
+        if let Touches::Groups(groups) = told {
+            for group in groups {
+                self.touched.put(txn, &touched_key(cursor, group.as_str().as_bytes()), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that the event at `cursor` touched; `None` where its kind says all.
+    pub(super) fn told(&self, txn: &RoTxn<'_>, cursor: Cursor, stored: &Stored<'_>) -> Result<Option<Touches>, Fail> {
+        if !stored.has(TELLS_TOUCHES) {
+            return Ok(stored.has(TOUCHES_GROUPS).then_some(Touches::EveryGroup));
+        }
+        let mut groups = Vec::new();
+        for id in Self::tails(self.touched, txn, &cursor_bytes(cursor))? {
+            let id = std::str::from_utf8(&id).ok().and_then(NostrGroupId::parse);
+            groups.push(id.ok_or(Fail::Corrupt("a group has an id that is none"))?);
+        }
+        Ok(Some(Touches::groups(groups)))
     }
 
     /// The keys of `table` that begin with `prefix`, without it.
@@ -112,6 +140,11 @@ impl Tables {
         }
         Ok(tails)
     }
+}
+
+/// The key of `touched` for a group that the event at `cursor` touched.
+fn touched_key(cursor: Cursor, group: &[u8]) -> Vec<u8> {
+    [&cursor_bytes(cursor), group].concat()
 }
 
 /// An event by value, sealed.

@@ -47,7 +47,7 @@ use self::{
     groups::Epochs,
     hot::Hot,
     ids::{RECENT_MAX, Recent, Written},
-    keys::{Stored, TOUCHES_GROUPS, cursor_bytes, number_from},
+    keys::{Stored, cursor_bytes, number_from},
     log::seal,
     packages::Searched,
     queue::{Call, Queue},
@@ -207,8 +207,9 @@ impl Embedded {
                 if vanishing.hides(stored.event) {
                     continue;
                 }
+                let told = self.tables.told(txn, number_from(key), &stored)?;
                 let sealed = seal(stored, number_from(key))?;
-                entries.push(LogEntry::new(sealed, stored.has(TOUCHES_GROUPS), &self.route_hasher));
+                entries.push(LogEntry::new(sealed, told, &self.route_hasher));
             }
             let through = entries.last().map_or(cursor, |last| last.cursor).max(head);
             Ok(LogPage { entries, through, is_head: true, read_at_ms: None })

@@ -63,6 +63,8 @@ tables! {
     claimed = "claimed";
     /// group id -> [`nostr_extensions::GroupRecord`] as JSON.
     groups = "groups";
+    /// cursor (6), group id: groups that the event there touched, where its kind does not say that.
+    touched = "touched";
     /// group id: has carried unlisted messages.
     unlisted = "unlisted";
     /// group id, 0, key (32) -> role (1), and Unix seconds (8) since when the key is a member and has not acted.

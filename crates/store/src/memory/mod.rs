@@ -168,7 +168,7 @@ impl Store for Memory {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
         let entries: Vec<LogEntry> =
-            behind.map(|(_, item)| LogEntry::new(item.seal(), item.touches_groups, &self.route_hasher)).collect();
+            behind.map(|(_, item)| LogEntry::new(item.seal(), item.told.clone(), &self.route_hasher)).collect();
         let (through, is_head) = match entries.last() {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
             _ => (state.head.max(cursor), true),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nostr_extensions::{
     Audience, Effect, EventMeta, Restored, Sealed, Stamp,
+    gate::Touches,
     mls_gateway::{
         deletion::{Deletion, may_delete},
         group::{Invited, Refusal},
@@ -14,7 +15,7 @@ use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{
     Memory,
-    state::{Item, State, StoredWith, names_group},
+    state::{Item, State, StoredWith},
 };
 use crate::{
     Cursor, Saved, StoreError,
@@ -187,8 +188,9 @@ impl State {
             expires_at: kept.expires_at,
             author_only: kept.author_only || placement.author_only,
         };
-        let touches_groups = placement.touches_groups || kept.touches_groups;
-        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, StoredWith { touches_groups, ..placement });
+        let mut touches = placement.touches;
+        touches.add(kept.touches.clone().unwrap_or_else(|| Touches::by_kind(event.view())));
+        let _: Sealed = self.put(event.clone(), stamp, !kept.log_only, StoredWith { touches, ..placement });
         Imported::New
     }
 
@@ -201,7 +203,7 @@ impl State {
             let stored = self.ids.get(id).and_then(|cursor| Some((*cursor, self.log.get(cursor)?)));
             let is_own = |item: &Item| item.stamp.expires_at > now && may_delete(item.event.view(), &by);
             if let Some((cursor, item)) = stored.filter(|(_, item)| is_own(item)) {
-                placement.touches_groups |= names_group(item.event.view());
+                placement.touches.add(item.touches());
                 let public = *item.seal().audience() == Audience::Everyone;
                 self.tombstones.insert(tombstone_key(id, &by), public);
                 self.remove(cursor);
@@ -221,7 +223,7 @@ impl Item {
             expires_at: self.stamp.expires_at,
             author_only: self.stamp.author_only,
             log_only: !self.found_by_queries,
-            touches_groups: self.touches_groups,
+            touches: self.told.clone(),
         };
         Exported { event: self.event.clone(), kept }
     }

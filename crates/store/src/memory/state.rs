@@ -8,6 +8,7 @@ use std::{
 
 use nostr_extensions::{
     Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
+    gate::Touches,
     mls_gateway::{
         deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
@@ -18,7 +19,7 @@ use nostr_extensions::{
     },
     query::Position,
 };
-use nostr_protocol::{DAY_SECS, Event, EventId, EventRef, Kind, PublicKey, UnixSecs, tag::name};
+use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
     Cursor, Saved,
@@ -48,7 +49,8 @@ pub(super) struct Item {
     pub(super) event: Event,
     pub(super) stamp: Stamp,
     pub(super) found_by_queries: bool,
-    pub(super) touches_groups: bool,
+    /// The groups that its entry in the log says that it touched; `None` where its kind says all.
+    pub(super) told: Option<Touches>,
     pub(super) address: Option<Address>,
     pub(super) package: Option<DirectoryEntry>,
 }
@@ -56,6 +58,11 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn seal(&self) -> Sealed {
         Sealed::new(self.event.clone(), self.stamp)
+    }
+
+    /// The groups that it touched.
+    pub(super) fn touches(&self) -> Touches {
+        self.told.clone().unwrap_or_else(|| Touches::by_kind(self.event.view()))
     }
 
     fn is_public(&self) -> bool {
@@ -71,9 +78,8 @@ impl Item {
 #[derive(Default)]
 pub(super) struct StoredWith {
     pub(super) author_only: bool,
-    pub(super) touches_groups: bool,
-    /// Whether a member of another group had to give way.
-    pub(super) takes_out: bool,
+    /// The groups that it changed, and those that the events changed which it removed.
+    pub(super) touches: Touches,
     pub(super) address: Option<Address>,
     pub(super) package: Option<DirectoryEntry>,
 }
@@ -115,10 +121,8 @@ impl State {
             Ok(placement) => {
                 self.make_room(&event.id());
                 let stamp = self.stamp(admitted, placement.author_only);
-                let takes_out = placement.takes_out;
                 let is_found = admitted.persistence() == Persistence::Stored;
-                let sealed = self.put(event.clone(), stamp, is_found, placement);
-                Saved::New(if takes_out { sealed.touching_every_group() } else { sealed })
+                Saved::New(self.put(event.clone(), stamp, is_found, placement))
             }
             Err(saved) => saved,
         }
@@ -132,14 +136,14 @@ impl State {
     pub(super) fn put(&mut self, event: Event, stamp: Stamp, found_by_queries: bool, placement: StoredWith) -> Sealed {
         self.head += 1;
         let item = Item {
-            event,
             stamp: Stamp { cursor: self.head, ..stamp },
             found_by_queries,
-            touches_groups: placement.touches_groups,
+            told: placement.touches.kept_of(event.view()),
             address: placement.address,
             package: placement.package,
+            event,
         };
-        let sealed = item.seal();
+        let sealed = item.seal().touching(item.told.clone());
         self.ids.insert(item.event.id(), self.head);
         self.log.insert(self.head, item);
         sealed
@@ -299,7 +303,7 @@ impl State {
         gives_way: Vec<(NostrGroupId, PublicKey)>,
         now: UnixSecs,
     ) -> StoredWith {
-        let takes_out = !gives_way.is_empty();
+        let touches = Touches::groups(gives_way.iter().map(|(left, _)| left).chain([group]).cloned());
         for given_up in gives_way {
             if let Some(view) = self.groups.get_mut(&given_up.0) {
                 Arc::make_mut(view).members.remove(&given_up.1);
@@ -314,7 +318,7 @@ impl State {
         }
         self.groups.insert(group.clone(), Arc::new(changed.view));
         self.founded.extend(changed.founder.map(|founder| (founder, now)));
-        StoredWith { takes_out, touches_groups: takes_out, ..StoredWith::default() }
+        StoredWith { touches, ..StoredWith::default() }
     }
 
     /// Notes that these keys have acted in the group.
@@ -368,7 +372,7 @@ impl State {
             };
             placement.author_only |= !item.is_public() && is_private_of(item.event.view(), &by);
             if may_delete(item.event.view(), &by) {
-                placement.touches_groups |= names_group(item.event.view());
+                placement.touches.add(item.touches());
                 self.tombstones.insert(tombstone_key(id, &by), item.is_public());
                 gone.push(item.stamp.cursor);
             }
@@ -408,14 +412,14 @@ impl State {
         let (key, at) = (event.pubkey(), event.created_at());
         self.take_along(key, at);
         if !leaves_groups(at, now) {
-            return StoredWith::default();
+            return StoredWith { touches: Touches::EveryGroup, ..StoredWith::default() };
         }
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();
         for (group, changed) in changes {
             self.change(&group, changed, Vec::new(), now);
         }
-        StoredWith::default()
+        StoredWith { touches: Touches::EveryGroup, ..StoredWith::default() }
     }
 }
 
@@ -437,9 +441,4 @@ fn is_stranger(view: &ManagedGroup, change: &WrapChange) -> bool {
     let is_member = |key: &PublicKey| Ok::<_, Infallible>(view.members.contains_key(key));
     let Ok(is_from_inside) = change.is_from_inside(view.record.source, is_member);
     !is_from_inside
-}
-
-/// Whether the event may have changed a group.
-pub(super) fn names_group(event: EventRef<'_>) -> bool {
-    event.kind() == Kind::GIFT_WRAP && event.tags().value(name::GROUP).is_some()
 }

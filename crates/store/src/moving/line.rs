@@ -16,6 +16,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use nostr_extensions::{
     EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
+    gate::Touches,
 };
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
@@ -163,8 +164,12 @@ enum Wire<'a> {
         author_only: bool,
         #[serde(default, skip_serializing_if = "is_false")]
         log_only: bool,
+        /// Set where any group may be one that the event touched.
         #[serde(default, skip_serializing_if = "is_false")]
         touches_groups: bool,
+        /// The groups that the event touched, where its kind does not say that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        touched: Option<Vec<Cow<'a, str>>>,
         #[serde(borrow)]
         signed: &'a RawValue,
     },
@@ -238,9 +243,13 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             let invited = invited.into_iter().map(|(key, since)| (PublicKey::from_bytes(key.0), since)).collect();
             Record::Group { id: group_id(&id)?, view, invited }
         }
-        Wire::Event { received_at, expires_at, author_only, log_only, touches_groups, signed } => {
+        Wire::Event { received_at, expires_at, author_only, log_only, touches_groups, touched, signed } => {
             let expires_at = expires_at.unwrap_or(NEVER);
-            let kept = EventMeta { received_at, expires_at, author_only, log_only, touches_groups };
+            let touches = match touched {
+                Some(ids) => Some(Touches::groups(ids.iter().map(|id| group_id(id)).collect::<Result<Vec<_>, _>>()?)),
+                None => touches_groups.then_some(Touches::EveryGroup),
+            };
+            let kept = EventMeta { received_at, expires_at, author_only, log_only, touches };
             let event = Unverified::parse(signed.get().as_bytes()).map_err(|error| error.to_string())?;
             let event = event.verify().map_err(|error| error.to_string())?;
             Record::Event(Restored::new(event, kept).map_err(|rejection| rejection.to_string())?)
@@ -318,7 +327,12 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
                 expires_at: (kept.expires_at != NEVER).then_some(kept.expires_at),
                 author_only: kept.author_only,
                 log_only: kept.log_only,
-                touches_groups: kept.touches_groups,
+                touches_groups: kept.touches == Some(Touches::EveryGroup),
+                touched: match &kept.touches {
+                    Some(Touches::Nothing) => Some(Vec::new()),
+                    Some(Touches::Groups(groups)) => Some(groups.iter().map(|id| id.as_str().into()).collect()),
+                    Some(Touches::EveryGroup) | None => None,
+                },
                 signed: serde_json::from_slice(&json).map_err(|error| format!("an event is no JSON: {error}"))?,
             }
         }

@@ -7,13 +7,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use nostr_extensions::{ManagedGroup, NostrGroupId, RouteHasher, mls_gateway::group::Invited, route::Condition};
-use nostr_protocol::{Event, EventId, Kind, PublicKey, tag::name};
+use nostr_protocol::{Event, EventId, PublicKey, tag::name};
 use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
     pipeline::{Parameter, parameters},
-    rows::{cursor, end_from, event_id, fixed, group_id, key, kind, number, record, role, unsigned},
+    rows::{cursor, end_from, event_id, fixed, group_id, key, kind, number, record, role, touches, unsigned},
 };
 use crate::decide::{
     AUTHOR_ONLY,
@@ -60,13 +60,12 @@ const IDS: Fact = Fact {
     },
 };
 
-/// Targets of deletions, each with one key that deletes it. A row has a fixed length, however long the event is: of its
-/// tags the decision needs a recipient that deletes it, and whether it names a group.
+/// Targets of deletions, each with one key that deletes it. A row is short, however long the event is: of its tags the
+/// decision needs a recipient that deletes it, and the events that may be deleted touched three groups at most.
 const TARGETS: Fact = Fact {
     statement: "select e.cursor, e.flags, e.expires_at, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
             wanted.inbox = any(e.routes) as is_recipient, \
-            e.touches_group is not null or e.flags & 4 <> 0 as names_group, \
-            cardinality(e.prefixes) as rows \
+            e.touches_group, e.touched_groups, cardinality(e.prefixes) as rows \
         from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as wanted(id, deleter, inbox) \
         join rnostr.events e on e.id = wanted.id and e.flags & 8 = 0",
     parameters: |wanted, hasher| {
@@ -84,9 +83,6 @@ const TARGETS: Fact = Fact {
         if row.try_get("is_recipient")? {
             tags.push([name::PUBLIC_KEY.to_owned(), key(row, "deleter")?.to_hex()]);
         }
-        if kind == Kind::GIFT_WRAP && row.try_get("names_group")? {
-            tags.push([name::GROUP.to_owned(), String::new()]);
-        }
         // Two keys may delete one event: both are its recipients then.
         if let Some(known) = facts.targets.get(&id) {
             let recipients = known.event.tags().values(name::PUBLIC_KEY);
@@ -97,7 +93,8 @@ const TARGETS: Fact = Fact {
         let at = Origin::Stored(cursor(row, "cursor")?);
         let rows = usize::try_from(row.try_get::<_, i32>("rows")?).unwrap_or(0);
         let expires_at = end_from(row.try_get("expires_at")?)?;
-        facts.targets.insert(id, Target { at, event, author_only, expires_at, rows });
+        let touches = touches(row, kind)?;
+        facts.targets.insert(id, Target { at, event, author_only, touches, expires_at, rows });
         Ok(())
     },
 };

@@ -3,24 +3,22 @@
 use std::{collections::HashSet, sync::Arc};
 
 use deadpool_postgres::Client;
-use nostr_extensions::{
-    Group, GroupStatus, ManagedGroup, NostrGroupId, Sealed,
-    gate::Touches,
-    kinds::{GroupChange, rules},
-};
+use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, Sealed};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
     history::{Commit, History},
-    rows::{cursor, event, group, group_id, key, kind, members, number, record, seal, unsigned, without_content},
+    rows::{
+        cursor, event, group, group_id, key, kind, members, number, record, seal, touches, unsigned, without_content,
+    },
     vanished,
 };
 use crate::{
     Cursor, LogEntry, LogPage,
     decide::{
-        MARK_KIND, TOUCHES_GROUPS,
+        MARK_KIND,
         hiding::{Hidden, Hiding},
     },
 };
@@ -28,9 +26,9 @@ use crate::{
 /// The last commit, the nonce in the place of the known commit, and the entries after a cursor, in one snapshot.
 const AFTER: &str = "select l.head, c.nonce, (select nonce from rnostr.commits where head = $3) as known, \
         (extract(epoch from clock_timestamp()) * 1000)::bigint as read_at_ms, e.cursor, e.kind, e.flags, e.group_id, \
-        e.touches_group, e.routes, case when e.kind = 62 then e.author end as vanished, e.created_at \
+        e.touches_group, e.touched_groups, e.routes, case when e.kind = 62 then e.author end as vanished, e.created_at \
     from rnostr.log l left join rnostr.commits c on c.head = l.head left join lateral \
-        (select cursor, kind, flags, group_id, touches_group, routes, author, created_at from rnostr.events \
+        (select cursor, kind, flags, group_id, touches_group, touched_groups, routes, author, created_at from rnostr.events \
         where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
@@ -90,15 +88,7 @@ fn page(rows: &[Row], head: Cursor, entries_max: usize, hiding: &Hiding) -> Resu
             break;
         }
         let kind = kind(row, "kind")?;
-        let touches = match row.try_get::<_, Option<&str>>("touches_group")? {
-            Some(id) => Touches::Group(group(id)?),
-            None if rules(kind).changes == GroupChange::EveryGroup
-                || row.try_get::<_, i16>("flags")? & TOUCHES_GROUPS != 0 =>
-            {
-                Touches::EveryGroup
-            }
-            None => Touches::Nothing,
-        };
+        let touches = touches(row, kind)?;
         if row.try_get::<_, Option<&[u8]>>("vanished")?.is_some() {
             let vanished = (key(row, "vanished")?, unsigned(row.try_get("created_at")?)?);
             hiding.learn(&[vanished], cursor(row, "cursor")?);

@@ -11,13 +11,13 @@ use super::{
     fail::Fail,
     load::load,
     pipeline::Transaction,
-    rows::{cursor, end_from, event, fixed, group_id, invited, key, members, number, record, unsigned},
+    rows::{cursor, end_from, event, fixed, group_id, invited, key, members, number, record, touches, unsigned},
     write::write,
 };
 use crate::{
     StoreError,
     decide::{
-        AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
+        AUTHOR_ONLY, EPHEMERAL, LOG_ONLY,
         facts::Wanted,
         hiding::Hidden,
         restore::{self, decide},
@@ -48,9 +48,9 @@ const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.
 /// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \
         order by cursor limit $2), \
-    sized as (select cursor, received_at, expires_at, flags, record, count(*) over () as entries, \
+    sized as (select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, count(*) over () as entries, \
         sum(octet_length(record)) over (order by cursor) - octet_length(record) as before from found) \
-    select cursor, received_at, expires_at, flags, record, entries from sized where before < $4 order by cursor";
+    select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, entries from sized where before < $4 order by cursor";
 
 async fn page(
     client: &Client,
@@ -134,15 +134,16 @@ async fn events(
     let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
         let flags: i16 = row.try_get("flags")?;
-        let kept = EventMeta {
-            received_at: unsigned(row.try_get("received_at")?)?,
-            expires_at: end_from(row.try_get("expires_at")?)?,
-            author_only: flags & AUTHOR_ONLY != 0,
-            log_only: flags & LOG_ONLY != 0,
-            touches_groups: flags & TOUCHES_GROUPS != 0,
-        };
-        if flags & EPHEMERAL == 0 && kept.expires_at > now {
+        let expires_at = end_from(row.try_get("expires_at")?)?;
+        if flags & EPHEMERAL == 0 && expires_at > now {
             let event = event(row)?;
+            let kept = EventMeta {
+                received_at: unsigned(row.try_get("received_at")?)?,
+                expires_at,
+                author_only: flags & AUTHOR_ONLY != 0,
+                log_only: flags & LOG_ONLY != 0,
+                touches: touches(row, event.kind())?.kept_of(event.view()),
+            };
             if !hidden.hides(event.view()) {
                 records.push(Record::Event(Exported { event, kept }));
             }

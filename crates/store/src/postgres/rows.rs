@@ -3,12 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use nostr_extensions::{GroupRecord, NostrGroupId, Role, Sealed, Stamp, admit::NEVER};
+use nostr_extensions::{
+    GroupRecord, NostrGroupId, Role, Sealed, Stamp,
+    admit::NEVER,
+    gate::Touches,
+    kinds::{GroupChange, rules},
+};
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 use tokio_postgres::Row;
 
 use super::fail::Fail;
-use crate::{Cursor, decide::AUTHOR_ONLY};
+use crate::{
+    Cursor,
+    decide::{AUTHOR_ONLY, TOUCHES_GROUPS},
+};
 
 /// The column `record` of an event without its content, which may be long. [`Event::record`] has the length of the tags
 /// before them, and needs some JSON at its end.
@@ -89,6 +97,20 @@ pub(super) fn seal(row: &Row, event: Event) -> Result<Sealed, Fail> {
         author_only: flags & AUTHOR_ONLY != 0,
     };
     Ok(Sealed::new(event, stamp))
+}
+
+/// The groups that an event of this kind touched, of columns `touches_group, touched_groups, flags`.
+pub(super) fn touches(row: &Row, kind: Kind) -> Result<Touches, Fail> {
+    if let Some(id) = row.try_get::<_, Option<&str>>("touches_group")? {
+        return Ok(Touches::groups([group(id)?]));
+    }
+    let told: Option<Vec<&str>> = row.try_get("touched_groups")?;
+    if let Some(ids) = told {
+        return Ok(Touches::groups(ids.into_iter().map(group).collect::<Result<Vec<_>, _>>()?));
+    }
+    let is_any =
+        rules(kind).changes == GroupChange::EveryGroup || row.try_get::<_, i16>("flags")? & TOUCHES_GROUPS != 0;
+    Ok(if is_any { Touches::EveryGroup } else { Touches::Nothing })
 }
 
 /// A group's record of columns `record, last_epoch`.

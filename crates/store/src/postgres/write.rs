@@ -23,12 +23,12 @@ pub(super) const REMOVE: &str = "with gone as (delete from rnostr.events where c
     delete from rnostr.event_index i using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
     where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id";
 const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, \
-    kept_until, flags, address, group_id, touches_group, prefixes, routes, record) \
+    kept_until, flags, address, group_id, touches_group, touched_groups, prefixes, routes, record) \
     select cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
-    touches_group, prefixes::bigint[], routes::bigint[], record from unnest($1::bigint[], $2::bytea[], $3::bytea[], \
+    touches_group, touched_groups::text[], prefixes::bigint[], routes::bigint[], record from unnest($1::bigint[], $2::bytea[], $3::bytea[], \
     $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bytea[], $11::text[], \
-    $12::text[], $13::text[], $14::text[], $15::bytea[]) as put(cursor, id, author, kind, created_at, received_at, \
-    expires_at, kept_until, flags, address, group_id, touches_group, prefixes, routes, record)";
+    $12::text[], $13::text[], $14::text[], $15::text[], $16::bytea[]) as put(cursor, id, author, kind, created_at, received_at, \
+    expires_at, kept_until, flags, address, group_id, touches_group, touched_groups, prefixes, routes, record)";
 const PUT_INDEX: &str = "insert into rnostr.event_index (prefix, age, id, cursor) \
     select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[])";
 const PUT_PACKAGES: &str = "insert into rnostr.packages (cursor, owner, reference, content_hash, last_resort) \
@@ -153,8 +153,16 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
         format!("{{{}}}", texts.join(","))
     };
     let touches = |put: &Put| match &put.touches {
-        Touches::Group(group) => Some(group.as_str().to_owned()),
-        Touches::Nothing | Touches::EveryGroup => None,
+        Touches::Groups(groups) if !put.is_told => groups.first().map(|group| group.as_str().to_owned()),
+        _ => None,
+    };
+    let touched = |put: &Put| match put.told() {
+        // A group's id holds no character that an array's text escapes.
+        Some(Touches::Groups(groups)) => Some(format!(
+            "{{{}}}",
+            groups.iter().map(|id| format!("\"{}\"", id.as_str())).collect::<Vec<_>>().join(",")
+        )),
+        _ => None,
     };
     pipeline.add(
         PUT,
@@ -171,6 +179,7 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
             all(events, |put| put.address.map(|it| it.to_vec())),
             all(events, |put| put.group.as_ref().map(|it| it.as_str().to_owned())),
             all(events, touches),
+            all(events, touched),
             all(events, |put| numbers(&mut put.prefixes.iter().copied())),
             all(events, |put| numbers(&mut put.routes.iter().map(|route| route.cast_signed()))),
             all(events, |put| put.event.record().to_vec()),

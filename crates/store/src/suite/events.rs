@@ -261,16 +261,16 @@ pub async fn an_expired_version_holds_no_address(w: &World) {
 pub async fn the_log_says_which_groups_an_event_touches(w: &World) {
     new(w.publish(&roster("grp", 1, "bootstrap", &["alice"]), "admin").await);
     new(w.publish(&event(1, "note"), "alice").await);
-    let invited = new(w.publish(&wrap("bob", "welcome").tag(&["h", "grp"]), "alice").await);
+    let invited = new(w.publish(&wrap("bob", "welcome").tag(&["h", "club"]), "alice").await);
     let before = w.store.head();
     let touches = |log: LogPage| log.entries.into_iter().map(|entry| entry.touches).collect::<Vec<_>>();
-    let group = || Touches::Group(super::world::group("grp"));
+    let group = |id| Touches::groups([super::world::group(id)]);
     let log = w.store.after(0, 10).await.expect("the log");
-    assert_eq!(touches(log), [group(), Touches::Nothing, group()]);
+    assert_eq!(touches(log), [group("grp"), Touches::Nothing, group("club")]);
     // A follower from before the wrap must learn of its effect though the wrap is gone.
     new(w.publish(&deletion(&[id_of(&invited)]), "bob").await);
     let log = w.store.after(before, 10).await.expect("the log");
-    assert_eq!(touches(log), [Touches::EveryGroup]);
+    assert_eq!(touches(log), [group("club")]);
     assert!(w.find("{}", for_keys(&["bob"])).await.len() == 1, "the deletion of a wrap is its author's alone");
     assert_eq!(w.find("{}", for_keys(&["alice"])).await, []);
 }

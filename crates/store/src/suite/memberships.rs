@@ -9,7 +9,7 @@ use nostr_extensions::{
 };
 use nostr_protocol::testing::{EventBuilder, keypair};
 
-use super::world::{START, World, deletion, group, id_of, key, message, new, roster, vanish, wrap};
+use super::world::{START, World, capability, deletion, group, id_of, key, message, new, roster, vanish, wrap};
 use crate::Saved;
 
 /// The refusal of a wrap by a reader that has a key and may not send it.
@@ -53,7 +53,8 @@ pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) 
         let name = format!("stranger {n}");
         let founded = format!("stranger{}", 9 - n);
         let sealed = new(after(w, n, &invitation("bob", &founded), &name).await);
-        assert_eq!(sealed.touches() == Touches::EveryGroup, n > 0, "another group changed");
+        let changed = Touches::groups(last.iter().chain([&founded]).map(|id| group(id)));
+        assert_eq!(sealed.touches(), changed, "a membership that gives way touches its group alone");
         let mut expected: Vec<&str> = own.to_vec();
         expected.push(&founded);
         assert_eq!(groups_of(w, "bob").await, expected, "the oldest gives way");
@@ -63,9 +64,9 @@ pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) 
         }
     }
     let log = w.store.after(0, 100).await.expect("the log");
-    let touched = log.entries.iter().filter(|entry| entry.touches == Touches::EveryGroup);
+    let touched = log.entries.iter().filter(|entry| matches!(&entry.touches, Touches::Groups(ids) if ids.len() == 2));
     assert_eq!(touched.count(), 9);
-    // The log may lose the wrap that made room, so the deletion that removes the wrap touches every group, too.
+    // The log may lose the wrap that made room, so the deletion that removes the wrap touches the same groups.
     let wrap = log.entries.last().and_then(|entry| entry.sealed.clone());
     let wrap = match wrap {
         Some(wrap) => wrap,
@@ -73,7 +74,9 @@ pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) 
     };
     let sealed = new(after(w, 15, &deletion(&[id_of(&wrap)]), "stranger 9").await);
     let log = w.store.after(sealed.cursor() - 1, 100).await.expect("the log");
-    assert_eq!(log.entries.last().map(|entry| &entry.touches), Some(&Touches::EveryGroup));
+    let both = Touches::groups([group("stranger0"), group("stranger1")]);
+    assert_eq!(log.entries.last().map(|entry| &entry.touches), Some(&both));
+    assert_eq!(sealed.touches(), Touches::Nothing, "this process knew of the wrap");
     // A friend's invitation takes the stranger's place.
     new(after(w, 20, &invitation("bob", "friend"), "dave").await);
     assert_eq!(groups_of(w, "bob").await, ["a-talk", "b-club", "c-team", "friend"]);
@@ -195,4 +198,28 @@ pub async fn a_membership_that_gave_way_may_be_made_again(w: &mut World) {
     let saved = after(w, 3, &invitation("bob", "three"), "dave").await;
     assert!(matches!(saved, Saved::Refused(STRANGER)), "{saved:?}");
     assert!(w.store.group(&group("one")).await.expect("a state").0.has_member(&[key("bob")]));
+}
+
+pub async fn a_wrap_that_changes_nothing_touches_no_group(w: &World) {
+    let of = |id: &str| Touches::groups([group(id)]);
+    let founding = new(w.publish(&invitation("bob", "club"), "alice").await);
+    assert_eq!(founding.touches(), of("club"));
+    let again = new(w.publish(&wrap("bob", "again").tag(&["h", "club"]), "alice").await);
+    assert_eq!(again.touches(), Touches::Nothing, "its recipient is a member");
+    new(w.publish(&roster("team", 1, "bootstrap", &["alice"]), "admin").await);
+    let beside = new(w.publish(&invitation("carol", "team"), "alice").await);
+    assert_eq!(beside.touches(), Touches::Nothing, "a roster decides about the group");
+    let unlisted = new(w.publish(&wrap("carol", "unlisted").tag(&["h", &capability("any")]), "alice").await);
+    assert_eq!(unlisted.touches(), Touches::Nothing, "it asks for nothing");
+    // So says the log to a follower, and so say the deletions of these wraps.
+    let before = w.store.head();
+    let log = w.store.after(0, 10).await.expect("the log");
+    let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
+    assert_eq!(touches, [of("club"), Touches::Nothing, of("team"), Touches::Nothing, Touches::Nothing]);
+    for (wrap, by) in [(&again, "bob"), (&beside, "carol"), (&unlisted, "carol"), (&founding, "bob")] {
+        new(w.publish(&deletion(&[id_of(wrap)]), by).await);
+    }
+    let log = w.store.after(before, 10).await.expect("the log");
+    let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
+    assert_eq!(touches, [Touches::Nothing, Touches::Nothing, Touches::Nothing, of("club")]);
 }

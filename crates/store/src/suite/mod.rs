@@ -78,6 +78,7 @@ macro_rules! conformance {
                 rosters_obey_the_bound_on_memberships
                 memberships_that_nobody_acted_in_count_against_the_founder
                 a_membership_that_gave_way_may_be_made_again
+                a_wrap_that_changes_nothing_touches_no_group
             ]
             outcomes: [
                 every_ok_true_had_its_effect

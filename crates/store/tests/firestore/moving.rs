@@ -34,7 +34,7 @@ fn record(id: &str, seq: u64, members: HashMap<nostr_protocol::PublicKey, Role>)
 }
 
 fn kept(received_at: u64) -> EventMeta {
-    EventMeta { received_at, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false }
+    EventMeta { received_at, expires_at: NEVER, author_only: false, log_only: false, touches: None }
 }
 
 fn note(content: &str, received_at: u64) -> Record<Restored> {

@@ -7,7 +7,7 @@ use nostr_protocol::{Kind, testing::keypair};
 use nostr_store::{
     Saved,
     memory::Memory,
-    moving::{Imported, Moving, Record},
+    moving::{Imported, Moving, Record, line::text_of},
     suite::{
         moving::{LARGE, dump, pages, restored},
         world::{
@@ -83,6 +83,38 @@ async fn of_two_records_of_a_group_the_one_with_the_higher_seq_stays() {
             assert!(to.store.events_at(&places).await.expect("events").is_empty(), "there is no event to it");
             assert!(log.through >= to.store.head());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_event_touched_moves_with_it() {
+    sides(async |to, from| {
+        new(from.world.publish(&wrap("bob", "come").tag(&["h", "club"]), "alice").await);
+        new(from.world.publish(&wrap("bob", "again").tag(&["h", "club"]), "alice").await);
+        to.take(from, "event").await;
+        // One that an older export says may have touched any group, and one that made room in another group.
+        let two = Touches::groups([group("club"), group("left")]);
+        for (n, touches) in [Touches::EveryGroup, two.clone()].into_iter().enumerate() {
+            let touches = Some(touches);
+            let kept =
+                EventMeta { received_at: START, expires_at: NEVER, author_only: false, log_only: false, touches };
+            let event = wrap("bob", &format!("{n}")).tag(&["h", "club"]).sign(&keypair("alice"));
+            let record = Record::Event(Restored::new(event, kept).expect("a wrap"));
+            assert_eq!(to.store.import(vec![record], START).await.expect("an import"), [Imported::New]);
+        }
+        let told = [None, Some(Touches::Nothing), Some(Touches::EveryGroup), Some(two.clone())];
+        let kept = pages(&*to.store, LARGE, START).await.concat().into_iter().filter_map(|record| match record {
+            Record::Event(exported) => Some(exported.kept.touches),
+            _ => None,
+        });
+        assert_eq!(kept.collect::<Vec<_>>(), told);
+        let texts: Vec<_> = pages(&*to.store, LARGE, START).await.concat().iter().map(text_of).collect();
+        assert_eq!(texts.iter().filter(|text| text.contains(r#""touched":["club","left"]"#)).count(), 1);
+        let log = to.store.after(0, 100).await.expect("the log");
+        let log = log.entries.into_iter().filter(|entry| entry.kind == Kind::GIFT_WRAP);
+        let touches: Vec<Touches> = log.map(|entry| entry.touches).collect();
+        assert_eq!(touches, [Touches::groups([group("club")]), Touches::Nothing, Touches::EveryGroup, two]);
     })
     .await;
 }
@@ -180,7 +212,7 @@ async fn what_has_expired_on_the_way_stays_behind() {
             expires_at,
             author_only: false,
             log_only: false,
-            touches_groups: false,
+            touches: None,
         };
         let note = |n: u64| event(1, &format!("{n}")).sign(&keypair("alice"));
         let restored = |n, expires_at| Record::Event(Restored::new(note(n), kept(expires_at)).expect("a note"));
@@ -195,9 +227,8 @@ async fn what_has_expired_on_the_way_stays_behind() {
 
 #[test]
 fn what_is_never_stored_is_never_restored() {
-    let kept =
-        EventMeta { received_at: 1, expires_at: NEVER, author_only: false, log_only: false, touches_groups: false };
+    let kept = EventMeta { received_at: 1, expires_at: NEVER, author_only: false, log_only: false, touches: None };
     for kind in [20_001, 22_242, 21_059, 13, 444, 448] {
-        assert!(Restored::new(event(kind, "").sign(&keypair("alice")), kept).is_err(), "{kind}");
+        assert!(Restored::new(event(kind, "").sign(&keypair("alice")), kept.clone()).is_err(), "{kind}");
     }
 }

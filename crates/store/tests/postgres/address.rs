@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use nostr_extensions::gate::Touches;
 use nostr_store::{
-    OpenError,
+    OpenError, Store as _,
     postgres::{Options, Postgres},
+    suite::world::group,
 };
 use rnostr_test_services as services;
 
@@ -29,7 +31,7 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "4");
+    assert_eq!(sql("select version from rnostr.schema_version"), "5");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
 }
 
@@ -44,12 +46,25 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     sql("drop table rnostr.member_counts");
     sql("alter table rnostr.members drop column invited_at, drop column invited_by");
     sql("alter table rnostr.groups drop column founder");
+    sql("alter table rnostr.events drop column touched_groups");
+    // Entries of the log that name the group of a gift wrap, and stand for any group.
+    for (cursor, touches_group, flags) in [(1, "'club'", 0), (2, "null", 4), (3, "null", 0)] {
+        sql(&format!(
+            "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, flags, touches_group, \
+                prefixes, routes, record) values ({cursor}, decode(repeat('0{cursor}', 32), 'hex'), \
+                decode(repeat('02', 32), 'hex'), 1059, 1, 1, {flags}, {touches_group}, '{{}}', '{{}}', '')"
+        ));
+    }
+    sql("update rnostr.log set head = 3");
     sql("insert into rnostr.members values ('a', decode(repeat('02', 32), 'hex'), true), \
         ('b', decode(repeat('02', 32), 'hex'), false)");
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
-    drop(database.open().await);
-    assert_eq!(sql("select version from rnostr.schema_version"), "4");
+    let store = database.open().await;
+    assert_eq!(sql("select version from rnostr.schema_version"), "5");
+    let log = store.after(0, 10).await.expect("the log");
+    let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
+    assert_eq!(touches, [Touches::groups([group("club")]), Touches::EveryGroup, Touches::Nothing]);
     assert_eq!(sql("select count(*) from rnostr.vanished where not pending"), "1");
     // Nobody loses a membership: each counts as acted in.
     assert_eq!(sql("select memberships, invited from rnostr.member_counts"), "2|0");

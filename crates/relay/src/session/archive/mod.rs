@@ -25,6 +25,7 @@ use super::Session;
 use crate::{
     app::App,
     config::Limitation,
+    delivery::groups::{GroupState, NamedGroups},
     error::{read_failed, storage_unavailable},
     memory::Held,
     rate_limit::RetryAfter,
@@ -65,6 +66,8 @@ const MEMBERSHIP_UNITS: u64 = 1;
 pub(super) struct ArchiveRead<'a> {
     app: &'a App,
     reader: &'a Reader,
+    /// The groups that the connection has named.
+    named: &'a NamedGroups,
     filters: &'a [Filter],
     up_to: Cursor,
     limits: Limits,
@@ -169,6 +172,7 @@ impl<'a> ArchiveRead<'a> {
         Self {
             app: &session.app,
             reader: &session.reader,
+            named: &session.named,
             filters,
             up_to,
             limits,
@@ -388,7 +392,8 @@ impl<'a> ArchiveRead<'a> {
                 continue;
             }
             let _turn = self.meter.turn_at_store().await;
-            groups.extend(self.app.groups.filter(some, |state| self.app.gate.may_scan(state, asker)).await?);
+            groups
+                .extend(self.app.groups.filter(some, self.named, |state| self.app.gate.may_scan(state, asker)).await?);
         }
         Ok(groups)
     }
@@ -416,7 +421,7 @@ impl<'a> ArchiveRead<'a> {
 struct PageGroups<'a> {
     /// In ascending order.
     ids: Vec<&'a NostrGroupId>,
-    states: Vec<Arc<Group>>,
+    states: Vec<Arc<GroupState>>,
 }
 
 impl<'a> PageGroups<'a> {
@@ -436,6 +441,6 @@ impl<'a> PageGroups<'a> {
 
     fn state_for(&self, sealed: &Sealed) -> Option<&Group> {
         let index = self.ids.binary_search(&sealed.group()?).ok()?;
-        self.states.get(index).map(|state| &**state)
+        self.states.get(index).map(|state| state.group())
     }
 }

@@ -12,13 +12,17 @@ use nostr_extensions::{
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, PublicKey, Rejection, Unverified, Word,
+    Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Word,
     message::{Answer, notice_frame, ok_frame, refused_frame},
 };
-use nostr_store::{DUPLICATE, weight::Weight};
+use nostr_store::{
+    DUPLICATE,
+    weight::{Weight, price_of_members},
+};
 
 use super::super::Session;
 use crate::{
+    delivery::groups::GroupState,
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
 };
@@ -105,7 +109,7 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
         Some(group) => app.groups.get(&group).await.ok(),
         None => None,
     };
-    admit::lacks_key(event, publisher, &app.policy, group.as_deref(), now)
+    admit::lacks_key(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)
 }
 
 async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
@@ -132,36 +136,41 @@ async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Res
     // one.
     let retry = group.as_ref().filter(|_| app.delivery.is_followed()).map(|group| (verified.clone(), group.id.clone()));
     let mut group = group;
-    let admitted = match (admit::admit(verified, publisher, &app.policy, group.as_deref(), now), retry) {
-        (Err(_), Some((verified, id))) => {
-            app.delivery.fresh().await?;
-            group = Some(app.groups.get(&id).await.map_err(read_failed)?);
-            admit::admit(verified, publisher, &app.policy, group.as_deref(), now)?
-        }
-        (admitted, _) => admitted?,
-    };
+    let admitted =
+        match (admit::admit(verified, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
+            (Err(_), Some((verified, id))) => {
+                app.delivery.fresh().await?;
+                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+                admit::admit(verified, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
+            }
+            (admitted, _) => admitted?,
+        };
     if is_stored {
         return Ok(Intake::Duplicate);
     }
-    pay_sender(session, admitted.event(), group.as_deref(), &mut payment).await?;
+    pay_sender(session, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
     if let Some(warning) = admitted.warning() {
         tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
     }
     Ok(Intake::New(Box::new(admitted), payment.charges))
 }
 
-fn price(event: &Event) -> Price {
+/// The price of an event. One that changes a group costs for the group's members too: each instance reads them anew.
+fn price(event: &Event, member: Option<&Member>) -> Price {
     let class = match rules(event.kind()).budget {
         Budget::KeyPackages => Class::KeyPackage,
         Budget::Events | Budget::GroupMessages | Budget::GiftWraps => Class::Event,
     };
-    Price { class, times: Weight::of(event.view()).price() }
+    let members = member.map_or(0, |member| member.changed_members);
+    Price { class, times: Weight::of(event.view()).price().saturating_add(price_of_members(members)) }
 }
 
 /// A key of the reader that is a member of the managed group that an event names.
 #[derive(Clone, Copy)]
 struct Member {
     key: PublicKey,
+    /// Number of members of the group, if the event may change them.
+    changed_members: usize,
     /// Set where anyone may found such a group, so that a client can make as many such keys as it founds groups.
     is_free: bool,
 }
@@ -176,7 +185,16 @@ impl Member {
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
         let policy = &session.app.policy;
         let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
-        Some(Self { key, is_free: anyone_founds && !policy.is_named(&key) })
+        let may_change = match event.kind() {
+            Kind::ROSTER => true,
+            Kind::GIFT_WRAP => {
+                let recipients = audience::recipients(event.view());
+                view.record.source == Source::GiftWrap && recipients.iter().any(|key| !view.members.contains_key(key))
+            }
+            _ => false,
+        };
+        let changed_members = if may_change { view.members.len() } else { 0 };
+        Some(Self { key, changed_members, is_free: anyone_founds && !policy.is_named(&key) })
     }
 }
 
@@ -221,10 +239,10 @@ async fn payment(session: &mut Session, event: &Event, paid: Option<Payment>) ->
 /// key that the operator named, alone; from the address of anybody else (docs/rules.md, "Rate limits" 2 to 4).
 fn pay(session: &Session, event: &Event, member: Option<Member>) -> Result<Payment, Rejection> {
     let app = &session.app;
-    let (block, price, now_ms) = (session.client.block(), price(event), app.clock.now_ms());
+    let (block, price, now_ms) = (session.client.block(), price(event, member.as_ref()), app.clock.now_ms());
     let by_key = match member {
-        Some(Member { key, is_free: false }) => Some(app.limits.key(&key, block, price, now_ms)?),
-        Some(Member { key, is_free: true }) => match app.limits.member(&key, block, price, now_ms) {
+        Some(Member { key, is_free: false, .. }) => Some(app.limits.key(&key, block, price, now_ms)?),
+        Some(Member { key, is_free: true, .. }) => match app.limits.member(&key, block, price, now_ms) {
             Ok(paid) => Some(paid),
             Err(NotByKey::Key(retry)) => return Err(retry.into()),
             Err(NotByKey::Ceiling) => None,

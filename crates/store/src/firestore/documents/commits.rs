@@ -28,6 +28,9 @@ const IS_EPHEMERAL: u8 = 8;
 const FOR_AUTHOR: u8 = 16;
 const VANISHES: u8 = 32;
 
+/// The field of the groups that entries touched.
+const TOUCHED: &str = "touched";
+
 /// Most bytes of entries in one document of the log; a document has at most 1 MiB.
 pub(crate) const ENTRIES_BYTES_MAX: usize = 900 << 10;
 
@@ -97,12 +100,14 @@ pub(crate) struct CommitLog {
 impl CommitLog {
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
+            let mut entries = unpack(document.bytes("entries")?)?;
+            unpack_touched(document.bytes(TOUCHED).unwrap_or_default(), &mut entries)?;
             Some(Self {
                 name: id_of(document).to_owned(),
                 time: micros(document.update_time?),
                 at: micros(document.time(field::AT)?),
                 place: document.secs("place")?,
-                entries: unpack(document.bytes("entries")?)?,
+                entries,
             })
         };
         read().ok_or(Fail::Damaged("the log"))
@@ -114,21 +119,61 @@ impl CommitLog {
     }
 }
 
+/// Entries of a document of the log, packed.
+#[derive(Default)]
+pub(crate) struct PackedEntries {
+    entries: Vec<u8>,
+    count: u32,
+    /// The groups that an entry touched, where there are several. Such an entry itself says that it touched every
+    /// group, which a process of an older build goes by.
+    touched: Vec<u8>,
+}
+
+impl PackedEntries {
+    /// Bytes of all entries.
+    pub(crate) fn byte_len(&self) -> usize {
+        self.entries.len() + self.touched.len()
+    }
+
+    /// Appends the entry of an event.
+    pub(crate) fn push(&mut self, put: &Put) {
+        if let Touches::Groups(groups) = &put.touches
+            && groups.len() > 1
+        {
+            self.touched.extend_from_slice(&self.count.to_be_bytes());
+            pack_len(&mut self.touched, groups.len());
+            groups.iter().for_each(|group| pack_group(&mut self.touched, group));
+        }
+        pack(&mut self.entries, put);
+        self.count += 1;
+    }
+
+    /// Appends an entry without an event. It says that any group may have changed and any key may have vanished.
+    pub(crate) fn push_mark(&mut self) {
+        pack_mark(&mut self.entries);
+        self.count += 1;
+    }
+}
+
 /// The write that logs a commit's events, the first of them at `place`.
-pub(crate) fn put(names: &Names, id: &str, place: u64, entries: Vec<u8>) -> Write {
-    let fields = Fields::default().number("place", place).bytes("entries", entries);
+pub(crate) fn put(names: &Names, id: &str, place: u64, packed: PackedEntries) -> Write {
+    let PackedEntries { entries, touched, .. } = packed;
+    let mut fields = Fields::default().number("place", place).bytes("entries", entries);
+    if !touched.is_empty() {
+        fields = fields.bytes(TOUCHED, touched);
+    }
     value::stamped(value::put(names.log(id), fields, Version::Absent), field::AT)
 }
 
 /// Appends the entry of an event.
-pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
+fn pack(packed: &mut Vec<u8>, put: &Put) {
     let event = &put.event;
     let is_ephemeral = put.flags & EPHEMERAL != 0;
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = match &put.touches {
         Touches::Nothing => 0,
-        Touches::Group(_) => TOUCHES_GROUP,
-        Touches::EveryGroup => TOUCHES_EVERY_GROUP,
+        Touches::Groups(groups) if groups.len() == 1 => TOUCHES_GROUP,
+        Touches::Groups(_) | Touches::EveryGroup => TOUCHES_EVERY_GROUP,
     };
     packed.push(
         flags
@@ -139,7 +184,9 @@ pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     );
     packed.extend_from_slice(&event.kind().0.to_be_bytes());
     packed.extend_from_slice(event.id().as_bytes());
-    if let Touches::Group(group) = &put.touches {
+    if let Touches::Groups(groups) = &put.touches
+        && let [group] = &groups[..]
+    {
         pack_group(packed, group);
     }
     if let Some(group) = &put.group {
@@ -161,8 +208,7 @@ pub(crate) fn pack(packed: &mut Vec<u8>, put: &Put) {
     }
 }
 
-/// Appends an entry without an event. It says that any group may have changed and any key may have vanished.
-pub(crate) fn pack_mark(packed: &mut Vec<u8>) {
+fn pack_mark(packed: &mut Vec<u8>) {
     packed.push(TOUCHES_EVERY_GROUP);
     packed.extend_from_slice(&MARK_KIND.0.to_be_bytes());
     // No event has this id, so nothing is found at its place.
@@ -189,6 +235,18 @@ fn unpack(packed: &[u8]) -> Option<Vec<LoggedEntry>> {
     Some(entries)
 }
 
+/// Adds the groups that entries touched, of [`PackedEntries`].
+fn unpack_touched(packed: &[u8], entries: &mut [LoggedEntry]) -> Option<()> {
+    let mut left = Unpack(packed);
+    while !left.is_empty() {
+        let entry = entries.get_mut(usize::try_from(left.u32()?).ok()?)?;
+        let count = left.u32()?;
+        let groups = (0..count).map(|_| unpack_group(&mut left)).collect::<Option<Vec<_>>>()?;
+        entry.touches = Touches::groups(groups);
+    }
+    Some(())
+}
+
 fn unpack_one(left: &mut Unpack<'_>) -> Option<LoggedEntry> {
     let flags = left.byte()?;
     let has = |flag: u8| flags & flag != 0;
@@ -196,7 +254,7 @@ fn unpack_one(left: &mut Unpack<'_>) -> Option<LoggedEntry> {
     let id = EventId::from_bytes(left.array()?);
     let touches = match flags & (TOUCHES_GROUP | TOUCHES_EVERY_GROUP) {
         0 => Touches::Nothing,
-        TOUCHES_GROUP => Touches::Group(unpack_group(left)?),
+        TOUCHES_GROUP => Touches::groups([unpack_group(left)?]),
         _ => Touches::EveryGroup,
     };
     let group = if has(HAS_GROUP) { Some(unpack_group(left)?) } else { None };

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use gcloud_sdk::google::firestore::v1::{Document, Write, value::ValueType};
-use nostr_extensions::{EventMeta, Sealed, Stamp, admit::NEVER, mls_gateway::deletion::owners};
+use nostr_extensions::{
+    EventMeta, NostrGroupId, Sealed, Stamp, admit::NEVER, gate::Touches, mls_gateway::deletion::owners,
+};
 use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use crate::{
@@ -30,10 +32,16 @@ pub(crate) struct EventDocument {
     pub(crate) received_at: UnixSecs,
     pub(crate) expires_at: UnixSecs,
     flags: i16,
+    /// The groups that it touched; `None` where its kind says all.
+    told: Option<Touches>,
 }
 
 /// The fields of an event without its content, which may be long.
-pub(crate) const WITHOUT_CONTENT: [&str; 5] = ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place"];
+pub(crate) const WITHOUT_CONTENT: [&str; 6] =
+    ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place", TOUCHED];
+
+/// The groups that an event touched, where its kind does not say that.
+const TOUCHED: &str = "touched";
 
 impl EventDocument {
     /// Reads a document, or the fields [`WITHOUT_CONTENT`].
@@ -41,13 +49,21 @@ impl EventDocument {
         let read = || {
             let expires_at = expires_at(document);
             // A record needs some JSON at its end.
+            let flags = i16::try_from(document.int("flags")?).ok()?;
+            let told = match document.texts(TOUCHED) {
+                Some(ids) => {
+                    Some(Touches::groups(ids.into_iter().map(NostrGroupId::parse).collect::<Option<Vec<_>>>()?))
+                }
+                None => (flags & TOUCHES_GROUPS != 0).then_some(Touches::EveryGroup),
+            };
             let record = [document.bytes("head")?, document.bytes("json").unwrap_or(b"{}")].concat();
             Some(Self {
                 event: Event::from_record(Bytes::from(record))?,
                 cursor: cursor(document)?,
                 received_at: document.secs(field::RECEIVED_AT)?,
                 expires_at,
-                flags: i16::try_from(document.int("flags")?).ok()?,
+                flags,
+                told,
             })
         };
         read().ok_or(Fail::Damaged("an event"))
@@ -62,13 +78,18 @@ impl EventDocument {
         self.flags & LOG_ONLY == 0
     }
 
+    /// The groups that it touched.
+    pub(crate) fn touches(&self) -> Touches {
+        self.told.clone().unwrap_or_else(|| Touches::by_kind(self.event.view()))
+    }
+
     pub(crate) fn exported(self) -> Exported {
         let kept = EventMeta {
             received_at: self.received_at,
             expires_at: self.expires_at,
             author_only: self.is_author_only(),
             log_only: !self.is_found(),
-            touches_groups: self.flags & TOUCHES_GROUPS != 0,
+            touches: self.told,
         };
         Exported { event: self.event, kept }
     }
@@ -117,6 +138,11 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64, replaces: bool) -> Write
     if put.expires_at != NEVER {
         let at = timestamp(put.expires_at.min(TIME_MAX) * SEC);
         fields = fields.with(field::EXPIRES_AT, ValueType::TimestampValue(at));
+    }
+    match put.told() {
+        Some(Touches::Nothing) => fields = fields.texts(TOUCHED, []),
+        Some(Touches::Groups(groups)) => fields = fields.texts(TOUCHED, groups.iter().map(NostrGroupId::as_str)),
+        Some(Touches::EveryGroup) | None => {}
     }
     if let Some(address) = &put.address {
         fields = fields.text("address", &hex(address));

@@ -269,8 +269,9 @@ impl Inner {
             if !self.hiding.now().hides(stored.event.view()) {
                 let author_only = stored.is_author_only();
                 let rows = Weight::of(stored.event.view()).rows;
-                let (event, expires_at) = (stored.event, stored.expires_at);
-                facts.targets.insert(*id, Target { at: numbers.of(*id), event, author_only, expires_at, rows });
+                let touches = stored.touches();
+                let (event, expires_at, at) = (stored.event, stored.expires_at, numbers.of(*id));
+                facts.targets.insert(*id, Target { at, event, author_only, touches, expires_at, rows });
             }
         }
         Ok(())

@@ -76,6 +76,11 @@ impl Fields {
         self.with(name, array(values))
     }
 
+    pub(crate) fn texts<'t>(self, name: &str, texts: impl IntoIterator<Item = &'t str>) -> Self {
+        let value = |text: &str| Value { value_type: Some(ValueType::StringValue(text.to_owned())) };
+        self.with(name, ValueType::ArrayValue(ArrayValue { values: texts.into_iter().map(value).collect() }))
+    }
+
     fn document(self, name: String) -> Document {
         Document { name, fields: self.0, create_time: None, update_time: None }
     }
@@ -114,6 +119,15 @@ pub(crate) trait ReadFields {
             Some(ValueType::StringValue(value)) => Some(value),
             _ => None,
         }
+    }
+
+    fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        let Some(ValueType::ArrayValue(array)) = self.field(name) else { return None };
+        let texts = array.values.iter().map(|value| match &value.value_type {
+            Some(ValueType::StringValue(text)) => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
     }
 
     fn flag(&self, name: &str) -> bool {

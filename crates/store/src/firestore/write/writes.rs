@@ -38,19 +38,19 @@ impl Inner {
     ) -> Result<Vec<Write>, Fail> {
         let now = changes.put.iter().map(|put| put.received_at).min().unwrap_or_default();
         let mut writes = Vec::new();
-        let mut entries = Vec::new();
+        let mut entries = commits::PackedEntries::default();
         let mut removed: BTreeSet<&EventId> = changes.removed.iter().map(|(_, id)| id).collect();
         for (put, place) in changes.put.iter().zip(place..) {
-            commits::pack(&mut entries, put);
+            entries.push(put);
             if !put.gone && put.flags & EPHEMERAL == 0 {
                 let replaces = removed.remove(&put.event.id());
                 writes.push(events::put(&self.names, put, place, replaces));
             }
         }
         if changes.mark.is_some() {
-            commits::pack_mark(&mut entries);
+            entries.push_mark();
         }
-        if entries.len() > commits::ENTRIES_BYTES_MAX {
+        if entries.byte_len() > commits::ENTRIES_BYTES_MAX {
             return Err(Fail::Large);
         }
         if changes.places() > 0 {
