@@ -4,6 +4,7 @@ mod boundary;
 mod delivery;
 mod failures;
 mod freshness;
+mod group_states;
 mod overtaken;
 mod postgres;
 mod redis;

@@ -51,6 +51,10 @@ pub struct Link {
     pub group_failures: AtomicU64,
     /// Reads of a group's state so far.
     pub group_reads: AtomicU64,
+    /// Questions which groups are known so far.
+    pub group_questions: AtomicU64,
+    /// A test that holds this lock for writing blocks reads of a group's state.
+    pub reading_groups: RwLock<()>,
     /// Reads of a group's state in progress.
     pub group_loads: AtomicU64,
     /// Most reads of a group's state that were ever in progress at once.
@@ -105,6 +109,8 @@ impl Shared {
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
             group_reads: AtomicU64::new(0),
+            group_questions: AtomicU64::new(0),
+            reading_groups: RwLock::new(()),
             group_loads: AtomicU64::new(0),
             group_loads_most: AtomicU64::new(0),
             fetching: RwLock::new(()),
@@ -273,6 +279,7 @@ impl Store for Instance {
         self.link.group_reads.fetch_add(1, Ordering::Relaxed);
         let loads = self.link.group_loads.fetch_add(1, Ordering::Relaxed) + 1;
         self.link.group_loads_most.fetch_max(loads, Ordering::Relaxed);
+        let _open = self.link.reading_groups.read().await;
         let passed = self.link.pass().await;
         self.link.group_loads.fetch_sub(1, Ordering::Relaxed);
         passed?;
@@ -283,6 +290,7 @@ impl Store for Instance {
     }
 
     async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.link.group_questions.fetch_add(1, Ordering::Relaxed);
         self.link.pass().await?;
         self.shared.memory.known_groups(ids).await
     }

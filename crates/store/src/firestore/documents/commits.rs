@@ -28,9 +28,6 @@ const IS_EPHEMERAL: u8 = 8;
 const FOR_AUTHOR: u8 = 16;
 const VANISHES: u8 = 32;
 
-/// The field of the groups that entries touched.
-const TOUCHED: &str = "touched";
-
 /// Most bytes of entries in one document of the log; a document has at most 1 MiB.
 pub(crate) const ENTRIES_BYTES_MAX: usize = 900 << 10;
 
@@ -101,7 +98,7 @@ impl CommitLog {
     pub(crate) fn read(document: &Document) -> Result<Self, Fail> {
         let read = || {
             let mut entries = unpack(document.bytes("entries")?)?;
-            unpack_touched(document.bytes(TOUCHED).unwrap_or_default(), &mut entries)?;
+            unpack_touched(document.bytes(field::TOUCHED).unwrap_or_default(), &mut entries)?;
             Some(Self {
                 name: id_of(document).to_owned(),
                 time: micros(document.update_time?),
@@ -160,7 +157,7 @@ pub(crate) fn put(names: &Names, id: &str, place: u64, packed: PackedEntries) ->
     let PackedEntries { entries, touched, .. } = packed;
     let mut fields = Fields::default().number("place", place).bytes("entries", entries);
     if !touched.is_empty() {
-        fields = fields.bytes(TOUCHED, touched);
+        fields = fields.bytes(field::TOUCHED, touched);
     }
     value::stamped(value::put(names.log(id), fields, Version::Absent), field::AT)
 }

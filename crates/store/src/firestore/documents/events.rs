@@ -38,10 +38,7 @@ pub(crate) struct EventDocument {
 
 /// The fields of an event without its content, which may be long.
 pub(crate) const WITHOUT_CONTENT: [&str; 6] =
-    ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place", TOUCHED];
-
-/// The groups that an event touched, where its kind does not say that.
-const TOUCHED: &str = "touched";
+    ["head", field::RECEIVED_AT, field::EXPIRES_AT, "flags", "place", field::TOUCHED];
 
 impl EventDocument {
     /// Reads a document, or the fields [`WITHOUT_CONTENT`].
@@ -50,7 +47,7 @@ impl EventDocument {
             let expires_at = expires_at(document);
             // A record needs some JSON at its end.
             let flags = i16::try_from(document.int("flags")?).ok()?;
-            let told = match document.texts(TOUCHED) {
+            let told = match document.texts(field::TOUCHED) {
                 Some(ids) => {
                     Some(Touches::groups(ids.into_iter().map(NostrGroupId::parse).collect::<Option<Vec<_>>>()?))
                 }
@@ -140,8 +137,8 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64, replaces: bool) -> Write
         fields = fields.with(field::EXPIRES_AT, ValueType::TimestampValue(at));
     }
     match put.told() {
-        Some(Touches::Nothing) => fields = fields.texts(TOUCHED, []),
-        Some(Touches::Groups(groups)) => fields = fields.texts(TOUCHED, groups.iter().map(NostrGroupId::as_str)),
+        Some(Touches::Nothing) => fields = fields.texts(field::TOUCHED, []),
+        Some(Touches::Groups(groups)) => fields = fields.texts(field::TOUCHED, groups.iter().map(NostrGroupId::as_str)),
         Some(Touches::EveryGroup) | None => {}
     }
     if let Some(address) = &put.address {

@@ -26,6 +26,8 @@ pub(crate) mod field {
     pub(crate) const KEYS: &str = "keys";
     pub(crate) const MANAGED: &str = "managed";
     pub(crate) const PENDING: &str = "pending";
+    /// The groups that an event touched, where its kind does not say that.
+    pub(crate) const TOUCHED: &str = "touched";
     /// The document's own name.
     pub(crate) const NAME: &str = "__name__";
 }
@@ -113,8 +115,9 @@ impl Collection {
                 field::PREFIXES,
                 field::CREATED_AT,
                 "address",
+                field::TOUCHED,
             ],
-            Self::Log => &[field::AT, "place", "entries"],
+            Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
             Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
             Self::Owners => &["packages"],
             Self::Claimed => &[],

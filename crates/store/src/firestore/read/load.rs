@@ -60,7 +60,7 @@ pub(crate) struct ReadDocuments {
 
 /// Fields that are read of guarded documents: all but the content of events, which may be long, and fields that only
 /// queries need.
-const GUARDED: [&str; 12] = [
+const GUARDED: [&str; 13] = [
     "public",
     "until",
     field::GROUP,
@@ -73,6 +73,7 @@ const GUARDED: [&str; 12] = [
     field::EXPIRES_AT,
     "flags",
     "place",
+    field::TOUCHED,
 ];
 
 /// The facts for a batch, the documents that they were read from, and the transaction that guards the rest.
