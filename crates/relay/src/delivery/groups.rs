@@ -38,7 +38,7 @@ const MEMBER_BYTES: usize = 72;
 /// Most groups that do not exist of which this is remembered.
 const UNKNOWN_GROUPS_MAX: usize = 65_536;
 /// Most groups that a connection is remembered to have named in its requests.
-const NAMED_GROUPS_MAX: usize = 1_024;
+const NAMED_GROUPS_MAX: usize = 256;
 /// Most groups that requests load at one time, so that the follower and the writer do not wait long behind them.
 const LOADS_TOGETHER_MAX: usize = 16;
 /// Most times that the groups of a page are loaded because one of them changed while another was loaded.
