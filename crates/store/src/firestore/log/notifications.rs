@@ -23,11 +23,18 @@ const AGAIN: Backoff = Backoff::new(100, AGAIN_MS_MAX);
 pub(crate) async fn listen(store: Weak<Inner>) {
     let mut failures: u32 = 0;
     while let Some(inner) = store.upgrade() {
+        let mut replaced = inner.client.replaced();
         let heard = inner.client.listen(query::log_newest(&inner.names, WATCHED_MAX)).await;
         drop(inner);
         match heard {
             Ok(mut answers) => {
-                while let Ok(Some(answer)) = answers.message().await {
+                let mut next = async || {
+                    tokio::select! {
+                        answer = answers.message() => answer.ok().flatten(),
+                        _ = replaced.changed() => None,
+                    }
+                };
+                while let Some(answer) = next().await {
                     let Some(inner) = store.upgrade() else { return };
                     failures = 0;
                     if matches!(answer.response_type, Some(ResponseType::DocumentChange(_))) {

@@ -5,20 +5,20 @@ use std::{collections::HashMap, future::Future, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gcloud_sdk::{
-    GoogleAuthMiddleware,
     google::firestore::v1::{
         BatchGetDocumentsRequest, BatchWriteRequest, CommitRequest, Document, DocumentMask, RollbackRequest,
         TransactionOptions, Write, batch_get_documents_request, batch_get_documents_response::Result as Looked,
-        firestore_client::FirestoreClient, transaction_options,
+        transaction_options,
     },
     prost_types::Timestamp,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::Request;
 
 use crate::firestore::wire::{
     clock::{Micros, micros},
     fail::Fail,
+    line::{Api, Line},
     reads::Reads,
 };
 
@@ -39,7 +39,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// The client of one database.
 pub(crate) struct Client {
-    pub(super) api: FirestoreClient<GoogleAuthMiddleware>,
+    pub(super) line: Line,
     pub(super) database: String,
     pub(super) root: String,
     /// Documents that were read, and the ceiling of clients' reads.
@@ -68,17 +68,17 @@ impl GetAnswer {
 pub(crate) struct Transaction(Vec<u8>);
 
 impl Client {
-    /// The client of the service, or of an emulator.
+    /// The client of the service, or of an emulator, over connections that `connect` makes.
     pub(crate) fn new(
-        api: FirestoreClient<GoogleAuthMiddleware>,
+        connect: impl Fn() -> Api + Send + Sync + 'static,
         database: String,
         is_emulator: bool,
         reads: Reads,
     ) -> Self {
         let root = format!("{database}/documents");
-        let api = api.max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let line = Line::new(move || connect().max_decoding_message_size(MESSAGE_BYTES_MAX));
         let settling = if is_emulator { EMULATOR_SETTLING_MS * 1_000 } else { 0 };
-        Self { api, database, root, reads, calls: Semaphore::new(CALLS_MAX), settling }
+        Self { line, database, root, reads, calls: Semaphore::new(CALLS_MAX), settling }
     }
 
     /// Waits until the next read has a later time than every commit that was acknowledged before this call.
@@ -91,6 +91,11 @@ impl Client {
     /// The time up to which a read at these times surely saw every commit.
     pub(super) fn seen(&self, times: Option<Micros>) -> Micros {
         times.unwrap_or_default().saturating_sub(self.settling)
+    }
+
+    /// Changes when the connection was replaced; a stream of before is to be opened anew.
+    pub(crate) fn replaced(&self) -> watch::Receiver<u64> {
+        self.line.replaced()
     }
 
     /// The beginning of all documents' names.
@@ -108,8 +113,15 @@ impl Client {
     pub(super) async fn in_time<T>(&self, what: &str, call: impl Future<Output = Result<T, Fail>>) -> Result<T, Fail> {
         let bounded = async {
             let _place = self.calls.acquire().await.map_err(|_| Fail::timed_out(what))?;
+            let under_way = self.line.call();
             let answer = tokio::time::timeout(Duration::from_secs(CALL_SECS_MAX), call).await;
-            answer.unwrap_or_else(|_| Err(Fail::timed_out(what)))
+            let answer = answer.unwrap_or_else(|_| Err(Fail::timed_out(what)));
+            match &answer {
+                Err(Fail::Late(_)) => drop(under_way),
+                Err(Fail::Unavailable(_)) => under_way.failed(),
+                Ok(_) | Err(_) => under_way.answered(),
+            }
+            answer
         };
         let answer = tokio::time::timeout(Duration::from_secs(2 * CALL_SECS_MAX), bounded).await;
         answer.unwrap_or_else(|_| Err(Fail::timed_out(what)))
@@ -170,7 +182,7 @@ impl Client {
         self.in_time("get", async {
             let failed = |status| Fail::of("get", &status);
             let mut answers =
-                self.api.clone().batch_get_documents(Self::request(message)).await.map_err(failed)?.into_inner();
+                self.line.api().batch_get_documents(Self::request(message)).await.map_err(failed)?.into_inner();
             let mut got = GetAnswer::default();
             let mut transaction = None;
             let mut read_at = None;
@@ -198,7 +210,7 @@ impl Client {
             request_options: None,
         };
         self.in_time("commit", async {
-            let answer = self.api.clone().commit(Self::request(message)).await;
+            let answer = self.line.api().commit(Self::request(message)).await;
             let committed = answer.map_err(|status| Fail::of_commit(&status))?.into_inner();
             committed.commit_time.map(micros).ok_or(Fail::Damaged("a commit without a time"))
         })
@@ -214,7 +226,7 @@ impl Client {
             request_options: None,
         };
         self.in_time("write", async {
-            let answer = self.api.clone().batch_write(Self::request(message)).await;
+            let answer = self.line.api().batch_write(Self::request(message)).await;
             let answer = answer.map_err(|status| Fail::of("write", &status))?.into_inner();
             Ok(answer.status.iter().filter(|status| status.code == 0).count())
         })
@@ -225,7 +237,7 @@ impl Client {
     pub(crate) async fn rollback(&self, Transaction(transaction): Transaction) {
         let message = RollbackRequest { database: self.database.clone(), transaction, request_options: None };
         let ended = self.in_time("rollback", async {
-            let answer = self.api.clone().rollback(Self::request(message)).await;
+            let answer = self.line.api().rollback(Self::request(message)).await;
             answer.map_err(|status| Fail::of("rollback", &status)).map(drop)
         });
         if let Err(fail) = ended.await {

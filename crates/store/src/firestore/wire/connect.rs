@@ -72,8 +72,8 @@ pub(crate) async fn connect(options: &Options) -> Result<Client, OpenError> {
         endpoint = endpoint.tls_config(tls).map_err(|error| wrong(&error))?;
     }
     let layer = GoogleAuthMiddlewareLayer::new(headers, Some(database.clone())).map_err(|error| wrong(&error))?;
-    let api = FirestoreClient::new(layer.layer(endpoint.connect_lazy()));
-    Ok(Client::new(api, database, is_emulator, Reads::new(options.reads_per_minute_max)))
+    let connect = move || FirestoreClient::new(layer.layer(endpoint.connect_lazy()));
+    Ok(Client::new(connect, database, is_emulator, Reads::new(options.reads_per_minute_max)))
 }
 
 /// Installs a provider of cryptography unless the process has one. A service account's key signs with it.

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod fail;
+pub(crate) mod line;
 pub(crate) mod queries;
 pub(crate) mod reads;
 pub(crate) mod value;

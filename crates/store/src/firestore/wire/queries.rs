@@ -43,7 +43,7 @@ impl Client {
         };
         self.in_time("query", async {
             let failed = |status| Fail::of("query", &status);
-            let mut answers = self.api.clone().run_query(Self::request(message)).await.map_err(failed)?.into_inner();
+            let mut answers = self.line.api().run_query(Self::request(message)).await.map_err(failed)?.into_inner();
             let mut found = QueryAnswer::default();
             let mut read_at = None;
             while let Some(answer) = answers.message().await.map_err(failed)? {
@@ -75,7 +75,7 @@ impl Client {
         self.in_time("count", async {
             let failed = |status| Fail::of("count", &status);
             let mut answers =
-                self.api.clone().run_aggregation_query(Self::request(message)).await.map_err(failed)?.into_inner();
+                self.line.api().run_aggregation_query(Self::request(message)).await.map_err(failed)?.into_inner();
             let mut read_at = None;
             while let Some(answer) = answers.message().await.map_err(failed)? {
                 read_at = earlier(read_at, answer.read_time);
@@ -91,7 +91,8 @@ impl Client {
         .await
     }
 
-    /// A stream of changes to the documents of a query. It has no deadline; the connection's keep-alive ends it.
+    /// A stream of changes to the documents of a query. It has no deadline; the connection's keep-alive ends it,
+    /// and its reader does when the connection is replaced.
     pub(crate) async fn listen(&self, asked: StructuredQuery) -> Result<Streaming<ListenResponse>, Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
         let wanted = target::QueryTarget {
@@ -114,7 +115,7 @@ impl Client {
         // The stream of requests stays open for as long as answers are wanted.
         let requests = stream::once(async { message }).chain(stream::pending());
         let call = async {
-            let answer = self.api.clone().listen(Request::new(requests)).await;
+            let answer = self.line.api().listen(Request::new(requests)).await;
             answer.map(tonic::Response::into_inner).map_err(|status| Fail::of("listen", &status))
         };
         let answer = tokio::time::timeout(Duration::from_secs(CALL_SECS_MAX), call).await;
