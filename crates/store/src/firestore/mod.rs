@@ -17,11 +17,12 @@
 //!   (`wire::client::Client::settle`).
 //! - A field that the service sets to the request's time has milliseconds, and precedes the commit by the duration of
 //!   the call. So its order is not the log's (`log::follow`).
-//! - A transaction's read holds off writers of the documents that it read: on the emulator always, for at most 2 s; on
-//!   the service not, under optimistic concurrency. Readers never hold off each other: 200 concurrent transactions over
-//!   one head took 0.4 s on the emulator. So a group's messages read its head in a transaction, and a message's commit
-//!   fails if the group has changed since. No message of a removed key is committed after the removal, and messages
-//!   never write the head.
+//! - A transaction's read holds off writers of the documents that it read: on the emulator always, until it ends, or
+//!   for 60 s if its process has stopped, and each commit of such a writer fails after 2 s; on the service not, under
+//!   optimistic concurrency. Readers never hold off each other: 200 concurrent transactions over one head took 0.4 s
+//!   on the emulator. So a group's messages read its head in a transaction, and a message's commit fails if the group
+//!   has changed since. No message of a removed key is committed after the removal, and messages never write the
+//!   head.
 //! - An update with an empty mask and a precondition changes nothing, not even the update time. The same holds for a
 //!   delete of a document that must not exist (`wire::value::verify`).
 //! - If racers write one document under a precondition, one wins and the others learn it at once.

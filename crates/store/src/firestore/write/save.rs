@@ -4,7 +4,10 @@
 //! a random number, because two unrelated commits may have the same time. At a hundred commits a second, two events
 //! share a cursor about once in a hundred hours, and both are then found under it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use gcloud_sdk::google::firestore::v1::Write;
 use nostr_extensions::{Admitted, Effect};
@@ -35,6 +38,9 @@ use crate::{
 const COMMIT_BYTES_MAX: usize = 3 << 20;
 /// Most tries at a commit that others overtake.
 pub(crate) const TRIES_MAX: u32 = 16;
+/// Time, in seconds, of a try that others overtook after which they seem to hold a document for longer: the emulator
+/// keeps a commit waiting for 2 s.
+const HELD_UP_SECS_MIN: u64 = 1;
 /// Most groups that a vanishing key leaves in one Commit if they do not fit into one.
 const LEAVING_MAX: usize = 100;
 /// Longest wait for a read that shows that the service answers.
@@ -44,10 +50,12 @@ const WAIT_MS_MAX: u64 = 400;
 const RETRY: Backoff = Backoff::among_racers(8, WAIT_MS_MAX);
 
 impl SavesParts for Inner {
-    /// In one Commit. The time is that of the calls, whatever the part.
-    async fn save_part(&self, part: &[Admitted], _: Duration) -> Result<Vec<Saved>, Unsaved> {
-        match self.save_whole(part).await {
+    /// In one Commit. The time of each call is the same, whatever the part; `limit` bounds the tries.
+    async fn save_part(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Unsaved> {
+        match self.save_whole(part, limit).await {
             Ok(saved) => Ok(saved),
+            // Others hold up one event of the part, which is refused alone.
+            Err(fail @ Fail::Conflict) => Err(Unsaved::Late(fail.into())),
             Err(fail @ (Fail::Large | Fail::Invalid(_))) => Err(Unsaved::Data(fail.into())),
             Err(fail @ Fail::Late(_)) if self.is_there().await => Err(Unsaved::Late(fail.into())),
             Err(fail) => Err(Unsaved::Store(fail.into())),
@@ -120,12 +128,16 @@ impl Inner {
         matches!(tokio::time::timeout(ALIVE_MAX, read).await, Ok(Ok(_)))
     }
 
-    async fn save_whole(&self, part: &[Admitted]) -> Result<Vec<Saved>, Fail> {
+    /// Tries again while others are faster, for as long as `limit`. A part that others hold up is divided at once.
+    async fn save_whole(&self, part: &[Admitted], limit: Duration) -> Result<Vec<Saved>, Fail> {
         self.history.is_ours()?;
+        let until = Instant::now() + limit;
         let mut tries = 0;
         loop {
+            let began = Instant::now();
             let saved = self.try_to_save(part, tries > 0).await;
-            if !self.is_tried_again(&saved, tries, part.len()).await {
+            let is_held_up = part.len() > 1 && began.elapsed() >= Duration::from_secs(HELD_UP_SECS_MIN);
+            if is_held_up || Instant::now() >= until || !self.is_tried_again(&saved, tries, part.len()).await {
                 return saved;
             }
             tries += 1;
