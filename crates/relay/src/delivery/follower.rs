@@ -49,8 +49,6 @@ use crate::{
 
 /// Most entries of the log that are read at one time.
 const PAGE_ENTRIES_MAX: usize = 256;
-/// Most times that one page is read because the machine's clock was set meanwhile.
-const PAGE_READS_MAX: usize = 3;
 /// Most bytes of events that are fetched at one time, if each is as long as an event may be.
 const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait for one answer of the store, in seconds.
@@ -177,26 +175,19 @@ impl Follower {
         self.live.end_all(&Rejection::error(REPLACED));
     }
 
-    /// Reads a page of the log, which tells the store's time. If the machine's clock was set meanwhile, the page is
-    /// read again, so that its events are judged by the right time.
+    /// Reads a page of the log, which tells the store's time.
     async fn page(&self, from: Cursor) -> Result<LogPage, StoreError> {
-        let mut tries = 0;
-        loop {
-            let asked = self.clock.ask();
-            let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
-            tries += 1;
-            if self.compare_clocks(asked, &page) || tries >= PAGE_READS_MAX {
-                return Ok(page);
-            }
+        let asked = self.clock.ask();
+        let page = answer(self.store.after(from, PAGE_ENTRIES_MAX)).await?;
+        if let Some(store_ms) = page.read_at_ms {
+            self.compare_clocks(asked, store_ms);
         }
+        Ok(page)
     }
 
-    /// Compares the machine's clock with the store's, and returns whether that was possible.
-    fn compare_clocks(&self, asked: Asked, page: &LogPage) -> bool {
-        let Some(store_ms) = page.read_at_ms else { return true };
-        if !self.clock.compare(asked, store_ms) {
-            return false;
-        }
+    /// Compares the machine's clock with the store's.
+    fn compare_clocks(&self, asked: Asked, store_ms: u64) {
+        self.clock.compare(asked, store_ms);
         let skew_secs = self.clock.skew_ms() as f64 / 1_000.0;
         self.metrics.clock_skew(skew_secs);
         let is_much = skew_secs.abs() > SKEW_TOLD_SECS as f64;
@@ -207,7 +198,6 @@ impl Follower {
                 tracing::info!(skew_secs, "this machine's clock is right again");
             }
         }
-        true
     }
 
     /// Follows the log to its head, which it reached last at the time `at_head`. Gives the time of the first page.

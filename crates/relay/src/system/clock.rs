@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use nostr_protocol::UnixSecs;
@@ -66,70 +66,81 @@ impl Clock for SetClock {
     }
 }
 
-/// Milliseconds by which the machine's clock and its timer differ over a journey if the clock was set meanwhile.
-const SET_MS: u64 = 500;
-
-/// The moment at which a store was asked for its time, by the machine's clock and by its timer.
+/// The moment at which a store was asked for its time, by this machine's timer.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    machine_ms: u64,
-    at: Instant,
-}
+pub(crate) struct Asked(Instant);
 
-/// The time of day by the clock of a store that several machines share: this machine's clock less its skew, which is
-/// its measured lead over the store's clock. An event's end is then the same moment on every machine.
+/// The time of day by the clock of a store that several machines share. An event's end is then the same moment on every
+/// machine.
+///
+/// Between two readings of the store's clock the time goes on by the machine's timer, which nobody sets. The machine's
+/// clock counts until the first reading, and where the store belongs to this process.
 pub(crate) struct StoreClock {
     machine: Arc<dyn Clock>,
-    skew_ms: AtomicI64,
+    /// A moment of the timer.
+    base: Instant,
+    /// The store's time at `base`, in milliseconds; [`UNREAD`] before the first reading.
+    at_base_ms: AtomicI64,
 }
 
+/// Stands for the store's time before it was read.
+const UNREAD: i64 = i64::MIN;
+
 impl StoreClock {
-    /// The machine's time, until a skew is measured.
+    /// The machine's time, until the store's is read.
     pub(crate) fn new(machine: Arc<dyn Clock>) -> Self {
-        Self { machine, skew_ms: AtomicI64::new(0) }
+        Self { machine, base: Instant::now(), at_base_ms: AtomicI64::new(UNREAD) }
     }
 
-    /// Notes the time at which the store is asked for its time.
+    /// Notes the moment at which the store is asked for its time.
     pub(crate) fn ask(&self) -> Asked {
-        Asked { machine_ms: self.machine.now_ms(), at: Instant::now() }
+        Asked(Instant::now())
     }
 
-    /// Takes in a reading of the store's clock, which was made between the question and now. Returns `false`, and takes
-    /// in nothing, if the machine's clock was set meanwhile.
+    /// Takes in a reading of the store's clock, which was made between the question and now.
     ///
-    /// The skew lies in a range as wide as the journey to the store. The known skew changes only so far as it lies
-    /// outside, so a slow journey moves the time little and a fast one sets it right.
-    pub(crate) fn compare(&self, asked: Asked, store_ms: u64) -> bool {
+    /// So the store's time lies in a range as wide as the journey to the store. The known time changes only so far as
+    /// it lies outside, so a slow journey moves the time little and a fast one sets it right.
+    pub(crate) fn compare(&self, asked: Asked, store_ms: u64) {
         if !self.machine.runs() {
-            return true;
+            return;
         }
-        let (answered_ms, took) = (self.machine.now_ms(), asked.at.elapsed());
-        let due_ms = asked.machine_ms.saturating_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        if answered_ms.abs_diff(due_ms) > SET_MS || answered_ms < asked.machine_ms {
-            return false;
-        }
-        let lead = |at_ms: u64| at_ms.cast_signed().saturating_sub(store_ms.cast_signed());
-        let skew_ms = self.skew_ms().clamp(lead(asked.machine_ms), lead(answered_ms));
-        self.skew_ms.store(skew_ms, Ordering::Relaxed);
-        true
+        let since_base = |moment: Instant| milliseconds(moment.saturating_duration_since(self.base));
+        let (now_ms, asked_ms, store_ms) = (since_base(Instant::now()), since_base(asked.0), store_ms.cast_signed());
+        let known = match self.at_base_ms.load(Ordering::Relaxed) {
+            UNREAD => self.machine.now_ms().cast_signed().saturating_sub(now_ms),
+            known => known,
+        };
+        let at_base_ms = known.clamp(store_ms.saturating_sub(now_ms), store_ms.saturating_sub(asked_ms));
+        self.at_base_ms.store(at_base_ms, Ordering::Relaxed);
     }
 
-    /// Milliseconds by which the machine's clock is ahead of the store's; negative if it is behind.
+    /// The store's time, if it was read.
+    fn store_ms(&self) -> Option<u64> {
+        let at_base_ms = Some(self.at_base_ms.load(Ordering::Relaxed)).filter(|it| *it != UNREAD)?;
+        Some(u64::try_from(at_base_ms.saturating_add(milliseconds(self.base.elapsed()))).unwrap_or(0))
+    }
+
+    /// Milliseconds by which the machine's clock is ahead of the store's; negative if it is behind, 0 before the
+    /// store's was read.
     pub(crate) fn skew_ms(&self) -> i64 {
-        self.skew_ms.load(Ordering::Relaxed)
+        let machine_ms = self.machine.now_ms().cast_signed();
+        self.store_ms().map_or(0, |store_ms| machine_ms.saturating_sub(store_ms.cast_signed()))
     }
 }
 
 impl Clock for StoreClock {
     fn now_ms(&self) -> u64 {
-        self.machine.now_ms().saturating_add_signed(self.skew_ms().saturating_neg())
+        self.store_ms().unwrap_or_else(|| self.machine.now_ms())
     }
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A clock that stands still between settings and counts as one that runs.
@@ -141,13 +152,18 @@ mod tests {
         }
     }
 
+    /// Milliseconds that the lines of a test may take.
+    const EXACT_MS: u64 = 100;
+
     #[test]
     fn the_skew_changes_no_further_than_a_reading_proves() {
         let machine = Arc::new(Running(SetClock::at(1_000)));
         let clock = StoreClock::new(Arc::<Running>::clone(&machine));
         assert_eq!(clock.now_ms(), 1_000_000);
+        // The timer reaches back to before the question.
+        let clock = StoreClock { base: Instant::now() - Duration::from_secs(1), ..clock };
         // The store was asked 400 ms ago, and has answered now.
-        let asked = |machine_ms: u64| Asked { machine_ms, at: Instant::now() - Duration::from_millis(400) };
+        let asked = || Asked(Instant::now() - Duration::from_millis(400));
         for (store_ms, skew_ms) in [
             (999_800, 0),
             (1_000_100, -100),
@@ -157,21 +173,30 @@ mod tests {
             (459_800, 539_800),
             (459_900, 539_800),
         ] {
-            assert!(clock.compare(asked(999_600), store_ms));
-            assert_eq!((store_ms, clock.skew_ms()), (store_ms, skew_ms));
+            clock.compare(asked(), store_ms);
+            assert!(clock.skew_ms().abs_diff(skew_ms) <= EXACT_MS, "{store_ms}: {}", clock.skew_ms());
         }
-        assert_eq!(clock.now_ms(), 460_200);
-        for (set_to, why) in [(900, "back"), (1_100, "forward")] {
+    }
+
+    #[test]
+    fn a_machine_whose_clock_is_set_keeps_the_time_of_its_store() {
+        let machine = Arc::new(Running(SetClock::at(1_000)));
+        let clock = StoreClock::new(Arc::<Running>::clone(&machine));
+        machine.0.set(900);
+        assert_eq!(clock.now(), 900, "no store was read yet");
+        clock.compare(clock.ask(), 460_000);
+        for set_to in [900, 1_100, 864_000, 0] {
             machine.0.set(set_to);
-            assert!(!clock.compare(asked(999_600), 460_000), "the machine's clock was set {why} meanwhile");
-            assert_eq!(clock.skew_ms(), 539_800);
+            assert!(clock.now_ms().abs_diff(460_000) <= EXACT_MS, "{}", clock.now_ms());
+            let skew_ms = set_to.cast_signed() * 1_000 - 460_000;
+            assert!(clock.skew_ms().abs_diff(skew_ms) <= EXACT_MS, "{}", clock.skew_ms());
         }
     }
 
     #[test]
     fn a_clock_that_is_set_by_hand_is_not_corrected() {
         let clock = StoreClock::new(Arc::new(SetClock::at(1_000)));
-        assert!(clock.compare(clock.ask(), 5_000));
+        clock.compare(clock.ask(), 5_000);
         assert_eq!((clock.skew_ms(), clock.now_ms()), (0, 1_000_000));
     }
 }
