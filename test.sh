@@ -1,7 +1,16 @@
 #!/usr/bin/env bash
 # Runs every check: format, lints, tests, documentation, dependencies, and real clients against a real relay.
 #
-#   ./test.sh
+#   ./test.sh                  every check except the long parts; 30 minutes at most, once all is compiled
+#   ./test.sh --long           all long parts
+#   ./test.sh --long PART      one of them
+#
+# The long parts:
+#
+#   faults     ten rounds of each fault: instances that stop, connections that fall silent, restored databases, forged
+#              messages, wrong clocks; over PostgreSQL, Redis and the Firestore emulator. Each round draws its choices
+#              from a seed, and the test prints the seed and the time to recovery. RNOSTR_TEST_SEED repeats the choices,
+#              RNOSTR_TEST_ROUNDS changes the number of rounds.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
 # Java, Node and npm by apt-get (as root or by sudo), the Firestore emulator too if Google's repository is set up,
@@ -15,6 +24,32 @@
 # failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly LONG_PARTS=(faults)
+
+usage() {
+    echo "usage: $0 [--long [PART]]; the long parts are: ${LONG_PARTS[*]}" >&2
+    exit 2
+}
+
+# The long parts to run; none of them, and all others, without --long.
+CHOSEN=()
+case "${1:-}" in
+    "") [ $# = 0 ] || usage ;;
+    --long)
+        case $# in
+            1) CHOSEN=("${LONG_PARTS[@]}") ;;
+            2)
+                for name in "${LONG_PARTS[@]}"; do
+                    if [ "$name" = "$2" ]; then CHOSEN=("$name"); fi
+                done
+                [ ${#CHOSEN[@]} != 0 ] || usage
+                ;;
+            *) usage ;;
+        esac
+        ;;
+    *) usage ;;
+esac
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/rnostr/target}"
 mkdir -p "$CARGO_TARGET_DIR"
@@ -250,6 +285,26 @@ twice() {
     fi
 }
 
+readonly FAULT_ROUNDS=10
+
+# Runs the tests of these names in rounds, one test at a time, so that each round's time is that of its fault.
+faults_over() {
+    export RNOSTR_TEST_BACKEND="$1" RNOSTR_TEST_ROUNDS="${RNOSTR_TEST_ROUNDS:-$FAULT_ROUNDS}"
+    shift
+    limit 3600 cargo test --locked --workspace --features "$FEATURES" --test integration -- \
+        --nocapture --test-threads=1 "$@"
+}
+
+part_faults_postgres() {
+    needs_engine RNOSTR_TEST_POSTGRES || return "$SKIPPED"
+    faults_over postgres processes::faults instances::overtaken
+}
+
+part_faults_firestore() {
+    needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    faults_over firestore processes::faults
+}
+
 needs_engine() {
     if [ -n "${!1:-}" ]; then return 0; fi
     warn "THERE IS NO ENGINE FOR $1: these tests did NOT run"
@@ -428,26 +483,42 @@ say "Rust"
 check_rust
 echo "compiled files: $CARGO_TARGET_DIR"
 
-part "format" check part_format
-part "crates" check part_fetch
-part "lints" check part_lints
-part "engines" check part_engines
-use_engines
-part "tests" tests part_tests
-part "instances over memory" tests part_instances_memory
-part "instances over PostgreSQL" tests part_instances_postgres
-part "Firestore" tests part_firestore
-part "instances over Firestore" tests part_instances_firestore
-part "processes over Firestore" tests part_processes_firestore
-part "documentation" check part_docs
-part "dependencies" check part_dependencies
-part "advisories" check part_advisories
-part "clients: MDK and nostr-sdk" tests part_mdk
-part "clients: MDK, PostgreSQL" tests part_mdk_postgres
-part "clients: MDK, Firestore" tests part_mdk_firestore
-part "clients: nostr-tools" tests part_nostr_tools
-part "clients: test-websocket.js" tests part_websocket
-part "the README's conversation" check part_readme
+all_but_long_parts() {
+    part "format" check part_format
+    part "crates" check part_fetch
+    part "lints" check part_lints
+    part "engines" check part_engines
+    use_engines
+    part "tests" tests part_tests
+    part "instances over memory" tests part_instances_memory
+    part "instances over PostgreSQL" tests part_instances_postgres
+    part "Firestore" tests part_firestore
+    part "instances over Firestore" tests part_instances_firestore
+    part "processes over Firestore" tests part_processes_firestore
+    part "documentation" check part_docs
+    part "dependencies" check part_dependencies
+    part "advisories" check part_advisories
+    part "clients: MDK and nostr-sdk" tests part_mdk
+    part "clients: MDK, PostgreSQL" tests part_mdk_postgres
+    part "clients: MDK, Firestore" tests part_mdk_firestore
+    part "clients: nostr-tools" tests part_nostr_tools
+    part "clients: test-websocket.js" tests part_websocket
+    part "the README's conversation" check part_readme
+}
+
+long_faults() {
+    part "faults over PostgreSQL" tests part_faults_postgres
+    part "faults over Firestore" tests part_faults_firestore
+}
+
+if [ ${#CHOSEN[@]} = 0 ]; then
+    all_but_long_parts
+else
+    part "crates" check part_fetch
+    part "engines" check part_engines
+    use_engines
+    for name in "${CHOSEN[@]}"; do "long_$name"; done
+fi
 
 say "Summary"
 printf '%-34s %-8s %6s %6s %7s %9s\n' part result passed failed skipped time

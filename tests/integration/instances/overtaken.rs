@@ -2,8 +2,9 @@
 //! holds the request between two pages, over direct delivery and over followed delivery of one instance and of two.
 
 use std::{
+    ops::RangeInclusive,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -11,11 +12,12 @@ use serde_json::{Value, json};
 use crate::support::{
     Client, Event, Keys, TestRelay, empty_set,
     gateway::{capability, message, roster},
+    rounds::Rounds,
     shared::{Link, Shared},
 };
 
-/// More messages than one page of the archive holds.
-const MESSAGES: usize = 300;
+/// More messages than one page of the archive holds, and fewer than a request gives.
+const MESSAGES: RangeInclusive<u64> = 260..=900;
 /// Longer than the states may lag behind by which a page is released.
 const LATER: Duration = Duration::from_millis(150);
 
@@ -67,13 +69,13 @@ impl Relays {
         Client::of(self.removing.as_ref().unwrap_or(&self.reading), &[&self.admin]).await
     }
 
-    /// Founds a group of the admin and `members` with [`MESSAGES`] messages.
-    async fn filled(&self, group: &str, members: &[&Keys]) -> Client {
+    /// Founds a group of the admin and `members` with `count` messages.
+    async fn filled(&self, group: &str, members: &[&Keys], count: u64) -> Client {
         let mut admins = self.admins().await;
         let mut all = vec![&self.admin];
         all.extend(members);
         admins.publish(&roster(&self.admin, group, 1, "bootstrap", &all).sign()).await.ok();
-        let messages: Vec<Event> = (0..MESSAGES).map(|_| message(group).sign()).collect();
+        let messages: Vec<Event> = (0..count).map(|_| message(group).sign()).collect();
         for some in messages.chunks(100) {
             admins.publish_all(some).await.iter().for_each(crate::support::Answer::ok);
         }
@@ -119,66 +121,84 @@ async fn ended(client: &mut Client, sent: &str) {
 /// A session whose reader is removed while NEG-OPEN reads is not answered, and neither are its later messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_during_neg_open_ends_the_session() {
-    for mode in MODES {
-        let relays = Relays::start(mode).await;
-        let [bob, carol] = Keys::some();
-        let mut admins = relays.filled("grp_a", &[&bob, &carol]).await;
-        let filters = [json!({"kinds": [445], "#h": ["grp_a"]}), json!({})];
-        for (seq, (reader, filter)) in (2..).zip([&bob, &carol].into_iter().zip(filters)) {
-            let mut readers = Client::of(&relays.reading, &[reader]).await;
-            let (_, first) = empty_set();
-            let removal = roster(&relays.admin, "grp_a", seq, "remove", &[reader]).sign();
-            let removed = relays.between_pages(async { admins.publish(&removal).await.ok() });
-            let opening = json!(["NEG-OPEN", "neg", filter, first]);
-            tokio::join!(removed, readers.send(&opening));
-            ended(&mut readers, &format!("{mode:?}, {filter}")).await;
-            readers.send(&json!(["NEG-MSG", "neg", first])).await;
-            ended(&mut readers, &format!("{mode:?}, {filter}, later")).await;
+    let mut rounds = Rounds::of("a removal during NEG-OPEN");
+    while let Some(mut round) = rounds.next() {
+        let count = round.within(MESSAGES);
+        let began = Instant::now();
+        for mode in MODES {
+            let relays = Relays::start(mode).await;
+            let [bob, carol] = Keys::some();
+            let mut admins = relays.filled("grp_a", &[&bob, &carol], count).await;
+            let filters = [json!({"kinds": [445], "#h": ["grp_a"]}), json!({})];
+            for (seq, (reader, filter)) in (2..).zip([&bob, &carol].into_iter().zip(filters)) {
+                let mut readers = Client::of(&relays.reading, &[reader]).await;
+                let (_, first) = empty_set();
+                let removal = roster(&relays.admin, "grp_a", seq, "remove", &[reader]).sign();
+                let removed = relays.between_pages(async { admins.publish(&removal).await.ok() });
+                let opening = json!(["NEG-OPEN", "neg", filter, first]);
+                tokio::join!(removed, readers.send(&opening));
+                ended(&mut readers, &format!("{mode:?}, {filter}")).await;
+                readers.send(&json!(["NEG-MSG", "neg", first])).await;
+                ended(&mut readers, &format!("{mode:?}, {filter}, later")).await;
+            }
+            relays.stop().await;
         }
-        relays.stop().await;
+        rounds.ended(&round, &format!("{count} messages"), began.elapsed());
     }
 }
 
 /// A COUNT whose reader is removed while it reads counts none of the group's events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_during_a_count_is_counted_out() {
-    for mode in MODES {
-        let relays = Relays::start(mode).await;
-        let bob = Keys::random();
-        let mut admins = relays.filled("grp_a", &[&bob]).await;
-        let old = relays.reading.now() - 1_000;
-        for n in 0..3 {
-            admins.publish(&bob.event(1).content(n.to_string()).created_at(old).sign()).await.ok();
+    let mut rounds = Rounds::of("a removal during a COUNT");
+    while let Some(mut round) = rounds.next() {
+        let count = round.within(MESSAGES);
+        let began = Instant::now();
+        for mode in MODES {
+            let relays = Relays::start(mode).await;
+            let bob = Keys::random();
+            let mut admins = relays.filled("grp_a", &[&bob], count).await;
+            let old = relays.reading.now() - 1_000;
+            for n in 0..3 {
+                admins.publish(&bob.event(1).content(n.to_string()).created_at(old).sign()).await.ok();
+            }
+            let mut bobs = Client::of(&relays.reading, &[&bob]).await;
+            assert_eq!(bobs.count_now("before", &[json!({"kinds": [1, 445]})]).await, Ok(count + 3));
+            let removal = roster(&relays.admin, "grp_a", 2, "remove", &[&bob]).sign();
+            let filters = [json!({"kinds": [1, 445]})];
+            let removed = relays.between_pages(async { admins.publish(&removal).await.ok() });
+            let ((), counted) = tokio::join!(removed, bobs.count_now("count", &filters));
+            assert_eq!(counted, Ok(3), "{mode:?}");
+            relays.stop().await;
         }
-        let mut bobs = Client::of(&relays.reading, &[&bob]).await;
-        assert_eq!(bobs.count_now("before", &[json!({"kinds": [1, 445]})]).await, Ok(MESSAGES as u64 + 3));
-        let removal = roster(&relays.admin, "grp_a", 2, "remove", &[&bob]).sign();
-        let filters = [json!({"kinds": [1, 445]})];
-        let removed = relays.between_pages(async { admins.publish(&removal).await.ok() });
-        let ((), count) = tokio::join!(removed, bobs.count_now("count", &filters));
-        assert_eq!(count, Ok(3), "{mode:?}");
-        relays.stop().await;
+        rounds.ended(&round, &format!("{count} messages"), began.elapsed());
     }
 }
 
 /// A REQ whose reader is removed while it reads gets no page of the group's events that was read after the removal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removal_during_a_long_request_holds_for_its_next_page() {
-    for mode in MODES {
-        let relays = Relays::start(mode).await;
-        let bob = Keys::random();
-        let mut admins = relays.filled("grp_a", &[&bob]).await;
-        let mut bobs = Client::of(&relays.reading, &[&bob]).await;
-        let removal = roster(&relays.admin, "grp_a", 2, "remove", &[&bob]).sign();
-        let filters = [json!({"kinds": [445]})];
-        let removed = relays.between_pages(async {
-            admins.publish(&removal).await.ok();
-            tokio::time::sleep(LATER).await;
-        });
-        let ((), found) = tokio::join!(removed, bobs.req_now("all", &filters));
-        let found = found.expect("served").len();
-        assert!((1..=256).contains(&found), "{mode:?}: {found} events");
-        relays.stop().await;
+    let mut rounds = Rounds::of("a removal during a REQ");
+    while let Some(mut round) = rounds.next() {
+        let count = round.within(MESSAGES);
+        let began = Instant::now();
+        for mode in MODES {
+            let relays = Relays::start(mode).await;
+            let bob = Keys::random();
+            let mut admins = relays.filled("grp_a", &[&bob], count).await;
+            let mut bobs = Client::of(&relays.reading, &[&bob]).await;
+            let removal = roster(&relays.admin, "grp_a", 2, "remove", &[&bob]).sign();
+            let filters = [json!({"kinds": [445]})];
+            let removed = relays.between_pages(async {
+                admins.publish(&removal).await.ok();
+                tokio::time::sleep(LATER).await;
+            });
+            let ((), found) = tokio::join!(removed, bobs.req_now("all", &filters));
+            let found = found.expect("served").len();
+            assert!((1..=256).contains(&found), "{mode:?}: {found} events");
+            relays.stop().await;
+        }
+        rounds.ended(&round, &format!("{count} messages"), began.elapsed());
     }
 }
 
@@ -213,7 +233,7 @@ async fn a_session_by_ids_ends_with_its_group() {
 async fn a_session_of_an_admin_key_ends_with_its_membership() {
     for mode in MODES {
         let relays = Relays::start(mode).await;
-        let mut admins = relays.filled("grp_a", &[]).await;
+        let mut admins = relays.filled("grp_a", &[], 300).await;
         let (_, first) = empty_set();
         let mut reading = Client::of(&relays.reading, &[&relays.admin]).await;
         for (id, kinds) in [("neg", json!([445, 450])), ("rosters", json!([450]))] {

@@ -3,14 +3,16 @@
 //!
 //! The database is PostgreSQL, or Firestore if `RNOSTR_TEST_BACKEND` says so.
 
-mod clock;
 mod death;
-mod frozen;
+mod faults;
 mod latency;
 mod load;
 mod removal;
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use rnostr_test_services as services;
 use tempfile::TempDir;
@@ -106,7 +108,7 @@ impl Cluster {
         Self::start_at(&vec![0; count], store)
     }
 
-    /// Starts relays whose clocks are so many seconds ahead.
+    /// Starts relays whose clocks are so many seconds ahead. Those that are not wrong at the start stay right.
     fn start_at(shifts: &[i64], store: StoreConfig) -> Self {
         let shifts = shifts.to_vec();
         let mut cluster = Self { store, directories: Vec::new(), processes: Vec::new(), shifts };
@@ -124,12 +126,27 @@ impl Cluster {
         let mut lines: Vec<Line<'_>> =
             self.store.settings.iter().map(|(section, line)| (*section, line.as_str())).collect();
         lines.push(("server", &port));
-        let shift = Some(self.shifts[n]).filter(|secs| *secs != 0).map(services::Faketime::words);
-        let words = self.store.variables.iter().chain(shift.iter().flatten()).map(String::as_str);
+        let clock = self.clock(n);
+        let wrong = Some(self.shifts[n]).filter(|secs| *secs != 0).map(|secs| {
+            services::Faketime::set(&clock, secs);
+            services::Faketime::words(&clock)
+        });
+        let words = self.store.variables.iter().chain(wrong.iter().flatten()).map(String::as_str);
         let by: Vec<&str> = std::iter::once("env").chain(words).collect();
         let directory: &Path = self.directories[n].path();
         let process = Process::start_by(&by, directory, &lines);
         self.processes[n] = Some(process);
+    }
+
+    /// The file that says how wrong a relay's clock is.
+    fn clock(&self, n: usize) -> PathBuf {
+        self.directories[n].path().join("clock")
+    }
+
+    /// Sets the clock of a running relay that was started with a wrong one.
+    fn set_clock(&self, n: usize, secs: i64) {
+        assert_ne!(self.shifts[n], 0, "it was started without faketime");
+        services::Faketime::set(&self.clock(n), secs);
     }
 
     /// Kills a relay by SIGKILL and returns its port.
@@ -151,6 +168,17 @@ impl Cluster {
 
     fn url(&self, n: usize) -> String {
         self.processes[n].as_ref().expect("it lives").url.clone()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (n, process) in self.processes.iter().enumerate() {
+                let log = process.as_ref().map(Process::log).unwrap_or_default();
+                println!("the log of relay {n}:\n{log}");
+            }
+        }
     }
 }
 

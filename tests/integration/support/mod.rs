@@ -6,13 +6,16 @@
 
 pub mod backend;
 mod client;
-mod event;
+pub mod event;
 pub mod gateway;
 mod http;
 pub mod observed;
 pub mod process;
 mod relay;
+pub mod restorable;
+pub mod rounds;
 pub mod shared;
+pub mod stranger;
 pub mod wire;
 
 #[allow(unused_imports, reason = "not every suite uses every part")]

@@ -39,7 +39,7 @@ pub use self::{
     emulator::FirestoreEmulator,
     faketime::Faketime,
     postgres::{Options, Postgres, Tls},
-    proxy::Proxy,
+    proxy::{Proxy, Side},
     redis::Redis,
 };
 

@@ -4,7 +4,11 @@ use std::{
     future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -35,12 +39,31 @@ enum Mode {
     Cut,
 }
 
+/// The side of a proxy whose bytes stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Bytes of clients reach the server no more.
+    Client,
+    /// Bytes of the server reach clients no more.
+    Server,
+    /// Neither side's bytes reach the other.
+    Both,
+}
+
+impl Side {
+    const fn includes(self, other: Self) -> bool {
+        matches!((self, other), (Self::Both, _) | (Self::Client, Self::Client) | (Self::Server, Self::Server))
+    }
+}
+
 /// The state of the proxy, as its connections see it.
 #[derive(Debug, Clone, Copy)]
 struct State {
     mode: Mode,
-    /// Connections with a lower number carry no byte any more.
-    silent_below: u64,
+    /// Connections with a lower number carry no byte of the client any more.
+    clients_silent_below: u64,
+    /// Connections with a lower number carry no byte of the server any more.
+    servers_silent_below: u64,
 }
 
 /// A change of the state, and the channel that confirms it.
@@ -49,8 +72,8 @@ type Command = (Change, mpsc::Sender<()>);
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Mode(Mode),
-    /// All connections of now fall silent.
-    Silence,
+    /// This side of all connections of now falls silent.
+    Silence(Side),
 }
 
 /// A proxy at a port of 127.0.0.1, before a server. A test can cut or stall its connections. The proxy runs in a thread
@@ -58,6 +81,8 @@ enum Change {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    /// Connections so far.
+    accepted: Arc<AtomicU64>,
     /// Channel to the thread, which ends when this is `None`.
     commands: Option<commands::UnboundedSender<Command>>,
     thread: Option<JoinHandle<()>>,
@@ -72,17 +97,19 @@ impl Proxy {
         let target = target.to_owned();
         let (started, starting) = mpsc::channel();
         let (sender, receiver) = commands::unbounded_channel();
+        let accepted = Arc::<AtomicU64>::default();
+        let counter = Arc::clone(&accepted);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime can be made").block_on(async {
                 let listener = listen().await;
                 let address = listener.local_addr().expect("it listens");
                 let _ = started.send(address);
-                serve(&target, listener, address, receiver).await;
+                serve(&target, listener, address, receiver, &counter).await;
             });
         });
         let address = starting.recv().expect("the thread says where it listens");
-        Self { address, commands: Some(sender), thread: Some(thread) }
+        Self { address, accepted, commands: Some(sender), thread: Some(thread) }
     }
 
     /// The proxy's address, `127.0.0.1:PORT`, which never changes.
@@ -108,7 +135,17 @@ impl Proxy {
     /// Lets the connections of now fall silent for good, like a proxy that forgets them: they stay open and carry no
     /// byte any more. New connections work.
     pub fn silence(&self) {
-        self.change(Change::Silence);
+        self.silence_side(Side::Both);
+    }
+
+    /// Lets one side of the connections of now fall silent for good. The bytes of the other side still pass.
+    pub fn silence_side(&self, side: Side) {
+        self.change(Change::Silence(side));
+    }
+
+    /// The number of connections that the proxy has accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Acquire)
     }
 
     fn set(&self, mode: Mode) {
@@ -146,11 +183,11 @@ async fn serve(
     listener: TcpListener,
     address: SocketAddr,
     mut commands: commands::UnboundedReceiver<Command>,
+    accepted_so_far: &AtomicU64,
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
-    let (state, _) = watch::channel(State { mode: Mode::Open, silent_below: 0 });
-    let mut accepted_so_far = 0;
+    let (state, _) = watch::channel(State { mode: Mode::Open, clients_silent_below: 0, servers_silent_below: 0 });
     loop {
         tokio::select! {
             biased;
@@ -166,15 +203,23 @@ async fn serve(
                             listener = Some(listen_again(address).await);
                         }
                     }
-                    Change::Silence => state.send_modify(|state| state.silent_below = accepted_so_far),
+                    Change::Silence(side) => state.send_modify(|state| {
+                        let below = accepted_so_far.load(Ordering::Acquire);
+                        if side.includes(Side::Client) {
+                            state.clients_silent_below = below;
+                        }
+                        if side.includes(Side::Server) {
+                            state.servers_silent_below = below;
+                        }
+                    }),
                 }
                 let _ = done.send(());
             }
             Some(_) = connections.join_next() => {}
             accepted = accept(listener.as_ref()) => {
                 if let Ok((client, _)) = accepted {
-                    let way = Way { number: accepted_so_far, state: state.subscribe() };
-                    accepted_so_far += 1;
+                    let number = accepted_so_far.fetch_add(1, Ordering::AcqRel);
+                    let way = Way { number, from: Side::Both, state: state.subscribe() };
                     connections.spawn(carry(client, target.to_owned(), way));
                 }
             }
@@ -200,18 +245,24 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// One connection's view of the proxy's state.
+/// One connection's view of the proxy's state, or that of one of its directions.
 #[derive(Clone)]
 struct Way {
     number: u64,
+    /// The side whose bytes go this way.
+    from: Side,
     state: watch::Receiver<State>,
 }
 
 impl Way {
     /// Waits until the proxy is open for this connection.
     async fn open(&mut self) -> io::Result<()> {
-        let number = self.number;
-        let is_open = |state: &State| state.mode == Mode::Open && number >= state.silent_below;
+        let (number, from) = (self.number, self.from);
+        let is_open = |state: &State| {
+            let clients_pass = !from.includes(Side::Client) || number >= state.clients_silent_below;
+            let servers_pass = !from.includes(Side::Server) || number >= state.servers_silent_below;
+            state.mode == Mode::Open && clients_pass && servers_pass
+        };
         self.state.wait_for(is_open).await.map(drop).map_err(io::Error::other)
     }
 
@@ -228,7 +279,9 @@ async fn carry(client: TcpStream, target: String, mut way: Way) -> io::Result<()
     server.set_nodelay(true)?;
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    tokio::try_join!(pump(client_reads, server_writes, way.clone()), pump(server_reads, client_writes, way))?;
+    let to_server = Way { from: Side::Client, ..way.clone() };
+    let to_client = Way { from: Side::Server, ..way };
+    tokio::try_join!(pump(client_reads, server_writes, to_server), pump(server_reads, client_writes, to_client))?;
     Ok(())
 }
 

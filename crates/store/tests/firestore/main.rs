@@ -12,7 +12,7 @@ mod restore;
 use std::sync::Arc;
 
 use nostr_store::{
-    Store,
+    OpenError, Store,
     firestore::{Firestore, Options},
     memory::Memory,
     moving::Moving,
@@ -39,8 +39,16 @@ impl Database {
         Some(Self(Options { emulator_host, stats_secs: 0, ..Options::new(&emulator.project()) }))
     }
 
+    /// Opens the database. The emulator's first answers may come late on a busy machine.
     async fn open(&self) -> Arc<Firestore> {
-        Arc::new(Firestore::open(self.0.clone()).await.expect("the database opens"))
+        const TRIES_MAX: usize = 6;
+        let mut tries = 1;
+        loop {
+            match Firestore::open(self.0.clone()).await {
+                Err(OpenError::Unreachable(_)) if tries < TRIES_MAX => tries += 1,
+                opened => return Arc::new(opened.expect("the database opens")),
+            }
+        }
     }
 
     /// Several stores over it, like those of several processes.

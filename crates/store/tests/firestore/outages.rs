@@ -7,12 +7,12 @@ use std::{
 
 use nostr_store::{
     OpenError, Saved, Store, StoreError,
-    firestore::{Firestore, Options},
-    suite::world::{START, event},
+    firestore::{Firestore, Options, PREFIX},
+    suite::world::{START, event, new, roster},
 };
-use rnostr_test_services::{FirestoreEmulator, Proxy};
+use rnostr_test_services::{FirestoreEmulator, Proxy, Side};
 
-use super::{Database, world};
+use super::{Database, documents::call, world};
 
 /// Longest wait for a store to work again.
 const WAIT: Duration = Duration::from_secs(30);
@@ -104,4 +104,63 @@ async fn silent_connections_are_replaced_within_twenty_seconds() {
         works_again(&store).await;
         assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
     }
+}
+
+/// Connections of which one side falls silent are replaced too, although another process writes: its commits still come
+/// as notifications where only the bytes to the service are lost, and put keep-alive off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_silent_on_one_side_are_replaced_within_twenty_seconds() {
+    let Some(database) = Database::new() else { return };
+    let proxy = Proxy::start(&FirestoreEmulator::shared().host());
+    let options = Options { emulator_host: Some(proxy.address()), ..database.0.clone() };
+    let store = Arc::new(Firestore::open(options).await.expect("the database opens"));
+    let other = database.open().await;
+    let by_other = world(&other);
+    let others = async {
+        for n in 0.. {
+            let note = by_other.admitted_at(START, &event(1, &n.to_string()), "alice").await;
+            other.save(vec![note]).await.remove(0).expect("it works");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let silences = async {
+        for side in [Side::Client, Side::Server] {
+            store.after(store.head(), 1).await.expect("it works");
+            proxy.silence_side(side);
+            let silent = Instant::now();
+            works_again(&store).await;
+            assert!(silent.elapsed() < Duration::from_secs(20), "{side:?}: {:?}", silent.elapsed());
+        }
+    };
+    tokio::select! {
+        () = others => unreachable!("the others go on"),
+        () = silences => {}
+    }
+}
+
+/// An instance that stopped in a transaction holds up the group whose head it has read, on the emulator for a minute.
+/// Whatever else is in a batch with that group's roster is saved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_left_open_holds_up_its_group_alone() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let world = world(&store);
+    new(world.publish(&roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await);
+    let head = call(&database, "GET", &format!("{PREFIX}_groups"), "")["documents"][0]["name"].clone();
+    let begins = serde_json::json!({"documents": [head], "newTransaction": {"readWrite": {}}});
+    let begun = call(&database, "POST", ":batchGet", &begins.to_string())[0]["transaction"].clone();
+    assert!(begun.is_string(), "{begun}");
+    let mut batch = Vec::new();
+    for n in 0..4 {
+        batch.push(world.admitted(&event(1, &n.to_string()), "alice").await);
+    }
+    let change = roster("grp", 2, "add", &["carol"]);
+    batch.insert(2, world.admitted(&change, "admin").await);
+    let saved = store.save(batch).await;
+    let expected = [true, true, false, true, true];
+    assert_eq!(saved.iter().map(Result::is_ok).collect::<Vec<_>>(), expected, "{saved:?}");
+    assert!(matches!(&saved[2], Err(StoreError::Unavailable(_))), "{saved:?}");
+    let ends = serde_json::json!({"transaction": begun});
+    call(&database, "POST", ":rollback", &ends.to_string());
+    new(world.publish(&change, "admin").await);
 }
