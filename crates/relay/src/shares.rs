@@ -4,9 +4,9 @@
 //! Each payer has a budget of time, from which each poll of a connection's task is paid, at each pause and at the
 //! poll's end. It fills again at [`REFILL`] of a core. A payer that stays below that never waits here. Between two
 //! pieces of work, such as messages or pages, a task pauses ([`Share::pause`]). If its payer has used its budget up,
-//! the task is parked, and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its parked tasks run one after the other until
-//! it is used up. As many payers run on such a quantum at one time as there are workers; where one payer alone waits,
-//! as many of its tasks do.
+//! the task is parked, and the payer joins a line. The payer at the head of the line is given a [`QUANTUM`], and its
+//! parked tasks run one after the other until it is used up. As many payers run on such a quantum at one time as
+//! there are workers; where one payer alone waits, as many of its tasks do.
 //!
 //! So the runtime's queue holds few tasks of busy payers at one time, however many connections they have: a task of
 //! another payer waits for one piece of work on each worker. A task is parked only where it holds nothing that another

@@ -53,7 +53,7 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ("[auth]\nport = 1", "relay.toml:2: auth.port: not a key of this section; write port in [server]"),
         (
             "[auth]\ncolour = 1",
-            "relay.toml:2: auth.colour: unknown key; the keys of [auth] are enabled, pubkey_whitelist",
+            "relay.toml:2: auth.colour: unknown key; the keys of [auth] are enabled, auth_grace_ms, pubkey_whitelist",
         ),
         ("\n[sever]\nport = 1", "relay.toml:2: sever: unknown section; did you mean [server]?"),
         (

@@ -4,8 +4,8 @@
 //! publisher, and every event after it in the log. A state that was loaded before such a change is neither used nor
 //! kept.
 //!
-//! A group that does not exist is remembered too, in a cache of its own, so that asking for it costs the store as little
-//! as asking for one that does.
+//! A group that does not exist is remembered too, in a cache of its own, so that asking for it costs the store as
+//! little as asking for one that does.
 //!
 //! Followed delivery may know of a change that this process made before it has come to the events that lie before the
 //! change in the log. The state from before the change is kept beside the latest one, for those events.
@@ -267,8 +267,8 @@ impl Groups {
         Ok(ids)
     }
 
-    /// Those of the groups that do not exist. The store is asked about each that is named for the first time, unless its
-    /// state is in memory and passes: a reader may know of such a group.
+    /// Those of the groups that do not exist. The store is asked about each that is named for the first time, unless
+    /// its state is in memory and passes: a reader may know of such a group.
     async fn unknown(
         &self,
         ids: &[NostrGroupId],
@@ -436,8 +436,8 @@ impl Loading {
     }
 }
 
-/// A question to the store about one group, for which the changes are noted that overtake it. Changes of other groups do
-/// not concern it.
+/// A question to the store about one group, for which the changes are noted that overtake it. Changes of other groups
+/// do not concern it.
 struct Asking<'a> {
     groups: &'a Groups,
     id: &'a NostrGroupId,

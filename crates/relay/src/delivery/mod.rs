@@ -116,8 +116,8 @@ pub(crate) struct Parts {
 /// change them.
 const RECENT_MS_MAX: u64 = 100;
 
-/// The state of the group of each new event in a batch, where it is in memory; empty where the follower looks the states
-/// up.
+/// The state of the group of each new event in a batch, where it is in memory; empty where the follower looks the
+/// states up.
 type GroupStates = Vec<Option<Arc<GroupState>>>;
 
 impl Delivery {

@@ -42,8 +42,8 @@ pub(crate) const EPHEMERAL_SECS: u64 = 60;
 pub(crate) const AUTHOR_ONLY: i16 = 1;
 /// Flag of an event in the log that feeds live delivery, which no query finds.
 pub(crate) const LOG_ONLY: i16 = 2;
-/// Flag of an event that touched groups which its kind does not name. The store says beside it which; where it does not,
-/// followers of the log forget every group.
+/// Flag of an event that touched groups which its kind does not name. The store says beside it which; where it does
+/// not, followers of the log forget every group.
 pub(crate) const TOUCHES_GROUPS: i16 = 4;
 /// Flag of an event that is in the log for [`EPHEMERAL_SECS`] and is not stored.
 pub(crate) const EPHEMERAL: i16 = 8;

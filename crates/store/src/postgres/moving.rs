@@ -48,9 +48,11 @@ const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.
 /// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \
         order by cursor limit $2), \
-    sized as (select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, count(*) over () as entries, \
+    sized as (select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, \
+        count(*) over () as entries, \
         sum(octet_length(record)) over (order by cursor) - octet_length(record) as before from found) \
-    select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, entries from sized where before < $4 order by cursor";
+    select cursor, received_at, expires_at, flags, touches_group, touched_groups, record, entries from sized \
+        where before < $4 order by cursor";
 
 async fn page(
     client: &Client,

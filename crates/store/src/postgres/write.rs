@@ -25,10 +25,12 @@ pub(super) const REMOVE: &str = "with gone as (delete from rnostr.events where c
 const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, \
     kept_until, flags, address, group_id, touches_group, touched_groups, prefixes, routes, record) \
     select cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
-    touches_group, touched_groups::text[], prefixes::bigint[], routes::bigint[], record from unnest($1::bigint[], $2::bytea[], $3::bytea[], \
-    $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::smallint[], $10::bytea[], $11::text[], \
-    $12::text[], $13::text[], $14::text[], $15::text[], $16::bytea[]) as put(cursor, id, author, kind, created_at, received_at, \
-    expires_at, kept_until, flags, address, group_id, touches_group, touched_groups, prefixes, routes, record)";
+    touches_group, touched_groups::text[], prefixes::bigint[], routes::bigint[], record \
+    from unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], \
+    $8::bigint[], $9::smallint[], $10::bytea[], $11::text[], \
+    $12::text[], $13::text[], $14::text[], $15::text[], $16::bytea[]) \
+    as put(cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
+    touches_group, touched_groups, prefixes, routes, record)";
 const PUT_INDEX: &str = "insert into rnostr.event_index (prefix, age, id, cursor) \
     select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[])";
 const PUT_PACKAGES: &str = "insert into rnostr.packages (cursor, owner, reference, content_hash, last_resort) \
