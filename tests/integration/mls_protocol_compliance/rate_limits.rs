@@ -44,13 +44,13 @@ async fn an_event_is_charged_by_what_it_costs() {
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
     let heavy = |n: usize| alice.event(1).tags("t", (0..2_400).map(|tag| format!("{n} {tag}"))).sign();
-    // Each costs 1, 24 for its tags, and 1 for its bytes: seven of them are in a burst of 200.
-    assert_eq!(taken(&client.publish_all(&(0..9).map(heavy).collect::<Vec<_>>()).await), 7);
-    assert_eq!(taken(&client.publish_all(&notes(&alice, 20)).await), 200 - 7 * 26);
+    // Each costs 1, 96 for its tags, and 1 for its bytes: two of them are in a burst of 200.
+    assert_eq!(taken(&client.publish_all(&(0..9).map(heavy).collect::<Vec<_>>()).await), 2);
+    assert_eq!(taken(&client.publish_all(&notes(&alice, 20)).await), 200 - 2 * 98);
     world.relay.advance(100);
     let deletion = |n: usize| alice.event(5).tags("e", (0..500).map(|target| format!("{n:032x}{target:032x}"))).sign();
-    // Each costs 1, 5 for its tags, 10 for its targets, and 2 for its bytes.
-    assert_eq!(taken(&client.publish_all(&(0..9).map(deletion).collect::<Vec<_>>()).await), 100 / 18);
+    // Each costs 1, 20 for its tags, 10 for its targets, and 2 for its bytes.
+    assert_eq!(taken(&client.publish_all(&(0..9).map(deletion).collect::<Vec<_>>()).await), 100 / 33);
 }
 
 /// All connections of an address pay from one bucket.
