@@ -64,11 +64,12 @@ impl Unverified {
     /// [`EventError::Malformed`] with what is wrong, or [`EventError::WrongId`].
     pub fn parse(json: &[u8]) -> Result<Self, EventError> {
         let parsed = Parsed::from_json(json).map_err(EventError::Malformed)?;
-        if !id_matches(&parsed) {
+        let Some(canonical_bytes) = matching_bytes(&parsed) else {
             return Err(EventError::WrongId { claimed: parsed.id });
-        }
+        };
         let sig = parsed.sig;
-        let event = if parsed.exact {
+        // Spaces between members, and escapes that no string needs, would make others store and receive them.
+        let event = if parsed.exact && json.len() <= canonical_bytes + Parsed::JSON_BYTES_MORE {
             Event::pack(&parsed, json)
         } else {
             let rewritten = parsed.to_json();
@@ -303,15 +304,16 @@ impl<'a> EventRef<'a> {
     }
 }
 
-/// Whether the id is the hash of the event, in either of two spellings.
+/// The number of bytes of the event's canonical form if the id is its hash, in either of two spellings.
 ///
 /// NIP-01 writes control characters verbatim, but for the seven with short escapes. `JSON.stringify` and most libraries
 /// write `\u00XX` instead. Both spellings are in use, so an id by either is right.
-fn id_matches(parsed: &Parsed<'_>) -> bool {
+fn matching_bytes(parsed: &Parsed<'_>) -> Option<usize> {
     let canonical = parsed.canonical(true);
-    if Sha256::digest(&canonical).as_slice() == parsed.id.as_bytes() {
-        return true;
+    let is_hash = |text: &[u8]| Sha256::digest(text).as_slice() == parsed.id.as_bytes();
+    if is_hash(&canonical) {
+        return Some(canonical.len());
     }
     let verbatim = parsed.canonical(false);
-    verbatim != canonical && Sha256::digest(&verbatim).as_slice() == parsed.id.as_bytes()
+    (verbatim != canonical && is_hash(&verbatim)).then_some(canonical.len())
 }

@@ -24,11 +24,15 @@ pub(crate) struct Parsed<'a> {
     pub(crate) content: Cow<'a, str>,
     pub(crate) sig: [u8; 64],
     /// Whether the JSON holds the seven members alone and no raw control character, so that it can be sent on
-    /// unchanged.
+    /// unchanged unless it is longer than it need be.
     pub(crate) exact: bool,
 }
 
 impl<'a> Parsed<'a> {
+    /// Bytes by which [`Self::to_json`] is longer than [`Self::canonical`] with JSON's escapes: the names of members,
+    /// the id and the signature.
+    pub(crate) const JSON_BYTES_MORE: usize = 253;
+
     pub(crate) fn from_json(json: &'a [u8]) -> Result<Self, String> {
         let mut de = serde_json::Deserializer::from_slice(json);
         let mut parsed = de.deserialize_map(EventVisitor).map_err(|e| without_position(&e))?;

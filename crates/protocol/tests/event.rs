@@ -43,6 +43,29 @@ fn every_vector_verifies_and_keeps_its_bytes() {
     assert_eq!(count, 38);
 }
 
+/// The first sender of an event decides its bytes, so spaces between its members and needless escapes are dropped.
+#[test]
+fn an_event_takes_no_more_bytes_than_it_needs() {
+    let built = EventBuilder::new(1).tag(&["t", "x"]).content("hello \u{1} \"world\"\n");
+    let json = built.json(&keypair("alice"));
+    let spaces = " ".repeat(250_000);
+    for padded in [
+        json.replacen("\"tags\"", &format!("{spaces}\"tags\""), 1),
+        json.replacen("hello", "\\u0068\\u0065llo", 1),
+        json.replacen('{', "{ ", 1),
+    ] {
+        let event = parse(&padded).unwrap();
+        let stored: Value = serde_json::from_slice(&event.json()).unwrap();
+        assert_eq!(event.json().len(), json.len(), "{} bytes came", padded.len());
+        assert_eq!(stored, serde_json::from_str::<Value>(&json).unwrap());
+    }
+    let value = built.value(&keypair("alice"));
+    let members = ["sig", "content", "tags", "kind", "created_at", "pubkey", "id"];
+    let reversed = members.map(|member| format!("\"{member}\":{}", value[member])).join(",");
+    let reversed = format!("{{{reversed}}}");
+    assert_eq!(parse(&reversed).unwrap().json(), reversed.as_bytes(), "another order takes as many bytes");
+}
+
 #[test]
 fn a_signature_by_another_key_or_over_another_id_is_refused() {
     let mut value = EventBuilder::new(1).value(&keypair("alice"));
