@@ -96,7 +96,12 @@ impl RateLimits {
             Kind::AddressAuths | Kind::WideAuths | Kind::WidestAuths => &self.connections,
             Kind::AddressFaults | Kind::WideFaults | Kind::WidestFaults => &self.connections,
             Kind::AddressHandshakes | Kind::WideHandshakes | Kind::WidestHandshakes => &self.connections,
-            Kind::AddressLookups | Kind::WideLookups | Kind::WidestLookups => &self.connections,
+            Kind::AddressLookups
+            | Kind::WideLookups
+            | Kind::WidestLookups
+            | Kind::AddressRequests
+            | Kind::WideRequests
+            | Kind::WidestRequests => &self.connections,
             Kind::SenderEvents | Kind::SenderKeyPackages => &self.senders,
             Kind::KeyEvents => &self.keys,
             Kind::GroupOfSender | Kind::InboxOfSender | Kind::MemberOfAddress => &self.pairs,
@@ -132,6 +137,9 @@ impl RateLimits {
             Kind::AddressAuths => auths,
             Kind::WideAuths => auths.times(wide),
             Kind::WidestAuths => auths.times(widest),
+            Kind::AddressRequests => connection::ADDRESS_REQUESTS,
+            Kind::WideRequests => connection::ADDRESS_REQUESTS.times(wide),
+            Kind::WidestRequests => connection::ADDRESS_REQUESTS.times(widest),
             Kind::AddressLookups => lookups,
             Kind::WideLookups => lookups.times(wide),
             Kind::WidestLookups => lookups.times(widest),

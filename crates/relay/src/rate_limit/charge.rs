@@ -72,10 +72,16 @@ pub(crate) enum BucketKind {
     WideLookups = 28,
     /// The same of a /48.
     WidestLookups = 29,
+    /// HTTP requests of an address.
+    AddressRequests = 30,
+    /// HTTP requests of a /56.
+    WideRequests = 31,
+    /// HTTP requests of a /48.
+    WidestRequests = 32,
 }
 
 impl BucketKind {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 33] = [
         Self::AddressEvents,
         Self::AddressKeyPackages,
         Self::SenderEvents,
@@ -106,6 +112,9 @@ impl BucketKind {
         Self::AddressLookups,
         Self::WideLookups,
         Self::WidestLookups,
+        Self::AddressRequests,
+        Self::WideRequests,
+        Self::WidestRequests,
     ];
 
     /// The kind of this number, if there is one.
@@ -136,6 +145,9 @@ impl BlockKinds {
 
     pub(super) const LOOKUPS: Self =
         Self::new(BucketKind::AddressLookups, BucketKind::WideLookups, BucketKind::WidestLookups);
+
+    pub(super) const REQUESTS: Self =
+        Self::new(BucketKind::AddressRequests, BucketKind::WideRequests, BucketKind::WidestRequests);
 
     /// Three kinds, from the narrowest block to the widest.
     pub(super) const fn new(narrow: BucketKind, wide: BucketKind, widest: BucketKind) -> Self {

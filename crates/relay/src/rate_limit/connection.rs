@@ -39,6 +39,9 @@ const LOOKUPS_PER_MINUTE: u32 = 2;
 /// Groups of an address in a minute, and at once, that are looked up before an event is paid for, beyond those of
 /// [`LOOKUPS_PER_MINUTE`].
 const ADDRESS_LOOKUPS_PER_MINUTE: u32 = 600;
+/// HTTP requests of one address in a minute, all of which it may send at once: pages, probes and scrapes of a whole
+/// network send fewer.
+pub(crate) const ADDRESS_REQUESTS_PER_MINUTE: u32 = 1_200;
 
 /// Rate of all AUTHs of an address: each costs the relay about 50 us.
 pub(super) const ADDRESS_AUTHS: Rate = Rate::new(ADDRESS_AUTHS_PER_MINUTE, 60_000, ADDRESS_AUTHS_PER_MINUTE);
@@ -46,6 +49,7 @@ pub(super) const ADDRESS_AUTHS: Rate = Rate::new(ADDRESS_AUTHS_PER_MINUTE, 60_00
 const ADDRESS_AUTHS_PER_MINUTE: u32 = 6_000;
 
 /// Rate of the groups of an address that are looked up before an event is paid for.
+pub(super) const ADDRESS_REQUESTS: Rate = Rate::new(ADDRESS_REQUESTS_PER_MINUTE, 60_000, ADDRESS_REQUESTS_PER_MINUTE);
 pub(super) const ADDRESS_LOOKUPS: Rate = Rate::new(ADDRESS_LOOKUPS_PER_MINUTE, 60_000, ADDRESS_LOOKUPS_PER_MINUTE);
 
 /// The rate of malformed messages of an address, where events have the rate `events`.

@@ -41,6 +41,8 @@ use std::{fmt, net::IpAddr};
 use nostr_extensions::RouteHasher;
 use nostr_protocol::{PublicKey, Rejection};
 
+#[cfg(test)]
+pub(crate) use self::connection::ADDRESS_REQUESTS_PER_MINUTE;
 use self::{
     accounts::pair_of,
     bucket::{Amount, Buckets, Eviction, Rate},
@@ -326,6 +328,16 @@ impl RateLimits {
         self.take_blocks(BlockKinds::HANDSHAKES, (), block, Amount::of(1), now_ms)
             .map(drop)
             .map_err(|secs| RetryAfter { reason: "too many new connections", secs })
+    }
+
+    /// Takes the price of an HTTP request that opens no WebSocket.
+    ///
+    /// # Errors
+    /// When the address has sent too many.
+    pub(crate) fn request(&self, block: AddressBlock, now_ms: u64) -> Result<(), RetryAfter> {
+        self.take_blocks(BlockKinds::REQUESTS, (), block, Amount::of(1), now_ms)
+            .map(drop)
+            .map_err(|secs| RetryAfter { reason: "too many HTTP requests", secs })
     }
 
     /// The number of a payer in fair turns: a hash under a secret key, so that nobody can choose to share another's

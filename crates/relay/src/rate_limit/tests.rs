@@ -406,7 +406,7 @@ fn kinds_of_buckets_are_told_apart_by_their_numbers() {
     for byte in 0..=u8::MAX {
         assert!(BucketKind::from_byte(byte).is_none_or(|kind| kind as u8 == byte));
     }
-    assert_eq!(BucketKind::from_byte(BucketKind::WidestLookups as u8 + 1), None);
+    assert_eq!(BucketKind::from_byte(BucketKind::WidestRequests as u8 + 1), None);
 }
 
 #[test]

@@ -8,8 +8,20 @@ mod linger;
 mod places;
 pub(crate) mod tls;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -27,7 +39,7 @@ use self::{
 };
 use crate::{
     app::App,
-    rate_limit::{AddressBlock, Payer},
+    rate_limit::{AddressBlock, Payer, RetryAfter},
     session::Silence,
     shares::Share,
 };
@@ -122,17 +134,27 @@ async fn serve(
     let parts = Arc::clone(&app);
     let silence = Silence::default();
     let ends = silence.clone();
+    let is_first = AtomicBool::new(true);
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(PeerAddr(peer));
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(ends.clone());
-        let client = forwarding::client_address(&parts, peer.ip(), request.headers());
-        share.change_payer(parts.limits.payer_hash(Payer::Address(AddressBlock::of(client))));
-        let (router, share) = (router.clone(), share.clone());
+        let block = AddressBlock::of(forwarding::client_address(&parts, peer.ip(), request.headers()));
+        share.change_payer(parts.limits.payer_hash(Payer::Address(block)));
+        // The rate of new connections bounds the handshakes that come first on theirs.
+        let is_handshake = is_first.swap(false, Ordering::Relaxed) && request.headers().contains_key(header::UPGRADE);
+        let allowed = if is_handshake { Ok(()) } else { parts.limits.request(block, parts.clock.now_ms()) };
+        let (router, share, parts) = (router.clone(), share.clone(), Arc::clone(&parts));
         async move {
             share.pause().await;
-            router.oneshot(request).await
+            match allowed {
+                Ok(()) => router.oneshot(request).await,
+                Err(retry) => {
+                    parts.metrics.error("http_requests");
+                    Ok(too_many_requests(retry))
+                }
+            }
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -150,6 +172,12 @@ async fn serve(
             let _ = timeout(SETTLE_MAX, connection).await;
         }
     }
+}
+
+/// The answer to a request beyond the rate of its address, after which the connection ends.
+fn too_many_requests(retry: RetryAfter) -> Response {
+    let headers = [(header::RETRY_AFTER, retry.secs().to_string()), (header::CONNECTION, "close".to_owned())];
+    (StatusCode::TOO_MANY_REQUESTS, headers, format!("{retry}\n")).into_response()
 }
 
 /// Opens the listening socket.

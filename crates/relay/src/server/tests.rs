@@ -5,7 +5,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Relay, config::Config, system::clock::SetClock};
+use crate::{Relay, config::Config, rate_limit::ADDRESS_REQUESTS_PER_MINUTE, system::clock::SetClock};
 
 const REQUESTS: u64 = 20;
 
@@ -20,6 +20,40 @@ async fn forwarded(address: SocketAddr, client: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
     answer
+}
+
+/// An address has so many HTTP requests a minute, over one connection that it keeps alive as over many, each of which
+/// waits for its payer's share. Then it gets 429 with the seconds, and another address is answered.
+#[tokio::test]
+async fn http_requests_have_a_rate_by_address() {
+    const MORE: usize = 20;
+    let mut config = Config::default();
+    config.server.port = 0;
+    config.server.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a range")];
+    let relay = Relay::start(Arc::new(config), Arc::new(Memory::default()), Arc::new(SetClock::at(1_795_370_771)));
+    let relay = relay.await.expect("it starts");
+    let app = Arc::clone(relay.app());
+    let block = AddressBlock::of("192.0.2.7".parse().expect("an address"));
+    let busy = app.shares.share(app.limits.payer_hash(Payer::Address(block)));
+    let allowed = ADDRESS_REQUESTS_PER_MINUTE as usize;
+    let (mut reader, mut writer) = TcpStream::connect(relay.address).await.expect("the relay listens").into_split();
+    let sending = tokio::spawn(async move {
+        let head = "GET /ready HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.7\r\n\r\n";
+        // The relay closes the connection before it has read them all.
+        let _ = writer.write_all(head.repeat(allowed + MORE).as_bytes()).await;
+        writer
+    });
+    let mut answers = String::new();
+    reader.read_to_string(&mut answers).await.expect("answers, and an end");
+    drop(sending.await);
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), allowed);
+    assert_eq!(answers.matches("HTTP/1.1 429").count(), 1, "the connection ends with the first refusal");
+    assert!(answers.contains("retry-after: 1\r\n") && answers.ends_with("too many HTTP requests; retry in 1 s\n"));
+    assert!(busy.polls() >= allowed as u64, "{} pieces of work were paid for", busy.polls());
+    assert!(forwarded(relay.address, "192.0.2.7").await.starts_with("HTTP/1.1 429"));
+    assert!(forwarded(relay.address, "192.0.2.8").await.starts_with("HTTP/1.1 200"));
+    drop((busy, app));
+    relay.stop().await;
 }
 
 /// Behind a trusted proxy each request is paid for by the client that its head names, and no other client waits for it.
