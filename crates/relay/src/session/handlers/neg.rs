@@ -56,7 +56,7 @@ struct NegSession {
     opened_at: UnixSecs,
     /// Time of the client's last message.
     used_at: UnixSecs,
-    _memory: SessionMemory,
+    memory: SessionMemory,
 }
 
 impl NegSessions {
@@ -95,6 +95,9 @@ impl NegSessions {
 impl NegSession {
     /// The reason why the session ends now, if there is one. The clock may be set back, and that ends a session too.
     fn is_late(&self, now: UnixSecs) -> Option<String> {
+        if self.memory.is_over() {
+            return Some(SessionMemory::OVER.to_owned());
+        }
         if self.used_at.abs_diff(now) >= IDLE_SECS_MAX {
             return Some(format!("closed: no message of this session came for {IDLE_SECS_MAX} s; NEG-OPEN it anew"));
         }
@@ -145,7 +148,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     let negentropy = sealed(pages, events).await.ok_or_else(|| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
     let now = app.clock.now();
-    Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, _memory: memory })
+    Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, memory })
 }
 
 /// The time and the id of an event.
@@ -178,6 +181,10 @@ async fn sealed(mut pages: Vec<Box<[Item]>>, events: usize) -> Option<Negentropy
 /// the session is still open to its reader.
 pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> Answer {
     let Some(open) = session.neg.open.get_mut(id) else { return neg_err_frame(id, NOT_OPEN) };
+    if open.memory.is_over() {
+        session.neg.close(id);
+        return neg_err_frame(id, SessionMemory::OVER);
+    }
     open.used_at = session.app.clock.now();
     let answer = hex::parse_any(message.as_bytes()).filter(|query| is_whole(query));
     let answer = answer.and_then(|query| open.negentropy.reconcile(&query).ok());
