@@ -111,6 +111,39 @@ async fn a_count_that_costs_too_much_is_approximate() {
     assert!(frame[2].as_str().unwrap_or_default().contains("narrow it by"), "{frame}");
 }
 
+/// Bytes that are looked at and sent are paid for: a few answers of large events use up what hundreds of answers of
+/// small ones leave, also where the client names the ids.
+#[tokio::test]
+async fn bytes_that_are_read_are_paid_for() {
+    const UNITS: u32 = 60_000;
+    let world = World::alone(units_per_minute(UNITS)).await;
+    let by = Keys::random();
+    let mut client = world.client(&[]).await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        let event = by.event(1).content(format!("{n}{}", "x".repeat(100_000))).sign();
+        ids.push(event.id().to_owned());
+        client.publish(&event).await.ok();
+    }
+    notes(&world.relay, 7, 20).await;
+    for _ in 0..100 {
+        assert_eq!(client.req_now("small", &[json!({"kinds": [7]})]).await.expect("it is paid for").len(), 20);
+    }
+    for filter in [json!({"kinds": [1]}), json!({"ids": ids})] {
+        world.relay.advance(120);
+        let mut answers = 0;
+        let reason = loop {
+            match client.req_now("large", std::slice::from_ref(&filter)).await {
+                Ok(events) => assert_eq!(events.len(), 20),
+                Err(reason) => break reason,
+            }
+            answers += 1;
+            assert!(answers < 20, "nothing is refused");
+        };
+        assert!(retry_secs(&reason) > 0 && answers >= 5, "{answers} answers, then {reason}");
+    }
+}
+
 /// A client's login, and the reading that follows, stay far below the built-in budget.
 #[tokio::test]
 async fn the_built_in_budget_lets_ordinary_clients_live() {
@@ -137,7 +170,9 @@ async fn the_built_in_budget_lets_ordinary_clients_live() {
 #[tokio::test]
 async fn hostile_filters_over_stored_events_cost_what_was_paid() {
     /// Entries of a page, and what its last event and its ranges add.
-    const PAGE_UNITS_MAX: u64 = 2_000 + 2_500 / 32 + 2 + 256;
+    const PAGE_UNITS_MAX: u64 = 2_000 + 2_500 / 32 + EVENT_KIB_MAX + 2 + 256;
+    /// KiB of an event of 2,400 tags, at most.
+    const EVENT_KIB_MAX: u64 = 40;
     let directory = tempfile::tempdir().expect("a directory");
     let store = Observed::new(embedded(directory.path()));
     let relay =

@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
         }
         let sort = usize::from(owned.last_resort);
         self.matches[sort] += self.filters;
-        self.cost += Cost::of_units(Cost::of_event(event.tags().len()) * self.filters as u64);
+        self.cost += Cost::of_units(Cost::of_event(event) * self.filters as u64);
         let matching = self.claim.filters.matching(event);
         if matching.is_empty() {
             return false;

@@ -144,7 +144,7 @@ impl Scan<'_> {
                 filling.page.next = filling.last;
                 break;
             }
-            filling.entries += Cost::of_event(stored.event.tags().len());
+            filling.entries += Cost::of_event(stored.event);
             if self.shows(cursor, &stored) {
                 filling.take(seal(stored, cursor)?);
             }
@@ -185,7 +185,7 @@ impl Scan<'_> {
                 }
                 // An event of many tags is more work to match.
                 let stored = Stored::read(value.bytes())?;
-                filling.entries += Cost::of_event(stored.event.tags().len());
+                filling.entries += Cost::of_event(stored.event);
                 if self.shows(cursor, &stored) {
                     filling.take(seal_and_keep(value, self.hot, cursor)?);
                 }

@@ -60,7 +60,7 @@ impl State {
         let mut page = Page::default();
         let mut bytes = 0;
         for item in items {
-            page.cost += Cost::of_units(1 + Cost::of_event(item.event.tags().len()));
+            page.cost += Cost::of_units(1 + Cost::of_event(item.event.view()));
             if page.events.len() >= bounds.events_max.max(1) || bytes >= bounds.bytes_max.max(1) {
                 page.next = page.events.last().map(Sealed::position);
                 break;

@@ -108,7 +108,7 @@ fn page_of(query: &Query, rows: &[Row], entries_max: i64, descents: usize, hidde
     for row in rows {
         if row.try_get("fits")? {
             let event = event(row)?;
-            page.cost += Cost::of_units(Cost::of_event(event.tags().len()));
+            page.cost += Cost::of_units(Cost::of_event(event.view()));
             if query.filter.matches(event.view()) && !hidden.hides(event.view()) {
                 page.events.push(seal(row, event)?);
             }

@@ -95,7 +95,7 @@ pub(super) struct Limits {
     default: u64,
     /// The highest limit.
     max: u64,
-    /// Set where an answer goes on to the end of a second, and tells whether it is complete.
+    /// Set where the events are sent: the answer goes on to the end of a second, and tells whether it is complete.
     goes_on: bool,
 }
 
@@ -343,6 +343,10 @@ impl<'a> ArchiveRead<'a> {
             if current.extent.is_over() {
                 break;
             }
+        }
+        if self.limits.goes_on {
+            let units = released.iter().map(|released| Cost::of_sent(released.event().view())).sum();
+            self.meter.charge(Cost::of_units(units));
         }
         Ok(released)
     }

@@ -77,7 +77,7 @@ impl PageBuilder<'_> {
     fn look(&mut self, stored: EventDocument) -> bool {
         let Scan { query, up_to, bounds, now, .. } = self.scan;
         self.looked += 1;
-        self.cost += Cost::of_units(Cost::of_event(stored.event.tags().len()));
+        self.cost += Cost::of_units(Cost::of_event(stored.event.view()));
         self.last = Some(position(&stored));
         let event = stored.event.view();
         let is_wanted = stored.cursor <= *up_to
