@@ -13,7 +13,7 @@
 
 mod backlog;
 mod health;
-mod shares;
+mod room;
 
 use std::{
     sync::{
@@ -35,17 +35,16 @@ use nostr_store::{
     Saved, Store, StoreError,
     weight::{BATCH_EVENTS_MAX, Weight},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::health::WriteHealth;
-use self::{backlog::Backlog, shares::Shares};
+use self::{
+    backlog::Backlog,
+    room::{Place, Room},
+};
 use super::{Delivery, outbox::Outbox};
 use crate::{error::storage_unavailable, observe::metrics::Metrics, rate_limit::Charges};
 
-/// Most events that wait for the writer to look at them; then publishers wait.
-const WAITING_EVENTS_MAX: usize = 4_096;
-/// Most KiB of events that wait for a batch or are in one; then publishers wait.
-const WAITING_KIB_MAX: usize = 64 << 10;
 /// Time between two questions to a store that took no event whether it would take one now, in milliseconds.
 const PROBE_MS: u64 = 1_000;
 /// Most events of one connection that are under way.
@@ -144,8 +143,8 @@ struct Submission {
     weight: Weight,
     payer: u64,
     publisher: Awaiting,
-    /// Room for the event, among its payer's and among all.
-    permits: [OwnedSemaphorePermit; 2],
+    /// Room for the event.
+    place: Place,
 }
 
 /// The side of a submission that the publisher's answer needs.
@@ -158,9 +157,9 @@ struct Awaiting {
 
 /// The writer's front, to which connections hand events.
 pub(crate) struct Writer {
-    submissions: mpsc::Sender<Submission>,
-    room: Arc<Semaphore>,
-    shares: Shares,
+    /// Every event in it holds its place in the room, which bounds them.
+    submissions: mpsc::UnboundedSender<Submission>,
+    room: Arc<Room>,
     health: Arc<WriteHealth>,
 }
 
@@ -172,12 +171,11 @@ impl Writer {
         delivery: Arc<Delivery>,
         metrics: Arc<Metrics>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (submissions, waiting) = mpsc::channel(WAITING_EVENTS_MAX);
+        let (submissions, waiting) = mpsc::unbounded_channel();
         let health = Arc::<WriteHealth>::default();
         let task = Task { store, delivery, metrics, health: Arc::clone(&health) };
         let task = tokio::spawn(task.run(waiting));
-        let room = Arc::new(Semaphore::new(WAITING_KIB_MAX));
-        (Self { submissions, room, shares: Shares::default(), health }, task)
+        (Self { submissions, room: Room::new(), health }, task)
     }
 
     /// Whether the store takes events.
@@ -186,21 +184,18 @@ impl Writer {
     }
 
     /// Submits an event with its payer's number in fair turns and the charges for it; the answer goes to the
-    /// publisher's outbox. Waits while the bounds on waiting events are reached, first the payer's own.
+    /// publisher's outbox. Waits while the bounds on waiting events are reached.
     pub(crate) async fn save(&self, admitted: Admitted, payer: u64, in_flight: &Arc<InFlight>, charges: Charges) {
         in_flight.paid_by(payer).await;
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
         let weight = Weight::of(admitted.event().view());
         let kib = u32::try_from(weight.bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
-        // The semaphores are never closed, and one event is far smaller than all the room there is.
-        let Some(share) = self.shares.take(payer, kib).await else { return };
-        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib.min(WAITING_KIB_MAX as u32)).await else {
-            return;
-        };
+        // Every event that waits is given its place.
+        let Some(place) = self.room.take(payer, kib).await else { return };
         let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges };
         in_flight.begin(kind);
-        let submission = Submission { admitted, weight, payer, publisher, permits: [share, room] };
-        if self.submissions.send(submission).await.is_err() {
+        let submission = Submission { admitted, weight, payer, publisher, place };
+        if self.submissions.send(submission).is_err() {
             let reason = Rejection::error("this relay is stopping; publish again when it is back");
             in_flight.end(kind, refused_frame(&id, &reason));
         }
@@ -216,7 +211,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, mut waiting: mpsc::Receiver<Submission>) {
+    async fn run(self, mut waiting: mpsc::UnboundedReceiver<Submission>) {
         let mut backlog = Backlog::default();
         let mut incoming = Vec::with_capacity(BATCH_EVENTS_MAX);
         loop {
@@ -234,7 +229,7 @@ impl Task {
     }
 
     /// Waits for events; `false` if none will come. Meanwhile it asks a store that took no event whether it would.
-    async fn wait(&self, waiting: &mut mpsc::Receiver<Submission>, incoming: &mut Vec<Submission>) -> bool {
+    async fn wait(&self, waiting: &mut mpsc::UnboundedReceiver<Submission>, incoming: &mut Vec<Submission>) -> bool {
         loop {
             tokio::select! {
                 biased;
@@ -248,8 +243,8 @@ impl Task {
     async fn write(&self, submissions: Vec<Submission>) {
         let mut batch = Vec::with_capacity(submissions.len());
         let mut publishers = Vec::with_capacity(submissions.len());
-        let mut permits = Vec::with_capacity(submissions.len());
-        for Submission { admitted, publisher, permits: room, .. } in submissions {
+        let mut places = Vec::with_capacity(submissions.len());
+        for Submission { admitted, publisher, place, .. } in submissions {
             if !self.delivery.takes(publisher.kind) {
                 let Awaiting { id, kind, in_flight, .. } = publisher;
                 in_flight.end(kind, refused_frame(&id, &Rejection::error(BEHIND)));
@@ -257,7 +252,7 @@ impl Task {
             }
             batch.push(admitted);
             publishers.push(publisher);
-            permits.push(room);
+            places.push(place);
         }
         if batch.is_empty() {
             return;
@@ -280,7 +275,7 @@ impl Task {
             }
             in_flight.end(kind, answer);
         }
-        drop(permits);
+        drop(places);
         if !events.is_empty() {
             self.delivery.committed(events, states, paid);
         }
