@@ -29,6 +29,10 @@ use crate::turns::PayerHash;
 
 /// Bytes that a connection takes while its client asks for nothing, by measurement.
 const CONNECTION_BYTES: usize = 16 << 10;
+/// Most bytes that the unfinished messages of one payer hold together.
+const UNFINISHED_BYTES_MAX: usize = 32 << 20;
+/// Bytes of unfinished messages are counted for a payer in steps of so many.
+pub(crate) const UNFINISHED_STEP_BYTES: usize = 16 << 10;
 /// Part of the bound that is free after connections were ended: one in so many.
 const FREED_PARTS: usize = 64;
 
@@ -67,6 +71,8 @@ struct Holder {
     kept: AtomicUsize,
     /// Bytes of it that are in [`Memory::ending`].
     ending: AtomicUsize,
+    /// Bytes of the client's unfinished message. They change under the lock of all connections.
+    unfinished: AtomicUsize,
     shed: CancellationToken,
 }
 
@@ -76,6 +82,8 @@ pub(crate) struct PayerMemory {
     connections: AtomicUsize,
     /// Bytes of live events that wait for its clients, each event once.
     kept: AtomicUsize,
+    /// Bytes of its clients' unfinished messages.
+    unfinished: AtomicUsize,
 }
 
 /// The bytes that one connection holds.
@@ -171,7 +179,8 @@ impl Memory {
 impl Connections {
     /// The memory of a payer, with one connection more.
     fn payer(&mut self, payer: PayerHash) -> Arc<PayerMemory> {
-        let new = || Arc::new(PayerMemory { payer, connections: AtomicUsize::new(0), kept: AtomicUsize::new(0) });
+        let zero = || AtomicUsize::new(0);
+        let new = || Arc::new(PayerMemory { payer, connections: zero(), kept: zero(), unfinished: zero() });
         let payer = Arc::clone(self.payers.entry(payer).or_insert_with(new));
         payer.connections.fetch_add(1, Ordering::Relaxed);
         payer
@@ -276,6 +285,17 @@ impl Holding {
         self.given_back(before.saturating_sub(bytes));
     }
 
+    /// Notes the bytes of the client's unfinished message. Returns whether those of its payer fit; fewer bytes always
+    /// do.
+    pub(crate) fn note_unfinished(&self, bytes: usize) -> bool {
+        let connections = self.memory.connections.lock();
+        let Some(Connection { payer, .. }) = connections.open.get(&self.number) else { return true };
+        let before = self.holder.unfinished.swap(bytes, Ordering::Relaxed);
+        payer.unfinished.fetch_sub(before, Ordering::Relaxed);
+        let of_payer = payer.unfinished.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        bytes <= before || of_payer <= UNFINISHED_BYTES_MAX
+    }
+
     /// A connection that ends has given some of its bytes back.
     fn given_back(&self, bytes: usize) {
         if self.holder.ending.load(Ordering::Acquire) == 0 {
@@ -308,7 +328,12 @@ impl Holding {
         let mut connections = self.memory.connections.lock();
         let payer = connections.payer(payer);
         let before = match connections.open.get_mut(&self.number) {
-            Some(connection) => std::mem::replace(&mut connection.payer, payer),
+            Some(connection) => {
+                let unfinished = self.holder.unfinished.load(Ordering::Relaxed);
+                payer.unfinished.fetch_add(unfinished, Ordering::Relaxed);
+                connection.payer.unfinished.fetch_sub(unfinished, Ordering::Relaxed);
+                std::mem::replace(&mut connection.payer, payer)
+            }
             None => payer,
         };
         connections.leave(&before);
@@ -352,6 +377,7 @@ impl Drop for Holding {
     fn drop(&mut self) {
         let mut connections = self.memory.connections.lock();
         if let Some(Connection { payer, .. }) = connections.open.remove(&self.number) {
+            payer.unfinished.fetch_sub(self.holder.unfinished.load(Ordering::Relaxed), Ordering::Relaxed);
             connections.leave(&payer);
         }
         drop(connections);
@@ -500,6 +526,24 @@ mod tests {
         drop(second);
         let connections = memory.connections.lock();
         assert_eq!((memory.used(), connections.open.len(), connections.payers.len()), (0, 0, 0));
+    }
+
+    /// A payer's unfinished messages have a bound of their own, whatever else is free.
+    #[test]
+    fn unfinished_messages_of_one_payer_are_bounded() {
+        let memory = Memory::new(usize::MAX);
+        let of_one: Vec<Holding> = (0..4).map(|_| memory.open(1)).collect();
+        let other = memory.open(2);
+        assert!(of_one.iter().all(|holding| holding.note_unfinished(UNFINISHED_BYTES_MAX / 4)));
+        let more = UNFINISHED_BYTES_MAX / 4 + UNFINISHED_STEP_BYTES;
+        assert!(!of_one[0].note_unfinished(more) && other.note_unfinished(more));
+        of_one[1].change_payer(3);
+        assert!(of_one[2].note_unfinished(more), "the bytes go with their connection");
+        drop(of_one);
+        assert_eq!(memory.connections.lock().payers.len(), 1);
+        other.change_payer(1);
+        let of_payer = other.payer().expect("it is open").unfinished.load(Ordering::Relaxed);
+        assert_eq!(of_payer, more, "nothing is left of those that are gone");
     }
 
     /// A connection that ended gives back all that was expected of it, also if it grew meanwhile.

@@ -131,6 +131,14 @@ impl Shares {
         Share { shares: Arc::clone(self), task: Arc::new(task) }
     }
 
+    /// Lets other payers run on all quanta, or on none any more.
+    #[cfg(test)]
+    pub(crate) fn set_busy(&self, is_busy: bool) {
+        let mut line = self.line.lock();
+        line.granted = if is_busy { self.at_once } else { 0 };
+        self.serve(&mut line);
+    }
+
     fn budget(&self, payer: PayerHash) -> Arc<Budget> {
         let mut line = self.line.lock();
         if let Some(budget) = line.payers.get(&payer).and_then(Weak::upgrade) {
@@ -333,10 +341,10 @@ impl Share {
 
     /// Waits until the payer has time left. A task calls it between two pieces of work, where it holds nothing that
     /// another task may wait for: no connection to a database, no lock, no turn.
-    pub(crate) async fn pause(&self) {
+    pub(crate) fn pause(&self) -> Pause<'_> {
         // A poll that handles several messages pays for each before the next.
         self.shares.used(&self.current(), self.unpaid());
-        Pause { share: self, budget: None, place: None }.await;
+        Pause { share: self, budget: None, place: None }
     }
 
     /// Time of the poll that is not paid for yet; the caller charges it.
@@ -347,6 +355,12 @@ impl Share {
 
     fn current(&self) -> Arc<Budget> {
         Arc::clone(&self.task.budget.lock())
+    }
+
+    /// Lets the payer owe so much time.
+    #[cfg(test)]
+    pub(crate) fn owe(&self, time: Duration) {
+        self.shares.used(&self.current(), QUANTUM + time);
     }
 
     /// Polls that the payer has paid for since it has a share.
@@ -375,7 +389,8 @@ impl Drop for Charge<'_> {
 }
 
 /// See [`Share::pause`].
-struct Pause<'a> {
+#[must_use = "a pause waits where it is awaited"]
+pub(crate) struct Pause<'a> {
     share: &'a Share,
     /// The budget under which the task is parked.
     budget: Option<Arc<Budget>>,

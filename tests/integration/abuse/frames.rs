@@ -307,7 +307,7 @@ async fn pongs_that_nobody_reads_do_not_pile_up() {
 
 /// A compressed message that inflates to `bytes` times "a": a literal, then matches of 258 bytes at distance 1, in the
 /// fixed code of DEFLATE (RFC 1951, 3.2.6).
-fn bomb(bytes: usize) -> Vec<u8> {
+pub(super) fn bomb(bytes: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     bits.put(0b010, 3);
     bits.put_code(0x30 + u32::from(b'a'), 8);

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{bounded, served_beside};
+use super::{bounded, frames::bomb, served_beside};
 use crate::support::{
     Keys, TestRelay,
     process::Process,
-    wire::{CLOSE, Wire},
+    wire::{CLOSE, CONTINUATION, FIN, PONG, RSV1, TEXT, Wire, frame},
 };
 
 /// The least `memory_bytes_max` that can be configured.
 const BYTES_MAX: usize = 16 << 20;
+/// WebSocket's code for a client that broke a rule.
+const POLICY: u16 = 1008;
 /// WebSocket's code for "try again later" (RFC 6455's registry).
 const AGAIN: u16 = 1013;
 
@@ -89,5 +91,63 @@ async fn an_answer_that_nobody_reads_counts_for_its_connection() {
     memory_becomes(&relay, |used| used > before + (512 << 10)).await;
     drop(deaf);
     memory_becomes(&relay, |used| used <= before).await;
+    relay.stop().await;
+}
+
+/// A first fragment of a few KB that holds half a MiB counts in the memory of its connection, and so do the
+/// unfinished messages of many connections: those of one address end at a bound.
+#[tokio::test]
+async fn a_message_that_is_not_complete_counts_for_its_payer() {
+    const INFLATED: usize = 524_000;
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let before = relay.app().memory_used();
+    let (compressed, plain) = (frame(TEXT | RSV1, &bomb(INFLATED)), frame(TEXT, &[b' '; INFLATED]));
+    assert!(compressed.len() < 4_000, "{} bytes", compressed.len());
+    for (first, at_least) in [(&compressed[..], INFLATED), (&plain[..], INFLATED), (&plain[..400_000], 400_000)] {
+        let mut wire = Wire::compressed(relay.address).await;
+        wire.writer.raw(first).await.expect("bytes are sent");
+        memory_becomes(&relay, |used| used >= before + at_least).await;
+        drop(wire);
+        memory_becomes(&relay, |used| used <= before).await;
+    }
+    // An unfinished message, completed, is an ordinary one.
+    let mut wire = Wire::compressed(relay.address).await;
+    wire.writer.raw(&compressed).await.expect("bytes are sent");
+    memory_becomes(&relay, |used| used >= before + INFLATED).await;
+    wire.writer.raw(&frame(FIN | CONTINUATION, b"")).await.expect("bytes are sent");
+    assert_eq!(wire.reader.message().await.expect("an answer")[0], "NOTICE");
+    let mut wires = Vec::new();
+    for _ in 0..80 {
+        let mut wire = Wire::compressed(relay.address).await;
+        wire.writer.raw(&compressed).await.expect("bytes are sent");
+        wires.push(wire);
+    }
+    let last = wires.last_mut().expect("a connection");
+    assert_eq!(last.reader.close_code().await, Some(AGAIN));
+    // Those beyond the bound have given back what they held.
+    memory_becomes(&relay, |used| used < before + (40 << 20)).await;
+    relay.stop().await;
+}
+
+/// A client whose message does not come to its end is closed with the reason, however many pongs it sends.
+#[tokio::test]
+async fn a_message_that_never_ends_is_closed_in_time() {
+    let relay = TestRelay::with_memory(|_| {}).await;
+    let mut wire = Wire::connect(relay.address).await;
+    wire.writer.raw(&frame(TEXT, b"[\"REQ\",")).await.expect("bytes are sent");
+    let began = Instant::now();
+    let closed = loop {
+        wire.writer.raw(&frame(FIN | PONG, b"")).await.expect("bytes are sent");
+        match tokio::time::timeout(Duration::from_secs(1), wire.reader.frame()).await {
+            Ok(frame) if frame.as_ref().is_ok_and(|frame| frame.opcode == CLOSE) => break frame.expect("a frame"),
+            Ok(frame) => drop(frame.expect("it is open")),
+            Err(_) => {}
+        }
+        assert!(began.elapsed() < Duration::from_secs(40), "it is still open");
+    };
+    assert!(began.elapsed() >= Duration::from_secs(19), "it had its time: {:?}", began.elapsed());
+    let (code, reason) = closed.payload.split_at(2);
+    assert_eq!(code, POLICY.to_be_bytes());
+    assert!(String::from_utf8_lossy(reason).contains("arrives whole within 20 s"), "{closed:?}");
     relay.stop().await;
 }

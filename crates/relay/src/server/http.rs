@@ -11,10 +11,13 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use futures_util::future::OptionFuture;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use nostr_protocol::auth::{RelayAddress, RelayNames};
 use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use yawc::{DeflatePool, Options, WebSocket};
+use yawc::{DeflatePool, HttpWebSocket, Options, Role, WebSocket};
 
 use super::{Admission, accept, forwarding, forwarding::ForwardingWatch, places::Place};
 use crate::{
@@ -22,7 +25,10 @@ use crate::{
     config::{Origins, Server},
     observe::info,
     rate_limit::AddressBlock,
-    session::{Client, Silence, connection},
+    session::{
+        Accepted, Client, Silence, connection,
+        intake::{Intake, Received},
+    },
 };
 
 /// The address of the peer at the other end of the TCP connection.
@@ -74,8 +80,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .with_compression_threshold(DEFLATE_BYTES_MIN)
         .with_read_buffer_capacity(SOCKET_BUFFER_BYTES)
         .with_write_buffer_capacity(SOCKET_BUFFER_BYTES)
-        .with_backpressure_boundary(WRITE_BYTES)
-        .with_utf8();
+        .with_backpressure_boundary(WRITE_BYTES);
     let cors = cors(&app.config.server.allowed_origins);
     let endpoint_paths = EndpointPaths::of(&app.config.server);
     Router::new()
@@ -248,16 +253,27 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
             Err(refused) => return refused.into_response(),
         }
     };
-    let (response, upgraded) = match WebSocket::upgrade_with_options(&mut *request, shared.options.clone()) {
+    let upgraded = request.extensions().get::<OnUpgrade>().cloned();
+    let (response, _) = match HttpWebSocket::upgrade_with_options(&mut *request, shared.options.clone()) {
         Ok(parts) => parts,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("no WebSocket handshake: {error}\n")).into_response(),
     };
+    let extensions = response.headers().get(header::SEC_WEBSOCKET_EXTENSIONS);
+    let extensions = extensions.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let options = shared.options.clone();
+    let message_bytes_max = app.config.limitation.max_message_length + 1;
     let app = Arc::clone(app);
     let tracker = app.connections.clone();
     tracker.spawn(async move {
         let _held = (permit, place);
-        if let Ok(socket) = upgraded.await {
-            connection::serve(app, client, socket, silence).await;
+        let Some(Ok(upgraded)) = OptionFuture::from(upgraded).await else { return };
+        let received = Received::default();
+        let stream = Intake::new(TokioIo::new(upgraded), received.clone());
+        let socket = WebSocket::from_stream_with_extensions(stream, Role::Server, extensions.as_deref(), options);
+        if let Ok(socket) = socket {
+            // A message is put together where its memory is counted.
+            let socket = socket.into_streaming();
+            connection::serve(app, client, Accepted { socket, received, silence, message_bytes_max }).await;
         }
     });
     response.map(axum::body::Body::new)

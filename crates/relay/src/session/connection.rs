@@ -10,13 +10,13 @@ use nostr_protocol::message::{
     Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_refused_frame, notice_frame,
 };
 use tokio::time::{Instant, sleep_until, timeout};
-use yawc::{Frame, HttpWebSocket, OpCode, close::CloseCode};
+use yawc::{Frame, OpCode, close::CloseCode};
 
 use super::{
     Client, Session,
     handlers::{self, event::Payment},
     waiting::{Request, Waiting},
-    wire::{ConnectionEnd, Silence, Wire},
+    wire::{Accepted, ConnectionEnd, Wire},
 };
 use crate::{
     app::App,
@@ -45,13 +45,13 @@ const NO_MEMORY: &str = "the relay is short of memory, and this connection holds
 const SETTLE_SECS_MAX: u64 = 5;
 
 /// Serves one client until it leaves or the relay stops, on the share of the one that pays for it.
-pub(crate) async fn serve(app: Arc<App>, client: Client, socket: HttpWebSocket, silence: Silence) {
+pub(crate) async fn serve(app: Arc<App>, client: Client, accepted: Accepted) {
     let payer = Payer::Address(client.block());
     let share = app.shares.share(app.limits.payer_hash(payer));
-    share.clone().run(serve_on(share, app, client, (socket, silence))).await;
+    share.clone().run(serve_on(share, app, client, accepted)).await;
 }
 
-async fn serve_on(share: Share, app: Arc<App>, client: Client, (socket, silence): (HttpWebSocket, Silence)) {
+async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepted) {
     let challenge = Challenge::new(random::challenge());
     let payer = app.limits.payer_hash(Payer::Address(client.block()));
     let outbox = Outbox::new(app.config.server.outbox_bytes_max, app.memory.open(payer), Arc::clone(&challenge));
@@ -71,7 +71,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, (socket, silence)
         client,
         app: Arc::clone(&app),
     };
-    let mut wire = Wire::new(socket, app.stopping.clone(), Arc::clone(&outbox), silence);
+    let mut wire: Wire = Wire::new(accepted, app.stopping.clone(), Arc::clone(&outbox));
     let end = match run(&mut session, &mut wire, &outbox).await {
         Ok(()) => ConnectionEnd::Stop,
         Err(end) => end,
@@ -108,6 +108,9 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     // A message that came while no further event could be under way. Until then the client's pongs are read, and
     // nothing behind it.
     let mut waiting: Option<(Frame, Held<'_>)> = None;
+    // A connection that was given time to write may read one frame in it, so that events without end do not keep it
+    // from reading.
+    let mut has_turn = false;
     loop {
         let room = session.in_flight.count() < IN_FLIGHT_MAX;
         if let Some((frame, _held)) = waiting.take_if(|_| room) {
@@ -128,21 +131,22 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 if drain(wire, outbox).await? {
                     outbox.fill_again();
                 }
+                has_turn = true;
             }
             () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
                 wire.send(ended).await?;
             },
             () = session.waiting.over() => end_wait(session, wire).await?,
             () = sleep_until(last_read + idle) => {
-                // Behind a message that waits an answer may be unread.
-                if is_pinged && waiting.is_none() {
+                // Behind a message that waits, or is under way, an answer may be unread.
+                if is_pinged && waiting.is_none() && !wire.is_receiving() {
                     return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping"));
                 }
                 is_pinged = true;
                 last_read = Instant::now();
                 wire.ping().await?;
             }
-            frame = wire.next_frame(), if waiting.is_none() => {
+            frame = wire.next_frame(&session.share, &mut has_turn), if waiting.is_none() => {
                 let frame = frame?;
                 last_read = Instant::now();
                 is_pinged = false;
@@ -150,7 +154,6 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                     let held = outbox.holding().hold(frame.payload().len());
                     waiting = Some((frame, held));
                 } else {
-                    session.share.pause().await;
                     receive(session, wire, outbox, frame).await?;
                 }
             }

@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod connection;
 pub(crate) mod handlers;
+pub(crate) mod intake;
 mod openings;
 mod waiting;
 mod wire;
@@ -12,7 +13,7 @@ use std::{net::IpAddr, sync::Arc};
 use nostr_extensions::{READER_KEYS_MAX, Reader};
 use nostr_protocol::{Event, Filter, PublicKey, Rejection, auth::RelayNames};
 
-pub(crate) use self::wire::Silence;
+pub(crate) use self::wire::{Accepted, Silence};
 use self::{handlers::neg::NegSessions, waiting::Waiting};
 use crate::{
     app::App,
