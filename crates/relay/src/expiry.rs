@@ -1,7 +1,10 @@
-//! The sweeper: removes expired events and those that vanished keys left, and forgets buckets of rate limits that make
-//! no difference. Only space depends on it: an expired event is served to nobody, swept or not.
+//! The sweeper: removes expired events, those that vanished keys left and the rows of removed ones, and forgets buckets
+//! of rate limits that make no difference. Only space depends on it: such an event is served to nobody, swept or not.
+//! The sweeper works in small pieces and pauses after each, so that events wait for one piece at most.
 
 use std::{sync::Arc, time::Duration};
+
+use nostr_store::weight::give_way;
 
 use crate::app::App;
 
@@ -26,6 +29,10 @@ pub(crate) async fn run(app: Arc<App>) {
                 Ok(events) => {
                     app.metrics.db_operation("sweep", started.elapsed());
                     app.metrics.expired(events);
+                    tokio::select! {
+                        () = app.stopping.cancelled() => return,
+                        () = give_way(started.elapsed()) => {}
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "sweeping failed; it goes on in {} s", SWEEP_INTERVAL.as_secs());

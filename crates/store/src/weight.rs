@@ -3,6 +3,8 @@
 //! Every store counts in the same way, and the relay charges by the same count, so that a sender pays for the work that
 //! a batch is cut by. The count follows from the event alone: it is known before the event is admitted.
 
+use std::time::Duration;
+
 use nostr_protocol::{EventRef, Kind, tag::name};
 
 /// Most events of one batch.
@@ -15,6 +17,15 @@ pub const BATCH_TARGETS_MAX: usize = 1_000;
 pub const BATCH_GROUPS_MAX: usize = 32;
 /// Most bytes of the events of one batch.
 pub const BATCH_BYTES_MAX: usize = 2 << 20;
+/// Most index rows of removed events that a store takes off the disk with the events of one batch. Other removed events
+/// are gone for every reader as soon, and a sweep takes their rows.
+pub const REMOVED_ROWS_MAX: usize = BATCH_ROWS_MAX;
+/// Number of index rows after which one transaction of a sweep takes no further event: events that wait go first.
+pub const SWEPT_ROWS_MAX: usize = 640;
+/// Times of the duration of a piece of a sweep for which the next piece waits: a sweep takes a quarter of the writer.
+const SWEEP_PAUSE_TIMES: u32 = 3;
+/// Longest pause, in milliseconds, between two pieces of a sweep.
+const SWEEP_PAUSE_MS_MAX: u64 = 1_000;
 /// Most index rows of the events that one deletion removes, in the store that removes them with the deletion.
 pub const DELETED_ROWS_MAX: usize = 20_000;
 
@@ -30,6 +41,15 @@ const GROUPS_PER_EVENT: usize = 2;
 const MEMBERS_PER_EVENT: usize = 100;
 /// Bytes, of which each further number costs the price of one more event.
 const BYTES_PER_EVENT: usize = 32 << 10;
+
+/// Waits between two pieces of a sweep, of which the last one took `worked`, so that events go first.
+pub async fn give_way(worked: Duration) {
+    tokio::time::sleep(pause_after(worked)).await;
+}
+
+fn pause_after(worked: Duration) -> Duration {
+    worked.saturating_mul(SWEEP_PAUSE_TIMES).min(Duration::from_millis(SWEEP_PAUSE_MS_MAX))
+}
 
 /// The work that an event gives a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +159,14 @@ mod tests {
         assert_eq!(weight(1_059, &[["p", "a"]]).groups, 0);
         assert_eq!(weight(1_059, &[["p", "a"], ["h", "grp"]]).groups, 1);
         assert_eq!(Weight { bytes: 256 << 10, rows: 4, ..Weight::default() }.price(), 9);
+    }
+
+    #[test]
+    fn a_sweep_takes_a_quarter_of_the_time() {
+        let [short, long] = [Duration::from_millis(20), Duration::from_secs(9)];
+        assert_eq!(pause_after(short), 3 * short);
+        assert_eq!(pause_after(long), Duration::from_secs(1), "a sweep of a slow store goes on all the same");
+        const { assert!(SWEPT_ROWS_MAX < BATCH_ROWS_MAX && REMOVED_ROWS_MAX <= BATCH_ROWS_MAX) }
     }
 
     fn taken(weight: Weight) -> usize {

@@ -26,6 +26,12 @@ async fn embedded_subject_that_writes_ids() -> Option<Subject> {
     Some(Subject { store: Arc::new(store), keep: Box::new(directory) })
 }
 
+async fn embedded_subject_that_leaves_rows() -> Option<Subject> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open_that_leaves_rows(directory.path(), Options::default()).expect("a store");
+    Some(Subject { store: Arc::new(store), keep: Box::new(directory) })
+}
+
 /// A store of one process, as its connections share it.
 fn shared(store: Arc<dyn Moving>, count: usize, keep: Box<dyn std::any::Any + Send + Sync>) -> Option<Handles> {
     Some(Handles { stores: vec![store; count], keep })
@@ -49,6 +55,11 @@ mod memory {
 mod embedded {
     nostr_store::conformance!(super::embedded_subject);
     nostr_store::races!(super::embedded_handles);
+}
+
+/// No read finds an event whose rows a removal left to a sweep.
+mod embedded_with_rows_of_removed_events {
+    nostr_store::conformance!(super::embedded_subject_that_leaves_rows);
 }
 
 mod embedded_with_written_ids {

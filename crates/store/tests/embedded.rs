@@ -12,7 +12,7 @@ use nostr_store::{
         START, Subject, World, capability, claim_of, deletion, event, everyone, id_of, key, key_package, message, new,
         roster, vanish, wrap,
     },
-    weight::BATCH_ROWS_MAX,
+    weight::{BATCH_ROWS_MAX, SWEPT_ROWS_MAX},
 };
 
 fn open(directory: &Path, options: Options) -> World {
@@ -227,9 +227,49 @@ async fn a_transaction_is_bounded_by_its_rows() {
         deletions.push(w.admitted(&deletion(some), "alice").await);
     }
     w.save(deletions).await.into_iter().for_each(|saved| drop(new(saved)));
-    assert_eq!(w.sweep(START + 101).await, 20);
+    // One of the deleted events went at once, and the rows of the others are left to the sweep.
+    assert_eq!(w.store.stats().await.expect("stats").events, 30);
+    assert_eq!(w.sweep(START + 101).await, 19 + 20);
     assert_eq!(w.store.stats().await.expect("stats").events, 10);
     // One work more than a batch takes: a deletion of two events.
     let most = BATCH_ROWS_MAX + 2 * 2_410;
     assert!((BATCH_ROWS_MAX / 2..=most).contains(&store.most_rows()), "{}", store.most_rows());
+}
+
+/// Calls wait for those that are served before them. Whatever these remove, the rows beyond those of a batch are left
+/// to sweeps, whose pieces are small.
+#[tokio::test]
+async fn removals_take_no_more_of_the_writer_than_a_batch() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(Embedded::open(directory.path(), Options::default()).expect("a store"));
+    let w = World::new(Subject { store: Arc::<Embedded>::clone(&store), keep: Box::new(()) });
+    let mut ids = Vec::new();
+    for n in 0..24 {
+        let slot = event(30_001, "old").tag(&["d", &n.to_string()]);
+        let slot = (0..2_400).fold(slot, |event, tag| event.tag(&["t", &format!("{n} {tag}")]));
+        ids.push(id_of(&new(w.publish(&slot, "alice").await)));
+    }
+    assert!(store.most_rows_served() <= BATCH_ROWS_MAX);
+    let mut batch = Vec::new();
+    for some in ids[..12].chunks(4) {
+        batch.push(w.admitted(&deletion(some), "alice").await);
+    }
+    for n in 12..24 {
+        batch.push(w.admitted(&event(30_001, "new").at(START + 1).tag(&["d", &n.to_string()]), "alice").await);
+    }
+    let count = batch.len();
+    w.save(batch).await.into_iter().for_each(|saved| drop(new(saved)));
+    // The rows that the events add, those that go at once, and a mark for each other removed event.
+    assert!(store.most_rows_served() <= 2 * BATCH_ROWS_MAX, "{}", store.most_rows_served());
+    drop((w, store));
+
+    let store = Arc::new(Embedded::open(directory.path(), Options::default()).expect("a store"));
+    let w = World::new(Subject { store: Arc::<Embedded>::clone(&store), keep: Box::new(directory) });
+    assert_eq!(w.find("{}", everyone()).await.len(), count, "what is removed stays so in the next process");
+    for id in &ids {
+        assert!(!w.holds(*id).await);
+    }
+    assert_eq!(w.sweep(START).await, ids.len() - 1);
+    assert!(store.most_rows_served() <= SWEPT_ROWS_MAX + 2_410, "{}", store.most_rows_served());
+    assert_eq!(w.find("{}", everyone()).await.len(), count);
 }

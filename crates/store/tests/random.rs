@@ -21,7 +21,7 @@ proptest! {
         let options = Options { durability: Durability::Interval { ms: 1_000 }, ..Options::default() };
         let open = async || {
             // So few ids fit into memory that the store writes and reads them all the time.
-            let store = Embedded::open_with_recent_ids(directory.path(), options, 3).expect("a store");
+            let store = Embedded::open_that_leaves_rows(directory.path(), options).expect("a store");
             Arc::new(store) as Arc<dyn Store>
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -185,7 +185,8 @@ impl Embedded {
         for entry in self.tables.events.range(txn, &range)? {
             let (key, value) = entry?;
             let stored = Stored::read(value)?;
-            if stored.expires_at > now && !vanishing.hides(stored.event) {
+            let is_gone = vanishing.hides(stored.event) || self.tables.is_removed(txn, number_from(key))?;
+            if stored.expires_at > now && !is_gone {
                 let record = bytes::Bytes::copy_from_slice(stored.event.record());
                 let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
                 let kept = stored.meta(self.tables.told(txn, number_from(key), &stored)?);

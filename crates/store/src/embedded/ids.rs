@@ -11,7 +11,7 @@ use std::{
 };
 
 use heed::{RoTxn, RwTxn};
-use nostr_protocol::{EventId, EventRef};
+use nostr_protocol::EventId;
 use parking_lot::RwLock;
 
 use super::{
@@ -80,7 +80,7 @@ impl Recent {
         for entry in tables.events.range(txn, &range)? {
             let (key, value) = entry?;
             let (cursor, prefix) = (number_from(key), prefix(&Stored::read(value)?.event.id()));
-            if cursor > written.0[shard_of(prefix)] {
+            if cursor > written.0[shard_of(prefix)] && !tables.is_removed(txn, cursor)? {
                 recent.insert((prefix, cursor));
             }
         }
@@ -136,10 +136,10 @@ impl<'a> IdChanges<'a> {
         &mut self,
         tables: &Tables,
         txn: &mut RwTxn<'_>,
-        event: EventRef<'_>,
+        id: &EventId,
         cursor: Cursor,
     ) -> Result<(), Fail> {
-        let entry = (prefix(&event.id()), cursor);
+        let entry = (prefix(id), cursor);
         if cursor > self.written.0[shard_of(entry.0)] {
             if !self.added.remove(&entry) {
                 self.removed.insert(entry);

@@ -11,15 +11,35 @@ use super::{
     keys::{self, ID_BYTES, LOG_ONLY, Stored, TELLS_TOUCHES, TOUCHES_GROUPS, cursor_bytes, cursors_from, number_from},
     tables::Tables,
 };
-use crate::Cursor;
+use crate::{Cursor, weight::Weight};
+
+/// The outcome of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// There is no such event.
+    Absent,
+    /// It is gone, with so many rows of the log and of the index.
+    Erased(usize),
+    /// It is hidden from every read, and its rows are left to a sweep.
+    Hidden,
+}
 
 impl Tables {
-    /// The event at `cursor`, read in place.
+    /// Whether the event at `cursor` is removed for every reader, and only not yet taken off the disk.
+    pub(super) fn is_removed(&self, txn: &RoTxn<'_>, cursor: Cursor) -> Result<bool, Fail> {
+        // Mostly no event is, and to see that costs little.
+        Ok(!self.removed.is_empty(txn)? && self.removed.get(txn, &cursor_bytes(cursor))?.is_some())
+    }
+
+    /// The event at `cursor`, read in place, unless it is removed.
     pub(super) fn event<'t>(&self, txn: &'t RoTxn<'_>, cursor: Cursor) -> Result<Option<Stored<'t>>, Fail> {
+        if self.is_removed(txn, cursor)? {
+            return Ok(None);
+        }
         self.events.get(txn, &cursor_bytes(cursor))?.map(Stored::read).transpose()
     }
 
-    /// The value in the log at `cursor`, from `hot` if it is there.
+    /// The value in the log at `cursor`, removed or not, from `hot` if it is there.
     pub(super) fn value<'t>(&self, txn: &'t RoTxn<'_>, hot: &Hot, cursor: Cursor) -> Result<Option<Value<'t>>, Fail> {
         if let Some(value) = hot.get(cursor) {
             return Ok(Some(Value::Kept(value)));
@@ -73,37 +93,52 @@ impl Tables {
         Ok(sealed)
     }
 
-    /// Removes an event with every entry that leads to it, and gives the number of rows that went; 0 where there is
-    /// none. Its entry in `expiry` stays and leads nowhere, as cursors are never used again.
+    /// Removes an event: no read finds it any more. Its rows go at once if they are at most `rows_max`, and else by a
+    /// sweep, see [`Self::erase`]. Its entry in `expiry` stays and leads nowhere, as cursors are never used again.
     pub(super) fn remove_event(
         &self,
         txn: &mut RwTxn<'_>,
         ids: &mut IdChanges<'_>,
         cursor: Cursor,
-    ) -> Result<usize, Fail> {
-        let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(0) };
-        let stored = Stored::read(&value)?;
+        rows_max: usize,
+    ) -> Result<Removal, Fail> {
+        let Some(stored) = self.event(txn, cursor)? else { return Ok(Removal::Absent) };
         let event = stored.event;
-        ids.remove(self, txn, event, cursor)?;
-        let mut rows = 1;
-        if !stored.has(LOG_ONLY) {
-            rows += keys::index_keys(event, &stored.audience(), cursor, |key| {
-                self.index.delete(txn, key)?;
-                Ok(())
-            })?;
-        }
-        if let Some(address) = keys::address_of(event)
+        let (id, kind, owner, tells) = (event.id(), event.kind(), event.pubkey(), stored.has(TELLS_TOUCHES));
+        let address = keys::address_of(event);
+        // To count the rows costs some work by itself.
+        let at_once = rows_max > 0 && Weight::of(event).rows <= rows_max;
+        ids.remove(self, txn, &id, cursor)?;
+        if let Some(address) = address
             && self.addresses.get(txn, &address)? == Some(&cursor_bytes(cursor))
         {
             self.addresses.delete(txn, &address)?;
         }
-        if event.kind().is_key_package() {
-            self.remove_package(txn, &event.pubkey(), cursor)?;
+        if kind.is_key_package() {
+            self.remove_package(txn, &owner, cursor)?;
         }
-        if stored.has(TELLS_TOUCHES) {
+        if tells {
             for group in Self::tails(self.touched, txn, &cursor_bytes(cursor))? {
                 self.touched.delete(txn, &touched_key(cursor, &group))?;
             }
+        }
+        if at_once {
+            return self.erase(txn, cursor).map(Removal::Erased);
+        }
+        self.removed.put(txn, &cursor_bytes(cursor), &[])?;
+        Ok(Removal::Hidden)
+    }
+
+    /// Takes the value of a removed event and its keys in the index off the disk, and gives the number of rows.
+    pub(super) fn erase(&self, txn: &mut RwTxn<'_>, cursor: Cursor) -> Result<usize, Fail> {
+        let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(0) };
+        let stored = Stored::read(&value)?;
+        let mut rows = 1;
+        if !stored.has(LOG_ONLY) {
+            rows += keys::index_keys(stored.event, &stored.audience(), cursor, |key| {
+                self.index.delete(txn, key)?;
+                Ok(())
+            })?;
         }
         self.events.delete(txn, &cursor_bytes(cursor))?;
         Ok(rows)
@@ -260,13 +295,18 @@ mod tests {
 
     #[test]
     fn ids_that_begin_alike_are_told_apart() {
-        for most in 0..4 {
+        for (most, rows_max) in [(0, 100), (1, 0), (2, 100), (3, 0)] {
             let mut twins = Twins::new(most);
             assert_eq!(twins.found(), [Some(1), Some(2), Some(3)], "{most}");
             for (removed, left) in [(2, [Some(1), None, Some(3)]), (1, [None, None, Some(3)]), (3, [None; 3])] {
-                let mut remove = || twins.change(|tables, txn, ids| tables.remove_event(txn, ids, removed));
-                assert!(remove().expect("it is removed") > 0 && remove().expect("it is gone") == 0);
+                let mut remove = || twins.change(|tables, txn, ids| tables.remove_event(txn, ids, removed, rows_max));
+                let first = remove().expect("it is removed");
+                assert_eq!(matches!(first, Removal::Erased(1..)), rows_max > 0);
+                assert_eq!(remove().expect("it is gone"), Removal::Absent);
                 assert_eq!(twins.found(), left);
+                if first == Removal::Hidden {
+                    twins.change(|tables, txn, _| tables.erase(txn, removed)).expect("it is erased");
+                }
             }
             let txn = twins.env.read_txn().expect("a reader");
             for table in [twins.tables.events, twins.tables.ids, twins.tables.index] {

@@ -33,6 +33,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -59,6 +60,7 @@ use self::{
 use crate::{
     Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store, StoreError,
     decide::claim::SEARCHES_MAX,
+    weight::{REMOVED_ROWS_MAX, give_way},
 };
 
 /// Most transactions of one call of [`Store::sweep`]. The writer serves other calls between them.
@@ -105,6 +107,8 @@ struct Shared {
     epochs: Mutex<Epochs>,
     /// Most rows of the log and of the index that one transaction changed.
     most_rows: AtomicUsize,
+    /// Most such rows that the calls took which were served together.
+    most_rows_served: AtomicUsize,
 }
 
 /// The store in a directory of its own. Dropping it writes all waiting calls and closes it.
@@ -133,7 +137,7 @@ impl Embedded {
     /// [`OpenError`], in words for the operator: the directory cannot be written, is in use by another rnostr, holds no
     /// store, or one that a newer version made.
     pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        Self::open_with(directory.as_ref(), options, RECENT_MAX)
+        Self::open_with(directory.as_ref(), options, RECENT_MAX, REMOVED_ROWS_MAX)
     }
 
     /// Like [`Embedded::open`], with so few ids in memory that some are written all the time.
@@ -146,10 +150,24 @@ impl Embedded {
         options: Options,
         recent_ids_max: usize,
     ) -> Result<Self, OpenError> {
-        Self::open_with(directory.as_ref(), options, recent_ids_max)
+        Self::open_with(directory.as_ref(), options, recent_ids_max, REMOVED_ROWS_MAX)
     }
 
-    fn open_with(directory: &Path, options: Options, recent_ids_max: usize) -> Result<Self, OpenError> {
+    /// Like [`Embedded::open`], but every removal leaves its rows to a sweep.
+    ///
+    /// # Errors
+    /// See [`Embedded::open`].
+    #[cfg(feature = "testing")]
+    pub fn open_that_leaves_rows(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        Self::open_with(directory.as_ref(), options, 3, 0)
+    }
+
+    fn open_with(
+        directory: &Path,
+        options: Options,
+        recent_ids_max: usize,
+        removed_rows_max: usize,
+    ) -> Result<Self, OpenError> {
         let lock = env::lock(directory)?;
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
@@ -157,8 +175,9 @@ impl Embedded {
         let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
-        let writer =
-            Writer::new(env.clone(), tables, Arc::clone(&shared), Arc::clone(&queue), written, options.durability);
+        let (to_share, to_queue) = (Arc::clone(&shared), Arc::clone(&queue));
+        let bounds = (options.durability, removed_rows_max);
+        let writer = Writer::new(env.clone(), tables, to_share, to_queue, written, bounds);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -184,6 +203,14 @@ impl Embedded {
         self.shared.most_rows.load(Ordering::Relaxed)
     }
 
+    /// Most rows of the log and of the index that the calls changed which were served together: the next calls wait for
+    /// them.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn most_rows_served(&self) -> usize {
+        self.shared.most_rows_served.load(Ordering::Relaxed)
+    }
+
     /// Reads in one snapshot.
     fn read<T>(&self, read: impl FnOnce(&RoTxn<'_>) -> Result<T, Fail>) -> Result<T, StoreError> {
         let in_snapshot = || read(&*self.env.read_txn()?);
@@ -204,7 +231,7 @@ impl Embedded {
                     return Ok(LogPage { through: *through, entries, is_head: false, read_at_ms: None });
                 }
                 let stored = Stored::read(value)?;
-                if vanishing.hides(stored.event) {
+                if vanishing.hides(stored.event) || self.tables.is_removed(txn, number_from(key))? {
                     continue;
                 }
                 let told = self.tables.told(txn, number_from(key), &stored)?;
@@ -267,6 +294,7 @@ fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Resu
         recent: Recent::recover(tables, &txn, recent_ids_max)?,
         epochs: Mutex::default(),
         most_rows: AtomicUsize::new(0),
+        most_rows_served: AtomicUsize::new(0),
     };
     Ok((shared, Written::read(tables, &txn)?))
 }
@@ -379,11 +407,13 @@ impl Store for Embedded {
         let mut removed = 0;
         for _ in 0..SWEEP_ROUNDS_MAX {
             let events_max = events_max.saturating_sub(removed);
+            let started = Instant::now();
             let swept = self.queue.call(|answer| Call::Sweep { now, events_max, answer }).await??;
             removed += swept.removed;
             if !swept.more || swept.removed >= events_max {
                 break;
             }
+            give_way(started.elapsed()).await;
         }
         Ok(removed)
     }
@@ -395,7 +425,7 @@ impl Store for Embedded {
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.read(|txn| {
             Ok(Stats {
-                events: self.tables.events.len(txn)?,
+                events: self.tables.events.len(txn)?.saturating_sub(self.tables.removed.len(txn)?),
                 groups: self.tables.groups.len(txn)?,
                 bytes_used: writer::bytes_used(&self.tables, txn)?,
                 bytes_max: self.map_bytes_max,

@@ -109,12 +109,14 @@ impl Scan<'_> {
         }
     }
 
-    fn shows(&self, cursor: Cursor, stored: &Stored<'_>) -> bool {
-        cursor <= self.up_to
+    fn shows(&self, txn: &RoTxn<'_>, cursor: Cursor, stored: &Stored<'_>) -> Result<bool, Fail> {
+        let fits = cursor <= self.up_to
             && stored.expires_at > self.now
             && !stored.has(LOG_ONLY)
             && !self.vanishing.hides(stored.event)
-            && self.query.filter.matches(stored.event)
+            && self.query.filter.matches(stored.event);
+        // The index may lead to a removed event still.
+        Ok(fits && !self.tables.is_removed(txn, cursor)?)
     }
 
     fn is_behind_from(&self, position: Position) -> bool {
@@ -145,7 +147,7 @@ impl Scan<'_> {
                 break;
             }
             filling.entries += Cost::of_event(stored.event);
-            if self.shows(cursor, &stored) {
+            if self.shows(txn, cursor, &stored)? {
                 filling.take(seal(stored, cursor)?);
             }
             filling.last = Some(position);
@@ -186,7 +188,7 @@ impl Scan<'_> {
                 // An event of many tags is more work to match.
                 let stored = Stored::read(value.bytes())?;
                 filling.entries += Cost::of_event(stored.event);
-                if self.shows(cursor, &stored) {
+                if self.shows(txn, cursor, &stored)? {
                     filling.take(seal_and_keep(value, self.hot, cursor)?);
                 }
                 filling.last = Some(position);

@@ -1,5 +1,5 @@
-//! Removing expired events and the events of vanished keys, some at a time: a transaction removes no more rows than one
-//! batch adds.
+//! Removing expired events, the events of vanished keys, and the rows that removals left, some at a time: a transaction
+//! removes few rows, so that events wait for no more.
 //!
 //! The events of a vanished key are found by a search of the log up to the request: a wrap or a group message that the
 //! key wrote is indexed under its audience and not under its author.
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Cursor,
-    weight::{BATCH_ROWS_MAX, Weight},
+    weight::{SWEPT_ROWS_MAX, Weight},
 };
 
 /// Most events of the log among which one transaction searches for events of vanished keys.
@@ -36,11 +36,30 @@ impl Tx<'_> {
     /// Removes at most `events_max` events.
     pub(super) fn sweep(&mut self, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
         self.flush_expiry()?;
-        let mut swept = self.sweep_expired(now, events_max)?;
+        self.removable = usize::MAX;
+        let mut swept = self.sweep_removed(events_max)?;
+        let expired = self.sweep_expired(now, events_max - swept.removed)?;
+        swept.removed += expired.removed;
+        swept.more |= expired.more;
         if !self.vanishing.0.is_empty() && swept.removed < events_max {
             let vanished = self.sweep_vanished(events_max - swept.removed)?;
             swept.removed += vanished.removed;
             swept.more |= vanished.more;
+        }
+        Ok(swept)
+    }
+
+    /// Takes the rows of removed events off the disk.
+    fn sweep_removed(&mut self, events_max: usize) -> Result<Swept, Fail> {
+        let mut swept = Swept::default();
+        while let Some(cursor) = self.tables.removed.first(&self.txn)?.map(|(key, _)| number_from(key)) {
+            if swept.removed >= events_max || self.rows >= SWEPT_ROWS_MAX {
+                swept.more = true;
+                break;
+            }
+            self.rows += 1 + self.tables.erase(&mut self.txn, cursor)?;
+            self.tables.removed.delete(&mut self.txn, &cursor_bytes(cursor))?;
+            swept.removed += 1;
         }
         Ok(swept)
     }
@@ -61,7 +80,7 @@ impl Tx<'_> {
         for (key, cursors) in lists {
             let mut left = &cursors[..];
             while let (Some(cursor), true) = (cursors_from(left).next(), swept.removed < events_max) {
-                if self.rows >= BATCH_ROWS_MAX {
+                if self.rows >= SWEPT_ROWS_MAX {
                     swept.more = true;
                     break;
                 }
@@ -121,11 +140,11 @@ impl Tx<'_> {
         for (count, entry) in self.tables.events.range(&self.txn, &range)?.enumerate() {
             let (key, value) = entry?;
             let cursor = number_from(key);
-            if count >= SEARCHED_MAX || found.len() >= events_max || rows >= BATCH_ROWS_MAX {
+            if count >= SEARCHED_MAX || found.len() >= events_max || rows >= SWEPT_ROWS_MAX {
                 return Ok((found, cursor));
             }
             let stored = Stored::read(value)?;
-            if self.vanishing.hides(stored.event) {
+            if self.vanishing.hides(stored.event) && !self.tables.is_removed(&self.txn, cursor)? {
                 rows += Weight::of(stored.event).rows;
                 found.push(cursor);
             }

@@ -9,7 +9,7 @@ use crate::{OpenError, StoreError};
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// The version of the layout that this build writes.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 const SCHEMA: &[u8] = b"schema";
 /// In `meta`: a cursor that no event has reached; the next process starts here.
 pub(super) const NEXT_CURSOR: &[u8] = b"next-cursor";
@@ -49,6 +49,9 @@ tables! {
     index = "index";
     /// expires_at (5), first cursor (6) -> cursors (6 each) of the events that one transaction stored with that expiry.
     expiry = "expiry";
+    /// cursor (6): events that are removed for every reader, and whose value in `events` and keys in `index` a sweep
+    /// takes away.
+    removed = "removed";
     /// target id (first 16), deleter (first 16) -> whether the target was public (1).
     tombstones = "tombstones";
     /// address -> `created_at` (8) of the newest deletion.
@@ -86,7 +89,13 @@ tables! {
 type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
 
 /// The steps: the one at `n` leads from version `n + 1` to `n + 2`.
-const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [];
+const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed];
+
+/// Leads to version 2, whose builds pass over the events in `removed`. A build that does not know that table would show
+/// them.
+fn know_removed(_: &mut RwTxn<'_>, _: &Tables) -> Result<(), Fail> {
+    Ok(())
+}
 
 impl Tables {
     /// How many tables there are.
@@ -187,13 +196,13 @@ mod tests {
     fn older_layouts_climb_each_step_once_and_newer_ones_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
-        let tables = Tables::open(&env).expect("a store of version 1");
-        assert!(tables.climb(&env, &[mark, fail]).is_err());
+        let tables = Tables::open(&env).expect("a store of this version");
+        assert!(tables.climb(&env, &[know_removed, mark, fail]).is_err());
         assert_eq!(marks(&env, &tables), 0, "a step that fails takes those before it along");
-        tables.climb(&env, &[mark, mark]).expect("two steps");
-        tables.climb(&env, &[mark, mark]).expect("nothing left to do");
+        tables.climb(&env, &[know_removed, mark, mark]).expect("two steps");
+        tables.climb(&env, &[know_removed, mark, mark]).expect("nothing left to do");
         assert_eq!(marks(&env, &tables), 2);
         let refused = tables.climb(&env, &[]).expect_err("a newer store");
-        assert!(refused.to_string().contains("made by a newer rnostr (schema 3, this build knows 1)"), "{refused}");
+        assert!(refused.to_string().contains("made by a newer rnostr (schema 4, this build knows 1)"), "{refused}");
     }
 }

@@ -15,6 +15,7 @@ use super::{
     groups::KnownGroups,
     ids::IdChanges,
     keys::{self, Key, Stored},
+    log::Removal,
     tables::Tables,
     vanished::Vanishing,
 };
@@ -41,6 +42,8 @@ pub(super) struct Tx<'e> {
     pub(super) scratch: Vec<u8>,
     /// Rows of the log and of the index that were put or removed so far.
     pub(super) rows: usize,
+    /// Rows of removed events that may go at once; a sweep takes those of further ones.
+    pub(super) removable: usize,
 }
 
 impl Tx<'_> {
@@ -52,11 +55,18 @@ impl Tx<'_> {
         })
     }
 
-    /// Removes an event with every entry that leads to it; `false` where there is none.
+    /// Removes an event for every reader; `false` where there is none.
     pub(super) fn remove_event(&mut self, cursor: Cursor) -> Result<bool, Fail> {
-        let rows = self.tables.remove_event(&mut self.txn, &mut self.ids, cursor)?;
-        self.rows += rows;
-        Ok(rows > 0)
+        let removal = self.tables.remove_event(&mut self.txn, &mut self.ids, cursor, self.removable)?;
+        match removal {
+            Removal::Absent => {}
+            Removal::Erased(rows) => {
+                self.rows += rows;
+                self.removable = self.removable.saturating_sub(rows);
+            }
+            Removal::Hidden => self.rows += 1,
+        }
+        Ok(removal != Removal::Absent)
     }
 
     /// The stored event of this id, hidden or not.

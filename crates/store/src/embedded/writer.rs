@@ -85,6 +85,12 @@ pub(super) struct Writer {
     known_groups: KnownGroups,
     /// The cursors up to which ids are written, and the shard of ids that comes next.
     ids: (Written, usize),
+    /// Most rows of removed events that go at once in the calls that are served together.
+    removed_rows_max: usize,
+    /// Such rows that may still go in the calls that are being served.
+    removable: usize,
+    /// Rows that these calls changed.
+    rows: usize,
     next: Cursor,
     /// The next process starts at this cursor, or above.
     set_aside: Cursor,
@@ -109,7 +115,7 @@ impl Writer {
         shared: Arc<Shared>,
         queue: Arc<Queue>,
         written: Written,
-        durability: Durability,
+        (durability, removed_rows_max): (Durability, usize),
     ) -> Self {
         let next = shared.head.load(Ordering::Acquire) + 1;
         let now = Instant::now();
@@ -121,6 +127,9 @@ impl Writer {
             durability,
             known_groups: KnownGroups::default(),
             ids: (written, 0),
+            removed_rows_max,
+            removable: 0,
+            rows: 0,
             next,
             set_aside: next,
             epochs_written: now,
@@ -206,7 +215,9 @@ impl Writer {
             replies.push(reply);
         }
         let mut outcomes = Vec::with_capacity(works.len());
+        (self.removable, self.rows) = (self.removed_rows_max, 0);
         self.write(&works, &mut outcomes);
+        self.shared.most_rows_served.fetch_max(self.rows, Ordering::Relaxed);
         let mut outcomes = outcomes.into_iter();
         for reply in replies {
             reply.send(&mut outcomes);
@@ -267,6 +278,7 @@ impl Writer {
             expiring: BTreeMap::new(),
             scratch: Vec::new(),
             rows: 0,
+            removable: self.removable,
         };
         let unwritten = if closing || self.epochs_written.elapsed() >= EPOCHS_PERIOD {
             self.shared.epochs.lock().unwritten()
@@ -295,7 +307,11 @@ impl Writer {
                 Work::Claim { claim, candidates, now } => {
                     Ok(Outcome::Claimed(tx.take_packages(claim, candidates, *now)?))
                 }
-                Work::Sweep { now, events_max } => Ok(Outcome::Swept(tx.sweep(*now, *events_max)?)),
+                Work::Sweep { now, events_max } => {
+                    let swept = tx.sweep(*now, *events_max)?;
+                    tx.removable = self.removable;
+                    Ok(Outcome::Swept(swept))
+                }
                 Work::Import { .. } | Work::Probe if free < Room::Everything => Err(Fail::Full.to_store_error()),
                 Work::Probe => {
                     brings = true;
@@ -323,8 +339,10 @@ impl Writer {
         if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
             return Err(Fail::Full);
         }
-        let Tx { txn, next, vanishing, ids, epochs, rows, .. } = tx;
+        let Tx { txn, next, vanishing, ids, epochs, rows, removable, .. } = tx;
         txn.commit()?;
+        self.removable = removable;
+        self.rows += rows;
         self.shared.most_rows.fetch_max(rows, Ordering::Relaxed);
 
         self.ids = ids.commit();

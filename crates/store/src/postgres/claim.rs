@@ -16,7 +16,7 @@ use super::{
     pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, event, event_id, fixed, number, seal},
     save::STATEMENT_MAX,
-    write::{BURY, PUT_CLAIMED, REMOVE},
+    write::{BURY, PUT_CLAIMED, remove},
 };
 use crate::{
     Claim, Claimed, Cost, Cursor,
@@ -155,7 +155,7 @@ async fn take(
         let owner = front(claim.owner.as_bytes()).to_vec();
         let (by, public) = (vec![owner.clone(); ids.len()], vec![true; ids.len()]);
         let mut pipeline = Pipeline::default();
-        pipeline.add(REMOVE, parameters![gone]);
+        remove(&mut pipeline, gone);
         pipeline.add(BURY, parameters![ids, by, public]);
         pipeline.add(PUT_CLAIMED, parameters![vec![owner; used.len()], used]);
         pipeline.commit(transaction).await?;

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// The common part of both queries. It takes the entries of `found` in order and adds the events that may fit, up to
-/// the page's bytes.
+/// the page's bytes. An entry leads to no event if its event was removed and no sweep has taken the entry yet. Such an
+/// entry counts as looked at, like others, so that a page ends behind a bounded number of entries.
 macro_rules! page {
     ($found:literal) => {
         concat!(
@@ -26,10 +27,10 @@ macro_rules! page {
                 sum(case when fits.fits then octet_length(e.record) else 0 end) \
                     over (order by f.age, f.id rows between unbounded preceding and current row) as bytes, \
                 count(*) over () as entries \
-                from found f join rnostr.events e on e.cursor = f.cursor \
-                cross join lateral (select e.cursor <= $1 and (e.expires_at is null or e.expires_at > $2) \
+                from found f left join rnostr.events e on e.cursor = f.cursor \
+                cross join lateral (select coalesce(e.cursor <= $1 and (e.expires_at is null or e.expires_at > $2) \
                     and e.flags & 10 = 0 and ($3::int[] is null or e.kind = any($3)) \
-                    and ($4::bytea[] is null or e.author = any($4)) as fits) fits) \
+                    and ($4::bytea[] is null or e.author = any($4)), false) as fits) fits) \
             select age, id, looked, cursor, received_at, expires_at, flags, case when fits then record end as record, \
                 fits, entries from sized \
             where bytes - case when fits then octet_length(record) else 0 end < $5 order by age, id"

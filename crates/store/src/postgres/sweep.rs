@@ -1,4 +1,5 @@
-//! Removal of expired events and of events that vanished keys left, and sizes of the store.
+//! Removal of expired events, of events that vanished keys left, and of index entries that removals left; and sizes of
+//! the store.
 
 use deadpool_postgres::{Client, Transaction};
 use nostr_protocol::UnixSecs;
@@ -7,8 +8,7 @@ use super::{
     fail::Fail,
     history,
     rows::number,
-    vanished::{self, SWEPT_ROWS_MAX},
-    write::REMOVE,
+    vanished::{self, REMOVE_FREE, SWEPT_ROWS_MAX},
 };
 use crate::{
     Stats,
@@ -19,6 +19,8 @@ use crate::{
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
 /// Most rounds of one call that find only ephemeral events, and most that remove nonces.
 const ROUNDS_MAX: usize = 50;
+/// Most removed events whose index entries one call takes away.
+const REMOVED_MAX: usize = 64;
 /// Most vanished keys that one call removes events of.
 const VANISHED_MAX: usize = 500;
 /// Number of events above which the server's estimate is taken for the count.
@@ -30,6 +32,18 @@ const EXPIRED: &str = "with due as materialized (select cursor, flags, kept_unti
         from rnostr.events where kept_until <= $1 order by kept_until limit $2 for update skip locked) \
     select cursor, flags from (select cursor, flags, sum(rows) over (order by kept_until, cursor) - rows as before \
         from due) sized where before < $3";
+/// Takes the index entries of removed events away, up to the event that reaches a number of rows, and counts the
+/// events. It passes over events that are put again just now: they take over their entries.
+const SWEEP_REMOVED: &str = "with waiting as materialized (select cursor, cardinality(prefixes) as rows \
+        from rnostr.removed order by cursor limit $1 for update skip locked), \
+    due as (select cursor from (select cursor, sum(rows) over (order by cursor) - rows as before from waiting) sized \
+        where before < $2), \
+    gone as (delete from rnostr.removed r using due where r.cursor = due.cursor \
+        returning r.cursor, r.id, r.created_at, r.prefixes), \
+    index as (delete from rnostr.event_index i \
+        using (select unnest(prefixes) as prefix, -created_at as age, id, cursor from gone) entry \
+        where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id and i.cursor = entry.cursor) \
+    select count(*) from gone";
 const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
         else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
     (select count(*) from rnostr.groups) as groups, \
@@ -47,14 +61,22 @@ pub(super) async fn sweep(
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     sweep_nonces(client).await?;
-    let mut removed = sweep_expired(client, now, events_max).await?;
+    let mut removed = sweep_removed(client, events_max).await?;
+    if removed < events_max {
+        removed += sweep_expired(client, now, events_max - removed).await?;
+    }
     for (key, until) in pending.iter().take(VANISHED_MAX) {
         if removed >= events_max {
             break;
         }
         let Some(transaction) = begin(client).await? else { break };
-        removed += vanished::take_out(&transaction, key, *until, events_max - removed).await?;
+        let taken = vanished::take_out(&transaction, key, *until, events_max - removed).await?;
         transaction.commit().await?;
+        removed += taken;
+        if taken > 0 {
+            // The caller pauses before the next piece.
+            break;
+        }
     }
     Ok(removed)
 }
@@ -83,6 +105,16 @@ async fn sweep_nonces(client: &mut Client) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Takes index entries of removed events away, and gives the number of the events.
+async fn sweep_removed(client: &mut Client, events_max: usize) -> Result<usize, Fail> {
+    let most = i64::try_from(events_max.min(REMOVED_MAX)).unwrap_or(i64::MAX);
+    let Some(transaction) = begin(client).await? else { return Ok(0) };
+    let sweep = transaction.prepare_cached(SWEEP_REMOVED).await?;
+    let swept: i64 = transaction.query_one(&sweep, &[&most, &SWEPT_ROWS_MAX]).await?.try_get(0)?;
+    transaction.commit().await?;
+    Ok(usize::try_from(swept).unwrap_or(0))
+}
+
 async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
     let most = i64::try_from(events_max).unwrap_or(i64::MAX);
     for _ in 0..ROUNDS_MAX {
@@ -95,8 +127,8 @@ async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) ->
             transaction.rollback().await?;
             return Ok(0);
         }
-        let remove = transaction.prepare_cached(REMOVE).await?;
-        transaction.query(&remove, &[&cursors]).await?;
+        let remove = transaction.prepare_cached(REMOVE_FREE).await?;
+        transaction.query_one(&remove, &[&cursors, &i64::MAX]).await?;
         transaction.commit().await?;
         // Ephemeral events are not counted, and a round of them must not look like the end.
         if kept > 0 {

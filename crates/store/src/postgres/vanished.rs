@@ -16,10 +16,12 @@ use super::{
 use crate::{
     decide::{hiding::Hiding, number_of},
     index::prefix,
+    weight::BATCH_ROWS_MAX,
 };
 
-/// Rows of the index after which one transaction of a sweep removes no further event.
-pub(super) const SWEPT_ROWS_MAX: i64 = 8_192;
+/// Rows of the index after which one transaction of a sweep removes no further event, as many as one batch adds. No
+/// batch waits for a lock of this transaction.
+pub(super) const SWEPT_ROWS_MAX: i64 = BATCH_ROWS_MAX as i64;
 /// Most keys that one statement gives.
 const PENDING_KEYS_MAX: i64 = 1_000;
 
@@ -34,10 +36,10 @@ const BY_PREFIX: &str = concat!(
     " from rnostr.event_index i join rnostr.events e on e.cursor = i.cursor \
         where i.prefix = $1 and (i.age, i.id) > ($2, $3) order by i.age, i.id limit $4"
 );
-/// Like `REMOVE`, but skips locked rows, so that sweep and writer never wait for each other, and ends with the event
-/// that reaches a number of rows of the index.
-const REMOVE_FREE: &str = "with free as materialized (select cursor, cardinality(prefixes) as rows from rnostr.events \
-        where cursor = any($1::bigint[]) for update skip locked), \
+/// Removes events with their index entries, but skips locked rows, so that sweep and writer never wait for each other,
+/// and ends with the event that reaches a number of rows of the index.
+pub(super) const REMOVE_FREE: &str = "with free as materialized (select cursor, cardinality(prefixes) as rows \
+        from rnostr.events where cursor = any($1::bigint[]) for update skip locked), \
     taken as (select cursor from (select cursor, sum(rows) over (order by cursor) - rows as before from free) sized \
         where before < $2), \
     gone as (delete from rnostr.events e using taken where e.cursor = taken.cursor \

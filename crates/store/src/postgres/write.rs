@@ -15,13 +15,25 @@ use crate::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
         batch::{ChangedGroup, Changes, MemberChange, Put},
     },
+    weight::REMOVED_ROWS_MAX,
 };
 
-/// Removes events with their index entries. Foreign keys remove them from the directory of KeyPackages.
-pub(super) const REMOVE: &str = "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
-    returning created_at, id, prefixes) \
-    delete from rnostr.event_index i using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
-    where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id";
+/// Most index entries of removed events that go with the events, in one transaction.
+const REMOVED_AT_ONCE_MAX: i64 = REMOVED_ROWS_MAX as i64;
+/// Removes events, so that no read finds them. At most so many of their index entries go at once, those of the events
+/// with the fewest; a sweep takes the others ([`super::sweep`]). Foreign keys remove the events from the directory of
+/// KeyPackages.
+const REMOVE: &str = "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
+        returning cursor, id, created_at, prefixes), \
+    sized as materialized (select cursor, id, created_at, prefixes, \
+        sum(cardinality(prefixes)) over (order by cardinality(prefixes), cursor) as through from gone), \
+    later as (insert into rnostr.removed (cursor, id, created_at, prefixes) \
+        select cursor, id, created_at, prefixes from sized where through > $2) \
+    delete from rnostr.event_index i \
+        using (select unnest(prefixes) as prefix, -created_at as age, id, cursor from sized where through <= $2) entry \
+        where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id and i.cursor = entry.cursor";
+/// Takes over the index entries of a removed event that is put again: no sweep removes them.
+const TAKE_OVER: &str = "delete from rnostr.removed where id = any($1::bytea[])";
 const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, \
     kept_until, flags, address, group_id, touches_group, touched_groups, prefixes, routes, record) \
     select cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
@@ -32,7 +44,8 @@ const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_
     as put(cursor, id, author, kind, created_at, received_at, expires_at, kept_until, flags, address, group_id, \
     touches_group, touched_groups, prefixes, routes, record)";
 const PUT_INDEX: &str = "insert into rnostr.event_index (prefix, age, id, cursor) \
-    select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[])";
+    select * from unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[]) \
+    on conflict (prefix, age, id) do update set cursor = excluded.cursor";
 const PUT_PACKAGES: &str = "insert into rnostr.packages (cursor, owner, reference, content_hash, last_resort) \
     select * from unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bool[])";
 pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, public) \
@@ -83,8 +96,7 @@ pub(super) async fn write(
 ) -> Result<Option<Commit>, Fail> {
     let mut pipeline = Pipeline::default();
     if !changes.removed.is_empty() {
-        let cursors: Vec<i64> = changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect();
-        pipeline.add(REMOVE, parameters![cursors]);
+        remove(&mut pipeline, changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect());
     }
     let there: Vec<(i64, &Put)> =
         (1..).zip(&changes.put).filter(|(_, put)| !put.gone).map(|(n, put)| (number(head + n), put)).collect();
@@ -142,6 +154,11 @@ pub(super) async fn write(
     Ok(commit)
 }
 
+/// Removes the events at these cursors, and at once the index entries of a bounded number of rows.
+pub(super) fn remove(pipeline: &mut Pipeline, cursors: Vec<i64>) {
+    pipeline.add(REMOVE, parameters![cursors, REMOVED_AT_ONCE_MAX]);
+}
+
 fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
     if events.is_empty() {
         return;
@@ -190,6 +207,7 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
     let entries =
         || events.iter().flat_map(|(cursor, put)| put.prefixes.iter().map(move |prefix| (*cursor, *prefix, *put)));
     if entries().next().is_some() {
+        pipeline.add(TAKE_OVER, parameters![all(events, |put| put.event.id().as_bytes().to_vec())]);
         pipeline.add(
             PUT_INDEX,
             parameters![

@@ -98,6 +98,8 @@ macro_rules! conformance {
                 a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin
                 a_reference_names_one_key_package
                 a_deletion_removes_a_bounded_number_of_tags
+                what_is_removed_is_gone_at_once_however_many_rows_it_has
+                a_removed_event_that_comes_again_is_found_by_all_its_rows
                 deleting_a_key_package_leaves_its_twin
                 a_claim_takes_the_oldest_with_its_twins_and_leaves_the_last
                 a_package_that_is_not_sent_is_not_used_up

@@ -406,3 +406,73 @@ pub async fn a_deletion_removes_a_bounded_number_of_tags(w: &World) {
     }
     assert!(!w.holds(heavy[0]).await && !w.holds(heavy[8]).await);
 }
+
+/// An event with many rows in the indexes: one for each tag.
+fn heavy(event: nostr_protocol::testing::EventBuilder, name: &str) -> nostr_protocol::testing::EventBuilder {
+    (0..2_400).fold(event, |event, tag| event.tag(&["t", &format!("{name} {tag}")]))
+}
+
+/// Whether a query finds the event by one of its many rows.
+async fn is_found_by_tag(w: &World, name: &str) -> bool {
+    !w.find(&format!(r##"{{"#t":["{name} 7"]}}"##), everyone()).await.is_empty()
+}
+
+pub async fn what_is_removed_is_gone_at_once_however_many_rows_it_has(w: &World) {
+    let mut notes = Vec::new();
+    for n in 0..6 {
+        let note = stored(w, &heavy(event(1, "note"), &format!("note {n}")), "alice").await;
+        let slot = heavy(event(30_001, "old").tag(&["d", &n.to_string()]), &format!("slot {n}"));
+        notes.push((note, stored(w, &slot, "alice").await));
+    }
+    let bystander = stored(w, &event(1, "bystander"), "bob").await;
+    let head = w.store.head();
+    let mut batch = Vec::new();
+    for n in 0..6 {
+        let event = event(30_001, "new").at(START + 1).tag(&["d", &n.to_string()]);
+        batch.push(w.admitted(&event, "alice").await);
+    }
+    batch.push(w.admitted(&deletion(&notes.iter().map(|(note, _)| *note).collect::<Vec<_>>()), "alice").await);
+    let stored: Vec<EventId> = w.save(batch).await.into_iter().map(|saved| id_of(&new(saved))).collect();
+    for swept in [false, true] {
+        for (n, (note, slot)) in notes.iter().enumerate() {
+            assert!(!w.holds(*note).await && !w.holds(*slot).await, "{n} {swept}");
+            assert!(!is_found_by_tag(w, &format!("note {n}")).await, "{n} {swept}");
+            assert!(!is_found_by_tag(w, &format!("slot {n}")).await, "{n} {swept}");
+            let again = heavy(event(1, "note"), &format!("note {n}"));
+            assert!(matches!(w.publish(&again, "alice").await, Saved::Deleted), "{n} {swept}");
+            let again = heavy(event(30_001, "old").tag(&["d", &n.to_string()]), &format!("slot {n}"));
+            assert!(!matches!(w.publish(&again, "alice").await, Saved::New(_)), "{n} {swept}");
+        }
+        let found = w.find("{}", everyone()).await;
+        assert_eq!(found.len(), stored.len() + 1, "{swept}");
+        assert!(found.contains(&bystander) && stored.iter().all(|id| found.contains(id)), "{swept}");
+        let logged = w.store.after(0, 1_000).await.expect("the log");
+        let at: Vec<_> = logged.entries.iter().map(|entry| entry.cursor).collect();
+        assert_eq!(w.store.events_at(&at).await.expect("events").len(), stored.len() + 1, "{swept}");
+        let old: Vec<_> = (1..=head).filter(|_| head < 1_000).collect();
+        assert!(w.store.events_at(&old).await.expect("events").len() <= 1, "{swept}");
+        assert_eq!(w.store.stats().await.expect("stats").events, stored.len() as u64 + 1, "{swept}");
+        w.sweep(START).await;
+    }
+}
+
+pub async fn a_removed_event_that_comes_again_is_found_by_all_its_rows(w: &World) {
+    let old = |n: usize| heavy(event(30_001, "old").tag(&["d", &n.to_string()]), &format!("slot {n}"));
+    let mut batch = Vec::new();
+    for n in 0..4 {
+        stored(w, &old(n), "alice").await;
+        batch.push(w.admitted(&event(30_001, "new").at(START + 1).tag(&["d", &n.to_string()]), "alice").await);
+    }
+    let newer: Vec<EventId> = w.save(batch).await.into_iter().map(|saved| id_of(&new(saved))).collect();
+    new(w.publish(&deletion(&newer), "alice").await);
+    // Nothing holds the addresses now.
+    for n in 0..4 {
+        new(w.publish(&old(n), "alice").await);
+        assert!(is_found_by_tag(w, &format!("slot {n}")).await, "{n}");
+    }
+    w.sweep(START).await;
+    for n in 0..4 {
+        assert!(is_found_by_tag(w, &format!("slot {n}")).await, "{n} after a sweep");
+    }
+    assert_eq!(w.find(r#"{"kinds":[30001]}"#, everyone()).await.len(), 4);
+}

@@ -3,6 +3,7 @@
 
 mod address;
 mod outages;
+mod removed;
 mod restore;
 mod server;
 mod vanished;
