@@ -32,11 +32,14 @@ impl From<Refusal> for Rejection {
             Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
             Refusal::WrapByStranger { anonymous: false } => Self::restricted(WRAP_BY_STRANGER),
             Refusal::WrapByStranger { anonymous: true } => Self::auth_required(WRAP_BY_STRANGER),
-            Refusal::MembershipsFull(key) => {
+            Refusal::MembershipsFull(Some(key)) => {
                 Self::invalid(format!("{key} is a member of as many groups as a key may be; it must leave one first"))
             }
+            Refusal::MembershipsFull(None) => Self::invalid(
+                "a key that this event adds is a member of as many groups as a key may be; add others without it",
+            ),
             Refusal::InvitedFull => Self::invalid(
-                "too many members of its founder's groups have written nothing there yet; wait until some have",
+                "too many keys that your key added to groups have not acted there yet; wait until some have",
             ),
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")

@@ -20,8 +20,8 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 pub const GROUPS_FOUNDED_PER_DAY_MAX: u32 = 20;
 /// Most memberships of one key: each makes reading dearer for the key.
 pub const MEMBERSHIPS_MAX: usize = 1_000;
-/// Most memberships in the groups of one founder in which the member has not acted yet. Strangers make these, so they
-/// give way to others.
+/// Most memberships of one key's making in which the member has not acted yet. Strangers make these, so they give way
+/// to others.
 pub const INVITED_MAX: u32 = 2_000;
 /// Most that a message may raise a group's last epoch, by its header as by its `k` tag.
 pub const EPOCH_STEP_MAX: u64 = 1_000;
@@ -122,7 +122,7 @@ pub struct GroupRecord {
     pub display_name: Option<(u64, String)>,
     /// The highest MLS epoch seen.
     pub last_epoch: Option<u64>,
-    /// The key that founded the group, unless an admin key did. Memberships in which nobody acted count against it.
+    /// The key that founded the group, unless an admin key did.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "founder_hex")]
     pub founder: Option<PublicKey>,
 }
@@ -152,7 +152,7 @@ mod founder_hex {
 pub struct MembershipBounds {
     /// Most memberships of one key.
     pub memberships_max: usize,
-    /// Most memberships in the groups of one founder in which the member has not acted yet.
+    /// Most memberships of one key's making in which the member has not acted yet.
     pub invited_max: u32,
 }
 
@@ -165,10 +165,37 @@ impl Default for MembershipBounds {
 /// A membership in which the key has not acted yet: it published no 445, 450 or 1059 as a member of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invited {
-    /// Time at which another key made the membership. The oldest gives way first.
+    /// Time at which another key made the membership.
     pub since: UnixSecs,
-    /// The founder that the membership counts against.
+    /// How many memberships of that key's making the member had then in which it had not acted, with this one. A change
+    /// says 1, and the store that commits it counts.
+    pub nth: u16,
+    /// The key that made the membership, which counts against it. Older stores and exports name the group's founder, or
+    /// nobody where an admin key founded the group.
     pub by: Option<PublicKey>,
+}
+
+impl Invited {
+    const SINCE_BITS: u32 = 48;
+    /// Latest time in a rank, in Unix seconds.
+    const SINCE_MAX: u64 = (1 << Self::SINCE_BITS) - 1;
+    /// Highest number in a rank. No key has as many memberships.
+    const NTH_MAX: u16 = (1 << 15) - 1;
+
+    /// The rank by which the memberships of one key give way, the least first: of the highest `nth` the oldest. It has
+    /// 63 bits. A rank that is a time alone, as older stores and exports have it, comes before all others.
+    #[must_use]
+    pub fn rank(&self) -> u64 {
+        let before = Self::NTH_MAX - self.nth.min(Self::NTH_MAX);
+        u64::from(before) << Self::SINCE_BITS | self.since.min(Self::SINCE_MAX)
+    }
+
+    /// The membership of this rank.
+    #[must_use]
+    pub fn of_rank(rank: u64, by: Option<PublicKey>) -> Self {
+        let before = u16::try_from(rank >> Self::SINCE_BITS).unwrap_or(Self::NTH_MAX);
+        Self { since: rank & Self::SINCE_MAX, nth: Self::NTH_MAX.saturating_sub(before), by }
+    }
 }
 
 /// A key that becomes a member.
@@ -176,7 +203,7 @@ pub struct Invited {
 pub struct Join {
     /// The key.
     pub key: PublicKey,
-    /// Set unless the key acts in the group by the same event.
+    /// Set unless the key acts in the group by the same event, or an admin key makes the membership.
     pub invited: Option<Invited>,
 }
 
@@ -367,9 +394,9 @@ pub enum Refusal {
         /// Whether the reader has no key.
         anonymous: bool,
     },
-    /// The key is a member of as many groups as a key may be, and has acted in each.
-    MembershipsFull(PublicKey),
-    /// The group's founder has as many memberships in its groups as it may in which nobody has acted.
+    /// A key is a member of as many groups as a key may be, and none gives way. Only an admin key is told which.
+    MembershipsFull(Option<PublicKey>),
+    /// The key has made as many memberships as it may in which nobody has acted.
     InvitedFull,
     /// The reference of a KeyPackage names other bytes of the same owner.
     ReferenceTaken,
@@ -479,9 +506,8 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
     if delta.is_empty() && !changes_record(&view.record, &next.record, change) {
         return Err(Refusal::ChangesNothing);
     }
-    let by = view.record.founder;
     let new = delta.iter().filter(|(key, role)| role.is_some() && !view.members.contains_key(key));
-    let joined = in_order(new.map(|(key, _)| join(*key, &change.signer, by, now)));
+    let joined = in_order(new.map(|(key, _)| join(*key, &change.signer, change.by_admin_key, now)));
     Ok(Changed { view: next, delta, joined, founder: None })
 }
 
@@ -493,8 +519,9 @@ fn in_order(joins: impl Iterator<Item = Join>) -> Vec<Join> {
 }
 
 /// The membership that `actor` makes for `key`.
-fn join(key: PublicKey, actor: &PublicKey, by: Option<PublicKey>, now: UnixSecs) -> Join {
-    Join { key, invited: (key != *actor).then_some(Invited { since: now, by }) }
+fn join(key: PublicKey, actor: &PublicKey, by_admin_key: bool, now: UnixSecs) -> Join {
+    let invited = Invited { since: now, nth: 1, by: Some(*actor) };
+    Join { key, invited: (key != *actor && !by_admin_key).then_some(invited) }
 }
 
 /// Whether a roster that changes no member changes the record in a way that it names: a new name, a record made anew,
@@ -539,7 +566,7 @@ fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs)
     let mut record = GroupRecord::new(Source::Roster, change.seq, now, founder);
     rename(&mut record, change);
     let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
-    let joined = in_order(members.keys().map(|key| join(*key, &change.signer, founder, now)));
+    let joined = in_order(members.keys().map(|key| join(*key, &change.signer, change.by_admin_key, now)));
     Ok(Changed { view: ManagedGroup { record, members }, delta, joined, founder: None })
 }
 
@@ -575,7 +602,7 @@ pub fn apply_wrap(
             let members = HashMap::from([(founder, Role::Admin), (change.recipient, Role::Member)]);
             let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
             let record = GroupRecord::new(Source::GiftWrap, 0, now, Some(founder));
-            let joined = [founder, change.recipient].map(|key| join(key, &founder, Some(founder), now)).into();
+            let joined = [founder, change.recipient].map(|key| join(key, &founder, change.by_admin_key, now)).into();
             Ok(Some(Changed { view: ManagedGroup { record, members }, delta, joined, founder: Some(founder) }))
         }
         GroupStatus::Managed(view) => {
@@ -591,10 +618,10 @@ pub fn apply_wrap(
             if view.members.len() >= GROUP_MEMBERS_MAX {
                 return Err(Refusal::GroupFull);
             }
+            let inviter = change.publishers.iter().find(|key| view.members.contains_key(key)).ok_or_else(stranger)?;
             let mut next = ManagedGroup::clone(view);
             next.members.insert(change.recipient, Role::Member);
-            let invited = Some(Invited { since: now, by: view.record.founder });
-            let joined = vec![Join { key: change.recipient, invited }];
+            let joined = vec![join(change.recipient, inviter, change.by_admin_key, now)];
             Ok(Some(Changed { view: next, delta: vec![(change.recipient, Some(Role::Member))], joined, founder: None }))
         }
     }

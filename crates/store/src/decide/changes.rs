@@ -93,7 +93,7 @@ pub(crate) enum MemberChange {
 pub(crate) struct CountsChange {
     /// Its memberships.
     pub(crate) memberships: i32,
-    /// Memberships that count against it as a founder.
+    /// Memberships of its making in which the member has not acted.
     pub(crate) invited: i32,
 }
 

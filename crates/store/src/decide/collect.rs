@@ -144,18 +144,20 @@ impl<'a> Collecting<'a> {
         self.changes.counts.entry(*key).or_default().memberships += change;
     }
 
-    /// Notes that one membership more, or one less, counts against a founder.
-    fn count_invited(&mut self, founder: Option<PublicKey>, change: i32) {
-        let Some(founder) = founder else { return };
-        let invited = self.facts.invited_by.entry(founder).or_default();
+    /// Notes that one membership more of this member, or one less, counts against a key.
+    fn count_invited(&mut self, member: &PublicKey, inviter: Option<PublicKey>, change: i32) {
+        let Some(inviter) = inviter else { return };
+        let invited = self.facts.invited_by.entry(inviter).or_default();
         *invited = invited.saturating_add_signed(change);
-        self.changes.counts.entry(founder).or_default().invited += change;
+        let invitations = self.facts.invitations.entry((*member, inviter)).or_default();
+        *invitations = invitations.saturating_add_signed(change);
+        self.changes.counts.entry(inviter).or_default().invited += change;
     }
 
     /// Forgets that the key has not acted in the group, if it has not.
     fn forget_invited(&mut self, group: &NostrGroupId, key: &PublicKey) -> Option<Invited> {
         let invited = self.facts.invited.get_mut(key)?.remove(group)?;
-        self.count_invited(invited.by, -1);
+        self.count_invited(key, invited.by, -1);
         Some(invited)
     }
 
@@ -177,7 +179,7 @@ impl<'a> Collecting<'a> {
         let invited = joined.get(key).copied().flatten();
         if let Some(invited) = invited {
             self.facts.invited.entry(*key).or_default().insert(group.clone(), invited);
-            self.count_invited(invited.by, 1);
+            self.count_invited(key, invited.by, 1);
         }
         self.count_membership(key, 1);
         MemberChange::Joins(role, invited)
@@ -273,14 +275,18 @@ impl Lookup for Collecting<'_> {
         Ok(self.facts.memberships.get(key).copied().unwrap_or_default())
     }
 
-    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Infallible> {
+    fn first_to_give_way(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Infallible> {
         let invited = self.facts.invited.get(key).into_iter().flatten();
-        let oldest = invited.min_by_key(|(group, invited)| (invited.since, *group));
-        Ok(oldest.map(|(group, invited)| (group.clone(), *invited)))
+        let first = invited.min_by_key(|(group, invited)| (invited.rank(), *group));
+        Ok(first.map(|(group, invited)| (group.clone(), *invited)))
     }
 
-    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Infallible> {
-        Ok(self.facts.invited_by.get(founder).copied().unwrap_or_default())
+    fn invited_by(&self, inviter: &PublicKey) -> Result<u32, Infallible> {
+        Ok(self.facts.invited_by.get(inviter).copied().unwrap_or_default())
+    }
+
+    fn invitations(&self, member: &PublicKey, inviter: &PublicKey) -> Result<u32, Infallible> {
+        Ok(self.facts.invitations.get(&(*member, *inviter)).copied().unwrap_or_default())
     }
 
     fn founded(&self, key: &PublicKey, _: UnixSecs) -> Result<u32, Infallible> {

@@ -60,14 +60,16 @@ pub(crate) struct Wanted {
     /// 24 hours before the first event that may found a group was received.
     pub(crate) day_start: UnixSecs,
     /// Keys that may become members of groups, with the number of times that the batch names each. How many groups
-    /// they are members of, and if that comes near [`Wanted::memberships_max`], as many of the oldest memberships in
-    /// which they have not acted.
+    /// they are members of, and if that comes near [`Wanted::memberships_max`], as many of the memberships that
+    /// give way first.
     pub(crate) joining: BTreeMap<PublicKey, usize>,
     /// The least bound on memberships in the batch.
     pub(crate) memberships_max: usize,
-    /// How many memberships count against these founders, and against those of [`Wanted::whole`] and
-    /// [`Wanted::wrapped`].
+    /// How many memberships count against these keys.
     pub(crate) inviters: BTreeSet<PublicKey>,
+    /// Pairs of a key that may become a member, and of one that may make it a member: how many memberships of the first
+    /// count against the second.
+    pub(crate) invitations: BTreeSet<(PublicKey, PublicKey)>,
     /// All groups of these keys, with all members: the keys leave them.
     pub(crate) leaving: BTreeSet<PublicKey>,
 }
@@ -105,6 +107,7 @@ impl Wanted {
                 if change.may_add() {
                     self.joining.extend(change.keys.iter().chain([&change.signer]).map(|key| (*key, 0)));
                     self.inviters.insert(change.signer);
+                    self.invitations.extend(change.keys.iter().map(|key| (*key, change.signer)));
                 }
             }
             Effect::Wrap(change) => {
@@ -114,7 +117,9 @@ impl Wanted {
                 self.founders.extend(change.founder);
                 self.memberships_max = self.memberships_max.min(change.bounds.memberships_max);
                 self.joining.extend([change.recipient].into_iter().chain(change.founder).map(|key| (key, 0)));
-                self.inviters.extend(change.founder);
+                let inviters = || change.publishers.iter().copied().chain(change.founder);
+                self.inviters.extend(inviters());
+                self.invitations.extend(inviters().map(|inviter| (change.recipient, inviter)));
                 self.day_start = self.day_start.min(admitted.received_at().saturating_sub(DAY_SECS));
             }
             Effect::Vanish => {
@@ -241,8 +246,10 @@ pub(crate) struct Facts {
     pub(crate) founded: HashMap<PublicKey, u32>,
     /// How many groups a key is a member of.
     pub(crate) memberships: HashMap<PublicKey, usize>,
-    /// Memberships in which the key has not acted: those of members that were loaded, and the oldest ones.
+    /// Memberships in which the key has not acted: those of members that were loaded, and those that give way first.
     pub(crate) invited: HashMap<PublicKey, BTreeMap<NostrGroupId, Invited>>,
-    /// How many memberships count against a founder.
+    /// How many memberships count against a key.
     pub(crate) invited_by: HashMap<PublicKey, u32>,
+    /// How many memberships of the first key count against the second.
+    pub(crate) invitations: HashMap<(PublicKey, PublicKey), u32>,
 }

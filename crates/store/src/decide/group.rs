@@ -94,7 +94,8 @@ impl<S: Apply> Decider<'_, S> {
     /// Applies a roster. Returns the groups that it changed.
     pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<Touches, NotPut<S::Error>> {
         let status = self.0.group(&change.group)?;
-        let changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
+        let mut changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
+        self.count_invitations(&mut changed)?;
         let gives_way = self.memberships_that_give_way(&changed, &change.bounds, change.by_admin_key)?;
         let touches = self.change_members(&change.group, changed, gives_way, now)?;
         let signer = &change.signer;
@@ -119,7 +120,8 @@ impl<S: Apply> Decider<'_, S> {
                 (GroupStatus::Unknown, Some(founder)) => self.0.founded(founder, now)?,
                 _ => 0,
             };
-            if let Some(changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? {
+            if let Some(mut changed) = apply_wrap(&status, change, founded, now).map_err(NotPut::refused)? {
+                self.count_invitations(&mut changed)?;
                 let founds = changed.founder.is_some();
                 let gives_way = self.memberships_that_give_way(&changed, &change.bounds, false);
                 let gives_way = gives_way.map_err(|not_put| match not_put {
@@ -134,26 +136,41 @@ impl<S: Apply> Decider<'_, S> {
         Ok(touches)
     }
 
+    /// Counts for each membership that a change makes, how many of its key's making the member has now.
+    fn count_invitations(&self, changed: &mut Changed) -> Result<(), S::Error> {
+        for join in &mut changed.joined {
+            if let Some(Invited { nth, by: Some(by), .. }) = &mut join.invited {
+                let standing = self.0.invitations(&join.key, by)?;
+                *nth = u16::try_from(standing).unwrap_or(u16::MAX).saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
     /// The memberships that have to give way to those that a change makes; refused where a bound leaves no room.
-    /// `by_operator` says that an admin key makes them, which no founder's bound holds up.
+    /// `by_operator` says that an admin key makes them, which is told the key that has no room.
     fn memberships_that_give_way(
         &self,
         changed: &Changed,
         bounds: &MembershipBounds,
         by_operator: bool,
     ) -> Result<Vec<GivesWay>, NotPut<S::Error>> {
-        let invited = changed.joined.iter().filter(|join| join.invited.is_some()).count();
-        if let Some(founder) = changed.view.record.founder.filter(|_| invited > 0 && !by_operator) {
-            let invited = u32::try_from(invited).unwrap_or(u32::MAX);
-            if self.0.invited_by(&founder)?.saturating_add(invited) > bounds.invited_max {
+        // One key makes all memberships of a change.
+        let mut inviters = changed.joined.iter().filter_map(|join| join.invited?.by);
+        if let Some(inviter) = inviters.next() {
+            let invited = u32::try_from(inviters.count()).unwrap_or(u32::MAX).saturating_add(1);
+            if self.0.invited_by(&inviter)?.saturating_add(invited) > bounds.invited_max {
                 return Err(NotPut::refused(Refusal::InvitedFull));
             }
         }
         let mut gives_way = Vec::new();
         for join in &changed.joined {
             if self.0.memberships(&join.key)? >= bounds.memberships_max {
-                let oldest = self.0.oldest_invited(&join.key)?;
-                let (group, invited) = oldest.ok_or_else(|| NotPut::refused(Refusal::MembershipsFull(join.key)))?;
+                let full = || NotPut::refused(Refusal::MembershipsFull(by_operator.then_some(join.key)));
+                let (group, invited) = self.0.first_to_give_way(&join.key)?.ok_or_else(full)?;
+                if join.invited.is_some_and(|new| new.nth > invited.nth) {
+                    return Err(full());
+                }
                 gives_way.push((join.key, group, invited));
             }
         }

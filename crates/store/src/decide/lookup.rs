@@ -123,11 +123,15 @@ pub(crate) trait Lookup {
     /// How many groups the key is a member of. A number below the bound that is asked about may be too high.
     fn memberships(&self, key: &PublicKey) -> Result<usize, Self::Error>;
 
-    /// The oldest of the key's memberships in which it has not acted, of one second the one with the lowest id.
-    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Self::Error>;
+    /// The membership of the least [`Invited::rank`] among those in which the key has not acted; of one rank the one
+    /// with the lowest id.
+    fn first_to_give_way(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Self::Error>;
 
-    /// How many memberships in which nobody has acted count against this founder.
-    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Self::Error>;
+    /// How many memberships in which nobody has acted count against this key.
+    fn invited_by(&self, inviter: &PublicKey) -> Result<u32, Self::Error>;
+
+    /// How many of those are memberships of this member.
+    fn invitations(&self, member: &PublicKey, inviter: &PublicKey) -> Result<u32, Self::Error>;
 
     /// How many groups the key founded by gift wraps in the 24 hours before `now`.
     fn founded(&self, key: &PublicKey, now: UnixSecs) -> Result<u32, Self::Error>;

@@ -156,7 +156,7 @@ impl<S: Apply> Decider<'_, S> {
         &mut self,
         id: &NostrGroupId,
         given: &ManagedGroup,
-        invited: &BTreeMap<PublicKey, UnixSecs>,
+        invited: &BTreeMap<PublicKey, Invited>,
         now: UnixSecs,
     ) -> Result<Imported, S::Error> {
         let status = self.0.group(id)?;
@@ -167,15 +167,10 @@ impl<S: Apply> Decider<'_, S> {
         let (imported, view) = merge_group(here, given);
         if matches!(imported, Imported::New | Imported::Replaced) {
             let (delta, last_epoch) = (delta(here, &view), view.record.last_epoch);
-            let by = view.record.founder;
             let new = delta
                 .iter()
                 .filter(|(key, role)| role.is_some() && here.is_none_or(|here| !here.members.contains_key(key)));
-            let joined = new.map(|(key, _)| Join {
-                key: *key,
-                invited: invited.get(key).map(|since| Invited { since: *since, by }),
-            });
-            let joined = joined.collect();
+            let joined = new.map(|(key, _)| Join { key: *key, invited: invited.get(key).copied() }).collect();
             self.0.change_group(id, Changed { view, delta, joined, founder: None }, now)?;
             if let Some(epoch) = last_epoch {
                 self.0.raise_epoch(id, epoch)?;

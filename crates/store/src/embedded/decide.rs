@@ -133,12 +133,16 @@ impl Lookup for Tx<'_> {
         self.tables.memberships_of(&self.txn, key)
     }
 
-    fn oldest_invited(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
-        self.tables.oldest_invited(&self.txn, key)
+    fn first_to_give_way(&self, key: &PublicKey) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
+        self.tables.first_to_give_way(&self.txn, key)
     }
 
-    fn invited_by(&self, founder: &PublicKey) -> Result<u32, Fail> {
-        self.tables.invited_by(&self.txn, founder)
+    fn invited_by(&self, inviter: &PublicKey) -> Result<u32, Fail> {
+        self.tables.invited_by(&self.txn, inviter)
+    }
+
+    fn invitations(&self, member: &PublicKey, inviter: &PublicKey) -> Result<u32, Fail> {
+        self.tables.invitations(&self.txn, member, inviter)
     }
 
     fn founded(&self, key: &PublicKey, now: UnixSecs) -> Result<u32, Fail> {

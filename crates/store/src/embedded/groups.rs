@@ -44,19 +44,19 @@ fn membership(key: &PublicKey, group: &NostrGroupId) -> Vec<u8> {
     [key.as_bytes(), group.as_str().as_bytes()].concat()
 }
 
-fn invited_key(key: &PublicKey, since: UnixSecs, group: &NostrGroupId) -> Vec<u8> {
-    [&key.as_bytes()[..], &since.to_be_bytes(), group.as_str().as_bytes()].concat()
+fn invited_key(key: &PublicKey, rank: u64, group: &NostrGroupId) -> Vec<u8> {
+    [&key.as_bytes()[..], &rank.to_be_bytes(), group.as_str().as_bytes()].concat()
 }
 
-/// The value of a member: its role, and since when it has been one without acting.
-fn member_value(role: Role, invited_since: Option<UnixSecs>) -> Vec<u8> {
+/// The value of a member: its role, and its [`Invited::rank`] while it has not acted.
+fn member_value(role: Role, rank: Option<u64>) -> Vec<u8> {
     let mut value = vec![u8::from(role == Role::Admin)];
-    value.extend(invited_since.into_iter().flat_map(UnixSecs::to_be_bytes));
+    value.extend(rank.into_iter().flat_map(u64::to_be_bytes));
     value
 }
 
-/// Since when a member has been one without acting; `None` for one that has acted, as every older store has them.
-fn invited_since(value: &[u8]) -> Option<UnixSecs> {
+/// The [`Invited::rank`] of a member; `None` for one that has acted, as every older store has them.
+fn invited_rank(value: &[u8]) -> Option<u64> {
     value.get(1..9).map(number_from)
 }
 
@@ -106,52 +106,53 @@ impl Tables {
         key: &PublicKey,
     ) -> Result<Option<Membership>, Fail> {
         let Some(value) = self.members.get(txn, &member(group, key))? else { return Ok(None) };
-        let invited = match invited_since(value) {
-            Some(since) => Some(Invited { since, by: self.inviter(txn, group, key, since)? }),
+        let invited = match invited_rank(value) {
+            Some(rank) => Some(Invited::of_rank(rank, self.inviter(txn, group, key, rank)?)),
             None => None,
         };
         Ok(Some(Membership { invited }))
     }
 
-    /// The founder that a membership counts against.
+    /// The key that a membership counts against.
     fn inviter(
         &self,
         txn: &RoTxn<'_>,
         group: &NostrGroupId,
         key: &PublicKey,
-        since: UnixSecs,
+        rank: u64,
     ) -> Result<Option<PublicKey>, Fail> {
-        let value = self.invited.get(txn, &invited_key(key, since, group))?;
-        Ok(value.and_then(|founder| founder.try_into().ok()).map(PublicKey::from_bytes))
+        let value = self.invited.get(txn, &invited_key(key, rank, group))?;
+        Ok(value.and_then(|inviter| inviter.try_into().ok()).map(PublicKey::from_bytes))
     }
 
-    /// The oldest of the key's memberships in which it has not acted.
-    pub(super) fn oldest_invited(
+    /// The first to give way of the key's memberships in which it has not acted.
+    pub(super) fn first_to_give_way(
         &self,
         txn: &RoTxn<'_>,
         key: &PublicKey,
     ) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
         let Some(found) = self.invited.prefix_iter(txn, key.as_bytes())?.next() else { return Ok(None) };
-        let (tail, founder) = found?;
+        let (tail, inviter) = found?;
         let id = std::str::from_utf8(tail.get(40..).unwrap_or_default()).ok().and_then(NostrGroupId::parse);
-        let by = founder.try_into().ok().map(PublicKey::from_bytes);
-        let invited = Invited { since: number_from(&tail[32..40]), by };
+        let by = inviter.try_into().ok().map(PublicKey::from_bytes);
+        let invited = Invited::of_rank(number_from(&tail[32..40]), by);
         Ok(Some((id.ok_or(Fail::Corrupt("a membership has no group"))?, invited)))
     }
 
-    /// The members of a group that have not acted, each with the time since when it has been one.
+    /// The members of a group that have not acted.
     pub(super) fn invited_members(
         &self,
         txn: &RoTxn<'_>,
         group: &NostrGroupId,
-    ) -> Result<BTreeMap<PublicKey, UnixSecs>, Fail> {
+    ) -> Result<BTreeMap<PublicKey, Invited>, Fail> {
         let prefix = members_prefix(group);
         let mut invited = BTreeMap::new();
         for entry in self.members.prefix_iter(txn, &prefix)? {
             let (key, value) = entry?;
-            if let Some(since) = invited_since(value) {
+            if let Some(rank) = invited_rank(value) {
                 let key = key[prefix.len()..].try_into().map_err(|_| Fail::Corrupt("a member has no key"))?;
-                invited.insert(PublicKey::from_bytes(key), since);
+                let key = PublicKey::from_bytes(key);
+                invited.insert(key, Invited::of_rank(rank, self.inviter(txn, group, &key, rank)?));
             }
         }
         Ok(invited)
@@ -181,8 +182,18 @@ impl Tables {
         Ok(self.counts_of(txn, key)?.memberships as usize)
     }
 
-    pub(super) fn invited_by(&self, txn: &RoTxn<'_>, founder: &PublicKey) -> Result<u32, Fail> {
-        Ok(self.counts_of(txn, founder)?.invited)
+    pub(super) fn invited_by(&self, txn: &RoTxn<'_>, inviter: &PublicKey) -> Result<u32, Fail> {
+        Ok(self.counts_of(txn, inviter)?.invited)
+    }
+
+    /// How many of the member's memberships count against the inviter. It looks at all in which the member has not
+    /// acted: at most [`nostr_extensions::mls_gateway::group::MEMBERSHIPS_MAX`].
+    pub(super) fn invitations(&self, txn: &RoTxn<'_>, member: &PublicKey, inviter: &PublicKey) -> Result<u32, Fail> {
+        let mut count = 0;
+        for entry in self.invited.prefix_iter(txn, member.as_bytes())? {
+            count += u32::from(entry?.1 == inviter.as_bytes());
+        }
+        Ok(count)
     }
 
     /// A group's state with all its members. The record's last epoch may be older than the one in [`Epochs`].
@@ -261,16 +272,16 @@ impl Tables {
     ) -> Result<(), Fail> {
         let name = member(group, key);
         if let Some(value) = self.members.get(txn, &name)? {
-            let value = member_value(role, invited_since(value));
+            let value = member_value(role, invited_rank(value));
             return Ok(self.members.put(txn, &name, &value)?);
         }
         self.count(txn, key, 1, 0)?;
-        if let Some(Invited { since, by }) = invited {
-            let founder = by.as_ref().map_or(&[][..], |founder| founder.as_bytes());
-            self.invited.put(txn, &invited_key(key, since, group), founder)?;
-            by.map_or(Ok(()), |founder| self.count(txn, &founder, 0, 1))?;
+        if let Some(invited) = invited {
+            let inviter = invited.by.as_ref().map_or(&[][..], |inviter| inviter.as_bytes());
+            self.invited.put(txn, &invited_key(key, invited.rank(), group), inviter)?;
+            invited.by.map_or(Ok(()), |inviter| self.count(txn, &inviter, 0, 1))?;
         }
-        self.members.put(txn, &name, &member_value(role, invited.map(|invited| invited.since)))?;
+        self.members.put(txn, &name, &member_value(role, invited.map(|invited| invited.rank())))?;
         Ok(self.memberships.put(txn, &membership(key, group), &[])?)
     }
 
@@ -296,7 +307,7 @@ impl Tables {
         let name = member(group, key);
         let value = self.members.get(txn, &name)?.ok_or(Fail::Corrupt("a member that acts is none"))?;
         // A reader may name a key twice.
-        if invited_since(value).is_some() {
+        if invited_rank(value).is_some() {
             let role = role_from(value.first())?;
             self.forget_invited(txn, group, key, was)?;
             self.members.put(txn, &name, &member_value(role, None))?;
@@ -311,8 +322,8 @@ impl Tables {
         key: &PublicKey,
         was: &Invited,
     ) -> Result<(), Fail> {
-        self.invited.delete(txn, &invited_key(key, was.since, group))?;
-        was.by.map_or(Ok(()), |founder| self.count(txn, &founder, 0, -1))
+        self.invited.delete(txn, &invited_key(key, was.rank(), group))?;
+        was.by.map_or(Ok(()), |inviter| self.count(txn, &inviter, 0, -1))
     }
 }
 
@@ -414,14 +425,16 @@ mod tests {
             tables.memberships.put(&mut txn, &membership(&alice, &group(n)), &[]).expect("a membership");
         }
         let standing = tables.membership(&txn, &group(0), &alice).expect("an answer").expect("a member");
-        assert!(standing.invited.is_none() && tables.oldest_invited(&txn, &alice).expect("an answer").is_none());
+        assert!(standing.invited.is_none() && tables.first_to_give_way(&txn, &alice).expect("an answer").is_none());
         assert_eq!(tables.memberships_of(&txn, &alice).expect("a count"), 3);
-        let invited = Invited { since: 7, by: Some(founder) };
+        let invited = Invited { since: 7, nth: 2, by: Some(founder) };
         tables.put_member(&mut txn, &group(3), &alice, Role::Member, Some(invited)).expect("it is put");
         tables.put_member(&mut txn, &group(0), &alice, Role::Member, Some(invited)).expect("a role is put");
         assert_eq!(tables.memberships_of(&txn, &alice).expect("a count"), 4);
         assert_eq!(tables.invited_by(&txn, &founder).expect("a count"), 1);
-        assert_eq!(tables.oldest_invited(&txn, &alice).expect("an answer"), Some((group(3), invited)));
+        assert_eq!(tables.first_to_give_way(&txn, &alice).expect("an answer"), Some((group(3), invited)));
+        assert_eq!(tables.invitations(&txn, &alice, &founder).expect("a count"), 1);
+        assert_eq!(tables.invitations(&txn, &founder, &alice).expect("a count"), 0);
         for n in [0, 3] {
             tables.remove_member(&mut txn, &group(n), &alice).expect("it is removed");
         }

@@ -70,14 +70,14 @@ tables! {
     touched = "touched";
     /// group id: has carried unlisted messages.
     unlisted = "unlisted";
-    /// group id, 0, key (32) -> role (1), and Unix seconds (8) since when the key is a member and has not acted.
+    /// group id, 0, key (32) -> role (1), and its rank (8) while the key has not acted.
     members = "members";
     /// key (32), group id: the other direction of `members`.
     memberships = "memberships";
-    /// key (32), Unix seconds (8), group id -> founder (32) or nothing: memberships in which the key has not acted, in
-    /// the order in which they give way.
+    /// key (32), rank (8), group id -> the key that made it a member (32) or nothing: memberships in which the key has
+    /// not acted, in the order in which they give way (`Invited::rank`).
     invited = "invited";
-    /// key (32) -> its memberships (4), memberships that count against it as a founder (4).
+    /// key (32) -> its memberships (4), memberships that count against it (4).
     counts = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
     founded = "founded";

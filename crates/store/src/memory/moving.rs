@@ -8,7 +8,7 @@ use nostr_extensions::{
     gate::Touches,
     mls_gateway::{
         deletion::{Deletion, may_delete},
-        group::{Invited, Refusal},
+        group::Refusal,
     },
 };
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
@@ -76,7 +76,7 @@ impl State {
             Part::Groups => {
                 let each = self.groups.iter().map(|(id, view)| {
                     let invited = self.invited.iter().filter(|((group, _), _)| group == id);
-                    let invited = invited.map(|((_, key), invited)| (*key, invited.since)).collect();
+                    let invited = invited.map(|((_, key), invited)| (*key, *invited)).collect();
                     let record = Record::Group { id: id.clone(), view: (**view).clone(), invited };
                     (id.as_str().as_bytes().to_vec(), record)
                 });
@@ -139,8 +139,8 @@ impl State {
                 if matches!(imported, Imported::New | Imported::Replaced) {
                     self.invited.retain(|(group, key), _| *group != id || view.members.contains_key(key));
                     let is_new = |key: &PublicKey| here.as_ref().is_none_or(|here| !here.members.contains_key(key));
-                    for (key, since) in invited.into_iter().filter(|(key, _)| is_new(key)) {
-                        self.invited.insert((id.clone(), key), Invited { since, by: view.record.founder });
+                    for (key, invited) in invited.into_iter().filter(|(key, _)| is_new(key)) {
+                        self.invited.insert((id.clone(), key), invited);
                     }
                     self.groups.insert(id, Arc::new(view));
                 }

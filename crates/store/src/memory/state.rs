@@ -248,7 +248,8 @@ impl State {
     }
 
     fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<StoredWith, Saved> {
-        let changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
+        let mut changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
+        self.count_invitations(&mut changed);
         let gives_way = self.gives_way(&changed, &change.bounds, change.by_admin_key).map_err(Saved::Refused)?;
         let placement = self.change(&change.group, changed, gives_way, now);
         self.act(&change.group, &[change.signer]);
@@ -259,7 +260,9 @@ impl State {
         let recent = |(key, at): &&(PublicKey, UnixSecs)| Some(*key) == change.founder && at + DAY_SECS > now;
         let founded = u32::try_from(self.founded.iter().filter(recent).count()).unwrap_or(u32::MAX);
         let mut placement = StoredWith::default();
-        if let Some(changed) = apply_wrap(&self.status(&change.group), change, founded, now).map_err(Saved::Refused)? {
+        let changed = apply_wrap(&self.status(&change.group), change, founded, now).map_err(Saved::Refused)?;
+        if let Some(mut changed) = changed {
+            self.count_invitations(&mut changed);
             let founds = changed.founder.is_some();
             let gives_way = self.gives_way(&changed, &change.bounds, false).map_err(|refusal| {
                 Saved::Refused(if founds { Refusal::stranger(&change.publishers) } else { refusal })
@@ -270,6 +273,15 @@ impl State {
         Ok(placement)
     }
 
+    /// Counts for each membership that a change makes, how many of its key's making the member has now.
+    fn count_invitations(&self, changed: &mut Changed) {
+        for Join { key, invited } in &mut changed.joined {
+            let Some(invited) = invited else { continue };
+            let standing = self.invited.iter().filter(|((_, member), it)| member == key && it.by == invited.by);
+            invited.nth = u16::try_from(standing.count() + 1).unwrap_or(u16::MAX);
+        }
+    }
+
     /// The memberships that give way to those that a change makes.
     fn gives_way(
         &self,
@@ -277,20 +289,23 @@ impl State {
         bounds: &MembershipBounds,
         by_operator: bool,
     ) -> Result<Vec<(NostrGroupId, PublicKey)>, Refusal> {
-        let invites = changed.joined.iter().filter(|join| join.invited.is_some()).count();
-        if let Some(founder) = changed.view.record.founder.filter(|_| invites > 0 && !by_operator) {
-            let before = self.invited.values().filter(|invited| invited.by == Some(founder)).count();
-            if before + invites > bounds.invited_max as usize {
+        let invites: Vec<&Invited> = changed.joined.iter().filter_map(|join| join.invited.as_ref()).collect();
+        if let Some(Invited { by, .. }) = invites.first() {
+            let before = self.invited.values().filter(|invited| invited.by == *by).count();
+            if before + invites.len() > bounds.invited_max as usize {
                 return Err(Refusal::InvitedFull);
             }
         }
         let mut gives_way = Vec::new();
-        for Join { key, .. } in &changed.joined {
+        for Join { key, invited: new } in &changed.joined {
             let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
             if memberships >= bounds.memberships_max {
                 let invited = self.invited.iter().filter(|((_, member), _)| member == key);
-                let oldest = invited.min_by_key(|((group, _), invited)| (invited.since, group));
-                gives_way.push(oldest.ok_or(Refusal::MembershipsFull(*key))?.0.clone());
+                let first =
+                    invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group));
+                let full = Refusal::MembershipsFull(by_operator.then_some(*key));
+                let (group, _) = first.filter(|(_, first)| new.is_none_or(|new| new.nth <= first.nth)).ok_or(full)?;
+                gives_way.push(group.clone());
             }
         }
         Ok(gives_way)

@@ -16,7 +16,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use nostr_extensions::{
     EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
-    gate::Touches,
+    gate::Touches, mls_gateway::group::Invited,
 };
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
@@ -152,9 +152,13 @@ enum Wire<'a> {
         founder: Option<Hex<32>>,
         admins: Vec<Hex<32>>,
         members: Vec<Hex<32>>,
-        /// Members that have not acted, each with the time at which it was made one. Any other member has acted.
+        /// Members that have not acted, each with the time at which it was made one, as older exports have them: the
+        /// memberships count against the founder. Any member that neither list names has acted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         invited: Vec<(Hex<32>, UnixSecs)>,
+        /// Members that have not acted, each with its [`Invited`]: the time, the number and the key that made it one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        invitations: Vec<(Hex<32>, UnixSecs, u16, Option<Hex<32>>)>,
     },
     Event {
         received_at: UnixSecs,
@@ -232,7 +236,19 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             Record::Founded { key: PublicKey::from_bytes(key.0), at }
         }
         Wire::Unlisted(id) => Record::Unlisted(group_id(&id)?),
-        Wire::Group { id, source, seq, created_at, display_name, last_epoch, founder, admins, members, invited } => {
+        Wire::Group {
+            id,
+            source,
+            seq,
+            created_at,
+            display_name,
+            last_epoch,
+            founder,
+            admins,
+            members,
+            invited,
+            invitations,
+        } => {
             let with = |keys: Vec<Hex<32>>, role| keys.into_iter().map(move |key| (PublicKey::from_bytes(key.0), role));
             let founder = founder.map(|key| PublicKey::from_bytes(key.0));
             let record = GroupRecord { source, seq, created_at, display_name, last_epoch, founder };
@@ -240,7 +256,12 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
                 record,
                 members: with(members, Role::Member).chain(with(admins, Role::Admin)).collect(),
             };
-            let invited = invited.into_iter().map(|(key, since)| (PublicKey::from_bytes(key.0), since)).collect();
+            let key = |key: Hex<32>| PublicKey::from_bytes(key.0);
+            let older = invited.into_iter().map(|(member, since)| (key(member), Invited::of_rank(since, founder)));
+            let newer = invitations
+                .into_iter()
+                .map(|(member, since, nth, by)| (key(member), Invited { since, nth, by: by.map(key) }));
+            let invited = older.chain(newer).collect();
             Record::Group { id: group_id(&id)?, view, invited }
         }
         Wire::Event { received_at, expires_at, author_only, log_only, touches_groups, touched, signed } => {
@@ -340,13 +361,14 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
     push(&wire, out)
 }
 
-fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<PublicKey, UnixSecs>) -> Wire<'a> {
+fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<PublicKey, Invited>) -> Wire<'a> {
     let with = |role: Role| {
         let mut keys: Vec<PublicKey> =
             view.members.iter().filter(|(_, has)| **has == role).map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys.into_iter().map(|key| Hex(*key.as_bytes())).collect()
     };
+    let hex = |key: &PublicKey| Hex(*key.as_bytes());
     let record = &view.record;
     Wire::Group {
         id: id.as_str().into(),
@@ -358,7 +380,11 @@ fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<Publi
         founder: record.founder.map(|key| Hex(*key.as_bytes())),
         admins: with(Role::Admin),
         members: with(Role::Member),
-        invited: invited.iter().map(|(key, since)| (Hex(*key.as_bytes()), *since)).collect(),
+        invited: Vec::new(),
+        invitations: invited
+            .iter()
+            .map(|(member, invited)| (hex(member), invited.since, invited.nth, invited.by.as_ref().map(hex)))
+            .collect(),
     }
 }
 

@@ -19,7 +19,10 @@ mod verify;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use nostr_extensions::{EventMeta, ManagedGroup, NostrGroupId, Restored, mls_gateway::group::Refusal};
+use nostr_extensions::{
+    EventMeta, ManagedGroup, NostrGroupId, Restored,
+    mls_gateway::group::{Invited, Refusal},
+};
 use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
 
 pub(crate) use self::position::after_part;
@@ -82,8 +85,8 @@ pub enum Record<E> {
         id: NostrGroupId,
         /// The record and the members.
         view: ManagedGroup,
-        /// The members that have not acted in the group, each with the time at which it was made one.
-        invited: BTreeMap<PublicKey, UnixSecs>,
+        /// The members that have not acted in the group.
+        invited: BTreeMap<PublicKey, Invited>,
     },
     /// An event, in the order of the log.
     Event(E),
@@ -111,7 +114,7 @@ impl Record<Exported> {
     pub(crate) fn byte_len(&self) -> usize {
         match self {
             Self::Event(archived) => archived.event.record().len(),
-            Self::Group { view, invited, .. } => 256 + view.members.len() * 33 + invited.len() * 40,
+            Self::Group { view, invited, .. } => 256 + view.members.len() * 33 + invited.len() * 80,
             Self::Founded { at, .. } => 64 + at.len() * 8,
             _ => 128,
         }

@@ -30,7 +30,7 @@ pub(super) struct Fact {
 }
 
 /// All sorts, in the order in which their rows are read: groups stand before their members.
-pub(super) const FACTS: [Fact; 17] = [
+pub(super) const FACTS: [Fact; 18] = [
     IDS,
     TARGETS,
     TOMBSTONES,
@@ -46,8 +46,9 @@ pub(super) const FACTS: [Fact; 17] = [
     MEMBERS,
     FOUNDED,
     MEMBERSHIPS,
-    OLDEST_INVITED,
+    FIRST_TO_GIVE_WAY,
     INVITED_BY,
+    INVITATIONS,
 ];
 
 const IDS: Fact = Fact {
@@ -271,7 +272,7 @@ const MEMBERSHIPS: Fact = Fact {
 };
 
 /// For keys that come near the bound, as many memberships as the batch may make give way.
-const OLDEST_INVITED: Fact = Fact {
+const FIRST_TO_GIVE_WAY: Fact = Fact {
     statement: "select wanted.key, m.group_id, m.invited_at, m.invited_by \
         from unnest($1::bytea[], $2::bigint[]) as wanted(key, most) \
         join rnostr.member_counts c on c.key = wanted.key and c.memberships + wanted.most > $3 \
@@ -287,16 +288,29 @@ const OLDEST_INVITED: Fact = Fact {
 };
 
 const INVITED_BY: Fact = Fact {
-    statement: "select key, invited from rnostr.member_counts where key = any($1::bytea[]) \
-        union all select c.key, c.invited from rnostr.groups g join rnostr.member_counts c on c.key = g.founder \
-        where g.id = any($2::text[])",
-    parameters: |wanted, _| {
-        let groups = wanted.whole.iter().chain(&wanted.wrapped);
-        some(groups.clone(), || parameters![keys(&wanted.inviters), texts(groups)])
-    },
+    statement: "select key, invited from rnostr.member_counts where key = any($1::bytea[])",
+    parameters: |wanted, _| some(&wanted.inviters, || parameters![keys(&wanted.inviters)]),
     read: |row, facts| {
         let count = u32::try_from(row.try_get::<_, i32>("invited")?).unwrap_or_default();
         facts.invited_by.insert(key(row, "key")?, count);
+        Ok(())
+    },
+};
+
+const INVITATIONS: Fact = Fact {
+    statement: "select wanted.key, wanted.by, count(*) as standing \
+        from unnest($1::bytea[], $2::bytea[]) as wanted(key, by) \
+        join rnostr.members m on m.key = wanted.key and m.invited_by = wanted.by group by wanted.key, wanted.by",
+    parameters: |wanted, _| {
+        some(&wanted.invitations, || {
+            let (members, inviters) =
+                (wanted.invitations.iter().map(|it| &it.0), wanted.invitations.iter().map(|it| &it.1));
+            parameters![keys(members), keys(inviters)]
+        })
+    },
+    read: |row, facts| {
+        let count = u32::try_from(row.try_get::<_, i64>("standing")?).unwrap_or(u32::MAX);
+        facts.invitations.insert((key(row, "key")?, key(row, "by")?), count);
         Ok(())
     },
 };
@@ -310,14 +324,15 @@ fn member(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
     invited(row, facts)
 }
 
-/// Reads whether a member has not acted from the columns `group_id, key, invited_at, invited_by`.
+/// Reads whether a member has not acted from the columns `group_id, key, invited_at, invited_by`. `invited_at` is the
+/// rank.
 fn invited(row: &Row, facts: &mut Facts) -> Result<(), Fail> {
-    let Some(since) = row.try_get::<_, Option<i64>>("invited_at")? else { return Ok(()) };
+    let Some(rank) = row.try_get::<_, Option<i64>>("invited_at")? else { return Ok(()) };
     let by = match row.try_get::<_, Option<&[u8]>>("invited_by")? {
         Some(_) => Some(key(row, "invited_by")?),
         None => None,
     };
-    let invited = Invited { since: unsigned(since)?, by };
+    let invited = Invited::of_rank(unsigned(rank)?, by);
     facts.invited.entry(key(row, "key")?).or_default().insert(group_id(row, "group_id")?, invited);
     Ok(())
 }

@@ -41,9 +41,11 @@ const FOUNDED: &str = "select key, array_agg(at order by at) as times from rnost
     group by key order by key limit $2";
 const UNLISTED: &str = "select group_id, convert_to(group_id, 'UTF8') as key from rnostr.unlisted \
     where group_id > convert_from($1::bytea, 'UTF8') order by group_id limit $2";
-const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, g.last_epoch, m.keys, m.admins, m.since \
+const GROUPS: &str = "select g.id, convert_to(g.id, 'UTF8') as key, g.record, \
+    g.last_epoch, m.keys, m.admins, m.ranks, m.inviters \
     from (select * from rnostr.groups where id > convert_from($1::bytea, 'UTF8') order by id limit $2) g \
-    left join lateral (select array_agg(key) as keys, array_agg(admin) as admins, array_agg(invited_at) as since \
+    left join lateral (select array_agg(key) as keys, array_agg(admin) as admins, array_agg(invited_at) as ranks, \
+            array_agg(invited_by) as inviters \
         from rnostr.members where group_id = g.id) m on true order by g.id";
 /// The next entries up to the one that reaches the page's bytes.
 const EVENTS: &str = "with found as (select * from rnostr.events where cursor > $1 and cursor <= $3 \

@@ -8,6 +8,7 @@ use nostr_extensions::{
     admit::NEVER,
     gate::Touches,
     kinds::{GroupChange, rules},
+    mls_gateway::group::Invited,
 };
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 use tokio_postgres::Row;
@@ -138,14 +139,19 @@ pub(super) fn members(row: &Row) -> Result<HashMap<PublicKey, Role>, Fail> {
     pairs.map(member).collect()
 }
 
-/// Members that have not acted, of columns `keys, since`, two arrays of one length; empty if they are null.
-pub(super) fn invited(row: &Row) -> Result<BTreeMap<PublicKey, UnixSecs>, Fail> {
+/// Members that have not acted, of columns `keys, ranks, inviters`, arrays of one length; empty if they are null.
+pub(super) fn invited(row: &Row) -> Result<BTreeMap<PublicKey, Invited>, Fail> {
     let keys: Option<Vec<&[u8]>> = row.try_get("keys")?;
-    let since: Option<Vec<Option<i64>>> = row.try_get("since")?;
-    let pairs = keys.unwrap_or_default().into_iter().zip(since.unwrap_or_default());
-    let invited = pairs.filter_map(|(key, since)| Some((key, since?))).map(|(key, since)| {
-        let key = key.try_into().map_err(|_| Fail::Corrupt("a member's key is cut short"))?;
-        Ok((PublicKey::from_bytes(key), unsigned(since)?))
-    });
-    invited.collect()
+    let ranks: Option<Vec<Option<i64>>> = row.try_get("ranks")?;
+    let inviters: Option<Vec<Option<&[u8]>>> = row.try_get("inviters")?;
+    let key = |bytes: &[u8]| {
+        let bytes = bytes.try_into().map_err(|_| Fail::Corrupt("a member's key is cut short"))?;
+        Ok::<_, Fail>(PublicKey::from_bytes(bytes))
+    };
+    let with_ranks = keys.unwrap_or_default().into_iter().zip(ranks.unwrap_or_default());
+    let all = with_ranks.zip(inviters.unwrap_or_default());
+    let invited = all.filter_map(|((member, rank), by)| Some((member, rank?, by)));
+    invited
+        .map(|(member, rank, by)| Ok((key(member)?, Invited::of_rank(unsigned(rank)?, by.map(key).transpose()?))))
+        .collect()
 }

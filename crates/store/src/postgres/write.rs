@@ -243,7 +243,7 @@ fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail>
         pipeline.add(PUT_GROUP, parameters![id(), text, epoch, record.source == Source::GiftWrap, founder]);
     }
     let (mut gone, mut acted) = (Vec::new(), Vec::new());
-    let (mut keys, mut admins, mut since, mut by) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut keys, mut admins, mut ranks, mut by) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (key, change) in &change.members {
         let key = key.as_bytes().to_vec();
         let (role, invited) = match change {
@@ -260,14 +260,14 @@ fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail>
         };
         keys.push(key);
         admins.push(*role == Role::Admin);
-        since.push(invited.map(|invited| number(invited.since)));
-        by.push(invited.and_then(|invited| invited.by).map(|founder| founder.as_bytes().to_vec()));
+        ranks.push(invited.map(|invited| number(invited.rank())));
+        by.push(invited.and_then(|invited| invited.by).map(|inviter| inviter.as_bytes().to_vec()));
     }
     if !gone.is_empty() {
         pipeline.add(REMOVE_MEMBERS, parameters![id(), gone]);
     }
     if !keys.is_empty() {
-        pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins, since, by]);
+        pipeline.add(PUT_MEMBERS, parameters![id(), keys, admins, ranks, by]);
     }
     if !acted.is_empty() {
         pipeline.add(ACT, parameters![id(), acted]);

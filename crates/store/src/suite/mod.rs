@@ -74,9 +74,12 @@ macro_rules! conformance {
             memberships: [
                 strangers_never_take_a_membership_that_was_acted_in
                 of_memberships_of_one_second_the_lowest_id_gives_way
+                many_memberships_of_one_keys_making_give_way_before_anothers_one
+                a_membership_that_an_admin_key_made_never_gives_way
+                members_do_not_use_up_the_invitations_of_the_groups_founder
                 a_membership_that_a_bound_forbids_is_ok_false
                 rosters_obey_the_bound_on_memberships
-                memberships_that_nobody_acted_in_count_against_the_founder
+                memberships_that_nobody_acted_in_count_against_the_key_that_made_them
                 a_membership_that_gave_way_may_be_made_again
                 a_wrap_that_changes_nothing_touches_no_group
             ]

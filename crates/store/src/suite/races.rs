@@ -207,7 +207,7 @@ pub async fn a_membership_that_was_acted_in_never_gives_way(handles: &Handles) {
     let (mut stayed, mut left) = (0, 0);
     for round in 0..ROUNDS {
         let (bob, talk) = (format!("bob {round}"), format!("talk{round}"));
-        new(worlds[0].publish(&roster(&talk, 1, "bootstrap", &[&bob]), "admin").await);
+        new(worlds[0].publish(&wrap(&bob, "come").tag(&["h", &talk]), &format!("friend {round}")).await);
         let said = message(&talk, "hi").sign(&keypair("throw-away"));
         let said = worlds[0].try_admit(said, &[&bob], START).await.expect("bob is a member");
         let mut invitations = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, Role, Source};
+use nostr_extensions::{GroupRecord, GroupStatus, ManagedGroup, Role, Source, mls_gateway::group::Invited};
 use nostr_protocol::PublicKey;
 use nostr_store::{PageBounds, suite::world::WIDE};
 use nostr_store::{
@@ -142,7 +142,7 @@ async fn a_key_may_vanish_from_more_groups_than_a_commit_takes() {
     let group = |n: u64| Record::Group {
         id: group(&format!("group-{n}")),
         view: view.clone(),
-        invited: [(key("alice"), START)].into(),
+        invited: [(key("alice"), Invited::of_rank(START, None))].into(),
     };
     for from in (0..GROUPS).step_by(20) {
         let some = || (from..GROUPS.min(from + 20)).map(group).collect();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use gcloud_sdk::google::firestore::v1::{Document, Write};
 use nostr_extensions::{GroupRecord, NostrGroupId, Role};
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::PublicKey;
 
 use crate::firestore::{
     documents::names::{Names, field},
@@ -32,9 +32,9 @@ pub(crate) type Members = BTreeMap<PublicKey, Member>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) role: Role,
-    /// Time at which another key made it a member. It has acted since then if [`Names::invited`] names no document, so
-    /// that a first act writes no list.
-    pub(crate) invited_since: Option<UnixSecs>,
+    /// Its [`Invited::rank`](nostr_extensions::mls_gateway::group::Invited::rank), where another key made it a member.
+    /// It has acted since then if [`Names::invited`] names no document, so that a first act writes no list.
+    pub(crate) invited_rank: Option<u64>,
 }
 
 impl Member {
@@ -44,16 +44,16 @@ impl Member {
     fn pack(self, packed: &mut Vec<u8>) {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         packed.push(
-            flag(self.role == Role::Admin, Self::IS_ADMIN) | flag(self.invited_since.is_some(), Self::WAS_INVITED),
+            flag(self.role == Role::Admin, Self::IS_ADMIN) | flag(self.invited_rank.is_some(), Self::WAS_INVITED),
         );
-        packed.extend(self.invited_since.into_iter().flat_map(UnixSecs::to_be_bytes));
+        packed.extend(self.invited_rank.into_iter().flat_map(u64::to_be_bytes));
     }
 
     fn unpack(left: &mut Unpack<'_>) -> Option<Self> {
         let flags = left.byte()?;
         let role = if flags & Self::IS_ADMIN == 0 { Role::Member } else { Role::Admin };
-        let invited_since = if flags & Self::WAS_INVITED == 0 { None } else { Some(left.u64()?) };
-        Some(Self { role, invited_since })
+        let invited_rank = if flags & Self::WAS_INVITED == 0 { None } else { Some(left.u64()?) };
+        Some(Self { role, invited_rank })
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
         of.map(|n| {
             let mut bytes = [0; 32];
             bytes[..2].copy_from_slice(&n.to_be_bytes());
-            (PublicKey::from_bytes(bytes), Member { role: Role::Member, invited_since: Some(n.into()) })
+            (PublicKey::from_bytes(bytes), Member { role: Role::Member, invited_rank: Some(n.into()) })
         })
         .collect()
     }

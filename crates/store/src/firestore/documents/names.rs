@@ -3,7 +3,7 @@
 //! Names of documents are hex digits, so that no text of a client can break a path.
 
 use nostr_extensions::NostrGroupId;
-use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -202,14 +202,19 @@ impl Names {
 
     /// The document of a membership in which the key has not acted. The names of a key's documents are in the order in
     /// which the memberships give way.
-    pub(crate) fn invited(&self, key: &PublicKey, since: UnixSecs, group: &NostrGroupId) -> String {
+    pub(crate) fn invited(&self, key: &PublicKey, rank: u64, group: &NostrGroupId) -> String {
         let group = hex(group.as_str().as_bytes());
-        self.document(Collection::Invited, format_args!("{}_{since:016x}_{group}", key.to_hex()))
+        self.document(Collection::Invited, format_args!("{}_{rank:016x}_{group}", key.to_hex()))
     }
 
-    /// How many memberships count against a founder.
-    pub(crate) fn inviter(&self, founder: &PublicKey) -> String {
-        self.document(Collection::Inviters, founder.to_hex())
+    /// How many memberships count against a key.
+    pub(crate) fn inviter(&self, inviter: &PublicKey) -> String {
+        self.document(Collection::Inviters, inviter.to_hex())
+    }
+
+    /// How many memberships of a member count against a key.
+    pub(crate) fn invitations(&self, member: &PublicKey, inviter: &PublicKey) -> String {
+        self.document(Collection::Inviters, format_args!("{}_{}", inviter.to_hex(), member.to_hex()))
     }
 
     pub(crate) fn founder(&self, founder: &PublicKey) -> String {

@@ -13,7 +13,7 @@ use nostr_extensions::{
     Effect, NostrGroupId, Source,
     mls_gateway::group::{Invited, RosterOp},
 };
-use nostr_protocol::{Event, PublicKey, UnixSecs, hex};
+use nostr_protocol::{Event, PublicKey, hex};
 use parking_lot::Mutex;
 
 use super::load::{GroupDoc, ReadDocuments};
@@ -40,21 +40,21 @@ const COUNTS_MAX: usize = 4;
 const ACTED_MAX: usize = 65_536;
 
 /// Memberships that are known to be acted in, so that their documents are not read for every message. A membership that
-/// is made anew has another time.
+/// is made anew later has another rank.
 #[derive(Debug, Default)]
-pub(crate) struct Acted(Mutex<HashSet<(NostrGroupId, PublicKey, UnixSecs)>>);
+pub(crate) struct Acted(Mutex<HashSet<(NostrGroupId, PublicKey, u64)>>);
 
 impl Acted {
-    fn knows(&self, group: &NostrGroupId, key: &PublicKey, since: UnixSecs) -> bool {
-        self.0.lock().contains(&(group.clone(), *key, since))
+    fn knows(&self, group: &NostrGroupId, key: &PublicKey, rank: u64) -> bool {
+        self.0.lock().contains(&(group.clone(), *key, rank))
     }
 
-    pub(crate) fn learn(&self, group: &NostrGroupId, key: &PublicKey, since: UnixSecs) {
+    pub(crate) fn learn(&self, group: &NostrGroupId, key: &PublicKey, rank: u64) {
         let mut acted = self.0.lock();
         if acted.len() >= ACTED_MAX {
             acted.clear();
         }
-        acted.insert((group.clone(), *key, since));
+        acted.insert((group.clone(), *key, rank));
     }
 }
 
@@ -62,20 +62,22 @@ impl Acted {
 #[derive(Default)]
 pub(super) struct Joining {
     memberships: HashMap<PublicKey, usize>,
-    oldest: Vec<(PublicKey, NostrGroupId, Invited, String, Version)>,
+    first: Vec<(PublicKey, NostrGroupId, Invited, String, Version)>,
     invited_by: HashMap<PublicKey, u32>,
+    invitations: HashMap<(PublicKey, PublicKey), u32>,
 }
 
 impl Joining {
     /// The groups in which a member may give way.
     pub(super) fn groups(&self) -> BTreeSet<NostrGroupId> {
-        self.oldest.iter().map(|(_, group, ..)| group.clone()).collect()
+        self.first.iter().map(|(_, group, ..)| group.clone()).collect()
     }
 
     pub(super) fn read(self, facts: &mut Facts, documents: &mut ReadDocuments) {
         facts.memberships = self.memberships;
         facts.invited_by = self.invited_by;
-        for (key, group, invited, name, version) in self.oldest {
+        facts.invitations = self.invitations;
+        for (key, group, invited, name, version) in self.first {
             facts.invited.entry(key).or_default().insert(group, invited);
             documents.invited.insert(name, version);
         }
@@ -97,18 +99,21 @@ impl Inner {
         if joining.is_empty() {
             return Ok(Joining::default());
         }
-        let founders = heads.values().filter_map(|head| head.record.as_ref()?.founder);
-        let founders: BTreeSet<PublicKey> = founders.chain(wanted.inviters.iter().copied()).collect();
-        let names = founders.iter().map(|founder| self.names.inviter(founder)).collect();
-        let (memberships, inviters) =
+        let inviters = wanted.inviters.iter().map(|inviter| self.names.inviter(inviter));
+        let pairs = wanted.invitations.iter().map(|(member, inviter)| self.names.invitations(member, inviter));
+        let names = inviters.chain(pairs).collect();
+        let (memberships, found) =
             tokio::try_join!(self.count_memberships(wanted, &joining), self.client.get(names, None))?;
-        let mut invited_by = HashMap::new();
-        for founder in founders {
-            let count = inviters.get(&self.names.inviter(&founder)).and_then(|document| document.int("count"));
-            invited_by.insert(founder, u32::try_from(count.unwrap_or_default()).unwrap_or_default());
-        }
-        let oldest = self.get_oldest(wanted, &memberships).await?;
-        Ok(Joining { memberships, oldest, invited_by })
+        let count = |name: String| {
+            let count = found.get(&name).and_then(|document| document.int("count"));
+            u32::try_from(count.unwrap_or_default()).unwrap_or_default()
+        };
+        let inviters = wanted.inviters.iter();
+        let invited_by = inviters.map(|inviter| (*inviter, count(self.names.inviter(inviter)))).collect();
+        let pairs = wanted.invitations.iter();
+        let invitations = pairs.map(|it| (*it, count(self.names.invitations(&it.0, &it.1)))).collect();
+        let first = self.get_first_to_give_way(wanted, &memberships).await?;
+        Ok(Joining { memberships, first, invited_by, invitations })
     }
 
     /// How many groups each key is a member of. Keys are counted together first: where the groups of all of them are
@@ -151,7 +156,7 @@ impl Inner {
     }
 
     /// For keys that come near the bound, as many memberships as the batch may make give way.
-    async fn get_oldest(
+    async fn get_first_to_give_way(
         &self,
         wanted: &Wanted,
         memberships: &HashMap<PublicKey, usize>,
@@ -165,8 +170,8 @@ impl Inner {
                 let mut found = self.client.query(asked).await?.documents;
                 found.retain(|document| id_of(document).starts_with(&prefix));
                 let read = found.into_iter().map(|document| {
-                    let (since, group) = named(id_of(&document)).ok_or(Fail::Damaged("a membership"))?;
-                    let invited = Invited { since, by: inviter(&document) };
+                    let (rank, group) = named(id_of(&document)).ok_or(Fail::Damaged("a membership"))?;
+                    let invited = Invited::of_rank(rank, inviter(&document));
                     let version = Version::of(Some(&document));
                     Ok((*key, group, invited, document.name, version))
                 });
@@ -186,27 +191,27 @@ impl Inner {
         facts: &mut Facts,
         documents: &mut ReadDocuments,
     ) -> Result<(), Fail> {
-        let mut asked: Vec<(&NostrGroupId, PublicKey, UnixSecs)> = Vec::new();
+        let mut asked: Vec<(&NostrGroupId, PublicKey, u64)> = Vec::new();
         for (id, group) in groups {
             for key in concerned(wanted, events, id, &group.members) {
-                if let Some(since) = group.members.get(&key).and_then(|member| member.invited_since)
-                    && !self.acted.knows(id, &key, since)
+                if let Some(rank) = group.members.get(&key).and_then(|member| member.invited_rank)
+                    && !self.acted.knows(id, &key, rank)
                 {
-                    asked.push((id, key, since));
+                    asked.push((id, key, rank));
                 }
             }
         }
-        let names = asked.iter().map(|(id, key, since)| self.names.invited(key, *since, id)).collect();
+        let names = asked.iter().map(|(id, key, rank)| self.names.invited(key, *rank, id)).collect();
         let found = self.client.get(names, None).await?;
-        for (id, key, since) in asked {
-            let name = self.names.invited(&key, since, id);
+        for (id, key, rank) in asked {
+            let name = self.names.invited(&key, rank, id);
             match found.get(&name) {
                 Some(document) => {
-                    let invited = Invited { since, by: inviter(document) };
+                    let invited = Invited::of_rank(rank, inviter(document));
                     facts.invited.entry(key).or_default().insert(id.clone(), invited);
                     documents.invited.insert(name, Version::of(Some(document)));
                 }
-                None => self.acted.learn(id, &key, since),
+                None => self.acted.learn(id, &key, rank),
             }
         }
         Ok(())
@@ -217,12 +222,15 @@ impl Inner {
         &self,
         id: &NostrGroupId,
         members: &Members,
-    ) -> Result<BTreeMap<PublicKey, UnixSecs>, Fail> {
-        let invited = || members.iter().filter_map(|(key, member)| Some((*key, member.invited_since?)));
-        let names = invited().map(|(key, since)| self.names.invited(&key, since, id)).collect();
+    ) -> Result<BTreeMap<PublicKey, Invited>, Fail> {
+        let invited = || members.iter().filter_map(|(key, member)| Some((*key, member.invited_rank?)));
+        let names = invited().map(|(key, rank)| self.names.invited(&key, rank, id)).collect();
         let found = self.client.get(names, None).await?;
-        let is_there = |(key, since): &(PublicKey, UnixSecs)| found.get(&self.names.invited(key, *since, id)).is_some();
-        Ok(invited().filter(is_there).collect())
+        let standing = invited().filter_map(|(key, rank)| {
+            let document = found.get(&self.names.invited(&key, rank, id))?;
+            Some((key, Invited::of_rank(rank, inviter(document))))
+        });
+        Ok(standing.collect())
     }
 }
 
@@ -285,12 +293,12 @@ fn concerned(
     keys
 }
 
-/// The time and the group in the name of a membership's document.
-fn named(id: &str) -> Option<(UnixSecs, NostrGroupId)> {
+/// The rank and the group in the name of a membership's document.
+fn named(id: &str) -> Option<(u64, NostrGroupId)> {
     let (_, rest) = id.split_once('_')?;
-    let (since, group) = rest.split_once('_')?;
+    let (rank, group) = rest.split_once('_')?;
     let group = hex::parse_any(group.as_bytes())?;
-    Some((UnixSecs::from_str_radix(since, 16).ok()?, NostrGroupId::parse(std::str::from_utf8(&group).ok()?)?))
+    Some((u64::from_str_radix(rank, 16).ok()?, NostrGroupId::parse(std::str::from_utf8(&group).ok()?)?))
 }
 
 fn inviter(document: &Document) -> Option<PublicKey> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId};
+use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, mls_gateway::group::Invited};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
@@ -66,7 +66,7 @@ impl Inner {
     pub(crate) async fn group_with_invited(
         &self,
         id: &NostrGroupId,
-    ) -> Result<(GroupStatus, BTreeMap<PublicKey, UnixSecs>), Fail> {
+    ) -> Result<(GroupStatus, BTreeMap<PublicKey, Invited>), Fail> {
         for tries in 0..READS_MAX {
             match self.read_members(id).await {
                 Err(Fail::Conflict) => self.wait_before(u32::try_from(tries).unwrap_or(u32::MAX)).await,

@@ -261,7 +261,7 @@ impl Inner {
         for change in &changes.groups {
             for (key, change_of_key) in &change.members {
                 if let MemberChange::Acts(was) = change_of_key {
-                    self.acted.learn(&change.group, key, was.since);
+                    self.acted.learn(&change.group, key, was.rank());
                 }
             }
         }

@@ -192,12 +192,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes and removes the documents of memberships in which the key has not acted, and counts them for the
-    /// founders.
+    /// Writes and removes the documents of memberships in which the key has not acted, and counts them for the keys
+    /// that made them.
     fn invited_writes(&self, changes: &Changes, documents: &ReadDocuments, writes: &mut Vec<Write>) {
         // The document of each changed membership, or `None` where it goes.
         let mut next: BTreeMap<String, Option<Invited>> = BTreeMap::new();
-        let mut counts: BTreeMap<PublicKey, i64> = BTreeMap::new();
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         let all =
             changes.groups.iter().flat_map(|it| it.members.iter().map(move |(key, change)| (&it.group, key, change)));
         for (group, key, change) in all {
@@ -206,16 +206,17 @@ impl Inner {
                 MemberChange::Leaves(Some(was)) | MemberChange::Acts(was) => (was, -1),
                 MemberChange::Leaves(None) | MemberChange::Joins(_, None) | MemberChange::Takes(_) => continue,
             };
-            if let Some(founder) = invited.by {
-                *counts.entry(founder).or_default() += by;
+            if let Some(inviter) = &invited.by {
+                *counts.entry(self.names.inviter(inviter)).or_default() += by;
+                *counts.entry(self.names.invitations(key, inviter)).or_default() += by;
             }
-            next.insert(self.names.invited(key, invited.since, group), (by > 0).then_some(*invited));
+            next.insert(self.names.invited(key, invited.rank(), group), (by > 0).then_some(*invited));
         }
         for (name, invited) in next {
             match (invited, documents.invited.get(&name)) {
                 (Some(invited), _) => {
                     let fields = match invited.by {
-                        Some(founder) => Fields::default().text("by", &founder.to_hex()),
+                        Some(inviter) => Fields::default().text("by", &inviter.to_hex()),
                         None => Fields::default(),
                     };
                     writes.push(value::set(name, fields));
@@ -227,7 +228,7 @@ impl Inner {
             }
         }
         let counts = counts.into_iter().filter(|(_, by)| *by != 0);
-        writes.extend(counts.map(|(founder, by)| value::increase(self.names.inviter(&founder), "count", by)));
+        writes.extend(counts.map(|(name, by)| value::increase(name, "count", by)));
     }
 
     fn founder_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
@@ -255,7 +256,7 @@ fn change_list(members: &mut Members, key: PublicKey, change: MemberChange) {
             }
         }
         MemberChange::Joins(role, invited) => {
-            members.insert(key, Member { role, invited_since: invited.map(|invited| invited.since) });
+            members.insert(key, Member { role, invited_rank: invited.map(|invited| invited.rank()) });
         }
         MemberChange::Acts(_) => {}
     }
