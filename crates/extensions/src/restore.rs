@@ -9,7 +9,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_protocol::{Event, Kind, PublicKey, Rejection, UnixSecs, Verified, auth::RelayNames};
+use nostr_protocol::{Event, Kind, PublicKey, Rejection, UnixSecs, Verified, auth::RelayNames, tag::name};
 
 use crate::{
     admit::admit,
@@ -122,6 +122,10 @@ impl ForeignRules {
         match kind {
             // A stored roster would be answered with `duplicate:`, as if its group had been changed by it.
             Kind::ROSTER => return Err(Rejection::invalid("rosters change groups, which events alone do not bring")),
+            // So would a stored gift wrap that founds a group, or adds a member to one.
+            Kind::GIFT_WRAP if event.event().tags().value(name::GROUP).is_some() => {
+                return Err(Rejection::invalid("gift wraps with h change groups, which events alone do not bring"));
+            }
             Kind::GROUP_MESSAGE => return self.group_message(event, now),
             _ => {}
         }

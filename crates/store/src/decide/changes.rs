@@ -79,13 +79,19 @@ pub(crate) struct ChangedGroup {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MemberChange {
     /// The key is no member any more. The membership may have been one in which it had not acted.
-    Leaves(Option<Invited>),
+    Leaves(
+        #[cfg_attr(not(feature = "firestore"), allow(dead_code, reason = "the store over Firestore alone needs it"))]
+        Option<Invited>,
+    ),
     /// The member has this role now.
     Takes(Role),
     /// The key becomes a member, by its own act or by another's.
     Joins(Role, Option<Invited>),
     /// The member has acted for the first time.
-    Acts(Invited),
+    Acts(
+        #[cfg_attr(not(feature = "firestore"), allow(dead_code, reason = "the store over Firestore alone needs it"))]
+        Invited,
+    ),
 }
 
 /// A change of the numbers that are kept of a key.

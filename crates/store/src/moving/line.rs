@@ -15,7 +15,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use nostr_extensions::{
-    EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
+    Effect, EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
     gate::Touches, mls_gateway::group::Invited,
 };
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
@@ -313,6 +313,12 @@ pub(super) fn read_event(line: &[u8], rules: &ForeignRules, now: UnixSecs) -> Re
     let event = Unverified::parse(line).map_err(|error| error.to_string())?;
     let event = event.verify().map_err(|error| error.to_string())?;
     Ok(match rules.restored(event, now) {
+        // A stored request to vanish would be answered with `duplicate:` when its author sends it here, and would take
+        // the author out of no group then. Its mark alone hides the author's events, and lets the request come.
+        Ok(restored) if matches!(restored.effect(), Effect::Vanish) => {
+            let event = restored.event();
+            Line::Record(Record::Vanished { key: event.pubkey(), at: event.created_at() })
+        }
         Ok(restored) => Line::Record(Record::Event(restored)),
         Err(rejection) => Line::PassedOver(Some(rejection.text.to_string())),
     })

@@ -89,7 +89,10 @@ impl Room {
         while let Some(&(_, _, payer)) = state.line.first() {
             let Some(of_payer) = state.payers.get_mut(&payer) else { return };
             // Nobody who waits for less passes the first in the line.
-            let Some((kib, given)) = of_payer.waiting.pop_front_if(|(kib, _)| *kib <= state.free_kib) else { return };
+            if of_payer.waiting.front().is_none_or(|(kib, _)| *kib > state.free_kib) {
+                return;
+            }
+            let Some((kib, given)) = of_payer.waiting.pop_front() else { return };
             of_payer.held_kib += kib;
             state.free_kib -= kib;
             if let Err(mut unwanted) = given.send(Place { room: Arc::clone(self), payer, kib }) {

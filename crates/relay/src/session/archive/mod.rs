@@ -202,7 +202,8 @@ impl<'a> ArchiveRead<'a> {
             };
             let has_more = !filter.is_impossible() && current.query.finds_something() && !current.merge.is_done();
             if !has_more || current.extent.is_over() {
-                self.is_cut |= has_more;
+                // A limit of 0 tells nothing of what there is, nor whether the reader may look for it.
+                self.is_cut |= has_more || filter.limit == Some(0);
                 self.at += 1;
                 continue;
             }
