@@ -12,7 +12,7 @@ pub const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most rows that the events of one batch add to the indexes of a store, by their weights.
 pub const BATCH_ROWS_MAX: usize = 2_560;
 /// Most targets of the deletions in one batch.
-pub const BATCH_TARGETS_MAX: usize = 1_000;
+pub const BATCH_TARGETS_MAX: usize = 500;
 /// Most events of one batch whose deciding may read a group with all its members.
 pub const BATCH_GROUPS_MAX: usize = 32;
 /// Most bytes of the events of one batch.
@@ -34,7 +34,7 @@ const ROWS: usize = 4;
 /// Tags that a filter can name, of which each further number costs the price of one more event.
 const TAGS_PER_EVENT: usize = 25;
 /// Targets of a deletion, of which each further number costs the price of one more event.
-const TARGETS_PER_EVENT: usize = 50;
+const TARGETS_PER_EVENT: usize = 5;
 /// Groups, of which each number costs the price of one more event.
 const GROUPS_PER_EVENT: usize = 2;
 /// Members of a group that an event changes, of which each number costs the price of one more event.
@@ -151,7 +151,7 @@ mod tests {
         // Its tags and its bytes.
         assert_eq!((many.rows, many.price()), (2_504, 102));
         let deletion = weight(5, &vec![["e", "a"]; 500]);
-        assert_eq!((deletion.rows, deletion.targets, deletion.price()), (504, 500, 31));
+        assert_eq!((deletion.rows, deletion.targets, deletion.price()), (504, 500, 121));
         assert_eq!(weight(1, &vec![["e", "a"]; 500]).targets, 0);
         assert_eq!(weight(450, &[["h", "grp"]]).groups, 1);
         let vanish = weight(62, &[["relay", "ALL_RELAYS"]]);
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(taken(light), BATCH_ROWS_MAX / light.rows);
         assert_eq!(taken(Weight { rows: 2, ..light }), BATCH_EVENTS_MAX);
         assert_eq!(taken(Weight { rows: 2_504, ..light }), 1);
-        assert_eq!(taken(Weight { targets: 500, ..light }), 2);
+        assert_eq!(taken(Weight { targets: 250, ..light }), 2);
         assert_eq!(taken(Weight { groups: 1, ..light }), BATCH_GROUPS_MAX);
         assert_eq!(taken(Weight { bytes: 256 << 10, ..light }), 8);
         assert_eq!(taken(Weight { rows: BATCH_ROWS_MAX + 1, ..light }), 1, "no event waits for ever");
