@@ -14,6 +14,7 @@ use super::{
     fail::Fail,
     pipeline::{Parameter, parameters},
     rows::{cursor, end_from, event_id, fixed, group_id, key, kind, number, record, role, touches, unsigned},
+    vanished::kept_kinds,
 };
 use crate::decide::{
     AUTHOR_ONLY,
@@ -61,20 +62,26 @@ const IDS: Fact = Fact {
     },
 };
 
-/// Targets of deletions, each with one key that deletes it. A row is short, however long the event is: of its tags the
-/// decision needs a recipient that deletes it, and the events that may be deleted touched three groups at most.
+/// Targets of deletions, each with one key that deletes it; one that a vanished key takes along is none. A row is
+/// short, however long the event is: of its tags the decision needs a recipient that deletes it, and the events that
+/// may be deleted touched three groups at most.
 const TARGETS: Fact = Fact {
     statement: "select e.cursor, e.flags, e.expires_at, e.id, e.author, e.kind, e.created_at, wanted.deleter, \
             wanted.inbox = any(e.routes) as is_recipient, \
             e.touches_group, e.touched_groups, cardinality(e.prefixes) as rows \
         from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as wanted(id, deleter, inbox) \
-        join rnostr.events e on e.id = wanted.id and e.flags & 8 = 0",
+        join rnostr.events e on e.id = wanted.id and e.flags & 8 = 0 \
+        where not exists (select from rnostr.vanished v \
+                where v.pending and v.prefixes && e.prefixes and v.until >= e.created_at) \
+            and not exists (select from rnostr.vanished v \
+                where v.key = e.author and v.until >= e.created_at and e.kind <> all($4::int[]))",
     parameters: |wanted, hasher| {
         some(&wanted.named, || {
             let inbox = |(_, key): &(EventId, PublicKey)| hasher.hash(Condition::Inbox(*key)).cast_signed();
             let ids = bytes(wanted.named.iter().map(|(id, _)| id.as_bytes()));
             let deleters = keys(wanted.named.iter().map(|(_, key)| key));
-            parameters![ids, deleters, wanted.named.iter().map(inbox).collect::<Vec<i64>>()]
+            let inboxes: Vec<i64> = wanted.named.iter().map(inbox).collect();
+            parameters![ids, deleters, inboxes, kept_kinds()]
         })
     },
     read: |row, facts| {

@@ -54,10 +54,10 @@ pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, p
 const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
 /// Marks a key as vanished, and as pending if it left events of its own or events under the prefixes addressed to it.
-const VANISH: &str = "insert into rnostr.vanished (key, until, pending) select $1, $2, \
+const VANISH: &str = "insert into rnostr.vanished (key, until, prefixes, pending) select $1, $2, $3::bigint[], \
         exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> all($4::int[])) \
         or exists (select from rnostr.event_index where prefix = any($3::bigint[]) and age >= -$2::bigint) \
-    on conflict (key) do update set until = greatest(vanished.until, excluded.until), \
+    on conflict (key) do update set until = greatest(vanished.until, excluded.until), prefixes = excluded.prefixes, \
         pending = vanished.pending or excluded.pending";
 const PUT_GROUP: &str = "insert into rnostr.groups (id, record, last_epoch, by_wraps, founder) \
     values ($1, $2, $3, $4, $5) on conflict (id) do update \

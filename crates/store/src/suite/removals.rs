@@ -449,7 +449,8 @@ pub async fn what_is_removed_is_gone_at_once_however_many_rows_it_has(w: &World)
         let logged = w.store.after(0, 1_000).await.expect("the log");
         let at: Vec<_> = logged.entries.iter().map(|entry| entry.cursor).collect();
         assert_eq!(w.store.events_at(&at).await.expect("events").len(), stored.len() + 1, "{swept}");
-        let old: Vec<_> = (1..=head).filter(|_| head < 1_000).collect();
+        // The cursors of a store that does not count its events are too many to ask for.
+        let old: Vec<_> = if head < 1_000 { (1..=head).collect() } else { Vec::new() };
         assert!(w.store.events_at(&old).await.expect("events").len() <= 1, "{swept}");
         assert_eq!(w.store.stats().await.expect("stats").events, stored.len() as u64 + 1, "{swept}");
         w.sweep(START).await;
