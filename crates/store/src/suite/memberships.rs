@@ -96,7 +96,7 @@ pub async fn of_memberships_of_one_second_the_lowest_id_gives_way(w: &mut World)
     for saved in w.save(batch).await {
         new(saved);
     }
-    // Of alice's three the last is given up first. Of alice's two and carol's one it is alice's second, c.
+    // The last of alice's three is given up first; among alice's two and carol's one it is alice's second, c.
     assert_eq!(groups_of(w, "bob").await, ["b", "d", "e"]);
     // Two of carol's: the second goes. Then each of the three is its key's first, and the lowest id goes.
     new(w.publish(&invitation("bob", "f"), "dave").await);

@@ -140,7 +140,7 @@ async fn plain_lines_of_events_are_imported_by_the_rules_of_this_relay() {
             store.holds(&id(&event(kind, content), by), NOW).await.expect("the store answers")
         };
         assert!(holds(1, "first", "alice").await && holds(1, "last", "alice").await, "{sort:?}");
-        // What would be answered as a duplicate without its effect is not stored: its author may send it here.
+        // An event that would be answered as a duplicate without its effect is not stored: its author may send it.
         let wrap = event(1059, "wrap").tag(&["p", &key("bob").to_hex()]).tag(&["h", "managed"]);
         let request = event(62, "").tag(&["relay", "wss://relay.example"]);
         assert!(!store.holds(&id(&wrap, "anyone"), NOW).await.expect("the store answers"), "{sort:?}");

@@ -160,7 +160,7 @@ async fn silent_connections_to_redis_cost_nobody_anything() {
         let before = proxy.accepted();
         proxy.silence_side(side);
         let began = Instant::now();
-        // Where only the instance's own bytes are lost it hears the other, and notices that it cannot send.
+        // An instance that loses its own bytes alone hears the other, and notices that it cannot send.
         let more = if side == Side::Server { 2 } else { 1 };
         let took = until_connected(&proxy, before, more, began).await;
         tokio::time::sleep(round.ms(500..=3_000)).await;
