@@ -1,5 +1,5 @@
-//! How a roster, a gift wrap, a vanishing key and a message change a group. Every store applies it inside the transaction
-//! that stores the event.
+//! The changes of a group by a roster, a gift wrap, a vanishing key and a message. Every store applies them inside the
+//! transaction that stores the event.
 //!
 //! Source: docs/rules.md, "Groups".
 
