@@ -21,6 +21,8 @@ use super::{
 const LOG_EVENTS_MAX: usize = 32;
 /// Pause after a read of the log that failed, in milliseconds.
 const RETRY_MS: u64 = 200;
+/// Most times that the state of one event's group is asked for, so that one failed read loses no message.
+const STATE_TRIES_MAX: u32 = 5;
 
 /// See the module.
 pub(super) struct Shard {
@@ -95,13 +97,19 @@ impl Shard {
     /// event, or a later one.
     async fn read_state(&self, event: &LiveEvent) {
         let Some(id) = event.sealed.group() else { return };
-        match self.groups.get(id).await {
-            Ok(state) => event.set_state(state),
-            // A group whose state is not known is closed to every reader.
-            Err(error) => tracing::error!(
-                %error,
-                "the state of a group cannot be read: a message was delivered to nobody, and is in the archive"
-            ),
+        let mut tries = 1;
+        loop {
+            let error = match self.groups.get(id).await {
+                Ok(state) => return event.set_state(state),
+                Err(error) => error,
+            };
+            if tries == STATE_TRIES_MAX {
+                // A group whose state is not known is closed to every reader.
+                tracing::error!(%error, "the state of a group cannot be read: a message was delivered to nobody");
+                return;
+            }
+            tries += 1;
+            sleep(Duration::from_millis(RETRY_MS)).await;
         }
     }
 

@@ -92,15 +92,20 @@ pub(crate) trait SavesParts: Sync {
     -> impl Future<Output = Result<Vec<Saved>, Unsaved>> + Send;
 }
 
+/// The outcome of [`save_divided`].
+pub(crate) struct Answers {
+    /// The answer of each event.
+    pub(crate) of_events: Vec<Result<Saved, StoreError>>,
+    /// The error for which the store can save nothing now.
+    #[cfg_attr(not(feature = "firestore"), allow(dead_code, reason = "the store over Firestore alone asks"))]
+    pub(crate) away: Option<StoreError>,
+}
+
 /// Saves a part by `store`. A part that holds refused data, or that
 /// takes too long, is halved until the culprit stands alone and is refused alone. Half a part gets half the time. After
 /// [`WHOLE_TIMES_MAX`] times `limit` the events that are left are refused, so that no batch holds up the next one for
 /// longer.
-pub(crate) async fn save_divided(
-    store: &impl SavesParts,
-    part: &[Admitted],
-    limit: Duration,
-) -> Vec<Result<Saved, StoreError>> {
+pub(crate) async fn save_divided(store: &impl SavesParts, part: &[Admitted], limit: Duration) -> Answers {
     let until = Instant::now() + limit * WHOLE_TIMES_MAX;
     // Parts that wait, the next one last, each with its time.
     let mut waiting = vec![(part, limit)];
@@ -121,8 +126,8 @@ pub(crate) async fn save_divided(
             Unsaved::Late(error) if part.len() == 1 => (error, None),
             Unsaved::Late(error) => (error, Some((limit / 2).max(Duration::from_millis(PART_MS_MIN)))),
             Unsaved::Store(error) => {
-                answers.resize(count, Err(error));
-                return answers;
+                answers.resize(count, Err(error.clone()));
+                return Answers { of_events: answers, away: Some(error) };
             }
         };
         match next {
@@ -133,7 +138,7 @@ pub(crate) async fn save_divided(
             _ => answers.extend(vec![Err(error); part.len()]),
         }
     }
-    answers
+    Answers { of_events: answers, away: None }
 }
 
 /// Decides a batch on loaded facts, which stay true until the changes are committed: by a lock, or by preconditions.
@@ -191,7 +196,9 @@ mod tests {
     ) -> (Vec<Result<Saved, StoreError>>, Vec<(usize, u64)>) {
         let store = Failing { fails, tried: Mutex::default() };
         let answers = save_divided(&store, &batch(kinds), Duration::from_millis(4_000)).await;
-        (answers, store.tried.into_inner())
+        let has_stood_still = store.tried.lock().len() == 1 && answers.of_events.iter().all(Result::is_err);
+        assert_eq!(answers.away.is_some(), has_stood_still, "one refused event says nothing of the store");
+        (answers.of_events, store.tried.into_inner())
     }
 
     fn has(part: &[Admitted], kind: u16) -> bool {

@@ -95,10 +95,7 @@ impl<S: Apply> Decider<'_, S> {
             Effect::Roster(change) => touches = self.roster(change, now)?,
             Effect::Wrap(change) => touches = self.wrap(change, sender, now)?,
             Effect::Delete(deletion) => touches = self.delete(event, deletion, &mut placement.meta)?,
-            Effect::Vanish => {
-                self.vanish(event, now)?;
-                touches = Touches::EveryGroup;
-            }
+            Effect::Vanish => touches = self.vanish(event, now)?,
         }
         placement.meta.touches = touches.kept_of(event);
         self.make_room(event, expired)?;

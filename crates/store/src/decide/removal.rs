@@ -159,21 +159,24 @@ impl<S: Apply> Decider<'_, S> {
         self.0.bury_address(address, deleted.unwrap_or_default().max(at))
     }
 
-    /// Marks the author of a request as vanished, and takes it out of its groups.
-    pub(super) fn vanish(&mut self, event: EventRef<'_>, now: UnixSecs) -> Result<(), S::Error> {
+    /// Marks the author of a request as vanished, and takes it out of its groups. Returns what that touched: a key that
+    /// leaves no group, such as one that anybody makes for this, costs nobody a cached state.
+    pub(super) fn vanish(&mut self, event: EventRef<'_>, now: UnixSecs) -> Result<Touches, S::Error> {
         let (key, at) = (event.pubkey(), event.created_at());
         self.mark_vanished(&key, at)?;
+        let mut touches = Touches::Nothing;
         if !leaves_groups(at, now) {
-            return Ok(());
+            return Ok(touches);
         }
         for group in self.0.groups_of(&key)? {
             if let GroupStatus::Managed(managed) = self.0.group(&group)?
                 && let Some(changed) = apply_vanish(&managed, &key)
             {
                 self.0.change_group(&group, changed, now)?;
+                touches = Touches::EveryGroup;
             }
         }
-        Ok(())
+        Ok(touches)
     }
 
     /// Marks the key as vanished up to `at`. Returns `false` if it already was.

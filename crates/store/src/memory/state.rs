@@ -427,14 +427,15 @@ impl State {
         let (key, at) = (event.pubkey(), event.created_at());
         self.take_along(key, at);
         if !leaves_groups(at, now) {
-            return StoredWith { touches: Touches::EveryGroup, ..StoredWith::default() };
+            return StoredWith::default();
         }
         let changes: Vec<(NostrGroupId, Changed)> =
             self.groups.iter().filter_map(|(id, view)| Some((id.clone(), apply_vanish(view, &key)?))).collect();
+        let touches = if changes.is_empty() { Touches::Nothing } else { Touches::EveryGroup };
         for (group, changed) in changes {
             self.change(&group, changed, Vec::new(), now);
         }
-        StoredWith { touches: Touches::EveryGroup, ..StoredWith::default() }
+        StoredWith { touches, ..StoredWith::default() }
     }
 }
 

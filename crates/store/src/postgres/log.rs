@@ -23,13 +23,17 @@ use crate::{
     },
 };
 
-/// The last commit, the nonce in the place of the known commit, and the entries after a cursor, in one snapshot.
+/// The last commit, the nonce in the place of the known commit, and the entries after a cursor, in one snapshot. Events
+/// that were removed and had touched groups are among them.
 const AFTER: &str = "select l.head, c.nonce, (select nonce from rnostr.commits where head = $3) as known, \
         (extract(epoch from clock_timestamp()) * 1000)::bigint as read_at_ms, e.cursor, e.kind, e.flags, e.group_id, \
         e.touches_group, e.touched_groups, e.routes, case when e.kind = 62 then e.author end as vanished, e.created_at \
     from rnostr.log l left join rnostr.commits c on c.head = l.head left join lateral \
-        (select cursor, kind, flags, group_id, touches_group, touched_groups, routes, author, created_at \
-        from rnostr.events where cursor > $1 order by cursor limit $2) e on true order by e.cursor";
+        ((select cursor, kind, flags, group_id, touches_group, touched_groups, routes, author, created_at \
+            from rnostr.events where cursor > $1 order by cursor limit $2) \
+        union all (select cursor, kind, flags, null, touches_group, touched_groups, '{}', ''::bytea, 0 \
+            from rnostr.removed_touches where cursor > $1 order by cursor limit $2) \
+        order by cursor limit $2) e on true order by e.cursor";
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
 const HOLDS: &str = concat!(

@@ -68,7 +68,7 @@ impl Postgres {
     pub(super) async fn save_all(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut answers = Vec::with_capacity(batch.len());
         for part in cut(batch) {
-            answers.extend(save_divided(self, &part, STATEMENT_MAX).await);
+            answers.extend(save_divided(self, &part, STATEMENT_MAX).await.of_events);
         }
         answers
     }

@@ -23,6 +23,11 @@ const ROUNDS_MAX: usize = 50;
 const REMOVED_MAX: usize = 64;
 /// Most vanished keys that one call removes events of.
 const VANISHED_MAX: usize = 500;
+/// Time, in seconds, for which the log tells the groups that removed events had touched. An instance whose last pass
+/// began 2 s ago forgets all states of groups.
+const TOUCHES_KEPT_SECS: u64 = 120;
+/// Most such entries that one call removes.
+const TOUCHES_SWEPT_MAX: i64 = 5_000;
 /// Number of events above which the server's estimate is taken for the count.
 const COUNTED_MAX: f32 = 100_000.0;
 
@@ -44,6 +49,9 @@ const SWEEP_REMOVED: &str = "with waiting as materialized (select cursor, cardin
         using (select unnest(prefixes) as prefix, -created_at as age, id, cursor from gone) entry \
         where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id and i.cursor = entry.cursor) \
     select count(*) from gone";
+const SWEEP_TOUCHES: &str = "delete from rnostr.removed_touches where cursor = any(array(select cursor \
+    from rnostr.removed_touches where at < extract(epoch from clock_timestamp())::bigint - $1::bigint \
+    order by at limit $2))";
 const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
         else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
     (select count(*) from rnostr.groups) as groups, \
@@ -61,6 +69,7 @@ pub(super) async fn sweep(
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     sweep_nonces(client).await?;
+    sweep_touches(client).await?;
     let mut removed = sweep_removed(client, events_max).await?;
     if removed < events_max {
         removed += sweep_expired(client, now, events_max - removed).await?;
@@ -102,6 +111,15 @@ async fn sweep_nonces(client: &mut Client) -> Result<(), Fail> {
             break;
         }
     }
+    Ok(())
+}
+
+/// Removes what removed events had touched, once no follower goes by it.
+async fn sweep_touches(client: &mut Client) -> Result<(), Fail> {
+    let Some(transaction) = begin(client).await? else { return Ok(()) };
+    let sweep = transaction.prepare_cached(SWEEP_TOUCHES).await?;
+    transaction.execute(&sweep, &[&number(TOUCHES_KEPT_SECS), &TOUCHES_SWEPT_MAX]).await?;
+    transaction.commit().await?;
     Ok(())
 }
 

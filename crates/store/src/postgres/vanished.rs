@@ -12,6 +12,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 use super::{
     fail::Fail,
     rows::{cursor, event, key, number, unsigned, without_content},
+    write::keep_touches,
 };
 use crate::{
     decide::{hiding::Hiding, number_of},
@@ -38,16 +39,19 @@ const BY_PREFIX: &str = concat!(
 );
 /// Removes events with their index entries, but skips locked rows, so that sweep and writer never wait for each other,
 /// and ends with the event that reaches a number of rows of the index.
-pub(super) const REMOVE_FREE: &str = "with free as materialized (select cursor, cardinality(prefixes) as rows \
+pub(super) const REMOVE_FREE: &str = concat!(
+    "with free as materialized (select cursor, cardinality(prefixes) as rows \
         from rnostr.events where cursor = any($1::bigint[]) for update skip locked), \
     taken as (select cursor from (select cursor, sum(rows) over (order by cursor) - rows as before from free) sized \
         where before < $2), \
     gone as (delete from rnostr.events e using taken where e.cursor = taken.cursor \
-        returning e.created_at, e.id, e.prefixes), \
-    index as (delete from rnostr.event_index i \
+        returning e.created_at, e.id, e.prefixes, e.cursor, e.kind, e.flags, e.touches_group, e.touched_groups), ",
+    keep_touches!(),
+    "index as (delete from rnostr.event_index i \
         using (select unnest(prefixes) as prefix, -created_at as age, id from gone) entry \
         where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id) \
-    select count(*) from gone";
+    select count(*) from gone"
+);
 const DONE: &str = "update rnostr.vanished set pending = false where key = $1 and until = $2";
 
 /// The prefixes of events that a vanished key takes along and did not write, as numbers.

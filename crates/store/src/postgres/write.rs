@@ -1,6 +1,10 @@
 //! Writing the changes of a batch, under the lock of the log.
 
-use nostr_extensions::{Role, Source, gate::Touches};
+use nostr_extensions::{
+    Role, Source,
+    gate::Touches,
+    kinds::{GroupChange, rules},
+};
 
 use super::{
     fail::Fail,
@@ -20,18 +24,36 @@ use crate::{
 
 /// Most index entries of removed events that go with the events, in one transaction.
 const REMOVED_AT_ONCE_MAX: i64 = REMOVED_ROWS_MAX as i64;
+/// Part of a statement that removes events as `gone`: keeps the groups that they touched, at their places in the log.
+macro_rules! keep_touches {
+    () => {
+        "told as (insert into rnostr.removed_touches (cursor, kind, flags, touches_group, touched_groups, at) \
+            select cursor, kind, flags, touches_group, touched_groups, extract(epoch from clock_timestamp())::bigint \
+            from gone where touches_group is not null or cardinality(touched_groups) > 0 or flags & 4 <> 0), "
+    };
+}
+pub(super) use keep_touches;
+
 /// Removes events, so that no read finds them. At most so many of their index entries go at once, those of the events
 /// with the fewest; a sweep takes the others ([`super::sweep`]). Foreign keys remove the events from the directory of
 /// KeyPackages.
-const REMOVE: &str = "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
-        returning cursor, id, created_at, prefixes), \
-    sized as materialized (select cursor, id, created_at, prefixes, \
+const REMOVE: &str = concat!(
+    "with gone as (delete from rnostr.events where cursor = any($1::bigint[]) \
+        returning cursor, id, created_at, prefixes, kind, flags, touches_group, touched_groups), ",
+    keep_touches!(),
+    "sized as materialized (select cursor, id, created_at, prefixes, \
         sum(cardinality(prefixes)) over (order by cardinality(prefixes), cursor) as through from gone), \
     later as (insert into rnostr.removed (cursor, id, created_at, prefixes) \
         select cursor, id, created_at, prefixes from sized where through > $2) \
     delete from rnostr.event_index i \
         using (select unnest(prefixes) as prefix, -created_at as age, id, cursor from sized where through <= $2) entry \
-        where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id and i.cursor = entry.cursor";
+        where i.prefix = entry.prefix and i.age = entry.age and i.id = entry.id and i.cursor = entry.cursor"
+);
+/// The same of an event that came and went in one batch.
+const PUT_TOUCHES: &str = "insert into rnostr.removed_touches (cursor, kind, flags, touches_group, touched_groups, at) \
+    select cursor, kind, flags, touches_group, touched_groups::text[], extract(epoch from clock_timestamp())::bigint \
+    from unnest($1::bigint[], $2::int[], $3::smallint[], $4::text[], $5::text[]) \
+    as put(cursor, kind, flags, touches_group, touched_groups)";
 /// Takes over the index entries of a removed event that is put again: no sweep removes them.
 const TAKE_OVER: &str = "delete from rnostr.removed where id = any($1::bytea[])";
 const PUT: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, expires_at, \
@@ -98,9 +120,9 @@ pub(super) async fn write(
     if !changes.removed.is_empty() {
         remove(&mut pipeline, changes.removed.iter().map(|(cursor, _)| number(*cursor)).collect());
     }
-    let there: Vec<(i64, &Put)> =
-        (1..).zip(&changes.put).filter(|(_, put)| !put.gone).map(|(n, put)| (number(head + n), put)).collect();
-    put(&mut pipeline, &there);
+    let places = || (1..).zip(&changes.put).map(|(n, put)| (number(head + n), put));
+    put(&mut pipeline, &places().filter(|(_, put)| !put.gone).collect::<Vec<_>>());
+    put_touches(&mut pipeline, &places().filter(|(_, put)| put.gone).collect::<Vec<_>>());
     if !changes.tombstones.is_empty() {
         let targets: Vec<Vec<u8>> = changes.tombstones.iter().map(|((target, _), _)| target.to_vec()).collect();
         let by: Vec<Vec<u8>> = changes.tombstones.iter().map(|((_, deleter), _)| deleter.to_vec()).collect();
@@ -159,29 +181,58 @@ pub(super) fn remove(pipeline: &mut Pipeline, cursors: Vec<i64>) {
     pipeline.add(REMOVE, parameters![cursors, REMOVED_AT_ONCE_MAX]);
 }
 
-fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
-    if events.is_empty() {
-        return;
-    }
-    fn all<T>(events: &[(i64, &Put)], value: impl Fn(&Put) -> T) -> Vec<T> {
-        events.iter().map(|(_, put)| value(put)).collect()
-    }
-    let cursors: Vec<i64> = events.iter().map(|(cursor, _)| *cursor).collect();
-    let numbers = |numbers: &mut dyn Iterator<Item = i64>| {
-        let texts: Vec<String> = numbers.map(|it| it.to_string()).collect();
-        format!("{{{}}}", texts.join(","))
-    };
-    let touches = |put: &Put| match &put.touches {
+fn all<T>(events: &[(i64, &Put)], value: impl Fn(&Put) -> T) -> Vec<T> {
+    events.iter().map(|(_, put)| value(put)).collect()
+}
+
+/// The one group that the event's kind says that it touched.
+fn touched_by_kind(put: &Put) -> Option<String> {
+    match &put.touches {
         Touches::Groups(groups) if !put.is_told => groups.first().map(|group| group.as_str().to_owned()),
         _ => None,
-    };
-    let touched = |put: &Put| match put.told() {
+    }
+}
+
+/// The groups that the event touched, as the text of an array, where its kind does not say them.
+fn told(put: &Put) -> Option<String> {
+    match put.told() {
         // A group's id holds no character that an array's text escapes.
         Some(Touches::Groups(groups)) => Some(format!(
             "{{{}}}",
             groups.iter().map(|id| format!("\"{}\"", id.as_str())).collect::<Vec<_>>().join(",")
         )),
+        Some(Touches::Nothing) if rules(put.event.kind()).changes == GroupChange::EveryGroup => Some("{}".to_owned()),
         _ => None,
+    }
+}
+
+/// Keeps the groups that events touched which the same batch removed again.
+fn put_touches(pipeline: &mut Pipeline, gone: &[(i64, &Put)]) {
+    let touching = |(_, put): &&(i64, &Put)| put.touches != Touches::Nothing;
+    let gone: Vec<(i64, &Put)> = gone.iter().filter(touching).copied().collect();
+    if gone.is_empty() {
+        return;
+    }
+    pipeline.add(
+        PUT_TOUCHES,
+        parameters![
+            gone.iter().map(|(cursor, _)| *cursor).collect::<Vec<i64>>(),
+            all(&gone, |put| i32::from(put.event.kind().0)),
+            all(&gone, |put| put.flags),
+            all(&gone, touched_by_kind),
+            all(&gone, told),
+        ],
+    );
+}
+
+fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
+    if events.is_empty() {
+        return;
+    }
+    let cursors: Vec<i64> = events.iter().map(|(cursor, _)| *cursor).collect();
+    let numbers = |numbers: &mut dyn Iterator<Item = i64>| {
+        let texts: Vec<String> = numbers.map(|it| it.to_string()).collect();
+        format!("{{{}}}", texts.join(","))
     };
     pipeline.add(
         PUT,
@@ -197,8 +248,8 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
             all(events, |put| put.flags),
             all(events, |put| put.address.map(|it| it.to_vec())),
             all(events, |put| put.group.as_ref().map(|it| it.as_str().to_owned())),
-            all(events, touches),
-            all(events, touched),
+            all(events, touched_by_kind),
+            all(events, told),
             all(events, |put| numbers(&mut put.prefixes.iter().copied())),
             all(events, |put| numbers(&mut put.routes.iter().map(|route| route.cast_signed()))),
             all(events, |put| put.event.record().to_vec()),

@@ -1,6 +1,6 @@
 //! Deletions, vanishing and claims.
 
-use nostr_extensions::{Role, Scope, mls_gateway::group::Refusal};
+use nostr_extensions::{Role, Scope, gate::Touches, mls_gateway::group::Refusal};
 use nostr_protocol::{EventId, testing::keypair};
 
 use super::world::{
@@ -253,7 +253,12 @@ pub async fn events_of_a_vanished_key_hold_no_address_and_no_reference(w: &World
 pub async fn a_key_that_vanishes_leaves_its_groups_but_not_without_an_admin(w: &World) {
     let roster_id = stored(w, &roster("grp", 1, "bootstrap", &["alice", "bob"]), "admin").await;
     new(w.publish(&wrap("bob", "1").tag(&["h", "hers"]), "alice").await);
-    new(w.publish(&vanish(START), "alice").await);
+    let stranger = new(w.publish(&vanish(START), "stranger").await);
+    let leaver = new(w.publish(&vanish(START), "alice").await);
+    let log = w.store.after(stranger.cursor() - 1, 10).await.expect("the log");
+    let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
+    assert_eq!(touches, [Touches::Nothing, Touches::EveryGroup], "a key without a group changes none");
+    assert_eq!([stranger.touches(), leaver.touches()], [Touches::Nothing, Touches::EveryGroup]);
     assert_eq!(w.members("grp").await, Some(vec![(key("bob"), Role::Member)]));
     assert_eq!(w.members("hers").await.map(|members| members.len()), Some(2), "she was its only admin");
     new(w.publish(&vanish(START), "admin").await);

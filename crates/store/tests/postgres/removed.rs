@@ -1,8 +1,9 @@
 //! Removals of many index entries: a bounded number goes with a batch, and sweeps take the others.
 
+use nostr_extensions::{NostrGroupId, gate::Touches};
 use nostr_store::{
     Store as _,
-    suite::world::{START, deletion, event, everyone, id_of, new},
+    suite::world::{START, deletion, event, everyone, id_of, new, vanish, wrap},
     weight::REMOVED_ROWS_MAX,
 };
 
@@ -39,6 +40,49 @@ async fn a_batch_removes_no_more_rows_than_it_may_add() {
         left = now;
     }
     assert_eq!((left, count("rnostr.removed").await), (12, 0), "the deletion's own entries");
+}
+
+/// A follower that comes to the place of a removed gift wrap learns there that its group changed: a message that came
+/// between the gift wrap and the removal is decided by a state that has the change.
+#[tokio::test]
+async fn the_log_tells_the_groups_of_events_that_are_gone() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let here = world(&store);
+    let founding = |group: &str, text: &str| wrap("bob", text).tag(&["h", group]);
+    // Deleted by its recipient, and in one batch with the deletion.
+    let deleted = id_of(&new(here.publish(&founding("deleted", "1"), "alice").await));
+    let in_batch = here.admitted(&founding("in-batch", "2"), "alice").await;
+    let its_deletion = here.admitted(&deletion(&[in_batch.event().id()]), "bob").await;
+    here.save(vec![in_batch, its_deletion]).await;
+    new(here.publish(&deletion(&[deleted]), "bob").await);
+    // Expired, and left by a key that vanished.
+    let expiring = founding("expired", "3").tag(&["expiration", &(START + 1).to_string()]);
+    new(here.publish(&expiring, "alice").await);
+    new(here.publish(&wrap("carol", "4").tag(&["h", "left"]), "alice").await);
+    new(here.publish(&event(1, "a note"), "carol").await);
+    new(here.publish(&vanish(START), "carol").await);
+    while store.sweep(START + 2, 500).await.expect("a sweep") > 0 {}
+    assert_eq!(database.count("rnostr.events where kind = 1059"), 0, "all are gone");
+    let log = store.after(0, 100).await.expect("the log");
+    assert!(log.entries.is_sorted_by_key(|entry| entry.cursor) && log.through == store.head());
+    for (place, group) in [(1, "deleted"), (2, "in-batch"), (5, "expired"), (6, "left")] {
+        let entry = log.entries.iter().find(|entry| entry.cursor == place).expect("the place is in the log");
+        let of_group = Touches::groups(NostrGroupId::parse(group));
+        assert!(entry.touches == of_group && entry.routes.is_empty() && entry.group.is_none(), "{entry:?}");
+    }
+    // Pages go on from each other.
+    let mut seen = 0;
+    let mut from = 0;
+    loop {
+        let page = store.after(from, 2).await.expect("a page");
+        seen += page.entries.len();
+        if page.is_head {
+            break;
+        }
+        from = page.through;
+    }
+    assert_eq!(seen, log.entries.len());
 }
 
 impl Database {

@@ -93,8 +93,8 @@ impl Inner {
                 Some(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
                 None => {
                     let saved = save_divided(self, &part, Duration::from_secs(CALL_SECS_MAX)).await;
-                    down = saved.iter().find_map(|it| it.as_ref().err().filter(|it| is_down(it)).cloned());
-                    answers.extend(saved);
+                    down = saved.away;
+                    answers.extend(saved.of_events);
                 }
             }
         }
@@ -274,8 +274,4 @@ impl Inner {
 
 fn byte_len(writes: &[Write]) -> usize {
     writes.iter().map(gcloud_sdk::prost::Message::encoded_len).sum()
-}
-
-const fn is_down(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable(_))
 }
