@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    io::{BufWriter, Write as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use nostr_protocol::testing::{EventBuilder, random_keypair};
 use tempfile::TempDir;
 
 /// A running relay; dropping the value ends it.
@@ -36,26 +38,25 @@ impl RelayProcess {
         let rates = "[extensions.mls_gateway.rate_limits]\nmax_events_per_minute = 0\nmax_keypackages_per_hour = 0\n\
                      max_group_messages_per_minute = 0\nmax_read_cost_per_minute = 0\n";
         let server = "connections_per_address_max = 0\nhandshakes_per_minute_max = 0\n";
-        Self::start_from(dir, server, &format!("{gateway}\n{rates}"), variable)
+        let config = Config::write(&dir, server, &format!("{gateway}\n{rates}"));
+        Self::start_from(dir, config, variable)
     }
 
-    /// Starts a relay with its default limits over the store that `gateway` names, or over an embedded one in `dir`.
-    pub fn with_limits(dir: TempDir, gateway: &str, variable: Option<(&str, &str)>) -> Self {
-        Self::start_from(dir, "", gateway, variable)
+    /// Starts a relay with its default limits over the store that `gateway` names, or over an embedded one in `dir`,
+    /// which holds so many notes.
+    pub fn with_limits(dir: TempDir, gateway: &str, notes: usize) -> Self {
+        let config = Config::write(&dir, "", gateway);
+        if notes > 0 {
+            config.import(&dir, notes);
+        }
+        Self::start_from(dir, config, None)
     }
 
-    fn start_from(dir: TempDir, server: &str, gateway: &str, variable: Option<(&str, &str)>) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = dir.path().join("rnostr.toml");
-        let text = format!(
-            "[server]\nport = {port}\nworkers = 1\n{server}[data]\npath = {:?}\n\
-             [extensions.mls_gateway]\n{gateway}\n",
-            dir.path().join("data")
-        );
-        fs::write(&config, text).unwrap();
+    fn start_from(dir: TempDir, config: Config, variable: Option<(&str, &str)>) -> Self {
+        let Config { path, port } = config;
         let child = Command::new("taskset")
             .args(["-c", "0", env!("CARGO_BIN_EXE_rnostr"), "relay", "-c"])
-            .arg(&config)
+            .arg(&path)
             .env("RUST_LOG", "warn")
             .envs(variable)
             .stdout(Stdio::null())
@@ -84,6 +85,41 @@ impl RelayProcess {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// A configuration in a file, with a free port.
+struct Config {
+    path: PathBuf,
+    port: u16,
+}
+
+impl Config {
+    fn write(dir: &TempDir, server: &str, gateway: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let path = dir.path().join("rnostr.toml");
+        let text = format!(
+            "[server]\nport = {port}\nworkers = 1\n{server}[data]\npath = {:?}\n\
+             [extensions.mls_gateway]\n{gateway}\n",
+            dir.path().join("data")
+        );
+        fs::write(&path, text).unwrap();
+        Self { path, port }
+    }
+
+    /// Stores so many notes of one author by `rnostr import`.
+    fn import(&self, dir: &TempDir, notes: usize) {
+        let (by, lines) = (random_keypair(), dir.path().join("notes.jsonl"));
+        let mut file = BufWriter::new(fs::File::create(&lines).unwrap());
+        for n in 0..notes {
+            let note = EventBuilder::new(1).content(n.to_string()).at(1_700_000_000 + n as u64);
+            writeln!(file, "{}", note.json(&by)).unwrap();
+        }
+        file.flush().unwrap();
+        let mut import = Command::new(env!("CARGO_BIN_EXE_rnostr"));
+        import.arg("import").arg("-c").arg(&self.path).arg("--from").arg(&lines);
+        let done = import.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub async fn hostile(wanted: &[String]) {
     let chosen: Vec<&Attack> = ATTACKS.iter().filter(|attack| attack.is_among(wanted)).collect();
     for attack in &chosen {
-        let relay = RelayProcess::with_limits(TempDir::new_in(scratch()).unwrap(), "", None);
+        let relay = RelayProcess::with_limits(TempDir::new_in(scratch()).unwrap(), "", attack.notes);
         run(attack, "embedded", &relay, None).await;
     }
     if services::require(services::Postgres::available()).is_some() {
@@ -40,7 +40,7 @@ pub async fn hostile(wanted: &[String]) {
         for attack in &chosen {
             let database = server.create_database();
             let store = format!("storage_backend = \"cloudsql\"\ndatabase_url = \"{database}\"\n");
-            let relay = RelayProcess::with_limits(TempDir::new_in(scratch()).unwrap(), &store, None);
+            let relay = RelayProcess::with_limits(TempDir::new_in(scratch()).unwrap(), &store, attack.notes);
             run(attack, "PostgreSQL", &relay, Some(&database)).await;
         }
     }

@@ -37,8 +37,11 @@ use parking_lot::Mutex;
 
 use crate::turns::PayerHash;
 
-/// The time that a payer is given at once, and the most that it saves up.
-const QUANTUM: Duration = Duration::from_millis(1);
+/// The time that a payer in the line is given at once. An event of another payer waits about so long at each of its
+/// steps: for the runtime to see its frame, for the writer, for the writer's answer, for its own task.
+const QUANTUM: Duration = Duration::from_micros(250);
+/// The most time that a payer saves up.
+const SAVED_MAX: Duration = Duration::from_millis(1);
 /// The share of a core at which a payer's budget fills, as its reciprocal: an eighth.
 const REFILL: u64 = 8;
 /// Longest time that a payer owes, so that one slow poll does not stop a payer for long.
@@ -151,7 +154,7 @@ impl Shares {
         }
         let budget = Arc::new(Budget {
             payer,
-            left_ns: AtomicI64::new(nanos(QUANTUM)),
+            left_ns: AtomicI64::new(nanos(SAVED_MAX)),
             filled_us: AtomicU64::new(self.now_us()),
             is_queued: AtomicBool::new(false),
             #[cfg(test)]
@@ -309,7 +312,7 @@ impl Budget {
         }
         if self.filled_us.compare_exchange(filled_us, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let gained = i64::try_from(passed_us.saturating_mul(1_000 / REFILL)).unwrap_or(i64::MAX);
-            let filled = |left: i64| Some(left.max(-nanos(DEBT_MAX)).saturating_add(gained).min(nanos(QUANTUM)));
+            let filled = |left: i64| Some(left.max(-nanos(DEBT_MAX)).saturating_add(gained).min(nanos(SAVED_MAX)));
             let _ = self.left_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, filled);
         }
     }
@@ -360,7 +363,7 @@ impl Share {
     /// Lets the payer owe so much time.
     #[cfg(test)]
     pub(crate) fn owe(&self, time: Duration) {
-        self.shares.used(&self.current(), QUANTUM + time);
+        self.shares.used(&self.current(), SAVED_MAX + time);
     }
 
     /// Polls that the payer has paid for since it has a share.

@@ -2,7 +2,7 @@
 //!
 //! The system resets a socket that is closed while bytes of the peer wait unread. A reset takes back the bytes that the
 //! peer has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering
-//! close").
+//! close"). A peer that floods gets the reset all the same: the stream drops a bounded number of bytes, some at a time.
 //!
 //! A session may end its connection without a WebSocket close frame: from then on the stream drops the bytes that are
 //! written to it.
@@ -25,6 +25,12 @@ use crate::session::Silence;
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for a further byte: a peer that sends nothing has nothing under way that would cause a reset.
 const QUIET_MAX: Duration = Duration::from_millis(200);
+/// Most bytes that are dropped. A client that sends one message behind another has about so many under way.
+const DROPPED_BYTES_MAX: usize = 4 << 20;
+/// Most bytes that are dropped before a pause: a task that drops them holds up the tasks of other clients.
+const DROPPED_AT_ONCE_MAX: usize = 64 << 10;
+/// The pause, in milliseconds.
+const PAUSE_MS: u64 = 5;
 
 /// See the module.
 pub(super) struct Linger<S> {
@@ -36,7 +42,10 @@ pub(super) struct Linger<S> {
 
 struct Closing {
     until: Instant,
-    quiet: Pin<Box<Sleep>>,
+    /// Ends the wait for a further byte, or a pause.
+    timer: Pin<Box<Sleep>>,
+    is_pausing: bool,
+    bytes_left: usize,
 }
 
 impl<S> Linger<S> {
@@ -82,25 +91,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     /// Closes our side, then reads and drops bytes until the peer has closed its own side or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, closing, .. } = &mut *self;
-        let Closing { until, quiet } = match closing {
+        let closing = match closing {
             Some(closing) => closing,
             None => {
                 ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
                 let now = Instant::now();
-                closing.insert(Closing { until: now + LINGER_MAX, quiet: Box::pin(sleep_until(now + QUIET_MAX)) })
+                closing.insert(Closing {
+                    until: now + LINGER_MAX,
+                    timer: Box::pin(sleep_until(now + QUIET_MAX)),
+                    is_pausing: false,
+                    bytes_left: DROPPED_BYTES_MAX,
+                })
             }
         };
-        let mut dropped = [0; 4096];
-        loop {
+        let Closing { until, timer, is_pausing, bytes_left } = closing;
+        if *is_pausing {
+            ready!(timer.as_mut().poll(cx));
+            *is_pausing = false;
+            timer.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
+        }
+        let mut dropped = [0; 16 << 10];
+        let mut at_once = 0;
+        while at_once < DROPPED_AT_ONCE_MAX {
             let mut into = ReadBuf::new(&mut dropped);
             match Pin::new(&mut *stream).poll_read(cx, &mut into) {
                 Poll::Ready(Ok(())) if !into.filled().is_empty() && Instant::now() < *until => {
-                    quiet.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
+                    at_once += into.filled().len();
+                    timer.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
                 }
                 // The peer has closed its side, is gone, or goes on for too long.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return quiet.as_mut().poll(cx).map(Ok),
+                Poll::Pending => return timer.as_mut().poll(cx).map(Ok),
             }
         }
+        *bytes_left = bytes_left.saturating_sub(at_once);
+        if *bytes_left == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        *is_pausing = true;
+        timer.as_mut().reset(Instant::now() + Duration::from_millis(PAUSE_MS));
+        timer.as_mut().poll(cx).map(Ok)
     }
 }

@@ -114,7 +114,7 @@ async fn a_task_goes_on_between_its_pauses() {
     tokio::spawn(share.run(async move {
         told.notify_one();
         for _ in 0..5 {
-            spin(2 * QUANTUM);
+            spin(2 * SAVED_MAX);
             yield_now().await;
         }
         done.store(true, Ordering::SeqCst);
@@ -190,11 +190,11 @@ async fn a_poll_is_paid_by_the_payer_that_it_ends_with() {
     let (before, after) = (shares.share(CROWD), shares.share(GUEST));
     let share = shares.share(CROWD);
     let task = share.clone().run(async move {
-        spin(2 * QUANTUM);
+        spin(2 * SAVED_MAX);
         yield_now().await;
         share.pause().await;
         share.change_payer(GUEST);
-        spin(QUANTUM);
+        spin(SAVED_MAX);
     });
     tokio::spawn(task).await.expect("it ends");
     assert!(before.polls() >= 1 && after.polls() == 1, "{} and {} polls", before.polls(), after.polls());
