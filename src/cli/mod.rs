@@ -1,6 +1,7 @@
 //! The command line, with one file for each subcommand. A subcommand's error is one line for the operator.
 
 mod check_config;
+mod doctor;
 mod export;
 mod import;
 mod keygen;
@@ -21,6 +22,7 @@ pub(crate) struct Cli {
 enum Command {
     Relay(relay::Relay),
     CheckConfig(check_config::CheckConfig),
+    Doctor(doctor::Doctor),
     Export(export::Export),
     Import(import::Import),
     Keygen(keygen::Keygen),
@@ -31,6 +33,7 @@ impl Cli {
         match self.command {
             Command::Relay(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
+            Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),

@@ -1,0 +1,94 @@
+//! `rnostr doctor`: plays an onboarding against a running relay with throw-away keys, and says of each step what
+//! happened, which rule decided, and which line of the configuration would change it.
+//!
+//! The doctor is an ordinary client: it knows of the relay what a client is told, and the configuration only for the
+//! relay's address. At the end its keys vanish (NIP-62), which removes what they published; the record of the group
+//! that it founded stays (docs/rules.md, "Groups" 1).
+
+mod advice;
+mod client;
+mod marmot;
+mod onboarding;
+mod person;
+mod report;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use nostr_relay::config::{self, Config};
+
+use self::{client::Trouble, report::Report};
+
+/// Play an onboarding against a running relay with throw-away keys, and say of each step which rule decided it
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    /// The relay's WebSocket URL; without it, the address in the configuration
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The configuration, as for `relay`; it names the address
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<(), String> {
+        let relay = match self.url {
+            Some(url) => Address { name: url.clone(), url },
+            None => Address::of(
+                &Config::load(self.config.as_deref(), config::process_environment())
+                    .map_err(|error| error.to_string())?,
+            ),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
+        let mut report = Report::new(&relay.url, !self.json);
+        runtime.block_on(examine(&relay, &mut report));
+        if self.json {
+            // A reader that has seen enough (`| head`) is no failure.
+            let _ = io::stdout().lock().write_all(report.json().as_bytes());
+        }
+        match report.failures() {
+            0 => Ok(()),
+            failures => Err(format!("{failures} of {} steps failed at {}", report.len(), relay.url)),
+        }
+    }
+}
+
+/// The relay's address, and the name by which its clients call it.
+struct Address {
+    url: String,
+    name: String,
+}
+
+impl Address {
+    /// The address at which a client on this machine reaches the relay of a configuration, and its `public_url`.
+    fn of(config: &Config) -> Self {
+        let server = &config.server;
+        let scheme = if server.tls().is_some() { "wss" } else { "ws" };
+        let host = match server.host {
+            host if host.is_unspecified() && host.is_ipv6() => "[::1]".to_owned(),
+            host if host.is_unspecified() => "127.0.0.1".to_owned(),
+            std::net::IpAddr::V6(host) => format!("[{host}]"),
+            host => host.to_string(),
+        };
+        let url = format!("{scheme}://{host}:{}", server.port);
+        let name = server.public_url.as_ref().map_or_else(|| url.clone(), ToString::to_string);
+        Self { url, name }
+    }
+}
+
+/// Goes through all steps. A step that fails ends the part that needs it, and a relay that gives no answer ends all.
+async fn examine(relay: &Address, report: &mut Report) {
+    let (mut part, mut played) = ("the onboarding with AUTH", onboarding::play(relay, report).await);
+    if played.is_ok() {
+        (part, played) = ("Marmot's way without AUTH", marmot::play(relay, report).await);
+    }
+    if let Err(Trouble(why)) = played {
+        report.cut_off(part, &why);
+    }
+}
