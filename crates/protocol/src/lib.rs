@@ -7,6 +7,7 @@ mod draft;
 pub mod event;
 pub mod filter;
 pub mod hex;
+pub mod http_auth;
 pub mod key;
 pub mod kind;
 mod matcher;

@@ -158,6 +158,11 @@ pub struct Stats {
     pub bytes_max: u64,
 }
 
+/// A name that is used once, see [`Store::use_once`]: an id, or a hash.
+pub type OnceName = [u8; 32];
+/// Most names past their time that one transaction of a sweep forgets.
+pub(crate) const ONCE_FORGOTTEN_MAX: usize = 250;
+
 /// Most bytes of a message between processes.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
 /// Most messages between processes that wait for their receiver. The oldest are dropped first.
@@ -240,6 +245,10 @@ pub trait Store: Send + Sync + 'static {
     /// given for good, with their twins. Those of last resort and the last one that the owner has are given and stay
     /// (docs/rules.md, "Consumption on read"). A claim that uses nothing up writes nothing and waits for no writer.
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError>;
+
+    /// Uses a name once over all processes: gives `true` to the first of any number of calls, and `false` to the others
+    /// until `until`. Later the name may be forgotten, and used again. The use is durable before the answer.
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
-use nostr_store::{Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError};
+use nostr_store::{Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
 /// A page that was read.
@@ -101,6 +101,10 @@ impl Store for Observed {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         self.store.claim_key_packages(claim, now).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

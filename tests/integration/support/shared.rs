@@ -18,7 +18,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory,
+    Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Saved, Stats, Store, StoreError,
+    memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -307,6 +308,11 @@ impl Store for Instance {
         }
         self.link.claims.fetch_add(1, Ordering::Relaxed);
         self.shared.memory.claim_key_packages(claim, now).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -66,7 +66,8 @@ use self::{
     write::epochs::Epochs,
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding,
+    Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Store, StoreError,
+    decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -181,6 +182,10 @@ impl Store for Firestore {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         Ok(self.inner.claim(claim, now).await?)
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, _now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.use_once(name, until).await?)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
+    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Saved, Stats, Store, StoreError,
     decide::keys::{claimed, tombstone_key},
 };
 
@@ -123,6 +123,7 @@ impl State {
     }
 
     fn sweep(&mut self, now: UnixSecs, events_max: usize) -> usize {
+        self.once.retain(|_, until| *until > now);
         let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
         let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
         expired.sort_unstable();
@@ -217,6 +218,15 @@ impl Store for Memory {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         Ok(self.state.lock().claim(claim, now))
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let is_new = state.once.get(name).is_none_or(|until| *until <= now);
+        if is_new {
+            state.once.insert(*name, until);
+        }
+        Ok(is_new)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

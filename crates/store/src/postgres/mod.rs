@@ -15,6 +15,7 @@ mod listen;
 mod load;
 mod log;
 mod moving;
+mod once;
 mod pipeline;
 mod rows;
 mod save;
@@ -49,8 +50,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store,
-    StoreError,
+    Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats,
+    Store, StoreError,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -285,6 +286,10 @@ impl Store for Postgres {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         self.claim(claim, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.call(async move |client| once::use_once(client, name, until, now).await).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
