@@ -23,6 +23,7 @@ mod routing;
 mod shapes;
 mod tls;
 mod unlisted_groups;
+mod waiting_for_auth;
 mod wrapped_groups;
 
 use std::collections::BTreeMap;

@@ -198,6 +198,7 @@ async fn forty_addresses_leave_room_for_a_friend() {
 }
 
 /// Any header that a hop adds makes its peer one from elsewhere: it sees no metrics, and may not name a loopback host.
+/// The relay counts each request that such a hop forwards, whether it opens a WebSocket or not.
 #[tokio::test]
 async fn any_forwarding_header_makes_a_peer_remote() {
     let world = World::alone(|_| {}).await;
@@ -220,7 +221,7 @@ async fn any_forwarding_header_makes_a_peer_remote() {
         assert_eq!(client.auth(&alice).await.reason, "error: this relay needs [server] public_url to be set");
     }
     let metrics = crate::support::http(world.relay.address, "GET /metrics", &[]).await.body;
-    let line = "mls_gateway_unknown_client_addresses_total{reason=\"untrusted_peer\"} 6";
+    let line = "mls_gateway_unknown_client_addresses_total{reason=\"untrusted_peer\"} 12";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 

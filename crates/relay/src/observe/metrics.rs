@@ -37,7 +37,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("mls_gateway_subscriptions_ended_total", "Subscriptions that live delivery ended, by reason."),
     ("mls_gateway_events_expired_total", "Events that the sweeper removed."),
     ("mls_gateway_signatures_checked_total", "Signatures that were checked."),
-    ("mls_gateway_unknown_client_addresses_total", "Connections whose client's address is unknown, by reason."),
+    ("mls_gateway_unknown_client_addresses_total", "Forwarded requests whose client's address is unknown, by reason."),
     ("mls_gateway_peer_messages_dropped_total", "Messages between instances that were not believed, by reason."),
     ("mls_gateway_follow_passes_total", "Passes over a shared store's log, by result."),
     ("mls_gateway_follow_fetched_events_total", "Events of the log that the instance fetched for its clients."),

@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use yawc::{DeflatePool, HttpWebSocket, Options, Role, WebSocket};
 
-use super::{Admission, Connected, accept, forwarding, forwarding::ForwardingWatch, places::Place};
+use super::{Admission, Connected, accept, forwarding, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
@@ -63,7 +63,6 @@ struct RouterState {
     options: Options,
     admission: Arc<Admission>,
     endpoint_paths: EndpointPaths,
-    watch: Arc<ForwardingWatch>,
 }
 
 pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
@@ -88,7 +87,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .route("/favicon.ico", get(favicon))
         .route_layer(cors)
         .fallback(endpoint)
-        .with_state(RouterState { app, options, admission, endpoint_paths, watch: Arc::default() });
+        .with_state(RouterState { app, options, admission, endpoint_paths });
     router.merge(api)
 }
 
@@ -240,7 +239,6 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
         let text = "the Origin of this request is not allowed; list it in [server] allowed_origins of the relay\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    shared.watch.look_at(app, peer.ip(), request.headers());
     let silence = request.extensions().get::<Silence>().cloned().unwrap_or_default();
     let place = if permit.has_place() {
         None

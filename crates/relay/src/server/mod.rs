@@ -33,7 +33,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 pub(crate) use self::http::{WRITE_BYTES, client_of};
-use self::{admission::Admission, http::ConnectionPermit};
+use self::{admission::Admission, forwarding::ForwardingWatch, http::ConnectionPermit};
 use crate::{
     app::App,
     rate_limit::{AddressBlock, Payer, RetryAfter},
@@ -55,6 +55,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
     let admission = Arc::new(Admission::new(&app.config.server));
     let router = http::router(Arc::clone(&app), Arc::clone(&admission));
+    let watch = Arc::<ForwardingWatch>::default();
     let room = Arc::new(Semaphore::new(app.config.server.connections_max));
     loop {
         let (stream, peer) = tokio::select! {
@@ -90,14 +91,14 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
-        let (app, router) = (Arc::clone(&app), router.clone());
+        let (app, router, watch) = (Arc::clone(&app), router.clone(), Arc::clone(&watch));
         let tracker = app.connections.clone();
         // The peer pays until the head of a request names its client.
         let payer = Payer::Address(AddressBlock::of(peer.ip()));
         let share = app.shares.share(app.limits.payer_hash(payer));
         tracker.spawn(share.clone().run(async move {
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
-            let accepted = Accepted { peer, permit: ConnectionPermit::new(permit, place), share };
+            let accepted = Accepted { peer, permit: ConnectionPermit::new(permit, place), share, watch };
             match acceptor {
                 None => serve(app, router, stream, accepted, handshake).await,
                 Some(acceptor) => {
@@ -131,13 +132,15 @@ struct Accepted {
     permit: ConnectionPermit,
     /// The share that its task runs on.
     share: Share,
+    /// The watch over the hops in front of the relay.
+    watch: Arc<ForwardingWatch>,
 }
 
 async fn serve(
     app: Arc<App>,
     router: axum::Router,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    Accepted { peer, permit, share }: Accepted,
+    Accepted { peer, permit, share, watch }: Accepted,
     handshake: Duration,
 ) {
     let parts = Arc::clone(&app);
@@ -151,6 +154,7 @@ async fn serve(
         request.extensions_mut().insert(connected.clone());
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(ends.clone());
+        watch.look_at(&parts, peer.ip(), request.headers());
         let block = AddressBlock::of(forwarding::client_address(&parts, peer.ip(), request.headers()));
         share.change_payer(parts.limits.payer_hash(Payer::Address(block)));
         // The rate of new connections bounds the handshakes that come first on theirs.

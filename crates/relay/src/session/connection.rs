@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use nostr_extensions::Reader;
 use nostr_protocol::message::{
     Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_refused_frame, notice_frame,
@@ -121,7 +122,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             receive(session, wire, outbox, frame).await?;
             continue;
         }
-        tokio::select! {
+        let frame = tokio::select! {
             // Not biased: a client to which events come without end is still read, and told when the relay stops.
             () = app.stopping.cancelled() => return Ok(()),
             () = outbox.holding().shed().cancelled() => {
@@ -135,11 +136,15 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                     outbox.fill_again();
                 }
                 has_turn = true;
+                None
             }
-            () = session.neg.due() => for ended in session.neg.end_late(app.clock.now()) {
-                wire.send(ended).await?;
-            },
-            () = session.waiting.over() => end_wait(session, wire).await?,
+            () = session.neg.due() => {
+                for ended in session.neg.end_late(app.clock.now()) {
+                    wire.send(ended).await?;
+                }
+                None
+            }
+            () = session.waiting.over(), if waiting.is_none() => time_is_over(session, wire).await?,
             () = sleep_until(last_read + idle) => {
                 // Behind a message that waits, or is under way, an answer may be unread.
                 if is_pinged && waiting.is_none() && !wire.is_receiving() {
@@ -148,20 +153,34 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 is_pinged = true;
                 last_read = Instant::now();
                 wire.ping().await?;
+                None
             }
-            frame = wire.next_frame(&session.caller.share, &mut has_turn), if waiting.is_none() => {
-                let frame = frame?;
-                last_read = Instant::now();
-                is_pinged = false;
-                if !room && frame.opcode() == OpCode::Text {
-                    let held = outbox.holding().hold(frame.payload().len());
-                    waiting = Some((frame, held));
-                } else {
-                    receive(session, wire, outbox, frame).await?;
-                }
-            }
+            frame = wire.next_frame(&session.caller.share, &mut has_turn), if waiting.is_none() => Some(frame?),
+        };
+        let Some(frame) = frame else { continue };
+        last_read = Instant::now();
+        is_pinged = false;
+        if !room && frame.opcode() == OpCode::Text {
+            let held = outbox.holding().hold(frame.payload().len());
+            waiting = Some((frame, held));
+        } else {
+            receive(session, wire, outbox, frame).await?;
         }
     }
+}
+
+/// Ends the wait for AUTH because its time is over. A frame that lies in the socket came before, and may be the AUTH:
+/// the wait goes on, and the frame is returned.
+async fn time_is_over(session: &mut Session, wire: &mut Wire) -> Result<Option<Frame>, ConnectionEnd> {
+    session.caller.share.pause().await;
+    if session.waiting.looks_again()
+        && let Some(frame) = wire.next_frame(&session.caller.share, &mut true).now_or_never()
+    {
+        return frame.map(Some);
+    }
+    session.waiting.end();
+    end_wait(session, wire).await?;
+    Ok(None)
 }
 
 /// Writes some of the frames that wait. Returns whether more may wait.
@@ -193,9 +212,8 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
     let Ok(text) = std::str::from_utf8(&payload) else {
         return Err(ConnectionEnd::Close(CloseCode::Invalid, "text is not UTF-8"));
     };
-    // The messages that waited came before this one. If it is an AUTH, it has ended the wait.
-    end_wait(session, wire).await?;
     handle(session, wire, text, None).await?;
+    // The message may have been the AUTH for which others wait.
     end_wait(session, wire).await
 }
 

@@ -3,7 +3,9 @@
 //! Source: docs/rules.md, "Identity" 12. A client may send its first requests before it has signed the challenge, and
 //! many never repeat a request that was refused. A message that lacks nothing but a key therefore waits, in the order
 //! of its arrival: as text, with its payment where it has a price, and unverified. The wait ends with the first AUTH,
-//! taken or refused, and after the time that the operator chose; then each message is handled as if it came now.
+//! taken or refused, and after the time that the operator chose; then each message is handled as if it came now. Bytes
+//! that came within that time and were not read by its end are read before the wait ends, because an AUTH may be among
+//! them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -16,11 +18,15 @@ use crate::delivery::Outbox;
 const WAITING_MESSAGES_MAX: usize = 32;
 /// Most bytes of these messages.
 const WAITING_BYTES_MAX: usize = 256 << 10;
+/// Most times that the relay looks for an unread message of a connection whose time is over, before the wait ends.
+const LATE_LOOKS_MAX: usize = 32;
 
 /// See the module.
 pub(super) struct Waiting {
-    /// The end of the wait; `None` once it has ended.
+    /// The end of the time for the wait; `None` once the wait has ended.
     until: Option<Instant>,
+    /// Number of looks for an unread message since then.
+    late_looks: usize,
     messages: VecDeque<Waited>,
     bytes: usize,
     /// The outbox of the connection, in whose memory the messages count.
@@ -60,12 +66,14 @@ impl Waiting {
     /// Nothing waits yet; messages may wait for `grace_ms` from now on.
     pub(super) fn new(grace_ms: u64, outbox: Arc<Outbox>) -> Self {
         let until = (grace_ms > 0).then(|| Instant::now() + Duration::from_millis(grace_ms));
-        Self { until, messages: VecDeque::new(), bytes: 0, outbox }
+        Self { until, late_looks: 0, messages: VecDeque::new(), bytes: 0, outbox }
     }
 
     /// Whether a further message of so many bytes may wait.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        !self.is_over() && self.messages.len() < WAITING_MESSAGES_MAX && self.bytes + bytes <= WAITING_BYTES_MAX
+        // While messages wait, those that are read behind the end of the time may have come before it.
+        let is_open = self.until.is_some_and(|until| !self.messages.is_empty() || Instant::now() < until);
+        is_open && self.messages.len() < WAITING_MESSAGES_MAX && self.bytes + bytes <= WAITING_BYTES_MAX
     }
 
     /// Keeps a message; [`Self::has_room`] has said that it may wait.
@@ -92,12 +100,13 @@ impl Waiting {
         self.until = None;
     }
 
-    /// Whether the wait has ended.
-    pub(super) fn is_over(&self) -> bool {
-        self.until.is_none_or(|until| until <= Instant::now())
+    /// Whether the relay looks for an unread message once more, although the time is over.
+    pub(super) const fn looks_again(&mut self) -> bool {
+        self.late_looks += 1;
+        self.late_looks <= LATE_LOOKS_MAX
     }
 
-    /// Waits until messages are to be handled; without one, for ever.
+    /// Waits until the time for the wait is over; for ever if no message waits.
     pub(super) async fn over(&self) {
         match self.until {
             _ if self.messages.is_empty() => std::future::pending().await,
@@ -108,10 +117,9 @@ impl Waiting {
 
     /// The next message to handle, once the wait has ended.
     pub(super) fn next(&mut self) -> Option<Waited> {
-        if !self.is_over() {
+        if self.until.is_some() {
             return None;
         }
-        self.end();
         let next = self.messages.pop_front();
         if self.messages.is_empty() {
             self.messages = VecDeque::new();

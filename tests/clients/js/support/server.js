@@ -1,9 +1,11 @@
-// Relay process of one suite, with a port that the system chooses and a temporary directory.
+// Relay process of one suite, on a free port and in a temporary directory.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { access, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -19,41 +21,89 @@ const LOG_LINES_SHOWN = 40
  *
  * @param {object} settings
  * @param {boolean} [settings.auth] `[auth] enabled`: the relay answers nothing before AUTH.
+ * @param {number} [settings.graceMs] `[auth] auth_grace_ms`.
  * @param {string[]} [settings.admins] `admin_pubkeys`, hex.
  * @param {string[]} [settings.residents] `pubkey_whitelist`, hex.
+ * @param {boolean} [settings.unlimited] No bound on the rate of events, for suites that send many from one address.
+ * @param {object} [settings.server] Further keys of `[server]`.
  */
 export async function startRelay(settings = {}) {
   const binary = await relayBinary()
   const directory = await mkdtemp(join(tmpdir(), 'rnostr-js-'))
   const config = join(directory, 'rnostr.toml')
-  await writeFile(config, configText(settings, join(directory, 'data')))
-  // The relay gets no variables of this environment, because RUST_LOG or RNOSTR_… would change its behaviour.
-  const relay = spawn(binary, ['relay', '-c', config], { cwd: directory, env: {}, stdio: ['ignore', 'pipe', 'pipe'] })
-  const log = []
-  const ended = once(relay, 'exit').then(([code, signal]) => ({ code, signal }))
-  let url
+  await writeFile(config, configText(settings, await freePort(), join(directory, 'data')))
+  let running
   try {
-    url = await within(listening(relay, log, ended), 'the relay listens')
+    running = await startProcess(binary, directory, config)
   } catch (error) {
-    relay.kill('SIGKILL')
     await rm(directory, { recursive: true, force: true })
-    throw new Error(`${error.message}\n${tail(log)}`)
+    throw error
   }
+  const { url } = running
   return {
     url,
     http: url.replace('ws://', 'http://'),
+    /** The relay's last log lines. */
+    log: () => tail(running.log),
+    /** Ends the process as a service manager does, expects exit code 0, and starts it again at the same port. */
+    async restart() {
+      await running.end()
+      running = await startProcess(binary, directory, config)
+    },
     /** Ends the process as a service manager does, and expects exit code 0. */
     async stop() {
-      process.kill(relay.pid, 'SIGTERM')
       try {
-        const end = await within(ended, 'the relay ends after SIGTERM')
-        assert.deepEqual(end, { code: 0, signal: null }, tail(log))
+        await running.end()
       } finally {
-        relay.kill('SIGKILL')
         await rm(directory, { recursive: true, force: true })
       }
     },
   }
+}
+
+async function startProcess(binary, directory, config) {
+  // The relay gets no variables of this environment, because RUST_LOG or RNOSTR_… would change its behaviour.
+  const relay = spawn(binary, ['relay', '-c', config], { cwd: directory, env: {}, stdio: ['ignore', 'pipe', 'pipe'] })
+  const log = []
+  const ended = once(relay, 'exit').then(([code, signal]) => ({ code, signal }))
+  try {
+    const url = await within(listening(relay, log, ended), 'the relay listens')
+    return { url, log, end: () => end(relay, log, ended) }
+  } catch (error) {
+    relay.kill('SIGKILL')
+    throw new Error(`${error.message}\n${tail(log)}`)
+  }
+}
+
+async function end(relay, log, ended) {
+  relay.kill('SIGTERM')
+  try {
+    const end = await within(ended, 'the relay ends after SIGTERM')
+    assert.deepEqual(end, { code: 0, signal: null }, tail(log))
+  } finally {
+    relay.kill('SIGKILL')
+  }
+}
+
+/** The ports that tests use. The system takes none of them for a client, so a relay finds its port again. */
+const [PORT_MIN, PORT_MAX] = [20_000, 32_000]
+const PORT_TRIES_MAX = 100
+
+/** A port of this machine on which nothing listens. */
+export async function freePort() {
+  for (let tries = 0; tries < PORT_TRIES_MAX; tries += 1) {
+    const port = randomInt(PORT_MIN, PORT_MAX)
+    const probe = createServer()
+    const isFree = await new Promise(resolve => {
+      probe.once('error', () => resolve(false))
+      probe.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    probe.close()
+    await once(probe, 'close')
+    return port
+  }
+  throw new Error('no port is free')
 }
 
 async function relayBinary() {
@@ -65,21 +115,26 @@ async function relayBinary() {
   return path
 }
 
-function configText({ auth = false, admins = [], residents = [] }, data) {
+function configText(settings, port, data) {
+  const { auth = false, graceMs, admins = [], residents = [], unlimited = false, server = {} } = settings
+  const more = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
   return `
 [server]
 host = "127.0.0.1"
-port = 0
+port = ${port}
+${more.join('\n')}
 
 [data]
 path = ${JSON.stringify(data)}
 
 [auth]
 enabled = ${auth}
+${graceMs === undefined ? '' : `auth_grace_ms = ${graceMs}`}
 pubkey_whitelist = ${JSON.stringify(residents)}
 
 [extensions.mls_gateway]
 admin_pubkeys = ${JSON.stringify(admins)}
+${unlimited ? '[extensions.mls_gateway.rate_limits]\nmax_events_per_minute = 0\nmax_group_messages_per_minute = 0' : ''}
 `
 }
 
