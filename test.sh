@@ -13,12 +13,13 @@
 #              RNOSTR_TEST_ROUNDS changes the number of rounds.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node and npm by apt-get (as root or by sudo), the Firestore emulator too if Google's repository is set up,
-# cargo-deny by cargo, the clients' packages by cargo and npm. Compiled files go to CARGO_TARGET_DIR, by default
-# ~/.cache/rnostr/target, and later runs use them again.
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL and Prometheus' promtool by apt-get (as root or by sudo), the
+# Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by cargo and npm.
+# Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
-# One server of each sort runs for all tests, on free ports of this machine and in temporary directories, and ends with
-# them. Servers that the system has started are not touched.
+# One database server of each sort runs for all tests, on free ports of this machine and in temporary directories, and
+# ends with them. Servers that the system has started are not touched, and the services of the packages for proxies and
+# metrics are not started.
 #
 # The parts run one after the other, whether or not one fails. The last line counts, and the exit code is 0 if none
 # failed.
@@ -114,6 +115,22 @@ apt_install() {
     command -v apt-get >/dev/null || { warn "no apt-get here; install by hand: $*"; return 1; }
     say "installing with apt-get: $*"
     retry as_root apt-get update -q && retry as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$@"
+}
+
+# Installs packages without starting their services: Debian's tool for services asks this file, and 101 forbids it.
+apt_install_without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then
+        apt_install "$@"
+        return
+    fi
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    apt_install "$@" || status=$?
+    as_root rm -f "$policy"
+    trap - EXIT
+    return "$status"
 }
 
 node_major() { node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p'; }
@@ -346,6 +363,44 @@ part_nostr_tools() {
     limit 900 npm test
 }
 
+# Runs applesauce, NDK, welshman and nostr-sdk as WebAssembly.
+part_libraries() {
+    needs_relay
+    install_node
+    cd tests/clients/libraries
+    retry npm ci --no-audit --no-fund
+    limit 600 npm test
+}
+
+# Runs clients through nginx, Caddy and HAProxy, each with its example of deploy/proxies.
+part_proxies() {
+    needs_relay
+    needs_packages
+    local missing=() program
+    for program in nginx caddy haproxy openssl; do
+        # Only root has the place of servers in its path.
+        PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || missing+=("$program")
+    done
+    if [ ${#missing[@]} != 0 ]; then apt_install_without_services "${missing[@]}"; fi
+    cd tests/clients/proxies
+    limit 300 npm test
+}
+
+# Has Prometheus' own tool read what the relay counts once clients have talked to it.
+part_metrics() {
+    needs_relay
+    needs_packages
+    if ! command -v promtool >/dev/null; then apt_install_without_services prometheus; fi
+    start_relay
+    limit 120 node test-websocket.js "$RELAY_URL"
+    node -e 'fetch(process.argv[1]).then(response => response.text()).then(text => process.stdout.write(text))' \
+        "${RELAY_URL/ws:/http:}/metrics" >"$SCRATCH/metrics"
+    stop_relay
+    grep -q '^mls_gateway_events_processed_total' "$SCRATCH/metrics" || { warn "the relay counted no event"; return 1; }
+    promtool check metrics <"$SCRATCH/metrics"
+    echo "promtool finds no fault in $(grep -c '^# TYPE' "$SCRATCH/metrics") metrics"
+}
+
 part_websocket() {
     needs_relay
     needs_packages
@@ -502,7 +557,10 @@ all_but_long_parts() {
     part "clients: MDK, PostgreSQL" tests part_mdk_postgres
     part "clients: MDK, Firestore" tests part_mdk_firestore
     part "clients: nostr-tools" tests part_nostr_tools
+    part "clients: libraries" tests part_libraries
+    part "clients: proxies" tests part_proxies
     part "clients: test-websocket.js" tests part_websocket
+    part "metrics" check part_metrics
     part "the README's conversation" check part_readme
 }
 
