@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{World, rate_limits::taken};
 use crate::support::{
-    Client, Event, Keys, empty_set,
-    gateway::{message, roster, wrap},
+    Client, Event, Keys,
+    gateway::{message, wrap},
 };
 
 /// A repost that embeds an event with a `-` tag is refused, for both kinds of repost and whoever sends it. A repost of

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{World, rate_limits::taken};
 use crate::support::{
-    Client, Event, Keys, empty_set,
+    Event, Keys, empty_set,
     gateway::{message, roster, wrap},
 };
 
