@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{events, page, problem::ProblemDocument};
+use super::{events, groups, key_packages, messages, page, problem::ProblemDocument};
 use crate::{app::App, config::Config};
 
 /// The name of the scheme of authentication in the document.
@@ -31,10 +31,25 @@ const NIP98: &str = "nip98";
         description = "KeyPackages, groups and messages over HTTP, by the same rules as over the WebSocket. A hidden \
             thing is answered as an absent one. Every refusal is a problem document (RFC 9457)."
     ),
-    paths(json, html, events::one, events::publish),
+    paths(
+        groups::all,
+        groups::one,
+        groups::members,
+        groups::roster,
+        key_packages::of_owner,
+        messages::of_group,
+        messages::inbox,
+        events::one,
+        events::publish,
+        json,
+        html
+    ),
     components(schemas(ProblemDocument)),
     modifiers(&Security),
     tags(
+        (name = "groups", description = "Managed groups, for their members and admin keys."),
+        (name = "keypackages", description = "The directory of KeyPackages."),
+        (name = "messages", description = "Catching up in the order of receipt."),
         (name = "events", description = "Single events."),
         (name = "document", description = "This document."),
     )

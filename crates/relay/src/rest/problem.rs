@@ -91,6 +91,7 @@ impl Problem {
     }
 
     /// The status.
+    #[cfg(test)]
     pub(super) const fn status(&self) -> StatusCode {
         self.status
     }
