@@ -93,9 +93,13 @@ async fn a_hidden_event_is_answered_as_an_absent_one() {
         assert!(of_hidden.header("etag").is_none());
     }
     assert_eq!(Rest::of(&relay, &bob).get(&format!("/events/{}", wrapped.id())).ok().await, wrapped.0);
-    for id in ["x", "%00", "%ff", "..%2f..", &"a".repeat(10_000), &sent.id().to_uppercase()] {
+    for id in ["x", "%00", "%ff", "..%2f..", &"a".repeat(3_000), &sent.id().to_uppercase()] {
         outside.get(&format!("/events/{id}")).refused(404).await;
     }
+    // The head of a request has 16 KiB, and a proof repeats the URL in it.
+    let path = format!("/events/{}", "a".repeat(10_000));
+    assert_eq!(outside.get(&path).send().await.status, 431);
+    Rest::anonymous(&relay).get(&path).refused(401).await;
 }
 
 #[tokio::test]
