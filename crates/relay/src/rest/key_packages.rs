@@ -52,6 +52,9 @@ pub(crate) struct KeyPackageInfo {
     event: Option<EventJson>,
 }
 
+/// A KeyPackage of a page, with its place in NIP-01's order.
+type Listed = ((u64, EventId), KeyPackageInfo);
+
 /// KeyPackages of an owner.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyPackageList {
@@ -121,7 +124,7 @@ pub(super) async fn of_owner(visit: Visit) -> Result<Answer, Problem> {
         Some(cursor) => Some(list::position(&app.cursors.open(question, &cursor)?)?),
         None => None,
     };
-    let mut page = List::new(limit);
+    let mut page: List<Listed> = List::new(limit);
     read(&visit, owner, |released, described| {
         let (at, id) = (released.created_at(), released.id());
         let is_behind = behind.is_none_or(|(created_at, last)| at < created_at || (at == created_at && id > last));
@@ -132,7 +135,7 @@ pub(super) async fn of_owner(visit: Visit) -> Result<Answer, Problem> {
         page.is_full()
     })
     .await?;
-    let (found, has_more): (Vec<((u64, EventId), KeyPackageInfo)>, bool) = page.end();
+    let (found, has_more) = page.end();
     let last = found.last().filter(|_| has_more);
     let next_cursor = last.map(|((at, id), _)| app.cursors.seal(question, &list::place(*at, *id)));
     let keypackages = found.into_iter().map(|(_, info)| info).collect();

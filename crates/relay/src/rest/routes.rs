@@ -11,9 +11,11 @@ use axum::{
 use super::{Problem, document, events, groups, key_packages, messages};
 use crate::app::App;
 
-/// Every door: method, path and handler.
-#[rustfmt::skip]
-const ROUTES: &[(Method, &str, fn() -> MethodRouter<Arc<App>>)] = &[
+/// A door: its method, its path, and its handler.
+type Route = (Method, &'static str, fn() -> MethodRouter<Arc<App>>);
+
+/// Every door.
+const ROUTES: &[Route] = &[
     (Method::GET, "/openapi.json", || get(document::json)),
     (Method::GET, "/docs", || get(document::html)),
     (Method::GET, "/groups", || get(groups::all)),
