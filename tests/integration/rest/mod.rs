@@ -2,6 +2,9 @@
 
 mod authentication;
 mod events;
+mod groups;
+mod key_packages;
+mod messages;
 
 use crate::support::{Keys, TestRelay};
 
