@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod app;
+mod beside;
 pub mod check;
 #[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]
 pub mod config;

@@ -33,10 +33,12 @@ use super::{
     queue::LiveEvent,
     routes::{Routes, hashing_cost},
 };
-use crate::{observe::metrics::Metrics, system::clock::Clock};
+use crate::{beside::Beside, observe::metrics::Metrics, system::clock::Clock};
 
 /// Most shards, however many threads serve connections.
 pub(super) const SHARDS_MAX: usize = 8;
+/// Most values of filters that are hashed before other tasks run: about a tenth of a millisecond.
+const HASHED_AT_ONCE_MAX: usize = 1_000;
 /// Conditions after which a shard lets other tasks run: about a third of a millisecond.
 const CONDITIONS_PER_TURN_MAX: usize = 50_000;
 /// Most subscriptions that are taken out of the index while it is locked once.
@@ -58,6 +60,7 @@ pub struct Live {
     payers: Payers,
     route_hasher: RouteHasher,
     next_connection: AtomicU64,
+    beside: Beside,
     /// Every event up to here was handed to the shards.
     handed: AtomicU64,
     metrics: Arc<Metrics>,
@@ -84,10 +87,16 @@ impl Live {
             payers: Payers::new(shards),
             route_hasher,
             next_connection: AtomicU64::new(0),
+            beside: Beside::new(workers),
             handed: AtomicU64::new(cursor),
             metrics,
             clock,
         }
+    }
+
+    /// Places for long work of connections' tasks.
+    pub(crate) const fn beside(&self) -> &Beside {
+        &self.beside
     }
 
     /// Number of shards.
@@ -156,7 +165,11 @@ impl Live {
         let Some((reader, payer)) = self.index(connection).reader(connection) else { return Ok(0) };
         payer.charge_opened(hashing_cost(&filters), self.clock.now_ms())?;
         // The reader changes between the requests of a connection alone, and not meanwhile.
-        let (routes, weight) = Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy());
+        let of_filters = || Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy());
+        let (routes, weight) = match hashing_cost(&filters) {
+            0..=HASHED_AT_ONCE_MAX => of_filters(),
+            _ => self.beside.run(of_filters),
+        };
         payer.charge_opened(routes.len(), self.clock.now_ms())?;
         let routes = Arc::new(routes);
         let opened = (Arc::clone(&routes), weight);

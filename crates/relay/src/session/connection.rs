@@ -37,6 +37,8 @@ use crate::{
 const FRAMES_PER_FLUSH_MAX: usize = 128;
 /// Most bytes that are put together before they are written.
 const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
+/// Most bytes of a message that are read before other tasks run: filters of so many take about a fifth of a millisecond.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 16 << 10;
 /// Bytes that a message and its parsed form take for each byte of its text, while it is handled.
 const MESSAGE_FACTOR: usize = 4;
 /// The reason of the close frame for a client whose messages were malformed too often.
@@ -239,7 +241,11 @@ async fn handle(
     paid: Option<Payment>,
 ) -> Result<(), ConnectionEnd> {
     let filters_max = session.caller.app.config.limitation.max_filters;
-    let message = ClientMessage::parse(text, filters_max);
+    let parse = || ClientMessage::parse(text, filters_max);
+    let message = match text.len() {
+        0..=PARSED_AT_ONCE_BYTES_MAX => parse(),
+        _ => session.caller.app.live.beside().run(parse),
+    };
     match message {
         Ok(ClientMessage::Event(json)) => handlers::event::handle(session, text, json.get(), paid).await,
         Ok(message) => Box::pin(handlers::handle(session, wire, text, message)).await?,
