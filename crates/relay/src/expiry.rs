@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_store::weight::give_way;
+use nostr_store::{Swept, weight::give_way};
 
 use crate::app::App;
 
@@ -25,10 +25,10 @@ pub(crate) async fn run(app: Arc<App>) {
         while !app.stopping.is_cancelled() {
             let started = std::time::Instant::now();
             match app.store.sweep(app.clock.now(), SWEEP_EVENTS_MAX).await {
-                Ok(0) => break,
-                Ok(events) => {
+                Ok(Swept { removed: 0, .. }) => break,
+                Ok(swept) => {
                     app.metrics.db_operation("sweep", started.elapsed());
-                    app.metrics.expired(events);
+                    app.metrics.expired(swept.removed);
                     tokio::select! {
                         () = app.stopping.cancelled() => return,
                         () = give_way(started.elapsed()) => {}

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
-use nostr_store::{Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError};
+use nostr_store::{
+    Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    Swept,
+};
 use tokio::sync::{broadcast, watch};
 
 /// A page that was read.
@@ -103,7 +106,19 @@ impl Store for Observed {
         self.store.claim_key_packages(claim, now).await
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.store.stock(owner, now).await
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.may_request(request, now).await
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.store.shares_group(owner, key).await
+    }
+
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.store.sweep(now, events_max).await
     }
 

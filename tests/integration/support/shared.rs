@@ -18,7 +18,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, memory::Memory,
+    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -309,7 +310,22 @@ impl Store for Instance {
         self.shared.memory.claim_key_packages(claim, now).await
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.stock(owner, now).await
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.may_request(request, now).await
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.shares_group(owner, key).await
+    }
+
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.shared.memory.sweep(now, events_max).await
     }
 

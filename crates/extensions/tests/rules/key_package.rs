@@ -306,7 +306,7 @@ fn a_30443_replaces_by_its_d_and_a_443_replaces_nothing() {
         builder.kind = kind;
         let builder = d.map_or_else(|| builder.clone(), |d| builder.clone().tag(&["d", d]));
         let admitted = assert_holds(builder);
-        let Effect::KeyPackage { entry, identifier } = admitted.effect() else { panic!() };
+        let Effect::KeyPackage { entry, identifier, .. } = admitted.effect() else { panic!() };
         assert_eq!((identifier.as_deref(), entry.owner), (expected, key("alice")));
     }
 }

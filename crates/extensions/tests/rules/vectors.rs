@@ -170,7 +170,7 @@ fn twins_have_one_content_hash_whatever_is_around_the_bytes() {
         let vector = vectors.iter().find(|vector| vector.label == label).unwrap();
         let reader = Reader::new(&[vector.event.event().pubkey()]);
         match admit(vector, &reader, &strict()).unwrap().effect() {
-            Effect::KeyPackage { entry, identifier } => (entry.clone(), identifier.clone()),
+            Effect::KeyPackage { entry, identifier, .. } => (entry.clone(), identifier.clone()),
             other => panic!("{other:?}"),
         }
     };

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
-use nostr_protocol::PublicKey;
+use nostr_protocol::{PublicKey, sign::SecretKey};
 use toml::de::DeValue;
 
 use super::{
@@ -185,6 +185,12 @@ pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
 /// Reads a public key. The error does not repeat the text, which may be a secret key.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_hex_or_npub(text).map_err(|error| error.to_string())
+}
+
+/// Reads a secret key. The error does not repeat the text.
+pub(super) fn system_key(text: &str) -> Result<SecretKey, String> {
+    SecretKey::from_hex_or_nsec(text)
+        .ok_or_else(|| "not a secret key; write 64 hex digits or nsec1…, as rnostr keygen prints them".to_owned())
 }
 
 /// Reads one of the `known` words.

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Claim, Claimed, Saved, StoreError,
+    Claim, Claimed, Saved, StockRequest, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -41,6 +41,11 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<Option<Claimed>, StoreError>>,
     },
+    Request {
+        request: StockRequest,
+        now: UnixSecs,
+        answer: Answer<Result<bool, StoreError>>,
+    },
     Sweep {
         now: UnixSecs,
         events_max: usize,
@@ -61,7 +66,7 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
+            Self::Claim { .. } | Self::Request { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
         }
     }
 
@@ -75,7 +80,7 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
+            Self::Claim { .. } | Self::Request { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
         }
     }
 }

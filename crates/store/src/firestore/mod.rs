@@ -63,10 +63,11 @@ use self::{
     random::Random,
     read::{load_members::Acted, lookups::StatsCache, scan::Scan},
     wire::client::Client,
-    write::epochs::Epochs,
+    write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError, decide::hiding::Hiding,
+    Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -78,6 +79,7 @@ struct Inner {
     head: AtomicU64,
     notifications: watch::Sender<u64>,
     saves: Semaphore,
+    claims: ClaimQueues,
     scans: Semaphore,
     hiding: Hiding,
     history: History,
@@ -183,7 +185,21 @@ impl Store for Firestore {
         Ok(self.inner.claim(claim, now).await?)
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.count_packages(owner, now).await?)
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.request(request, now).await?)
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.find_common_group(owner, key).await?)
+    }
+
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         Ok(self.inner.sweep(now, events_max).await?)
     }
 

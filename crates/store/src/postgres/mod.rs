@@ -49,8 +49,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store,
-    StoreError,
+    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Stock,
+    StockRequest, Store, StoreError, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -287,7 +287,19 @@ impl Store for Postgres {
         self.claim(claim, now).await.map_err(|fail| fail.to_store_error())
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.count_packages(owner, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.request(request, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.find_common_group(owner, key).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await).await
     }
 

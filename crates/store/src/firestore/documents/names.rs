@@ -7,6 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    ReceiptName,
     decide::facts::{Address, Claimed, TombstoneKey},
     firestore::wire::value::hex,
 };
@@ -45,6 +46,8 @@ pub(crate) enum Collection {
     Owners,
     /// KeyPackages that were claimed.
     Claimed,
+    /// Answers to claims, kept for repetitions, by reader and name.
+    Receipts,
     /// Tombstones of deleted events, by target and deleter.
     Tombstones,
     /// Keys that vanished.
@@ -66,12 +69,13 @@ pub(crate) enum Collection {
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
         Self::Owners,
         Self::Claimed,
+        Self::Receipts,
         Self::Tombstones,
         Self::Vanished,
         Self::Groups,
@@ -90,6 +94,7 @@ impl Collection {
             Self::Addresses => "addresses",
             Self::Owners => "owners",
             Self::Claimed => "claimed",
+            Self::Receipts => "receipts",
             Self::Tombstones => "tombstones",
             Self::Vanished => "vanished",
             Self::Groups => "groups",
@@ -119,8 +124,9 @@ impl Collection {
             ],
             Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
             Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
-            Self::Owners => &["packages"],
+            Self::Owners => &["packages", "ledger"],
             Self::Claimed => &[],
+            Self::Receipts => &["answer", field::EXPIRES_AT],
             Self::Tombstones => &["public"],
             Self::Vanished => &["until", field::PENDING],
             Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
@@ -178,6 +184,10 @@ impl Names {
 
     pub(crate) fn claimed(&self, (owner, content): &Claimed) -> String {
         self.document(Collection::Claimed, format_args!("{}_{}", hex(owner), hex(content)))
+    }
+
+    pub(crate) fn receipt(&self, receipt: &ReceiptName) -> String {
+        self.document(Collection::Receipts, format_args!("{}_{}", receipt.reader.to_hex(), hex(&receipt.name)))
     }
 
     pub(crate) fn tombstone(&self, (target, by): &TombstoneKey) -> String {
