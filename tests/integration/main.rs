@@ -11,5 +11,6 @@ mod mls_protocol_compliance;
 mod noise_client;
 mod openmls_client;
 mod processes;
+mod rest;
 mod support;
 mod table;

@@ -161,6 +161,11 @@ pub struct Stats {
     pub bytes_max: u64,
 }
 
+/// A name that is used once, see [`Store::use_once`]: an id, or a hash.
+pub type OnceName = [u8; 32];
+/// Most names past their time that one transaction of a sweep forgets.
+pub(crate) const ONCE_FORGOTTEN_MAX: usize = 250;
+
 /// Most bytes of a message between processes.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
 /// Most messages between processes that wait for their receiver. The oldest are dropped first.
@@ -244,6 +249,10 @@ pub trait Store: Send + Sync + 'static {
     /// and stay, and the last one that the owner has becomes one of them (docs/rules.md, "Claims" and "Consumption on
     /// read"). A claim that changes nothing writes nothing and waits for no writer.
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError>;
+
+    /// Uses a name once over all processes: gives `true` to the first of any number of calls, and `false` to the others
+    /// until `until`. Later the name may be forgotten, and used again. The use is durable before the answer.
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// The stock of an owner.
     async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError>;

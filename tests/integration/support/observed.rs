@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
-    Swept,
+    Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store,
+    StoreError, Swept,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -116,6 +116,10 @@ impl Store for Observed {
 
     async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
         self.store.shares_group(owner, key).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

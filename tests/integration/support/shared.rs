@@ -18,8 +18,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
-    Swept, memory::Memory,
+    Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store,
+    StoreError, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -323,6 +323,11 @@ impl Store for Instance {
     async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
         self.link.pass().await?;
         self.shared.memory.shares_group(owner, key).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -13,6 +13,7 @@ mod hot;
 mod ids;
 mod keys;
 mod log;
+mod once;
 mod packages;
 mod plan;
 mod queue;
@@ -58,8 +59,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Stock, StockRequest,
-    Store, StoreError, Swept,
+    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Saved, Stats, Stock,
+    StockRequest, Store, StoreError, Swept,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
 };
@@ -424,6 +425,11 @@ impl Store for Embedded {
             }
             Ok(false)
         })
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        let name = *name;
+        self.queue.call(|answer| Call::UseOnce { name, until, now, answer }).await?
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Claim, Claimed, Saved, StockRequest, StoreError,
+    Claim, Claimed, OnceName, Saved, StockRequest, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -46,6 +46,13 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<bool, StoreError>>,
     },
+    /// See [`crate::Store::use_once`].
+    UseOnce {
+        name: OnceName,
+        until: UnixSecs,
+        now: UnixSecs,
+        answer: Answer<Result<bool, StoreError>>,
+    },
     Sweep {
         now: UnixSecs,
         events_max: usize,
@@ -66,7 +73,11 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::Request { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
+            Self::Claim { .. }
+            | Self::Request { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Probe { .. } => 1,
         }
     }
 
@@ -80,7 +91,11 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::Request { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
+            Self::Claim { .. }
+            | Self::Request { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Probe { .. } => 0,
         }
     }
 }

@@ -8,6 +8,7 @@ pub(super) enum Outcome {
     Saved(Saved),
     Claimed(Option<Claimed>),
     Requested(bool),
+    UsedOnce(bool),
     Swept(Swept),
     Imported(Vec<Imported>),
     Probed,
@@ -21,6 +22,7 @@ pub(super) enum Reply {
     Save(usize, Answer<Vec<Result<Saved, StoreError>>>),
     Claim(Answer<Result<Option<Claimed>, StoreError>>),
     Request(Answer<Result<bool, StoreError>>),
+    UseOnce(Answer<Result<bool, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
     Probe(Answer<Result<(), StoreError>>),
@@ -49,6 +51,13 @@ impl Reply {
             Self::Request(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Requested(may))) => Ok(may),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::UseOnce(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::UsedOnce(is_new))) => Ok(is_new),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

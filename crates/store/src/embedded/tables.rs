@@ -87,6 +87,10 @@ tables! {
     counts = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
     founded = "founded";
+    /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
+    once = "once";
+    /// until (5), name (32): the names of `once` in the order in which they are forgotten.
+    once_expiry = "once-expiry";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).
     vanished = "vanished";
 }

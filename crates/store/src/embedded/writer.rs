@@ -29,7 +29,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Cursor, StockRequest,
+    Claim, Cursor, OnceName, StockRequest,
     decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
@@ -56,6 +56,11 @@ enum Work {
     },
     Request {
         request: StockRequest,
+        now: UnixSecs,
+    },
+    UseOnce {
+        name: OnceName,
+        until: UnixSecs,
         now: UnixSecs,
     },
     Sweep {
@@ -207,6 +212,10 @@ impl Writer {
                     works.push(Work::Request { request, now });
                     Reply::Request(answer)
                 }
+                Call::UseOnce { name, until, now, answer } => {
+                    works.push(Work::UseOnce { name, until, now });
+                    Reply::UseOnce(answer)
+                }
                 Call::Sweep { now, events_max, answer } => {
                     works.push(Work::Sweep { now, events_max });
                     Reply::Sweep(answer)
@@ -322,8 +331,12 @@ impl Writer {
                     brings |= claim.receipt.is_some();
                     Ok(Outcome::Claimed(tx.take_packages(claim, candidates, *now)?))
                 }
+                Work::UseOnce { .. } if free < Room::Removals => Err(Fail::Full.to_store_error()),
+                Work::UseOnce { name, until, now } => Ok(Outcome::UsedOnce(tx.use_once(name, *until, *now)?)),
                 Work::Sweep { now, events_max } => {
-                    let swept = tx.sweep(*now, *events_max)?;
+                    let has_more_names = tx.forget_once(*now)?;
+                    let mut swept = tx.sweep(*now, *events_max)?;
+                    swept.more |= has_more_names;
                     tx.removable = self.removable;
                     Ok(Outcome::Swept(swept))
                 }
@@ -386,7 +399,12 @@ fn batch_len(works: &[Work]) -> usize {
     let mut load = Load::default();
     let fits = |work: &&Work| match work {
         Work::Save(admitted) => load.take(Weight::of(admitted.event().view())),
-        Work::Claim { .. } | Work::Request { .. } | Work::Sweep { .. } | Work::Import { .. } | Work::Probe => true,
+        Work::Claim { .. }
+        | Work::Request { .. }
+        | Work::UseOnce { .. }
+        | Work::Sweep { .. }
+        | Work::Import { .. }
+        | Work::Probe => true,
     };
     works.iter().take_while(fits).count()
 }

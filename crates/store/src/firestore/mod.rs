@@ -66,8 +66,8 @@ use self::{
     write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
-    decide::hiding::Hiding,
+    Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -197,6 +197,10 @@ impl Store for Firestore {
     async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
         self.inner.client.reads.allow()?;
         Ok(self.inner.find_common_group(owner, key).await?)
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, _now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.use_once(name, until).await?)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Claim, ClaimRates, Claimed, Cost, Cursor, ExpiredPackage, Given, LogEntry, LogPage, Page, PageBounds, RECEIPT_SECS,
-    Repetition, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    Claim, ClaimRates, Claimed, Cost, Cursor, ExpiredPackage, Given, LogEntry, LogPage, OnceName, Page, PageBounds,
+    RECEIPT_SECS, Repetition, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
     decide::keys::{claimed, tombstone_key},
 };
 
@@ -259,6 +259,7 @@ impl State {
     }
 
     fn sweep(&mut self, now: UnixSecs, events_max: usize) -> Swept {
+        self.once.retain(|_, until| *until > now);
         let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
         let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
         expired.sort_unstable();
@@ -373,6 +374,15 @@ impl Store for Memory {
 
     async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
         Ok(self.state.lock().shares_group(owner, key))
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let is_new = state.once.get(name).is_none_or(|until| *until <= now);
+        if is_new {
+            state.once.insert(*name, until);
+        }
+        Ok(is_new)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    ClaimRates, Cursor, Saved,
+    ClaimRates, Cursor, OnceName, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
     weight::{DELETED_ROWS_MAX, Weight},
 };
@@ -49,6 +49,8 @@ pub(super) struct State {
     /// The last request for KeyPackages to an owner: its id, its time, and the KeyPackages that the owner had or got
     /// since; set to `None` once it was answered.
     pub(super) requests: HashMap<PublicKey, (EventId, UnixSecs, Option<HashSet<[u8; 32]>>)>,
+    /// Names that are used once, each with the time of its end.
+    pub(super) once: HashMap<OnceName, UnixSecs>,
 }
 
 #[derive(Debug)]

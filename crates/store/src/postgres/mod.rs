@@ -15,6 +15,7 @@ mod listen;
 mod load;
 mod log;
 mod moving;
+mod once;
 mod pipeline;
 mod rows;
 mod save;
@@ -49,8 +50,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Stock,
-    StockRequest, Store, StoreError, Swept,
+    Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats,
+    Stock, StockRequest, Store, StoreError, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -297,6 +298,10 @@ impl Store for Postgres {
 
     async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
         self.find_common_group(owner, key).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.call(async move |client| once::use_once(client, name, until, now).await).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

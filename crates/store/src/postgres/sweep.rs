@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
-    history,
+    history, once,
     rows::{self, number},
     vanished::{self, REMOVE_FREE, SWEPT_ROWS_MAX},
 };
@@ -19,7 +19,7 @@ use crate::{
 
 /// The advisory lock of a sweep. A process that does not get it leaves the sweep to the holder.
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
-/// Most rounds of one call that find only ephemeral events, and most that remove nonces.
+/// Most rounds of one call that find only ephemeral events, and most that remove nonces, or used names.
 const ROUNDS_MAX: usize = 50;
 /// Most removed events whose index entries one call takes away.
 const REMOVED_MAX: usize = 64;
@@ -73,6 +73,11 @@ pub(super) async fn sweep(
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     sweep_nonces(client).await?;
+    for _ in 0..ROUNDS_MAX {
+        if !once::forget(client, now).await? {
+            break;
+        }
+    }
     sweep_lapsed(client, now).await?;
     let mut swept = Swept { removed: sweep_removed(client, events_max).await?, ..Swept::default() };
     if swept.removed < events_max {

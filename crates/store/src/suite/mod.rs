@@ -10,6 +10,7 @@ pub mod events;
 pub mod groups;
 pub mod memberships;
 pub mod moving;
+pub mod once;
 pub mod outcomes;
 pub mod queries;
 pub mod races;
@@ -84,6 +85,10 @@ macro_rules! conformance {
                 a_membership_that_gave_way_may_be_made_again
                 a_wrap_that_changes_nothing_touches_no_group
             ]
+            once: [
+                a_name_is_used_once_until_its_time
+                all_names_past_their_time_are_forgotten
+            ]
             outcomes: [
                 every_ok_true_had_its_effect
             ]
@@ -147,6 +152,7 @@ macro_rules! races {
         $crate::races! { $open;
             of_forty_writers_of_one_seq_one_wins
             of_forty_claimants_each_package_goes_to_one
+            of_forty_racers_one_uses_a_name
             who_follows_the_log_misses_nothing_and_sees_nothing_twice
             no_message_of_a_member_lies_behind_its_removal
             a_membership_that_was_acted_in_never_gives_way

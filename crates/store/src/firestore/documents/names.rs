@@ -7,7 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    ReceiptName,
+    OnceName, ReceiptName,
     decide::facts::{Address, Claimed, TombstoneKey},
     firestore::wire::value::hex,
 };
@@ -64,12 +64,14 @@ pub(crate) enum Collection {
     Founders,
     /// How many memberships in which nobody has acted count against a founder, by key.
     Inviters,
+    /// Names that are used once.
+    Once,
     /// Single documents of the store itself.
     Meta,
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
@@ -84,6 +86,7 @@ impl Collection {
         Self::Epochs,
         Self::Founders,
         Self::Inviters,
+        Self::Once,
         Self::Meta,
     ];
 
@@ -103,6 +106,7 @@ impl Collection {
             Self::Epochs => "epochs",
             Self::Founders => "founders",
             Self::Inviters => "inviters",
+            Self::Once => "once",
             Self::Meta => "meta",
         }
     }
@@ -135,6 +139,7 @@ impl Collection {
             Self::Invited => &["by"],
             Self::Founders => &["times"],
             Self::Inviters => &["count"],
+            Self::Once => &[field::EXPIRES_AT],
             Self::Meta => &["version", "router", "swept"],
         }
     }
@@ -229,6 +234,11 @@ impl Names {
 
     pub(crate) fn founder(&self, founder: &PublicKey) -> String {
         self.document(Collection::Founders, founder.to_hex())
+    }
+
+    /// A name that is used once.
+    pub(crate) fn once(&self, name: &OnceName) -> String {
+        self.document(Collection::Once, hex(name))
     }
 
     /// A single document of the store: the layout with the key of the route hasher, or the time up to which the log was

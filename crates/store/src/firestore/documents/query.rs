@@ -137,6 +137,15 @@ pub(crate) fn lapsed_receipts(names: &Names, now: UnixSecs, limit: usize) -> Str
         .most(limit)
 }
 
+/// Names of the used names whose time is past at `now`, the earliest first.
+pub(crate) fn expired_once(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
+    QueryBuilder::of(names, Collection::Once)
+        .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(now.saturating_mul(SEC)))
+        .by(field::EXPIRES_AT, Direction::Ascending)
+        .select(&[field::NAME])
+        .most(limit)
+}
+
 pub(crate) fn all_events(names: &Names) -> StructuredQuery {
     QueryBuilder::of(names, Collection::Events).0
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod claims;
 pub(crate) mod epochs;
+pub(crate) mod once;
 pub(crate) mod save;
 mod sweep;
 mod writes;

@@ -42,6 +42,7 @@ impl Inner {
     pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
         self.history.is_ours()?;
         let pending = self.learn_vanished().await?;
+        self.forget_once(now, SWEEP_ROUNDS_MAX).await?;
         let mut swept = Swept::default();
         for _ in 0..SWEEP_ROUNDS_MAX {
             let most = events_max.saturating_sub(swept.removed).min(SWEEP_EVENTS_MAX);
