@@ -6,6 +6,7 @@ pub mod check;
 #[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]
 pub mod config;
 pub mod delivery;
+mod directory;
 mod error;
 mod expiry;
 mod memory;
@@ -22,4 +23,5 @@ pub mod system;
 mod turns;
 
 pub use error::StartError;
+pub use expiry::sweep;
 pub use start::{Relay, run};

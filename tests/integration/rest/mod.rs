@@ -1,7 +1,9 @@
 //! The REST doors (docs/rules.md, "REST").
 
 mod authentication;
+mod claims;
 mod events;
+mod stock;
 
 use crate::support::{Keys, TestRelay};
 

@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{events, page, problem::ProblemDocument};
+use super::{events, key_packages, page, problem::ProblemDocument};
 use crate::{app::App, config::Config};
 
 /// The name of the scheme of authentication in the document.
@@ -31,11 +31,14 @@ const NIP98: &str = "nip98";
         description = "KeyPackages, groups and messages over HTTP, by the same rules as over the WebSocket. A hidden \
             thing is answered as an absent one. Every refusal is a problem document (RFC 9457)."
     ),
-    paths(json, html, events::one, events::publish),
+    paths(
+        json, html, events::one, events::publish, key_packages::claim::claim, key_packages::stock::stock
+    ),
     components(schemas(ProblemDocument)),
     modifiers(&Security),
     tags(
         (name = "events", description = "Single events."),
+        (name = "keypackages", description = "The directory of KeyPackages."),
         (name = "document", description = "This document."),
     )
 )]

@@ -15,6 +15,7 @@ mod answer;
 mod document;
 mod events;
 mod intake;
+mod key_packages;
 mod page;
 mod path;
 mod problem;

@@ -8,7 +8,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Problem, document, events};
+use super::{Problem, document, events, key_packages};
 use crate::app::App;
 
 /// Every door: method, path and handler.
@@ -18,6 +18,8 @@ const ROUTES: &[(Method, &str, fn() -> MethodRouter<Arc<App>>)] = &[
     (Method::GET, "/docs", || get(document::html)),
     (Method::GET, "/events/{id}", || get(events::one)),
     (Method::POST, "/events", || post(events::publish)),
+    (Method::POST, "/keypackages/claim", || post(key_packages::claim::claim)),
+    (Method::GET, "/keypackages/stock", || get(key_packages::stock::stock)),
 ];
 
 /// The router of all doors, which refuses everything else by a problem document.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nostr_extensions::{
     Admitted, Audience, Group, GroupStatus, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed,
     admit::NEVER,
-    mls_gateway::key_package::{DirectoryEntry, describe, suite_of},
+    mls_gateway::key_package::{DirectoryEntry, suite_of},
     query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
@@ -52,7 +52,7 @@ impl Memory {
         state.receipts.clear();
         state.requests.clear();
         for item in state.log.values_mut() {
-            let is_marked = describe(item.event.view()).is_marked;
+            let is_marked = nostr_extensions::mls_gateway::key_package::describe(item.event.view()).is_marked;
             item.package.iter_mut().for_each(|entry| entry.last_resort = is_marked);
         }
     }

@@ -22,7 +22,7 @@ use super::super::{
     Caller,
     archive::{Limits, Meter},
 };
-use crate::{error::read_failed, rate_limit::ClaimAllowance};
+use crate::{directory::request::LowStock, error::read_failed, rate_limit::ClaimAllowance};
 
 /// Most KeyPackages of one owner that an answer gives (docs/rules.md, "Consumption on read" 4).
 const GIVEN_PER_OWNER_MAX: usize = 2;
@@ -122,6 +122,9 @@ impl Claiming<'_> {
             && let Some(wait) = wait
         {
             return Err(wait.into());
+        }
+        if claimed.used > 0 && claimed.remaining < self.caller.app.config.mls_gateway.keypackage_low_watermark {
+            self.caller.app.low_stock.note(LowStock { owner, suite: None, expired: None });
         }
         for given in &claimed.given {
             self.take_in(&given.sealed, given.filter, now);
