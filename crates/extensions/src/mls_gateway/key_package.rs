@@ -215,6 +215,9 @@ fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> R
             ));
         }
     }
+    if let Some(fault) = package.fault() {
+        return Err(Fault::Wrong(format!("the KeyPackage does not verify: {fault}").into()));
+    }
     match package.check_signatures() {
         Signatures::Hold => Ok(()),
         Signatures::Wrong(why) => Err(Fault::Wrong(format!("the KeyPackage does not verify: {why}").into())),

@@ -50,6 +50,11 @@ fn all() -> Vec<Vector> {
     GATEWAY.lines().chain(MARMOT.lines()).map(Vector::read).collect()
 }
 
+/// The bytes of every KeyPackage, as it stands in its event.
+pub fn key_packages() -> Vec<Vec<u8>> {
+    all().iter().filter(|vector| vector.event.event().kind().is_key_package()).map(Vector::content).collect()
+}
+
 fn writer() -> PublicKey {
     PublicKey::from_hex(WRITER).unwrap()
 }
