@@ -11,6 +11,7 @@ mod error;
 mod expiry;
 mod memory;
 pub mod observe;
+mod outbound;
 mod peers;
 mod rate_limit;
 mod rest;

@@ -18,7 +18,7 @@ use crate::{
     app::App,
     config::{Config, StorageBackend},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
-    directory::{request::LowStocks, system_key},
+    directory::{described::DescribedCache, request::LowStocks, system_key},
     error::StartError,
     expiry,
     memory::Memory,
@@ -146,6 +146,7 @@ impl Relay {
         let app = Arc::new(App {
             limits,
             low_stock,
+            described: DescribedCache::new(config.mls_gateway.keypackage_cache_ttl_secs),
             shares: Shares::new(workers),
             memory: Memory::new(config.server.memory_bytes_max),
             read_turns: Turns::new(2 * workers, workers),

@@ -3,6 +3,7 @@
 mod authentication;
 mod claims;
 mod events;
+mod outbound;
 mod stock;
 
 use crate::support::{Keys, TestRelay};

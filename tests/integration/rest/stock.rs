@@ -11,7 +11,7 @@ use crate::support::{
     rest::Rest,
 };
 
-fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
+pub fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
     let secret = nostr_protocol::hex::to_hex(&keys.pair().to_secret_bytes());
     let public = keys.public();
     move |config| {
@@ -21,19 +21,19 @@ fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
     }
 }
 
-async fn publish(client: &mut Client, owner: &Keys, count: usize) {
+pub async fn publish(client: &mut Client, owner: &Keys, count: usize) {
     for _ in 0..count {
         client.publish(&key_package(owner).sign()).await.ok();
     }
 }
 
-async fn claim(relay: &TestRelay, owner: &Keys, count: u64) {
+pub async fn claim(relay: &TestRelay, owner: &Keys, count: u64) {
     let body = json!({"owner": owner.hex(), "count": count}).to_string();
     Rest::of(relay, &Keys::random()).post("/keypackages/claim", body).ok().await;
 }
 
 /// The 447s to a key, after a moment in which one may come.
-async fn requests(relay: &TestRelay, owner: &Keys) -> Vec<Event> {
+pub async fn requests(relay: &TestRelay, owner: &Keys) -> Vec<Event> {
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     let mut client = Client::of(relay, &[owner]).await;
     client.req("stored", &[json!({"kinds": [447]})]).await.expect("a recipient reads")

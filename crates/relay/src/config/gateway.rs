@@ -109,7 +109,8 @@ section! {
         group_cache_ttl_secs as "group_cache_ttl": u64 = "60" in "s", by integer(0..=86_400);
         /// Time for which the last answer of `acl_url` stands while the service cannot be reached.
         acl_stale_max_secs as "acl_stale_max": u64 = "300" in "s", by integer(0..=86_400);
-        /// Longest age of a cached directory answer; `embedded` always knows the present one.
+        /// Time for which facts that were read out of a KeyPackage's bytes are kept in memory. Claims, deletions and expiry
+        /// show at once.
         keypackage_cache_ttl_secs as "keypackage_cache_ttl": u64 = "300" in "s", by integer(0..=86_400);
     }
     with rate_limits: RateLimitRates

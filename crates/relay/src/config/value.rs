@@ -90,11 +90,6 @@ impl Value {
         }
     }
 
-    /// Reads `false`; `true` is refused with `reason`.
-    pub(super) fn only_false(&self, reason: &str) -> Result<bool, Problem> {
-        if self.boolean()? { Err(Problem::new(format!("{reason}; write false"))) } else { Ok(false) }
-    }
-
     /// Reads a whole number within `range`.
     pub(super) fn integer<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Result<T, Problem> {
         let right = format!("a whole number from {} to {}", range.start(), range.end());

@@ -4,5 +4,6 @@
 //! answers, in one transaction. This module says who claims, by which limits, and releases what the store gives.
 
 pub(crate) mod claim;
+pub(crate) mod described;
 pub(crate) mod request;
 pub(crate) mod system_key;

@@ -24,6 +24,7 @@ use crate::{
         outbox::Challenge,
         writer::{InFlight, Outcome},
     },
+    outbound::{Outbound, Parcel},
     rate_limit::Payer,
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct LowStocks {
 pub(crate) struct Requests {
     waiting: mpsc::Receiver<LowStock>,
     key: SecretKey,
+    /// `None` where requests are not sent on.
+    outbound: Option<Outbound>,
 }
 
 impl LowStocks {
@@ -57,7 +60,7 @@ impl LowStocks {
     pub(crate) fn new(key: Option<SecretKey>) -> (Self, Option<Requests>) {
         let Some(key) = key else { return (Self { waiting: None }, None) };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { waiting: Some(sender) }, Some(Requests { waiting, key }))
+        (Self { waiting: Some(sender) }, Some(Requests { waiting, key, outbound: None }))
     }
 
     /// Notes an owner. Does not wait.
@@ -72,6 +75,9 @@ impl LowStocks {
 impl Requests {
     /// Asks owners until the relay stops.
     pub(crate) async fn run(mut self, app: Arc<App>) {
+        if app.config.outbound.enabled {
+            self.outbound = Some(Outbound::start(Arc::clone(&app), self.key.clone()));
+        }
         loop {
             let low = tokio::select! {
                 () = app.stopping.cancelled() => return,
@@ -96,6 +102,7 @@ impl Requests {
         let kind = Kind::KEY_PACKAGE_REQUEST.0;
         let event = self.key.sign(&Unsigned { created_at: now, kind, tags: &tags, content });
         let event = event.map_err(|error| error.to_string())?;
+        let sent_on = event.event().clone();
         let request = StockRequest {
             owner: low.owner,
             id: event.event().id(),
@@ -114,7 +121,12 @@ impl Requests {
         app.writer.save(admitted, payer, &in_flight, app.delivery.charges()).await;
         in_flight.settled().await;
         match in_flight.take_outcome() {
-            Outcome::Accepted(_) => Ok(()),
+            Outcome::Accepted(_) => {
+                if let Some(outbound) = &self.outbound {
+                    outbound.send(Parcel { owner: low.owner, event: sent_on });
+                }
+                Ok(())
+            }
             Outcome::Conflict(refused) | Outcome::Refused(refused) => Err(refused.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 //! Source: docs/rules.md, "Claims".
 
 use axum::http::StatusCode;
-use nostr_extensions::mls_gateway::key_package::{ciphersuite, describe, suite_name};
+use nostr_extensions::mls_gateway::key_package::{ciphersuite, suite_name};
 use nostr_protocol::PublicKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::time::rfc3339;
 use crate::{
+    app::App,
     directory::claim::{self as directory, Answered, CLAIM_MAX, Handed, NothingGiven, Question},
     rest::{
         Problem, Visit,
@@ -86,12 +87,12 @@ pub(crate) struct ClaimedPackage {
 }
 
 impl ClaimedPackage {
-    fn of(handed: &Handed) -> Self {
+    fn of(app: &App, handed: &Handed) -> Self {
         let event = handed.released.event();
-        let described = describe(event.view());
+        let described = app.described.of(event);
         Self {
             owner: event.pubkey().to_hex(),
-            key_reference: described.reference,
+            key_reference: described.reference.clone(),
             ciphersuite: described.ciphersuite.map(|number| suite_name(number).into_owned()),
             expires_at: rfc3339(handed.expires_at),
             last_resort: handed.is_last_resort,
@@ -133,7 +134,7 @@ pub(in crate::rest) async fn claim(visit: Visit) -> Result<Answer, Problem> {
             ),
             NothingGiven::Refused(rejection) => rejection.into(),
         })?;
-    let keypackages = handed.iter().map(ClaimedPackage::of).collect();
+    let keypackages = handed.iter().map(|handed| ClaimedPackage::of(visit.app(), handed)).collect();
     Answer::json(&visit, &ClaimAnswer { keypackages, remaining }).await
 }
 
