@@ -109,6 +109,38 @@ async fn the_epoch_is_read_from_the_mls_header_whatever_k_says() {
     scene.relay.stop().await;
 }
 
+/// Members are invited by KeyPackages that were claimed: each of them is another one, also for the same person.
+#[tokio::test]
+async fn a_group_is_built_from_claimed_packages() {
+    let mut scene = Scene::start(true).await;
+    let (mut alice, mut bob, mut carol) = (scene.arrive().await, scene.arrive().await, scene.arrive().await);
+    scene.roster("bootstrap", &[&alice, &bob, &carol]).await;
+    alice.person.found(&scene.group);
+    let mut packages = Vec::new();
+    for owner in [&mut bob, &mut carol] {
+        let published = [owner.person.key_package(), owner.person.key_package()];
+        for package in &published {
+            owner.client.publish(package).await.ok();
+        }
+        let asked = json!({"owner": owner.person.keys.hex(), "ciphersuite": 1}).to_string();
+        let answer = Rest::of(&scene.relay, &alice.person.keys).post("/keypackages/claim", asked).ok().await;
+        let claimed = Event(answer["keypackages"][0]["event"].clone());
+        assert_eq!((&claimed, &answer["keypackages"][0]["last_resort"]), (&published[0], &json!(false)));
+        packages.push(claimed);
+    }
+    let invitation = alice.person.invite(&packages);
+    alice.publish(&invitation.commit).await;
+    alice.person.merge();
+    for (member, welcome) in [&mut bob, &mut carol].into_iter().zip(&invitation.welcomes) {
+        alice.publish(welcome).await;
+        let wrap = member.client.next_event("wraps").await;
+        member.person.join(&wrap);
+        member.client.received("group").await;
+    }
+    talk(&mut [&mut alice, &mut bob, &mut carol]).await;
+    scene.relay.stop().await;
+}
+
 /// The admin bootstraps the roster with all of them; alice founds the MLS group and invites the others.
 async fn found_group(scene: &mut Scene, alice: &mut Member, others: &mut [&mut Member]) {
     let mut everyone: Vec<&Member> = vec![alice];

@@ -44,6 +44,9 @@ pub enum Effect {
         entry: DirectoryEntry,
         /// The `d` value of a 30443.
         identifier: Option<Box<str>>,
+        /// Most KeyPackages of the owner that are kept, those of last resort not counted: the oldest give way to this
+        /// one.
+        kept_max: usize,
     },
     /// Sends a message to a group.
     GroupMessage {

@@ -82,6 +82,8 @@ pub struct Policy {
     pub keypackage_ttl_secs: u64,
     /// `keypackage_max_lifetime`.
     pub keypackage_max_lifetime_secs: u64,
+    /// `keypackage_max_per_owner`: most KeyPackages of an owner that are kept, those of last resort not counted.
+    pub keypackages_per_owner_max: usize,
     /// `keypackage_request_ttl`, at most 7 days.
     pub keypackage_request_ttl_secs: u64,
     /// `roster_policy_ttl_days` in seconds.
@@ -147,6 +149,7 @@ impl Default for Policy {
             welcome_ttl_secs: 3_600,
             keypackage_ttl_secs: DAY_SECS,
             keypackage_max_lifetime_secs: 90 * DAY_SECS,
+            keypackages_per_owner_max: 15,
             keypackage_request_ttl_secs: 7 * DAY_SECS,
             roster_ttl_secs: 365 * DAY_SECS,
             verify_keypackages: VerifyKeyPackages::Log,

@@ -14,6 +14,7 @@ mod matcher;
 pub mod message;
 mod parse;
 pub mod rejection;
+pub mod sign;
 pub mod tag;
 #[cfg(feature = "testing")]
 #[allow(clippy::disallowed_methods, reason = "tests draw keys by chance")]

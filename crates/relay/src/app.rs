@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
+    directory::{described::DescribedCache, request::LowStocks},
     memory::Memory,
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
@@ -38,6 +39,10 @@ pub struct App {
     pub(crate) delivery: Arc<Delivery>,
     /// Takes admitted events to the store.
     pub(crate) writer: Writer,
+    /// Facts that were read out of KeyPackages.
+    pub(crate) described: DescribedCache,
+    /// Owners whose stock of KeyPackages is low, which the relay asks for more.
+    pub(crate) low_stock: LowStocks,
     /// The token buckets of all clients.
     pub(crate) limits: Arc<RateLimits>,
     /// Shares of the processor, on which the tasks of connections run.

@@ -8,13 +8,14 @@ use std::{
 
 use crate::{
     config::{Config, StorageBackend},
+    directory::system_key,
     server::tls::Certificates,
 };
 
 /// Name of the file by which the check finds out whether the data path can be written to.
 const PROBE: &str = ".rnostr-check";
 
-/// Faults of the certificate, its key and the data path, in words for the operator.
+/// Faults of the certificate, its key, the system key and the data path, in words for the operator.
 #[must_use]
 pub fn files(config: &Config) -> Vec<String> {
     let certificates = Certificates::of(&config.server).err();
@@ -22,7 +23,8 @@ pub fn files(config: &Config) -> Vec<String> {
         StorageBackend::Embedded => data_path(&config.data.path).err(),
         StorageBackend::Postgres | StorageBackend::Firestore => None,
     };
-    certificates.into_iter().chain(data).collect()
+    let system_key = system_key::of(config).err();
+    certificates.into_iter().chain(system_key).chain(data).collect()
 }
 
 /// Checks that the embedded store can be opened in `path`, or made there.

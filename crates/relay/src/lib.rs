@@ -7,10 +7,12 @@ pub mod check;
 #[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]
 pub mod config;
 pub mod delivery;
+mod directory;
 mod error;
 mod expiry;
 mod memory;
 pub mod observe;
+mod outbound;
 mod peers;
 mod rate_limit;
 mod rest;
@@ -23,4 +25,5 @@ pub mod system;
 mod turns;
 
 pub use error::StartError;
+pub use expiry::sweep;
 pub use start::{Relay, run};

@@ -18,6 +18,7 @@ use crate::{
     app::App,
     config::{Config, StorageBackend},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
+    directory::{described::DescribedCache, request::LowStocks, system_key},
     error::StartError,
     expiry,
     memory::Memory,
@@ -103,6 +104,7 @@ impl Relay {
     /// [`StartError`], in words for the operator.
     pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
         let certificates = Certificates::of(&config.server).map_err(StartError::new)?.map(Arc::new);
+        let (low_stock, requests) = LowStocks::new(system_key::of(&config).map_err(StartError::new)?);
         let wanted = config.server.socket_address();
         let listener = server::bind(wanted).await.map_err(|error| {
             StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
@@ -144,6 +146,8 @@ impl Relay {
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
             limits,
+            low_stock,
+            described: DescribedCache::new(config.mls_gateway.keypackage_cache_ttl_secs),
             shares: Shares::new(workers),
             memory: Memory::new(config.server.memory_bytes_max),
             read_turns: Turns::new(2 * workers, workers),
@@ -169,11 +173,13 @@ impl Relay {
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
+        let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
         if let Some(certificates) = &app.certificates {
             let (watching, stopping) = (Arc::clone(certificates).watch(), app.stopping.clone());
             tokio::spawn(async move { stopping.run_until_cancelled(watching).await });
         }
-        Ok(Self { address, app, tasks: vec![listening, sweeping], writer: writer_task, delivery: delivery_tasks })
+        let tasks = [listening, sweeping].into_iter().chain(asking).collect();
+        Ok(Self { address, app, tasks, writer: writer_task, delivery: delivery_tasks })
     }
 
     /// Reads the certificate and the key again if one of their files has changed, as the relay does each minute.

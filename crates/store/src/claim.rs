@@ -1,12 +1,13 @@
 //! Claims: one request's question for KeyPackages of others, and a store's answer.
 //!
-//! Source: docs/rules.md, "Consumption on read". A KeyPackage is used up only if the request's filters match it, so the
-//! filters go into the store's call.
+//! Source: docs/rules.md, "Claims" and "Consumption on read". A KeyPackage is used up only if the request's filters
+//! match it, so the filters go into the store's call. So do the rates of claims and the receipt, since both hold over
+//! all instances and are decided by the transaction that uses KeyPackages up.
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::Sealed;
-use nostr_protocol::{EventRef, Filter, PublicKey};
+use nostr_extensions::{Sealed, mls_gateway::key_package};
+use nostr_protocol::{EventId, EventRef, Filter, Kind, PublicKey, UnixSecs};
 
 use crate::Cost;
 
@@ -16,7 +17,12 @@ pub struct ClaimFilters {
     filters: Arc<[Filter]>,
     /// By the index of the filter; 0 for a filter that asks for no KeyPackage of a named owner.
     left: Vec<u64>,
+    /// The ciphersuite of each KeyPackage that is given.
+    suite: Option<u16>,
 }
+
+/// The kinds of KeyPackages.
+const KEY_PACKAGE_KINDS: [Kind; 2] = [Kind::KEY_PACKAGE, Kind::ADDRESSABLE_KEY_PACKAGE];
 
 impl ClaimFilters {
     /// The filters of a request; `limit_of` gives the most events that the answer to a filter holds.
@@ -27,7 +33,21 @@ impl ClaimFilters {
             names_kind && filter.authors.is_some() && !filter.is_impossible()
         };
         let left = filters.iter().map(|filter| if asks(filter) { limit_of(filter) } else { 0 }).collect();
-        Self { filters, left }
+        Self { filters, left, suite: None }
+    }
+
+    /// Asks for `most` KeyPackages of one owner, of one ciphersuite where one is given.
+    #[must_use]
+    pub fn of_owner(owner: PublicKey, suite: Option<u16>, most: u64) -> Self {
+        let kinds = Some(KEY_PACKAGE_KINDS.to_vec());
+        let filter = Filter { kinds, authors: Some(vec![owner]), ..Filter::default() };
+        Self { suite, ..Self::new([filter].into(), |_| most) }
+    }
+
+    /// The filters.
+    #[must_use]
+    pub fn filters(&self) -> &[Filter] {
+        &self.filters
     }
 
     /// The owners whose KeyPackages are asked for, each once.
@@ -46,7 +66,9 @@ impl ClaimFilters {
     /// The filters that match a KeyPackage, by their index.
     #[must_use]
     pub(crate) fn matching(&self, event: EventRef<'_>) -> Vec<usize> {
-        self.asking().filter(|(_, filter)| filter.matches(event)).map(|(index, _)| index).collect()
+        let is_of_suite = self.suite.is_none_or(|suite| key_package::suite_of(event) == Some(suite));
+        let asking = self.asking().filter(|_| is_of_suite);
+        asking.filter(|(_, filter)| filter.matches(event)).map(|(index, _)| index).collect()
     }
 
     /// Notes that a KeyPackage was given to the filter of this index, and returns the filter.
@@ -104,17 +126,144 @@ pub struct Claim {
     pub given_max: usize,
     /// Most KeyPackages that are used up.
     pub used_max: usize,
+    /// Most bytes that the KeyPackages which are given have together as events; the first is given whatever it has.
+    pub bytes_max: usize,
+    /// The rates that the store counts; `None` where the caller counts.
+    pub rates: Option<ClaimRates>,
+    /// The name under which the answer is kept for a repetition of the request.
+    pub receipt: Option<ReceiptName>,
+}
+
+impl Claim {
+    /// A claim without rates that the store counts, and without a receipt.
+    #[must_use]
+    pub const fn new(owner: PublicKey, filters: ClaimFilters, given_max: usize, used_max: usize) -> Self {
+        Self { owner, filters, given_max, used_max, bytes_max: usize::MAX, rates: None, receipt: None }
+    }
+}
+
+/// A party of a claim, as the store counts it: some bytes of a hash.
+pub type PartyHash = [u8; 8];
+
+/// The parties of a claim, and the KeyPackages of one owner that each may use up in an hour.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimRates {
+    /// The key that claims.
+    pub claimant: PartyHash,
+    /// Its address, and the site around it.
+    pub addresses: [PartyHash; 2],
+    /// Whether the key is a stranger to the owner.
+    pub is_stranger: bool,
+    /// Most KeyPackages of one claimant in an hour; 0 for any number.
+    pub claimant_max: u32,
+    /// Most of one address in an hour, and of one site; 0 for any number.
+    pub addresses_max: [u32; 2],
+    /// Part of the owner's stock, in hundredths, that all strangers together use up in an hour; 100 for all of it.
+    pub strangers_percent: u32,
+}
+
+impl ClaimRates {
+    /// Whether any of them limits a claim.
+    #[must_use]
+    pub const fn limits(&self) -> bool {
+        self.claimant_max > 0 || self.addresses_max[0] > 0 || self.addresses_max[1] > 0 || self.strangers_percent < 100
+    }
+}
+
+/// Time for which an answer is kept for a repetition of its request.
+pub const RECEIPT_SECS: u64 = 86_400;
+
+/// The name of the answer to one request of one reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiptName {
+    /// The reader.
+    pub reader: PublicKey,
+    /// A hash of the name that the reader chose.
+    pub name: [u8; 16],
+    /// A hash of the request: another request under the same name gets no answer.
+    pub request: [u8; 16],
 }
 
 /// The answer to a [`Claim`].
 #[derive(Clone, Debug, Default)]
 pub struct Claimed {
-    /// The KeyPackages that are given, each with the index of the filter that it is given to.
-    pub given: Vec<(Sealed, usize)>,
+    /// The KeyPackages that are given.
+    pub given: Vec<Given>,
     /// Number of those that are used up.
     pub used: usize,
     /// Set if a KeyPackage matches that was not given because it would have had to be used up.
     pub withheld: bool,
+    /// Seconds after which the rates let one more be used up, where they withheld one.
+    pub wait_secs: Option<u64>,
+    /// KeyPackages of the owner that were never given.
+    pub remaining: usize,
+    /// The relation to an earlier answer of the same name.
+    pub repetition: Repetition,
     /// The work of the search.
     pub cost: Cost,
+}
+
+/// One KeyPackage that a claim gives.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The event.
+    pub sealed: Sealed,
+    /// The filter that it is given to, by its index.
+    pub filter: usize,
+    /// Whether it is used up. Else it is given to other claims too.
+    pub is_used_up: bool,
+}
+
+/// The relation of a claim to an earlier answer under the name of its receipt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repetition {
+    /// There was none.
+    #[default]
+    First,
+    /// This is the answer that the same request got at this time.
+    Of(UnixSecs),
+    /// Another request got an answer under this name, and this one gets none.
+    OfAnother,
+}
+
+/// The KeyPackages of an owner that can be claimed, events with the same bytes counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Those that were never given and are not marked as ones of last resort.
+    pub unclaimed: usize,
+    /// Those that are given again and again.
+    pub last_resort: usize,
+}
+
+/// A question for new KeyPackages of one owner, see [`crate::Store::may_request`].
+#[derive(Clone, Copy, Debug)]
+pub struct StockRequest {
+    /// The owner.
+    pub owner: PublicKey,
+    /// The request's id.
+    pub id: EventId,
+    /// The owner is asked if fewer KeyPackages than this were never given.
+    pub low_watermark: usize,
+    /// The KeyPackage that expired, where one did; claims say themselves what they took.
+    pub expired: Option<[u8; 32]>,
+}
+
+/// The outcome of a sweep.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// Number of events that were removed.
+    pub removed: usize,
+    /// KeyPackages of kind 443 among them that expired without having been given.
+    pub expired: Vec<ExpiredPackage>,
+}
+
+/// A KeyPackage that expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredPackage {
+    /// Its owner.
+    pub owner: PublicKey,
+    /// The hash of its bytes.
+    pub content_hash: [u8; 32],
+    /// Its ciphersuite.
+    pub suite: Option<u16>,
 }

@@ -33,7 +33,10 @@ use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
 pub use self::{
-    claim::{Claim, ClaimFilters, Claimed},
+    claim::{
+        Claim, ClaimFilters, ClaimRates, Claimed, ExpiredPackage, Given, PartyHash, RECEIPT_SECS, ReceiptName,
+        Repetition, Stock, StockRequest, Swept,
+    },
     cost::Cost,
     plan::{Part, parts},
     received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
@@ -258,17 +261,32 @@ pub trait Store: Send + Sync + 'static {
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
     /// Takes KeyPackages of one owner for one reader: only those that a filter of the request matches, the oldest first
-    /// and those of last resort after all others. Twins count once. One transaction uses up the KeyPackages that are
-    /// given for good, with their twins. Those of last resort and the last one that the owner has are given and stay
-    /// (docs/rules.md, "Consumption on read"). A claim that uses nothing up writes nothing and waits for no writer.
+    /// and those of last resort after all others. Twins count once. One transaction counts the claim, uses up the
+    /// KeyPackages that are given for good, with their twins, and writes the receipt. Those of last resort are given
+    /// and stay, and the last one that the owner has becomes one of them (docs/rules.md, "Claims" and "Consumption on
+    /// read"). A claim that changes nothing writes nothing and waits for no writer.
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError>;
 
     /// Uses a name once over all processes: gives `true` to the first of any number of calls, and `false` to the others
     /// until `until`. Later the name may be forgotten, and used again. The use is durable before the answer.
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError>;
 
-    /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;
+    /// The stock of an owner.
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError>;
+
+    /// Whether the relay may ask the owner for new KeyPackages now, and notes that it does. It may if the stock is
+    /// below the watermark, if the owner has no 30443, if it was not asked in the last hour, and if no earlier request
+    /// is stored that the owner has not answered by a new KeyPackage (docs/rules.md, "Stock"). Of any number of
+    /// instances that ask at one time, one may.
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError>;
+
+    /// Whether `owner` has acted in a managed group of which `key` is a member. An owner that was made a member by
+    /// others and never acted shares nothing with them.
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError>;
+
+    /// Removes at most `events_max` events that have expired or that vanished keys left, and what claims had counted
+    /// and kept and has lapsed.
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError>;
 
     /// Documents that this process has read so far, in a store whose service charges for them.
     fn documents_read(&self) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! Several relays over one store: each delivers, finds and obeys the events that another one accepted.
 
 mod boundary;
+mod claims;
 mod delivery;
 mod failures;
 mod freshness;

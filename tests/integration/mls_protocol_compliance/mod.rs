@@ -124,7 +124,7 @@ impl World {
 
     /// Removes the events that have expired by the relay's clock, and returns their number.
     async fn sweep(&self) -> usize {
-        self.relay.app().store.sweep(self.relay.now(), 10_000).await.expect("the store sweeps")
+        self.relay.app().store.sweep(self.relay.now(), 10_000).await.expect("the store sweeps").removed
     }
 }
 

@@ -1,10 +1,13 @@
 //! The REST doors (docs/rules.md, "REST").
 
 mod authentication;
+mod claims;
 mod events;
 mod groups;
 mod key_packages;
 mod messages;
+mod outbound;
+mod stock;
 
 use crate::support::{Keys, TestRelay};
 

@@ -41,24 +41,29 @@ pub fn instances() -> usize {
     variable("RNOSTR_TEST_INSTANCES", "1").parse().expect("RNOSTR_TEST_INSTANCES is a number")
 }
 
-/// Opens an empty store for each instance.
+/// Opens an empty store for each instance, as the environment says.
 pub async fn stores() -> Stores {
-    match name().as_str() {
+    stores_of(&name(), instances()).await
+}
+
+/// Opens an empty store of this name for each of so many instances.
+pub async fn stores_of(name: &str, instances: usize) -> Stores {
+    match name {
         "embedded" => {
-            assert_eq!(instances(), 1, "an embedded store belongs to one instance");
+            assert_eq!(instances, 1, "an embedded store belongs to one instance");
             let directory = directory();
             let store: Arc<dyn Store> = embedded(directory.path());
             Stores { stores: vec![store], keep: Box::new(directory) }
         }
         "memory" => {
             let shared = Shared::new();
-            let stores = (0..instances()).map(|_| -> Arc<dyn Store> { shared.instance().0 }).collect();
+            let stores = (0..instances).map(|_| -> Arc<dyn Store> { shared.instance().0 }).collect();
             Stores { stores, keep: Box::new(()) }
         }
         "postgres" => {
             let database = Database(services::Postgres::shared().create_database());
             let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-            for _ in 0..instances() {
+            for _ in 0..instances {
                 let options = postgres::Options { connections_max: CONNECTIONS_MAX, ..Default::default() };
                 stores.push(Arc::new(Postgres::open(&database.0, options).await.expect("the database opens")));
             }
@@ -73,7 +78,7 @@ pub async fn stores() -> Stores {
             // The store caches its counts by default, and tests compare counts right after a change.
             options.stats_secs = 0;
             let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-            for _ in 0..instances() {
+            for _ in 0..instances {
                 stores.push(Arc::new(Firestore::open(options.clone()).await.expect("the database opens")));
             }
             Stores { stores, keep: Box::new(()) }

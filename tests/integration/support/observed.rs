@@ -7,7 +7,7 @@ use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
     Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
-    Saved, Stats, Store, StoreError,
+    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -121,11 +121,23 @@ impl Store for Observed {
         self.store.claim_key_packages(claim, now).await
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.store.stock(owner, now).await
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.may_request(request, now).await
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.store.shares_group(owner, key).await
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.store.use_once(name, until, now).await
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.store.sweep(now, events_max).await
     }
 

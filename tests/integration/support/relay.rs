@@ -49,6 +49,11 @@ impl TestRelay {
         Self::start_with(backend::stores().await, configure).await
     }
 
+    /// Starts so many instances over an empty store of this name, whatever the environment says.
+    pub async fn start_on(backend: &str, instances: usize, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(backend::stores_of(backend, instances).await, configure).await
+    }
+
     /// Starts one instance, independently of the environment, for limits that each instance counts by itself.
     pub async fn start_alone(configure: impl FnOnce(&mut Config)) -> Self {
         let mut stores = backend::stores().await;

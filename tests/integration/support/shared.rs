@@ -19,7 +19,7 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
     Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
-    ReceivedPage, Saved, Stats, Store, StoreError, memory::Memory,
+    ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -326,12 +326,27 @@ impl Store for Instance {
         self.shared.memory.claim_key_packages(claim, now).await
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.stock(owner, now).await
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.may_request(request, now).await
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.shares_group(owner, key).await
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.link.pass().await?;
         self.shared.memory.use_once(name, until, now).await
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.shared.memory.sweep(now, events_max).await
     }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use nostr_protocol::{Event, Kind, PublicKey, Rejection, UnixSecs, hex, tag::name};
+use nostr_protocol::{Event, EventRef, Kind, PublicKey, Rejection, UnixSecs, hex, tag::name};
 use sha2::{Digest as _, Sha256};
 
 use super::mls::{BASE64, KEY_PACKAGE_BYTES_MAX, KeyPackage, Signatures};
@@ -48,7 +48,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         return Err(Rejection::invalid("the p tag of a KeyPackage is its author; remove it or sign with its key"));
     }
     let content = event.content();
-    let bytes = bytes(event, &content);
+    let bytes = bytes(event.view(), &content);
     let package = bytes.as_deref().and_then(KeyPackage::read);
     let expires_at = expires_at(event, package.as_ref(), cx)?;
 
@@ -64,49 +64,72 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         };
     }
     let entry = DirectoryEntry { warning, ..entry(event, &content, package.as_ref()) };
-    Ok(Verdict { expires_at, effect: Effect::KeyPackage { entry, identifier: replaced(event) } })
+    let kept_max = cx.policy.keypackages_per_owner_max;
+    Ok(Verdict { expires_at, effect: Effect::KeyPackage { entry, identifier: replaced(event), kept_max } })
 }
 
 /// Effect of a KeyPackage that some store held.
 fn read(event: &Event) -> Effect {
     let content = event.content();
-    let bytes = bytes(event, &content);
+    let bytes = bytes(event.view(), &content);
     let package = bytes.as_deref().and_then(KeyPackage::read);
-    Effect::KeyPackage { entry: entry(event, &content, package.as_ref()), identifier: replaced(event) }
+    let entry = entry(event, &content, package.as_ref());
+    // An import brings all that the other store kept.
+    Effect::KeyPackage { entry, identifier: replaced(event), kept_max: usize::MAX }
 }
 
 fn entry(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> DirectoryEntry {
-    let hashed = package.map_or(content.as_bytes(), |package| package.bytes);
     DirectoryEntry {
         owner: event.pubkey(),
-        reference: references(event).next().map(|(_, value)| value.into()),
-        content_hash: Sha256::digest(hashed).into(),
+        reference: references(event.view()).next().map(|(_, value)| value.into()),
+        content_hash: content_hash(content, package),
         last_resort: package.is_some_and(|package| package.last_resort),
         warning: None,
     }
 }
 
-/// The facts about a KeyPackage that the directory tells.
+/// SHA-256 of a KeyPackage's bytes, or of a content that holds none.
+fn content_hash(content: &str, package: Option<&KeyPackage<'_>>) -> [u8; 32] {
+    Sha256::digest(package.map_or(content.as_bytes(), |package| package.bytes)).into()
+}
+
+/// A KeyPackage as the directory tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// The reference that the event gives.
-    pub reference: Option<Box<str>>,
-    /// The number of its ciphersuite: that of its bytes, else that of a tag.
+    /// The reference in its tags, else the one of its bytes; `None` where there is neither.
+    pub reference: Option<String>,
+    /// The number of its ciphersuite: of its bytes, else of its tags.
     pub ciphersuite: Option<u16>,
+    /// Whether its bytes mark it as one of last resort.
+    pub is_marked: bool,
     /// SHA-256 of its bytes: events with the same bytes are one KeyPackage.
     pub content_hash: [u8; 32],
 }
 
-/// Describes the KeyPackage of an event that was released.
+/// Reads a KeyPackage event.
 #[must_use]
-pub fn describe(event: &Event) -> Described {
+pub fn describe(event: EventRef<'_>) -> Described {
     let content = event.content();
     let bytes = bytes(event, &content);
     let package = bytes.as_deref().and_then(KeyPackage::read);
-    let tags = [name::CIPHERSUITE, name::CIPHERSUITE_LONG, name::MARMOT_CIPHERSUITE];
-    let by_tag = || tags.iter().find_map(|tag| ciphersuite(event.tags().value(tag)?));
-    let DirectoryEntry { reference, content_hash, .. } = entry(event, &content, package.as_ref());
-    Described { reference, ciphersuite: package.map(|package| package.ciphersuite).or_else(by_tag), content_hash }
+    let computed = || package.as_ref().and_then(KeyPackage::reference).map(|it| hex::to_hex(&it));
+    Described {
+        reference: references(event).next().map(|(_, value)| value.to_owned()).or_else(computed),
+        ciphersuite: suite(event, package.as_ref()),
+        is_marked: package.is_some_and(|package| package.last_resort),
+        content_hash: content_hash(&content, package.as_ref()),
+    }
+}
+
+/// The number of a KeyPackage's ciphersuite: of its bytes, else of its tags.
+#[must_use]
+pub fn suite_of(event: EventRef<'_>) -> Option<u16> {
+    describe(event).ciphersuite
+}
+
+fn suite(event: EventRef<'_>, package: Option<&KeyPackage<'_>>) -> Option<u16> {
+    let tagged = || SUITE_TAGS.iter().find_map(|tag| event.tags().value(tag).and_then(ciphersuite));
+    package.map(|package| package.ciphersuite).or_else(tagged)
 }
 
 /// The `d` under which a 30443 replaces an older one.
@@ -114,7 +137,7 @@ fn replaced(event: &Event) -> Option<Box<str>> {
     (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event))
 }
 
-fn bytes(event: &Event, content: &str) -> Option<Vec<u8>> {
+fn bytes(event: EventRef<'_>, content: &str) -> Option<Vec<u8>> {
     decode(content, event.tags().value(name::ENCODING) == Some("base64"))
 }
 
@@ -133,8 +156,9 @@ fn decode(content: &str, says_base64: bool) -> Option<Vec<u8>> {
 }
 
 /// The values of `kpr` and `i`, each with the name of its tag.
-fn references(event: &Event) -> impl Iterator<Item = (&'static str, &str)> {
-    let named = |tag: &'static str| Some((tag, event.tags().value(tag)?));
+fn references(event: EventRef<'_>) -> impl Iterator<Item = (&'static str, &str)> {
+    let tags = event.tags();
+    let named = |tag: &'static str| Some((tag, tags.value(tag)?));
     [named(name::KEY_PACKAGE_REFERENCE), named(name::MARMOT_REFERENCE)]
         .into_iter()
         .flatten()
@@ -182,7 +206,7 @@ fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> R
     if package.not_before > cx.now.saturating_add(cx.policy.created_at_ahead_secs_max) {
         return Err(Fault::Wrong("the leaf's lifetime has not begun; its not_before is in Unix seconds".into()));
     }
-    for tag in [name::CIPHERSUITE, name::CIPHERSUITE_LONG, name::MARMOT_CIPHERSUITE] {
+    for tag in SUITE_TAGS {
         if event.tags().value(tag).is_some_and(|text| ciphersuite(text) != Some(package.ciphersuite)) {
             let number = package.ciphersuite;
             return Err(Fault::Wrong(
@@ -191,12 +215,15 @@ fn check(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>) -> R
         }
     }
     let expected = package.reference();
-    for (tag, value) in references(event) {
+    for (tag, value) in references(event.view()) {
         if expected.is_some() && hex::parse_any(value.as_bytes()) != expected {
             return Err(Fault::Wrong(
                 format!("the {tag} tag is not the KeyPackage's reference; write the hex of its KeyPackageRef").into(),
             ));
         }
+    }
+    if let Some(fault) = package.fault() {
+        return Err(Fault::Wrong(format!("the KeyPackage does not verify: {fault}").into()));
     }
     match package.check_signatures() {
         Signatures::Hold => Ok(()),
@@ -212,8 +239,11 @@ fn is_key(identity: &[u8], key: &PublicKey) -> bool {
     identity == key.as_bytes() || hex::parse_lower::<32>(identity).as_ref() == Some(key.as_bytes())
 }
 
-/// The ciphersuites of RFC 9420, from number 1 on.
-const CIPHERSUITES: [&str; 7] = [
+/// The tags that name a KeyPackage's ciphersuite.
+const SUITE_TAGS: [&str; 3] = [name::CIPHERSUITE, name::CIPHERSUITE_LONG, name::MARMOT_CIPHERSUITE];
+
+/// The ciphersuites of RFC 9420, section 17.1, from 1 on.
+const SUITE_NAMES: [&str; 7] = [
     "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
     "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
     "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
@@ -223,10 +253,11 @@ const CIPHERSUITES: [&str; 7] = [
     "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
 ];
 
-/// The name of a ciphersuite in RFC 9420.
+/// The name of a ciphersuite in RFC 9420, or its number as `0xf001`.
 #[must_use]
-pub fn ciphersuite_name(number: u16) -> Option<&'static str> {
-    CIPHERSUITES.get(usize::from(number.checked_sub(1)?)).copied()
+pub fn suite_name(number: u16) -> Cow<'static, str> {
+    let name = usize::from(number).checked_sub(1).and_then(|index| SUITE_NAMES.get(index));
+    name.map_or_else(|| format!("0x{number:04x}").into(), |name| (*name).into())
 }
 
 /// A ciphersuite by its name in RFC 9420, or by its number as `0x0001` or `1`.
@@ -236,6 +267,6 @@ pub fn ciphersuite(text: &str) -> Option<u16> {
         let is_number = digits.bytes().all(|c| c.is_ascii_hexdigit());
         return is_number.then(|| u16::from_str_radix(digits, 16).ok()).flatten();
     }
-    let by_name = (1..).zip(CIPHERSUITES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
+    let by_name = (1..).zip(SUITE_NAMES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
     by_name.or_else(|| decimal(text).and_then(|number| u16::try_from(number).ok()))
 }

@@ -34,6 +34,11 @@ const PRIVATE_MESSAGE: u16 = 2;
 const KEY_PACKAGE_MESSAGE: [u8; 4] = [0, 1, 0, 5];
 const BASIC_CREDENTIAL: u16 = 1;
 const LAST_RESORT: u16 = 0x000a;
+const APP_DATA_DICTIONARY: u16 = 0x0006;
+/// `last_resort_key_package` among the components of draft-ietf-mls-extensions.
+const LAST_RESORT_COMPONENT: u16 = 0x0004;
+/// The extensions that each client has, and that capabilities do not list (RFC 9420, section 7.2).
+const DEFAULT_EXTENSIONS: std::ops::RangeInclusive<u16> = 1..=5;
 const SOURCE_KEY_PACKAGE: u8 = 1;
 
 /// The part of an MLSMessage that is not encrypted.
@@ -74,8 +79,15 @@ pub struct KeyPackage<'a> {
     pub not_before: UnixSecs,
     /// End of the leaf's validity, in Unix seconds.
     pub not_after: UnixSecs,
-    /// Whether it carries the extension `last_resort`.
+    /// Whether it is marked as one of last resort: by the extension `last_resort`, or by the component of that name in
+    /// an `app_data_dictionary` (draft-ietf-mls-extensions).
     pub last_resort: bool,
+    init_key: &'a [u8],
+    encryption_key: &'a [u8],
+    /// The types of extensions that the leaf's capabilities list.
+    supported: &'a [u8],
+    leaf_extensions: Extensions<'a>,
+    extensions: Extensions<'a>,
 }
 
 /// Result of checking a KeyPackage's signatures.
@@ -109,25 +121,61 @@ impl<'a> KeyPackage<'a> {
             return None;
         }
         let ciphersuite = wire.u16()?;
-        let _init_key = wire.opaque()?;
-        let _encryption_key = wire.opaque()?;
+        let init_key = wire.opaque()?;
+        let encryption_key = wire.opaque()?;
         let _signature_key = wire.opaque()?;
         let credential_type = wire.u16()?;
         let credential = wire.opaque()?;
         // Capabilities: versions, ciphersuites, extensions, proposals, credentials.
-        for _ in 0..5 {
-            wire.opaque()?;
-        }
+        let [_, _, supported, _, _] = [wire.opaque()?, wire.opaque()?, wire.opaque()?, wire.opaque()?, wire.opaque()?];
         if wire.u8()? != SOURCE_KEY_PACKAGE {
             return None;
         }
         let (not_before, not_after) = (wire.u64()?, wire.u64()?);
-        has_extension(wire.opaque()?, LAST_RESORT)?;
+        let leaf_extensions = Extensions::read(wire.opaque()?)?;
         let _leaf_signature = wire.opaque()?;
-        let last_resort = has_extension(wire.opaque()?, LAST_RESORT)?;
+        let extensions = Extensions::read(wire.opaque()?)?;
         let _signature = wire.opaque()?;
         let identity = (credential_type == BASIC_CREDENTIAL).then_some(credential);
-        wire.is_empty().then_some(Self { bytes, ciphersuite, identity, not_before, not_after, last_resort })
+        let last_resort = extensions.iter().any(|(of, data)| match of {
+            LAST_RESORT => true,
+            APP_DATA_DICTIONARY => has_component(data, LAST_RESORT_COMPONENT),
+            _ => false,
+        });
+        wire.is_empty().then_some(Self {
+            bytes,
+            ciphersuite,
+            identity,
+            not_before,
+            not_after,
+            last_resort,
+            init_key,
+            encryption_key,
+            supported,
+            leaf_extensions,
+            extensions,
+        })
+    }
+
+    /// A fault that RFC 9420, sections 7.3, 10.1 and 13, refuses and that no signature shows, in words for the client.
+    /// It is found for every ciphersuite. Values of GREASE (section 13.5) are no fault.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.init_key == self.encryption_key {
+            return Some("its init_key is the leaf's encryption_key; draw another one");
+        }
+        if self.not_after <= self.not_before {
+            return Some("the leaf's lifetime ends before it begins");
+        }
+        if self.leaf_extensions.repeats() || self.extensions.repeats() {
+            return Some("an extension is there twice; keep one of each type");
+        }
+        let is_supported = |wanted: u16| self.supported.chunks_exact(2).any(|listed| *listed == wanted.to_be_bytes());
+        let is_known = |of: u16| DEFAULT_EXTENSIONS.contains(&of) || is_grease(of) || is_supported(of);
+        if !self.leaf_extensions.iter().all(|(of, _)| is_known(of)) {
+            return Some("an extension of the leaf is not in the leaf's capabilities; list its type there");
+        }
+        None
     }
 
     /// The KeyPackageRef (RFC 9420, section 5.2); `None` where the ciphersuite's hash is not known.
@@ -190,15 +238,51 @@ fn put_length(length: usize) -> ([u8; 4], usize) {
     }
 }
 
-/// Whether a list of extensions holds one of `wanted` type; `None` for bytes that are no such list.
-fn has_extension(list: &[u8], wanted: u16) -> Option<bool> {
-    let mut wire = Wire(list);
+/// A list of extensions that was read to its last byte.
+#[derive(Clone, Copy, Debug)]
+struct Extensions<'a>(&'a [u8]);
+
+impl<'a> Extensions<'a> {
+    /// `None` for bytes that are no such list.
+    fn read(list: &'a [u8]) -> Option<Self> {
+        let mut wire = Wire(list);
+        while !wire.is_empty() {
+            wire.u16()?;
+            wire.opaque()?;
+        }
+        Some(Self(list))
+    }
+
+    /// Each type with its data.
+    fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let mut wire = Wire(self.0);
+        std::iter::from_fn(move || Some((wire.u16()?, wire.opaque()?)))
+    }
+
+    /// Whether a type is there twice. The list is sorted for it, as a client chooses its length.
+    fn repeats(self) -> bool {
+        let mut types: Vec<u16> = self.iter().map(|(of, _)| of).collect();
+        types.sort_unstable();
+        types.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+/// Whether an `app_data_dictionary` has an entry for a component. Bytes that are no dictionary have none.
+fn has_component(data: &[u8], wanted: u16) -> bool {
+    let mut dictionary = Wire(data);
+    let Some(entries) = dictionary.opaque().filter(|_| dictionary.is_empty()) else { return false };
+    let mut wire = Wire(entries);
     let mut found = false;
     while !wire.is_empty() {
-        found |= wire.u16()? == wanted;
-        wire.opaque()?;
+        let (Some(id), Some(_)) = (wire.u16(), wire.opaque()) else { return false };
+        found |= id == wanted;
     }
-    Some(found)
+    found
+}
+
+/// Whether a value is one of GREASE: `0x0a0a`, `0x1a1a` and so on to `0xeaea`.
+const fn is_grease(value: u16) -> bool {
+    value & 0x0f0f == 0x0a0a && value >> 12 == value >> 4 & 0xf && value != 0xfafa
 }
 
 /// Bytes in the presentation language of RFC 9420, from the front; every read is `None` past the end.

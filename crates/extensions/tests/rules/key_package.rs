@@ -306,7 +306,7 @@ fn a_30443_replaces_by_its_d_and_a_443_replaces_nothing() {
         builder.kind = kind;
         let builder = d.map_or_else(|| builder.clone(), |d| builder.clone().tag(&["d", d]));
         let admitted = assert_holds(builder);
-        let Effect::KeyPackage { entry, identifier } = admitted.effect() else { panic!() };
+        let Effect::KeyPackage { entry, identifier, .. } = admitted.effect() else { panic!() };
         assert_eq!((identifier.as_deref(), entry.owner), (expected, key("alice")));
     }
 }
@@ -317,4 +317,64 @@ fn the_event_is_stored_as_it_was_signed() {
     let signed = builder.clone().at(NOW).event(&nostr_protocol::testing::keypair("alice"));
     assert_eq!(publish(builder, &policy()).unwrap().event().json(), signed.json());
     assert!(reader(&[]).is_anonymous());
+}
+
+/// One extension: its type and its data, each shorter than 64 bytes.
+fn extension(of: u16, data: &[u8]) -> Vec<u8> {
+    [&of.to_be_bytes()[..], &[data.len() as u8], data].concat()
+}
+
+/// A KeyPackage of a ciphersuite that this relay cannot check, by hand: `leaf` and `own` are lists of extensions.
+fn by_hand(keys: [u8; 2], lifetime: [u64; 2], supported: &[u16], leaf: &[u8], own: &[u8]) -> Vec<u8> {
+    let opaque = |bytes: &[u8]| [&[bytes.len() as u8][..], bytes].concat();
+    let types: Vec<u8> = supported.iter().flat_map(|of| of.to_be_bytes()).collect();
+    let identity = key("alice");
+    let mut bytes = vec![0, 1, 0x0a, 0x0a];
+    bytes.extend([opaque(&[keys[0]; 32]), opaque(&[keys[1]; 32]), opaque(&[7; 32]), vec![0, 1]].concat());
+    bytes.extend(opaque(identity.as_bytes()));
+    bytes.extend(
+        [opaque(&[0, 1]), opaque(&[0x0a, 0x0a]), opaque(&types), opaque(&[0x3a, 0x3a]), opaque(&[0, 1])].concat(),
+    );
+    bytes.push(1);
+    lifetime.iter().for_each(|at| bytes.extend(at.to_be_bytes()));
+    bytes.extend([opaque(leaf), opaque(&[1; 8]), opaque(own), opaque(&[1; 8])].concat());
+    bytes
+}
+
+#[test]
+fn each_check_of_rfc_9420_has_its_words() {
+    let good = [NOW - DAY, NOW + DAY];
+    let says = |bytes: Vec<u8>, words: &str| assert_fault(event(&bytes), words);
+    says(by_hand([1, 1], good, &[], &[], &[]), "its init_key is the leaf's encryption_key");
+    says(by_hand([1, 2], [NOW + DAY, NOW + DAY], &[], &[], &[]), "lifetime");
+    says(by_hand([1, 2], [NOW + DAY, NOW + 9], &[], &[], &[]), "lifetime");
+    says(by_hand([1, 2], good, &[], &extension(0xf2ee, b"x"), &[]), "not in the leaf's capabilities");
+    let twice = [extension(0x0a, b""), extension(0x0a, b"")].concat();
+    says(by_hand([1, 2], good, &[0x0a], &[], &twice), "twice");
+    says(by_hand([1, 2], good, &[0x0a], &twice, &[]), "twice");
+}
+
+/// Values of GREASE stand in every list, and an extension that the capabilities list, or that every client has.
+#[test]
+fn grease_is_no_fault() {
+    let good = [NOW - DAY, NOW + DAY];
+    let leaf = [extension(0x1a1a, b"grease"), extension(0xf2ee, b""), extension(1, b"id")].concat();
+    let own = extension(0x2a2a, b"");
+    let bytes = by_hand([1, 2], good, &[0xf2ee, 0x3a3a], &leaf, &own);
+    assert_eq!(KeyPackage::read(&bytes).unwrap().fault(), None);
+    let admitted = publish(event(&bytes), &with_mode(VerifyKeyPackages::Enforce)).unwrap();
+    assert!(admitted.warning().unwrap().contains("none that this relay can check"));
+}
+
+#[test]
+fn both_marks_of_last_resort_are_read() {
+    let of = |own: &[u8]| KeyPackage::read(&by_hand([1, 2], [1, 2], &[0x0a], &[], own)).unwrap().last_resort;
+    let dictionary = |entries: &[u8]| extension(6, &[&[entries.len() as u8][..], entries].concat());
+    assert!(of(&extension(0x0a, b"")));
+    assert!(of(&dictionary(&[0, 1, 1, 9, 0, 4, 0])), "the component among others");
+    assert!(!of(&dictionary(&[0, 1, 1, 9])) && !of(&[]) && !of(&extension(7, b"")));
+    for broken in [&[0, 4][..], &[0, 4, 9], &[9]] {
+        assert!(!of(&dictionary(broken)), "{broken:?} is no dictionary");
+    }
+    assert!(!of(&extension(6, b"")) && !of(&extension(6, &[3, 0, 4])));
 }

@@ -50,6 +50,11 @@ fn all() -> Vec<Vector> {
     GATEWAY.lines().chain(MARMOT.lines()).map(Vector::read).collect()
 }
 
+/// The bytes of every KeyPackage, as it stands in its event.
+pub fn key_packages() -> Vec<Vec<u8>> {
+    all().iter().filter(|vector| vector.event.event().kind().is_key_package()).map(Vector::content).collect()
+}
+
 fn writer() -> PublicKey {
     PublicKey::from_hex(WRITER).unwrap()
 }
@@ -170,7 +175,7 @@ fn twins_have_one_content_hash_whatever_is_around_the_bytes() {
         let vector = vectors.iter().find(|vector| vector.label == label).unwrap();
         let reader = Reader::new(&[vector.event.event().pubkey()]);
         match admit(vector, &reader, &strict()).unwrap().effect() {
-            Effect::KeyPackage { entry, identifier } => (entry.clone(), identifier.clone()),
+            Effect::KeyPackage { entry, identifier, .. } => (entry.clone(), identifier.clone()),
             other => panic!("{other:?}"),
         }
     };

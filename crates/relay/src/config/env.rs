@@ -17,13 +17,14 @@ const PREFIX: &str = "RNOSTR_";
 /// The variable in which Cloud Run names the service.
 const CLOUD_RUN: &str = "K_SERVICE";
 
-/// The specification's variables that win over the file; of two for one key the later one wins.
-const OVER_FILE: [(&str, &str); 5] = [
+/// The specification's variables, and the system key's, that win over the file; of two for one key the later one wins.
+const OVER_FILE: [(&str, &str); 6] = [
     ("PORT", "server.port"),
     ("ALLOWED_ORIGINS", "server.allowed_origins"),
     ("LOG_LEVEL", "server.log_level"),
     ("RUST_LOG", "server.log_level"),
     ("NOSTR_AUTH_REQUIRED", "auth.enabled"),
+    ("RNOSTR_SYSTEM_KEY", "extensions.mls_gateway.system_key"),
 ];
 /// The specification's variables that the file wins over: they belong to the machine, and not to this relay.
 const UNDER_FILE: [(&str, &str); 2] = [

@@ -25,6 +25,7 @@ impl Config {
             welcome_ttl_secs: gateway.welcome_ttl_secs,
             keypackage_ttl_secs: gateway.keypackage_ttl_secs,
             keypackage_max_lifetime_secs: gateway.keypackage_max_lifetime_secs,
+            keypackages_per_owner_max: gateway.keypackages_per_owner_max,
             keypackage_request_ttl_secs: gateway.keypackage_request_ttl_secs,
             roster_ttl_secs: gateway.roster_policy_ttl_days * DAY_SECS,
             verify_keypackages: gateway.verify_keypackages,

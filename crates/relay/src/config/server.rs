@@ -109,8 +109,11 @@ section! {
 section! {
     /// Sending to other relays.
     pub struct Outbound for "outbound" in config.outbound {
-        /// Sending KeyPackage requests on to their recipients' relays; not in this build.
-        enabled: bool = "false", by only_false("sending to other relays is not in this build");
+        /// Sends the relay's KeyPackage requests on to their recipients' relays: those of 10050, else the read relays of
+        /// 10002.
+        enabled: bool = "false", by boolean();
+        /// Connects to loopback and private addresses too, which a client's list may name.
+        allow_private: bool = "false", by boolean();
     }
 }
 

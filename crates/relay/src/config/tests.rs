@@ -117,10 +117,6 @@ fn each_error_names_its_line_and_what_would_be_right() {
             "relay.toml:2: limitation.max_event_length: write at most max_message_length",
         ),
         (
-            "[outbound]\nenabled = true",
-            "relay.toml:2: outbound.enabled: sending to other relays is not in this build; write false",
-        ),
-        (
             "[extensions.mls_gateway]\napi_prefix = 'api/'",
             "relay.toml:2: extensions.mls_gateway.api_prefix: not a path; write it with a slash in front and none \
              at the end: /api/v1/mls",
@@ -240,7 +236,7 @@ fn every_key_is_set_by_its_variable_and_the_table_says_the_default() {
 #[test]
 fn every_key_has_a_place_of_its_own() {
     let mut seen: Vec<(String, Config)> = Vec::new();
-    for key in keys::all().filter(|key| key.section != "outbound") {
+    for key in keys::all() {
         let name = key.variable();
         let candidates = [
             "70000",

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, path::PathBuf};
 
-use nostr_protocol::PublicKey;
+use nostr_protocol::{PublicKey, sign::SecretKey};
 use toml::de::DeValue;
 
 use super::{
@@ -88,11 +88,6 @@ impl Value {
             },
             other => Err(other.wrong("true or false, without quotes")),
         }
-    }
-
-    /// Reads `false`; `true` is refused with `reason`.
-    pub(super) fn only_false(&self, reason: &str) -> Result<bool, Problem> {
-        if self.boolean()? { Err(Problem::new(format!("{reason}; write false"))) } else { Ok(false) }
     }
 
     /// Reads a whole number within `range`.
@@ -185,6 +180,12 @@ pub(super) fn redis_url(text: &str) -> Result<Secret, String> {
 /// Reads a public key. The error does not repeat the text, which may be a secret key.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_hex_or_npub(text).map_err(|error| error.to_string())
+}
+
+/// Reads a secret key. The error does not repeat the text.
+pub(super) fn system_key(text: &str) -> Result<SecretKey, String> {
+    SecretKey::from_hex_or_nsec(text)
+        .ok_or_else(|| "not a secret key; write 64 hex digits or nsec1…, as rnostr keygen prints them".to_owned())
 }
 
 /// Reads one of the `known` words.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use nostr_protocol::PublicKey;
 
-use super::{Paid, RateLimits, RetryAfter};
+use super::{AddressBlock, Paid, RateLimits, RetryAfter};
 
 /// The KeyPackages of one owner that a claim may use up, each with its payment.
 #[derive(Debug)]
@@ -27,6 +27,13 @@ impl ClaimAllowance {
 }
 
 impl RateLimits {
+    /// The numbers under which a store counts the claims of a key, of its address and of the site around it, the same on
+    /// all instances.
+    pub(crate) fn claim_parties(&self, reader: &PublicKey, block: AddressBlock) -> (u64, [u64; 2]) {
+        let address = |block: AddressBlock| self.hasher.hash_for_turns(("claims from", block));
+        (self.hasher.hash_for_turns(("claims of", reader)), [address(block), address(block.widest())])
+    }
+
     /// Sets up to `most` KeyPackages of `owner` aside for a reader.
     pub(crate) fn set_claims_aside(
         &self,

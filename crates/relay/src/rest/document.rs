@@ -40,6 +40,8 @@ const NIP98: &str = "nip98";
         groups::members,
         groups::roster,
         key_packages::of_owner,
+        key_packages::claim::claim,
+        key_packages::stock::stock,
         messages::of_group,
         messages::inbox,
         events::one,
@@ -54,6 +56,7 @@ const NIP98: &str = "nip98";
         (name = "keypackages", description = "The directory of KeyPackages."),
         (name = "messages", description = "Catching up in the order of receipt."),
         (name = "events", description = "Single events."),
+        (name = "keypackages", description = "The directory of KeyPackages."),
         (name = "document", description = "This document."),
     )
 )]

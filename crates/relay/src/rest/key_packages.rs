@@ -3,12 +3,15 @@
 //! Source: MLS Gateway specification, "KeyPackage Retrieval"; docs/rules.md, "KeyPackages" and "REST". A read consumes
 //! nothing. Events that hold the same KeyPackage are listed once.
 
+pub(super) mod claim;
+pub(super) mod stock;
+
 use std::collections::HashSet;
 
 use nostr_extensions::{
     Released,
     effect::NEVER,
-    mls_gateway::key_package::{Described, ciphersuite, ciphersuite_name, describe},
+    mls_gateway::key_package::{Described, ciphersuite, describe, suite_name},
 };
 use nostr_protocol::{EventId, Filter, Kind, PublicKey, Rejection};
 use serde::{Deserialize, Serialize};
@@ -37,7 +40,7 @@ pub(crate) struct KeyPackageInfo {
     /// The owner's key, in hex.
     #[schema(example = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")]
     owner: String,
-    /// The reference that its event gives (`kpr`, else `i`); null where it gives none.
+    /// The reference that its event gives (`kpr`, else `i`), else the one of its bytes; null where there is neither.
     #[schema(example = "kpr_abc123")]
     key_reference: Option<String>,
     /// The ciphersuite's name in RFC 9420, or its number; null where neither bytes nor tags tell it.
@@ -157,7 +160,7 @@ async fn read(
     let mut seen = HashSet::new();
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         for released in &page {
-            let described = describe(released.event());
+            let described = describe(released.event().view());
             if seen.insert(described.content_hash) && visit_one(released, &described) {
                 return Ok(());
             }
@@ -170,12 +173,11 @@ async fn read(
 }
 
 fn info(released: &Released, described: &Described, include: Option<Include>) -> KeyPackageInfo {
-    let suite = described.ciphersuite;
     let expires_at = released.expires_at();
     KeyPackageInfo {
         owner: released.event().pubkey().to_hex(),
-        key_reference: described.reference.as_deref().map(str::to_owned),
-        ciphersuite: suite.map(|suite| ciphersuite_name(suite).map_or_else(|| format!("0x{suite:04x}"), str::to_owned)),
+        key_reference: described.reference.clone(),
+        ciphersuite: described.ciphersuite.map(|suite| suite_name(suite).into_owned()),
         expires_at: (expires_at != NEVER).then(|| time::rfc3339(expires_at)),
         event: include.map(|Include::Event| EventJson::new(released)),
     }

@@ -27,6 +27,8 @@ const ROUTES: &[Route] = &[
     (Method::GET, "/inbox", || get(messages::inbox)),
     (Method::GET, "/events/{id}", || get(events::one)),
     (Method::POST, "/events", || post(events::publish)),
+    (Method::POST, "/keypackages/claim", || post(key_packages::claim::claim)),
+    (Method::GET, "/keypackages/stock", || get(key_packages::stock::stock)),
 ];
 
 /// The router of all doors, which refuses everything else by a problem document.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::{FromRequest, OriginalUri, Query, Request},
-    http::{Method, Uri, header},
+    http::{HeaderMap, Method, Uri, header},
 };
 use nostr_extensions::Reader;
 use nostr_protocol::{PublicKey, Rejection as Reason};
@@ -29,6 +29,7 @@ pub(crate) struct Visit {
     pub(super) caller: Caller,
     pub(super) body: Bytes,
     uri: Uri,
+    headers: HeaderMap,
 }
 
 impl Visit {
@@ -53,6 +54,19 @@ impl Visit {
         match Query::try_from_uri(&self.uri) {
             Ok(Query(parameters)) => Ok(parameters),
             Err(rejection) => Err(Problem::bad_parameter(rejection.body_text())),
+        }
+    }
+
+    /// The only value of a header; `None` where there is none.
+    ///
+    /// # Errors
+    /// 400 where it is there more than once, or is no text.
+    pub(super) fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
+        let mut values = self.headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        match value.to_str() {
+            Ok(text) if values.next().is_none() => Ok(Some(text)),
+            _ => Err(Problem::bad_parameter(format!("send one {name} header, of visible characters of ASCII"))),
         }
     }
 
@@ -90,7 +104,8 @@ impl FromRequest<Arc<App>> for Visit {
         let connected = parts.extensions.get::<Connected>().cloned();
         let connected = connected.ok_or_else(|| Problem::from(Reason::error("the request came by no connection")))?;
         let client = client_of(app, connected.peer, &parts.headers);
-        let mut visit = Self { caller: caller(app, client, &connected), body: Bytes::new(), uri };
+        let headers = parts.headers.clone();
+        let mut visit = Self { caller: caller(app, client, &connected), body: Bytes::new(), uri, headers };
         let proof = proof::of_headers(app, &parts.headers)?;
         if proof.is_none() && app.policy.auth_required {
             return Err(Problem::key_required());
@@ -115,7 +130,7 @@ impl FromRequest<Arc<App>> for Visit {
     }
 }
 
-fn has_body(headers: &axum::http::HeaderMap) -> bool {
+fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     length.is_some_and(|length| length.as_bytes() != b"0") || headers.contains_key(header::TRANSFER_ENCODING)
 }

@@ -40,6 +40,9 @@ pub(crate) struct PutPackage {
     pub(crate) reference: Option<Reference>,
     pub(crate) content_hash: [u8; 32],
     pub(crate) last_resort: bool,
+    /// Whether it is a 30443.
+    #[cfg_attr(not(feature = "firestore"), allow(dead_code, reason = "the store over Firestore alone needs it"))]
+    pub(crate) is_addressable: bool,
 }
 
 impl Put {

@@ -12,14 +12,14 @@ use nostr_extensions::{
         key_package::DirectoryEntry,
     },
 };
-use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
+use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 
 use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
     changes::{ChangedGroup, Changes, MemberChange, Put, PutPackage},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
     keys::{Address, Claimed, Reference, TombstoneKey, author_of, reference_of},
-    lookup::{Apply, Lookup, Membership, Placement, StoredEvent},
+    lookup::{Apply, Lookup, Membership, OWNED_MAX, OwnedPackage, Placement, StoredEvent},
     prefixes,
 };
 
@@ -75,7 +75,7 @@ impl<'a> Collecting<'a> {
             is_told: touches.is_some(),
             touches: touches.unwrap_or_else(|| Touches::by_kind(event.view())),
             address: placement.address,
-            package: placement.package.map(put_package),
+            package: placement.package.as_deref().map(|entry| put_package(event, entry)),
             gone: false,
         };
         let sealed = put.seal(0);
@@ -106,6 +106,11 @@ impl<'a> Collecting<'a> {
             self.facts.holders.insert(address, holder);
             self.held.insert(at, address);
         }
+        if let Some(PutPackage { owner, content_hash, last_resort, .. }) = &put.package {
+            let (id, content_hash, last_resort) = (event.id(), *content_hash, *last_resort);
+            let owned = OwnedPackage { at, id, content_hash, last_resort };
+            self.facts.packages.entry(*owner).or_default().push((owned, expires_at));
+        }
         if let Some(PutPackage { reference: Some(reference), content_hash, .. }) = &put.package {
             let referenced = Referenced { at, content_hash: *content_hash, expires_at };
             self.facts.references.entry(*reference).or_default().push(referenced);
@@ -120,6 +125,7 @@ impl<'a> Collecting<'a> {
         }
         self.facts.ids.remove(id);
         self.facts.targets.remove(id);
+        self.facts.packages.values_mut().for_each(|owned| owned.retain(|(package, _)| package.at != at));
         if let Some(address) = self.held.remove(&at)
             && self.facts.holders.get(&address).is_some_and(|holder| holder.at == at)
         {
@@ -192,8 +198,9 @@ fn flags_of(meta: &EventMeta) -> i16 {
     flag(meta.author_only, AUTHOR_ONLY) | flag(meta.log_only, LOG_ONLY) | flag(touches_others, TOUCHES_GROUPS)
 }
 
-fn put_package(entry: &DirectoryEntry) -> PutPackage {
+fn put_package(event: &Event, entry: &DirectoryEntry) -> PutPackage {
     PutPackage {
+        is_addressable: event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE,
         owner: entry.owner,
         reference: entry.reference.as_ref().map(|text| reference_of(entry.owner, text)),
         content_hash: entry.content_hash,
@@ -240,6 +247,11 @@ impl Lookup for Collecting<'_> {
         let reference = entry.reference.as_ref().map(|text| reference_of(entry.owner, text));
         let mut referenced = reference.and_then(|it| self.facts.references.get(&it)).into_iter().flatten();
         Ok(referenced.any(|other| other.expires_at > now && other.content_hash != entry.content_hash))
+    }
+
+    fn packages(&self, owner: &PublicKey, now: UnixSecs) -> Result<Vec<OwnedPackage<Origin>>, Infallible> {
+        let owned = self.facts.packages.get(owner).into_iter().flatten();
+        Ok(owned.filter(|(_, expires_at)| *expires_at > now).map(|(package, _)| *package).take(OWNED_MAX).collect())
     }
 
     fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Infallible> {

@@ -1,6 +1,8 @@
 //! The rules by which an admitted event is stored, in every store but the oracle: everything that may refuse it first,
 //! then its effects, then the event.
 
+use std::borrow::Cow;
+
 use nostr_extensions::{
     Admitted, Effect, EventMeta, Persistence,
     gate::Touches,
@@ -18,6 +20,10 @@ use super::{
     lookup::{AddressHolder, Apply, Placement},
 };
 use crate::Saved;
+
+/// Most KeyPackages that give way to one. There are more only where the operator lowered the bound, and the next ones
+/// go on.
+const LEAVING_MAX: usize = 32;
 
 /// Decides events and records one after the other, each by all that was decided before.
 pub(crate) struct Decider<'s, S>(pub(crate) &'s mut S);
@@ -87,9 +93,9 @@ impl<S: Apply> Decider<'_, S> {
         match admitted.effect() {
             Effect::None => {}
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
-            Effect::KeyPackage { entry, identifier } => {
+            Effect::KeyPackage { entry, identifier, kept_max } => {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
-                placement.package = Some(entry);
+                placement.package = Some(self.enter(entry, *kept_max, now)?);
             }
             Effect::GroupMessage { group, epoch, .. } => self.group_message(group, sender, *epoch)?,
             Effect::Roster(change) => touches = self.roster(change, now)?,
@@ -167,6 +173,36 @@ impl<S: Apply> Decider<'_, S> {
             self.0.remove(old.at, &old.id)?;
         }
         Ok(address)
+    }
+
+    /// The line of the directory for a KeyPackage, after the owner's oldest ones have given way to it. Those of last
+    /// resort neither count nor give way. A twin of one that was given as the owner's last is of last resort as well.
+    pub(super) fn enter<'e>(
+        &mut self,
+        entry: &'e DirectoryEntry,
+        kept_max: usize,
+        now: UnixSecs,
+    ) -> Result<Cow<'e, DirectoryEntry>, S::Error> {
+        let owned = self.0.packages(&entry.owner, now)?;
+        let mut twins = owned.iter().filter(|it| it.content_hash == entry.content_hash).peekable();
+        let is_new = twins.peek().is_none();
+        if !entry.last_resort && twins.any(|twin| twin.last_resort) {
+            return Ok(Cow::Owned(DirectoryEntry { last_resort: true, ..entry.clone() }));
+        }
+        if !entry.last_resort && is_new {
+            let mut fresh: Vec<[u8; 32]> = Vec::new();
+            for package in owned.iter().filter(|it| !it.last_resort) {
+                if !fresh.contains(&package.content_hash) {
+                    fresh.push(package.content_hash);
+                }
+            }
+            let too_many = (fresh.len() + 1).saturating_sub(kept_max);
+            let leaving = &fresh[..too_many.min(fresh.len()).min(LEAVING_MAX)];
+            for package in owned.iter().filter(|it| leaving.contains(&it.content_hash)) {
+                self.0.remove(package.at, &package.id)?;
+            }
+        }
+        Ok(Cow::Borrowed(entry))
     }
 
     /// The event that this one displaces at its address; refused where it may not have the address. NIP-01: the newest

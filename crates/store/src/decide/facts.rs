@@ -18,7 +18,7 @@ use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 use super::keys::{address, reference_of};
 pub(crate) use super::{
     keys::{Address, Claimed, Reference, TombstoneKey, claimed, tombstone_key},
-    lookup::AddressHolder,
+    lookup::{AddressHolder, OwnedPackage},
 };
 use crate::Cursor;
 
@@ -140,7 +140,7 @@ impl Wanted {
             Effect::Replace { identifier } => {
                 self.addresses.insert(address(&author, event.kind(), identifier));
             }
-            Effect::KeyPackage { entry, identifier } => {
+            Effect::KeyPackage { entry, identifier, .. } => {
                 self.claimed.insert(claimed(&entry.owner, &entry.content_hash));
                 self.owners.insert(entry.owner);
                 self.references.extend(entry.reference.as_ref().map(|text| reference_of(entry.owner, text)));
@@ -236,6 +236,8 @@ pub(crate) struct Facts {
     pub(crate) address_tombstones: HashMap<Address, UnixSecs>,
     /// KeyPackages by reference.
     pub(crate) references: HashMap<Reference, Vec<Referenced>>,
+    /// The KeyPackage events of [`Wanted::owners`], from the oldest to the newest, with the ends of their times.
+    pub(crate) packages: HashMap<PublicKey, Vec<(OwnedPackage<Origin>, UnixSecs)>>,
     /// The KeyPackages of [`Wanted::claimed`] that were claimed.
     pub(crate) claimed: HashSet<Claimed>,
     /// The stored events of [`Wanted::taken`].

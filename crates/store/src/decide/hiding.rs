@@ -63,6 +63,12 @@ fn note(known: &mut HiddenKeys, keys: impl Iterator<Item = (PublicKey, UnixSecs)
 }
 
 impl Hidden {
+    /// The time up to which a key vanished that has events left.
+    #[cfg(feature = "firestore")]
+    pub(crate) fn until(&self, key: &PublicKey) -> Option<UnixSecs> {
+        self.0.get(key).map(|hidden| hidden.until)
+    }
+
     /// Whether an event is gone for every reader, if not yet from the store. A request to vanish stays itself.
     pub(crate) fn hides(&self, event: EventRef<'_>) -> bool {
         !self.0.is_empty() && is_taken_along(event, |key| self.0.get(key).map(|hidden| hidden.until))

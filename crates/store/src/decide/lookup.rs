@@ -3,6 +3,8 @@
 //! A shared store answers from facts that it loaded before, and collects the changes. The embedded store reads and
 //! writes in its open transaction, and may fail. Each answer takes the changes so far into account.
 
+use std::borrow::Cow;
+
 use nostr_extensions::{
     Admitted, Audience, EventMeta, GroupStatus, NostrGroupId, Source,
     audience::audience,
@@ -48,6 +50,15 @@ pub(crate) struct AddressHolder<A> {
     pub(crate) rows: usize,
 }
 
+/// A KeyPackage event of an owner.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnedPackage<A> {
+    pub(crate) at: A,
+    pub(crate) id: EventId,
+    pub(crate) content_hash: [u8; 32],
+    pub(crate) last_resort: bool,
+}
+
 /// The membership of one key in one group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Membership {
@@ -62,7 +73,7 @@ pub(crate) struct Placement<'e> {
     /// The address that it holds from now on.
     pub(crate) address: Option<Address>,
     /// Its entry in the directory of KeyPackages.
-    pub(crate) package: Option<&'e DirectoryEntry>,
+    pub(crate) package: Option<Cow<'e, DirectoryEntry>>,
 }
 
 impl Placement<'_> {
@@ -70,6 +81,9 @@ impl Placement<'_> {
         Self { meta, address: None, package: None }
     }
 }
+
+/// Most KeyPackage events of one owner that a decision or a claim goes through.
+pub(crate) const OWNED_MAX: usize = 5_000;
 
 /// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::stored`].
 pub(crate) trait Lookup {
@@ -101,6 +115,10 @@ pub(crate) trait Lookup {
 
     /// Whether the reference of `entry` names other bytes of its owner, in an event that has not expired at `now`.
     fn is_reference_taken(&self, entry: &DirectoryEntry, now: UnixSecs) -> Result<bool, Self::Error>;
+
+    /// The owner's KeyPackage events that have not expired at `now`, from the oldest to the newest, at most
+    /// [`OWNED_MAX`].
+    fn packages(&self, owner: &PublicKey, now: UnixSecs) -> Result<Vec<OwnedPackage<Self::At>>, Self::Error>;
 
     /// Whether the group is managed. The store may remember the answer.
     fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;

@@ -19,7 +19,9 @@ pub(crate) mod facts;
 mod group;
 pub(crate) mod hiding;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod lookup;
+pub(crate) mod receipt;
 mod removal;
 pub(crate) mod restore;
 

@@ -200,9 +200,9 @@ impl<S: Apply> Decider<'_, S> {
         let mut placement = Placement::new(restored.meta().clone());
         match restored.effect() {
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
-            Effect::KeyPackage { entry, identifier } => {
+            Effect::KeyPackage { entry, identifier, kept_max } => {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
-                placement.package = Some(entry);
+                placement.package = Some(self.enter(entry, *kept_max, now)?);
             }
             // The removals of an export are records of their own. Another relay's deletion removes as a client's does.
             Effect::Delete(deletion) if restored.is_foreign() => {

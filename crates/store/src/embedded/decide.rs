@@ -23,7 +23,7 @@ use crate::{
     Cursor,
     decide::{
         keys::{Address, Claimed, TombstoneKey},
-        lookup::{AddressHolder, Apply, Lookup, Membership, Placement, StoredEvent},
+        lookup::{AddressHolder, Apply, Lookup, Membership, OwnedPackage, Placement, StoredEvent},
     },
     weight::Weight,
 };
@@ -85,6 +85,10 @@ impl Lookup for Tx<'_> {
 
     fn is_reference_taken(&self, entry: &DirectoryEntry, now: UnixSecs) -> Result<bool, Fail> {
         self.tables.is_reference_taken(&self.txn, entry, &self.vanishing, now)
+    }
+
+    fn packages(&self, owner: &PublicKey, now: UnixSecs) -> Result<Vec<OwnedPackage<Cursor>>, Fail> {
+        self.tables.packages_of(&self.txn, owner, &self.vanishing, now)
     }
 
     fn is_managed(&mut self, group: &NostrGroupId) -> Result<bool, Fail> {
@@ -161,7 +165,7 @@ impl Apply for Tx<'_> {
         if let Some(address) = &placement.address {
             self.tables.addresses.put(&mut self.txn, address, &cursor_bytes(cursor))?;
         }
-        if let Some(entry) = placement.package {
+        if let Some(entry) = &placement.package {
             self.tables.put_package(&mut self.txn, entry, cursor)?;
         }
         let (received_at, expires_at) = (meta.received_at, meta.expires_at);

@@ -191,9 +191,14 @@ fn touched_key(cursor: Cursor, group: &[u8]) -> Vec<u8> {
 
 /// An event by value, sealed.
 pub(super) fn seal(stored: Stored<'_>, cursor: Cursor) -> Result<Sealed, Fail> {
+    unpack_event(stored, cursor).map(|(event, stamp)| Sealed::new(event, stamp))
+}
+
+/// An event by value, with its stamp.
+pub(super) fn unpack_event(stored: Stored<'_>, cursor: Cursor) -> Result<(Event, Stamp), Fail> {
     let record = bytes::Bytes::copy_from_slice(stored.event.record());
     let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
-    Ok(Sealed::new(event, stored.stamp(cursor)))
+    Ok((event, stored.stamp(cursor)))
 }
 
 /// A value of the log, sealed, and kept in `hot` for the next read.

@@ -61,7 +61,7 @@ use self::{
 };
 use crate::{
     Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
 };
@@ -427,24 +427,47 @@ impl Store for Embedded {
         Err(StoreError::Unavailable("KeyPackages are taken faster than they are found".to_owned()))
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        let vanishing = self.shared.vanishing.load();
+        self.read(|txn| self.tables.count_packages(txn, owner, &vanishing, now))
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        let request = *request;
+        self.queue.call(|answer| Call::Request { request, now, answer }).await?
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.read(|txn| {
+            for group in self.tables.groups_of(txn, &[*key])? {
+                let membership = self.tables.membership(txn, &group, owner)?;
+                if membership.is_some_and(|membership| membership.invited.is_none()) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         let name = *name;
         self.queue.call(|answer| Call::UseOnce { name, until, now, answer }).await?
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
-        let mut removed = 0;
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
+        let mut all = Swept::default();
         for _ in 0..SWEEP_ROUNDS_MAX {
-            let events_max = events_max.saturating_sub(removed);
+            let events_max = events_max.saturating_sub(all.removed);
             let started = Instant::now();
             let swept = self.queue.call(|answer| Call::Sweep { now, events_max, answer }).await??;
-            removed += swept.removed;
+            all.removed += swept.removed;
+            all.expired.extend(swept.expired);
             if !swept.more || swept.removed >= events_max {
                 break;
             }
             give_way(started.elapsed()).await;
         }
-        Ok(removed)
+        Ok(all)
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

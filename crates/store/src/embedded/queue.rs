@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Claim, Claimed, OnceName, Saved, StoreError,
+    Claim, Claimed, OnceName, Saved, StockRequest, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -40,6 +40,11 @@ pub(super) enum Call {
         candidates: Vec<Candidate>,
         now: UnixSecs,
         answer: Answer<Result<Option<Claimed>, StoreError>>,
+    },
+    Request {
+        request: StockRequest,
+        now: UnixSecs,
+        answer: Answer<Result<bool, StoreError>>,
     },
     /// See [`crate::Store::use_once`].
     UseOnce {
@@ -68,7 +73,11 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::UseOnce { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
+            Self::Claim { .. }
+            | Self::Request { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Probe { .. } => 1,
         }
     }
 
@@ -82,7 +91,11 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::UseOnce { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
+            Self::Claim { .. }
+            | Self::Request { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Probe { .. } => 0,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{Claimed, Saved, StoreError, moving::Imported};
 pub(super) enum Outcome {
     Saved(Saved),
     Claimed(Option<Claimed>),
+    Requested(bool),
     UsedOnce(bool),
     Swept(Swept),
     Imported(Vec<Imported>),
@@ -20,6 +21,7 @@ pub(super) type Outcomes = Vec<Result<Outcome, StoreError>>;
 pub(super) enum Reply {
     Save(usize, Answer<Vec<Result<Saved, StoreError>>>),
     Claim(Answer<Result<Option<Claimed>, StoreError>>),
+    Request(Answer<Result<bool, StoreError>>),
     UseOnce(Answer<Result<bool, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
@@ -42,6 +44,13 @@ impl Reply {
             Self::Claim(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Claimed(claimed))) => Ok(claimed),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::Request(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Requested(may))) => Ok(may),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

@@ -15,7 +15,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Cursor,
+    Cursor, ExpiredPackage,
     weight::{SWEPT_ROWS_MAX, Weight},
 };
 
@@ -25,9 +25,11 @@ const SEARCHED_MAX: usize = 20_000;
 const LISTS_MAX: usize = 20_000;
 
 /// The outcome of a sweep.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Swept {
     pub(super) removed: usize,
+    /// KeyPackages that expired without having been given.
+    pub(super) expired: Vec<ExpiredPackage>,
     /// Whether there is more to do that it did not get to.
     pub(super) more: bool,
 }
@@ -40,7 +42,8 @@ impl Tx<'_> {
         let mut swept = self.sweep_removed(events_max)?;
         let expired = self.sweep_expired(now, events_max - swept.removed)?;
         swept.removed += expired.removed;
-        swept.more |= expired.more;
+        swept.more |= expired.more | self.sweep_lapses(now)?;
+        swept.expired = expired.expired;
         if !self.vanishing.0.is_empty() && swept.removed < events_max {
             let vanished = self.sweep_vanished(events_max - swept.removed)?;
             swept.removed += vanished.removed;
@@ -76,7 +79,7 @@ impl Tx<'_> {
                 break;
             }
         }
-        let mut swept = Swept { removed: 0, more: events >= events_max || lists.len() >= LISTS_MAX };
+        let mut swept = Swept { more: events >= events_max || lists.len() >= LISTS_MAX, ..Swept::default() };
         for (key, cursors) in lists {
             let mut left = &cursors[..];
             while let (Some(cursor), true) = (cursors_from(left).next(), swept.removed < events_max) {
@@ -84,6 +87,7 @@ impl Tx<'_> {
                     swept.more = true;
                     break;
                 }
+                swept.expired.extend(self.tables.expiring_package(&self.txn, cursor)?);
                 swept.removed += usize::from(self.remove_event(cursor)?);
                 left = &left[6..];
             }
@@ -128,7 +132,7 @@ impl Tx<'_> {
                 Arc::make_mut(&mut self.vanishing).0.remove(&key);
             }
         }
-        Ok(Swept { removed: found.len(), more })
+        Ok(Swept { removed: found.len(), more, ..Swept::default() })
     }
 
     /// Cursors of events that are hidden, from `from` on, and how far the search came.

@@ -76,6 +76,12 @@ tables! {
     references = "key-package-references";
     /// owner (first 16), content hash (first 16): KeyPackages that a claim took.
     claimed = "claimed";
+    /// owner (32) -> end (5), [`crate::decide::ledger::Ledger`].
+    ledgers = "key-package-ledgers";
+    /// reader (32), name (16) -> end (5), [`crate::decide::receipt::Receipt`].
+    receipts = "receipts";
+    /// end (5), key of `ledgers` or `receipts`, which are told apart by their lengths -> nothing.
+    lapses = "lapses";
     /// group id -> [`nostr_extensions::GroupRecord`] as JSON.
     groups = "groups";
     /// cursor (6), group id: groups that the event there touched, where its kind does not say that.

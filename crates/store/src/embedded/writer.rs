@@ -29,7 +29,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Cursor, OnceName,
+    Claim, Cursor, OnceName, StockRequest,
     decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
@@ -52,6 +52,10 @@ enum Work {
     Claim {
         claim: Claim,
         candidates: Vec<Candidate>,
+        now: UnixSecs,
+    },
+    Request {
+        request: StockRequest,
         now: UnixSecs,
     },
     UseOnce {
@@ -204,6 +208,10 @@ impl Writer {
                     works.push(Work::Claim { claim, candidates, now });
                     Reply::Claim(answer)
                 }
+                Call::Request { request, now, answer } => {
+                    works.push(Work::Request { request, now });
+                    Reply::Request(answer)
+                }
                 Call::UseOnce { name, until, now, answer } => {
                     works.push(Work::UseOnce { name, until, now });
                     Reply::UseOnce(answer)
@@ -313,7 +321,14 @@ impl Writer {
                     brings |= needed(admitted) == Room::Everything;
                     Ok(Outcome::Saved(tx.save(admitted)?))
                 }
+                // A receipt takes room; a claim without one gives room back.
+                Work::Claim { claim, .. } if claim.receipt.is_some() && free < Room::Everything => {
+                    Err(Fail::Full.to_store_error())
+                }
+                Work::Request { .. } if free < Room::Everything => Err(Fail::Full.to_store_error()),
+                Work::Request { request, now } => Ok(Outcome::Requested(tx.may_request(request, *now)?)),
                 Work::Claim { claim, candidates, now } => {
+                    brings |= claim.receipt.is_some();
                     Ok(Outcome::Claimed(tx.take_packages(claim, candidates, *now)?))
                 }
                 Work::UseOnce { .. } if free < Room::Removals => Err(Fail::Full.to_store_error()),
@@ -384,7 +399,12 @@ fn batch_len(works: &[Work]) -> usize {
     let mut load = Load::default();
     let fits = |work: &&Work| match work {
         Work::Save(admitted) => load.take(Weight::of(admitted.event().view())),
-        Work::Claim { .. } | Work::UseOnce { .. } | Work::Sweep { .. } | Work::Import { .. } | Work::Probe => true,
+        Work::Claim { .. }
+        | Work::Request { .. }
+        | Work::UseOnce { .. }
+        | Work::Sweep { .. }
+        | Work::Import { .. }
+        | Work::Probe => true,
     };
     works.iter().take_while(fits).count()
 }

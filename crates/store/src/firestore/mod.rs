@@ -63,11 +63,11 @@ use self::{
     random::Random,
     read::{load_members::Acted, lookups::StatsCache, scan::Scan},
     wire::client::Client,
-    write::epochs::Epochs,
+    write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
     Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
-    Saved, Stats, Store, StoreError, decide::hiding::Hiding,
+    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -80,6 +80,7 @@ struct Inner {
     head: AtomicU64,
     notifications: watch::Sender<u64>,
     saves: Semaphore,
+    claims: ClaimQueues,
     scans: Semaphore,
     hiding: Hiding,
     history: History,
@@ -201,11 +202,25 @@ impl Store for Firestore {
         Ok(self.inner.claim(claim, now).await?)
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.count_packages(owner, now).await?)
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.request(request, now).await?)
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.find_common_group(owner, key).await?)
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, _now: UnixSecs) -> Result<bool, StoreError> {
         Ok(self.inner.use_once(name, until).await?)
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         Ok(self.inner.sweep(now, events_max).await?)
     }
 

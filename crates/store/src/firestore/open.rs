@@ -22,7 +22,10 @@ use super::{
         fail::Fail,
         value::{self, Fields, ReadFields as _, Version},
     },
-    write::epochs::{self, Epochs},
+    write::{
+        claims::ClaimQueues,
+        epochs::{self, Epochs},
+    },
 };
 use crate::{OpenError, StoreError, decide::hiding::Hiding, random};
 
@@ -102,6 +105,7 @@ impl Firestore {
             head: AtomicU64::new(through(read_at)),
             notifications: watch::Sender::new(0),
             saves: Semaphore::new(SAVES_MAX),
+            claims: ClaimQueues::default(),
             scans: Semaphore::new(SCANS_MAX),
             hiding: Hiding::default(),
             history: History::new(written_at),

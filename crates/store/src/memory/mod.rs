@@ -4,20 +4,23 @@
 mod moving;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
 use nostr_extensions::{
-    Admitted, Audience, Group, GroupStatus, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed, admit::NEVER,
-    mls_gateway::key_package::DirectoryEntry, query::Position,
+    Admitted, Audience, Group, GroupStatus, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed,
+    admit::NEVER,
+    mls_gateway::key_package::{DirectoryEntry, suite_of},
+    query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
-    ReceivedPage, Saved, Stats, Store, StoreError,
+    Claim, ClaimRates, Claimed, Cost, Cursor, ExpiredPackage, Given, LogEntry, LogPage, OnceName, Page, PageBounds,
+    RECEIPT_SECS, Receipt, Received, ReceivedBounds, ReceivedPage, Repetition, Saved, Stats, Stock, StockRequest,
+    Store, StoreError, Swept,
     decide::keys::{claimed, tombstone_key},
 };
 
@@ -41,6 +44,20 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Forgets what an export leaves behind: rates, receipts and requests, and which KeyPackages were given as the last
+    /// ones of their owners.
+    #[cfg(feature = "testing")]
+    pub fn forget_claims(&self) {
+        let mut state = self.state.lock();
+        state.takes.clear();
+        state.receipts.clear();
+        state.requests.clear();
+        for item in state.log.values_mut() {
+            let is_marked = nostr_extensions::mls_gateway::key_package::describe(item.event.view()).is_marked;
+            item.package.iter_mut().for_each(|entry| entry.last_resort = is_marked);
+        }
     }
 }
 
@@ -104,44 +121,163 @@ impl State {
     }
 
     fn claim(&mut self, claim: &Claim, now: UnixSecs) -> Claimed {
+        if let Some(name) = &claim.receipt
+            && let Some((request, at, claimed)) = self.receipts.get(&(name.reader, name.name))
+            && at + RECEIPT_SECS > now
+        {
+            if *request != name.request {
+                return Claimed { repetition: Repetition::OfAnother, ..Claimed::default() };
+            }
+            let mut claimed = claimed.clone();
+            let until = self.vanished.get(&claim.owner);
+            claimed.given.retain(|it| until.is_none_or(|until| it.sealed.position().created_at > *until));
+            return Claimed { repetition: Repetition::Of(*at), used: 0, ..claimed };
+        }
+        let claimed = self.take(claim, now);
+        if let Some(name) = claim.receipt.filter(|_| !claimed.given.is_empty()) {
+            self.receipts.insert((name.reader, name.name), (name.request, now, claimed.clone()));
+        }
+        claimed
+    }
+
+    fn take(&mut self, claim: &Claim, now: UnixSecs) -> Claimed {
         let owner = &claim.owner;
-        let is_owned = |item: &Item| item.package.as_ref().is_some_and(|it| it.owner == *owner);
-        let live = || self.log.iter().filter(|(_, item)| is_owned(item) && item.stamp.expires_at > now);
-        let packages = live().filter_map(|(_, item)| item.package.as_ref());
-        let mut stocked = packages.map(|it| it.content_hash).collect::<BTreeSet<_>>().len();
+        let packages = self.packages_of(owner, now);
+        let distinct_of = |fresh: bool| {
+            let of_sort = packages.iter().filter(|(_, it)| it.last_resort != fresh);
+            of_sort.map(|(_, it)| it.content_hash).collect::<BTreeSet<_>>().len()
+        };
+        let mut fresh = distinct_of(true);
+        let mut stocked = fresh + distinct_of(false);
+        let (allowed, wait) = self.allowance(claim, fresh, now);
+        let used_max = claim.used_max.min(allowed);
         // One event for each KeyPackage, the first that a filter matches.
         let mut distinct: Vec<(Cursor, DirectoryEntry, Vec<usize>)> = Vec::new();
-        for (cursor, item) in live() {
-            let Some(entry) = &item.package else { continue };
+        for (cursor, entry) in packages {
+            let Some(item) = self.log.get(&cursor) else { continue };
             let matching = claim.filters.matching(item.event.view());
             if !matching.is_empty() && distinct.iter().all(|(_, known, _)| known.content_hash != entry.content_hash) {
-                distinct.push((*cursor, entry.clone(), matching));
+                distinct.push((cursor, entry, matching));
             }
         }
         distinct.sort_by_key(|(_, entry, _)| entry.last_resort);
         let mut room = claim.filters.room();
         let mut claimed = Claimed::default();
+        let mut bytes = 0;
         for (cursor, entry, matching) in distinct {
             let Some(filter) = room.find(&matching).filter(|_| claimed.given.len() < claim.given_max) else { continue };
+            let Some(item) = self.log.get(&cursor) else { continue };
+            bytes += item.event.record().len();
+            if bytes > claim.bytes_max && !claimed.given.is_empty() {
+                break;
+            }
             let is_used_up = !entry.last_resort && stocked > 1;
-            if is_used_up && claimed.used >= claim.used_max {
+            if is_used_up && claimed.used >= used_max {
                 claimed.withheld = true;
+                claimed.wait_secs = wait.filter(|_| allowed <= claimed.used);
+                bytes -= item.event.record().len();
                 continue;
             }
             room.take(filter);
-            claimed.given.extend(self.log.get(&cursor).map(|item| (item.seal(), filter)));
+            claimed.given.push(Given { sealed: item.seal(), filter, is_used_up });
+            fresh -= usize::from(!entry.last_resort);
             if is_used_up {
                 stocked -= 1;
                 claimed.used += 1;
                 self.use_up(&entry, now);
+            } else {
+                let twins = self.log.values_mut().filter_map(|item| item.package.as_mut());
+                let twins = twins.filter(|it| it.owner == entry.owner && it.content_hash == entry.content_hash);
+                twins.for_each(|twin| twin.last_resort = true);
             }
         }
+        claimed.remaining = fresh;
+        if let Some(rates) = claim.rates.filter(|_| claimed.used > 0) {
+            self.takes.push((claim.owner, rates, claimed.used, now));
+        }
         claimed
+    }
+
+    /// The KeyPackages that the rates let a claim use up, and the seconds until there is one more.
+    fn allowance(&self, claim: &Claim, fresh: usize, now: UnixSecs) -> (usize, Option<u64>) {
+        let Some(rates) = &claim.rates else { return (usize::MAX, None) };
+        let taken: Vec<(&ClaimRates, usize, UnixSecs)> = self
+            .takes
+            .iter()
+            .filter(|(owner, _, _, at)| *owner == claim.owner && at + 3_600 > now)
+            .map(|(_, rates, count, at)| (rates, *count, *at))
+            .collect();
+        let all: usize = taken.iter().map(|(_, count, _)| count).sum();
+        let of = |limit: u32| if limit == 0 { usize::MAX } else { limit as usize };
+        let by_strangers = match rates.is_stranger && rates.strangers_percent < 100 {
+            true => ((fresh + all) * rates.strangers_percent as usize).div_ceil(100),
+            false => usize::MAX,
+        };
+        let bounds: [(usize, &dyn Fn(&ClaimRates) -> bool); 4] = [
+            (of(rates.claimant_max), &|it| it.claimant == rates.claimant),
+            (of(rates.addresses_max[0]), &|it| it.addresses[0] == rates.addresses[0]),
+            (of(rates.addresses_max[1]), &|it| it.addresses[1] == rates.addresses[1]),
+            (by_strangers, &|it| it.is_stranger),
+        ];
+        let mut least = (usize::MAX, None);
+        for (most, counts) in bounds.into_iter().filter(|(most, _)| *most < usize::MAX) {
+            let counted: Vec<_> = taken.iter().filter(|(rates, ..)| counts(rates)).collect();
+            let used = |until: UnixSecs| -> usize {
+                counted.iter().filter(|(_, _, at)| at + 3_600 > until).map(|(_, count, _)| count).sum()
+            };
+            let left = most.saturating_sub(used(now));
+            if left < least.0 {
+                let ends = counted.iter().map(|(_, _, at)| at + 3_600);
+                let wait = ends.clone().find(|end| used(*end) < most).or(ends.max()).map_or(3_600, |end| end - now);
+                least = (left, Some(wait));
+            }
+        }
+        least
+    }
+
+    fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Stock {
+        let of_sort = |last_resort: bool| {
+            let packages = self.packages_of(owner, now).into_iter().filter(|(_, it)| it.last_resort == last_resort);
+            packages.map(|(_, it)| it.content_hash).collect::<BTreeSet<_>>().len()
+        };
+        Stock { unclaimed: of_sort(false), last_resort: of_sort(true) }
+    }
+
+    fn may_request(&mut self, request: &StockRequest, now: UnixSecs) -> bool {
+        let packages = self.packages_of(&request.owner, now);
+        let is_addressable = |(cursor, _): &(Cursor, DirectoryEntry)| {
+            self.log.get(cursor).is_some_and(|item| item.event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE)
+        };
+        if self.stock(&request.owner, now).unclaimed >= request.low_watermark || packages.iter().any(is_addressable) {
+            return false;
+        }
+        let contents: HashSet<[u8; 32]> =
+            packages.iter().map(|(_, it)| it.content_hash).chain(request.expired).collect();
+        if let Some((id, at, known)) = self.requests.get(&request.owner) {
+            let is_answered = known.as_ref().is_none_or(|known| contents.iter().any(|it| !known.contains(it)));
+            if at + 3_600 > now || (self.holds(id, now) && !is_answered) {
+                return false;
+            }
+        }
+        self.requests.insert(request.owner, (request.id, now, Some(contents)));
+        true
+    }
+
+    fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> bool {
+        self.groups.iter().any(|(id, view)| {
+            let are_members = view.members.contains_key(owner) && view.members.contains_key(key);
+            are_members && !self.invited.contains_key(&(id.clone(), *owner))
+        })
     }
 
     /// Marks a KeyPackage as claimed and removes it with its twins.
     fn use_up(&mut self, entry: &DirectoryEntry, now: UnixSecs) {
         self.claimed.insert(claimed(&entry.owner, &entry.content_hash));
+        if let Some((.., known)) = self.requests.get_mut(&entry.owner)
+            && known.as_ref().is_some_and(|known| !known.contains(&entry.content_hash))
+        {
+            *known = None;
+        }
         let twin = |item: &Item| {
             let has_bytes = |it: &DirectoryEntry| it.owner == entry.owner && it.content_hash == entry.content_hash;
             item.stamp.expires_at > now && item.package.as_ref().is_some_and(has_bytes)
@@ -154,16 +290,24 @@ impl State {
         }
     }
 
-    fn sweep(&mut self, now: UnixSecs, events_max: usize) -> usize {
+    fn sweep(&mut self, now: UnixSecs, events_max: usize) -> Swept {
         self.once.retain(|_, until| *until > now);
         let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
         let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
         expired.sort_unstable();
         expired.truncate(events_max);
+        let mut swept = Swept { removed: expired.len(), ..Swept::default() };
         for (_, cursor) in &expired {
+            if let Some(item) = self.log.get(cursor)
+                && let Some(entry) = item.package.as_ref().filter(|entry| !entry.last_resort)
+                && item.event.kind() == Kind::KEY_PACKAGE
+            {
+                let suite = suite_of(item.event.view());
+                swept.expired.push(ExpiredPackage { owner: entry.owner, content_hash: entry.content_hash, suite });
+            }
             self.remove(*cursor);
         }
-        expired.len()
+        swept
     }
 }
 
@@ -267,6 +411,18 @@ impl Store for Memory {
         Ok(self.state.lock().claim(claim, now))
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        Ok(self.state.lock().stock(owner, now))
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.state.lock().may_request(request, now))
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        Ok(self.state.lock().shares_group(owner, key))
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
         let is_new = state.once.get(name).is_none_or(|until| *until <= now);
@@ -276,7 +432,7 @@ impl Store for Memory {
         Ok(is_new)
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         Ok(self.state.lock().sweep(now, events_max))
     }
 

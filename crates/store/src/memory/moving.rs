@@ -162,7 +162,9 @@ impl State {
             Effect::Replace { identifier } => {
                 self.replace(event, identifier, now).map(|it| StoredWith { address: Some(it), ..StoredWith::default() })
             }
-            Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
+            Effect::KeyPackage { entry, identifier, kept_max } => {
+                self.key_package(event, entry, identifier.as_deref(), *kept_max, now)
+            }
             Effect::Delete(deletion) if restored.is_foreign() => self.delete(event, deletion, now),
             Effect::Delete(deletion) => Ok(self.take_back(event.created_at(), deletion, now)),
             Effect::Vanish => {

@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    Cursor, OnceName, Saved,
+    ClaimRates, Cursor, OnceName, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
     weight::{DELETED_ROWS_MAX, Weight},
 };
@@ -42,6 +42,13 @@ pub(super) struct State {
     pub(super) address_tombstones: HashMap<Address, UnixSecs>,
     pub(super) claimed: HashSet<Claimed>,
     pub(super) vanished: HashMap<PublicKey, UnixSecs>,
+    /// What claims took: the owner, the rates' parties, the number, and the time.
+    pub(super) takes: Vec<(PublicKey, ClaimRates, usize, UnixSecs)>,
+    /// Answers to claims by reader and name, with the hash of the request and the time.
+    pub(super) receipts: HashMap<(PublicKey, [u8; 16]), ([u8; 16], UnixSecs, crate::Claimed)>,
+    /// The last request for KeyPackages to an owner: its id, its time, and the KeyPackages that the owner had or got
+    /// since; set to `None` once it was answered.
+    pub(super) requests: HashMap<PublicKey, (EventId, UnixSecs, Option<HashSet<[u8; 32]>>)>,
     /// Names that are used once, each with the time of its end.
     pub(super) once: HashMap<OnceName, UnixSecs>,
 }
@@ -112,7 +119,9 @@ impl State {
             Effect::Replace { identifier } => self
                 .replace(event, identifier, now)
                 .map(|address| StoredWith { address: Some(address), ..StoredWith::default() }),
-            Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
+            Effect::KeyPackage { entry, identifier, kept_max } => {
+                self.key_package(event, entry, identifier.as_deref(), *kept_max, now)
+            }
             Effect::GroupMessage { group, keys, epoch, .. } => Ok(self.group_message(group, keys, *epoch)),
             Effect::Roster(change) => self.roster(change, now),
             Effect::Wrap(change) => self.wrap(change, now),
@@ -213,6 +222,7 @@ impl State {
         event: &Event,
         entry: &DirectoryEntry,
         identifier: Option<&str>,
+        kept_max: usize,
         now: UnixSecs,
     ) -> Result<StoredWith, Saved> {
         if self.claimed.contains(&claimed(&entry.owner, &entry.content_hash)) {
@@ -238,7 +248,28 @@ impl State {
         if let Some(old) = old {
             self.remove(old);
         }
-        Ok(StoredWith { address, package: Some(entry.clone()), ..StoredWith::default() })
+        let mut entry = entry.clone();
+        let owned = self.packages_of(&entry.owner, now);
+        entry.last_resort |= owned.iter().any(|(_, it)| it.content_hash == entry.content_hash && it.last_resort);
+        if !entry.last_resort && owned.iter().all(|(_, it)| it.content_hash != entry.content_hash) {
+            loop {
+                let fresh: Vec<(Cursor, DirectoryEntry)> =
+                    self.packages_of(&entry.owner, now).into_iter().filter(|(_, it)| !it.last_resort).collect();
+                let distinct: HashSet<[u8; 32]> = fresh.iter().map(|(_, it)| it.content_hash).collect();
+                let Some((_, oldest)) = fresh.first().filter(|_| distinct.len() >= kept_max) else { break };
+                for (cursor, _) in fresh.iter().filter(|(_, it)| it.content_hash == oldest.content_hash) {
+                    self.remove(*cursor);
+                }
+            }
+        }
+        Ok(StoredWith { address, package: Some(entry), ..StoredWith::default() })
+    }
+
+    /// An owner's KeyPackage events that have not expired, from the oldest to the newest.
+    pub(super) fn packages_of(&self, owner: &PublicKey, now: UnixSecs) -> Vec<(Cursor, DirectoryEntry)> {
+        let live = self.log.iter().filter(|(_, item)| item.stamp.expires_at > now);
+        let entries = live.filter_map(|(cursor, item)| Some((*cursor, item.package.clone()?)));
+        entries.filter(|(_, entry)| entry.owner == *owner).collect()
     }
 
     pub(super) fn status(&self, group: &NostrGroupId) -> GroupStatus {

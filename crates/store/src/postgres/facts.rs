@@ -18,7 +18,8 @@ use super::{
 };
 use crate::decide::{
     AUTHOR_ONLY,
-    facts::{AddressHolder, Facts, Origin, Referenced, Target, Wanted},
+    facts::{AddressHolder, Facts, Origin, OwnedPackage, Referenced, Target, Wanted},
+    lookup::OWNED_MAX,
 };
 
 /// One sort of fact.
@@ -31,7 +32,7 @@ pub(super) struct Fact {
 }
 
 /// All sorts, in the order in which their rows are read: groups stand before their members.
-pub(super) const FACTS: [Fact; 18] = [
+pub(super) const FACTS: [Fact; 19] = [
     IDS,
     TARGETS,
     TOMBSTONES,
@@ -39,6 +40,7 @@ pub(super) const FACTS: [Fact; 18] = [
     HOLDERS,
     ADDRESS_TOMBSTONES,
     REFERENCES,
+    PACKAGES,
     CLAIMED,
     TAKEN,
     GROUPS,
@@ -175,6 +177,28 @@ const REFERENCES: Fact = Fact {
             expires_at: end_from(row.try_get("expires_at")?)?,
         };
         facts.references.entry((key(row, "owner")?, fixed(row, "reference")?)).or_default().push(referenced);
+        Ok(())
+    },
+};
+
+/// Directories, by owner and from the oldest event to the newest.
+const PACKAGES: Fact = Fact {
+    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.expires_at \
+        from unnest($1::bytea[]) as wanted(owner) \
+        cross join lateral (select * from rnostr.packages where owner = wanted.owner order by cursor limit $2) p \
+        join rnostr.events e on e.cursor = p.cursor \
+        where not exists (select from rnostr.vanished v where v.key = e.author and v.until >= e.created_at) \
+        order by p.cursor",
+    parameters: |wanted, _| some(&wanted.owners, || parameters![keys(&wanted.owners), number(OWNED_MAX as u64)]),
+    read: |row, facts| {
+        let package = OwnedPackage {
+            at: Origin::Stored(cursor(row, "cursor")?),
+            id: event_id(row, "id")?,
+            content_hash: fixed(row, "content_hash")?,
+            last_resort: row.try_get("last_resort")?,
+        };
+        let expires_at = end_from(row.try_get("expires_at")?)?;
+        facts.packages.entry(key(row, "owner")?).or_default().push((package, expires_at));
         Ok(())
     },
 };

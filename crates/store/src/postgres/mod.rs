@@ -52,7 +52,7 @@ use self::{
 };
 use crate::{
     Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Receipt,
-    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
+    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -311,11 +311,23 @@ impl Store for Postgres {
         self.claim(claim, now).await.map_err(|fail| fail.to_store_error())
     }
 
+    async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
+        self.count_packages(owner, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError> {
+        self.request(request, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+        self.find_common_group(owner, key).await.map_err(|fail| fail.to_store_error())
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.call(async move |client| once::use_once(client, name, until, now).await).await
     }
 
-    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {
+    async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
         self.call(async move |client| sweep::sweep(client, now, events_max, &self.hiding).await).await
     }
 

@@ -90,14 +90,18 @@ pub(super) fn event(row: &Row) -> Result<Event, Fail> {
 
 /// The event with the other columns of its row: `cursor, received_at, expires_at, flags`.
 pub(super) fn seal(row: &Row, event: Event) -> Result<Sealed, Fail> {
+    Ok(Sealed::new(event, stamp(row)?))
+}
+
+/// The columns `cursor, received_at, expires_at, flags`.
+pub(super) fn stamp(row: &Row) -> Result<Stamp, Fail> {
     let flags: i16 = row.try_get("flags")?;
-    let stamp = Stamp {
+    Ok(Stamp {
         cursor: cursor(row, "cursor")?,
         received_at: unsigned(row.try_get("received_at")?)?,
         expires_at: end_from(row.try_get("expires_at")?)?,
         author_only: flags & AUTHOR_ONLY != 0,
-    };
-    Ok(Sealed::new(event, stamp))
+    })
 }
 
 /// The groups that an event of this kind touched, of columns `touches_group, touched_groups, flags`.

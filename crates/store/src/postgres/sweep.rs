@@ -2,16 +2,18 @@
 //! the store.
 
 use deadpool_postgres::{Client, Transaction};
+use nostr_extensions::mls_gateway::key_package::suite_of;
 use nostr_protocol::UnixSecs;
+use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
     history, once,
-    rows::number,
+    rows::{self, number},
     vanished::{self, REMOVE_FREE, SWEPT_ROWS_MAX},
 };
 use crate::{
-    Stats,
+    ExpiredPackage, Stats, Swept,
     decide::{EPHEMERAL, hiding::Hiding},
 };
 
@@ -37,6 +39,16 @@ const EXPIRED: &str = "with due as materialized (select cursor, flags, kept_unti
         from rnostr.events where kept_until <= $1 order by kept_until limit $2 for update skip locked) \
     select cursor, flags from (select cursor, flags, sum(rows) over (order by kept_until, cursor) - rows as before \
         from due) sized where before < $3";
+/// KeyPackages of kind 443 among expired events that expire without having been given.
+const EXPIRED_PACKAGES: &str = "select p.content_hash, e.record from rnostr.packages p \
+    join rnostr.events e on e.cursor = p.cursor \
+    where p.cursor = any($1::bigint[]) and not p.last_resort and e.kind = 443";
+/// Most ledgers, and most receipts, that one call removes.
+const LAPSED_MAX: i64 = 200;
+const LAPSED_LEDGERS: &str = "delete from rnostr.ledgers where owner = any(array(\
+    select owner from rnostr.ledgers where until <= $1 order by until limit $2 for update skip locked))";
+const LAPSED_RECEIPTS: &str = "delete from rnostr.receipts where ctid = any(array(\
+    select ctid from rnostr.receipts where until <= $1 order by until limit $2 for update skip locked))";
 /// Takes the index entries of removed events away, up to the event that reaches a number of rows, and counts the
 /// events. It passes over events that are put again just now: they take over their entries.
 const SWEEP_REMOVED: &str = "with waiting as materialized (select cursor, cardinality(prefixes) as rows \
@@ -65,7 +77,7 @@ pub(super) async fn sweep(
     now: UnixSecs,
     events_max: usize,
     hiding: &Hiding,
-) -> Result<usize, Fail> {
+) -> Result<Swept, Fail> {
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     sweep_nonces(client).await?;
@@ -75,24 +87,27 @@ pub(super) async fn sweep(
             break;
         }
     }
-    let mut removed = sweep_removed(client, events_max).await?;
-    if removed < events_max {
-        removed += sweep_expired(client, now, events_max - removed).await?;
+    sweep_lapsed(client, now).await?;
+    let mut swept = Swept { removed: sweep_removed(client, events_max).await?, ..Swept::default() };
+    if swept.removed < events_max {
+        let expired = sweep_expired(client, now, events_max - swept.removed).await?;
+        swept.removed += expired.removed;
+        swept.expired = expired.expired;
     }
     for (key, until) in pending.iter().take(VANISHED_MAX) {
-        if removed >= events_max {
+        if swept.removed >= events_max {
             break;
         }
         let Some(transaction) = begin(client).await? else { break };
-        let taken = vanished::take_out(&transaction, key, *until, events_max - removed).await?;
+        let taken = vanished::take_out(&transaction, key, *until, events_max - swept.removed).await?;
         transaction.commit().await?;
-        removed += taken;
+        swept.removed += taken;
         if taken > 0 {
             // The caller pauses before the next piece.
             break;
         }
     }
-    Ok(removed)
+    Ok(swept)
 }
 
 /// A transaction that holds the sweep's lock; `None` if another process holds it.
@@ -138,27 +153,50 @@ async fn sweep_removed(client: &mut Client, events_max: usize) -> Result<usize, 
     Ok(usize::try_from(swept).unwrap_or(0))
 }
 
-async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+/// Removes ledgers and receipts that have lapsed.
+async fn sweep_lapsed(client: &mut Client, now: UnixSecs) -> Result<(), Fail> {
+    for statement in [LAPSED_LEDGERS, LAPSED_RECEIPTS] {
+        let Some(transaction) = begin(client).await? else { return Ok(()) };
+        let remove = transaction.prepare_cached(statement).await?;
+        transaction.execute(&remove, &[&number(now), &LAPSED_MAX]).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+async fn sweep_expired(client: &mut Client, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
     let most = i64::try_from(events_max).unwrap_or(i64::MAX);
     for _ in 0..ROUNDS_MAX {
-        let Some(transaction) = begin(client).await? else { return Ok(0) };
+        let Some(transaction) = begin(client).await? else { return Ok(Swept::default()) };
         let expired = transaction.prepare_cached(EXPIRED).await?;
         let rows = transaction.query(&expired, &[&number(now), &most, &SWEPT_ROWS_MAX]).await?;
         let cursors: Vec<i64> = rows.iter().map(|row| row.get("cursor")).collect();
         let kept = rows.iter().filter(|row| row.get::<_, i16>("flags") & EPHEMERAL == 0).count();
         if cursors.is_empty() {
             transaction.rollback().await?;
-            return Ok(0);
+            return Ok(Swept::default());
         }
+        let packages = transaction.prepare_cached(EXPIRED_PACKAGES).await?;
+        let packages = transaction.query(&packages, &[&cursors]).await?;
+        let expired = packages.iter().map(expired_package).collect::<Result<_, Fail>>()?;
         let remove = transaction.prepare_cached(REMOVE_FREE).await?;
         transaction.query_one(&remove, &[&cursors, &i64::MAX]).await?;
         transaction.commit().await?;
         // Ephemeral events are not counted, and a round of them must not look like the end.
         if kept > 0 {
-            return Ok(kept);
+            return Ok(Swept { removed: kept, expired });
         }
     }
-    Ok(0)
+    Ok(Swept::default())
+}
+
+fn expired_package(row: &Row) -> Result<ExpiredPackage, Fail> {
+    let event = rows::event(row)?;
+    Ok(ExpiredPackage {
+        owner: event.pubkey(),
+        content_hash: rows::fixed(row, "content_hash")?,
+        suite: suite_of(event.view()),
+    })
 }
 
 pub(super) async fn stats(client: &Client) -> Result<Stats, Fail> {

@@ -181,7 +181,7 @@ pub async fn an_expired_event_is_absent_for_admission(w: &World) {
         }
     }
     let claimed = w.store.claim_key_packages(&claim_of("alice", 1), later).await.expect("a claim");
-    assert_eq!(claimed.given.iter().map(|(sealed, _)| id_of(sealed)).collect::<Vec<_>>(), [stored_package]);
+    assert_eq!(claimed.given.iter().map(|it| id_of(&it.sealed)).collect::<Vec<_>>(), [stored_package]);
     assert_eq!(w.store.stats().await.expect("stats").events, 3);
     // Once more, for an address whose event has expired under it.
     let profile = |text: &str| event(0, text).tag(&["expiration", &(later + 5).to_string()]);
@@ -214,9 +214,9 @@ pub async fn a_sweep_removes_no_more_than_asked_for(w: &World) {
         batch.push(w.admitted(&event(1, &n.to_string()).tag(&["expiration", &expiration]), "alice").await);
     }
     w.save(batch).await;
-    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 10);
-    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 10);
-    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep"), 5);
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep").removed, 10);
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep").removed, 10);
+    assert_eq!(w.store.sweep(START + 10, 10).await.expect("a sweep").removed, 5);
     assert_eq!(w.store.stats().await.expect("stats").events, 0);
 }
 
@@ -307,7 +307,7 @@ pub async fn events_of_many_tags_refuse_no_innocent(w: &World) {
     assert_eq!(w.find(r##"{"#t":["7 2498"]}"##, everyone()).await.len(), 1);
     let mut swept = 0;
     for _ in 0..HEAVY {
-        swept += w.store.sweep(START + 100, 100).await.expect("a sweep");
+        swept += w.store.sweep(START + 100, 100).await.expect("a sweep").removed;
     }
     assert_eq!(swept, HEAVY);
     assert_eq!(w.store.stats().await.expect("stats").events, HEAVY as u64);

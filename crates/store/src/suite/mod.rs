@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the names of the tests say what they promise")]
 #![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "tests panic where a promise is broken")]
 
+pub mod claims;
 pub mod events;
 pub mod groups;
 pub mod memberships;
@@ -122,6 +123,20 @@ macro_rules! conformance {
                 a_package_that_is_not_sent_is_not_used_up
                 a_limit_bounds_what_is_used_up
                 a_claim_that_may_use_nothing_up_gives_what_stays
+            ]
+            claims: [
+                of_an_owner_the_newest_packages_are_kept
+                the_last_package_is_of_last_resort_once_it_was_given
+                a_claim_takes_packages_of_its_ciphersuite
+                the_rates_of_claims_hold_for_an_hour
+                strangers_take_a_part_of_the_stock
+                an_answer_is_given_again_under_its_name
+                an_owner_is_asked_when_its_stock_is_low
+                an_owner_is_not_asked_before_it_answered
+                an_owner_of_an_addressable_package_is_never_asked
+                a_sweep_tells_of_packages_that_expire
+                a_group_is_shared_with_an_owner_that_acted_in_it
+                a_used_up_package_never_comes_back
             ]
         }
     };

@@ -20,7 +20,7 @@ use nostr_protocol::{
 };
 
 use super::world::{START, WIDE, capability, deletion, event, given, group, id_of, key, message, vanish, wrap};
-use crate::{Claim, ClaimFilters, Claimed, Cursor, PageBounds, Saved, Store};
+use crate::{Claim, ClaimFilters, ClaimRates, Claimed, Cursor, PageBounds, ReceiptName, Saved, StockRequest, Store};
 
 /// The keys that act.
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "admin"];
@@ -121,14 +121,37 @@ pub struct Search {
     pub entries_max: u8,
 }
 
+/// The parties of a claim that the store counts.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    pub by: u8,
+    pub address: u8,
+    pub is_stranger: bool,
+    pub receipt: Option<(u8, u8)>,
+}
+
 /// One call, or an event outside the store.
 #[derive(Clone, Debug)]
 pub enum Step {
     Save(Vec<Draft>),
     Search(Search),
-    Claim { owner: u8, most: u8, used: u8, kinds: u8, since: Option<u8>, limits: (u8, Option<u8>) },
+    Claim {
+        owner: u8,
+        most: u8,
+        used: u8,
+        kinds: u8,
+        since: Option<u8>,
+        limits: (u8, Option<u8>),
+        counted: Option<Counted>,
+    },
+    Request {
+        owner: u8,
+        n: u8,
+    },
     Sweep,
-    Wait { secs: u8 },
+    Wait {
+        secs: u16,
+    },
     Reopen,
 }
 
@@ -168,8 +191,13 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         // Bounds that few steps reach.
         let membership_bounds = MembershipBounds { memberships_max: 2, invited_max: 3 };
         let admin_keys = [key("admin")].into();
-        let policy =
-            nostr_extensions::Policy { admin_keys, open_bootstrap: true, membership_bounds, ..Default::default() };
+        let policy = nostr_extensions::Policy {
+            admin_keys,
+            open_bootstrap: true,
+            membership_bounds,
+            keypackages_per_owner_max: 3,
+            ..Default::default()
+        };
         Self { a, b, open_b, now: START, policy, published: Vec::new(), ids: Vec::new(), places: Vec::new() }
     }
 
@@ -183,16 +211,24 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             match step {
                 Step::Save(drafts) => self.save(drafts).await,
                 Step::Search(search) => self.search(search).await,
-                Step::Claim { owner, most, used, kinds, since, limits } => {
-                    let claim = self.claim(*owner, (*most, *used), *kinds, *since, *limits);
+                Step::Request { owner, n } => self.request(*owner, *n).await,
+                Step::Claim { owner, most, used, kinds, since, limits, counted } => {
+                    let mut claim = self.claim(*owner, (*most, *used), *kinds, *since, *limits);
+                    if let Some(counted) = counted {
+                        claim = self.counted(claim, counted.by, counted);
+                    }
                     let claims = [&self.a, self.b()].map(|it| it.claim_key_packages(&claim, self.now));
                     let [a, b] = futures_util::future::join_all(claims).await.try_into().expect("two");
-                    let show = |claimed: Claimed| (given(&claimed), claimed.used, claimed.withheld);
+                    let show = |it: Claimed| {
+                        let used_up: Vec<bool> = it.given.iter().map(|given| given.is_used_up).collect();
+                        let of_rates = (it.withheld, it.wait_secs, it.remaining);
+                        (given(&it), used_up, it.used, of_rates, it.repetition)
+                    };
                     assert_eq!(show(a.expect("a claim")), show(b.expect("a claim")));
                 }
                 Step::Sweep => {
                     for store in [&self.a, self.b()] {
-                        while store.sweep(self.now, 10_000).await.expect("a sweep") > 0 {}
+                        while store.sweep(self.now, 10_000).await.expect("a sweep").removed > 0 {}
                     }
                     let [a, b] = [self.a.stats().await, self.b().stats().await].map(|it| it.expect("stats"));
                     assert_eq!((a.events, a.groups), (b.events, b.groups));
@@ -268,11 +304,43 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         };
         let mut filters = vec![asking(u16::from(kinds % 4), since, limits.0)];
         filters.extend(limits.1.map(|limit| asking(3, None, limit)));
-        Claim {
-            owner,
-            filters: ClaimFilters::new(filters.into(), |filter| filter.limit.unwrap_or(500)),
-            given_max: usize::from(most % 4),
-            used_max: usize::from(used % 4),
+        let filters = ClaimFilters::new(filters.into(), |filter| filter.limit.unwrap_or(500));
+        Claim::new(owner, filters, usize::from(most % 4), usize::from(used % 4))
+    }
+
+    /// The same claim with rates that the store counts, and with a receipt under one of two names.
+    fn counted(&self, claim: Claim, by: u8, counted: &Counted) -> Claim {
+        let rates = ClaimRates {
+            claimant: [by; 8],
+            addresses: [[counted.address; 8], [0; 8]],
+            is_stranger: counted.is_stranger,
+            claimant_max: 2,
+            addresses_max: [3, 5],
+            strangers_percent: 50,
+        };
+        let receipt = counted.receipt.map(|(name, request)| ReceiptName {
+            reader: key(self::name(by)),
+            name: [name; 16],
+            request: [request; 16],
+        });
+        Claim { rates: Some(rates), receipt, ..claim }
+    }
+
+    /// Whether both stores say the same of an owner's stock, and of a request for more.
+    async fn request(&self, owner: u8, n: u8) {
+        let owner = key(name(owner));
+        let [a, b] = [self.a.stock(&owner, self.now).await, self.b().stock(&owner, self.now).await];
+        assert_eq!(a.expect("a stock"), b.expect("a stock"));
+        let id = self.ids.get(usize::from(n) % self.ids.len().max(1)).copied();
+        let id = id.unwrap_or(EventId::from_bytes([n; 32]));
+        let request = StockRequest { owner, id, low_watermark: 3, expired: None };
+        let may = [&self.a, self.b()].map(|store| store.may_request(&request, self.now));
+        let [a, b] = futures_util::future::join_all(may).await.try_into().expect("two");
+        assert_eq!(a.expect("an answer"), b.expect("an answer"));
+        for name in NAMES {
+            let shares = [&self.a, self.b()].map(|store| async move { store.shares_group(&owner, &key(name)).await });
+            let [a, b] = futures_util::future::join_all(shares).await.try_into().expect("two");
+            assert_eq!(a.expect("an answer"), b.expect("an answer"));
         }
     }
 

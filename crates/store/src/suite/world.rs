@@ -226,7 +226,7 @@ impl World {
     pub async fn sweep(&self, now: UnixSecs) -> usize {
         let mut all = 0;
         loop {
-            let removed = self.store.sweep(now, 1_000).await.expect("a sweep");
+            let removed = self.store.sweep(now, 1_000).await.expect("a sweep").removed;
             all += removed;
             if removed == 0 {
                 return all;
@@ -320,7 +320,7 @@ pub fn key_package(content: &str, reference: &str) -> EventBuilder {
 pub fn claim_by(owner: &str, filters: &[&str], given_max: usize, used_max: usize) -> Claim {
     let filters: Vec<Filter> = filters.iter().map(|json| filter(json)).collect();
     let filters = ClaimFilters::new(filters.into(), |filter| filter.limit.unwrap_or(500));
-    Claim { owner: key(owner), filters, given_max, used_max }
+    Claim::new(key(owner), filters, given_max, used_max)
 }
 
 /// A claim of up to `most` KeyPackages of an owner, whatever they are.
@@ -333,5 +333,5 @@ pub fn claim_of(owner: &str, most: usize) -> Claim {
 /// The ids of the KeyPackages that a claim was given.
 #[must_use]
 pub fn given(claimed: &Claimed) -> Vec<EventId> {
-    claimed.given.iter().map(|(sealed, _)| id_of(sealed)).collect()
+    claimed.given.iter().map(|it| id_of(&it.sealed)).collect()
 }

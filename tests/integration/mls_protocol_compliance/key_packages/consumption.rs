@@ -217,7 +217,11 @@ async fn a_limit_bounds_what_is_used_up() {
 /// request is closed with the time after which to ask again, and has used nothing up, of another owner either.
 #[tokio::test]
 async fn claims_beyond_the_rate_are_told_when_to_retry() {
-    let world = World::alone(|config| config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead).await;
+    let world = World::alone(|config| {
+        config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead;
+        config.mls_gateway.keypackages_per_owner_max = 30;
+    })
+    .await;
     let [alice, bob, carol, dave] = Keys::some();
     stock(&world, &alice, 30).await;
     stock(&world, &dave, 5).await;

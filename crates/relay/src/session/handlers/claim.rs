@@ -22,7 +22,7 @@ use super::super::{
     Caller,
     archive::{Limits, Meter},
 };
-use crate::{error::read_failed, rate_limit::ClaimAllowance};
+use crate::{directory::request::LowStock, error::read_failed, rate_limit::ClaimAllowance};
 
 /// Most KeyPackages of one owner that an answer gives (docs/rules.md, "Consumption on read" 4).
 const GIVEN_PER_OWNER_MAX: usize = 2;
@@ -112,12 +112,7 @@ impl Claiming<'_> {
     async fn owner(&mut self, owner: PublicKey, allowance: ClaimAllowance) -> Result<(), Rejection> {
         let now = self.caller.app.clock.now();
         let wait = allowance.wait;
-        let claim = Claim {
-            owner,
-            filters: self.filters.clone(),
-            given_max: self.given_max(&owner),
-            used_max: allowance.used_max(),
-        };
+        let claim = Claim::new(owner, self.filters.clone(), self.given_max(&owner), allowance.used_max());
         // Earlier owners may have been given all that the filters of this one ask for.
         let claimed = if claim.given_max == 0 { Ok(Claimed::default()) } else { self.ask(&claim, now).await };
         self.settle(allowance, claimed.as_ref().map_or(0, |claimed| claimed.used));
@@ -128,8 +123,11 @@ impl Claiming<'_> {
         {
             return Err(wait.into());
         }
-        for (sealed, index) in &claimed.given {
-            self.take_in(sealed, *index, now);
+        if claimed.used > 0 && claimed.remaining < self.caller.app.config.mls_gateway.keypackage_low_watermark {
+            self.caller.app.low_stock.note(LowStock { owner, suite: None, expired: None });
+        }
+        for given in &claimed.given {
+            self.take_in(&given.sealed, given.filter, now);
         }
         Ok(())
     }

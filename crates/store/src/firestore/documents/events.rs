@@ -92,9 +92,15 @@ impl EventDocument {
     }
 
     pub(crate) fn seal(self) -> Sealed {
+        let (event, stamp) = self.unpack();
+        Sealed::new(event, stamp)
+    }
+
+    /// The event with its stamp.
+    pub(crate) fn unpack(self) -> (Event, Stamp) {
         let author_only = self.is_author_only();
         let Self { event, cursor, received_at, expires_at, .. } = self;
-        Sealed::new(event, Stamp { cursor, received_at, expires_at, author_only })
+        (event, Stamp { cursor, received_at, expires_at, author_only })
     }
 }
 

@@ -34,9 +34,10 @@ pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 2] = [
 ];
 
 /// Indexes over one field. Every other field has none, because each index costs at every write.
-pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 9] = [
+pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 10] = [
     (Collection::Events, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Events, field::RECEIVED_AT, &[IndexMode::Ascending]),
+    (Collection::Receipts, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Once, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Log, field::AT, &[IndexMode::Ascending, IndexMode::Descending]),
     (Collection::Vanished, field::PENDING, &[IndexMode::Ascending]),
@@ -47,8 +48,11 @@ pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 9] = [
 ];
 
 /// Fields by which the service removes expired documents.
-pub(crate) const LIFETIMES: [(Collection, &str); 2] =
-    [(Collection::Events, field::EXPIRES_AT), (Collection::Once, field::EXPIRES_AT)];
+pub(crate) const LIFETIMES: [(Collection, &str); 3] = [
+    (Collection::Events, field::EXPIRES_AT),
+    (Collection::Receipts, field::EXPIRES_AT),
+    (Collection::Once, field::EXPIRES_AT),
+];
 
 /// Collects the fields that a filter compares, with their operators.
 fn compared(filter: Option<&Filter>, into: &mut Vec<(String, Operator)>) {

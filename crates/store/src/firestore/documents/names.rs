@@ -7,7 +7,7 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    OnceName,
+    OnceName, ReceiptName,
     decide::facts::{Address, Claimed, TombstoneKey},
     firestore::wire::value::hex,
 };
@@ -47,6 +47,8 @@ pub(crate) enum Collection {
     Owners,
     /// KeyPackages that were claimed.
     Claimed,
+    /// Answers to claims, kept for repetitions, by reader and name.
+    Receipts,
     /// Tombstones of deleted events, by target and deleter.
     Tombstones,
     /// Keys that vanished.
@@ -70,12 +72,13 @@ pub(crate) enum Collection {
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
         Self::Owners,
         Self::Claimed,
+        Self::Receipts,
         Self::Tombstones,
         Self::Vanished,
         Self::Groups,
@@ -95,6 +98,7 @@ impl Collection {
             Self::Addresses => "addresses",
             Self::Owners => "owners",
             Self::Claimed => "claimed",
+            Self::Receipts => "receipts",
             Self::Tombstones => "tombstones",
             Self::Vanished => "vanished",
             Self::Groups => "groups",
@@ -126,8 +130,9 @@ impl Collection {
             ],
             Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
             Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
-            Self::Owners => &["packages"],
+            Self::Owners => &["packages", "ledger"],
             Self::Claimed => &[],
+            Self::Receipts => &["answer", field::EXPIRES_AT],
             Self::Tombstones => &["public"],
             Self::Vanished => &["until", field::PENDING],
             Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
@@ -186,6 +191,10 @@ impl Names {
 
     pub(crate) fn claimed(&self, (owner, content): &Claimed) -> String {
         self.document(Collection::Claimed, format_args!("{}_{}", hex(owner), hex(content)))
+    }
+
+    pub(crate) fn receipt(&self, receipt: &ReceiptName) -> String {
+        self.document(Collection::Receipts, format_args!("{}_{}", receipt.reader.to_hex(), hex(&receipt.name)))
     }
 
     pub(crate) fn tombstone(&self, (target, by): &TombstoneKey) -> String {

@@ -5,11 +5,14 @@
 use gcloud_sdk::google::firestore::v1::{Document, Write};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
-use crate::firestore::{
-    documents::names::Names,
-    wire::{
-        fail::Fail,
-        value::{self, Fields, ReadFields as _, Unpack, Version},
+use crate::{
+    decide::ledger::Ledger,
+    firestore::{
+        documents::names::Names,
+        wire::{
+            fail::Fail,
+            value::{self, Fields, ReadFields as _, Unpack, Version},
+        },
     },
 };
 
@@ -23,6 +26,8 @@ pub(crate) struct Package {
     pub(crate) content_hash: [u8; 32],
     pub(crate) reference: Option<[u8; 16]>,
     pub(crate) last_resort: bool,
+    /// Whether it is a 30443.
+    pub(crate) is_addressable: bool,
     pub(crate) created_at: UnixSecs,
     pub(crate) expires_at: UnixSecs,
 }
@@ -32,6 +37,7 @@ pub(crate) struct Package {
 pub(crate) struct Directory {
     pub(crate) version: Version,
     pub(crate) packages: Vec<Package>,
+    pub(crate) ledger: Ledger,
     changed: bool,
 }
 
@@ -40,7 +46,22 @@ impl Directory {
     pub(crate) fn read(document: Option<&Document>) -> Result<Self, Fail> {
         let packed = document.and_then(|document| document.bytes("packages")).unwrap_or_default();
         let packages = unpack(packed).ok_or(Fail::Damaged("an owner's KeyPackages"))?;
-        Ok(Self { version: Version::of(document), packages, changed: false })
+        let ledger = document.and_then(|document| document.bytes("ledger")).unwrap_or_default();
+        let ledger = Ledger::unpack(ledger).ok_or(Fail::Damaged("an owner's ledger"))?;
+        Ok(Self { version: Version::of(document), packages, ledger, changed: false })
+    }
+
+    /// Has the ledger, or a mark of a KeyPackage, be written.
+    pub(crate) const fn note_change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Marks the events with these bytes as ones of last resort.
+    pub(crate) fn mark_last_resort(&mut self, content_hash: &[u8; 32]) {
+        for package in self.packages.iter_mut().filter(|package| package.content_hash == *content_hash) {
+            package.last_resort = true;
+        }
+        self.changed = true;
     }
 
     pub(crate) fn add(&mut self, package: Package) {
@@ -65,10 +86,17 @@ impl Directory {
             return Err(Fail::Invalid(format!("an owner has at most {PACKAGES_MAX} KeyPackages")));
         }
         let name = names.owner(owner);
-        Ok(Some(match (self.packages.is_empty(), self.version) {
+        let has_ledger = self.ledger.until(now).is_some();
+        Ok(Some(match (self.packages.is_empty() && !has_ledger, self.version) {
             (true, Version::Absent) => return Ok(None),
             (true, state) => value::delete_expected(name, state),
-            (false, state) => value::put(name, Fields::default().bytes("packages", pack(&self.packages)), state),
+            (false, state) => {
+                let mut fields = Fields::default().bytes("packages", pack(&self.packages));
+                if has_ledger {
+                    fields = fields.bytes("ledger", self.ledger.pack());
+                }
+                value::put(name, fields, state)
+            }
         }))
     }
 }
@@ -78,7 +106,8 @@ fn pack(packages: &[Package]) -> Vec<u8> {
     for package in packages {
         packed.extend_from_slice(package.id.as_bytes());
         packed.extend_from_slice(&package.content_hash);
-        packed.push(u8::from(package.last_resort) | u8::from(package.reference.is_some()) << 1);
+        let flags = [package.last_resort, package.reference.is_some(), package.is_addressable];
+        packed.push(flags.iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(*flag)));
         packed.extend_from_slice(&package.reference.unwrap_or_default());
         packed.extend_from_slice(&package.created_at.to_be_bytes());
         packed.extend_from_slice(&package.expires_at.to_be_bytes());
@@ -99,6 +128,7 @@ fn unpack(packed: &[u8]) -> Option<Vec<Package>> {
             content_hash,
             reference: (flags & 2 != 0).then_some(reference),
             last_resort: flags & 1 != 0,
+            is_addressable: flags & 4 != 0,
             created_at: left.u64()?,
             expires_at: left.u64()?,
         });

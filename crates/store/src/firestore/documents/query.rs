@@ -147,7 +147,16 @@ pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> Stru
     QueryBuilder::of(names, Collection::Events)
         .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(until))
         .by(field::EXPIRES_AT, Direction::Ascending)
-        .select(&["address"])
+        .select(&["address", "head"])
+        .most(limit)
+}
+
+/// Receipts that have lapsed.
+pub(crate) fn lapsed_receipts(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
+    QueryBuilder::of(names, Collection::Receipts)
+        .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(now.saturating_mul(SEC)))
+        .by(field::EXPIRES_AT, Direction::Ascending)
+        .select(&[])
         .most(limit)
 }
 

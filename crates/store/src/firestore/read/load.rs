@@ -27,7 +27,7 @@ use crate::{
         },
         read::{
             load_addresses::AddressDoc,
-            load_packages::{deleters_of_packages, read_references, read_taken},
+            load_packages::{deleters_of_packages, read_packages, read_references, read_taken},
         },
         wire::{
             client::{GetAnswer, Transaction},
@@ -233,6 +233,7 @@ impl Inner {
         read_taken(wanted, &taken, &mut numbers, &mut facts, &mut documents)?;
         self.read_addresses(wanted, &first.plain, &holders, &mut numbers, &mut facts, &mut documents)?;
         read_references(wanted, &documents, &mut numbers, &mut facts);
+        read_packages(wanted, &documents, &mut numbers, &mut facts);
         self.read_founders(wanted, &first.plain, &mut facts, &mut documents)?;
         joining.read(&mut facts, &mut documents);
         self.get_invited(wanted, events, &groups, &mut facts, &mut documents).await?;

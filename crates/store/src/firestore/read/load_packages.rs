@@ -9,7 +9,7 @@ use nostr_protocol::{Event, EventId, PublicKey, hex};
 
 use super::load::{EventNumbers, ReadDocuments};
 use crate::{
-    decide::facts::{Facts, Referenced, Wanted},
+    decide::facts::{Facts, OwnedPackage, Referenced, Wanted},
     firestore::{
         Inner,
         documents::{names::Collection, packages::Directory, query},
@@ -35,7 +35,7 @@ impl Inner {
     async fn directories_of(&self, owner: &Front) -> Result<Vec<Document>, Fail> {
         let digits = hex::to_hex(owner);
         let behind = self.names.named(Collection::Owners, &digits);
-        let asked = query::every(&self.names, Collection::Owners, Some(&behind), &["packages"], ALIKE_MAX);
+        let asked = query::every(&self.names, Collection::Owners, Some(&behind), &["packages", "ledger"], ALIKE_MAX);
         let mut found = self.client.query(asked).await?.documents;
         found.retain(|document| id_of(document).starts_with(&digits));
         Ok(found)
@@ -57,6 +57,20 @@ pub(super) fn deleters_of_packages(events: &[(&Event, &Effect)], facts: &Facts) 
         }
     }
     owners
+}
+
+/// Adds the directories of the owners to the facts.
+pub(super) fn read_packages(wanted: &Wanted, documents: &ReadDocuments, numbers: &mut EventNumbers, facts: &mut Facts) {
+    for owner in &wanted.owners {
+        let Some(directory) = documents.owners.get(owner) else { continue };
+        let vanished = facts.vanished.get(owner).copied();
+        let there = directory.packages.iter().filter(|it| vanished.is_none_or(|until| it.created_at > until));
+        let owned = there.map(|it| {
+            let (id, content_hash, last_resort) = (it.id, it.content_hash, it.last_resort);
+            (OwnedPackage { at: numbers.of(id), id, content_hash, last_resort }, it.expires_at)
+        });
+        facts.packages.insert(*owner, owned.collect());
+    }
 }
 
 pub(super) fn read_references(

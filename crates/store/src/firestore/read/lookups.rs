@@ -83,6 +83,15 @@ impl Inner {
         Ok(self.read_members(id).await?.0)
     }
 
+    /// Whether the key is a member of the group and has acted in it.
+    pub(crate) async fn has_acted(&self, id: &NostrGroupId, key: &PublicKey) -> Result<bool, Fail> {
+        let (_, members) = self.read_members(id).await?;
+        let Some(member) = members.get(key) else { return Ok(false) };
+        let Some(rank) = member.invited_rank else { return Ok(true) };
+        let name = self.names.invited(key, rank, id);
+        Ok(self.client.get(vec![name.clone()], None).await?.get(&name).is_none())
+    }
+
     async fn read_members(&self, id: &NostrGroupId) -> Result<((Group, Cursor), Members), Fail> {
         let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
         let pending = self.epochs.last(id);

@@ -1,6 +1,6 @@
 //! Writing: batches of events, claims of KeyPackages, sweeps, and the epochs of groups that are written later.
 
-mod claims;
+pub(crate) mod claims;
 pub(crate) mod epochs;
 pub(crate) mod once;
 pub(crate) mod save;

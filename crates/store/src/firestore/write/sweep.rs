@@ -4,22 +4,27 @@
 //! does not wait for it. An event that the service removes leaves its address and its place in a directory behind;
 //! readers of these check that the event exists.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use nostr_extensions::mls_gateway::deletion::vanishes;
-use nostr_protocol::{PublicKey, UnixSecs};
+use gcloud_sdk::google::firestore::v1::Document;
+use nostr_extensions::mls_gateway::{deletion::vanishes, key_package::suite_of};
+use nostr_protocol::{EventRef, Kind, PublicKey, UnixSecs};
 
-use crate::firestore::{
-    Inner,
-    documents::{
-        events::{EventDocument, WITHOUT_CONTENT, owner_number},
-        names::{Collection, field},
-        query::{self, Under},
-    },
-    wire::{
-        fail::Fail,
-        queries::QueryAnswer,
-        value::{self, Fields, ReadFields as _, Version, id_of},
+use crate::{
+    ExpiredPackage, Swept,
+    firestore::{
+        Inner,
+        documents::{
+            events::{EventDocument, WITHOUT_CONTENT, owner_number},
+            names::{Collection, field},
+            packages::Directory,
+            query::{self, Under},
+        },
+        wire::{
+            fail::Fail,
+            queries::QueryAnswer,
+            value::{self, Fields, ReadFields as _, Version, id_of},
+        },
     },
 };
 
@@ -34,35 +39,80 @@ const SEARCHED_MAX: usize = 400;
 
 impl Inner {
     /// See [`crate::Store::sweep`].
-    pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
+    pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, Fail> {
         self.history.is_ours()?;
         let pending = self.learn_vanished().await?;
         self.forget_once(now, SWEEP_ROUNDS_MAX).await?;
-        let mut removed = 0;
+        let mut swept = Swept::default();
         for _ in 0..SWEEP_ROUNDS_MAX {
-            let most = events_max.saturating_sub(removed).min(SWEEP_EVENTS_MAX);
+            let most = events_max.saturating_sub(swept.removed).min(SWEEP_EVENTS_MAX);
             if most == 0 {
                 break;
             }
             let expired = self.client.query(query::expired_events(&self.names, now, most)).await?;
             let found = expired.documents.len();
-            removed += self.remove_expired(expired).await?;
+            let packages = self.expired_packages(&expired).await?;
+            swept.removed += self.remove_expired(expired).await?;
+            swept.expired.extend(packages);
             if found < most {
                 break;
             }
         }
         for document in &pending.documents {
-            if removed >= events_max {
+            if swept.removed >= events_max {
                 break;
             }
-            removed += self.remove_vanished(document, events_max - removed).await?;
+            swept.removed += self.remove_vanished(document, events_max - swept.removed).await?;
         }
+        self.sweep_receipts(now).await?;
         for _ in 0..SWEEP_ROUNDS_MAX {
             if self.sweep_log(pending.read_at, SWEEP_EVENTS_MAX).await? < SWEEP_EVENTS_MAX {
                 break;
             }
         }
-        Ok(removed)
+        Ok(swept)
+    }
+
+    /// KeyPackages of kind 443 among expired events that expire without having been given.
+    async fn expired_packages(&self, expired: &QueryAnswer) -> Result<Vec<ExpiredPackage>, Fail> {
+        let kind = |document: &&Document| Some(EventRef::new(&[document.bytes("head")?, b"{}"].concat())?.kind());
+        let packages = expired.documents.iter().filter(|it| kind(it) == Some(Kind::KEY_PACKAGE));
+        let names: Vec<String> = packages.map(|document| document.name.clone()).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let got = self.client.get(names, None).await?;
+        let events = got.documents.values().map(EventDocument::read).collect::<Result<Vec<_>, Fail>>()?;
+        let owners: BTreeSet<PublicKey> = events.iter().map(|it| it.event.pubkey()).collect();
+        let directories = self.client.get(owners.iter().map(|owner| self.names.owner(owner)).collect(), None).await?;
+        let mut found = Vec::new();
+        for EventDocument { event, .. } in events {
+            let (id, owner) = (event.id(), event.pubkey());
+            let directory = Directory::read(directories.get(&self.names.owner(&owner)))?;
+            let fresh = directory.packages.iter().find(|package| package.id == id && !package.last_resort);
+            found.extend(fresh.map(|package| ExpiredPackage {
+                owner,
+                content_hash: package.content_hash,
+                suite: suite_of(event.view()),
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Removes receipts that have lapsed.
+    async fn sweep_receipts(&self, now: UnixSecs) -> Result<(), Fail> {
+        for _ in 0..SWEEP_ROUNDS_MAX {
+            let lapsed = self.client.query(query::lapsed_receipts(&self.names, now, SWEEP_EVENTS_MAX)).await?.documents;
+            if lapsed.is_empty() {
+                break;
+            }
+            let count = lapsed.len();
+            self.client.write_each(lapsed.into_iter().map(|document| value::delete(document.name)).collect()).await?;
+            if count < SWEEP_EVENTS_MAX {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the vanished keys that still have events, and gives the first [`VANISHED_MAX`].
@@ -120,11 +170,7 @@ impl Inner {
     }
 
     /// Removes some of the events that a vanished key left. Marks the key as finished if none is left.
-    async fn remove_vanished(
-        &self,
-        vanished: &gcloud_sdk::google::firestore::v1::Document,
-        events_max: usize,
-    ) -> Result<usize, Fail> {
+    async fn remove_vanished(&self, vanished: &Document, events_max: usize) -> Result<usize, Fail> {
         let key = PublicKey::from_hex(id_of(vanished)).ok_or(Fail::Damaged("a vanished key"))?;
         let until = vanished.secs("until").ok_or(Fail::Damaged("a vanished key"))?;
         let mut removed = 0;

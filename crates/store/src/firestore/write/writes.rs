@@ -133,6 +133,7 @@ impl Inner {
                 content_hash: package.content_hash,
                 reference: package.reference.map(|(_, hash)| hash),
                 last_resort: package.last_resort,
+                is_addressable: package.is_addressable,
                 created_at: put.event.created_at(),
                 expires_at: put.expires_at,
             });

@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{Draft, Search, Step};
+use super::{Counted, Draft, Search, Step};
 
 fn small() -> impl Strategy<Value = u8> {
     0..16_u8
@@ -30,7 +30,7 @@ fn draft() -> impl Strategy<Value = Draft> {
         5 => (mostly(3, 0..4), 0..4_u8, any::<u8>(), mostly(0, 0..6), 1..16_u8, any::<bool>(), any::<bool>()).prop_map(
             |(by, group, seq, op, members, admins, force)| Draft::Roster { by, group, seq, op, members, admins, force }
         ),
-        4 => (key(), 0..4_u8, option::of(0..4_u8), option::of(0..2_u8), small(), lives()).prop_map(
+        6 => (key(), 0..8_u8, option::weighted(0.3, 0..8_u8), option::of(0..2_u8), small(), lives()).prop_map(
             |(by, text, reference, d, ago, lives)| Draft::KeyPackage { by, text, reference, d, ago, lives }
         ),
         3 => (key(), vec(any::<u8>(), 1..4), small()).prop_map(|(by, targets, ago)| Draft::Delete { by, targets, ago }),
@@ -82,15 +82,31 @@ pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => vec(draft(), 1..6).prop_map(Step::Save),
         6 => search().prop_map(Step::Search),
-        2 => claim(),
+        4 => claim(),
+        2 => (0..4_u8, any::<u8>()).prop_map(|(owner, n)| Step::Request { owner, n }),
         1 => Just(Step::Sweep),
-        2 => (0..40_u8).prop_map(|secs| Step::Wait { secs }),
+        2 => prop_oneof![8 => 0..40_u16, 1 => 3_000..4_000_u16].prop_map(|secs| Step::Wait { secs }),
         1 => Just(Step::Reopen),
     ]
 }
 
 fn claim() -> impl Strategy<Value = Step> {
     let limits = (0..4_u8, option::of(0..4_u8));
-    (0..4_u8, 0..4_u8, 0..4_u8, 0..4_u8, option::of(0..16_u8), limits)
-        .prop_map(|(owner, most, used, kinds, since, limits)| Step::Claim { owner, most, used, kinds, since, limits })
+    let receipt = option::weighted(0.4, (0..2_u8, 0..2_u8));
+    let counted = (0..4_u8, 0..2_u8, any::<bool>(), receipt).prop_map(|(by, address, is_stranger, receipt)| Counted {
+        by,
+        address,
+        is_stranger,
+        receipt,
+    });
+    let claim = (0..4_u8, 0..4_u8, 0..4_u8, 0..4_u8, option::of(0..16_u8), limits, option::of(counted));
+    claim.prop_map(|(owner, most, used, kinds, since, limits, counted)| Step::Claim {
+        owner,
+        most,
+        used,
+        kinds,
+        since,
+        limits,
+        counted,
+    })
 }
