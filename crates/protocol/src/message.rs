@@ -73,7 +73,7 @@ impl<'a> ClientMessage<'a> {
     /// # Errors
     /// [`MessageError`], whose text says what to change.
     pub fn parse(frame: &'a str, filters_max: usize) -> Result<Self, MessageError> {
-        let mut seen = Seen { verb: None, subscription: None, is_unsupported: false };
+        let mut seen = Seen::default();
         let mut de = serde_json::Deserializer::from_str(frame);
         let read = de
             .deserialize_seq(MessageVisitor { seen: &mut seen, filters_max })
@@ -90,9 +90,23 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
+/// Reads a text frame up to its subscription id, however long it is, so that a request can be refused unread. Gives
+/// the message's name, and at most 64 characters of the id, as far as the frame is right up to there.
+#[must_use]
+pub fn head(frame: &str) -> (Option<Verb>, Option<String>) {
+    let mut seen = Seen { is_head_alone: true, ..Seen::default() };
+    let visitor = MessageVisitor { seen: &mut seen, filters_max: 0 };
+    // The visitor stops behind the head by an error.
+    let _stopped = serde_json::Deserializer::from_str(frame).deserialize_seq(visitor);
+    (seen.verb, seen.subscription)
+}
+
+#[derive(Default)]
 struct Seen {
     verb: Option<Verb>,
     subscription: Option<String>,
+    /// Set where nothing behind the id is read.
+    is_head_alone: bool,
     /// Set where a filter has a key that this relay does not know.
     is_unsupported: bool,
 }
@@ -128,6 +142,9 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
             }
         };
         self.seen.verb = Some(verb);
+        if self.seen.is_head_alone && matches!(verb, Verb::Event | Verb::Auth) {
+            return Err(de::Error::custom("the event is not read"));
+        }
         if let Verb::Event | Verb::Auth = verb {
             let event: &'de RawValue = next(&mut seq, "an event")?;
             end(&mut seq)?;
@@ -135,6 +152,9 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
         }
         let id = next::<Text<'de>, A>(&mut seq, "a subscription id")?.0;
         self.seen.subscription = Some(id.chars().take(64).collect());
+        if self.seen.is_head_alone {
+            return Err(de::Error::custom("the rest is not read"));
+        }
         match verb {
             Verb::Req | Verb::Count => {
                 let mut filters = Vec::new();

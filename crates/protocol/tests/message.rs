@@ -3,7 +3,7 @@
 
 use nostr_protocol::{
     EventId, Kind, Rejection, Word,
-    message::{self, ClientMessage, Completeness, MessageError, Verb},
+    message::{self, ClientMessage, Completeness, MessageError, Verb, head},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -158,6 +158,22 @@ fn an_unknown_filter_key_is_unsupported() {
     for frame in [r#"["REQ","s",{"kinds":["x"]}]"#, r#"["REQ","s",7]"#, r#"["REQ","s"]"#, "[]", r#"["HELLO"]"#] {
         assert_eq!(word(frame), Word::Invalid, "{frame}");
     }
+}
+
+#[test]
+fn the_head_of_a_request_is_read_alone() {
+    for (frame, verb, id) in [
+        (r##" ["REQ" , "id", {"#t": [nonsense"##, Some(Verb::Req), Some("id")),
+        (r#"["NEG-OPEN","n","#, Some(Verb::NegOpen), Some("n")),
+        (r#"["COUNT", 7]"#, Some(Verb::Count), None),
+        (r#"["EVENT",{"id":"#, Some(Verb::Event), None),
+        ("nonsense", None, None),
+    ] {
+        assert_eq!(head(frame), (verb, id.map(str::to_owned)), "{frame}");
+    }
+    let long = "x".repeat(1_000);
+    assert_eq!(head(&format!(r#"["CLOSE","{long}"#)).1, None, "the id does not end");
+    assert_eq!(head(&format!(r#"["CLOSE","{long}""#)).1.map(|id| id.len()), Some(64));
 }
 
 #[test]

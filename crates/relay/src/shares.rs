@@ -347,6 +347,11 @@ impl Share {
     pub(crate) fn pause(&self) -> Pause<'_> {
         // A poll that handles several messages pays for each before the next.
         self.shares.used(&self.current(), self.unpaid());
+        self.turn()
+    }
+
+    /// Waits like [`Self::pause`], in a task that runs on another share of the payer's and pays by that one.
+    pub(crate) const fn turn(&self) -> Pause<'_> {
         Pause { share: self, budget: None, place: None }
     }
 

@@ -37,8 +37,10 @@ use crate::{beside::Beside, observe::metrics::Metrics, system::clock::Clock};
 
 /// Most shards, however many threads serve connections.
 pub(super) const SHARDS_MAX: usize = 8;
-/// Most values of filters that are hashed before other tasks run: about a tenth of a millisecond.
-const HASHED_AT_ONCE_MAX: usize = 1_000;
+/// Most values of filters that are hashed before other tasks run: about two milliseconds.
+const HASHED_AT_ONCE_MAX: usize = 20_000;
+/// Bytes of a long request at the price of one value that it opens.
+const BYTES_PER_VALUE: usize = 64;
 /// Conditions after which a shard lets other tasks run: about a third of a millisecond.
 const CONDITIONS_PER_TURN_MAX: usize = 50_000;
 /// Most subscriptions that are taken out of the index while it is locked once.
@@ -140,6 +142,15 @@ impl Live {
             let mut added = new.into_iter();
             while self.index(connection).add_routes(number, &mut added) {}
         }
+    }
+
+    /// Charges the payer of a connection for a long request before it is read.
+    ///
+    /// # Errors
+    /// `rate-limited:` when the payer's requests were too long lately.
+    pub(crate) fn charge_length(&self, connection: ConnectionId, bytes: usize) -> Result<(), Rejection> {
+        let Some((_, payer)) = self.index(connection).reader(connection) else { return Ok(()) };
+        payer.charge_opened(bytes / BYTES_PER_VALUE, self.clock.now_ms())
     }
 
     /// Opens a subscription, or replaces the one of the same id. Gives the cursor up to which the archive is to be

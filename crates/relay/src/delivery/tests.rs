@@ -658,3 +658,16 @@ async fn the_members_that_subscribe_are_followed() {
     deliver(&state, next()).await;
     assert_eq!((again.received().0, late.received().0), (vec![], vec![]));
 }
+
+/// The length of a request is paid for before it is read, however little the request then opens.
+#[tokio::test]
+async fn long_requests_are_paid_for_before_they_are_read() {
+    let relay = Relay::with_shards(1);
+    let (client, other) = (relay.connect(1), relay.connect(2));
+    let charge = |client: &Client| relay.live.charge_length(client.connection, 1 << 20);
+    let paid = (0..1_000).take_while(|_| charge(&client).is_ok()).count();
+    assert_eq!(paid, 61, "a million values at once, of 64 bytes each");
+    let refused = charge(&client).expect_err("the account is empty");
+    assert!(refused.to_string().starts_with("rate-limited: ") && refused.to_string().contains("retry in"), "{refused}");
+    charge(&other).expect("another address pays for itself");
+}

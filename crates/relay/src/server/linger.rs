@@ -2,7 +2,8 @@
 //!
 //! The system resets a socket that is closed while bytes of the peer wait unread. A reset takes back the bytes that the
 //! peer has not read yet: the answer to its last event, or the close frame that says why (RFC 9112, 9.6, "lingering
-//! close"). A peer that floods gets the reset all the same: the stream drops a bounded number of bytes, some at a time.
+//! close"). A peer that floods gets the reset all the same: the stream drops a bounded number of bytes, some at a time,
+//! on the share of the processor of its payer.
 //!
 //! A session may end its connection without a WebSocket close frame: from then on the stream drops the bytes that are
 //! written to it.
@@ -14,12 +15,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::session::Silence;
+use crate::{session::Silence, shares::Share};
 
 /// Longest wait for the peer to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(2);
@@ -27,31 +29,31 @@ const LINGER_MAX: Duration = Duration::from_secs(2);
 const QUIET_MAX: Duration = Duration::from_millis(200);
 /// Most bytes that are dropped. A client that sends one message behind another has about so many under way.
 const DROPPED_BYTES_MAX: usize = 4 << 20;
-/// Most bytes that are dropped before a pause: a task that drops them holds up the tasks of other clients.
+/// Most bytes that are dropped before the payer's next turn.
 const DROPPED_AT_ONCE_MAX: usize = 64 << 10;
-/// The pause, in milliseconds.
-const PAUSE_MS: u64 = 5;
 
 /// See the module.
 pub(super) struct Linger<S> {
     stream: S,
     silence: Silence,
+    share: Share,
     /// Set when our side is closed.
     closing: Option<Closing>,
 }
 
 struct Closing {
     until: Instant,
-    /// Ends the wait for a further byte, or a pause.
+    /// Ends the wait for a further byte.
     timer: Pin<Box<Sleep>>,
-    is_pausing: bool,
+    /// The wait for the payer's turn, while there is one.
+    turn: Option<BoxFuture<'static, ()>>,
     bytes_left: usize,
 }
 
 impl<S> Linger<S> {
-    /// A stream that drops the bytes that are written to it once `silence` has begun.
-    pub(super) const fn new(stream: S, silence: Silence) -> Self {
-        Self { stream, silence, closing: None }
+    /// A stream that drops the bytes that are written to it once `silence` has begun. `share` is that of its payer.
+    pub(super) const fn new(stream: S, silence: Silence, share: Share) -> Self {
+        Self { stream, silence, share, closing: None }
     }
 }
 
@@ -90,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
 
     /// Closes our side, then reads and drops bytes until the peer has closed its own side or is quiet.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, closing, .. } = &mut *self;
+        let Self { stream, share, closing, .. } = &mut *self;
         let closing = match closing {
             Some(closing) => closing,
             None => {
@@ -99,15 +101,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
                 closing.insert(Closing {
                     until: now + LINGER_MAX,
                     timer: Box::pin(sleep_until(now + QUIET_MAX)),
-                    is_pausing: false,
+                    turn: None,
                     bytes_left: DROPPED_BYTES_MAX,
                 })
             }
         };
-        let Closing { until, timer, is_pausing, bytes_left } = closing;
-        if *is_pausing {
-            ready!(timer.as_mut().poll(cx));
-            *is_pausing = false;
+        let Closing { until, timer, turn, bytes_left } = closing;
+        if let Some(waiting) = turn {
+            ready!(waiting.as_mut().poll(cx));
+            *turn = None;
             timer.as_mut().reset((Instant::now() + QUIET_MAX).min(*until));
         }
         let mut dropped = [0; 16 << 10];
@@ -128,8 +130,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         if *bytes_left == 0 {
             return Poll::Ready(Ok(()));
         }
-        *is_pausing = true;
-        timer.as_mut().reset(Instant::now() + Duration::from_millis(PAUSE_MS));
-        timer.as_mut().poll(cx).map(Ok)
+        let share = share.clone();
+        *turn = Some(async move { share.turn().await }.boxed());
+        // The new wait is polled at once, by way of the runtime, so that its task does not stay on for another portion.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }

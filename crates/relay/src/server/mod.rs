@@ -145,6 +145,7 @@ async fn serve(
 ) {
     let parts = Arc::clone(&app);
     let silence = Silence::default();
+    let lingers = share.clone();
     let connected = Connected { peer, share: share.clone(), sheds: Sheds::new() };
     let sheds = connected.sheds.clone();
     let ends = silence.clone();
@@ -177,7 +178,7 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(handshake)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(linger::Linger::new(stream, silence)), service)
+        .serve_connection(TokioIo::new(linger::Linger::new(stream, silence, lingers)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let over = timeout(HTTP_MAX, app.stopping.cancelled()).map(drop);

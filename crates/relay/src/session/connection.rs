@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use nostr_extensions::Reader;
 use nostr_protocol::message::{
-    Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, neg_refused_frame, notice_frame,
+    Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, head, neg_refused_frame, notice_frame,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use yawc::{Frame, OpCode, close::CloseCode};
@@ -37,8 +37,10 @@ use crate::{
 const FRAMES_PER_FLUSH_MAX: usize = 128;
 /// Most bytes that are put together before they are written.
 const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
-/// Most bytes of a message that are read before other tasks run: filters of so many take about a fifth of a millisecond.
-const PARSED_AT_ONCE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a request from which on its length is paid for before it is read.
+const LONG_BYTES: usize = 16 << 10;
+/// Most bytes of a message that are read before other tasks run: filters of so many take about two milliseconds.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a message and its parsed form take for each byte of its text, while it is handled.
 const MESSAGE_FACTOR: usize = 4;
 /// The reason of the close frame for a client whose messages were malformed too often.
@@ -241,6 +243,11 @@ async fn handle(
     paid: Option<Payment>,
 ) -> Result<(), ConnectionEnd> {
     let filters_max = session.caller.app.config.limitation.max_filters;
+    if text.len() >= LONG_BYTES
+        && let Some(refused) = refuse_unread(session, text).await
+    {
+        return wire.send(refused).await;
+    }
     let parse = || ClientMessage::parse(text, filters_max);
     let message = match text.len() {
         0..=PARSED_AT_ONCE_BYTES_MAX => parse(),
@@ -262,6 +269,15 @@ async fn handle(
         return Err(ConnectionEnd::Close(CloseCode::Policy, TOO_MANY_FAULTS));
     }
     Ok(())
+}
+
+/// Charges for the length of a request, and gives the answer where the payer's requests were too long lately. Nothing
+/// of it is read then but its id.
+async fn refuse_unread(session: &mut Session, text: &str) -> Option<Answer> {
+    let (verb, Some(id)) = head(text) else { return None };
+    let rejection = session.caller.app.live.charge_length(session.id, text.len()).err()?;
+    session.caller.app.metrics.error("long_requests");
+    Some(answer_to(session, MessageError { verb, subscription: Some(id), rejection }).await)
 }
 
 /// The answer to text that is no message. A request whose id can be made out ends with it.
