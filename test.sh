@@ -426,7 +426,7 @@ part_rest() {
     # An address sends 20 requests a second; a schema-valid event has no valid signature.
     (cd "$SCRATCH" && export REST_URL="http${RELAY_URL#ws}" SCHEMATHESIS_HOOKS=hooks PYTHONPATH="$OLDPWD/$here" &&
         limit 900 "$venv/bin/schemathesis" run "$REST_URL/api/v1/mls/openapi.json" --checks all \
-            --exclude-checks positive_data_acceptance --rate-limit 18/s --max-examples 40 --seed 1)
+            --exclude-checks positive_data_acceptance --rate-limit 18/s --max-examples 20 --seed 1)
     stop_relay
 }
 

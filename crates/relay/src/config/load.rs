@@ -7,10 +7,11 @@ use std::{
     path::Path,
 };
 
+use nostr_protocol::auth::RelayAddress;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, LogFormat, StorageBackend, WakeBy,
+    Config, LogFormat, MlsGateway, StorageBackend, WakeBy,
     env::{self, Environment},
     error::{ConfigError, Location, nearest},
     keys,
@@ -177,6 +178,11 @@ impl Config {
                 "set redis_url as well",
             ),
             (
+                gateway.enable_api && self.server.relay_addresses().iter().any(|address| is_under(address, gateway)),
+                ["server.public_url", "extensions.mls_gateway.api_prefix"],
+                "the path lies under api_prefix, where the REST API is; write another path, or another api_prefix",
+            ),
+            (
                 limits.default_limit > limits.max_limit,
                 ["limitation.default_limit", "limitation.max_limit"],
                 "write at most max_limit",
@@ -191,6 +197,12 @@ impl Config {
             pairs.into_iter().filter(|(broken, keys, _)| *broken && !keys.iter().any(|key| refused.contains(*key)));
         broken.filter_map(|(_, [path, _], message)| Some(settings.get(path)?.error(Problem::new(message)))).collect()
     }
+}
+
+/// Whether the relay's URL has a path that the REST API answers.
+fn is_under(address: &RelayAddress, gateway: &MlsGateway) -> bool {
+    let path = format!("/{}", address.path());
+    path.strip_prefix(gateway.api_prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A file's text and name.

@@ -122,6 +122,11 @@ fn each_error_names_its_line_and_what_would_be_right() {
              at the end: /api/v1/mls",
         ),
         (
+            "[server]\npublic_url = 'wss://relay.example/api/v1/mls/relay'",
+            "relay.toml:2: server.public_url: the path lies under api_prefix, where the REST API is; write another \
+             path, or another api_prefix",
+        ),
+        (
             "[extensions.mls_gateway]\nkeypackage_request_ttl = 604801",
             "relay.toml:2: extensions.mls_gateway.keypackage_request_ttl: out of range; write a whole number from 1 \
              to 604800",

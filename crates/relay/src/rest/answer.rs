@@ -76,6 +76,7 @@ impl Answer {
         if visit.holding().shed().is_cancelled() {
             return Err(no_memory().into());
         }
+        visit.app().metrics.request("rest");
         let is_private = !visit.caller.reader.is_anonymous();
         Ok(Self { body: body.into(), is_private, outbox: Arc::clone(visit.caller.in_flight.outbox()) })
     }

@@ -232,6 +232,9 @@ impl heed::OnCommit for Opened<'_> {
 
 #[cfg(test)]
 mod tests {
+    use nostr_extensions::Stamp;
+    use nostr_protocol::testing::{EventBuilder, key, keypair};
+
     use super::*;
     use crate::embedded::env::open_env;
 
@@ -249,6 +252,38 @@ mod tests {
     fn marks(env: &Env<WithTls>, tables: &Tables) -> u8 {
         let txn = env.read_txn().expect("a reader");
         tables.meta.get(&txn, b"marks").expect("a table").map_or(0, |bytes| bytes[0])
+    }
+
+    /// A store of layout 2 has its messages in the order of receipt after a start.
+    #[test]
+    fn a_layout_without_lists_is_given_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store of this version");
+        let by = keypair("alice");
+        let events = [
+            EventBuilder::new(445).tag(&["h", "grp"]).event(&by),
+            EventBuilder::new(1).event(&by),
+            EventBuilder::new(1059).tag(&["p", &key("bob").to_hex()]).event(&by),
+        ];
+        let mut txn = env.write_txn().expect("a writer");
+        for (cursor, event) in (1..).zip(&events) {
+            let stamp = Stamp { cursor, received_at: 1, expires_at: u64::MAX, author_only: false };
+            let mut value = Vec::new();
+            Stored::write(&mut value, &stamp, 0, event.record());
+            tables.events.put(&mut txn, &cursor_bytes(cursor), &value).expect("it is put");
+        }
+        tables.meta.put(&mut txn, SCHEMA, &2_u32.to_be_bytes()).expect("it is put");
+        txn.commit().expect("a commit");
+        tables.climb(&env, &MIGRATIONS).expect("a step");
+        let txn = env.read_txn().expect("a reader");
+        let listed: Vec<u64> = tables
+            .received
+            .iter(&txn)
+            .expect("a table")
+            .map(|entry| number_from(entry.expect("an entry").0.last_chunk::<6>().expect("a cursor")))
+            .collect();
+        assert_eq!(listed, [1, 3]);
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Inner {
     /// Runs one tiny query for each index, so that a database without them is noticed at once.
     pub(crate) async fn try_queries(&self) -> Result<(), Fail> {
         let under = Under { numbers: &[0, 1], since: Some(0), until: Some(0), behind: None, limit: 1 };
-        let asked = [
+        // The queries under way are on the heap: a caller's stack may be small.
+        let asked = vec![
             query::events_under(&self.names, under),
             query::expired_events(&self.names, 0, 1),
             query::log_newest(&self.names, 1),
@@ -143,6 +144,6 @@ impl Inner {
             query::received_under(&self.names, &[0, 1], 0, None, 1),
             query::every_group(&self.names, None, &[field::GROUP], 1),
         ];
-        futures_util::future::try_join_all(asked.map(|asked| self.client.query(asked))).await.map(drop)
+        futures_util::future::try_join_all(asked.into_iter().map(|asked| self.client.query(asked))).await.map(drop)
     }
 }

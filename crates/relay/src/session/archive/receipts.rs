@@ -56,7 +56,7 @@ pub(crate) async fn read(
         let started = std::time::Instant::now();
         let page = caller.app.store.received(query, place, up_to, bounds, caller.app.clock.now()).await?;
         drop(turn);
-        caller.app.metrics.db_operation("received", started.elapsed());
+        caller.app.metrics.db_operation("scan", started.elapsed());
         meter.charge(page.cost);
         (place, receipts.has_more) = (page.next, page.has_more);
         if !page.events.is_empty() {

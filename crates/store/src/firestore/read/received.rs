@@ -1,9 +1,9 @@
 //! Lists in the order of receipt.
 //!
-//! The order is the commit time, which no query can use. As for the log (`log::follow`), a query goes by `at`, the time
-//! at which the service received the event, which precedes the commit by at most [`LAG_SECS`]. So a place has two parts:
-//! the cursor up to which everything was given, and the `at` from which a read looks for what was not. Far from the head
-//! of the log each event is read once; near it, those of the last [`LAG_SECS`] are read again.
+//! The order is the commit time, which no query can use. As for the log (`log::follow`), a query goes by `at`, the
+//! time at which the service received the event, which precedes the commit by at most [`LAG_SECS`]. So a place has two
+//! parts: the cursor up to which everything was given, and the `at` from which a read looks for the rest. Far from the
+//! head of the log each event is read once; near it, those of the last [`LAG_SECS`] are read again.
 
 use nostr_protocol::UnixSecs;
 
