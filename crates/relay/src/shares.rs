@@ -35,7 +35,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::turns::PayerHash;
+use crate::{beside::Beside, turns::PayerHash};
 
 /// The time that a payer in the line is given at once. An event of another payer waits about so long at each of its
 /// steps: for the runtime to see its frame, for the writer, for the writer's answer, for its own task.
@@ -54,6 +54,7 @@ pub(crate) struct Shares {
     line: Mutex<Line>,
     at_once: usize,
     began: Instant,
+    beside: Beside,
 }
 
 #[derive(Default)]
@@ -125,7 +126,13 @@ enum Turn {
 impl Shares {
     /// Shares of a runtime with this many workers.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { line: Mutex::default(), at_once: workers.max(1), began: Instant::now() })
+        let beside = Beside::new(workers);
+        Arc::new(Self { line: Mutex::default(), at_once: workers.max(1), began: Instant::now(), beside })
+    }
+
+    /// Places for long work that no pause divides.
+    pub(crate) const fn beside(&self) -> &Beside {
+        &self.beside
     }
 
     /// The share of a task whose payer is `payer`.

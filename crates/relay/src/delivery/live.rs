@@ -33,12 +33,10 @@ use super::{
     queue::LiveEvent,
     routes::{Routes, hashing_cost},
 };
-use crate::{beside::Beside, observe::metrics::Metrics, system::clock::Clock};
+use crate::{observe::metrics::Metrics, system::clock::Clock};
 
 /// Most shards, however many threads serve connections.
 pub(super) const SHARDS_MAX: usize = 8;
-/// Most values of filters that are hashed before other tasks run: about two milliseconds.
-const HASHED_AT_ONCE_MAX: usize = 20_000;
 /// Bytes of a long request at the price of one value that it opens.
 const BYTES_PER_VALUE: usize = 64;
 /// Conditions after which a shard lets other tasks run: about a third of a millisecond.
@@ -62,7 +60,6 @@ pub struct Live {
     payers: Payers,
     route_hasher: RouteHasher,
     next_connection: AtomicU64,
-    beside: Beside,
     /// Every event up to here was handed to the shards.
     handed: AtomicU64,
     metrics: Arc<Metrics>,
@@ -89,16 +86,10 @@ impl Live {
             payers: Payers::new(shards),
             route_hasher,
             next_connection: AtomicU64::new(0),
-            beside: Beside::new(workers),
             handed: AtomicU64::new(cursor),
             metrics,
             clock,
         }
-    }
-
-    /// Places for long work of connections' tasks.
-    pub(crate) const fn beside(&self) -> &Beside {
-        &self.beside
     }
 
     /// Number of shards.
@@ -176,11 +167,7 @@ impl Live {
         let Some((reader, payer)) = self.index(connection).reader(connection) else { return Ok(0) };
         payer.charge_opened(hashing_cost(&filters), self.clock.now_ms())?;
         // The reader changes between the requests of a connection alone, and not meanwhile.
-        let of_filters = || Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy());
-        let (routes, weight) = match hashing_cost(&filters) {
-            0..=HASHED_AT_ONCE_MAX => of_filters(),
-            _ => self.beside.run(of_filters),
-        };
+        let (routes, weight) = Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy()).await;
         payer.charge_opened(routes.len(), self.clock.now_ms())?;
         let routes = Arc::new(routes);
         let opened = (Arc::clone(&routes), weight);

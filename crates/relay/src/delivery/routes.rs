@@ -6,6 +6,7 @@ use nostr_extensions::{
     route::Condition,
 };
 use nostr_protocol::{Filter, Kind, PublicKey, Rejection};
+use tokio::task::yield_now;
 
 /// Most routes that the subscriptions of one connection stand under, together with the conditions of their filters.
 pub(super) const CONNECTION_ROUTES_MAX: usize = 20_000;
@@ -68,6 +69,9 @@ pub(super) fn hashing_cost(filters: &[Filter]) -> usize {
     filters.iter().map(|filter| 1 + Narrowest::of(filter).values(filter) / HASHED_PER_INDEXED).sum()
 }
 
+/// Values of filters that are hashed before other tasks run, about a tenth of a millisecond; a filter is not divided.
+const HASHED_AT_ONCE_MAX: usize = 1_000;
+
 /// The conditions that a filter stands under: the most selective ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Narrowest {
@@ -125,11 +129,20 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// The routes of a reader's subscription, and the room that the subscription takes.
-    pub(super) fn of(hasher: &RouteHasher, filters: &[Filter], reader: &Reader, policy: &Policy) -> (Self, Weight) {
-        let mut pairs = Vec::new();
+    /// The routes of a reader's subscription, and the room that the subscription takes. Other tasks run in between.
+    pub(super) async fn of(
+        hasher: &RouteHasher,
+        filters: &[Filter],
+        reader: &Reader,
+        policy: &Policy,
+    ) -> (Self, Weight) {
+        let (mut pairs, mut rested_at) = (Vec::new(), 0);
         for (number, filter) in (0..).zip(filters) {
             pairs.extend(value_routes(hasher, filter).map(|route| (route, number)));
+            if pairs.len() - rested_at >= HASHED_AT_ONCE_MAX {
+                rested_at = pairs.len();
+                yield_now().await;
+            }
         }
         let mut routes = Self::from_pairs(pairs, Vec::new());
         let weight = Weight {

@@ -10,7 +10,10 @@ use nostr_extensions::Reader;
 use nostr_protocol::message::{
     Answer, ClientMessage, MessageError, Verb, auth_frame, closed_frame, head, neg_refused_frame, notice_frame,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until, timeout},
+};
 use yawc::{Frame, OpCode, close::CloseCode};
 
 use super::{
@@ -251,8 +254,11 @@ async fn handle(
     let parse = || ClientMessage::parse(text, filters_max);
     let message = match text.len() {
         0..=PARSED_AT_ONCE_BYTES_MAX => parse(),
-        _ => session.caller.app.live.beside().run(parse),
+        _ => session.caller.app.shares.beside().run(parse),
     };
+    if text.len() >= LONG_BYTES {
+        yield_now().await;
+    }
     match message {
         Ok(ClientMessage::Event(json)) => handlers::event::handle(session, text, json.get(), paid).await,
         Ok(message) => Box::pin(handlers::handle(session, wire, text, message)).await?,
