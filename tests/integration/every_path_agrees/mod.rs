@@ -277,6 +277,9 @@ fn every_path_agrees() {
     let result = TestRunner::new(config).run(&story, |story| {
         runtime.block_on(async {
             let mut run = Run::start().await;
+            // Each story has a message that most readers may not see.
+            run.step(&Step::Roster { group: 0, op: 0, keys: vec![0] }, READERS.len() - 1).await;
+            run.step(&Step::Message { group: 0 }, 1).await;
             for (at, (step, connection, strays)) in story.iter().enumerate() {
                 let of_admin = matches!(step, Step::Roster { .. } | Step::Request { .. }) && *strays != 0;
                 let connection = if of_admin { READERS.len() - 1 } else { *connection };
