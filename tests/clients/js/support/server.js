@@ -21,6 +21,7 @@ const LOG_LINES_SHOWN = 40
  * @param {boolean} [settings.auth] `[auth] enabled`: the relay answers nothing before AUTH.
  * @param {string[]} [settings.admins] `admin_pubkeys`, hex.
  * @param {string[]} [settings.residents] `pubkey_whitelist`, hex.
+ * @param {string} [settings.verify] `verify_keypackages`.
  */
 export async function startRelay(settings = {}) {
   const binary = await relayBinary()
@@ -65,7 +66,7 @@ async function relayBinary() {
   return path
 }
 
-function configText({ auth = false, admins = [], residents = [] }, data) {
+function configText({ auth = false, admins = [], residents = [], verify = 'log' }, data) {
   return `
 [server]
 host = "127.0.0.1"
@@ -80,6 +81,7 @@ pubkey_whitelist = ${JSON.stringify(residents)}
 
 [extensions.mls_gateway]
 admin_pubkeys = ${JSON.stringify(admins)}
+verify_keypackages = ${JSON.stringify(verify)}
 `
 }
 
