@@ -86,9 +86,6 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
     let claimed = app.store.claim_key_packages(&claim, now).await.map_err(read_failed)?;
     drop(turn);
     meter.charge(claimed.cost);
-    if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
-        app.low_stock.note(LowStock { owner: question.owner, suite: question.suite, expired: None });
-    }
     let as_of = match claimed.repetition {
         Repetition::OfAnother => return Err(NothingGiven::NameTaken),
         // The answer of that moment, also if a KeyPackage in it has expired since.
@@ -98,7 +95,12 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
     if claimed.given.is_empty() {
         return Err(nothing(&claimed));
     }
-    let handed = claimed.given.iter().filter_map(|given| hand(caller, &claim, given, as_of)).collect();
+    let handed: Vec<Handed> = claimed.given.iter().filter_map(|given| hand(caller, &claim, given, as_of)).collect();
+    if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
+        let gone = handed.iter().find(|handed| !handed.is_last_resort);
+        let suite = gone.and_then(|handed| app.described.of(handed.released.event()).ciphersuite);
+        app.low_stock.note(LowStock { owner: question.owner, suite, expired: None });
+    }
     Ok(Answered { handed, remaining: claimed.remaining })
 }
 

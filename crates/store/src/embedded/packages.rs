@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Claim, Claimed, Cost, Cursor, ExpiredPackage, ReceiptName, StockRequest,
     decide::{
-        claim::{Candidate, Contents, Owned, Pick, Search, Stock, pick},
+        claim::{Candidate, Contents, OTHERS_MAX, Owned, Pick, Search, Stock, is_twin, pick},
         keys::{self as keys_of, tombstone_key},
         ledger::Ledger,
         lookup::{Apply as _, OWNED_MAX, OwnedPackage},
@@ -190,19 +190,22 @@ impl Tables {
         Ok((search.candidates(), search.cost()))
     }
 
-    /// The owner's stock, for a choice among the candidates.
+    /// The owner's stock, for a choice among the candidates. Of other KeyPackages it reads few: an owner may have any
+    /// number of last resort.
     fn stock(&self, txn: &RoTxn<'_>, candidates: &[Candidate], of: &PackagesAt<'_>) -> Result<Stock, Fail> {
-        let mut owned = Vec::new();
-        self.visit_packages(
-            txn,
-            of,
-            |_, _| false,
-            |it, _| {
-                owned.push(it);
-                Ok(owned.len() < OWNED_MAX)
-            },
-        )?;
-        Ok(Stock::of(candidates, owned.iter()))
+        let mut stock = Stock::default();
+        let other = |content_hash: &[u8; 32], _| !is_twin(candidates, content_hash);
+        self.visit_packages(txn, of, other, |owned, _| {
+            stock.twins.push(owned);
+            Ok(true)
+        })?;
+        let mut others = Vec::new();
+        let twin = |content_hash: &[u8; 32], _| is_twin(candidates, content_hash);
+        self.visit_packages(txn, of, twin, |owned, _| {
+            others.push(owned);
+            Ok(others.len() < OTHERS_MAX)
+        })?;
+        Ok(Stock { twins: stock.twins, ..Stock::of(candidates, others.iter()) })
     }
 
     /// The owner's KeyPackages, and whether one of them is a 30443.
