@@ -134,6 +134,6 @@ fn the_header_is_the_scheme_and_base64_of_an_event() {
         format!("Nostr {}", BASE64_STANDARD.encode(forged)),
         format!("Nostr {}", BASE64_STANDARD.encode([0; 9_000])),
     ] {
-        assert_eq!(read_header(&value).unwrap_err().word, Word::Invalid, "{value}");
+        assert_eq!(read_header(&value).err().map(|refused| refused.word), Some(Word::Invalid), "{value}");
     }
 }

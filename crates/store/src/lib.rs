@@ -19,6 +19,7 @@ pub mod moving;
 mod plan;
 pub mod postgres;
 mod random;
+mod received;
 mod saved;
 #[cfg(feature = "testing")]
 pub mod suite;
@@ -38,6 +39,7 @@ pub use self::{
     },
     cost::Cost,
     plan::{Part, parts},
+    received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
     saved::{DUPLICATE, Saved},
 };
 
@@ -192,6 +194,17 @@ pub trait Store: Send + Sync + 'static {
         now: UnixSecs,
     ) -> Result<Page, StoreError>;
 
+    /// Events of one group or of one recipient behind a place, in the order in which this store received them, none of
+    /// them committed after `up_to`. The call costs what the page costs, however many other events the store holds.
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError>;
+
     /// At most `entries_max` entries of the log after `cursor`, in commit order. Nothing becomes visible later at or
     /// before a cursor that this call gave. The log may name events that are gone.
     ///
@@ -211,6 +224,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The hasher for conditions of subscriptions. All processes that share a store have the same.
     fn route_hasher(&self) -> RouteHasher;
+
+    /// A secret of the store, the same in all its processes and for all its life. A store that is restored has the
+    /// same one, and a store that its content is moved to another one.
+    fn secret(&self) -> [u8; 32];
 
     /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///

@@ -3,6 +3,9 @@
 mod authentication;
 mod claims;
 mod events;
+mod groups;
+mod key_packages;
+mod messages;
 mod outbound;
 mod stock;
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store,
-    StoreError, Swept,
+    Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
+    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -58,6 +58,17 @@ impl Store for Observed {
         Ok(page)
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.store.received(query, from, up_to, bounds, now).await
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         self.store.after(cursor, entries_max).await
     }
@@ -68,6 +79,10 @@ impl Store for Observed {
 
     fn head(&self) -> Cursor {
         self.store.head()
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.store.secret()
     }
 
     fn route_hasher(&self) -> RouteHasher {

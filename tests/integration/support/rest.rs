@@ -80,6 +80,31 @@ impl Rest {
     }
 }
 
+/// Ids of the events that a door shows this reader, in its order, over all pages; `Err` with the status of a refusal.
+/// A door that is absent for the reader shows nothing. `cursor` is the name of the parameter.
+pub async fn shown(rest: &Rest, path: &str, cursor: &str) -> Result<Vec<String>, u16> {
+    let mut all = Vec::new();
+    let mut target = path.to_owned();
+    loop {
+        let answer = rest.get(&target).send().await;
+        let page = match answer.status {
+            200 => answer.json(),
+            404 => return Ok(all),
+            status => return Err(status),
+        };
+        let id = |event: &Value| event["id"].as_str().expect("an id").to_owned();
+        let (events, packages) = (page["events"].as_array(), page["keypackages"].as_array());
+        match (events, packages) {
+            (Some(events), _) => all.extend(events.iter().map(id)),
+            (_, Some(packages)) => all.extend(packages.iter().map(|package| id(&package["event"]))),
+            _ => all.push(id(&page)),
+        }
+        let has_more = page["has_more"].as_bool().unwrap_or_else(|| page["next_cursor"].is_string());
+        let Some(next) = page["next_cursor"].as_str().filter(|_| has_more) else { return Ok(all) };
+        target = format!("{path}{}{cursor}={next}", if path.contains('?') { '&' } else { '?' });
+    }
+}
+
 /// A proof as a header's value.
 pub fn header_of(event: &Event) -> String {
     format!("Nostr {}", BASE64_STANDARD.encode(event.0.to_string()))

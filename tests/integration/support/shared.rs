@@ -18,8 +18,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store,
-    StoreError, Swept, memory::Memory,
+    Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
+    ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -236,6 +236,18 @@ impl Store for Instance {
         self.shared.memory.scan(query, from, up_to, bounds, now).await
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.received(query, from, up_to, bounds, now).await
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         self.link.after_calls.fetch_add(1, Ordering::Relaxed);
         self.link.pass().await?;
@@ -261,6 +273,10 @@ impl Store for Instance {
 
     fn head(&self) -> Cursor {
         self.shared.memory.head()
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.shared.memory.secret()
     }
 
     fn route_hasher(&self) -> RouteHasher {

@@ -79,14 +79,17 @@ fn read(event: &Event) -> Effect {
 }
 
 fn entry(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> DirectoryEntry {
-    let hashed = package.map_or(content.as_bytes(), |package| package.bytes);
     DirectoryEntry {
         owner: event.pubkey(),
         reference: references(event.view()).next().map(|(_, value)| value.into()),
-        content_hash: Sha256::digest(hashed).into(),
+        content_hash: content_hash(content, package),
         last_resort: package.is_some_and(|package| package.last_resort),
         warning: None,
     }
+}
+
+fn content_hash(content: &str, package: Option<&KeyPackage<'_>>) -> [u8; 32] {
+    Sha256::digest(package.map_or(content.as_bytes(), |package| package.bytes)).into()
 }
 
 /// A KeyPackage as the directory tells of it.
@@ -98,6 +101,8 @@ pub struct Described {
     pub ciphersuite: Option<u16>,
     /// Whether its bytes mark it as one of last resort.
     pub is_marked: bool,
+    /// SHA-256 of its bytes: events with the same bytes are one KeyPackage.
+    pub content_hash: [u8; 32],
 }
 
 /// Reads a KeyPackage event.
@@ -110,6 +115,7 @@ pub fn describe(event: EventRef<'_>) -> Described {
     Described {
         reference: references(event).next().map(|(_, value)| value.to_owned()).or_else(computed),
         ciphersuite: suite(event, package.as_ref()),
+        content_hash: content_hash(&content, package.as_ref()),
         is_marked: package.is_some_and(|package| package.last_resort),
     }
 }

@@ -12,12 +12,15 @@ use axum::{
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ServerBuilder,
+        RefOr, ServerBuilder,
         security::{ApiKey, ApiKeyValue, SecurityScheme},
     },
 };
 
-use super::{events, key_packages, page, problem::ProblemDocument};
+use super::{
+    events, groups, key_packages, messages, page,
+    problem::{self, ProblemDocument},
+};
 use crate::{app::App, config::Config};
 
 /// The name of the scheme of authentication in the document.
@@ -32,11 +35,26 @@ const NIP98: &str = "nip98";
             thing is answered as an absent one. Every refusal is a problem document (RFC 9457)."
     ),
     paths(
-        json, html, events::one, events::publish, key_packages::claim::claim, key_packages::stock::stock
+        key_packages::claim::claim,
+        key_packages::stock::stock,
+        groups::all,
+        groups::one,
+        groups::members,
+        groups::roster,
+        key_packages::owner::of_owner,
+        messages::of_group,
+        messages::inbox,
+        events::one,
+        events::publish,
+        json,
+        html
     ),
     components(schemas(ProblemDocument)),
-    modifiers(&Security),
+    modifiers(&Security, &Problems),
     tags(
+        (name = "groups", description = "Managed groups, for their members and admin keys."),
+        (name = "keypackages", description = "The directory of KeyPackages."),
+        (name = "messages", description = "Catching up in the order of receipt."),
         (name = "events", description = "Single events."),
         (name = "keypackages", description = "The directory of KeyPackages."),
         (name = "document", description = "This document."),
@@ -55,6 +73,26 @@ impl Modify for Security {
         let header = ApiKeyValue::with_description("Authorization", about);
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(NIP98, SecurityScheme::ApiKey(ApiKey::Header(header)));
+    }
+}
+
+/// The media type of refusals.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                for (status, answer) in &mut operation.responses.responses {
+                    if let RefOr::T(answer) = answer
+                        && status.starts_with(['4', '5'])
+                        && let Some(problem) = answer.content.shift_remove("application/json")
+                    {
+                        answer.content.insert(problem::MEDIA_TYPE.to_owned(), problem);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Accepted {
     "id": "d7a0c1b64b0e4d4d8a5a3f3a0a0d3b7f3f1d0c8c2a5b6e7f8091a2b3c4d5e6f7",
     "pubkey": "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",
     "created_at": 1795370771, "kind": 445, "tags": [["h", "grp_abc123"]], "content": "AAEAAg",
-    "sig": "908a15e46fb4d8675bab026fc230a0e3542bfade63da02d542fb78b2a8513fcd0092619a2c8c1221e581946e0191f2af505dfdf8657a4\
-        14dbca329186f009262"
+    "sig": concat!("908a15e46fb4d8675bab026fc230a0e3542bfade63da02d542fb78b2a8513fcd",
+        "0092619a2c8c1221e581946e0191f2af505dfdf8657a414dbca329186f009262")
 }))]
 #[allow(dead_code, reason = "the document's schema; answers hold the JSON of the author")]
 pub(crate) struct Event {

@@ -12,16 +12,21 @@
 //! A hidden thing is answered as an absent one, by [`Problem::not_found`].
 
 mod answer;
+mod cursor;
 mod document;
 mod events;
+mod groups;
 mod intake;
 mod key_packages;
+mod list;
+mod messages;
 mod page;
 mod path;
 mod problem;
 mod proof;
 mod routes;
 mod sheds;
+mod time;
 mod visit;
 
 use std::sync::Arc;
@@ -36,7 +41,7 @@ use tower_http::{
 };
 
 use self::{answer::Answer, visit::Visit};
-pub(crate) use self::{problem::Problem, sheds::Sheds};
+pub(crate) use self::{cursor::Cursors, problem::Problem, sheds::Sheds};
 use crate::{
     app::App,
     config::{Config, Origins},
@@ -55,7 +60,9 @@ pub(crate) fn router(app: &Arc<App>) -> Option<Router> {
         .layer(axum::middleware::from_fn_with_state(Arc::clone(app), answer::finish))
         .layer(gzip)
         .layer(cors(&app.config.server.allowed_origins));
-    Some(Router::new().nest(&app.config.mls_gateway.api_prefix, doors))
+    let prefix = &app.config.mls_gateway.api_prefix;
+    let bare = axum::routing::any(async || Problem::not_found());
+    Some(Router::new().nest(prefix, doors).route(&format!("{prefix}/"), bare))
 }
 
 /// Returns whether a request is for the API.

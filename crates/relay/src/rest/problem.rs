@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::rate_limit::RetryAfter;
 
 /// The media type of a problem document.
-const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 /// Seconds after which a client may try again where no reason names a time.
 const RETRY_SECS: u64 = 1;
 
@@ -91,6 +91,7 @@ impl Problem {
     }
 
     /// The status.
+    #[cfg(test)]
     pub(super) const fn status(&self) -> StatusCode {
         self.status
     }
@@ -145,7 +146,7 @@ impl IntoResponse for Problem {
         };
         let mut response = (self.status, axum::Json(document)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, MEDIA_TYPE);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(secs) = self.retry_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));

@@ -8,14 +8,23 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Problem, document, events, key_packages};
+use super::{Problem, document, events, groups, key_packages, messages};
 use crate::app::App;
 
-/// Every door: method, path and handler.
-#[rustfmt::skip]
-const ROUTES: &[(Method, &str, fn() -> MethodRouter<Arc<App>>)] = &[
+/// A door: its method, its path, and its handler.
+type Route = (Method, &'static str, fn() -> MethodRouter<Arc<App>>);
+
+/// Every door.
+const ROUTES: &[Route] = &[
     (Method::GET, "/openapi.json", || get(document::json)),
     (Method::GET, "/docs", || get(document::html)),
+    (Method::GET, "/groups", || get(groups::all)),
+    (Method::GET, "/groups/{group_id}", || get(groups::one)),
+    (Method::GET, "/groups/{group_id}/members", || get(groups::members)),
+    (Method::GET, "/groups/{group_id}/roster", || get(groups::roster)),
+    (Method::GET, "/keypackages", || get(key_packages::owner::of_owner)),
+    (Method::GET, "/messages", || get(messages::of_group)),
+    (Method::GET, "/inbox", || get(messages::inbox)),
     (Method::GET, "/events/{id}", || get(events::one)),
     (Method::POST, "/events", || post(events::publish)),
     (Method::POST, "/keypackages/claim", || post(key_packages::claim::claim)),

@@ -1,7 +1,7 @@
 //! The end of an HTTP connection whose request holds the most memory when there is none left.
 //!
-//! Source: docs/rules.md, "Memory" 3. A client that does not read its answer keeps the connection's task from asking the
-//! answer for more, so the task of the connection waits for the end itself.
+//! Source: docs/rules.md, "Memory" 3. A client that does not read its answer keeps the connection's task from asking
+//! the answer for more, so the task of the connection waits for the end itself.
 
 use std::sync::Arc;
 

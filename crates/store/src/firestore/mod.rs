@@ -66,8 +66,8 @@ use self::{
     write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Saved, Stats, Stock, StockRequest, Store, StoreError,
-    Swept, decide::hiding::Hiding,
+    Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
+    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -76,6 +76,7 @@ struct Inner {
     names: Names,
     options: Options,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
     head: AtomicU64,
     notifications: watch::Sender<u64>,
     saves: Semaphore,
@@ -143,6 +144,18 @@ impl Store for Firestore {
         Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?)
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.received(query, from, up_to, bounds, now).await?)
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         Ok(self.inner.after(cursor, entries_max).await?)
     }
@@ -157,6 +170,10 @@ impl Store for Firestore {
 
     fn route_hasher(&self) -> RouteHasher {
         self.inner.route_hasher
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.inner.secret
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {

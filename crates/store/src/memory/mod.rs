@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use self::state::{Item, State};
 use crate::{
     Claim, ClaimRates, Claimed, Cost, Cursor, ExpiredPackage, Given, LogEntry, LogPage, OnceName, Page, PageBounds,
-    RECEIPT_SECS, Repetition, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    RECEIPT_SECS, Receipt, Received, ReceivedBounds, ReceivedPage, Repetition, Saved, Stats, Stock, StockRequest,
+    Store, StoreError, Swept,
     decide::keys::{claimed, tombstone_key},
 };
 
@@ -28,11 +29,13 @@ use crate::{
 pub struct Memory {
     state: Mutex<State>,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { state: Mutex::default(), route_hasher: crate::random::route_hasher() }
+        let (route_hasher, secret) = (crate::random::route_hasher(), crate::random::secret());
+        Self { state: Mutex::default(), route_hasher, secret }
     }
 }
 
@@ -82,6 +85,35 @@ impl State {
                 page.next = page.events.last().map(Sealed::position);
                 break;
             }
+            bytes += item.event.record().len();
+            page.events.push(item.seal());
+        }
+        page
+    }
+
+    fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> ReceivedPage {
+        let mut page =
+            ReceivedPage { next: Receipt { cursor: up_to.max(from.cursor), look_from: 0 }, ..ReceivedPage::default() };
+        if from.cursor >= up_to {
+            return page;
+        }
+        let mut bytes = 0;
+        let listed = self.log.range(from.cursor + 1..=up_to).map(|(_, item)| item);
+        let listed = listed.filter(|item| item.found_by_queries && query.holds(&item.seal()));
+        for item in listed.filter(|item| item.stamp.expires_at > now) {
+            if page.events.len() >= bounds.events_max.max(1) || bytes >= bounds.bytes_max.max(1) {
+                page.has_more = true;
+                page.next.cursor = page.events.last().map_or(from.cursor, Sealed::cursor);
+                break;
+            }
+            page.cost += Cost::of_units(1 + Cost::of_event(item.event.view()));
             bytes += item.event.record().len();
             page.events.push(item.seal());
         }
@@ -309,6 +341,17 @@ impl Store for Memory {
         Ok(self.state.lock().scan(query, from, up_to, bounds, now))
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        Ok(self.state.lock().received(query, from, up_to, bounds, now))
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
@@ -335,6 +378,10 @@ impl Store for Memory {
 
     fn head(&self) -> Cursor {
         self.state.lock().head
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
     }
 
     async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {

@@ -15,6 +15,7 @@ pub mod outcomes;
 pub mod queries;
 pub mod races;
 pub mod random;
+pub mod received;
 pub mod removals;
 pub mod world;
 
@@ -84,6 +85,14 @@ macro_rules! conformance {
                 memberships_that_nobody_acted_in_count_against_the_key_that_made_them
                 a_membership_that_gave_way_may_be_made_again
                 a_wrap_that_changes_nothing_touches_no_group
+            ]
+            received: [
+                a_list_is_in_the_order_of_receipt
+                a_list_goes_on_behind_its_place
+                a_list_ends_at_the_cursor_that_it_is_given
+                an_inbox_merges_its_kinds
+                what_is_gone_is_in_no_list
+                what_no_query_finds_is_in_no_list
             ]
             once: [
                 a_name_is_used_once_until_its_time

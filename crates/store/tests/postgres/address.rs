@@ -31,7 +31,7 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "10");
+    assert_eq!(sql("select version from rnostr.schema_version"), "11");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
 }
 
@@ -63,7 +63,7 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
     let store = database.open().await;
-    assert_eq!(sql("select version from rnostr.schema_version"), "10");
+    assert_eq!(sql("select version from rnostr.schema_version"), "11");
     let log = store.after(0, 10).await.expect("the log");
     let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
     assert_eq!(touches, [Touches::groups([group("club")]), Touches::EveryGroup, Touches::Nothing]);

@@ -9,6 +9,7 @@
 mod extent;
 mod merge;
 mod meter;
+pub(crate) mod receipts;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -58,9 +59,9 @@ const FILTER_UNITS: u64 = 2;
 /// Units of each id in `ids`, found or not. An event that is hidden costs the same as one that is not there.
 const ID_UNITS: u64 = 16;
 /// Units of each group in `#h`, for its state: known or not, cached or not.
-const NAMED_GROUP_UNITS: u64 = 8;
+pub(crate) const NAMED_GROUP_UNITS: u64 = 8;
 /// Units of each group that the reader is a member of, where the filter names none.
-const MEMBERSHIP_UNITS: u64 = 1;
+pub(crate) const MEMBERSHIP_UNITS: u64 = 1;
 
 /// A read of the archive under way: several filters, one after the other, each event once.
 pub(crate) struct ArchiveRead<'a> {

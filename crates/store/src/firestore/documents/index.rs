@@ -20,14 +20,18 @@ pub(crate) enum IndexMode {
 }
 
 /// Indexes over several fields.
-pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 1] = [(
-    Collection::Events,
-    &[
-        (field::PREFIXES, IndexMode::Contains),
-        (field::CREATED_AT, IndexMode::Descending),
-        (field::NAME, IndexMode::Ascending),
-    ],
-)];
+pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 2] = [
+    (
+        Collection::Events,
+        &[
+            (field::PREFIXES, IndexMode::Contains),
+            (field::CREATED_AT, IndexMode::Descending),
+            (field::NAME, IndexMode::Ascending),
+        ],
+    ),
+    // Only events with the field have entries: those that are listed in the order of receipt.
+    (Collection::Events, &[(field::PREFIXES, IndexMode::Contains), (field::AT, IndexMode::Ascending)]),
+];
 
 /// Indexes over one field. Every other field has none, because each index costs at every write.
 pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 10] = [

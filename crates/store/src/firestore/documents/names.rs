@@ -14,7 +14,8 @@ use crate::{
 
 /// Fields that queries name.
 pub(crate) mod field {
-    /// The time at which the service received the log's document, in milliseconds.
+    /// The time at which the service received the document, in milliseconds: of the log, and of an event that is listed
+    /// in the order of receipt.
     pub(crate) const AT: &str = "at";
     pub(crate) const CREATED_AT: &str = "created_at";
     pub(crate) const RECEIVED_AT: &str = "received_at";
@@ -125,6 +126,7 @@ impl Collection {
                 field::CREATED_AT,
                 "address",
                 field::TOUCHED,
+                field::AT,
             ],
             Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
             Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],

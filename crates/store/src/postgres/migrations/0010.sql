@@ -1,17 +1,4 @@
--- What claims of an owner's KeyPackages took in the last hour, and the last request to the owner for new ones.
-create table rnostr.ledgers (
-    owner bytea primary key,
-    until bigint not null,
-    packed bytea not null
-);
-create index ledgers_until on rnostr.ledgers (until);
-
--- Answers to claims, kept for repetitions: by reader, and by a hash of the name that the reader chose.
-create table rnostr.receipts (
-    reader bytea not null,
-    name bytea not null,
-    until bigint not null,
-    packed bytea not null,
-    primary key (reader, name)
-);
-create index receipts_until on rnostr.receipts (until);
+-- Messages to a group or to one recipient in the order of their receipt. Each has one prefix. The sum keeps the planner
+-- from reading the whole log by the primary key: only this index answers a condition on it.
+create index events_received on rnostr.events ((prefixes[1]), (cursor + 0))
+    where kind = any (array[445, 446, 447, 1059]);
