@@ -1,7 +1,7 @@
 //! The rule by which a claim takes KeyPackages, in every store but the oracle.
 //!
-//! Source: docs/rules.md, "KeyPackages" 1, "Claims" and "Consumption on read". A claim has two steps, so that no filter is
-//! matched and no event is read while others wait for the writer or for the lock of the log:
+//! Source: docs/rules.md, "KeyPackages" 1, "Claims" and "Consumption on read". A claim has two steps, so that no filter
+//! is matched and no event is read while others wait for the writer or for the lock of the log:
 //!
 //! 1. The [`Search`] goes through the owner's KeyPackages in the order in which a claim takes them, and keeps a few
 //!    that the filters match.
