@@ -143,6 +143,8 @@ impl Inner {
             query::received_under(&self.names, &[0, 1], 0, None, 1),
             query::every_group(&self.names, None, &[field::GROUP], 1),
         ];
-        futures_util::future::try_join_all(asked.map(|asked| self.client.query(asked))).await.map(drop)
+        // Boxed one by one, since all of them together are too much for the stack of a thread.
+        let asked = asked.into_iter().map(|asked| Box::pin(self.client.query(asked)));
+        futures_util::future::try_join_all(asked).await.map(drop)
     }
 }
