@@ -11,6 +11,8 @@
 #              messages, wrong clocks; over PostgreSQL, Redis and the Firestore emulator. Each round draws its choices
 #              from a seed, and the test prints the seed and the time to recovery. RNOSTR_TEST_SEED repeats the choices,
 #              RNOSTR_TEST_ROUNDS changes the number of rounds.
+#   claims     twenty races of 64 claimants on four instances for 20 KeyPackages, over PostgreSQL and over the Firestore
+#              emulator; one of each belongs to the other tests.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
 # Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL and Prometheus' promtool by apt-get (as root or by sudo), the
@@ -26,7 +28,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly LONG_PARTS=(faults)
+readonly LONG_PARTS=(faults claims)
 
 usage() {
     echo "usage: $0 [--long [PART]]; the long parts are: ${LONG_PARTS[*]}" >&2
@@ -322,6 +324,16 @@ part_faults_firestore() {
     faults_over firestore processes::faults
 }
 
+readonly CLAIM_ROUNDS=20
+
+part_claims() {
+    needs_engine RNOSTR_TEST_POSTGRES || return "$SKIPPED"
+    needs_engine RNOSTR_TEST_FIRESTORE || return "$SKIPPED"
+    export RNOSTR_TEST_ROUNDS="${RNOSTR_TEST_ROUNDS:-$CLAIM_ROUNDS}"
+    limit 1500 cargo test --locked --workspace --features "$FEATURES" --test integration -- \
+        --nocapture --test-threads=1 instances::claims
+}
+
 needs_engine() {
     if [ -n "${!1:-}" ]; then return 0; fi
     warn "THERE IS NO ENGINE FOR $1: these tests did NOT run"
@@ -589,6 +601,10 @@ all_but_long_parts() {
 long_faults() {
     part "faults over PostgreSQL" tests part_faults_postgres
     part "faults over Firestore" tests part_faults_firestore
+}
+
+long_claims() {
+    part "races of claimants" tests part_claims
 }
 
 if [ ${#CHOSEN[@]} = 0 ]; then

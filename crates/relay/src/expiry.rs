@@ -35,8 +35,8 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-/// Sweeps until nothing is left to sweep, and asks owners of KeyPackages that expired for more. Tests call it instead of
-/// waiting for the next time.
+/// Sweeps until nothing is left to sweep, and asks owners of KeyPackages that expired for more. Tests call it instead
+/// of waiting for the next time.
 pub async fn sweep(app: &App) {
     while !app.stopping.is_cancelled() {
         let started = std::time::Instant::now();

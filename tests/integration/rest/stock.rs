@@ -23,7 +23,7 @@ pub fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
 
 pub async fn publish(client: &mut Client, owner: &Keys, count: usize) {
     for _ in 0..count {
-        client.publish(&key_package(owner).sign()).await.ok();
+        client.publish(&key_package(owner).tag(["cs", "0x0001"]).sign()).await.ok();
     }
 }
 
@@ -63,19 +63,17 @@ async fn the_relay_asks_an_owner_whose_stock_is_low() {
     let relay = TestRelay::start(with_system_key(&system)).await;
     let mut client = Client::of(&relay, &[&alice]).await;
     client.req("live", &[json!({"kinds": [447]})]).await.expect("a subscription");
-    let package = key_package(&alice).tag(["cs", "0x0001"]);
-    client.publish(&package.sign()).await.ok();
-    publish(&mut client, &alice, 3).await;
+    publish(&mut client, &alice, 4).await;
     claim(&relay, &alice, 1).await;
     assert_eq!(requests(&relay, &alice).await, [], "three are left");
-    let body = json!({"owner": alice.hex(), "count": 1, "ciphersuite": serde_json::Value::Null}).to_string();
-    Rest::of(&relay, &Keys::random()).post("/keypackages/claim", body).ok().await;
+    claim(&relay, &alice, 1).await;
     let asked = tokio::time::timeout(WAIT, client.next_event("live")).await.expect("a request");
     assert_eq!(asked.0["pubkey"], json!(system.hex()));
     let tag = |name: &str| {
         let tags = asked.0["tags"].as_array().expect("tags");
         tags.iter().find(|tag| tag[0] == name).map(|tag| tag[1].clone())
     };
+    assert_eq!(tag("cs"), Some(json!("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519")));
     assert_eq!((tag("p"), tag("min"), tag("ttl")), (Some(json!(alice.hex())), Some(json!("3")), Some(json!("604800"))));
     let content: serde_json::Value = serde_json::from_str(asked.content()).expect("JSON");
     assert_eq!(content["reason"], json!("stock_low"));

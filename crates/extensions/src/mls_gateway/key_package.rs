@@ -88,7 +88,6 @@ fn entry(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> Dire
     }
 }
 
-/// SHA-256 of a KeyPackage's bytes, or of a content that holds none.
 fn content_hash(content: &str, package: Option<&KeyPackage<'_>>) -> [u8; 32] {
     Sha256::digest(package.map_or(content.as_bytes(), |package| package.bytes)).into()
 }
@@ -116,8 +115,8 @@ pub fn describe(event: EventRef<'_>) -> Described {
     Described {
         reference: references(event).next().map(|(_, value)| value.to_owned()).or_else(computed),
         ciphersuite: suite(event, package.as_ref()),
-        is_marked: package.is_some_and(|package| package.last_resort),
         content_hash: content_hash(&content, package.as_ref()),
+        is_marked: package.is_some_and(|package| package.last_resort),
     }
 }
 

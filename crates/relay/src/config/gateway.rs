@@ -64,8 +64,8 @@ section! {
         message_archive_ttl_days: u64 = "30" in "days", by integer(1..=TTL_DAYS_MAX);
         /// The relay's own key, which may publish 447; hex or `npub`.
         system_pubkey: Option<PublicKey> = "", by optional(public_key);
-        /// The file with the secret half of `system_pubkey`, as hex or `nsec` or as `rnostr keygen --out` writes it. With
-        /// it the relay asks owners for KeyPackages.
+        /// The file with the secret half of `system_pubkey`, as hex or `nsec` or as `rnostr keygen --out` writes it.
+        /// With it the relay asks owners for KeyPackages.
         system_key_file: Option<PathBuf> = "", by optional(path);
         /// The secret half of `system_pubkey` itself, hex or `nsec`: for machines that hand secrets over in variables.
         system_key: Option<SecretKey> = "", by optional(system_key);
@@ -88,8 +88,8 @@ section! {
         /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it claims.
         keypackage_consumption: KeyPackageConsumption = "never",
             by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
-        /// KeyPackages of one owner that are kept and were not claimed; the oldest give way. Those marked as ones of last
-        /// resort are not counted.
+        /// KeyPackages of one owner that are kept and were not claimed; the oldest give way. Those marked as ones of
+        /// last resort are not counted.
         keypackages_per_owner_max as "keypackage_max_per_owner": usize = "15" in "KeyPackages",
             by integer(1..=PER_OWNER_MAX);
         /// Number of unclaimed KeyPackages below which the relay asks their owner for more, if it has a system key.
@@ -98,8 +98,8 @@ section! {
         claims_per_hour: u32 = "10" in "KeyPackages an hour", by integer(0..=RATE_MAX);
         /// KeyPackages of one owner that one address uses up by claims in an hour; 0 for any number.
         claims_per_address_hour: u32 = "30" in "KeyPackages an hour", by integer(0..=RATE_MAX);
-        /// Part of an owner's KeyPackages that strangers use up together by claims in an hour: keys that the operator did
-        /// not name and that share no group with the owner. 100 for all of it.
+        /// Part of an owner's KeyPackages that strangers use up together by claims in an hour: keys that the operator
+        /// did not name and that share no group with the owner. 100 for all of it.
         claim_strangers_percent: u32 = "50" in "%", by integer(0..=100);
         /// The operator's membership service; the source `acl` is not in this build.
         acl_url: Option<String> = "", by optional(http_url);
@@ -109,8 +109,8 @@ section! {
         group_cache_ttl_secs as "group_cache_ttl": u64 = "60" in "s", by integer(0..=86_400);
         /// Time for which the last answer of `acl_url` stands while the service cannot be reached.
         acl_stale_max_secs as "acl_stale_max": u64 = "300" in "s", by integer(0..=86_400);
-        /// Time for which facts that were read out of a KeyPackage's bytes are kept in memory. Claims, deletions and expiry
-        /// show at once.
+        /// Time for which facts that were read out of a KeyPackage's bytes are kept in memory. Claims, deletions and
+        /// expiry show at once.
         keypackage_cache_ttl_secs as "keypackage_cache_ttl": u64 = "300" in "s", by integer(0..=86_400);
     }
     with rate_limits: RateLimitRates

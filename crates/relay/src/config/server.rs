@@ -109,7 +109,8 @@ section! {
 section! {
     /// Sending to other relays.
     pub struct Outbound for "outbound" in config.outbound {
-        /// Sends the relay's KeyPackage requests on to their recipients' relays: those of 10050, else the read relays of
+        /// Sends the relay's KeyPackage requests on to their recipients' relays: those of 10050, else the read relays
+        /// of
         /// 10002.
         enabled: bool = "false", by boolean();
         /// Connects to loopback and private addresses too, which a client's list may name.

@@ -68,7 +68,9 @@ impl<R: Into<Rejection>> From<R> for NothingGiven {
 /// [`NothingGiven`]. Nothing was used up then.
 pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question) -> Result<Answered, NothingGiven> {
     let app = &caller.app;
-    pay_for_receipt(caller, reader, &question)?;
+    if question.kept.is_some() {
+        pay(caller, reader, question.count.saturating_add(1))?;
+    }
     let mut meter = Meter::new(caller);
     meter.may_go_on().map_err(Rejection::from)?;
     let claim = Claim {
@@ -86,9 +88,6 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
     let claimed = app.store.claim_key_packages(&claim, now).await.map_err(read_failed)?;
     drop(turn);
     meter.charge(claimed.cost);
-    if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
-        app.low_stock.note(LowStock { owner: question.owner, suite: question.suite, expired: None });
-    }
     let as_of = match claimed.repetition {
         Repetition::OfAnother => return Err(NothingGiven::NameTaken),
         // The answer of that moment, also if a KeyPackage in it has expired since.
@@ -98,7 +97,20 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
     if claimed.given.is_empty() {
         return Err(nothing(&claimed));
     }
-    let handed = claimed.given.iter().filter_map(|given| hand(caller, &claim, given, as_of)).collect();
+    if question.kept.is_some() && claimed.repetition == Repetition::First {
+        // The first KeyPackage is given and kept whatever its size, so the rest of its price is taken afterwards.
+        let bytes: usize = claimed.given.iter().map(|given| given.sealed.byte_len()).sum();
+        let unpaid = (bytes / KEPT_BYTES_MAX).saturating_sub(question.count);
+        if unpaid > 0 {
+            let _ = pay(caller, reader, unpaid);
+        }
+    }
+    let handed: Vec<Handed> = claimed.given.iter().filter_map(|given| hand(caller, &claim, given, as_of)).collect();
+    if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
+        let gone = handed.iter().find(|handed| !handed.is_last_resort);
+        let suite = gone.and_then(|handed| app.described.of(handed.released.event()).ciphersuite);
+        app.low_stock.note(LowStock { owner: question.owner, suite, expired: None });
+    }
     Ok(Answered { handed, remaining: claimed.remaining })
 }
 
@@ -122,14 +134,10 @@ fn hand(caller: &Caller, claim: &Claim, given: &Given, as_of: UnixSecs) -> Optio
     Some(Handed { released, expires_at: sealed.expires_at(), is_last_resort: !given.is_used_up })
 }
 
-/// Takes the price of an answer that is kept: one event, and one for each KeyPackage.
-fn pay_for_receipt(caller: &Caller, reader: PublicKey, question: &Question) -> Result<(), Rejection> {
-    if question.kept.is_none() {
-        return Ok(());
-    }
+/// Takes the price of so many events for an answer that is kept.
+fn pay(caller: &Caller, reader: PublicKey, times: usize) -> Result<(), Rejection> {
     let (app, block, now_ms) = (&caller.app, caller.client.block(), caller.app.clock.now_ms());
-    let times = u32::try_from(question.count).unwrap_or(u32::MAX).saturating_add(1);
-    let price = Price { class: Class::Event, times };
+    let price = Price { class: Class::Event, times: u32::try_from(times).unwrap_or(u32::MAX) };
     let mut charges = app.delivery.charges();
     match caller.payer() {
         Payer::Key(key) => charges.add(app.limits.key(&key, block, price, now_ms)?),

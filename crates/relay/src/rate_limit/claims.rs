@@ -27,8 +27,8 @@ impl ClaimAllowance {
 }
 
 impl RateLimits {
-    /// The numbers under which a store counts the claims of a key, of its address and of the site around it, the same on
-    /// all instances.
+    /// The numbers under which a store counts the claims of a key, of its address and of the site around it, the same
+    /// on all instances.
     pub(crate) fn claim_parties(&self, reader: &PublicKey, block: AddressBlock) -> (u64, [u64; 2]) {
         let address = |block: AddressBlock| self.hasher.hash_for_turns(("claims from", block));
         (self.hasher.hash_for_turns(("claims of", reader)), [address(block), address(block.widest())])

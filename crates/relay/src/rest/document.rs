@@ -35,13 +35,13 @@ const NIP98: &str = "nip98";
             thing is answered as an absent one. Every refusal is a problem document (RFC 9457)."
     ),
     paths(
+        key_packages::claim::claim,
+        key_packages::stock::stock,
         groups::all,
         groups::one,
         groups::members,
         groups::roster,
-        key_packages::of_owner,
-        key_packages::claim::claim,
-        key_packages::stock::stock,
+        key_packages::owner::of_owner,
         messages::of_group,
         messages::inbox,
         events::one,

@@ -22,7 +22,7 @@ const ROUTES: &[Route] = &[
     (Method::GET, "/groups/{group_id}", || get(groups::one)),
     (Method::GET, "/groups/{group_id}/members", || get(groups::members)),
     (Method::GET, "/groups/{group_id}/roster", || get(groups::roster)),
-    (Method::GET, "/keypackages", || get(key_packages::of_owner)),
+    (Method::GET, "/keypackages", || get(key_packages::owner::of_owner)),
     (Method::GET, "/messages", || get(messages::of_group)),
     (Method::GET, "/inbox", || get(messages::inbox)),
     (Method::GET, "/events/{id}", || get(events::one)),

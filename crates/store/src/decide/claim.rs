@@ -1,7 +1,7 @@
 //! The rule by which a claim takes KeyPackages, in every store but the oracle.
 //!
-//! Source: docs/rules.md, "KeyPackages" 1, "Claims" and "Consumption on read". A claim has two steps, so that no filter is
-//! matched and no event is read while others wait for the writer or for the lock of the log:
+//! Source: docs/rules.md, "KeyPackages" 1, "Claims" and "Consumption on read". A claim has two steps, so that no filter
+//! is matched and no event is read while others wait for the writer or for the lock of the log:
 //!
 //! 1. The [`Search`] goes through the owner's KeyPackages in the order in which a claim takes them, and keeps a few
 //!    that the filters match.
@@ -22,6 +22,8 @@ const SPARE_MAX: usize = 6;
 /// Most filters that one search holds against KeyPackages of one use, and as many again against those of last resort.
 /// Later KeyPackages are then not found.
 const MATCHES_MAX: usize = 250;
+/// Most KeyPackage events besides the candidates and their twins that a claim counts while others wait for it.
+pub(crate) const OTHERS_MAX: usize = 500;
 /// Most times that a claim searches because other claims have taken all that it found.
 pub(crate) const SEARCHES_MAX: usize = 16;
 

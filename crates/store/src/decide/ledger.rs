@@ -1,7 +1,7 @@
 //! The ledger of an owner's KeyPackages: who used them up in the last hour, and when the owner was asked for new ones.
 //!
-//! Source: docs/rules.md, "Claims" 5 and "Stock". Each store keeps it as one value of the owner, and reads and writes it
-//! in the transaction of a claim, so that the rates hold over all instances.
+//! Source: docs/rules.md, "Claims" 5 and "Stock". Each store keeps it as one value of the owner, and reads and writes
+//! it in the transaction of a claim, so that the rates hold over all instances.
 
 use nostr_protocol::{EventId, UnixSecs};
 
@@ -131,8 +131,8 @@ impl Ledger {
         self.request.as_ref().map(|request| request.id)
     }
 
-    /// Whether the owner may be asked again, and notes that it is asked by the event `id`. The owner has the KeyPackages
-    /// of `contents`; `is_kept` tells whether the last request is stored.
+    /// Whether the owner may be asked again, and notes that it is asked by the event `id`. The owner has the
+    /// KeyPackages of `contents`; `is_kept` tells whether the last request is stored.
     pub(crate) fn request(
         &mut self,
         id: EventId,

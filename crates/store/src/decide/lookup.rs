@@ -82,8 +82,8 @@ impl Placement<'_> {
     }
 }
 
-/// Most KeyPackage events of one owner that a decision or a claim goes through.
-pub(crate) const OWNED_MAX: usize = 5_000;
+/// Most KeyPackage events of one owner that a decision goes through. An owner has more only of last resort, or twins.
+pub(crate) const OWNED_MAX: usize = 1_000;
 
 /// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::stored`].
 pub(crate) trait Lookup {

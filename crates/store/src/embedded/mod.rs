@@ -4,6 +4,7 @@
 //! writes (`writer`); readers read in place, each in a snapshot of its own, without a lock. The index entries are the
 //! cost of a write, so a group message has one, beside its id.
 
+mod claims;
 mod decide;
 mod env;
 mod export;
@@ -46,13 +47,13 @@ use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::{
+    claims::Searched,
     fail::Fail,
     groups::Epochs,
     hot::Hot,
     ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, cursor_bytes, number_from},
     log::seal,
-    packages::Searched,
     queue::{Call, Queue},
     scan::Scan,
     tables::{NEXT_CURSOR, Tables},

@@ -131,8 +131,7 @@ impl Inner {
     /// Runs one tiny query for each index, so that a database without them is noticed at once.
     pub(crate) async fn try_queries(&self) -> Result<(), Fail> {
         let under = Under { numbers: &[0, 1], since: Some(0), until: Some(0), behind: None, limit: 1 };
-        // The queries under way are on the heap: a caller's stack may be small.
-        let asked = vec![
+        let asked = [
             query::events_under(&self.names, under),
             query::expired_events(&self.names, 0, 1),
             query::log_newest(&self.names, 1),
@@ -144,6 +143,8 @@ impl Inner {
             query::received_under(&self.names, &[0, 1], 0, None, 1),
             query::every_group(&self.names, None, &[field::GROUP], 1),
         ];
-        futures_util::future::try_join_all(asked.into_iter().map(|asked| self.client.query(asked))).await.map(drop)
+        // Boxed one by one, since all of them together are too much for the stack of a thread.
+        let asked = asked.into_iter().map(|asked| Box::pin(self.client.query(asked)));
+        futures_util::future::try_join_all(asked).await.map(drop)
     }
 }

@@ -27,6 +27,11 @@ use crate::{
     weight::{DELETED_ROWS_MAX, Weight},
 };
 
+/// The hash of a request, its time, and its answer.
+pub(super) type KeptAnswer = ([u8; 16], UnixSecs, crate::Claimed);
+/// A request for KeyPackages: its id, its time, and the KeyPackages that the owner had; `None` once it was answered.
+pub(super) type LastRequest = (EventId, UnixSecs, Option<HashSet<[u8; 32]>>);
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) head: Cursor,
@@ -45,10 +50,9 @@ pub(super) struct State {
     /// What claims took: the owner, the rates' parties, the number, and the time.
     pub(super) takes: Vec<(PublicKey, ClaimRates, usize, UnixSecs)>,
     /// Answers to claims by reader and name, with the hash of the request and the time.
-    pub(super) receipts: HashMap<(PublicKey, [u8; 16]), ([u8; 16], UnixSecs, crate::Claimed)>,
-    /// The last request for KeyPackages to an owner: its id, its time, and the KeyPackages that the owner had or got
-    /// since; set to `None` once it was answered.
-    pub(super) requests: HashMap<PublicKey, (EventId, UnixSecs, Option<HashSet<[u8; 32]>>)>,
+    pub(super) receipts: HashMap<(PublicKey, [u8; 16]), KeptAnswer>,
+    /// The last request for KeyPackages to an owner.
+    pub(super) requests: HashMap<PublicKey, LastRequest>,
     /// Names that are used once, each with the time of its end.
     pub(super) once: HashMap<OnceName, UnixSecs>,
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Claim, Claimed, Cost, Cursor, ReceiptName, StockRequest,
     decide::{
-        claim::{Candidate, Contents, Owned, Pick, SEARCHES_MAX, Search, Stock, pick},
+        claim::{Candidate, Contents, OTHERS_MAX, Owned, Pick, SEARCHES_MAX, Search, Stock, pick},
         ledger::Ledger,
         lookup::OWNED_MAX,
         receipt::Receipt,
@@ -30,9 +30,7 @@ use crate::{
 };
 
 /// Most KeyPackages of one owner that a claim goes through.
-const LISTED_MAX: i64 = OWNED_MAX as i64;
-/// Most KeyPackages of one owner besides the candidates that a claim counts under the lock of the log.
-const OTHERS_MAX: i64 = 500;
+const LISTED_MAX: i64 = 5_000;
 /// Most events that a search reads at one time.
 const READ_AT_ONCE_MAX: usize = 8;
 
@@ -149,7 +147,7 @@ impl Postgres {
             let mut pipeline = Pipeline::default();
             pipeline.add(LOCK, Vec::new());
             let fence = self.history.fence(&mut pipeline);
-            pipeline.add(CONTENTS, parameters![owner(), number(now), LISTED_MAX]);
+            pipeline.add(CONTENTS, parameters![owner(), number(now), OWNED_MAX as i64]);
             pipeline.add(LEDGER, parameters![owner()]);
             let answers = pipeline.run(transaction).await?;
             let rows = |n: usize| answers.get(n).map_or(&[][..], Vec::as_slice);
@@ -275,7 +273,7 @@ async fn take(
     pipeline.add(LOCK, Vec::new());
     let fence = history.fence(&mut pipeline);
     pipeline.add(TWINS, parameters![owner.clone(), number(now), contents.clone()]);
-    pipeline.add(OTHERS, parameters![owner.clone(), number(now), contents, OTHERS_MAX]);
+    pipeline.add(OTHERS, parameters![owner.clone(), number(now), contents, OTHERS_MAX as i64]);
     pipeline.add(LEDGER, parameters![owner.clone()]);
     if let Some(name) = &claim.receipt {
         let (reader, name) = (name.reader.as_bytes().to_vec(), name.name.to_vec());

@@ -26,6 +26,7 @@ const LOG_LINES_SHOWN = 40
  * @param {string[]} [settings.residents] `pubkey_whitelist`, hex.
  * @param {boolean} [settings.unlimited] No bound on the rate of events, for suites that send many from one address.
  * @param {object} [settings.server] Further keys of `[server]`.
+ * @param {string} [settings.verify] `verify_keypackages`.
  */
 export async function startRelay(settings = {}) {
   const binary = await relayBinary()
@@ -116,7 +117,7 @@ async function relayBinary() {
 }
 
 function configText(settings, port, data) {
-  const { auth = false, graceMs, admins = [], residents = [], unlimited = false, server = {} } = settings
+  const { auth = false, graceMs, admins = [], residents = [], unlimited = false, server = {}, verify = 'log' } = settings
   const more = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
   return `
 [server]
@@ -134,6 +135,7 @@ pubkey_whitelist = ${JSON.stringify(residents)}
 
 [extensions.mls_gateway]
 admin_pubkeys = ${JSON.stringify(admins)}
+verify_keypackages = ${JSON.stringify(verify)}
 ${unlimited ? '[extensions.mls_gateway.rate_limits]\nmax_events_per_minute = 0\nmax_group_messages_per_minute = 0' : ''}
 `
 }

@@ -10,6 +10,7 @@
 //! RNOSTR_BIN=/path/to/rnostr cargo test
 //! ```
 
+pub mod claim;
 pub mod connection;
 pub mod group;
 pub mod person;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::super::time::rfc3339;
 use crate::{
     app::App,
     directory::claim::{self as directory, Answered, CLAIM_MAX, Handed, NothingGiven, Question},
@@ -18,6 +17,7 @@ use crate::{
         answer::{Answer, EventJson},
         events::Event,
         problem::ProblemDocument,
+        time::rfc3339,
     },
 };
 

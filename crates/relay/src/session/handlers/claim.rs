@@ -123,11 +123,13 @@ impl Claiming<'_> {
         {
             return Err(wait.into());
         }
-        if claimed.used > 0 && claimed.remaining < self.caller.app.config.mls_gateway.keypackage_low_watermark {
-            self.caller.app.low_stock.note(LowStock { owner, suite: None, expired: None });
-        }
         for given in &claimed.given {
             self.take_in(&given.sealed, given.filter, now);
+        }
+        let app = &self.caller.app;
+        if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
+            let gone = self.claims.given.last().map(|released| app.described.of(released.event()));
+            app.low_stock.note(LowStock { owner, suite: gone.and_then(|it| it.ciphersuite), expired: None });
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use crate::{
         claim::{Candidate, Contents, Owned, Pick, Search, Stock, pick},
         facts::{claimed as used_up, tombstone_key},
         ledger::Ledger,
-        lookup::OWNED_MAX,
         receipt::Receipt,
     },
     firestore::{
@@ -22,7 +21,7 @@ use crate::{
         documents::{
             events::EventDocument,
             names::field,
-            packages::{Directory, Package},
+            packages::{Directory, PACKAGES_MAX, Package},
         },
         wire::{
             clock::{SEC, timestamp},
@@ -121,7 +120,7 @@ impl Inner {
         let there = move |package: &&Package| {
             package.expires_at > now && vanished.is_none_or(|until| package.created_at > until)
         };
-        directory.packages.iter().filter(there).take(OWNED_MAX)
+        directory.packages.iter().filter(there).take(PACKAGES_MAX)
     }
 
     async fn vanished_until(&self, key: &PublicKey) -> Result<Option<UnixSecs>, Fail> {

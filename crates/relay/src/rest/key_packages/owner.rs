@@ -3,21 +3,18 @@
 //! Source: MLS Gateway specification, "KeyPackage Retrieval"; docs/rules.md, "KeyPackages" and "REST". A read consumes
 //! nothing. Events that hold the same KeyPackage are listed once.
 
-pub(super) mod claim;
-pub(super) mod stock;
-
 use std::collections::HashSet;
 
 use nostr_extensions::{
     Released,
     effect::NEVER,
-    mls_gateway::key_package::{Described, ciphersuite, describe, suite_name},
+    mls_gateway::key_package::{Described, ciphersuite, suite_name},
 };
 use nostr_protocol::{EventId, Filter, Kind, PublicKey, Rejection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
+use crate::rest::{
     Answer, Problem, Visit,
     answer::EventJson,
     cursor::Question,
@@ -40,7 +37,7 @@ pub(crate) struct KeyPackageInfo {
     /// The owner's key, in hex.
     #[schema(example = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")]
     owner: String,
-    /// The reference that its event gives (`kpr`, else `i`), else the one of its bytes; null where there is neither.
+    /// The reference that its event gives (`kpr`, else `i`), else that of its bytes; null where there is neither.
     #[schema(example = "kpr_abc123")]
     key_reference: Option<String>,
     /// The ciphersuite's name in RFC 9420, or its number; null where neither bytes nor tags tell it.
@@ -112,7 +109,7 @@ pub(crate) struct Parameters {
         (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
         (status = 503, description = "The store does not answer.", body = ProblemDocument),
     ))]
-pub(super) async fn of_owner(visit: Visit) -> Result<Answer, Problem> {
+pub(in crate::rest) async fn of_owner(visit: Visit) -> Result<Answer, Problem> {
     let Parameters { owner, ciphersuite: suite, include, limit, cursor } = visit.parameters()?;
     let owner =
         PublicKey::from_hex_or_npub(&owner).map_err(|error| Problem::bad_parameter(format!("owner: {error}")))?;
@@ -160,7 +157,7 @@ async fn read(
     let mut seen = HashSet::new();
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         for released in &page {
-            let described = describe(released.event().view());
+            let described = visit.app().described.of(released.event());
             if seen.insert(described.content_hash) && visit_one(released, &described) {
                 return Ok(());
             }
@@ -173,11 +170,12 @@ async fn read(
 }
 
 fn info(released: &Released, described: &Described, include: Option<Include>) -> KeyPackageInfo {
+    let suite = described.ciphersuite;
     let expires_at = released.expires_at();
     KeyPackageInfo {
         owner: released.event().pubkey().to_hex(),
-        key_reference: described.reference.clone(),
-        ciphersuite: described.ciphersuite.map(|suite| suite_name(suite).into_owned()),
+        key_reference: described.reference.as_deref().map(str::to_owned),
+        ciphersuite: suite.map(|suite| suite_name(suite).into_owned()),
         expires_at: (expires_at != NEVER).then(|| time::rfc3339(expires_at)),
         event: include.map(|Include::Event| EventJson::new(released)),
     }
