@@ -9,6 +9,7 @@ mod gift_wrap;
 mod key_package;
 mod kinds_table;
 mod mls;
+mod order;
 mod requests;
 mod roster;
 mod shapes;

@@ -2,7 +2,7 @@
 
 use nostr_extensions::{
     Source,
-    mls_gateway::key_package_request,
+    mls_gateway::{group::CommitOrdering, key_package_request},
     policy::{KeyPackageConsumption, VerifyKeyPackages},
 };
 use nostr_protocol::{DAY_SECS, PublicKey};
@@ -73,6 +73,11 @@ section! {
         open_bootstrap: bool = "false", by boolean();
         /// Takes 445s without a group record if their `h` is 64 hex digits; each client that names the `h` reads them.
         unlisted_groups: bool = (true, "the opposite of `auth.enabled`"), by boolean();
+        /// Order of the commits of MLS groups whose messages show their epoch: `off`, `advisory` (tell the sender of a
+        /// commit that does not fit) or `strict` (refuse it). A roster may choose another one for its group.
+        commit_ordering: CommitOrdering = "off", by one_of(&CommitOrdering::ALL.map(|mode| (mode.as_str(), mode)));
+        /// Time after a commit for which an order of commits takes other messages of the epoch before; 0 for any time.
+        commit_grace_secs: u64 = "0" in "s", by integer(0..=TTL_SECS_MAX);
         /// Check of a KeyPackage's bytes against its tags: `log` failures, `enforce` (refuse the event) or `off`.
         verify_keypackages: VerifyKeyPackages = "log",
             by one_of(&VerifyKeyPackages::ALL.map(|mode| (mode.as_str(), mode)));

@@ -269,7 +269,7 @@ impl Task {
         for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {
             self.metrics.saved(kind, &saved);
             let answer = answer(&id, &saved);
-            if let Ok(Saved::New(sealed)) = saved {
+            if let Some(sealed) = saved.ok().and_then(Saved::into_new_event) {
                 events.push(sealed);
                 paid.extend(charges.into_buckets());
             }
@@ -285,7 +285,7 @@ impl Task {
 fn answer(id: &EventId, saved: &Result<Saved, StoreError>) -> Answer {
     match saved {
         Ok(saved) => match saved.answer() {
-            Ok(reason) => ok_frame(id, true, reason),
+            Ok(text) => ok_frame(id, true, &text),
             Err(rejection) => refused_frame(id, &rejection),
         },
         Err(StoreError::Event(why)) => {

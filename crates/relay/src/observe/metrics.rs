@@ -224,7 +224,7 @@ impl Metrics {
     /// Counts an event by the store's answer.
     pub(crate) fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
         match saved {
-            Ok(Saved::New(_)) => {
+            Ok(Saved::New(_) | Saved::Advised(..)) => {
                 self.processed.count(kind);
                 for counter in rules(kind).counters {
                     match counter {

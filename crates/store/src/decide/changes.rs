@@ -69,10 +69,30 @@ impl Put {
 #[derive(Clone, Debug)]
 pub(crate) struct ChangedGroup {
     pub(crate) group: NostrGroupId,
-    /// The record, where it changed.
-    pub(crate) record: Option<GroupRecord>,
+    pub(crate) record: RecordChange,
     /// Each key whose membership changed.
     pub(crate) members: Vec<(PublicKey, MemberChange)>,
+}
+
+/// A change of a group's record.
+#[derive(Clone, Debug)]
+pub(crate) enum RecordChange {
+    /// The record stays.
+    Nothing,
+    /// The log of commits changed, and no other part. A store that keeps it by itself writes nothing else.
+    Commits(GroupRecord),
+    /// Any part may have changed, the log of commits too.
+    Whole(GroupRecord),
+}
+
+impl RecordChange {
+    /// The record after the change.
+    pub(crate) const fn record(&self) -> Option<&GroupRecord> {
+        match self {
+            Self::Nothing => None,
+            Self::Commits(record) | Self::Whole(record) => Some(record),
+        }
+    }
 }
 
 /// A change of one membership.

@@ -76,6 +76,7 @@ impl Wanted {
                 Record::Group { id, .. } => {
                     wanted.groups.insert(id.clone());
                     wanted.whole.insert(id.clone());
+                    wanted.ordered.insert(id.clone());
                 }
                 Record::Event(restored) => {
                     wanted.add_event(restored.event(), restored.effect());

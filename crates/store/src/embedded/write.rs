@@ -50,7 +50,8 @@ impl Tx<'_> {
     /// Stores one event with its effects; on an error the transaction is to be given up.
     pub(super) fn save(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
         Ok(match Decider(self).event(admitted)? {
-            Decision::Put(sealed) => Saved::New(sealed),
+            Decision::Put(sealed, None) => Saved::New(sealed),
+            Decision::Put(sealed, Some(fault)) => Saved::Advised(sealed, fault),
             Decision::Answer(saved) => saved,
         })
     }

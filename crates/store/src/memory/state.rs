@@ -12,8 +12,8 @@ use nostr_extensions::{
     mls_gateway::{
         deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
-            Changed, Invited, Join, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster,
-            apply_vanish, apply_wrap, leaves_groups, next_epoch,
+            Changed, Invited, Join, MembershipBounds, OrderedMessage, Refusal, RosterChange, SeenEpoch, WrapChange,
+            apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
         },
         key_package::DirectoryEntry,
     },
@@ -105,13 +105,22 @@ impl State {
         if let Some(saved) = self.is_known(event, now) {
             return saved;
         }
+        let mut advice = None;
         let applied = match admitted.effect() {
             Effect::None => Ok(StoredWith::default()),
             Effect::Replace { identifier } => self
                 .replace(event, identifier, now)
                 .map(|address| StoredWith { address: Some(address), ..StoredWith::default() }),
             Effect::KeyPackage { entry, identifier } => self.key_package(event, entry, identifier.as_deref(), now),
-            Effect::GroupMessage { group, keys, epoch, .. } => Ok(self.group_message(group, keys, *epoch)),
+            Effect::GroupMessage { group, keys, epoch, order, .. } => {
+                match self.order(group, order.as_ref(), event.id(), now) {
+                    Ok(fault) => {
+                        advice = fault;
+                        Ok(self.group_message(group, keys, *epoch))
+                    }
+                    Err(refusal) => Err(Saved::Refused(refusal)),
+                }
+            }
             Effect::Roster(change) => self.roster(change, now),
             Effect::Wrap(change) => self.wrap(change, now),
             Effect::Delete(deletion) => self.delete(event, deletion, now),
@@ -122,7 +131,11 @@ impl State {
                 self.make_room(&event.id());
                 let stamp = self.stamp(admitted, placement.author_only);
                 let is_found = admitted.persistence() == Persistence::Stored;
-                Saved::New(self.put(event.clone(), stamp, is_found, placement))
+                let sealed = self.put(event.clone(), stamp, is_found, placement);
+                match advice {
+                    None => Saved::New(sealed),
+                    Some(fault) => Saved::Advised(sealed, fault),
+                }
             }
             Err(saved) => saved,
         }
@@ -346,6 +359,24 @@ impl State {
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
         let state = Group { id: group.clone(), status: self.status(group) };
         if state.is_managed() { state.has_member(keys) } else { unlisted }
+    }
+
+    /// Decides about a message by the order of its group's commits. Returns the fault of one that is stored all the
+    /// same.
+    fn order(
+        &mut self,
+        group: &NostrGroupId,
+        message: Option<&OrderedMessage>,
+        id: EventId,
+        now: UnixSecs,
+    ) -> Result<Option<Refusal>, Refusal> {
+        let (Some(view), Some(message)) = (self.groups.get_mut(group), message) else { return Ok(None) };
+        let record = &mut Arc::make_mut(view).record;
+        let ruling = message.rule(record.commit_ordering, record.commits.as_ref(), id, now)?;
+        if let Some(commits) = ruling.log {
+            record.commits = commits;
+        }
+        Ok(ruling.advice)
     }
 
     fn group_message(&mut self, group: &NostrGroupId, keys: &[PublicKey], epoch: SeenEpoch) -> StoredWith {

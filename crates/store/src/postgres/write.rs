@@ -235,7 +235,7 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
 
 fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail> {
     let id = || change.group.as_str().to_owned();
-    if let Some(record) = &change.record {
+    if let Some(record) = change.record.record() {
         let mut record = record.clone();
         let epoch = record.last_epoch.take().map(number);
         let founder = record.founder.map(|founder| founder.as_bytes().to_vec());

@@ -9,6 +9,7 @@ pub mod events;
 pub mod groups;
 pub mod memberships;
 pub mod moving;
+pub mod order;
 pub mod outcomes;
 pub mod queries;
 pub mod races;
@@ -83,6 +84,15 @@ macro_rules! conformance {
                 a_membership_that_gave_way_may_be_made_again
                 a_wrap_that_changes_nothing_touches_no_group
             ]
+            order: [
+                of_several_commits_of_one_epoch_the_first_counts
+                a_commit_is_for_the_current_epoch_alone
+                advisory_stores_the_message_and_says_why_it_does_not_fit
+                a_tag_that_contradicts_the_header_is_refused
+                messages_of_an_epoch_that_was_left_have_a_grace
+                an_admin_frees_an_epoch
+                a_roster_chooses_the_order_of_its_group
+            ]
             outcomes: [
                 every_ok_true_had_its_effect
             ]
@@ -131,6 +141,7 @@ macro_rules! races {
     ($open:expr) => {
         $crate::races! { $open;
             of_forty_writers_of_one_seq_one_wins
+            of_forty_commits_of_one_epoch_one_counts
             of_forty_claimants_each_package_goes_to_one
             who_follows_the_log_misses_nothing_and_sees_nothing_twice
             no_message_of_a_member_lies_behind_its_removal

@@ -57,6 +57,8 @@ pub(crate) enum Collection {
     Invited,
     /// Last epochs of groups.
     Epochs,
+    /// Logs of commits, of groups that keep an order of them.
+    Commits,
     /// Foundings of groups in the last day, by key.
     Founders,
     /// How many memberships in which nobody has acted count against a founder, by key.
@@ -66,7 +68,7 @@ pub(crate) enum Collection {
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
@@ -78,6 +80,7 @@ impl Collection {
         Self::Members,
         Self::Invited,
         Self::Epochs,
+        Self::Commits,
         Self::Founders,
         Self::Inviters,
         Self::Meta,
@@ -96,6 +99,7 @@ impl Collection {
             Self::Members => "members",
             Self::Invited => "invited",
             Self::Epochs => "epochs",
+            Self::Commits => "commits",
             Self::Founders => "founders",
             Self::Inviters => "inviters",
             Self::Meta => "meta",
@@ -126,6 +130,7 @@ impl Collection {
             Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
             Self::Members => &[field::GROUP, "members", field::KEYS],
             Self::Epochs => &["epoch"],
+            Self::Commits => &["log"],
             Self::Invited => &["by"],
             Self::Founders => &["times"],
             Self::Inviters => &["count"],
@@ -194,6 +199,10 @@ impl Names {
 
     pub(crate) fn epoch(&self, group: &NostrGroupId) -> String {
         self.document(Collection::Epochs, group_hash(group))
+    }
+
+    pub(crate) fn commits(&self, group: &NostrGroupId) -> String {
+        self.document(Collection::Commits, group_hash(group))
     }
 
     pub(crate) fn members(&self, shard: &str) -> String {

@@ -287,7 +287,7 @@ fn concerned(
                 let stay: HashSet<&PublicKey> = change.keys.iter().collect();
                 keys.extend(members.keys().filter(|key| !stay.contains(key)));
             }
-            RosterOp::Add | RosterOp::Promote | RosterOp::Demote => {}
+            RosterOp::Add | RosterOp::Promote | RosterOp::Demote | RosterOp::ResetEpoch => {}
         }
     }
     keys
