@@ -29,6 +29,9 @@ impl From<Refusal> for Rejection {
             Refusal::ChangesNothing => Self::invalid(
                 "the roster changes nothing: its keys have that state and the group that name already; send a change",
             ),
+            Refusal::ServiceDecides => Self::blocked(
+                "an access service decides about the members of this group; ask the relay's operator to change them",
+            ),
             Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
             Refusal::WrapByStranger { anonymous: false } => Self::restricted(WRAP_BY_STRANGER),
             Refusal::WrapByStranger { anonymous: true } => Self::auth_required(WRAP_BY_STRANGER),

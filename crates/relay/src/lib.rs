@@ -1,6 +1,7 @@
 //! The server: connections, subscriptions, and HTTP on the same port.
 #![deny(clippy::disallowed_methods)]
 
+mod access;
 pub mod app;
 pub mod check;
 #[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]

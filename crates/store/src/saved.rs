@@ -17,7 +17,7 @@ pub enum Saved {
     /// The event is durable with its effects. [`Sealed`] holds its place in the log.
     New(Sealed),
     /// The same, of an event with a fault that refuses none here. Its publisher is told of the fault.
-    Advised(Sealed, Refusal),
+    Advised(Box<(Sealed, Refusal)>),
     /// The event is stored already, by this call or an earlier one, and has not expired.
     Duplicate,
     /// A recipient of the event deleted it. Its publisher hears the same as for [`Saved::Duplicate`].
@@ -33,9 +33,10 @@ pub enum Saved {
 impl Saved {
     /// The event, if it is new.
     #[must_use]
-    pub const fn new_event(&self) -> Option<&Sealed> {
+    pub fn new_event(&self) -> Option<&Sealed> {
         match self {
-            Self::New(sealed) | Self::Advised(sealed, _) => Some(sealed),
+            Self::New(sealed) => Some(sealed),
+            Self::Advised(advised) => Some(&advised.0),
             _ => None,
         }
     }
@@ -44,7 +45,8 @@ impl Saved {
     #[must_use]
     pub fn into_new_event(self) -> Option<Sealed> {
         match self {
-            Self::New(sealed) | Self::Advised(sealed, _) => Some(sealed),
+            Self::New(sealed) => Some(sealed),
+            Self::Advised(advised) => Some(advised.0),
             _ => None,
         }
     }
@@ -58,7 +60,7 @@ impl Saved {
         match self {
             Self::New(_) => Ok("".into()),
             // A word of NIP-01 in front would say that the event was refused.
-            Self::Advised(_, fault) => Ok(Rejection::from(fault.clone()).text),
+            Self::Advised(advised) => Ok(Rejection::from(advised.1.clone()).text),
             Self::Duplicate | Self::DeletedByRecipient => Ok(DUPLICATE.into()),
             Self::Superseded => Err(Rejection::duplicate("a newer version is stored")),
             Self::Deleted => Err(Rejection::blocked("this event was deleted; what was deleted does not come back")),

@@ -5,6 +5,7 @@
 
 mod change;
 mod order;
+mod service;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -16,6 +17,7 @@ pub use self::{
         Changed, SeenEpoch, VANISH_AGE_SECS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
     },
     order::{COMMITS_KEPT_MAX, CommitLog, CommitOrdering, OrderedMessage, Ruling},
+    service::{ServiceAnswer, apply_service},
 };
 
 /// Most members of a group.
@@ -141,6 +143,9 @@ pub struct GroupRecord {
     /// Its commits, while the order is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commits: Option<CommitLog>,
+    /// Time of the question to the access service whose answer changed the group last, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at_ms: Option<u64>,
 }
 
 /// A founder as hex in a group's record.
@@ -227,8 +232,8 @@ impl GroupRecord {
     /// A record without a name and without messages.
     #[must_use]
     pub const fn new(source: Source, seq: u64, created_at: UnixSecs, founder: Option<PublicKey>) -> Self {
-        let (display_name, last_epoch, commit_ordering, commits) = (None, None, None, None);
-        Self { source, seq, created_at, display_name, last_epoch, founder, commit_ordering, commits }
+        let (display_name, last_epoch, commit_ordering, commits, asked_at_ms) = (None, None, None, None, None);
+        Self { source, seq, created_at, display_name, last_epoch, founder, commit_ordering, commits, asked_at_ms }
     }
 }
 
@@ -411,6 +416,8 @@ pub enum Refusal {
     LastAdmin,
     /// A roster leaves members, roles and name as they are.
     ChangesNothing,
+    /// A roster changes members of a group about which the access service decides.
+    ServiceDecides,
     /// More than [`GROUP_MEMBERS_MAX`] members.
     GroupFull,
     /// A gift wrap by no member: the group exists, or the wrap may not found it. One answer for every cause, as each

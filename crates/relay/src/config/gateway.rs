@@ -67,7 +67,7 @@ section! {
             by integer(1..=key_package_request::TTL_SECS_MAX);
         /// Lifetime of a 450; the group's state outlives it.
         roster_policy_ttl_days: u64 = "365" in "days", by integer(1..=TTL_DAYS_MAX);
-        /// Events that make a key a member: `roster` (450), `giftwrap` (1059 with an `h`).
+        /// Sources of membership: `acl` (the service at `acl_url`), `roster` (450), `giftwrap` (1059 with an `h`).
         membership_sources: Vec<Source> = "roster,giftwrap", by list(membership_source).map(strongest_first);
         /// Allows every client with the right to write to `bootstrap` a group.
         open_bootstrap: bool = "false", by boolean();
@@ -84,7 +84,7 @@ section! {
         /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it claims.
         keypackage_consumption: KeyPackageConsumption = "never",
             by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
-        /// The operator's membership service; the source `acl` is not in this build.
+        /// The operator's access service, which the source `acl` asks for `/groups/{id}` under this URL.
         acl_url: Option<String> = "", by optional(http_url);
         /// Bearer token for `acl_url`.
         acl_token: Option<Secret> = "", by optional(secret);
@@ -158,10 +158,7 @@ fn database_url(text: &str) -> Result<Secret, String> {
 }
 
 fn membership_source(text: &str) -> Result<Source, String> {
-    match text {
-        "acl" => Err("membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\"".to_owned()),
-        _ => one_of(text, &[Source::Roster, Source::GiftWrap].map(|source| (source.as_str(), source))),
-    }
+    one_of(text, &Source::ALL.map(|source| (source.as_str(), source)))
 }
 
 /// Sorts the sources, the strongest first, and drops repetitions.

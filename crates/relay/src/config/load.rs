@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use nostr_extensions::Source;
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -175,6 +176,11 @@ impl Config {
                 gateway.wake == WakeBy::Redis && gateway.redis_url.is_none(),
                 ["extensions.mls_gateway.wake", "extensions.mls_gateway.redis_url"],
                 "set redis_url as well",
+            ),
+            (
+                gateway.membership_sources.contains(&Source::Acl) && gateway.acl_url.is_none(),
+                ["extensions.mls_gateway.membership_sources", "extensions.mls_gateway.acl_url"],
+                "the source acl needs its service; write acl_url = \"https://host/path\"",
             ),
             (
                 limits.default_limit > limits.max_limit,

@@ -5,6 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod handlers;
 pub(crate) mod intake;
 mod openings;
+mod settling;
 mod waiting;
 mod wire;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nostr_extensions::{Admitted, Effect, RouteHasher};
 use tokio::time::Instant;
 
-pub(crate) use super::changes::{ChangedGroup, Changes, MemberChange, Put, RecordChange};
+pub(crate) use super::changes::{ChangedGroup, Changes, Mark, MemberChange, Put, RecordChange};
 use super::{
     collect::Collecting,
     event::{Decider, Decision},
@@ -41,7 +41,7 @@ impl Decided {
         let put = self.changes.put;
         let answer = |outcome: Decision<usize>| match outcome {
             Decision::Put(n, None) => Saved::New(put[n].seal(cursor_of(n))),
-            Decision::Put(n, Some(fault)) => Saved::Advised(put[n].seal(cursor_of(n)), fault),
+            Decision::Put(n, Some(fault)) => Saved::Advised(Box::new((put[n].seal(cursor_of(n)), fault))),
             Decision::Answer(saved) => saved,
         };
         self.outcomes.into_iter().map(answer).collect()

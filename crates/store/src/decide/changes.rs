@@ -123,6 +123,15 @@ pub(crate) struct CountsChange {
     pub(crate) invited: i32,
 }
 
+/// A log entry without an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    /// Its time.
+    pub(crate) at: UnixSecs,
+    /// The groups that may have changed.
+    pub(crate) touches: Touches,
+}
+
 /// The changes. A store writes the removals first, then everything else.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -147,9 +156,9 @@ pub(crate) struct Changes {
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
     /// KeyPackages that were claimed in another store, by the records of its export.
     pub(crate) claimed: Vec<Claimed>,
-    /// The time of a log entry without an event, after all others, which tells followers that any group may have
-    /// changed and any key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
-    pub(crate) mark: Option<UnixSecs>,
+    /// A log entry without an event, after all others, which tells followers that these groups may have changed and any
+    /// key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Changes {

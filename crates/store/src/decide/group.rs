@@ -209,7 +209,7 @@ impl<S: Apply> Decider<'_, S> {
         Ok(gives_way)
     }
 
-    fn change_members(
+    pub(super) fn change_members(
         &mut self,
         group: &NostrGroupId,
         changed: Changed,

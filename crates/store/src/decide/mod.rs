@@ -22,6 +22,7 @@ pub(crate) mod keys;
 pub(crate) mod lookup;
 mod removal;
 pub(crate) mod restore;
+pub(crate) mod service;
 
 use std::convert::Infallible;
 

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Admitted, Restored};
+use nostr_extensions::{Admitted, Restored, mls_gateway::group::ServiceAnswer};
 use nostr_protocol::UnixSecs;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Claim, Claimed, Saved, StoreError,
+    AppliedAnswer, Claim, Claimed, Saved, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -51,6 +51,12 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<Vec<Imported>, StoreError>>,
     },
+    /// An answer of the access service.
+    Service {
+        given: ServiceAnswer,
+        now: UnixSecs,
+        answer: Answer<Result<Option<AppliedAnswer>, StoreError>>,
+    },
     Probe {
         answer: Answer<Result<(), StoreError>>,
     },
@@ -61,7 +67,7 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 1,
+            Self::Claim { .. } | Self::Sweep { .. } | Self::Service { .. } | Self::Probe { .. } => 1,
         }
     }
 
@@ -75,7 +81,7 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Probe { .. } => 0,
+            Self::Claim { .. } | Self::Sweep { .. } | Self::Service { .. } | Self::Probe { .. } => 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Outcomes of the works of a transaction, as the answers to the calls that brought them.
 
 use super::{queue::Answer, sweep::Swept};
-use crate::{Claimed, Saved, StoreError, moving::Imported};
+use crate::{AppliedAnswer, Claimed, Saved, StoreError, moving::Imported};
 
 /// The outcome of one work of a transaction.
 pub(super) enum Outcome {
@@ -9,6 +9,7 @@ pub(super) enum Outcome {
     Claimed(Option<Claimed>),
     Swept(Swept),
     Imported(Vec<Imported>),
+    Applied(Option<AppliedAnswer>),
     Probed,
 }
 
@@ -21,6 +22,7 @@ pub(super) enum Reply {
     Claim(Answer<Result<Option<Claimed>, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
+    Service(Answer<Result<Option<AppliedAnswer>, StoreError>>),
     Probe(Answer<Result<(), StoreError>>),
 }
 
@@ -54,6 +56,13 @@ impl Reply {
             Self::Import(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Imported(imported))) => Ok(imported),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::Service(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Applied(applied))) => Ok(applied),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

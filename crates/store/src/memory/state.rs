@@ -7,13 +7,13 @@ use std::{
 };
 
 use nostr_extensions::{
-    Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
+    Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Source, Stamp,
     gate::Touches,
     mls_gateway::{
         deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
-            Changed, Invited, Join, MembershipBounds, OrderedMessage, Refusal, RosterChange, SeenEpoch, WrapChange,
-            apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
+            Changed, Invited, Join, MembershipBounds, OrderedMessage, Refusal, RosterChange, SeenEpoch, ServiceAnswer,
+            WrapChange, apply_roster, apply_service, apply_vanish, apply_wrap, leaves_groups, next_epoch,
         },
         key_package::DirectoryEntry,
     },
@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    Cursor, Saved,
+    AppliedAnswer, Cursor, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
     weight::{DELETED_ROWS_MAX, Weight},
 };
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) head: Cursor,
     pub(super) log: BTreeMap<Cursor, Item>,
     pub(super) ids: HashMap<EventId, Cursor>,
+    /// Changes of groups without an event, by their places in the log.
+    pub(super) marks: BTreeMap<Cursor, Touches>,
     pub(super) groups: HashMap<NostrGroupId, Arc<ManagedGroup>>,
     pub(super) unlisted: HashSet<NostrGroupId>,
     /// Memberships in which the key has not acted.
@@ -134,7 +136,7 @@ impl State {
                 let sealed = self.put(event.clone(), stamp, is_found, placement);
                 match advice {
                     None => Saved::New(sealed),
-                    Some(fault) => Saved::Advised(sealed, fault),
+                    Some(fault) => Saved::Advised(Box::new((sealed, fault))),
                 }
             }
             Err(saved) => saved,
@@ -260,6 +262,37 @@ impl State {
         }
     }
 
+    /// Gives a group the members of an answer of the access service.
+    pub(super) fn apply_answer(&mut self, answer: &ServiceAnswer, now: UnixSecs) -> Option<AppliedAnswer> {
+        let status = self.status(&answer.group);
+        let mut changed = apply_service(&status, answer, now)?;
+        let (mut gives_way, mut without_room) = (Vec::new(), Vec::new());
+        for Join { key, .. } in &changed.joined {
+            let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
+            if memberships >= answer.bounds.memberships_max {
+                match self.first_to_give_way(key) {
+                    Some((first, _)) => gives_way.push(first.clone()),
+                    None => without_room.push(*key),
+                }
+            }
+        }
+        changed.leave_out(&without_room);
+        let is_known = matches!(&status, GroupStatus::Managed(view) if view.record.source == Source::Acl);
+        if is_known && changed.delta.is_empty() {
+            return None;
+        }
+        let touches = self.change(&answer.group, changed, gives_way, now).touches;
+        self.head += 1;
+        self.marks.insert(self.head, touches.clone());
+        Some(AppliedAnswer { cursor: self.head, touches, left_out: without_room.len() })
+    }
+
+    /// The membership of the key that gives way first, and its invitation.
+    fn first_to_give_way(&self, key: &PublicKey) -> Option<(&(NostrGroupId, PublicKey), &Invited)> {
+        let invited = self.invited.iter().filter(|((_, member), _)| member == key);
+        invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group))
+    }
+
     fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<StoredWith, Saved> {
         let mut changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
         self.count_invitations(&mut changed);
@@ -313,9 +346,7 @@ impl State {
         for Join { key, invited: new } in &changed.joined {
             let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
             if memberships >= bounds.memberships_max {
-                let invited = self.invited.iter().filter(|((_, member), _)| member == key);
-                let first =
-                    invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group));
+                let first = self.first_to_give_way(key);
                 let full = Refusal::MembershipsFull(by_operator.then_some(*key));
                 let (group, _) = first.filter(|(_, first)| new.is_none_or(|new| new.nth <= first.nth)).ok_or(full)?;
                 gives_way.push(group.clone());

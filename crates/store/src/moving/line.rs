@@ -156,6 +156,8 @@ enum Wire<'a> {
         commit_ordering: Option<CommitOrdering>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         commits: Option<CommitLog>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked_at_ms: Option<u64>,
         admins: Vec<Hex<32>>,
         members: Vec<Hex<32>>,
         /// Members that have not acted, each with the time at which it was made one, as older exports have them: the
@@ -252,6 +254,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             founder,
             commit_ordering,
             commits,
+            asked_at_ms,
             admins,
             members,
             invited,
@@ -264,6 +267,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
                 last_epoch,
                 commit_ordering,
                 commits,
+                asked_at_ms,
                 ..GroupRecord::new(source, seq, created_at, founder)
             };
             let view = ManagedGroup {
@@ -400,6 +404,7 @@ fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<Publi
         founder: record.founder.map(|key| Hex(*key.as_bytes())),
         commit_ordering: record.commit_ordering,
         commits: record.commits.clone(),
+        asked_at_ms: record.asked_at_ms,
         admins: with(Role::Admin),
         members: with(Role::Member),
         invited: Vec::new(),

@@ -20,6 +20,7 @@ mod rows;
 mod save;
 mod scan;
 mod schema;
+mod service;
 mod sweep;
 mod vanished;
 mod write;
@@ -34,7 +35,9 @@ use std::{
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool};
-use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, mls_gateway::group::ServiceAnswer, query::Position,
+};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 use tokio::{
@@ -49,8 +52,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved, Stats, Store,
-    StoreError,
+    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved,
+    Stats, Store, StoreError,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -281,6 +284,10 @@ impl Store for Postgres {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.call(async move |client| log::groups_of(client, keys).await).await
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        self.apply(answer, now).await.map_err(|fail| fail.to_store_error())
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

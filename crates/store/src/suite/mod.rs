@@ -15,6 +15,7 @@ pub mod queries;
 pub mod races;
 pub mod random;
 pub mod removals;
+pub mod service;
 pub mod world;
 
 /// Runs the suite over the stores that `$make` opens: an async function that gives a [`world::Subject`], or nothing.
@@ -92,6 +93,13 @@ macro_rules! conformance {
                 messages_of_an_epoch_that_was_left_have_a_grace
                 an_admin_frees_an_epoch
                 a_roster_chooses_the_order_of_its_group
+            ]
+            service: [
+                an_answer_makes_a_group_and_the_next_one_changes_it
+                the_answer_to_an_earlier_question_comes_too_late
+                the_service_takes_over_what_other_sources_ran
+                a_key_without_room_stays_out
+                a_shared_store_tells_followers_of_an_answer
             ]
             outcomes: [
                 every_ok_true_had_its_effect

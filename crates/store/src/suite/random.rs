@@ -251,7 +251,7 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             }
             let show = |saved: Saved| match saved {
                 Saved::New(sealed) => format!("New({:?})", sealed.audience()),
-                Saved::Advised(_, fault) => format!("Advised({fault:?})"),
+                Saved::Advised(advised) => format!("Advised({:?})", advised.1),
                 other => format!("{other:?}"),
             };
             let (a, b) = (show(a), show(b));

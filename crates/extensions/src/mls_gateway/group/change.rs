@@ -90,6 +90,9 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
         choose_order(&mut next.record, change);
     }
     let delta = delta(&view.members, &next.members);
+    if view.record.source == Source::Acl && !delta.is_empty() {
+        return Err(Refusal::ServiceDecides);
+    }
     if delta.is_empty() && !changes_record(&view.record, &next.record, change) {
         return Err(Refusal::ChangesNothing);
     }
@@ -236,9 +239,13 @@ pub const fn leaves_groups(at: UnixSecs, now: UnixSecs) -> bool {
     at.saturating_add(VANISH_AGE_SECS_MAX) >= now
 }
 
-/// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin or as no member.
+/// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin, as no member, or because
+/// the access service decides about the group.
 #[must_use]
 pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
+    if view.record.source == Source::Acl {
+        return None;
+    }
     let role = view.members.get(key)?;
     let admins = view.members.values().filter(|role| **role == Role::Admin).count();
     if *role == Role::Admin && admins == 1 {
@@ -273,7 +280,11 @@ pub enum SeenEpoch {
     Nowhere,
 }
 
-fn delta(before: &HashMap<PublicKey, Role>, after: &HashMap<PublicKey, Role>) -> Vec<(PublicKey, Option<Role>)> {
+/// Each key whose membership or role differs.
+pub(super) fn delta(
+    before: &HashMap<PublicKey, Role>,
+    after: &HashMap<PublicKey, Role>,
+) -> Vec<(PublicKey, Option<Role>)> {
     let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (*key, None));
     let changed =
         after.iter().filter(|(key, role)| before.get(key) != Some(role)).map(|(key, role)| (*key, Some(*role)));

@@ -20,7 +20,7 @@ use nostr_store::{
     weight::{Weight, price_of_members},
 };
 
-use super::super::Session;
+use super::super::{Session, settling};
 use crate::{
     delivery::groups::GroupState,
     error::read_failed,
@@ -128,7 +128,9 @@ async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Res
     let group = match admit::group_of(verified.event()) {
         Some(group) => {
             session.in_flight.groups_settled().await;
-            Some(app.groups.get(&group).await.map_err(read_failed)?)
+            let stored = app.groups.get(&group).await.map_err(read_failed)?;
+            let payer = session.payer_of(verified.event());
+            Some(settling::for_publisher(app, &session.reader, payer, stored).await?)
         }
         None => None,
     };

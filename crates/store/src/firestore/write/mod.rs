@@ -3,5 +3,6 @@
 mod claims;
 pub(crate) mod epochs;
 pub(crate) mod save;
+mod service;
 mod sweep;
 mod writes;

@@ -47,8 +47,8 @@ impl Inner {
                 writes.push(events::put(&self.names, put, place, replaces));
             }
         }
-        if changes.mark.is_some() {
-            entries.push_mark();
+        if let Some(mark) = &changes.mark {
+            entries.push_mark(&mark.touches);
         }
         if entries.byte_len() > commits::ENTRIES_BYTES_MAX {
             return Err(Fail::Large);
