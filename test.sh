@@ -354,6 +354,27 @@ part_websocket() {
     stop_relay
 }
 
+# Runs Schemathesis over the OpenAPI document of a relay: it makes requests of every sort, signs them (`hooks.py`), and
+# checks each answer against the document. Prints its own counts.
+part_rest() {
+    needs_relay
+    local venv="$TOOLS/schemathesis" here=tests/clients/rest
+    if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
+        python3 -m venv --help >/dev/null 2>&1 || { warn "python3 with venv is missing"; return "$SKIPPED"; }
+        say "installing with pip into $venv: schemathesis"
+        python3 -m venv "$venv" && retry "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
+        cp "$here/requirements.txt" "$venv/requirements.txt"
+    fi
+    # `hooks.py` signs with the secret of this key, which is 1.
+    local key=79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798
+    start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$key"
+    # An address sends 20 requests a second; a schema-valid event has no valid signature.
+    (cd "$SCRATCH" && export REST_URL="http${RELAY_URL#ws}" SCHEMATHESIS_HOOKS=hooks PYTHONPATH="$OLDPWD/$here" &&
+        limit 900 "$venv/bin/schemathesis" run "$REST_URL/api/v1/mls/openapi.json" --checks all \
+            --exclude-checks positive_data_acceptance --rate-limit 18/s --max-examples 40 --seed 1)
+    stop_relay
+}
+
 # Runs the README's first conversation as it is written there, and compares what it prints.
 part_readme() {
     needs_relay
@@ -503,6 +524,7 @@ all_but_long_parts() {
     part "clients: MDK, Firestore" tests part_mdk_firestore
     part "clients: nostr-tools" tests part_nostr_tools
     part "clients: test-websocket.js" tests part_websocket
+    part "REST: Schemathesis" check part_rest
     part "the README's conversation" check part_readme
 }
 

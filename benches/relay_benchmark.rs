@@ -1,8 +1,8 @@
 //! The relay as a process on one core, the load on another: rates and latencies as a client sees them, and the CPU time
 //! of the relay.
 //!
-//! `cargo bench --bench relay_benchmark [-- ingest|query|member|fanout|instances|idle|hostile …]`; without a
-//! name all but `idle` and `hostile` run. `hostile` takes names of attacks beside it. Rates on a busy machine say
+//! `cargo bench --bench relay_benchmark [-- ingest|query|member|rest|fanout|instances|idle|hostile …]`; without
+//! a name all but `idle` and `hostile` run. `hostile` takes names of attacks beside it. Rates on a busy machine say
 //! little, so each line also gives the relay's CPU time for one event, query or delivery. Beside the lines stand the
 //! physical limits measured in the same run: one signature check, one fsync.
 //!
@@ -18,7 +18,7 @@
 
 mod relay;
 
-use relay::{hostile, instances, load, process::RelayProcess, report, scenario};
+use relay::{hostile, instances, load, process::RelayProcess, report, rest, scenario};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -36,6 +36,9 @@ fn main() {
     }
     if asked("member") {
         runtime.block_on(scenario::member());
+    }
+    if asked("rest") {
+        runtime.block_on(rest::rest());
     }
     if asked("fanout") {
         runtime.block_on(scenario::fanout(&RelayProcess::start()));

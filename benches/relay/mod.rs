@@ -4,4 +4,5 @@ pub mod instances;
 pub mod load;
 pub mod process;
 pub mod report;
+pub mod rest;
 pub mod scenario;

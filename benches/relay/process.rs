@@ -27,6 +27,11 @@ impl RelayProcess {
         Self::start_with(dir, "", None)
     }
 
+    /// Starts a relay over an empty store, with lines of the gateway's section.
+    pub fn with_gateway(gateway: &str) -> Self {
+        Self::start_with(TempDir::new_in(scratch()).unwrap(), gateway, None)
+    }
+
     /// Starts a relay over a shared database, given by lines of the gateway's section and an environment variable.
     pub fn over_shared(gateway: &str, variable: Option<(&str, &str)>) -> Self {
         Self::start_with(TempDir::new_in(scratch()).unwrap(), gateway, variable)

@@ -12,5 +12,6 @@ mod mls_protocol_compliance;
 mod noise_client;
 mod openmls_client;
 mod processes;
+mod rest;
 mod support;
 mod table;

@@ -7,7 +7,7 @@ use snow::{Builder, HandshakeState, StatelessTransportState};
 
 use crate::{
     hidden::{self, Expected},
-    support::{Client, Event, Keys, TestRelay},
+    support::{Client, Event, Keys, TestRelay, rest::Rest},
 };
 
 const CHACHA: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
@@ -215,16 +215,20 @@ fn number(event: &Event) -> u64 {
 struct Outside {
     stranger: Client,
     anonymous: Client,
+    /// The stranger at the REST doors.
+    rest: Rest,
 }
 
 impl Outside {
     async fn arrive(relay: &TestRelay) -> Self {
-        let mut stranger = Client::of(relay, &[&Keys::random()]).await;
+        let keys = Keys::random();
+        let rest = Rest::of(relay, &keys);
+        let mut stranger = Client::of(relay, &[&keys]).await;
         stranger.req("all", &[json!({"kinds": [446]}), json!({})]).await.expect("a reader may ask");
         let mut anonymous = Client::connect(relay).await;
         // With AUTH on, the relay answers CLOSED; with AUTH off, the subscription stays open for public events.
         let _ = anonymous.req("all", &[json!({})]).await;
-        Self { stranger, anonymous }
+        Self { stranger, anonymous, rest }
     }
 
     async fn expect_nothing_of(&mut self, sent: &[Event], auth: bool) {
@@ -241,5 +245,6 @@ impl Outside {
             }
         }
         hidden::expect_none_of(&mut self.stranger, sent).await;
+        hidden::expect_none_by_rest(&self.rest, sent).await;
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use self::person::{Heard, Person};
 use crate::{
     hidden::{self, Expected},
-    support::{Client, Event, Keys, TestRelay, gateway},
+    support::{Client, Event, Keys, TestRelay, gateway, rest::Rest},
 };
 
 #[tokio::test]
@@ -307,11 +307,15 @@ impl Member {
 struct Outside {
     stranger: Client,
     anonymous: Client,
+    /// The stranger at the REST doors.
+    rest: Rest,
 }
 
 impl Outside {
     async fn arrive(scene: &Scene) -> Self {
-        let mut stranger = Client::of(&scene.relay, &[&Keys::random()]).await;
+        let keys = Keys::random();
+        let rest = Rest::of(&scene.relay, &keys);
+        let mut stranger = Client::of(&scene.relay, &[&keys]).await;
         stranger.req("all", &[json!({})]).await.expect("a reader may ask");
         stranger
             .req("group", &[json!({"kinds": [445, 450, 1059]}), json!({"#h": [scene.group]})])
@@ -320,7 +324,7 @@ impl Outside {
         let mut anonymous = Client::connect(&scene.relay).await;
         // With AUTH on, the relay answers CLOSED; with AUTH off, the subscription stays open for public events.
         let _ = anonymous.req("all", &[json!({}), json!({"#h": [scene.group]})]).await;
-        Self { stranger, anonymous }
+        Self { stranger, anonymous, rest }
     }
 
     async fn expect_nothing_of(&mut self, hidden: &[Event], auth: bool) {
@@ -347,6 +351,7 @@ impl Outside {
             }
         }
         hidden::expect_none_of(&mut self.stranger, hidden).await;
+        hidden::expect_none_by_rest(&self.rest, hidden).await;
         if !auth {
             hidden::expect_none_of(&mut self.anonymous, hidden).await;
         }

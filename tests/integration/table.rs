@@ -2,8 +2,8 @@
 //! they are right.
 //!
 //! `+` is shown, `-` is served without the event, `A` is refused with `auth-required:`. Each row is one event, asked
-//! for by its kind and its author. The doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, and a
-//! subscription that was open when the event came.
+//! for by its kind and its author. The doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, a subscription
+//! that was open when the event came, and the REST doors that list the kind or name the event.
 
 use nostr_relay::config::Config;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::{capability, deletion, key_package, message, noise, request, roster, wrap},
+    rest::{self, Rest},
 };
 
 /// The readers, in the order of the columns.
@@ -58,7 +59,9 @@ struct Scene {
     relay: TestRelay,
     admin: Keys,
     member: Keys,
+    former: Keys,
     recipient: Keys,
+    stranger: Keys,
     author: Keys,
     thrown_away: Keys,
     unlisted: String,
@@ -84,7 +87,8 @@ impl Scene {
         for keys in columns {
             readers.push(Client::of(&relay, keys).await);
         }
-        Self { relay, admin, member, recipient, author, thrown_away, unlisted: capability(), readers }
+        let unlisted = capability();
+        Self { relay, admin, member, former, recipient, stranger, author, thrown_away, unlisted, readers }
     }
 
     /// The event of a row, the filter that asks for it, and an event that must be published before it.
@@ -121,7 +125,7 @@ impl Scene {
         (event, filter, before)
     }
 
-    async fn check(&mut self, row: &str, cells: &str) {
+    async fn check(&mut self, row: &str, cells: &'static str) {
         let (event, filter, before) = self.event(row);
         // This connection may publish every row's event: it has the keys of the member, the author and the admin.
         let mut writer = Client::of(&self.relay, &[&self.member, &self.author, &self.admin]).await;
@@ -135,8 +139,9 @@ impl Scene {
         writer.publish(&event).await.ok();
         let lives_on = event.kind() != 21059;
         let named = row.ends_with("named");
+        let mut readers = std::mem::take(&mut self.readers);
         for (column, cell) in cells.split(' ').enumerate() {
-            let reader = &mut self.readers[column];
+            let reader = &mut readers[column];
             let at = |door: &str| format!("{row}, {}, {door}", READERS[column]);
             let is = |shown: Result<bool, String>| match shown {
                 Ok(true) => "+",
@@ -166,7 +171,57 @@ impl Scene {
             if cell != "A" {
                 reader.close("live").await;
             }
+            for (door, path, expected) in self.rest_doors(row, &event, column, (stored, expected)) {
+                let rest = match self.key(column, &event) {
+                    Some(keys) => Rest::of(&self.relay, keys),
+                    None => Rest::anonymous(&self.relay),
+                };
+                let got = match rest::shown(&rest, &path, "since_cursor").await {
+                    Ok(ids) if ids.contains(&id) => "+",
+                    Ok(_) => "-",
+                    Err(401) => "A",
+                    Err(status) => panic!("{}: {status}", at(door)),
+                };
+                assert_eq!(got, expected, "{}", at(door));
+            }
         }
+    }
+
+    /// The key by which the reader of a column asks the REST doors, which take one.
+    fn key(&self, column: usize, event: &Event) -> Option<&Keys> {
+        let Self { admin, member, former, recipient, author, thrown_away, stranger, .. } = self;
+        let writer = if event.0["pubkey"] == thrown_away.hex() { thrown_away } else { author };
+        [None, Some(member), Some(former), Some(recipient), Some(writer), Some(stranger), Some(admin)][column]
+    }
+
+    /// The REST doors for a row, each with its path and what the reader of a column gets there. `stored` is the cell of
+    /// stored events, `by_id` that of a REQ by the event's id.
+    fn rest_doors(
+        &self,
+        row: &str,
+        event: &Event,
+        column: usize,
+        (stored, by_id): (&'static str, &'static str),
+    ) -> Vec<(&'static str, String, &'static str)> {
+        // Without a proof nothing but KeyPackages is shown.
+        let with_key = |cell| if column == 0 { "A" } else { cell };
+        let mut doors = vec![("GET events/{id}", format!("/events/{}", event.id()), with_key(by_id))];
+        match event.kind() {
+            445 => {
+                let group = if row == "445 managed" { "grp_a" } else { self.unlisted.as_str() };
+                // The request names the group, which opens an unlisted one.
+                let cell = with_key(if row == "445 managed" { stored } else { "+" });
+                doors.push(("GET messages", format!("/messages?group={group}"), cell));
+            }
+            446 | 447 | 1059 | 21059 => doors.push(("GET inbox", "/inbox".to_owned(), with_key(stored))),
+            450 => doors.push(("GET groups/{id}/roster", "/groups/grp_a/roster".to_owned(), with_key(stored))),
+            443 | 30443 => {
+                let owner = event.0["pubkey"].as_str().expect("an author");
+                doors.push(("GET keypackages", format!("/keypackages?owner={owner}&include=event"), stored));
+            }
+            _ => {}
+        }
+        doors
     }
 }
 

@@ -236,6 +236,7 @@ impl Touches {
 #[derive(Clone)]
 pub struct Released {
     event: Event,
+    expires_at: UnixSecs,
 }
 
 impl Released {
@@ -249,6 +250,12 @@ impl Released {
     #[must_use]
     pub fn created_at(&self) -> UnixSecs {
         self.event.created_at()
+    }
+
+    /// Time from which on no reader is served it; `u64::MAX` for never.
+    #[must_use]
+    pub const fn expires_at(&self) -> UnixSecs {
+        self.expires_at
     }
 
     /// The event itself, for callers that show or read parts of it.
@@ -416,7 +423,7 @@ impl Gate {
                 .is_some_and(|group| self.opens(group, asker, sealed.rules.readers, Some(event.id()))),
             Audience::Nobody => false,
         };
-        open.then(|| Released { event: event.clone() })
+        open.then(|| Released { event: event.clone(), expires_at: sealed.stamp.expires_at })
     }
 
     /// Whether an event for everyone goes to this asker: if reading consumes, another owner's KeyPackage goes only to

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod query;
 mod reader;
 mod refusal;
+pub mod registry;
 pub mod restore;
 pub mod route;
 mod tags;

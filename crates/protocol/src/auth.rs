@@ -112,6 +112,46 @@ impl RelayNames {
         Err(Rejection::invalid(format!("the relay tag names another relay; write {} into it", self.expected())))
     }
 
+    /// Whether `url` is the URL of an HTTP request to this relay: scheme `http` or `https`, one of the relay's hosts
+    /// with its port, and behind it `target`, path and query of the request, byte for byte.
+    ///
+    /// # Errors
+    /// `error:` when this relay does not know its own name, `invalid:` with the URL that is expected.
+    pub fn check_request(&self, url: &str, target: &str) -> Result<(), Rejection> {
+        let named = request_parts(url).is_some_and(|(address, named_target)| {
+            named_target == target
+                && match self {
+                    Self::Configured(names) => names.iter().any(|name| name.authority == address.authority),
+                    Self::Loopback => address.is_loopback(),
+                    Self::Host(host) => host.authority == address.authority,
+                    Self::Unknown => false,
+                }
+        });
+        match (named, self.request_url(target)) {
+            (true, _) => Ok(()),
+            (false, Some(expected)) => {
+                Err(Rejection::invalid(format!("the u tag is not the URL of this request; write {expected} into it")))
+            }
+            (false, None) => Err(Rejection::error("this relay needs [server] public_url to be set")),
+        }
+    }
+
+    /// The URL that a client writes into the `u` tag of a request for `target`; `None` where the relay does not know
+    /// its own name.
+    #[must_use]
+    pub fn request_url(&self, target: &str) -> Option<String> {
+        let of = |address: &RelayAddress| {
+            let scheme = if address.is_secure { "https" } else { "http" };
+            format!("{scheme}://{}{target}", address.authority)
+        };
+        match self {
+            Self::Configured(names) => names.first().map(of),
+            Self::Host(host) => Some(of(host)),
+            Self::Loopback => Some(format!("http://127.0.0.1:PORT{target}")),
+            Self::Unknown => None,
+        }
+    }
+
     /// The URL that a client writes, in words.
     fn expected(&self) -> String {
         match self {
@@ -140,6 +180,16 @@ impl RelayNames {
             Self::Unknown => false,
         }
     }
+}
+
+/// The address and the path with query of an `http` or `https` URL; `None` for anything else.
+fn request_parts(url: &str) -> Option<(RelayAddress, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let target = rest.find(['/', '?', '#']).map_or("/", |at| &rest[at..]);
+    Some((RelayAddress::parse(url)?, target))
 }
 
 /// Checks an authentication event (kind 22242) and returns the key that it proves.

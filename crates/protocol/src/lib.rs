@@ -6,6 +6,7 @@ pub mod auth;
 pub mod event;
 pub mod filter;
 pub mod hex;
+pub mod http_auth;
 pub mod key;
 pub mod kind;
 mod matcher;

@@ -48,6 +48,8 @@ pub mod name {
     pub const NAME: &str = "name";
     /// Operation of a roster.
     pub const OP: &str = "op";
+    /// SHA-256 of a request's body (NIP-98).
+    pub const PAYLOAD: &str = "payload";
     /// Mark of an event that its author alone publishes (NIP-70).
     pub const PROTECTED: &str = "-";
     /// A public key: recipient, owner or member.

@@ -13,6 +13,7 @@ use crate::{
     memory::Memory,
     observe::{metrics::Metrics, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
+    rest::Cursors,
     server::tls::Certificates,
     session::handlers::neg_memory::NegMemory,
     shares::Shares,
@@ -50,6 +51,8 @@ pub struct App {
     pub(crate) read_budgets: ReadBudgets,
     /// Memory that clients make grow.
     pub(crate) memory: Arc<Memory>,
+    /// The cursors of REST's lists.
+    pub(crate) cursors: Cursors,
     /// The memory of the NIP-77 sessions of all connections.
     pub(crate) neg_memory: Arc<NegMemory>,
     /// The counters behind `/metrics`.

@@ -13,6 +13,7 @@ mod memory;
 pub mod observe;
 mod peers;
 mod rate_limit;
+mod rest;
 mod server;
 mod session;
 mod shares;

@@ -19,6 +19,7 @@ pub mod moving;
 mod plan;
 pub mod postgres;
 mod random;
+mod received;
 mod saved;
 #[cfg(feature = "testing")]
 pub mod suite;
@@ -38,6 +39,7 @@ pub use self::{
     claim::{Claim, ClaimFilters, Claimed},
     cost::Cost,
     plan::{Part, parts},
+    received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
     saved::{DUPLICATE, Saved},
 };
 
@@ -172,6 +174,11 @@ pub struct Stats {
     pub bytes_max: u64,
 }
 
+/// A name that is used once, see [`Store::use_once`]: an id, or a hash.
+pub type OnceName = [u8; 32];
+/// Most names past their time that one transaction of a sweep forgets.
+pub(crate) const ONCE_FORGOTTEN_MAX: usize = 250;
+
 /// Most bytes of a message between processes.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 3_584;
 /// Most messages between processes that wait for their receiver. The oldest are dropped first.
@@ -198,6 +205,17 @@ pub trait Store: Send + Sync + 'static {
         now: UnixSecs,
     ) -> Result<Page, StoreError>;
 
+    /// Events of one group or of one recipient behind a place, in the order in which this store received them, none of
+    /// them committed after `up_to`. The call costs what the page costs, however many other events the store holds.
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError>;
+
     /// At most `entries_max` entries of the log after `cursor`, in commit order. Nothing becomes visible later at or
     /// before a cursor that this call gave. The log may name events that are gone.
     ///
@@ -217,6 +235,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The hasher for conditions of subscriptions. All processes that share a store have the same.
     fn route_hasher(&self) -> RouteHasher;
+
+    /// A secret of the store, the same in all its processes and for all its life. A store that is restored has the
+    /// same one, and a store that its content is moved to another one.
+    fn secret(&self) -> [u8; 32];
 
     /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///
@@ -260,6 +282,10 @@ pub trait Store: Send + Sync + 'static {
     /// given for good, with their twins. Those of last resort and the last one that the owner has are given and stay
     /// (docs/rules.md, "Consumption on read"). A claim that uses nothing up writes nothing and waits for no writer.
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError>;
+
+    /// Uses a name once over all processes: gives `true` to the first of any number of calls, and `false` to the others
+    /// until `until`. Later the name may be forgotten, and used again. The use is durable before the answer.
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and returns their number.
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError>;

@@ -9,10 +9,11 @@ use nostr_extensions::{GroupStatus, NostrGroupId, Source};
 use nostr_relay::config::Config;
 use serde_json::json;
 
-use self::service::{Reference, ask};
+use self::service::{Reference, TOKEN, ask};
 use crate::support::{
     Client, Keys, TestRelay,
     gateway::{capability, message, roster, welcome},
+    http,
     shared::Shared,
 };
 
@@ -207,6 +208,51 @@ async fn a_service_that_dies_closes_its_groups_and_comes_back() {
     assert_eq!(of_bob.ids(json!({"#h": ["team"]})).await, Ok(vec![]));
     assert_eq!(of_alice.ids(json!({"#h": ["team"]})).await.map(|ids| ids.len()), Ok(3));
     world.relay.stop().await;
+}
+
+/// POSTs to the door that has a group asked about, with this token.
+async fn refresh(relay: &TestRelay, group: &str, token: &str) -> crate::support::Response {
+    let line = format!("POST /api/v1/mls/groups/{group}/refresh");
+    let bearer = format!("Bearer {token}");
+    http(relay.address, &line, &[("authorization", &bearer), ("content-length", "0")]).await
+}
+
+#[tokio::test]
+async fn a_refresh_puts_a_change_in_force_at_once_on_every_instance() {
+    let (service, shared) = (Reference::start().await, Shared::new());
+    let [a, b] = [shared.instance().0, shared.instance().0].map(|store| {
+        TestRelay::start_over(store, |config| {
+            ask(config, service.address);
+            config.mls_gateway.group_cache_ttl_secs = 600;
+        })
+    });
+    let (a, b) = (a.await, b.await);
+    let [alice, bob] = [(); 2].map(|()| Keys::random());
+    service.set("team", &[&alice, &bob]);
+    let (mut of_alice, mut of_bob) = (Client::of(&a, &[&alice]).await, Client::of(&b, &[&bob]).await);
+    of_alice.publish(&message("team").sign()).await.ok();
+    of_bob.publish(&message("team").sign()).await.ok();
+    service.set("team", &[&alice]);
+    of_bob.publish(&message("team").sign()).await.ok();
+
+    for (group, token, status) in [("team", "another token", 401), ("team", "", 401), ("-", TOKEN, 404)] {
+        assert_eq!(refresh(&a, group, token).await.status, status, "{group} {token}");
+    }
+    let asked = service.directory.questions();
+    let answer = refresh(&a, "team", TOKEN).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"refreshed":true}"#));
+    assert_eq!(service.directory.questions(), asked + 1);
+    of_bob.publish(&message("team").sign()).await.refused("restricted");
+    assert_eq!(of_bob.ids(json!({"#h": ["team"]})).await, Ok(vec![]));
+    service.die().await;
+    assert_eq!(refresh(&a, "team", TOKEN).await.status, 503);
+    of_alice.publish(&message("team").sign()).await.refused("error");
+    a.stop().await;
+    b.stop().await;
+
+    let without = TestRelay::start(|_| {}).await;
+    assert_eq!(refresh(&without, "team", TOKEN).await.status, 404, "a relay without the source has no such door");
+    without.stop().await;
 }
 
 #[tokio::test]

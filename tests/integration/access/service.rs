@@ -23,7 +23,7 @@ use tokio::{
 use crate::support::Keys;
 
 /// The token of the tests' services.
-const TOKEN: &str = "a token";
+pub const TOKEN: &str = "a token";
 
 /// Has a relay ask the service at this address, and found no group in another way.
 pub fn ask(config: &mut Config, address: SocketAddr) {

@@ -14,7 +14,10 @@ use proptest::{
 use serde_json::{Value, json};
 
 use self::oracle::{Oracle, created_at};
-use crate::support::{Client, Draft, Event, Keys, TestRelay, gateway};
+use crate::support::{
+    Client, Draft, Event, Keys, TestRelay, gateway,
+    rest::{self, Rest},
+};
 
 const KEYS: usize = 5;
 const GROUPS: usize = 4;
@@ -207,6 +210,46 @@ impl Run {
                 assert_eq!(counted, Ok(expected.len() as u64), "COUNT, connection {connection}, {filter}");
                 expected.sort_unstable();
                 assert_eq!(synced, Ok(expected), "NEG-OPEN, connection {connection}, {filter}");
+            }
+        });
+        join_all(readers).await;
+        self.check_rest().await;
+    }
+
+    /// Checks that the REST doors give each reader of one key the events that the oracle expects.
+    async fn check_rest(&self) {
+        let Self { relay, oracle, keys, groups, made, .. } = self;
+        let single = READERS.iter().filter(|reader| reader.len() == 1).map(|reader| &keys[reader[0]]);
+        let readers = single.map(async |own| {
+            let (rest, reader) = (Rest::of(relay, own), [own.hex()]);
+            let mut doors: Vec<(String, &str, Value)> = Vec::new();
+            for group in groups {
+                let messages = json!({"kinds": [445], "#h": [group]});
+                doors.push((format!("/messages?limit=3&group={group}"), "since_cursor", messages));
+                doors.push((
+                    format!("/groups/{group}/roster?limit=2"),
+                    "cursor",
+                    json!({"kinds": [450], "#h": [group]}),
+                ));
+            }
+            doors.push((
+                "/inbox?limit=2".into(),
+                "since_cursor",
+                json!({"kinds": [446, 447, 1059], "#p": [own.hex()]}),
+            ));
+            for owner in keys {
+                let packages = json!({"kinds": [443, 30443], "authors": [owner.hex()]});
+                doors.push((format!("/keypackages?limit=1&include=event&owner={}", owner.hex()), "cursor", packages));
+            }
+            for event in made {
+                doors.push((format!("/events/{}", event.id()), "cursor", json!({"ids": [event.id()]})));
+            }
+            for (path, cursor, filter) in doors {
+                let mut shown = rest::shown(&rest, &path, cursor).await.expect("an answer");
+                let mut expected = oracle.stored(&reader, &filter);
+                shown.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(shown, expected, "{path} as {filter}");
             }
         });
         join_all(readers).await;

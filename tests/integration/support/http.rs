@@ -35,15 +35,16 @@ impl Response {
 
 /// Sends `METHOD path` with these headers and reads the response.
 pub async fn http(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Response {
-    parse(&exchange(address, line, headers).await)
+    parse(&exchange(address, line, headers, &[]).await)
 }
 
 /// Sends `METHOD path` and reads the response, head and body, whose body may be no text.
 pub async fn http_bytes(address: SocketAddr, line: &str) -> Vec<u8> {
-    exchange(address, line, &[]).await
+    exchange(address, line, &[], &[]).await
 }
 
-async fn exchange(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+/// Sends a request with this body, and reads the bytes of the response.
+pub async fn exchange(address: SocketAddr, line: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -51,7 +52,8 @@ async fn exchange(address: SocketAddr, line: &str, headers: &[(&str, &str)]) -> 
     head.push_str("\r\n");
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.expect("the relay listens");
-        stream.write_all(head.as_bytes()).await.expect("the request is sent");
+        // A relay that refuses a long body by its head may close before all of it is sent.
+        let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("the answer is read");
         answer

@@ -12,6 +12,7 @@ mod http;
 pub mod observed;
 pub mod process;
 mod relay;
+pub mod rest;
 pub mod restorable;
 pub mod rounds;
 pub mod shared;

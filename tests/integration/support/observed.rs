@@ -8,7 +8,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -59,6 +60,17 @@ impl Store for Observed {
         Ok(page)
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.store.received(query, from, up_to, bounds, now).await
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         self.store.after(cursor, entries_max).await
     }
@@ -69,6 +81,10 @@ impl Store for Observed {
 
     fn head(&self) -> Cursor {
         self.store.head()
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.store.secret()
     }
 
     fn route_hasher(&self) -> RouteHasher {
@@ -109,6 +125,10 @@ impl Store for Observed {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         self.store.claim_key_packages(claim, now).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.store.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -113,8 +113,13 @@ impl TestRelay {
 
     /// URL of the instance for the next client.
     pub(super) fn next_url(&self) -> String {
+        format!("ws://{}", self.next_address())
+    }
+
+    /// Address of the instance for the next client.
+    pub fn next_address(&self) -> SocketAddr {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("ws://{}", self.relays[next % self.relays.len()].address)
+        self.relays[next % self.relays.len()].address
     }
 
     /// The parts of all instances.

@@ -19,8 +19,8 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
-    memory::Memory,
+    AppliedAnswer, Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -237,6 +237,18 @@ impl Store for Instance {
         self.shared.memory.scan(query, from, up_to, bounds, now).await
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.received(query, from, up_to, bounds, now).await
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         self.link.after_calls.fetch_add(1, Ordering::Relaxed);
         self.link.pass().await?;
@@ -262,6 +274,10 @@ impl Store for Instance {
 
     fn head(&self) -> Cursor {
         self.shared.memory.head()
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.shared.memory.secret()
     }
 
     fn route_hasher(&self) -> RouteHasher {
@@ -319,6 +335,11 @@ impl Store for Instance {
         }
         self.link.claims.fetch_add(1, Ordering::Relaxed);
         self.shared.memory.claim_key_packages(claim, now).await
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.use_once(name, until, now).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -86,6 +86,29 @@ fn entry(event: &Event, content: &str, package: Option<&KeyPackage<'_>>) -> Dire
     }
 }
 
+/// The facts about a KeyPackage that the directory tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The reference that the event gives.
+    pub reference: Option<Box<str>>,
+    /// The number of its ciphersuite: that of its bytes, else that of a tag.
+    pub ciphersuite: Option<u16>,
+    /// SHA-256 of its bytes: events with the same bytes are one KeyPackage.
+    pub content_hash: [u8; 32],
+}
+
+/// Describes the KeyPackage of an event that was released.
+#[must_use]
+pub fn describe(event: &Event) -> Described {
+    let content = event.content();
+    let bytes = bytes(event, &content);
+    let package = bytes.as_deref().and_then(KeyPackage::read);
+    let tags = [name::CIPHERSUITE, name::CIPHERSUITE_LONG, name::MARMOT_CIPHERSUITE];
+    let by_tag = || tags.iter().find_map(|tag| ciphersuite(event.tags().value(tag)?));
+    let DirectoryEntry { reference, content_hash, .. } = entry(event, &content, package.as_ref());
+    Described { reference, ciphersuite: package.map(|package| package.ciphersuite).or_else(by_tag), content_hash }
+}
+
 /// The `d` under which a 30443 replaces an older one.
 fn replaced(event: &Event) -> Option<Box<str>> {
     (event.kind() == Kind::ADDRESSABLE_KEY_PACKAGE).then(|| identifier(event))
@@ -189,21 +212,30 @@ fn is_key(identity: &[u8], key: &PublicKey) -> bool {
     identity == key.as_bytes() || hex::parse_lower::<32>(identity).as_ref() == Some(key.as_bytes())
 }
 
+/// The ciphersuites of RFC 9420, from number 1 on.
+const CIPHERSUITES: [&str; 7] = [
+    "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
+    "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
+    "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
+    "MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448",
+    "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
+    "MLS_256_DHKEMX448_CHACHA20POLY1305_SHA512_Ed448",
+    "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
+];
+
+/// The name of a ciphersuite in RFC 9420.
+#[must_use]
+pub fn ciphersuite_name(number: u16) -> Option<&'static str> {
+    CIPHERSUITES.get(usize::from(number.checked_sub(1)?)).copied()
+}
+
 /// A ciphersuite by its name in RFC 9420, or by its number as `0x0001` or `1`.
-fn ciphersuite(text: &str) -> Option<u16> {
-    const NAMES: [&str; 7] = [
-        "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
-        "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
-        "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
-        "MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448",
-        "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
-        "MLS_256_DHKEMX448_CHACHA20POLY1305_SHA512_Ed448",
-        "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
-    ];
+#[must_use]
+pub fn ciphersuite(text: &str) -> Option<u16> {
     if let Some(digits) = text.strip_prefix("0x") {
         let is_number = digits.bytes().all(|c| c.is_ascii_hexdigit());
         return is_number.then(|| u16::from_str_radix(digits, 16).ok()).flatten();
     }
-    let by_name = (1..).zip(NAMES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
+    let by_name = (1..).zip(CIPHERSUITES).find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(number, _)| number);
     by_name.or_else(|| decimal(text).and_then(|number| u16::try_from(number).ok()))
 }

@@ -9,6 +9,7 @@
 //! admitted by an old answer. Groups that somebody here waits for are asked about again before their answers are old
 //! ([`Access::keep_fresh`]).
 
+mod ages;
 mod answer;
 mod service;
 
@@ -23,11 +24,10 @@ use nostr_extensions::{NostrGroupId, Role, Source, mls_gateway::group::ServiceAn
 use nostr_protocol::PublicKey;
 use nostr_store::{Store, StoreError};
 use parking_lot::Mutex;
-use quick_cache::unsync::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::service::{Failure, Service};
+use self::{ages::Ages, service::Service};
 use crate::{
     config::Config,
     delivery::{Live, groups::Groups},
@@ -36,20 +36,16 @@ use crate::{
     system::clock::Clock,
 };
 
-/// Most questions to the service at one time.
+/// Most questions to the service at one time about groups of which the asking reader is a member.
 const QUESTIONS_TOGETHER_MAX: usize = 16;
+/// Most questions at one time that others ask: members do not wait for these.
+const OTHERS_TOGETHER_MAX: usize = 8;
+/// Most questions of one request at one time.
+const OF_REQUEST_TOGETHER_MAX: usize = 4;
 /// Most questions at one time that keep answers young while nobody waits for them.
 const REFRESHES_TOGETHER_MAX: usize = 4;
 /// Most groups about which requests wait for answers at one time. The groups beyond them are as good as unanswered.
 const WAITING_GROUPS_MAX: usize = 4_096;
-/// Most groups that the service knows and whose answers' ages are remembered.
-const KNOWN_GROUPS_MAX: usize = 65_536;
-/// Most groups that the service does not know and whose answers' ages are remembered. Ids that somebody made up are
-/// among these alone.
-const UNKNOWN_GROUPS_MAX: usize = 65_536;
-/// Time after a failure, in milliseconds, in which the group is not asked about again, or no group if the service is
-/// away.
-const PAUSE_MS: u64 = 1_000;
 /// Shortest time between two looks for answers that grow old, in milliseconds.
 const LOOK_MS: u64 = 100;
 
@@ -66,6 +62,15 @@ pub(crate) enum Age {
     Since(Instant),
 }
 
+/// The party of a question, each of which has questions of its own under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Askers {
+    /// Members by the stored state, and the relay itself.
+    Members,
+    /// Anybody else, who pays.
+    Others,
+}
+
 /// See the module.
 pub(crate) struct Access {
     service: Service,
@@ -76,29 +81,11 @@ pub(crate) struct Access {
     ttl: Duration,
     stale_max: Duration,
     bounds: nostr_extensions::mls_gateway::group::MembershipBounds,
-    answers: Mutex<Answers>,
+    ages: Ages,
     /// Groups about which the service is being asked, each with a lock for which others wait.
     asking: Mutex<HashMap<NostrGroupId, Arc<tokio::sync::Mutex<()>>>>,
     questions: Semaphore,
-}
-
-/// The ages of the answers.
-struct Answers {
-    known: Cache<NostrGroupId, Asked>,
-    unknown: Cache<NostrGroupId, Asked>,
-    /// The service did not answer until then.
-    away_until: Option<Instant>,
-    /// Set while the operator has been told that the service is away.
-    is_away: bool,
-}
-
-/// The last questions about one group.
-#[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    /// Time of the last question that was answered.
-    answered: Option<Instant>,
-    /// Time of the last question that failed since.
-    failed: Option<Instant>,
+    questions_of_others: Semaphore,
 }
 
 impl Access {
@@ -126,14 +113,10 @@ impl Access {
             ttl: Duration::from_secs(gateway.group_cache_ttl_secs),
             stale_max: Duration::from_secs(gateway.acl_stale_max_secs),
             bounds: config.policy().membership_bounds,
-            answers: Mutex::new(Answers {
-                known: Cache::new(KNOWN_GROUPS_MAX),
-                unknown: Cache::new(UNKNOWN_GROUPS_MAX),
-                away_until: None,
-                is_away: false,
-            }),
+            ages: Ages::default(),
             asking: Mutex::default(),
             questions: Semaphore::new(QUESTIONS_TOGETHER_MAX),
+            questions_of_others: Semaphore::new(OTHERS_TOGETHER_MAX),
         })))
     }
 
@@ -144,7 +127,7 @@ impl Access {
             Age::Since(since) => Some(since),
         };
         // A machine that has not run for so long has only young answers.
-        self.asked(id).answered.is_some_and(|answered| since.is_none_or(|since| answered >= since))
+        self.ages.answered(id).is_some_and(|answered| since.is_none_or(|since| answered >= since))
     }
 
     /// Sees to it that the stored members of a group are those of an answer that is young enough. One question about a
@@ -152,29 +135,38 @@ impl Access {
     ///
     /// # Errors
     /// [`Closed`].
-    pub(crate) async fn settle(&self, id: &NostrGroupId, age: Age) -> Result<(), Closed> {
+    pub(crate) async fn settle(&self, id: &NostrGroupId, age: Age, askers: Askers) -> Result<(), Closed> {
         if self.is_settled(id, age) {
             return Ok(());
         }
-        let Some(line) = Line::join(self, id) else { return self.unanswered(id, age) };
         // Since the turn began, so that with `group_cache_ttl = 0` many that wait go by one answer.
         let age = match age {
             Age::Cached if self.ttl.is_zero() => Age::Since(Instant::now()),
             age => age,
         };
+        // Before the line: a member never waits for a permit of others.
+        let _of_others = match askers {
+            Askers::Others => Some(self.questions_of_others.acquire().await),
+            Askers::Members => None,
+        };
+        let Some(line) = Line::join(self, id) else { return self.unanswered(id, age) };
         let _turn = line.lock.lock().await;
         if self.is_settled(id, age) {
             return Ok(());
         }
-        if !self.may_ask(id) {
+        if !self.ages.may_ask(id) {
             return self.unanswered(id, age);
         }
-        let Ok(_permit) = self.questions.acquire().await else { return Err(Closed) };
+        let _of_members = match askers {
+            Askers::Members => Some(self.questions.acquire().await),
+            Askers::Others => None,
+        };
         let (asked, asked_at_ms) = (Instant::now(), self.clock.now_ms());
         match self.service.members(id).await {
             Ok(members) => match self.apply(id, members, asked_at_ms).await {
                 Ok(is_known) => {
-                    self.note_answer(id, asked, is_known);
+                    self.metrics.access_answer(if is_known { "known" } else { "unknown" });
+                    self.ages.note_answer(id, asked, is_known);
                     Ok(())
                 }
                 Err(error) => {
@@ -183,7 +175,8 @@ impl Access {
                 }
             },
             Err(failure) => {
-                self.note_failure(id, &failure);
+                self.metrics.access_answer("failed");
+                self.ages.note_failure(id, &failure);
                 self.unanswered(id, age)
             }
         }
@@ -192,32 +185,37 @@ impl Access {
     /// Settles several groups at once. Returns those that are closed.
     pub(crate) async fn settle_all(
         &self,
-        groups: impl IntoIterator<Item = (NostrGroupId, Age)>,
+        groups: impl IntoIterator<Item = (NostrGroupId, Age, Askers)>,
     ) -> HashSet<NostrGroupId> {
-        let settle = |(id, age): (NostrGroupId, Age)| async move {
-            let is_closed = self.settle(&id, age).await.is_err();
+        let settle = |(id, age, askers): (NostrGroupId, Age, Askers)| async move {
+            let is_closed = self.settle(&id, age, askers).await.is_err();
             is_closed.then_some(id)
         };
-        let settling = stream::iter(groups).map(settle).buffer_unordered(QUESTIONS_TOGETHER_MAX);
+        let settling = stream::iter(groups).map(settle).buffer_unordered(OF_REQUEST_TOGETHER_MAX);
         settling.filter_map(std::future::ready).collect().await
+    }
+
+    /// Forgets the answer about a group, and asks for another one.
+    ///
+    /// # Errors
+    /// [`Closed`]: the group stays closed to this process until the service answers.
+    pub(crate) async fn refresh(&self, id: &NostrGroupId) -> Result<(), Closed> {
+        self.ages.forget(id);
+        self.settle(id, Age::Since(Instant::now()), Askers::Members).await
     }
 
     /// Asks again about the groups that a subscription waits for, before their answers are old, until `stopping`.
     pub(crate) async fn keep_fresh(self: Arc<Self>, live: Arc<Live>, stopping: CancellationToken) {
-        let _ = stopping.run_until_cancelled(self.refresh(&live)).await;
+        let _ = stopping.run_until_cancelled(self.look_again(&live)).await;
     }
 
-    async fn refresh(&self, live: &Live) {
+    async fn look_again(&self, live: &Live) {
         let look = (self.ttl / 8).max(Duration::from_millis(LOOK_MS));
         loop {
             tokio::time::sleep(look).await;
             // An answer that would be old before the look after the next one.
             let old = self.ttl.saturating_sub(2 * look);
-            let due: Vec<NostrGroupId> = {
-                let answers = self.answers.lock();
-                let is_old = |asked: &Asked| asked.answered.is_none_or(|at| at.elapsed() >= old);
-                answers.known.iter().filter(|(_, asked)| is_old(asked)).map(|(id, _)| id.clone()).collect()
-            };
+            let due = self.ages.old(old);
             let settling = stream::iter(due).map(|id| self.refresh_group(id, live));
             settling.buffer_unordered(REFRESHES_TOGETHER_MAX).for_each(|()| std::future::ready(())).await;
         }
@@ -232,32 +230,19 @@ impl Access {
         if let Some(state) = state
             && live.awaits_messages_of(&state).await
         {
-            let _ = self.settle(&id, Age::Since(Instant::now())).await;
+            let _ = self.settle(&id, Age::Since(Instant::now()), Askers::Members).await;
             return;
         }
         let stands = self.ttl.max(self.stale_max);
-        let mut answers = self.answers.lock();
-        if answers.known.get(&id).is_some_and(|asked| asked.answered.is_none_or(|at| at.elapsed() >= stands)) {
-            answers.known.remove(&id);
+        if self.ages.answered(&id).is_none_or(|at| at.elapsed() >= stands) {
+            self.ages.forget(&id);
         }
-    }
-
-    fn asked(&self, id: &NostrGroupId) -> Asked {
-        let answers = self.answers.lock();
-        answers.known.get(id).or_else(|| answers.unknown.get(id)).copied().unwrap_or_default()
-    }
-
-    /// Whether the service may be asked: it has not failed a moment ago.
-    fn may_ask(&self, id: &NostrGroupId) -> bool {
-        let pause = Duration::from_millis(PAUSE_MS);
-        let is_away = self.answers.lock().away_until.is_some_and(|until| Instant::now() < until);
-        !is_away && self.asked(id).failed.is_none_or(|failed| failed.elapsed() >= pause)
     }
 
     /// The outcome where the service has no answer. A reader to whom the group is closed anyway gets no answer by an
     /// old one: it would tell a group that others use from one that does not exist.
     fn unanswered(&self, id: &NostrGroupId, age: Age) -> Result<(), Closed> {
-        let answered = self.asked(id).answered;
+        let answered = self.ages.answered(id);
         let stands = matches!(age, Age::Cached) && answered.is_some_and(|at| at.elapsed() < self.stale_max);
         if stands { Ok(()) } else { Err(Closed) }
     }
@@ -269,7 +254,7 @@ impl Access {
         members: Option<HashMap<PublicKey, Role>>,
         asked_at_ms: u64,
     ) -> Result<bool, StoreError> {
-        let is_known = members.is_some() || self.answers.lock().known.get(id).is_some();
+        let is_known = members.is_some() || self.ages.is_known(id);
         let answer = ServiceAnswer { group: id.clone(), members, asked_at_ms, bounds: self.bounds };
         let Some(applied) = self.store.apply_answer(&answer, self.clock.now()).await? else { return Ok(is_known) };
         self.groups.note_answer(&applied);
@@ -280,46 +265,6 @@ impl Access {
             );
         }
         Ok(true)
-    }
-
-    fn note_answer(&self, id: &NostrGroupId, asked: Instant, is_known: bool) {
-        self.metrics.access_answer(if is_known { "known" } else { "unknown" });
-        let mut answers = self.answers.lock();
-        answers.away_until = None;
-        if std::mem::take(&mut answers.is_away) {
-            tracing::info!("the access service answers again");
-        }
-        let (into, other) = match is_known {
-            true => (0, 1),
-            false => (1, 0),
-        };
-        let Answers { known, unknown, .. } = &mut *answers;
-        let maps = [known, unknown];
-        maps[other].remove(id);
-        maps[into].insert(id.clone(), Asked { answered: Some(asked), failed: None });
-    }
-
-    fn note_failure(&self, id: &NostrGroupId, failure: &Failure) {
-        self.metrics.access_answer("failed");
-        let mut answers = self.answers.lock();
-        let now = Instant::now();
-        match failure {
-            Failure::Away(why) => {
-                answers.away_until = Some(now + Duration::from_millis(PAUSE_MS));
-                if !std::mem::replace(&mut answers.is_away, true) {
-                    tracing::warn!(why, "the access service cannot be asked: groups close when their answers are old");
-                }
-            }
-            Failure::Wrong(why) => tracing::warn!(why, "an answer of the access service counts for nothing"),
-        }
-        let Answers { known, unknown, .. } = &mut *answers;
-        match known.get(id).copied() {
-            Some(asked) => known.insert(id.clone(), Asked { failed: Some(now), ..asked }),
-            None => {
-                let asked = unknown.get(id).copied().unwrap_or_default();
-                unknown.insert(id.clone(), Asked { failed: Some(now), ..asked });
-            }
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod health;
 mod room;
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -35,6 +36,7 @@ use nostr_store::{
     Saved, Store, StoreError,
     weight::{BATCH_EVENTS_MAX, Weight},
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::health::WriteHealth;
@@ -63,12 +65,46 @@ pub(crate) struct InFlight {
     /// The payer of the events that are under way.
     payer: AtomicU64,
     settled: Notify,
+    /// The place of the outcome of a request's one event. Without it outcomes go to the outbox.
+    kept: Option<Mutex<Option<Outcome>>>,
+}
+
+/// The outcome of an event, for its publisher.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// The event is stored, now or since earlier, which the text says.
+    Accepted(Cow<'static, str>),
+    /// A newer version is stored, or the event was deleted for good.
+    Conflict(Rejection),
+    /// Any other refusal.
+    Refused(Rejection),
+}
+
+impl Outcome {
+    /// The `OK` frame for the event of this id.
+    fn frame(self, id: &EventId) -> Answer {
+        match self {
+            Self::Accepted(reason) => ok_frame(id, true, &reason),
+            Self::Conflict(rejection) | Self::Refused(rejection) => refused_frame(id, &rejection),
+        }
+    }
 }
 
 impl InFlight {
     /// No events; answers go to `outbox`.
     pub(crate) fn new(outbox: Arc<Outbox>) -> Self {
         Self { outbox, ..Self::default() }
+    }
+
+    /// No events, of which the first one's outcome is kept for [`Self::take_outcome`].
+    pub(crate) fn of_request(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, kept: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// The outcome of the request's event, once it has [settled](Self::settled).
+    pub(crate) fn take_outcome(&self) -> Outcome {
+        let kept = self.kept.as_ref().and_then(|kept| kept.lock().take());
+        kept.unwrap_or_else(|| Outcome::Refused(storage_unavailable()))
     }
 
     /// The connection's outbox.
@@ -81,9 +117,17 @@ impl InFlight {
         self.events.load(Ordering::Acquire)
     }
 
-    /// Answers an event that never was under way.
+    /// Answers text that is no event.
     pub(crate) fn answer(&self, answer: Answer) {
         self.outbox.push(answer);
+    }
+
+    /// Tells the publisher the outcome of an event.
+    pub(crate) fn conclude(&self, id: &EventId, outcome: Outcome) {
+        match &self.kept {
+            Some(kept) => *kept.lock() = Some(outcome),
+            None => self.outbox.push(outcome.frame(id)),
+        }
     }
 
     /// Waits until no event is under way that changes a group's members, so that the events that this connection
@@ -122,8 +166,8 @@ impl InFlight {
         }
     }
 
-    fn end(&self, kind: Kind, answer: Answer) {
-        self.outbox.push(answer);
+    fn end(&self, id: &EventId, kind: Kind, outcome: Outcome) {
+        self.conclude(id, outcome);
         if changes_group(kind) {
             self.group_changes.fetch_sub(1, Ordering::AcqRel);
         }
@@ -197,7 +241,7 @@ impl Writer {
         let submission = Submission { admitted, weight, payer, publisher, place };
         if self.submissions.send(submission).is_err() {
             let reason = Rejection::error("this relay is stopping; publish again when it is back");
-            in_flight.end(kind, refused_frame(&id, &reason));
+            in_flight.end(&id, kind, Outcome::Refused(reason));
         }
     }
 }
@@ -247,7 +291,7 @@ impl Task {
         for Submission { admitted, publisher, place, .. } in submissions {
             if !self.delivery.takes(publisher.kind) {
                 let Awaiting { id, kind, in_flight, .. } = publisher;
-                in_flight.end(kind, refused_frame(&id, &Rejection::error(BEHIND)));
+                in_flight.end(&id, kind, Outcome::Refused(Rejection::error(BEHIND)));
                 continue;
             }
             batch.push(admitted);
@@ -268,12 +312,12 @@ impl Task {
         let mut paid = Vec::new();
         for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {
             self.metrics.saved(kind, &saved);
-            let answer = answer(&id, &saved);
+            let outcome = outcome(&saved);
             if let Some(sealed) = saved.ok().and_then(Saved::into_new_event) {
                 events.push(sealed);
                 paid.extend(charges.into_buckets());
             }
-            in_flight.end(kind, answer);
+            in_flight.end(&id, kind, outcome);
         }
         drop(places);
         if !events.is_empty() {
@@ -282,19 +326,20 @@ impl Task {
     }
 }
 
-fn answer(id: &EventId, saved: &Result<Saved, StoreError>) -> Answer {
+fn outcome(saved: &Result<Saved, StoreError>) -> Outcome {
     match saved {
-        Ok(saved) => match saved.answer() {
-            Ok(text) => ok_frame(id, true, &text),
-            Err(rejection) => refused_frame(id, &rejection),
+        Ok(saved) => match (saved.answer(), saved) {
+            (Ok(reason), _) => Outcome::Accepted(reason),
+            (Err(rejection), Saved::Superseded | Saved::Deleted) => Outcome::Conflict(rejection),
+            (Err(rejection), _) => Outcome::Refused(rejection),
         },
         Err(StoreError::Event(why)) => {
             tracing::debug!(why, "an event cannot be stored");
-            refused_frame(id, &Rejection::error("this event cannot be stored"))
+            Outcome::Refused(Rejection::error("this event cannot be stored"))
         }
         Err(error) => {
             tracing::warn!(%error, "writing failed");
-            refused_frame(id, &storage_unavailable())
+            Outcome::Refused(storage_unavailable())
         }
     }
 }

@@ -259,15 +259,15 @@ impl Ready {
 /// The icon that browsers show beside the page's address.
 pub(crate) const ICON: &[u8] = include_bytes!("favicon.ico");
 
-/// The page's style, the only one that [`LANDING_PAGE_CSP`] allows.
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
+/// The style of pages, the only one that [`PAGE_CSP`] allows.
+pub(crate) const PAGE_STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
                      color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
                      footer{margin-top:3rem;color:#666}\
                      @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
                      code{background:#333}footer{color:#999}}";
 
 /// `Content-Security-Policy` of the page: allows its own style and the icon alone, and no frame around it.
-pub(crate) const LANDING_PAGE_CSP: &str = "default-src 'none'; \
+pub(crate) const PAGE_CSP: &str = "default-src 'none'; \
                                     style-src 'sha256-17CV9o6c1E/XkOFcyfoBMF9ZM/9nHo6oW/3Bvbrx+zw='; \
                                     img-src 'self'; \
                                     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -279,7 +279,7 @@ pub(crate) fn landing_page(config: &Config, url: &str) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n<p>{description}</p>\n\
+         <title>{name}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n<p>{description}</p>\n\
          <p>This is a Nostr relay. Add it to your Nostr client: <code>{url}</code></p>\n<ul>\n"
     );
     // Writing to a string cannot fail.
@@ -306,7 +306,7 @@ pub(crate) fn landing_page(config: &Config, url: &str) -> String {
 }
 
 /// `text` as HTML shows it, in an element or in a quoted attribute.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_policy_lets_the_pages_own_style_in() {
-        let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
-        assert!(LANDING_PAGE_CSP.contains(&format!("'sha256-{hash}'")), "sha256-{hash}");
+        let hash = BASE64_STANDARD.encode(Sha256::digest(PAGE_STYLE));
+        assert!(PAGE_CSP.contains(&format!("'sha256-{hash}'")), "sha256-{hash}");
     }
 }

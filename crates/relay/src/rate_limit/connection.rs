@@ -118,6 +118,13 @@ impl RateLimits {
         }
     }
 
+    /// The buckets of one HTTP request: those of a new connection, without lookups, which its address pays for alone.
+    pub(crate) fn one_request(&self, now_ms: u64) -> ConnectionLimits {
+        let mut limits = self.connection(now_ms);
+        limits.lookups.charge(LOOKUPS_PER_MINUTE, now_ms);
+        limits
+    }
+
     /// Takes one look at a group that is not in memory, before the event that names it is paid for: first from the
     /// connection, then from its address.
     pub(crate) fn may_look_up(&self, connection: &mut ConnectionLimits, block: AddressBlock, now_ms: u64) -> bool {

@@ -19,21 +19,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use yawc::{DeflatePool, HttpWebSocket, Options, Role, WebSocket};
 
-use super::{Admission, accept, forwarding, forwarding::ForwardingWatch, places::Place};
+use super::{Admission, Connected, accept, forwarding, forwarding::ForwardingWatch, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
     observe::info,
     rate_limit::AddressBlock,
+    rest,
     session::{
         Accepted, Client, Silence, connection,
         intake::{Intake, Received},
     },
 };
-
-/// The address of the peer at the other end of the TCP connection.
-#[derive(Clone, Copy)]
-pub(super) struct PeerAddr(pub(super) SocketAddr);
 
 /// One of `connections_max` permits and the place of the peer's address, given back when the connection is gone,
 /// upgraded or not. A trusted peer has no place: its clients take theirs when they become known.
@@ -83,14 +80,16 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .with_backpressure_boundary(WRITE_BYTES);
     let cors = cors(&app.config.server.allowed_origins);
     let endpoint_paths = EndpointPaths::of(&app.config.server);
-    Router::new()
+    let api = rest::router(&app).unwrap_or_default();
+    let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/favicon.ico", get(favicon))
         .route_layer(cors)
         .fallback(endpoint)
-        .with_state(RouterState { app, options, admission, endpoint_paths, watch: Arc::default() })
+        .with_state(RouterState { app, options, admission, endpoint_paths, watch: Arc::default() });
+    router.merge(api)
 }
 
 /// Lets the pages of `allowed_origins` read health, readiness and metrics.
@@ -138,7 +137,7 @@ async fn ready(State(shared): State<RouterState>) -> Response {
 /// messages.
 async fn metrics(
     State(shared): State<RouterState>,
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    Extension(Connected { peer, .. }): Extension<Connected>,
     headers: HeaderMap,
 ) -> Response {
     let app = &shared.app;
@@ -174,7 +173,7 @@ const ENDPOINT_METHODS: &str = "GET, HEAD, OPTIONS";
 
 async fn endpoint(
     State(shared): State<RouterState>,
-    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    Extension(Connected { peer, .. }): Extension<Connected>,
     Extension(permit): Extension<ConnectionPermit>,
     mut request: Request,
 ) -> Response {
@@ -215,7 +214,7 @@ fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
     }
     let html = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, info::LANDING_PAGE_CSP),
+        (header::CONTENT_SECURITY_POLICY, info::PAGE_CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (html, info::landing_page(&app.config, &page_url(app, headers))).into_response()
@@ -234,16 +233,14 @@ fn page_url(app: &App, headers: &HeaderMap) -> String {
 
 fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, request: &mut Request) -> Response {
     let app = &shared.app;
-    let names = names(app, peer, request.headers());
+    let client = client_of(app, peer, request.headers());
     if let Some(origin) = request.headers().get(header::ORIGIN)
-        && !is_origin_allowed(app, &names, origin, request.headers())
+        && !is_origin_allowed(app, &client.names, origin, request.headers())
     {
         let text = "the Origin of this request is not allowed; list it in [server] allowed_origins of the relay\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     shared.watch.look_at(app, peer.ip(), request.headers());
-    let client =
-        Client { address: forwarding::client_address(app, peer.ip(), request.headers()), names: Arc::new(names) };
     let silence = request.extensions().get::<Silence>().cloned().unwrap_or_default();
     let place = if permit.has_place() {
         None
@@ -285,6 +282,12 @@ fn is_origin_allowed(app: &App, names: &RelayNames, origin: &HeaderValue, header
     origin
         .to_str()
         .is_ok_and(|origin| app.config.server.allowed_origins.allows(origin) || names.is_own_origin(origin, host))
+}
+
+/// The client of a request: its address, and the names by which it may call the relay.
+pub(crate) fn client_of(app: &App, peer: SocketAddr, headers: &HeaderMap) -> Client {
+    let address = forwarding::client_address(app, peer.ip(), headers);
+    Client { address, names: Arc::new(names(app, peer, headers)) }
 }
 
 /// The names by which this connection may call the relay (docs/rules.md, "Identity" 5).

@@ -19,7 +19,7 @@ use std::{
 };
 
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
@@ -32,14 +32,12 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-pub(crate) use self::http::WRITE_BYTES;
-use self::{
-    admission::Admission,
-    http::{ConnectionPermit, PeerAddr},
-};
+pub(crate) use self::http::{WRITE_BYTES, client_of};
+use self::{admission::Admission, http::ConnectionPermit};
 use crate::{
     app::App,
     rate_limit::{AddressBlock, Payer, RetryAfter},
+    rest::{self, Problem, Sheds},
     session::Silence,
     shares::Share,
 };
@@ -116,6 +114,17 @@ pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
     }
 }
 
+/// The connection that a request came by.
+#[derive(Clone)]
+pub(crate) struct Connected {
+    /// The address of the peer at the other end.
+    pub(crate) peer: SocketAddr,
+    /// The share that the connection's task runs on.
+    pub(crate) share: Share,
+    /// The end of the request under way for want of memory.
+    pub(crate) sheds: Sheds,
+}
+
 /// A connection that was accepted.
 struct Accepted {
     peer: SocketAddr,
@@ -133,11 +142,13 @@ async fn serve(
 ) {
     let parts = Arc::clone(&app);
     let silence = Silence::default();
+    let connected = Connected { peer, share: share.clone(), sheds: Sheds::new() };
+    let sheds = connected.sheds.clone();
     let ends = silence.clone();
     let is_first = AtomicBool::new(true);
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(PeerAddr(peer));
+        request.extensions_mut().insert(connected.clone());
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(ends.clone());
         let block = AddressBlock::of(forwarding::client_address(&parts, peer.ip(), request.headers()));
@@ -145,6 +156,7 @@ async fn serve(
         // The rate of new connections bounds the handshakes that come first on theirs.
         let is_handshake = is_first.swap(false, Ordering::Relaxed) && request.headers().contains_key(header::UPGRADE);
         let allowed = if is_handshake { Ok(()) } else { parts.limits.request(block, parts.clock.now_ms()) };
+        let is_for_api = rest::is_for(&parts.config, request.uri());
         let (router, share, parts) = (router.clone(), share.clone(), Arc::clone(&parts));
         async move {
             share.pause().await;
@@ -152,7 +164,7 @@ async fn serve(
                 Ok(()) => router.oneshot(request).await,
                 Err(retry) => {
                     parts.metrics.error("http_requests");
-                    Ok(too_many_requests(retry))
+                    Ok(too_many_requests(retry, is_for_api))
                 }
             }
         }
@@ -167,6 +179,7 @@ async fn serve(
     let over = timeout(HTTP_MAX, app.stopping.cancelled()).map(drop);
     tokio::select! {
         _ = connection.as_mut() => {}
+        () = sheds.shed() => {}
         () = over => {
             connection.as_mut().graceful_shutdown();
             let _ = timeout(SETTLE_MAX, connection).await;
@@ -175,9 +188,15 @@ async fn serve(
 }
 
 /// The answer to a request beyond the rate of its address, after which the connection ends.
-fn too_many_requests(retry: RetryAfter) -> Response {
-    let headers = [(header::RETRY_AFTER, retry.secs().to_string()), (header::CONNECTION, "close".to_owned())];
-    (StatusCode::TOO_MANY_REQUESTS, headers, format!("{retry}\n")).into_response()
+fn too_many_requests(retry: RetryAfter, is_for_api: bool) -> Response {
+    let mut response = if is_for_api {
+        Problem::from(retry).into_response()
+    } else {
+        let headers = [(header::RETRY_AFTER, retry.secs().to_string())];
+        (StatusCode::TOO_MANY_REQUESTS, headers, format!("{retry}\n")).into_response()
+    };
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Opens the listening socket.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use yawc::{Frame, OpCode, close::CloseCode};
 
 use super::{
-    Client, Session,
+    Caller, Client, Session,
     handlers::{self, event::Payment},
     waiting::{Request, Waiting},
     wire::{Accepted, ConnectionEnd, Wire},
@@ -22,6 +22,7 @@ use crate::{
     app::App,
     delivery::{
         Outbox,
+        groups::NamedGroups,
         outbox::Challenge,
         writer::{IN_FLIGHT_MAX, InFlight},
     },
@@ -59,17 +60,19 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     let id = app.live.connect(Arc::clone(&outbox), payer);
     app.metrics.connection_opened();
     let mut session = Session {
+        caller: Caller {
+            reader: Reader::default(),
+            in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
+            share,
+            named: NamedGroups::default(),
+            limits: app.limits.connection(app.clock.now_ms()),
+            client,
+            app: Arc::clone(&app),
+        },
         challenge: Arc::clone(&challenge),
-        reader: Reader::default(),
-        in_flight: Arc::new(InFlight::new(Arc::clone(&outbox))),
-        share,
-        named: super::NamedGroups::default(),
         neg: handlers::neg::NegSessions::default(),
-        limits: app.limits.connection(app.clock.now_ms()),
         waiting: Waiting::new(app.config.auth.grace_ms, Arc::clone(&outbox)),
         id,
-        client,
-        app: Arc::clone(&app),
     };
     let mut wire: Wire = Wire::new(accepted, app.stopping.clone(), Arc::clone(&outbox));
     let end = match run(&mut session, &mut wire, &outbox).await {
@@ -79,7 +82,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     app.live.disconnect(id).await;
     if let ConnectionEnd::Close(..) | ConnectionEnd::Stop = end {
         // Accepted events are answered before the connection ends.
-        let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.in_flight.settled()).await;
+        let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.caller.in_flight.settled()).await;
         while let Ok(true) = drain(&mut wire, &outbox).await {}
     }
     match end {
@@ -100,7 +103,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
 /// # Errors
 /// The reason why the connection ends before.
 async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<(), ConnectionEnd> {
-    let app = Arc::clone(&session.app);
+    let app = Arc::clone(&session.caller.app);
     wire.send(auth_frame(session.challenge.text())).await?;
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
     let mut last_read = Instant::now();
@@ -112,9 +115,9 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     // from reading.
     let mut has_turn = false;
     loop {
-        let room = session.in_flight.count() < IN_FLIGHT_MAX;
+        let room = session.caller.in_flight.count() < IN_FLIGHT_MAX;
         if let Some((frame, _held)) = waiting.take_if(|_| room) {
-            session.share.pause().await;
+            session.caller.share.pause().await;
             receive(session, wire, outbox, frame).await?;
             continue;
         }
@@ -127,7 +130,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 return Err(ConnectionEnd::Close(CloseCode::Again, NO_MEMORY));
             },
             () = outbox.filled() => {
-                session.share.pause().await;
+                session.caller.share.pause().await;
                 if drain(wire, outbox).await? {
                     outbox.fill_again();
                 }
@@ -146,7 +149,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 last_read = Instant::now();
                 wire.ping().await?;
             }
-            frame = wire.next_frame(&session.share, &mut has_turn), if waiting.is_none() => {
+            frame = wire.next_frame(&session.caller.share, &mut has_turn), if waiting.is_none() => {
                 let frame = frame?;
                 last_read = Instant::now();
                 is_pinged = false;
@@ -200,9 +203,9 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
 /// the processor again.
 async fn end_wait(session: &mut Session, wire: &mut Wire) -> Result<(), ConnectionEnd> {
     while let Some(waited) = session.waiting.next() {
-        session.share.pause().await;
-        if session.in_flight.count() >= IN_FLIGHT_MAX {
-            session.in_flight.settled().await;
+        session.caller.share.pause().await;
+        if session.caller.in_flight.count() >= IN_FLIGHT_MAX {
+            session.caller.in_flight.settled().await;
         }
         let (text, payment) = waited.into_parts();
         handle(session, wire, &text, payment).await?;
@@ -217,21 +220,21 @@ async fn handle(
     text: &str,
     paid: Option<Payment>,
 ) -> Result<(), ConnectionEnd> {
-    let filters_max = session.app.config.limitation.max_filters;
+    let filters_max = session.caller.app.config.limitation.max_filters;
     let message = ClientMessage::parse(text, filters_max);
     match message {
         Ok(ClientMessage::Event(json)) => handlers::event::handle(session, text, json.get(), paid).await,
         Ok(message) => Box::pin(handlers::handle(session, wire, text, message)).await?,
         Err(error) => {
-            session.app.metrics.error("message");
+            session.caller.app.metrics.error("message");
             let fault = if error.subscription.is_some() { Fault::Request } else { Fault::Malformed };
-            session.fault(fault, text.len());
+            session.caller.fault(fault, text.len());
             let answer = answer_to(session, error).await;
             wire.send(answer).await?;
         }
     }
-    if session.limits.has_too_many_faults() {
-        session.app.metrics.error("faults");
+    if session.caller.limits.has_too_many_faults() {
+        session.caller.app.metrics.error("faults");
         return Err(ConnectionEnd::Close(CloseCode::Policy, TOO_MANY_FAULTS));
     }
     Ok(())
@@ -243,7 +246,7 @@ async fn answer_to(session: &mut Session, error: MessageError) -> Answer {
     match (error.verb, error.subscription) {
         (Some(Verb::Req), Some(id)) => {
             session.waiting.drop_request(Request::Subscription, &id);
-            session.app.live.unsubscribe(session.id, &id).await;
+            session.caller.app.live.unsubscribe(session.id, &id).await;
             closed_frame(&id, &rejection)
         }
         (Some(Verb::Count), Some(id)) => closed_frame(&id, &rejection),

@@ -27,9 +27,9 @@ use crate::memory::{Holding, UNFINISHED_STEP_BYTES};
 /// Most bytes that one read takes from the socket. So many may lie behind a complete frame without being counted.
 const READ_BYTES_MAX: usize = 16 << 10;
 /// Time for a message to arrive, in seconds, beside the time for its bytes.
-const MESSAGE_SECS_MAX: u64 = 20;
+pub(crate) const MESSAGE_SECS_MAX: u64 = 20;
 /// Bytes of a message for which a client has one second more.
-const BYTES_PER_SEC_MIN: u64 = 4 << 10;
+pub(crate) const BYTES_PER_SEC_MIN: u64 = 4 << 10;
 /// Bytes of the state that inflates a message, while the message is not complete.
 const INFLATE_BYTES: usize = 48 << 10;
 

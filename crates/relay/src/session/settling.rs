@@ -10,7 +10,7 @@ use nostr_extensions::{Group, NostrGroupId, Reader};
 use nostr_protocol::Rejection;
 
 use crate::{
-    access::{Access, Age},
+    access::{Access, Age, Askers},
     app::App,
     delivery::groups::GroupState,
     error::read_failed,
@@ -24,8 +24,8 @@ const CLOSED: &str = "the members of this group cannot be asked of the access se
 #[derive(Clone, Copy, Debug)]
 struct Question {
     age: Age,
-    /// Whether the party of the request pays for it.
-    is_paid: bool,
+    /// Who asks: others than members pay for it.
+    askers: Askers,
 }
 
 impl Question {
@@ -33,17 +33,17 @@ impl Question {
     fn of(app: &App, reader: &Reader, id: &NostrGroupId, state: Option<&Group>) -> Self {
         let is_managed = state.is_some_and(Group::is_managed);
         if is_managed && state.is_some_and(|state| state.has_member(reader.keys())) {
-            return Self { age: Age::Cached, is_paid: false };
+            return Self { age: Age::Cached, askers: Askers::Members };
         }
         // The id of an unlisted group is no secret to the reader that names it.
         let is_open = !is_managed && app.policy.unlisted_groups && id.is_capability();
-        Self { age: if is_open { Age::Cached } else { Age::Since(Instant::now()) }, is_paid: true }
+        Self { age: if is_open { Age::Cached } else { Age::Since(Instant::now()) }, askers: Askers::Others }
     }
 
     /// Takes the price of the question, if one has to be asked.
     fn pay(self, app: &App, access: &Access, id: &NostrGroupId, payer: Payer) -> Result<(), RetryAfter> {
         match payer {
-            Payer::Address(block) if self.is_paid && !access.is_settled(id, self.age) => {
+            Payer::Address(block) if self.askers == Askers::Others && !access.is_settled(id, self.age) => {
                 app.limits.question(block, app.clock.now_ms())
             }
             _ => Ok(()),
@@ -56,7 +56,7 @@ impl Question {
 ///
 /// # Errors
 /// `error:` where the service cannot be asked, `rate-limited:` where the payer has asked too much.
-pub(super) async fn for_publisher(
+pub(crate) async fn for_publisher(
     app: &App,
     reader: &Reader,
     payer: Payer,
@@ -70,7 +70,7 @@ pub(super) async fn for_publisher(
         return Ok(stored);
     }
     question.pay(app, access, &id, payer)?;
-    access.settle(&id, question.age).await.map_err(|_| Rejection::error(CLOSED))?;
+    access.settle(&id, question.age, question.askers).await.map_err(|_| Rejection::error(CLOSED))?;
     app.groups.get(&id).await.map_err(read_failed)
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn for_publisher(
 ///
 /// # Errors
 /// When the payer has asked too much.
-pub(super) async fn for_named(
+pub(crate) async fn for_named(
     app: &App,
     reader: &Reader,
     payer: Payer,
@@ -90,15 +90,15 @@ pub(super) async fn for_named(
         let state = app.groups.in_memory(id);
         let question = Question::of(app, reader, id, state.as_deref().map(GroupState::group));
         question.pay(app, access, id, payer)?;
-        questions.push((id.clone(), question.age));
+        questions.push((id.clone(), question.age, question.askers));
     }
     Ok(access.settle_all(questions).await)
 }
 
 /// Settles groups that are open to the reader by their stored states. Returns those that are closed.
-pub(super) async fn for_open(app: &App, ids: impl IntoIterator<Item = NostrGroupId>) -> HashSet<NostrGroupId> {
+pub(crate) async fn for_open(app: &App, ids: impl IntoIterator<Item = NostrGroupId>) -> HashSet<NostrGroupId> {
     match &app.access {
-        Some(access) => access.settle_all(ids.into_iter().map(|id| (id, Age::Cached))).await,
+        Some(access) => access.settle_all(ids.into_iter().map(|id| (id, Age::Cached, Askers::Members))).await,
         None => HashSet::new(),
     }
 }

@@ -13,6 +13,7 @@ pub(super) use crate::index::{Key, address_of, hash16};
 use crate::{
     Cursor,
     index::{Front, each_prefix},
+    received::received_prefix,
 };
 
 /// Times are kept in 40 bits: until the year 36,812. The largest stands for "never".
@@ -95,6 +96,11 @@ pub(super) fn index_keys(
     Ok(keys)
 }
 
+/// The key of `received` for an event, if it has one.
+pub(super) fn received_key(event: EventRef<'_>, audience: &Audience, cursor: Cursor) -> Option<Key> {
+    received_prefix(event.kind(), audience).map(|prefix| prefix.with(&cursor_bytes(cursor)))
+}
+
 /// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | record`.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
@@ -166,6 +172,14 @@ impl<'a> Stored<'a> {
             log_only: self.has(LOG_ONLY),
             touches,
         }
+    }
+
+    /// The key of `received` for the event at `cursor`, if it has one.
+    pub(super) fn received_key(&self, cursor: Cursor) -> Option<Key> {
+        if self.has(LOG_ONLY) {
+            return None;
+        }
+        received_key(self.event, &self.audience(), cursor)
     }
 
     pub(super) fn audience(&self) -> Audience {

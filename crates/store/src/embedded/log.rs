@@ -89,6 +89,9 @@ impl Tables {
         ids.add(&event.id(), cursor);
         if flags & LOG_ONLY == 0 {
             keys::index_keys(event.view(), sealed.audience(), cursor, |key| Ok(self.index.put(txn, key, &[])?))?;
+            if let Some(key) = keys::received_key(event.view(), sealed.audience(), cursor) {
+                self.received.put(txn, &key, &[])?;
+            }
         }
         Ok(sealed)
     }
@@ -134,6 +137,10 @@ impl Tables {
         let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(0) };
         let stored = Stored::read(&value)?;
         let mut rows = 1;
+        if let Some(key) = stored.received_key(cursor) {
+            rows += 1;
+            self.received.delete(txn, &key)?;
+        }
         if !stored.has(LOG_ONLY) {
             rows += keys::index_keys(stored.event, &stored.audience(), cursor, |key| {
                 self.index.delete(txn, key)?;
@@ -309,7 +316,7 @@ mod tests {
                 }
             }
             let txn = twins.env.read_txn().expect("a reader");
-            for table in [twins.tables.events, twins.tables.ids, twins.tables.index] {
+            for table in [twins.tables.events, twins.tables.ids, twins.tables.index, twins.tables.received] {
                 assert!(table.is_empty(&txn).expect("an answer"), "no entry of a removed event is left");
             }
         }

@@ -13,9 +13,11 @@ mod hot;
 mod ids;
 mod keys;
 mod log;
+mod once;
 mod packages;
 mod plan;
 mod queue;
+mod received;
 mod reply;
 mod scan;
 mod sweep;
@@ -61,8 +63,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OpenError, Page, PageBounds, Saved, Stats, Store,
-    StoreError,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt,
+    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
 };
@@ -122,6 +124,7 @@ pub struct Embedded {
     shared: Arc<Shared>,
     hot: Hot,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     map_bytes_max: u64,
@@ -176,6 +179,7 @@ impl Embedded {
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
         let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
+        let secret = tables.secret(&env).map_err(damaged)?;
         let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
@@ -193,6 +197,7 @@ impl Embedded {
             shared,
             hot,
             route_hasher: crate::random::route_hasher(),
+            secret,
             queue,
             writer: Some(writer),
             map_bytes_max: options.map_bytes_max,
@@ -342,6 +347,20 @@ impl Store for Embedded {
         self.read(|txn| scan.run(txn))
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        let up_to = up_to.min(keys::CURSOR_MAX);
+        let (tables, vanishing) = (&self.tables, &self.shared.vanishing.load());
+        let list = received::List { tables, vanishing, hot: &self.hot, query, from, up_to, bounds, now };
+        self.read(|txn| list.run(txn))
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         self.log_behind(cursor, entries_max)
     }
@@ -352,6 +371,10 @@ impl Store for Embedded {
 
     fn route_hasher(&self) -> RouteHasher {
         self.route_hasher
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
     }
 
     fn head(&self) -> Cursor {
@@ -413,6 +436,11 @@ impl Store for Embedded {
             }
         }
         Err(StoreError::Unavailable("KeyPackages are taken faster than they are found".to_owned()))
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        let name = *name;
+        self.queue.call(|answer| Call::UseOnce { name, until, now, answer }).await?
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

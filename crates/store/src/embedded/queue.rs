@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    AppliedAnswer, Claim, Claimed, Saved, StoreError,
+    AppliedAnswer, Claim, Claimed, OnceName, Saved, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -41,6 +41,13 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<Option<Claimed>, StoreError>>,
     },
+    /// See [`crate::Store::use_once`].
+    UseOnce {
+        name: OnceName,
+        until: UnixSecs,
+        now: UnixSecs,
+        answer: Answer<Result<bool, StoreError>>,
+    },
     Sweep {
         now: UnixSecs,
         events_max: usize,
@@ -67,7 +74,11 @@ impl Call {
         match self {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Service { .. } | Self::Probe { .. } => 1,
+            Self::Claim { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Service { .. }
+            | Self::Probe { .. } => 1,
         }
     }
 
@@ -81,7 +92,11 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
-            Self::Claim { .. } | Self::Sweep { .. } | Self::Service { .. } | Self::Probe { .. } => 0,
+            Self::Claim { .. }
+            | Self::UseOnce { .. }
+            | Self::Sweep { .. }
+            | Self::Service { .. }
+            | Self::Probe { .. } => 0,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{AppliedAnswer, Claimed, Saved, StoreError, moving::Imported};
 pub(super) enum Outcome {
     Saved(Saved),
     Claimed(Option<Claimed>),
+    UsedOnce(bool),
     Swept(Swept),
     Imported(Vec<Imported>),
     Applied(Option<AppliedAnswer>),
@@ -20,6 +21,7 @@ pub(super) type Outcomes = Vec<Result<Outcome, StoreError>>;
 pub(super) enum Reply {
     Save(usize, Answer<Vec<Result<Saved, StoreError>>>),
     Claim(Answer<Result<Option<Claimed>, StoreError>>),
+    UseOnce(Answer<Result<bool, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
     Service(Answer<Result<Option<AppliedAnswer>, StoreError>>),
@@ -42,6 +44,13 @@ impl Reply {
             Self::Claim(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Claimed(claimed))) => Ok(claimed),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::UseOnce(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::UsedOnce(is_new))) => Ok(is_new),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

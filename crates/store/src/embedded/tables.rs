@@ -1,18 +1,27 @@
 //! The tables of the environment, and the version of their layout.
 
+use std::ops::Bound;
+
 use heed::{CommitOrAbort, Database, Env, RwTxn, WithTls, types::Bytes};
 
-use super::fail::Fail;
+use super::{
+    fail::Fail,
+    keys::{Stored, cursor_bytes, number_from},
+};
 use crate::{OpenError, StoreError};
 
 /// Byte strings to byte strings; [`super::keys`] knows their forms.
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// The version of the layout that this build writes.
-pub(super) const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 3;
 const SCHEMA: &[u8] = b"schema";
 /// In `meta`: a cursor that no event has reached; the next process starts here.
 pub(super) const NEXT_CURSOR: &[u8] = b"next-cursor";
+/// In `meta`: the store's secret.
+const SECRET: &[u8] = b"secret";
+/// Most events that one round of a migration reads.
+const MIGRATED_MAX: usize = 10_000;
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
@@ -47,6 +56,9 @@ tables! {
     ids = "ids";
     /// See [`super::keys::index_keys`].
     index = "index";
+    /// prefix, cursor (6): events of a group or of one recipient in the order of their receipt, see
+    /// [`crate::received`].
+    received = "received";
     /// expires_at (5), first cursor (6) -> cursors (6 each) of the events that one transaction stored with that expiry.
     expiry = "expiry";
     /// cursor (6): events that are removed for every reader, and whose value in `events` and keys in `index` a sweep
@@ -81,6 +93,10 @@ tables! {
     counts = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
     founded = "founded";
+    /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
+    once = "once";
+    /// until (5), name (32): the names of `once` in the order in which they are forgotten.
+    once_expiry = "once-expiry";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).
     vanished = "vanished";
 }
@@ -89,7 +105,7 @@ tables! {
 type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
 
 /// The steps: the one at `n` leads from version `n + 1` to `n + 2`.
-const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed];
+const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed, list_received];
 
 /// Leads to version 2, whose builds pass over the events in `removed`. A build that does not know that table would show
 /// them.
@@ -97,7 +113,44 @@ fn know_removed(_: &mut RwTxn<'_>, _: &Tables) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Leads to version 3, whose builds keep `received`.
+fn list_received(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
+    let mut behind = cursor_bytes(0);
+    loop {
+        let range = (Bound::Excluded(&behind[..]), Bound::Unbounded);
+        let (mut keys, mut last) = (Vec::new(), None);
+        for entry in tables.events.range(txn, &range)?.take(MIGRATED_MAX) {
+            let (key, value) = entry?;
+            let cursor = number_from(key);
+            keys.extend(Stored::read(value)?.received_key(cursor));
+            last = Some(cursor_bytes(cursor));
+        }
+        for key in keys {
+            tables.received.put(txn, &key, &[])?;
+        }
+        match last {
+            Some(last) => behind = last,
+            None => return Ok(()),
+        }
+    }
+}
+
 impl Tables {
+    /// The store's secret, which the first process makes.
+    ///
+    /// # Errors
+    /// [`Fail`] where it cannot be read or written.
+    pub(super) fn secret(&self, env: &Env<WithTls>) -> Result<[u8; 32], Fail> {
+        let mut txn = env.write_txn()?;
+        if let Some(secret) = self.meta.get(&txn, SECRET)? {
+            return secret.try_into().map_err(|_| Fail::Corrupt("its secret is cut short"));
+        }
+        let secret = crate::random::secret();
+        self.meta.put(&mut txn, SECRET, &secret)?;
+        txn.commit()?;
+        Ok(secret)
+    }
+
     /// How many tables there are.
     pub(super) const COUNT: u32 = NAMES.len() as u32;
 
@@ -197,12 +250,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
         let tables = Tables::open(&env).expect("a store of this version");
-        assert!(tables.climb(&env, &[know_removed, mark, fail]).is_err());
+        assert!(tables.climb(&env, &[know_removed, list_received, mark, fail]).is_err());
         assert_eq!(marks(&env, &tables), 0, "a step that fails takes those before it along");
-        tables.climb(&env, &[know_removed, mark, mark]).expect("two steps");
-        tables.climb(&env, &[know_removed, mark, mark]).expect("nothing left to do");
+        tables.climb(&env, &[know_removed, list_received, mark, mark]).expect("two steps");
+        tables.climb(&env, &[know_removed, list_received, mark, mark]).expect("nothing left to do");
         assert_eq!(marks(&env, &tables), 2);
         let refused = tables.climb(&env, &[]).expect_err("a newer store");
-        assert!(refused.to_string().contains("made by a newer rnostr (schema 4, this build knows 1)"), "{refused}");
+        assert!(refused.to_string().contains("made by a newer rnostr (schema 5, this build knows 1)"), "{refused}");
     }
 }

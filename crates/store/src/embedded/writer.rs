@@ -29,7 +29,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Cursor,
+    Claim, Cursor, OnceName,
     decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
@@ -52,6 +52,11 @@ enum Work {
     Claim {
         claim: Claim,
         candidates: Vec<Candidate>,
+        now: UnixSecs,
+    },
+    UseOnce {
+        name: OnceName,
+        until: UnixSecs,
         now: UnixSecs,
     },
     Sweep {
@@ -203,6 +208,10 @@ impl Writer {
                     works.push(Work::Claim { claim, candidates, now });
                     Reply::Claim(answer)
                 }
+                Call::UseOnce { name, until, now, answer } => {
+                    works.push(Work::UseOnce { name, until, now });
+                    Reply::UseOnce(answer)
+                }
                 Call::Sweep { now, events_max, answer } => {
                     works.push(Work::Sweep { now, events_max });
                     Reply::Sweep(answer)
@@ -315,8 +324,12 @@ impl Writer {
                 Work::Claim { claim, candidates, now } => {
                     Ok(Outcome::Claimed(tx.take_packages(claim, candidates, *now)?))
                 }
+                Work::UseOnce { .. } if free < Room::Removals => Err(Fail::Full.to_store_error()),
+                Work::UseOnce { name, until, now } => Ok(Outcome::UsedOnce(tx.use_once(name, *until, *now)?)),
                 Work::Sweep { now, events_max } => {
-                    let swept = tx.sweep(*now, *events_max)?;
+                    let has_more_names = tx.forget_once(*now)?;
+                    let mut swept = tx.sweep(*now, *events_max)?;
+                    swept.more |= has_more_names;
                     tx.removable = self.removable;
                     Ok(Outcome::Swept(swept))
                 }
@@ -385,7 +398,8 @@ fn batch_len(works: &[Work]) -> usize {
     let mut load = Load::default();
     let fits = |work: &&Work| match work {
         Work::Save(admitted) => load.take(Weight::of(admitted.event().view())),
-        Work::Claim { .. } | Work::Sweep { .. } | Work::Import { .. } | Work::Service { .. } | Work::Probe => true,
+        Work::Claim { .. } | Work::UseOnce { .. } | Work::Sweep { .. } => true,
+        Work::Import { .. } | Work::Service { .. } | Work::Probe => true,
     };
     works.iter().take_while(fits).count()
 }

@@ -68,8 +68,8 @@ use self::{
     write::epochs::Epochs,
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
-    decide::hiding::Hiding,
+    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
+    ReceivedPage, Saved, Stats, Store, StoreError, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -78,6 +78,7 @@ struct Inner {
     names: Names,
     options: Options,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
     head: AtomicU64,
     notifications: watch::Sender<u64>,
     saves: Semaphore,
@@ -144,6 +145,18 @@ impl Store for Firestore {
         Ok(self.inner.scan(Scan { query, from, up_to, bounds, now }).await?)
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.received(query, from, up_to, bounds, now).await?)
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         Ok(self.inner.after(cursor, entries_max).await?)
     }
@@ -158,6 +171,10 @@ impl Store for Firestore {
 
     fn route_hasher(&self) -> RouteHasher {
         self.inner.route_hasher
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.inner.secret
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
@@ -188,6 +205,10 @@ impl Store for Firestore {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         Ok(self.inner.claim(claim, now).await?)
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, _now: UnixSecs) -> Result<bool, StoreError> {
+        Ok(self.inner.use_once(name, until).await?)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

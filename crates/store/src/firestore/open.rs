@@ -36,6 +36,7 @@ const SAVES_MAX: usize = 16;
 /// The document that the first process makes.
 struct Layout {
     route_hasher: RouteHasher,
+    secret: [u8; 32],
     written_at: Micros,
     read_at: Micros,
 }
@@ -55,7 +56,8 @@ async fn layout(client: &Client, names: &Names) -> Result<Result<Layout, OpenErr
             let key =
                 document.bytes("router").and_then(|key| key.try_into().ok()).ok_or(Fail::Damaged("the layout"))?;
             let written_at = document.update_time.map(micros).ok_or(Fail::Damaged("the layout"))?;
-            return Ok(Ok(Layout { route_hasher: RouteHasher::new(key), written_at, read_at: got.read_at }));
+            let (route_hasher, secret) = (RouteHasher::new(key), random::secret_of(key));
+            return Ok(Ok(Layout { route_hasher, secret, written_at, read_at: got.read_at }));
         }
         let key = random::route_key().map_err(|error| Fail::Unavailable(format!("no randomness: {error}")))?;
         let fields = Fields::default().number("version", LAYOUT).bytes("router", key.to_vec());
@@ -91,11 +93,12 @@ impl Firestore {
         let random = Random::default();
         // Commits that were acknowledged before lie before the head that is read next.
         client.settle().await;
-        let Layout { route_hasher, written_at, read_at } = layout(&client, &names).await.map_err(failed)??;
+        let Layout { route_hasher, secret, written_at, read_at } = layout(&client, &names).await.map_err(failed)??;
         let inner = Arc::new(Inner {
             client,
             names,
             route_hasher,
+            secret,
             head: AtomicU64::new(through(read_at)),
             notifications: watch::Sender::new(0),
             saves: Semaphore::new(SAVES_MAX),
@@ -132,6 +135,8 @@ impl Inner {
             query::memberships(&self.names, Collection::Groups, &[0], None, 1),
             query::memberships(&self.names, Collection::Members, &[0], None, 1),
             query::received_since(&self.names, 0, None, 1),
+            query::expired_once(&self.names, 0, 1),
+            query::received_under(&self.names, &[0, 1], 0, None, 1),
             query::every_group(&self.names, None, &[field::GROUP], 1),
         ];
         futures_util::future::try_join_all(asked.map(|asked| self.client.query(asked))).await.map(drop)

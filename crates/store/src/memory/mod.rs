@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, Page, PageBounds, Saved, Stats, Store, StoreError,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
     decide::{
         MARK_KIND,
         keys::{claimed, tombstone_key},
@@ -30,11 +31,13 @@ use crate::{
 pub struct Memory {
     state: Mutex<State>,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { state: Mutex::default(), route_hasher: crate::random::route_hasher() }
+        let (route_hasher, secret) = (crate::random::route_hasher(), crate::random::secret());
+        Self { state: Mutex::default(), route_hasher, secret }
     }
 }
 
@@ -70,6 +73,35 @@ impl State {
                 page.next = page.events.last().map(Sealed::position);
                 break;
             }
+            bytes += item.event.record().len();
+            page.events.push(item.seal());
+        }
+        page
+    }
+
+    fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> ReceivedPage {
+        let mut page =
+            ReceivedPage { next: Receipt { cursor: up_to.max(from.cursor), look_from: 0 }, ..ReceivedPage::default() };
+        if from.cursor >= up_to {
+            return page;
+        }
+        let mut bytes = 0;
+        let listed = self.log.range(from.cursor + 1..=up_to).map(|(_, item)| item);
+        let listed = listed.filter(|item| item.found_by_queries && query.holds(&item.seal()));
+        for item in listed.filter(|item| item.stamp.expires_at > now) {
+            if page.events.len() >= bounds.events_max.max(1) || bytes >= bounds.bytes_max.max(1) {
+                page.has_more = true;
+                page.next.cursor = page.events.last().map_or(from.cursor, Sealed::cursor);
+                break;
+            }
+            page.cost += Cost::of_units(1 + Cost::of_event(item.event.view()));
             bytes += item.event.record().len();
             page.events.push(item.seal());
         }
@@ -128,6 +160,7 @@ impl State {
     }
 
     fn sweep(&mut self, now: UnixSecs, events_max: usize) -> usize {
+        self.once.retain(|_, until| *until > now);
         let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
         let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
         expired.sort_unstable();
@@ -169,6 +202,17 @@ impl Store for Memory {
         Ok(self.state.lock().scan(query, from, up_to, bounds, now))
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        Ok(self.state.lock().received(query, from, up_to, bounds, now))
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
@@ -207,6 +251,10 @@ impl Store for Memory {
         self.state.lock().head
     }
 
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
     async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
         Ok(self.state.lock().holds(id, now))
     }
@@ -236,6 +284,15 @@ impl Store for Memory {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         Ok(self.state.lock().claim(claim, now))
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let is_new = state.once.get(name).is_none_or(|until| *until <= now);
+        if is_new {
+            state.once.insert(*name, until);
+        }
+        Ok(is_new)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

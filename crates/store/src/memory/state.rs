@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    AppliedAnswer, Cursor, Saved,
+    AppliedAnswer, Cursor, OnceName, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
     weight::{DELETED_ROWS_MAX, Weight},
 };
@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) address_tombstones: HashMap<Address, UnixSecs>,
     pub(super) claimed: HashSet<Claimed>,
     pub(super) vanished: HashMap<PublicKey, UnixSecs>,
+    /// Names that are used once, each with the time of its end.
+    pub(super) once: HashMap<OnceName, UnixSecs>,
 }
 
 #[derive(Debug)]

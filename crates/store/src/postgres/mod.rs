@@ -15,7 +15,9 @@ mod listen;
 mod load;
 mod log;
 mod moving;
+mod once;
 mod pipeline;
+mod received;
 mod rows;
 mod save;
 mod scan;
@@ -52,8 +54,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Saved,
-    Stats, Store, StoreError,
+    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds,
+    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Store, StoreError,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -89,6 +91,7 @@ pub struct Postgres {
     pool: Pool,
     suspicion: Arc<Suspicion>,
     route_hasher: RouteHasher,
+    secret: [u8; 32],
     head: AtomicU64,
     history: History,
     hiding: Hiding,
@@ -142,7 +145,8 @@ impl Postgres {
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
         let log = client.query_one(history::HEAD, &[]).await?;
-        let route_hasher = RouteHasher::new(&fixed(&log, "router_key")?);
+        let router_key = fixed(&log, "router_key")?;
+        let (route_hasher, secret) = (RouteHasher::new(&router_key), crate::random::secret_of(&router_key));
         let head = AtomicU64::new(cursor(&log, "head")?);
         let history = History::new(Commit::of(&log)?);
         let hiding = Hiding::default();
@@ -159,6 +163,7 @@ impl Postgres {
             pool,
             suspicion,
             route_hasher,
+            secret,
             head,
             history,
             hiding,
@@ -233,6 +238,21 @@ impl Store for Postgres {
         .await
     }
 
+    async fn received(
+        &self,
+        query: &Received,
+        from: Receipt,
+        up_to: Cursor,
+        bounds: ReceivedBounds,
+        now: UnixSecs,
+    ) -> Result<ReceivedPage, StoreError> {
+        let _place = self.scans.acquire().await;
+        self.call(async move |client| {
+            received::page(client, query, (from, up_to), bounds, (now, self.hiding.now())).await
+        })
+        .await
+    }
+
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let asked = Instant::now();
         let knows = asked.duration_since(*self.followed.lock()) < STILL_KNOWN_MAX;
@@ -255,6 +275,10 @@ impl Store for Postgres {
 
     fn route_hasher(&self) -> RouteHasher {
         self.route_hasher
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
@@ -292,6 +316,10 @@ impl Store for Postgres {
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {
         self.claim(claim, now).await.map_err(|fail| fail.to_store_error())
+    }
+
+    async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
+        self.call(async move |client| once::use_once(client, name, until, now).await).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, StoreError> {

@@ -6,7 +6,7 @@ use nostr_protocol::UnixSecs;
 
 use super::{
     fail::Fail,
-    history,
+    history, once,
     rows::number,
     vanished::{self, REMOVE_FREE, SWEPT_ROWS_MAX},
 };
@@ -17,7 +17,7 @@ use crate::{
 
 /// The advisory lock of a sweep. A process that does not get it leaves the sweep to the holder.
 const SWEEP_LOCK: i64 = 0x726e_6f73_7473;
-/// Most rounds of one call that find only ephemeral events, and most that remove nonces.
+/// Most rounds of one call that find only ephemeral events, and most that remove nonces, or used names.
 const ROUNDS_MAX: usize = 50;
 /// Most removed events whose index entries one call takes away.
 const REMOVED_MAX: usize = 64;
@@ -61,6 +61,11 @@ pub(super) async fn sweep(
     // A process that does not sweep learns here that keys are finished.
     let pending = vanished::learn(client, hiding).await?;
     sweep_nonces(client).await?;
+    for _ in 0..ROUNDS_MAX {
+        if !once::forget(client, now).await? {
+            break;
+        }
+    }
     let mut removed = sweep_removed(client, events_max).await?;
     if removed < events_max {
         removed += sweep_expired(client, now, events_max - removed).await?;

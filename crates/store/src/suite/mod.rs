@@ -9,11 +9,13 @@ pub mod events;
 pub mod groups;
 pub mod memberships;
 pub mod moving;
+pub mod once;
 pub mod order;
 pub mod outcomes;
 pub mod queries;
 pub mod races;
 pub mod random;
+pub mod received;
 pub mod removals;
 pub mod service;
 pub mod world;
@@ -101,6 +103,18 @@ macro_rules! conformance {
                 a_key_without_room_stays_out
                 a_shared_store_tells_followers_of_an_answer
             ]
+            received: [
+                a_list_is_in_the_order_of_receipt
+                a_list_goes_on_behind_its_place
+                a_list_ends_at_the_cursor_that_it_is_given
+                an_inbox_merges_its_kinds
+                what_is_gone_is_in_no_list
+                what_no_query_finds_is_in_no_list
+            ]
+            once: [
+                a_name_is_used_once_until_its_time
+                all_names_past_their_time_are_forgotten
+            ]
             outcomes: [
                 every_ok_true_had_its_effect
             ]
@@ -151,6 +165,7 @@ macro_rules! races {
             of_forty_writers_of_one_seq_one_wins
             of_forty_commits_of_one_epoch_one_counts
             of_forty_claimants_each_package_goes_to_one
+            of_forty_racers_one_uses_a_name
             who_follows_the_log_misses_nothing_and_sees_nothing_twice
             no_message_of_a_member_lies_behind_its_removal
             a_membership_that_was_acted_in_never_gives_way

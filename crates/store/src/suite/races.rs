@@ -126,6 +126,17 @@ pub async fn of_forty_claimants_each_package_goes_to_one(handles: &Handles) {
     assert!(handles.stores[2].holds(&ids[4], START).await.expect("an answer"));
 }
 
+pub async fn of_forty_racers_one_uses_a_name(handles: &Handles) {
+    for name in 0..5 {
+        let racing = (0..40).map(|n| {
+            let store = handles.store(n % 4);
+            tokio::spawn(async move { store.use_once(&[name; 32], START + 60, START).await.expect("an answer") })
+        });
+        let won = join_all(racing).await.into_iter().filter(|won| *won.as_ref().expect("no panic")).count();
+        assert_eq!(won, 1);
+    }
+}
+
 pub async fn who_follows_the_log_misses_nothing_and_sees_nothing_twice(handles: &Handles) {
     const WRITERS: usize = 4;
     const BATCHES: usize = 40;

@@ -186,5 +186,5 @@ fn the_files_for_a_database_are_those_of_the_code() {
         assert_eq!(there, made, "{name} is not as the code makes it: RNOSTR_UPDATE=1 writes it");
     }
     let made: serde_json::Value = serde_json::from_str(&indexes_json(PREFIX)).expect("it is JSON");
-    assert_eq!(made["indexes"].as_array().map(Vec::len), Some(1));
+    assert_eq!(made["indexes"].as_array().map(Vec::len), Some(2));
 }

@@ -8,7 +8,7 @@ use super::ReadError;
 use crate::{
     app::App,
     rate_limit::{AddressBlock, ReadAccount},
-    session::Session,
+    session::Caller,
     shares::Share,
     system::random,
     turns::{PayerHash, Turn},
@@ -19,7 +19,7 @@ use crate::{
 const BLUR_PART: u64 = 16;
 
 /// See the module.
-pub(in crate::session) struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     app: &'a App,
     share: &'a Share,
     account: ReadAccount,
@@ -30,18 +30,18 @@ pub(in crate::session) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(in crate::session) fn new(session: &'a Session) -> Self {
-        let app = &*session.app;
-        let block = AddressBlock::of(session.client.address);
-        let account = app.read_budgets.account(session.payer(), session.reader.primary(), block);
-        Self { app, share: &session.share, account, payer: session.payer_hash(), spent: Cost::default(), bound: None }
+    pub(crate) fn new(caller: &'a Caller) -> Self {
+        let app = &*caller.app;
+        let block = AddressBlock::of(caller.client.address);
+        let account = app.read_budgets.account(caller.payer(), caller.reader.primary(), block);
+        Self { app, share: &caller.share, account, payer: caller.payer_hash(), spent: Cost::default(), bound: None }
     }
 
     /// Returns whether the next piece of work may be done.
     ///
     /// # Errors
     /// [`ReadError::TooLarge`] at the bound of one request, [`ReadError::UsedUp`] at the budget of its party.
-    pub(in crate::session) fn may_go_on(&mut self) -> Result<(), ReadError> {
+    pub(crate) fn may_go_on(&mut self) -> Result<(), ReadError> {
         let max = self.app.config.limitation.max_query_cost;
         if self.spent.units >= max - max / BLUR_PART && self.spent.units >= self.bound(max) {
             return Err(ReadError::TooLarge);
@@ -64,7 +64,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Takes the cost of work that was done.
-    pub(in crate::session) fn charge(&mut self, cost: Cost) {
+    pub(crate) fn charge(&mut self, cost: Cost) {
         self.spent += cost;
         self.app.read_budgets.charge(&self.account, cost, self.app.clock.now_ms());
         self.app.metrics.read_cost(cost.units);
@@ -72,7 +72,7 @@ impl<'a> Meter<'a> {
 
     /// Waits for the party's share of the processor, and at a database that others use too for its turn. Over the
     /// embedded store the work is the task's own. This ends the task's poll, so that each poll does one piece of work.
-    pub(in crate::session) async fn turn_at_store(&self) -> Option<Turn> {
+    pub(crate) async fn turn_at_store(&self) -> Option<Turn> {
         let is_shared = self.app.delivery.is_followed();
         if !is_shared {
             tokio::task::yield_now().await;

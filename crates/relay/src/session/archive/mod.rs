@@ -9,6 +9,7 @@
 mod extent;
 mod merge;
 mod meter;
+pub(crate) mod receipts;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -16,12 +17,12 @@ use nostr_extensions::{Asker, Group, GroupStatus, NostrGroupId, Query, Reader, R
 use nostr_protocol::{EventId, Filter, Rejection, message::Completeness};
 use nostr_store::{Cost, Cursor, PageBounds, StoreError, parts};
 
-pub(super) use self::meter::Meter;
+pub(crate) use self::meter::Meter;
 use self::{
     extent::{Allowance, Extent, Next},
     merge::{Fill, Merge},
 };
-use super::{Session, settling};
+use super::{Caller, settling};
 use crate::{
     app::App,
     config::Limitation,
@@ -58,12 +59,12 @@ const FILTER_UNITS: u64 = 2;
 /// Units of each id in `ids`, found or not. An event that is hidden costs the same as one that is not there.
 const ID_UNITS: u64 = 16;
 /// Units of each group in `#h`, for its state: known or not, cached or not.
-const NAMED_GROUP_UNITS: u64 = 8;
+pub(crate) const NAMED_GROUP_UNITS: u64 = 8;
 /// Units of each group that the reader is a member of, where the filter names none.
-const MEMBERSHIP_UNITS: u64 = 1;
+pub(crate) const MEMBERSHIP_UNITS: u64 = 1;
 
 /// A read of the archive under way: several filters, one after the other, each event once.
-pub(super) struct ArchiveRead<'a> {
+pub(crate) struct ArchiveRead<'a> {
     app: &'a App,
     reader: &'a Reader,
     /// The party that pays for questions to the access service.
@@ -92,7 +93,7 @@ pub(super) struct ArchiveRead<'a> {
 
 /// Bounds on the events of one filter.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// The limit of a filter that gives none, and names no ids.
     default: u64,
     /// The highest limit.
@@ -103,7 +104,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// No bound but the filter's own.
-    pub(super) const NONE: Self = Self { default: u64::MAX, max: u64::MAX, goes_on: false };
+    pub(crate) const NONE: Self = Self { default: u64::MAX, max: u64::MAX, goes_on: false };
 
     /// The bounds that the operator chose.
     pub(super) const fn of(limitation: &Limitation) -> Self {
@@ -134,7 +135,7 @@ struct FilterRead {
 
 /// The reason why a read ends early.
 #[derive(Debug)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// The store failed.
     Store(StoreError),
     /// The cached states of groups may be out of date.
@@ -169,17 +170,17 @@ impl From<ReadError> for Rejection {
 
 impl<'a> ArchiveRead<'a> {
     /// A read of the events that were committed up to `up_to`.
-    pub(super) fn new(session: &'a Session, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
-        let holding = session.in_flight.outbox().holding();
+    pub(crate) fn new(caller: &'a Caller, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
+        let holding = caller.in_flight.outbox().holding();
         Self {
-            app: &session.app,
-            reader: &session.reader,
-            payer: session.payer(),
-            named: &session.named,
+            app: &caller.app,
+            reader: &caller.reader,
+            payer: caller.payer(),
+            named: &caller.named,
             filters,
             up_to,
             limits,
-            meter: Meter::new(session),
+            meter: Meter::new(caller),
             at: 0,
             current: None,
             memberships: None,
@@ -187,13 +188,13 @@ impl<'a> ArchiveRead<'a> {
             held: holding.hold(0),
             is_cut: false,
             beyond: Vec::new(),
-            allowance: Allowance::new(session.app.config.limitation.max_query_cost),
+            allowance: Allowance::new(caller.app.config.limitation.max_query_cost),
         }
     }
 
     /// The next events, or `None` at the end. Each call makes at most one call of the store. A page may be empty where
     /// the store looked at much and found nothing, and where another part has to be read first.
-    pub(super) async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
+    pub(crate) async fn next_page(&mut self) -> Result<Option<Vec<Released>>, ReadError> {
         if self.held.is_shed() {
             return Err(ReadError::NoMemory);
         }

@@ -17,7 +17,7 @@ use crate::rate_limit::{Fault, RetryAfter};
 pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
     if let Err(retry) = pay(session) {
         // A client that goes on without a pause pays for each further AUTH as for a malformed message.
-        session.fault(Fault::Malformed, json.len());
+        session.caller.fault(Fault::Malformed, json.len());
         return refused(claimed_id(json), &retry.into());
     }
     let event = Unverified::parse(json.as_bytes());
@@ -26,7 +26,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
         Err(error) => {
             match error {
                 EventError::WrongId { .. } => fine(session),
-                _ => session.fault(Fault::Malformed, json.len()),
+                _ => session.caller.fault(Fault::Malformed, json.len()),
             }
             return answer_to_bad_event(json, &error);
         }
@@ -35,7 +35,7 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
     match prove(session, event).await.and_then(|key| session.add_key(key)) {
         Ok(()) => ok_frame(&id, true, ""),
         Err(rejection) => {
-            session.app.metrics.refused(Kind::AUTH, "auth");
+            session.caller.app.metrics.refused(Kind::AUTH, "auth");
             refused_frame(&id, &rejection)
         }
     }
@@ -43,13 +43,13 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
 
 async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Rejection> {
     let verified = event.verify();
-    session.app.metrics.signature_checked();
+    session.caller.app.metrics.signature_checked();
     let verified = verified.map_err(|error| {
         fine(session);
         Rejection::invalid(error.to_string())
     })?;
-    let app = &session.app;
-    let key = authenticate(&verified, session.challenge.text(), &session.client.names, app.clock.now())?;
+    let app = &session.caller.app;
+    let key = authenticate(&verified, session.challenge.text(), &session.caller.client.names, app.clock.now())?;
     if app.policy.auth_required && !app.policy.is_resident(&key) {
         return Err(Rejection::restricted("this key is not on this relay's list; ask its operator to be listed"));
     }
@@ -57,14 +57,14 @@ async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Re
 }
 
 fn pay(session: &mut Session) -> Result<(), RetryAfter> {
-    let (app, payer) = (&session.app, session.payer());
-    app.limits.auth(&mut session.limits, payer, app.clock.now_ms())
+    let (app, payer) = (&session.caller.app, session.caller.payer());
+    app.limits.auth(&mut session.caller.limits, payer, app.clock.now_ms())
 }
 
 /// Fines the connection for a proof whose id or signature is wrong.
 fn fine(session: &mut Session) {
-    let app = &session.app;
-    app.limits.forged_auth(&mut session.limits, app.clock.now_ms());
+    let app = &session.caller.app;
+    app.limits.forged_auth(&mut session.caller.limits, app.clock.now_ms());
 }
 
 /// The answer to a proof that is not taken.

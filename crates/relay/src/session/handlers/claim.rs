@@ -19,7 +19,7 @@ use nostr_protocol::{Filter, Kind, PublicKey, Rejection, UnixSecs};
 use nostr_store::{Claim, ClaimFilters, Claimed};
 
 use super::super::{
-    Session,
+    Caller,
     archive::{Limits, Meter},
 };
 use crate::{error::read_failed, rate_limit::ClaimAllowance};
@@ -45,7 +45,7 @@ pub(super) struct Claims {
 
 /// A claim under way.
 struct Claiming<'a> {
-    session: &'a Session,
+    caller: &'a Caller,
     reader: PublicKey,
     filters: ClaimFilters,
     claims: Claims,
@@ -58,22 +58,22 @@ struct Claiming<'a> {
 /// # Errors
 /// `rate-limited:` where the reader has used up too many KeyPackages of an owner, or its budget of reads; nothing was
 /// used up then.
-pub(super) async fn claim(session: &Session, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
-    let consumes = session.app.policy.keypackage_consumption != KeyPackageConsumption::Never;
+pub(super) async fn claim(caller: &Caller, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
+    let consumes = caller.app.policy.keypackage_consumption != KeyPackageConsumption::Never;
     let asks = |filter: &Filter| KEY_PACKAGE_KINDS.iter().any(|kind| filter.asks_kind(*kind));
     let withholds = consumes && filters.iter().any(asks);
     let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None, withholds };
-    let Some(reader) = session.reader.primary() else { return Ok(claims) };
+    let Some(reader) = caller.reader.primary() else { return Ok(claims) };
     if !consumes {
         return Ok(claims);
     }
     let filters = ClaimFilters::new(Arc::clone(filters), |filter| limits.of_filter(filter));
     let owners: Vec<PublicKey> =
-        filters.owners().filter(|owner| !session.reader.has(owner)).take(OWNERS_MAX + 1).collect();
+        filters.owners().filter(|owner| !caller.reader.has(owner)).take(OWNERS_MAX + 1).collect();
     if owners.len() > OWNERS_MAX {
         return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {OWNERS_MAX} owners")));
     }
-    Claiming { session, reader, filters, claims, limits, meter: Meter::new(session) }.run(owners).await
+    Claiming { caller, reader, filters, claims, limits, meter: Meter::new(caller) }.run(owners).await
 }
 
 impl Claiming<'_> {
@@ -100,7 +100,7 @@ impl Claiming<'_> {
     }
 
     fn allowance(&self, owner: &PublicKey) -> ClaimAllowance {
-        let (app, address) = (&self.session.app, self.session.client.address);
+        let (app, address) = (&self.caller.app, self.caller.client.address);
         app.limits.set_claims_aside(&self.reader, address, owner, self.given_max(owner), app.clock.now_ms())
     }
 
@@ -110,7 +110,7 @@ impl Claiming<'_> {
 
     /// Claims the KeyPackages of one owner.
     async fn owner(&mut self, owner: PublicKey, allowance: ClaimAllowance) -> Result<(), Rejection> {
-        let now = self.session.app.clock.now();
+        let now = self.caller.app.clock.now();
         let wait = allowance.wait;
         let claim = Claim {
             owner,
@@ -138,7 +138,7 @@ impl Claiming<'_> {
     async fn ask(&mut self, claim: &Claim, now: UnixSecs) -> Result<Claimed, Rejection> {
         self.meter.may_go_on()?;
         let turn = self.meter.turn_at_store().await;
-        let claimed = self.session.app.store.claim_key_packages(claim, now).await.map_err(read_failed)?;
+        let claimed = self.caller.app.store.claim_key_packages(claim, now).await.map_err(read_failed)?;
         drop(turn);
         self.meter.charge(claimed.cost);
         Ok(claimed)
@@ -148,15 +148,15 @@ impl Claiming<'_> {
     fn take_in(&mut self, sealed: &Sealed, index: usize, now: UnixSecs) {
         let ids = [sealed.position().id];
         let filter = self.filters.note_given(index);
-        let asker = Asker { reader: &self.session.reader, filter, claimed: &ids };
-        self.claims.given.extend(self.session.app.gate.release(sealed, asker, None, now));
+        let asker = Asker { reader: &self.caller.reader, filter, claimed: &ids };
+        self.claims.given.extend(self.caller.app.gate.release(sealed, asker, None, now));
         let filter = &mut Arc::make_mut(&mut self.claims.filters)[index];
         filter.limit = Some(self.limits.of_filter(filter).saturating_sub(1));
     }
 
     /// Puts back the payments that were not spent, and tells the other instances of those that were.
     fn settle(&self, allowance: ClaimAllowance, used: usize) {
-        let app = &self.session.app;
+        let app = &self.caller.app;
         let mut charges = app.delivery.charges();
         app.limits.settle_claims(allowance, used).into_iter().for_each(|paid| charges.add(paid));
         app.delivery.claimed(charges);

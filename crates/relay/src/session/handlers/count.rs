@@ -18,19 +18,19 @@ const COUNTS_MAX: usize = 3;
 /// one request may ends there, and is told as approximate: there are at least so many events.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
     session.check_request(id, filters)?;
-    session.in_flight.settled().await;
-    let app = &session.app;
+    session.caller.in_flight.settled().await;
+    let app = &session.caller.app;
     app.delivery.fresh().await?;
     for _ in 0..COUNTS_MAX {
         let up_to = app.groups.readable_up_to();
-        let mut read = ArchiveRead::new(session, filters, up_to, Limits::NONE);
+        let mut read = ArchiveRead::new(&session.caller, filters, up_to, Limits::NONE);
         let (mut count, mut openings) = (0, Openings::default());
-        let mut held = session.in_flight.outbox().holding().hold(0);
+        let mut held = session.caller.in_flight.outbox().holding().hold(0);
         let is_whole = loop {
             match read.next_page().await {
                 Ok(Some(page)) => {
                     count += page.len() as u64;
-                    openings.note(app, &session.reader, &page);
+                    openings.note(app, &session.caller.reader, &page);
                     held.set(openings.bytes());
                 }
                 Ok(None) => break true,
@@ -38,7 +38,7 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
                 Err(error) => return Err(error.into()),
             }
         };
-        if openings.hold(app, &session.reader, filters).await? {
+        if openings.hold(app, &session.caller.reader, filters).await? {
             app.metrics.request("count");
             return Ok(if is_whole { count_frame(id, count) } else { approximate_count_frame(id, count) });
         }

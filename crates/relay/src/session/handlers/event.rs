@@ -13,16 +13,16 @@ use nostr_extensions::{
 };
 use nostr_protocol::{
     Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Word,
-    message::{Answer, notice_frame, ok_frame, refused_frame},
+    message::{Answer, notice_frame, refused_frame},
 };
 use nostr_store::{
     DUPLICATE,
     weight::{Weight, price_of_members},
 };
 
-use super::super::{Session, settling};
+use super::super::{Caller, Session, settling};
 use crate::{
-    delivery::groups::GroupState,
+    delivery::{groups::GroupState, writer::Outcome},
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
 };
@@ -30,38 +30,64 @@ use crate::{
 /// Takes in the event `json` of the message `text`, which may be paid for already. Every answer goes through the
 /// connection's outbox.
 pub(crate) async fn handle(session: &mut Session, text: &str, json: &str, paid: Option<Payment>) {
-    let parsed = Unverified::parse(json.as_bytes());
-    let event = match parsed {
+    let event = match parse(&mut session.caller, json) {
         Ok(event) => event,
-        Err(error) => {
-            session.app.metrics.error("event");
-            session.fault(Fault::Malformed, json.len());
-            return session.in_flight.answer(answer_to_bad_event(json, &error));
-        }
+        Err(error) => return session.caller.in_flight.answer(answer_to_bad_event(json, &error)),
     };
-    let (id, kind) = (event.event().id(), event.event().kind());
-    let taken = match payment(session, event.event(), paid).await {
-        Ok(payment) if lacks_key_alone(session, event.event(), text.len()).await => {
-            return session.waiting.push(text, None, Some(payment));
-        }
-        Ok(payment) => take(session, event, payment).await,
-        Err(rejection) => Err(rejection.into()),
+    let payment = match payment(&mut session.caller, event.event(), paid).await {
+        Ok(payment) => payment,
+        Err(rejection) => return refuse(&mut session.caller, event.event(), rejection.into()),
     };
-    match taken {
-        Ok(Intake::New(admitted, charges)) => {
-            session.app.writer.save(*admitted, session.payer_hash(), &session.in_flight, charges).await;
-        }
-        Ok(Intake::Duplicate) => session.in_flight.answer(ok_frame(&id, true, DUPLICATE)),
-        Err(refused) => {
-            if let Refused::Forged(_) = refused {
-                session.fault(Fault::Malformed, json.len());
-            }
-            let rejection = Rejection::from(refused);
-            session.app.metrics.rejected(kind, &rejection);
-            session.in_flight.answer(refused_frame(&id, &rejection));
-        }
+    if lacks_key_alone(session, event.event(), text.len()).await {
+        return session.waiting.push(text, None, Some(payment));
     }
+    submit(&mut session.caller, event, payment).await;
     tokio::task::consume_budget().await;
+}
+
+/// Takes in the one event of a request, and waits for its outcome. An event that lacks a key waits for none.
+///
+/// # Errors
+/// The reason why `json` is no event.
+pub(crate) async fn publish(caller: &mut Caller, json: &str) -> Result<Outcome, EventError> {
+    let event = parse(caller, json)?;
+    match payment(caller, event.event(), None).await {
+        Ok(payment) => submit(caller, event, payment).await,
+        Err(rejection) => refuse(caller, event.event(), rejection.into()),
+    }
+    caller.in_flight.settled().await;
+    Ok(caller.in_flight.take_outcome())
+}
+
+/// Parses an event, and charges for one that is none.
+fn parse(caller: &mut Caller, json: &str) -> Result<Unverified, EventError> {
+    let parsed = Unverified::parse(json.as_bytes());
+    if parsed.is_err() {
+        caller.app.metrics.error("event");
+        caller.fault(Fault::Malformed, json.len());
+    }
+    parsed
+}
+
+/// Hands an event that is paid for to the writer, if the rules let it.
+async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
+    let named = event.event().clone();
+    match take(caller, event, payment).await {
+        Ok(Intake::New(admitted, charges)) => {
+            caller.app.writer.save(*admitted, caller.payer_hash(), &caller.in_flight, charges).await;
+        }
+        Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
+        Err(refused) => refuse(caller, &named, refused),
+    }
+}
+
+fn refuse(caller: &mut Caller, event: &Event, refused: Refused) {
+    if let Refused::Forged(_) = refused {
+        caller.fault(Fault::Malformed, event.json().len());
+    }
+    let rejection = Rejection::from(refused);
+    caller.app.metrics.rejected(event.kind(), &rejection);
+    caller.in_flight.conclude(&event.id(), Outcome::Refused(rejection));
 }
 
 enum Intake {
@@ -99,8 +125,9 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
     if !session.waits_for_key(bytes) {
         return false;
     }
-    let (app, now) = (&session.app, session.app.clock.now());
-    let publisher = Publisher { reader: &session.reader, names: &session.client.names };
+    let caller = &session.caller;
+    let (app, now) = (&caller.app, caller.app.clock.now());
+    let publisher = Publisher { reader: &caller.reader, names: &caller.client.names };
     // No group is looked up for an event that cannot pass, or that lacks a key whatever its group is.
     if let Err(rejection) = admit::precheck(event, publisher, &app.policy, now) {
         return rejection.word == Word::AuthRequired;
@@ -112,10 +139,10 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
     admit::lacks_key(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)
 }
 
-async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
-    let app = &session.app;
+async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
+    let app = &caller.app;
     let now = app.clock.now();
-    let publisher = Publisher { reader: &session.reader, names: &session.client.names };
+    let publisher = Publisher { reader: &caller.reader, names: &caller.client.names };
     admit::precheck(event.event(), publisher, &app.policy, now)?;
     let id = event.event().id();
     // The transaction that would store the event looks it up too; a store that is shared is asked only then.
@@ -127,10 +154,10 @@ async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Res
     let verified = verified.map_err(Refused::Forged)?;
     let group = match admit::group_of(verified.event()) {
         Some(group) => {
-            session.in_flight.groups_settled().await;
+            caller.in_flight.groups_settled().await;
             let stored = app.groups.get(&group).await.map_err(read_failed)?;
-            let payer = session.payer_of(verified.event());
-            Some(settling::for_publisher(app, &session.reader, payer, stored).await?)
+            let payer = caller.payer_of(verified.event());
+            Some(settling::for_publisher(app, &caller.reader, payer, stored).await?)
         }
         None => None,
     };
@@ -150,7 +177,7 @@ async fn take(session: &Session, event: Unverified, mut payment: Payment) -> Res
     if is_stored {
         return Ok(Intake::Duplicate);
     }
-    pay_sender(session, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
+    pay_sender(caller, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
     if let Some(warning) = admitted.warning() {
         tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
     }
@@ -179,13 +206,13 @@ struct Member {
 
 impl Member {
     /// The reader's member of a group: the event's author where it is one of them, else the first.
-    fn of(session: &Session, event: &Event, group: &Group) -> Option<Self> {
+    fn of(caller: &Caller, event: &Event, group: &Group) -> Option<Self> {
         let GroupStatus::Managed(view) = &group.status else { return None };
         let author = event.pubkey();
-        let keys = session.reader.keys();
+        let keys = caller.reader.keys();
         let author = keys.iter().filter(|key| **key == author);
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
-        let policy = &session.app.policy;
+        let policy = &caller.app.policy;
         let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
         let may_change = match event.kind() {
             Kind::ROSTER => true,
@@ -202,22 +229,22 @@ impl Member {
 
 /// The key that is a member of the group that an event names, by the state that this process knows. A state that is
 /// not in memory is read for few events of a connection, since nobody has paid yet; without it the address pays.
-async fn member(session: &mut Session, event: &Event) -> Option<Member> {
-    if session.reader.is_anonymous() {
+async fn member(caller: &mut Caller, event: &Event) -> Option<Member> {
+    if caller.reader.is_anonymous() {
         return None;
     }
     let id = admit::group_of(event)?;
-    let group = match session.app.groups.in_memory(&id) {
+    let group = match caller.app.groups.in_memory(&id) {
         Some(group) => group,
         None => {
-            let (app, block) = (&session.app, session.client.block());
-            if !app.limits.may_look_up(&mut session.limits, block, app.clock.now_ms()) {
+            let (app, block) = (&caller.app, caller.client.block());
+            if !app.limits.may_look_up(&mut caller.limits, block, app.clock.now_ms()) {
                 return None;
             }
             app.groups.get(&id).await.ok()?
         }
     };
-    Member::of(session, event, &group)
+    Member::of(caller, event, &group)
 }
 
 /// The payment for one event.
@@ -229,19 +256,19 @@ pub(crate) struct Payment {
 }
 
 /// The payment for an event: the one that was made when it came, or a new one.
-async fn payment(session: &mut Session, event: &Event, paid: Option<Payment>) -> Result<Payment, Rejection> {
+async fn payment(caller: &mut Caller, event: &Event, paid: Option<Payment>) -> Result<Payment, Rejection> {
     if let Some(paid) = paid {
         return Ok(paid);
     }
-    let member = member(session, event).await;
-    pay(session, event, member)
+    let member = member(caller, event).await;
+    pay(caller, event, member)
 }
 
 /// Takes the price of an event before anything is computed for it: from a member of the group that it names, or from a
 /// key that the operator named, alone; from the address of anybody else (docs/rules.md, "Rate limits" 2 to 4).
-fn pay(session: &Session, event: &Event, member: Option<Member>) -> Result<Payment, Rejection> {
-    let app = &session.app;
-    let (block, price, now_ms) = (session.client.block(), price(event, member.as_ref()), app.clock.now_ms());
+fn pay(caller: &Caller, event: &Event, member: Option<Member>) -> Result<Payment, Rejection> {
+    let app = &caller.app;
+    let (block, price, now_ms) = (caller.client.block(), price(event, member.as_ref()), app.clock.now_ms());
     let by_key = match member {
         Some(Member { key, is_free: false, .. }) => Some(app.limits.key(&key, block, price, now_ms)?),
         Some(Member { key, is_free: true, .. }) => match app.limits.member(&key, block, price, now_ms) {
@@ -249,7 +276,7 @@ fn pay(session: &Session, event: &Event, member: Option<Member>) -> Result<Payme
             Err(NotByKey::Key(retry)) => return Err(retry.into()),
             Err(NotByKey::Ceiling) => None,
         },
-        None => match session.payer_of(event) {
+        None => match caller.payer_of(event) {
             Payer::Key(key) => Some(app.limits.key(&key, block, price, now_ms)?),
             Payer::Address(_) => None,
         },
@@ -265,19 +292,19 @@ fn pay(session: &Session, event: &Event, member: Option<Member>) -> Result<Payme
 /// Charges the sending key for an admitted event, unless a key paid alone, and for a message the sender at its group or
 /// inbox (docs/rules.md, "Rate limits" 4 to 6).
 async fn pay_sender(
-    session: &Session,
+    caller: &Caller,
     event: &Event,
     group: Option<&Group>,
     Payment { charges, price, is_by_key }: &mut Payment,
 ) -> Result<(), Rejection> {
-    let limits = &session.app.limits;
-    let (block, now_ms) = (session.client.block(), session.app.clock.now_ms());
+    let limits = &caller.app.limits;
+    let (block, now_ms) = (caller.client.block(), caller.app.clock.now_ms());
     let author = event.pubkey();
-    let key = if session.reader.has(&author) { Some(author) } else { session.reader.primary() };
+    let key = if caller.reader.has(&author) { Some(author) } else { caller.reader.primary() };
     if let Some(key) = key.filter(|_| !*is_by_key) {
         charges.add(limits.sender(&key, block, *price, now_ms)?);
     }
-    let member = group.and_then(|group| Member::of(session, event, group)).map(|member| member.key);
+    let member = group.and_then(|group| Member::of(caller, event, group)).map(|member| member.key);
     let sender = member.or(key).map_or(Sender::Address(block), Sender::Key);
     match rules(event.kind()).budget {
         Budget::Events | Budget::KeyPackages => {}
@@ -288,7 +315,7 @@ async fn pay_sender(
         }
         Budget::GiftWraps => {
             for recipient in audience::recipients(event.view()) {
-                let is_known = limits.is_crowded(&recipient, now_ms) && is_known(session, group, &recipient).await;
+                let is_known = limits.is_crowded(&recipient, now_ms) && is_known(caller, group, &recipient).await;
                 charges.add(limits.gift_wrap(sender, block, &recipient, is_known, now_ms)?);
             }
         }
@@ -301,8 +328,8 @@ const COMMON_GROUPS_MAX: usize = 1_000;
 
 /// Returns whether `recipient` knows a key of the reader: it has written to that key, or both are members of one group.
 /// Asked only while strangers use up their part of the inbox's ceiling.
-async fn is_known(session: &Session, group: Option<&Group>, recipient: &PublicKey) -> bool {
-    let (app, keys) = (&session.app, session.reader.keys());
+async fn is_known(caller: &Caller, group: Option<&Group>, recipient: &PublicKey) -> bool {
+    let (app, keys) = (&caller.app, caller.reader.keys());
     let both = |group: &Group| group.has_member(keys) && group.has_member(&[*recipient]);
     if keys.iter().any(|key| app.limits.has_written(recipient, key)) || group.is_some_and(both) {
         return true;

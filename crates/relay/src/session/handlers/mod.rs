@@ -41,7 +41,7 @@ pub(crate) async fn handle(
         ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
             Ok(()) => {}
             Err(req::Stop::Refused(rejection)) => {
-                session.app.live.unsubscribe(session.id, &id).await;
+                session.caller.app.live.unsubscribe(session.id, &id).await;
                 wire.send(closed_frame(&id, &rejection)).await?;
             }
             Err(req::Stop::End(end)) => return Err(end),
@@ -54,7 +54,7 @@ pub(crate) async fn handle(
             wire.send(frame).await?;
         }
         ClientMessage::Close(id) => {
-            session.app.live.unsubscribe(session.id, &id).await;
+            session.caller.app.live.unsubscribe(session.id, &id).await;
         }
         ClientMessage::NegOpen(id, filter, message) => {
             wire.send(neg::open(session, &id, *filter, &message).await).await?;
@@ -91,7 +91,7 @@ async fn wait_for_auth(session: &mut Session, text: &str, message: &ClientMessag
         return false;
     }
     match request {
-        Request::Subscription => session.app.live.unsubscribe(session.id, id).await,
+        Request::Subscription => session.caller.app.live.unsubscribe(session.id, id).await,
         Request::Session => session.neg.close(id),
         Request::Count => {}
     }

@@ -123,14 +123,15 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     if session.neg.open.len() >= SESSIONS_MAX {
         return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
     }
-    session.in_flight.settled().await;
-    let app = &session.app;
+    session.caller.in_flight.settled().await;
+    let app = &session.caller.app;
     app.delivery.fresh().await?;
-    let mut memory = SessionMemory::new(&app.neg_memory, session.payer_hash(), session.in_flight.outbox());
+    let mut memory =
+        SessionMemory::new(&app.neg_memory, session.caller.payer_hash(), session.caller.in_flight.outbox());
     memory.grow(SESSION_BYTES + filter.bytes())?;
     let (mut pages, mut events, mut openings) = (Vec::new(), 0, Openings::default());
     let (filters, up_to) = (std::slice::from_ref(&filter), app.groups.readable_up_to());
-    let mut read = ArchiveRead::new(session, filters, up_to, Limits::NONE);
+    let mut read = ArchiveRead::new(&session.caller, filters, up_to, Limits::NONE);
     while let Some(page) = read.next_page().await? {
         events += page.len();
         if events > SESSION_EVENTS_MAX {
@@ -139,7 +140,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
             )));
         }
         let known = openings.bytes();
-        openings.note(app, &session.reader, &page);
+        openings.note(app, &session.caller.reader, &page);
         memory.grow(page.len() * EVENT_BYTES + openings.bytes() - known)?;
         let items = page.iter().map(|event| (event.created_at(), *event.id().as_bytes()));
         pages.push(items.collect::<Box<[_]>>());
@@ -185,11 +186,11 @@ pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> A
         session.neg.close(id);
         return neg_err_frame(id, SessionMemory::OVER);
     }
-    open.used_at = session.app.clock.now();
+    open.used_at = session.caller.app.clock.now();
     let answer = hex::parse_any(message.as_bytes()).filter(|query| is_whole(query));
     let answer = answer.and_then(|query| open.negentropy.reconcile(&query).ok());
     let filters = std::slice::from_ref(&open.filter);
-    let refusal = match open.openings.hold(&session.app, &session.reader, filters).await {
+    let refusal = match open.openings.hold(&session.caller.app, &session.caller.reader, filters).await {
         Err(rejection) => rejection.to_string(),
         Ok(false) => NOT_OPEN.to_owned(),
         Ok(true) => match answer {

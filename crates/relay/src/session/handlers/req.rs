@@ -47,24 +47,24 @@ impl From<ConnectionEnd> for Stop {
 /// Serves a request.
 pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, filters: Vec<Filter>) -> Result<(), Stop> {
     session.check_request(id, &filters)?;
-    session.in_flight.settled().await;
-    let app = &session.app;
+    session.caller.in_flight.settled().await;
+    let app = &session.caller.app;
     app.delivery.fresh().await?;
     let limitation = &app.config.limitation;
     let filters: Arc<[Filter]> = filters.into();
     let up_to = app.live.subscribe(session.id, id, Arc::clone(&filters), limitation.max_subscriptions).await?;
     let limits = Limits::of(limitation);
-    let claims = claim(session, &filters, limits).await?;
+    let claims = claim(&session.caller, &filters, limits).await?;
     let name = SubscriptionName::new(id);
     let given: usize = claims.given.iter().map(|event| event.event().record().len()).sum();
-    let held = session.in_flight.outbox().holding().hold(given);
+    let held = session.caller.in_flight.outbox().holding().hold(given);
     wire.feed(claims.given.iter().map(|event| Outgoing::event(&name, event))).await?;
     drop(held);
     if let Some(rejection) = claims.failed {
         // The KeyPackages that were used up are sent with the CLOSED.
         return Err(rejection.into());
     }
-    let mut read = ArchiveRead::new(session, &claims.filters, up_to, limits);
+    let mut read = ArchiveRead::new(&session.caller, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;

@@ -8,7 +8,7 @@ use nostr_extensions::{
 use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use crate::{
-    Cursor,
+    Cursor, RECEIVED_KINDS,
     decide::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, number_of},
     firestore::{
         documents::names::{Names, field},
@@ -145,7 +145,12 @@ pub(crate) fn put(names: &Names, put: &Put, place: u64, replaces: bool) -> Write
         fields = fields.text("address", &hex(address));
     }
     let name = names.event(&event.id());
-    if replaces { value::set(name, fields) } else { value::put(name, fields, Version::Absent) }
+    let write = if replaces { value::set(name, fields) } else { value::put(name, fields, Version::Absent) };
+    if RECEIVED_KINDS.contains(&event.kind()) && put.flags & LOG_ONLY == 0 {
+        value::stamped(write, field::AT)
+    } else {
+        write
+    }
 }
 
 /// The latest time that the service can hold, in Unix seconds: the end of the year 9999.

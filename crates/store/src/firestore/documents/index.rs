@@ -20,19 +20,24 @@ pub(crate) enum IndexMode {
 }
 
 /// Indexes over several fields.
-pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 1] = [(
-    Collection::Events,
-    &[
-        (field::PREFIXES, IndexMode::Contains),
-        (field::CREATED_AT, IndexMode::Descending),
-        (field::NAME, IndexMode::Ascending),
-    ],
-)];
+pub(crate) const COMPOSITE: [(Collection, &[(&str, IndexMode)]); 2] = [
+    (
+        Collection::Events,
+        &[
+            (field::PREFIXES, IndexMode::Contains),
+            (field::CREATED_AT, IndexMode::Descending),
+            (field::NAME, IndexMode::Ascending),
+        ],
+    ),
+    // Only events with the field have entries: those that are listed in the order of receipt.
+    (Collection::Events, &[(field::PREFIXES, IndexMode::Contains), (field::AT, IndexMode::Ascending)]),
+];
 
 /// Indexes over one field. Every other field has none, because each index costs at every write.
-pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 8] = [
+pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 9] = [
     (Collection::Events, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Events, field::RECEIVED_AT, &[IndexMode::Ascending]),
+    (Collection::Once, field::EXPIRES_AT, &[IndexMode::Ascending]),
     (Collection::Log, field::AT, &[IndexMode::Ascending, IndexMode::Descending]),
     (Collection::Vanished, field::PENDING, &[IndexMode::Ascending]),
     (Collection::Groups, field::GROUP, &[IndexMode::Ascending]),
@@ -42,7 +47,8 @@ pub(crate) const SINGLE: [(Collection, &str, &[IndexMode]); 8] = [
 ];
 
 /// Fields by which the service removes expired documents.
-pub(crate) const LIFETIMES: [(Collection, &str); 1] = [(Collection::Events, field::EXPIRES_AT)];
+pub(crate) const LIFETIMES: [(Collection, &str); 2] =
+    [(Collection::Events, field::EXPIRES_AT), (Collection::Once, field::EXPIRES_AT)];
 
 /// Collects the fields that a filter compares, with their operators.
 fn compared(filter: Option<&Filter>, into: &mut Vec<(String, Operator)>) {

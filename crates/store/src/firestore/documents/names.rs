@@ -7,13 +7,15 @@ use nostr_protocol::{EventId, PublicKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    OnceName,
     decide::facts::{Address, Claimed, TombstoneKey},
     firestore::wire::value::hex,
 };
 
 /// Fields that queries name.
 pub(crate) mod field {
-    /// The time at which the service received the log's document, in milliseconds.
+    /// The time at which the service received the document, in milliseconds: of the log, and of an event that is listed
+    /// in the order of receipt.
     pub(crate) const AT: &str = "at";
     pub(crate) const CREATED_AT: &str = "created_at";
     pub(crate) const RECEIVED_AT: &str = "received_at";
@@ -63,12 +65,14 @@ pub(crate) enum Collection {
     Founders,
     /// How many memberships in which nobody has acted count against a founder, by key.
     Inviters,
+    /// Names that are used once.
+    Once,
     /// Single documents of the store itself.
     Meta,
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
@@ -83,6 +87,7 @@ impl Collection {
         Self::Commits,
         Self::Founders,
         Self::Inviters,
+        Self::Once,
         Self::Meta,
     ];
 
@@ -102,6 +107,7 @@ impl Collection {
             Self::Commits => "commits",
             Self::Founders => "founders",
             Self::Inviters => "inviters",
+            Self::Once => "once",
             Self::Meta => "meta",
         }
     }
@@ -120,6 +126,7 @@ impl Collection {
                 field::CREATED_AT,
                 "address",
                 field::TOUCHED,
+                field::AT,
             ],
             Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
             Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
@@ -134,6 +141,7 @@ impl Collection {
             Self::Invited => &["by"],
             Self::Founders => &["times"],
             Self::Inviters => &["count"],
+            Self::Once => &[field::EXPIRES_AT],
             Self::Meta => &["version", "router", "swept"],
         }
     }
@@ -228,6 +236,11 @@ impl Names {
 
     pub(crate) fn founder(&self, founder: &PublicKey) -> String {
         self.document(Collection::Founders, founder.to_hex())
+    }
+
+    /// A name that is used once.
+    pub(crate) fn once(&self, name: &OnceName) -> String {
+        self.document(Collection::Once, hex(name))
     }
 
     /// A single document of the store: the layout with the key of the route hasher, or the time up to which the log was

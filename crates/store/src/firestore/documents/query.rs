@@ -118,6 +118,29 @@ pub(crate) fn parts_under(names: &Names, under: Under<'_>, fields: &[&str]) -> S
     QueryBuilder(events_under(names, under)).select(fields).0
 }
 
+/// Events with one of these numbers that the service received from a time on, in the order of these times.
+pub(crate) fn received_under(
+    names: &Names,
+    numbers: &[i64],
+    from: Micros,
+    behind: Option<(Micros, &str)>,
+    limit: usize,
+) -> StructuredQuery {
+    let mut asked = QueryBuilder::of(names, Collection::Events);
+    asked = match numbers {
+        [number] => asked.only(field::PREFIXES, Operator::ArrayContains, ValueType::IntegerValue(*number)),
+        numbers => asked.only(field::PREFIXES, Operator::ArrayContainsAny, array(numbers)),
+    };
+    asked = asked
+        .only(field::AT, Operator::GreaterThanOrEqual, time(from))
+        .by(field::AT, Direction::Ascending)
+        .by(field::NAME, Direction::Ascending);
+    if let Some((at, name)) = behind {
+        asked = asked.behind(vec![time(at), ValueType::ReferenceValue(name.to_owned())]);
+    }
+    asked.most(limit)
+}
+
 /// Names and addresses of events that have expired at `now`, the earliest first.
 pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
     let until = now.saturating_mul(SEC);
@@ -125,6 +148,15 @@ pub(crate) fn expired_events(names: &Names, now: UnixSecs, limit: usize) -> Stru
         .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(until))
         .by(field::EXPIRES_AT, Direction::Ascending)
         .select(&["address"])
+        .most(limit)
+}
+
+/// Names of the used names whose time is past at `now`, the earliest first.
+pub(crate) fn expired_once(names: &Names, now: UnixSecs, limit: usize) -> StructuredQuery {
+    QueryBuilder::of(names, Collection::Once)
+        .only(field::EXPIRES_AT, Operator::LessThanOrEqual, time(now.saturating_mul(SEC)))
+        .by(field::EXPIRES_AT, Direction::Ascending)
+        .select(&[field::NAME])
         .most(limit)
 }
 

@@ -6,4 +6,5 @@ mod load_groups;
 pub(crate) mod load_members;
 mod load_packages;
 pub(crate) mod lookups;
+mod received;
 pub(crate) mod scan;

@@ -2,6 +2,7 @@
 
 mod claims;
 pub(crate) mod epochs;
+pub(crate) mod once;
 pub(crate) mod save;
 mod service;
 mod sweep;

@@ -37,6 +37,7 @@ impl Inner {
     pub(crate) async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<usize, Fail> {
         self.history.is_ours()?;
         let pending = self.learn_vanished().await?;
+        self.forget_once(now, SWEEP_ROUNDS_MAX).await?;
         let mut removed = 0;
         for _ in 0..SWEEP_ROUNDS_MAX {
             let most = events_max.saturating_sub(removed).min(SWEEP_EVENTS_MAX);

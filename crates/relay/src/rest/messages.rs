@@ -1,0 +1,155 @@
+//! Catching up in the order of receipt: the messages of one group, and one's own inbox.
+//!
+//! Source: docs/rules.md, "REST" and "Cost of reads". A cursor is a place in the order of receipt, so an event that is
+//! back-dated, or that shares its second with others, cannot be missed.
+
+use nostr_extensions::NostrGroupId;
+use nostr_protocol::{Filter, Kind, Rejection};
+use nostr_store::{Receipt, Received, Recipient};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Answer, Problem, Visit,
+    answer::EventJson,
+    cursor::{self, Question},
+    events::Event,
+    list,
+    problem::ProblemDocument,
+};
+use crate::session::archive::receipts::{self, Receipts};
+
+/// The kinds of an inbox.
+const INBOX_KINDS: [Kind; 3] = [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
+
+/// Events in the order of their receipt.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Caught {
+    /// The events, the first received first.
+    #[schema(value_type = Vec<Event>)]
+    events: Vec<EventJson>,
+    /// The cursor behind them, for the next request; also where there was nothing new.
+    next_cursor: String,
+    /// Whether to ask again at once.
+    has_more: bool,
+}
+
+/// The messages that are asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MessagesParameters {
+    /// The group's `h`.
+    #[param(example = "grp_abc123")]
+    group: String,
+    /// The `next_cursor` of the answer before; without it the list begins with the oldest message that is kept.
+    since_cursor: Option<String>,
+    /// Most events of the answer; at most `max_limit` of the relay.
+    #[param(minimum = 1)]
+    limit: Option<usize>,
+}
+
+/// The part of the inbox that is asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct InboxParameters {
+    /// The `next_cursor` of the answer before; without it the list begins with the oldest event that is kept.
+    since_cursor: Option<String>,
+    /// Most events of the answer; at most `max_limit` of the relay.
+    #[param(minimum = 1)]
+    limit: Option<usize>,
+}
+
+/// The messages (445) of a group behind a cursor.
+///
+/// A group that is shut to the reader is answered as one without messages.
+#[utoipa::path(get, path = "/messages", tag = "messages", security(("nip98" = [])), params(MessagesParameters),
+    responses(
+        (status = 200, description = "The events, and the cursor to go on from.", body = Caught),
+        (status = 304, description = "The client has it."),
+        (status = 400, description = "A parameter is wrong, or the cursor is none of this request.",
+            body = ProblemDocument),
+        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
+        (status = 403, description = "The relay takes no proof of this key, or the request costs too much.",
+            body = ProblemDocument),
+        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
+        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
+        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+    ))]
+pub(super) async fn of_group(visit: Visit) -> Result<Answer, Problem> {
+    let key = visit.key()?;
+    let MessagesParameters { group, since_cursor, limit } = visit.parameters()?;
+    let id = NostrGroupId::parse(&group).ok_or_else(|| Problem::bad_parameter("group is no id of a group"))?;
+    let mut filter = Filter { kinds: Some(vec![Kind::GROUP_MESSAGE]), ..Filter::default() };
+    filter.tags.insert(b'h', vec![group.as_str().into()]);
+    let query = Received { to: Recipient::Group(id), kinds: vec![Kind::GROUP_MESSAGE] };
+    let question = Question(&[b"messages", key.as_bytes(), group.as_bytes()]);
+    catch_up(&visit, (query, filter), question, since_cursor, limit).await
+}
+
+/// The events to the reader behind a cursor: Noise messages (446), KeyPackage requests (447) and gift wraps (1059).
+#[utoipa::path(get, path = "/inbox", tag = "messages", security(("nip98" = [])), params(InboxParameters),
+    responses(
+        (status = 200, description = "The events, and the cursor to go on from.", body = Caught),
+        (status = 304, description = "The client has it."),
+        (status = 400, description = "A parameter is wrong, or the cursor is none of this request.",
+            body = ProblemDocument),
+        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
+        (status = 403, description = "The relay takes no proof of this key, or the request costs too much.",
+            body = ProblemDocument),
+        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
+        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
+        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+    ))]
+pub(super) async fn inbox(visit: Visit) -> Result<Answer, Problem> {
+    let key = visit.key()?;
+    let InboxParameters { since_cursor, limit } = visit.parameters()?;
+    let mut filter = Filter { kinds: Some(INBOX_KINDS.to_vec()), ..Filter::default() };
+    filter.tags.insert(b'p', vec![key.to_hex().into()]);
+    let query = Received { to: Recipient::Key(key), kinds: INBOX_KINDS.to_vec() };
+    catch_up(&visit, (query, filter), Question(&[b"inbox", key.as_bytes()]), since_cursor, limit).await
+}
+
+async fn catch_up(
+    visit: &Visit,
+    (query, filter): (Received, Filter),
+    question: Question<'_>,
+    since: Option<String>,
+    limit: Option<usize>,
+) -> Result<Answer, Problem> {
+    let app = visit.app();
+    let limitation = &app.config.limitation;
+    let limit = match limit {
+        None => limitation.default_limit.clamp(1, limitation.max_limit.max(1)),
+        asked => list::limit(asked, limitation.max_limit.max(1))?,
+    };
+    let from = match since {
+        Some(cursor) => place_of(&app.cursors.open(question, &cursor)?)?,
+        None => Receipt::default(),
+    };
+    app.delivery.fresh().await?;
+    let up_to = app.groups.readable_up_to();
+    if from.cursor > up_to {
+        return Err(cursor::gone("the store was restored to an older state than this cursor"));
+    }
+    let read = receipts::read(&visit.caller, (&query, &filter), from, up_to, limit).await.map_err(Rejection::from)?;
+    let Receipts { events, next, has_more } = read;
+    let bytes: usize = events.iter().map(|event| event.event().record().len()).sum();
+    visit.holding().grow(bytes);
+    let caught = Caught {
+        events: events.iter().map(EventJson::new).collect(),
+        next_cursor: app.cursors.seal(question, &bytes_of(next)),
+        has_more,
+    };
+    Answer::json(visit, &caught).await
+}
+
+fn bytes_of(Receipt { cursor, look_from }: Receipt) -> [u8; 16] {
+    (u128::from(cursor) << 64 | u128::from(look_from)).to_be_bytes()
+}
+
+fn place_of(bytes: &[u8]) -> Result<Receipt, Problem> {
+    let number = u128::from_be_bytes(list::fixed(bytes)?);
+    Ok(Receipt { cursor: (number >> 64) as u64, look_from: number as u64 })
+}

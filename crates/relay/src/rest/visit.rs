@@ -1,0 +1,126 @@
+//! One request: its caller, who may have proven a key, and its body.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, OriginalUri, Query, Request},
+    http::{Method, Uri, header},
+};
+use nostr_extensions::Reader;
+use nostr_protocol::{PublicKey, Rejection as Reason};
+use serde::de::DeserializeOwned;
+
+use super::{Problem, intake, proof};
+use crate::{
+    app::App,
+    delivery::{Outbox, groups::NamedGroups, outbox::Challenge, writer::InFlight},
+    memory::Holding,
+    rate_limit::Payer,
+    server::{Connected, client_of},
+    session::{Caller, Client},
+};
+
+/// Bytes that a body and its parsed form take for each byte of its text, as for a message.
+const BODY_FACTOR: usize = 4;
+
+/// See the module.
+pub(crate) struct Visit {
+    pub(super) caller: Caller,
+    pub(super) body: Bytes,
+    uri: Uri,
+}
+
+impl Visit {
+    /// The relay's parts.
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.caller.app
+    }
+
+    /// The key that the request has proven.
+    ///
+    /// # Errors
+    /// 401 where it has proven none.
+    pub(super) fn key(&self) -> Result<PublicKey, Problem> {
+        self.caller.reader.primary().ok_or_else(Problem::key_required)
+    }
+
+    /// The parameters in the query.
+    ///
+    /// # Errors
+    /// 400 for a parameter that is unknown, is there twice, or has a wrong form.
+    pub(super) fn parameters<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        match Query::try_from_uri(&self.uri) {
+            Ok(Query(parameters)) => Ok(parameters),
+            Err(rejection) => Err(Problem::bad_parameter(rejection.body_text())),
+        }
+    }
+
+    /// The memory that the request makes the relay hold, until its answer is sent.
+    pub(super) fn holding(&self) -> &Holding {
+        self.caller.in_flight.outbox().holding()
+    }
+}
+
+/// The caller of a request that has proven no key.
+fn caller(app: &Arc<App>, client: Client, Connected { share, sheds, .. }: &Connected) -> Caller {
+    let payer = app.limits.payer_hash(Payer::Address(client.block()));
+    let holding = app.memory.open(payer);
+    sheds.follow(holding.shed().clone());
+    // Nothing is sent from the outbox: it holds the memory of the request.
+    let outbox = Outbox::new(app.config.server.outbox_bytes_max, holding, Challenge::new(String::new()));
+    Caller {
+        reader: Reader::default(),
+        in_flight: Arc::new(InFlight::of_request(Arc::new(outbox))),
+        share: share.clone(),
+        named: NamedGroups::default(),
+        limits: app.limits.one_request(app.clock.now_ms()),
+        client,
+        app: Arc::clone(app),
+    }
+}
+
+impl FromRequest<Arc<App>> for Visit {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let uri = parts.extensions.get::<OriginalUri>().map_or_else(|| parts.uri.clone(), |uri| uri.0.clone());
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let connected = parts.extensions.get::<Connected>().cloned();
+        let connected = connected.ok_or_else(|| Problem::from(Reason::error("the request came by no connection")))?;
+        let client = client_of(app, connected.peer, &parts.headers);
+        let mut visit = Self { caller: caller(app, client, &connected), body: Bytes::new(), uri };
+        let proof = proof::of_headers(app, &parts.headers)?;
+        if proof.is_none() && app.policy.auth_required {
+            return Err(Problem::key_required());
+        }
+        let has_body = !parts.method.is_safe() && has_body(&parts.headers);
+        if has_body {
+            let bytes_max = app.config.limitation.max_message_length;
+            visit.body = intake::read(&parts.headers, body, bytes_max, visit.holding()).await?;
+            visit.holding().grow(BODY_FACTOR * visit.body.len());
+            visit.caller.share.pause().await;
+        }
+        if let Some(proof) = proof {
+            let body = has_body.then_some(&visit.body[..]);
+            let names = &visit.caller.client.names;
+            let key = proof::check(app, &proof, names, (&parts.method, &target, body))?;
+            visit.caller.set_reader(Reader::new(&[key]));
+            if !is_repeatable(&parts.method) {
+                proof::use_once(app, &proof).await?;
+            }
+        }
+        Ok(visit)
+    }
+}
+
+fn has_body(headers: &axum::http::HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length.as_bytes() != b"0") || headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Whether a proof may be used again within its time: two of one second are the same event.
+fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}

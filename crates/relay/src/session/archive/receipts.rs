@@ -1,0 +1,110 @@
+//! Reads a list in the order of receipt for one reader, by the same meter and gate as [`super::ArchiveRead`].
+
+use nostr_extensions::{Asker, Group, NostrGroupId, Released};
+use nostr_protocol::Filter;
+use nostr_store::{Cost, Cursor, Receipt, Received, ReceivedBounds, Recipient};
+
+use super::{
+    FILTER_UNITS, Meter, NAMED_GROUP_UNITS, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EVENTS_MAX, PageGroups, ReadError,
+};
+use crate::session::{Caller, settling};
+
+/// Bytes of the events of one answer, which the last event may exceed.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// The events of one answer.
+#[derive(Default)]
+pub(crate) struct Receipts {
+    /// In the order of their receipt.
+    pub(crate) events: Vec<Released>,
+    /// The place behind them. It is the one that was asked from where no event was given, so that a list that is shut
+    /// to its reader goes on like an empty one.
+    pub(crate) next: Receipt,
+    /// Whether more events may lie behind them.
+    pub(crate) has_more: bool,
+}
+
+/// Reads at most `events_max` events that stand behind `from` and were committed up to `up_to`.
+///
+/// `filter` names the list in the gate's terms: its kinds, and the group or the recipient.
+pub(crate) async fn read(
+    caller: &Caller,
+    (query, filter): (&Received, &Filter),
+    from: Receipt,
+    up_to: Cursor,
+    events_max: usize,
+) -> Result<Receipts, ReadError> {
+    let mut meter = Meter::new(caller);
+    meter.may_go_on()?;
+    meter.charge(Cost::of_units(FILTER_UNITS));
+    let mut receipts = Receipts { next: from, ..Receipts::default() };
+    if let Recipient::Group(group) = &query.to
+        && !opens(caller, &mut meter, group, filter).await?
+    {
+        return Ok(receipts);
+    }
+    let mut held = caller.in_flight.outbox().holding().hold(0);
+    let (mut place, mut bytes) = (from, 0);
+    loop {
+        meter.may_go_on()?;
+        let bounds = ReceivedBounds {
+            events_max: PAGE_EVENTS_MAX.min(events_max - receipts.events.len()),
+            bytes_max: PAGE_BYTES_MAX,
+            entries_max: PAGE_ENTRIES_MAX,
+        };
+        let turn = meter.turn_at_store().await;
+        let started = std::time::Instant::now();
+        let page = caller.app.store.received(query, place, up_to, bounds, caller.app.clock.now()).await?;
+        drop(turn);
+        caller.app.metrics.db_operation("received", started.elapsed());
+        meter.charge(page.cost);
+        (place, receipts.has_more) = (page.next, page.has_more);
+        if !page.events.is_empty() {
+            if !caller.app.delivery.is_current() {
+                return Err(ReadError::NotCurrent);
+            }
+            caller.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
+            let (asker, now) = (Asker::new(&caller.reader, filter), caller.app.clock.now());
+            let groups = PageGroups::of(&caller.app, &page.events, asker).await?;
+            for sealed in &page.events {
+                let released = caller.app.gate.release(sealed, asker, groups.state_for(sealed), now);
+                if let Some(event) = released {
+                    bytes += event.event().record().len();
+                    meter.charge(Cost::of_units(Cost::of_sent(event.event().view())));
+                    receipts.events.push(event);
+                }
+            }
+            held.set(bytes);
+        }
+        if held.is_shed() {
+            return Err(ReadError::NoMemory);
+        }
+        if !receipts.has_more || receipts.events.len() >= events_max || bytes >= ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    if !receipts.events.is_empty() {
+        receipts.next = place;
+    }
+    Ok(receipts)
+}
+
+/// Whether the list of a group is read at all: a group that stays shut is never looked into, at the cost of one that
+/// does not exist.
+async fn opens(
+    caller: &Caller,
+    meter: &mut Meter<'_>,
+    group: &NostrGroupId,
+    filter: &Filter,
+) -> Result<bool, ReadError> {
+    let app = &caller.app;
+    meter.charge(Cost { units: NAMED_GROUP_UNITS, documents: u64::from(app.store.documents_read().is_some()) });
+    let asker = Asker::new(&caller.reader, filter);
+    let may_scan = |state: &Group| app.gate.may_scan(state, asker);
+    let asked = settling::for_named(app, &caller.reader, caller.payer(), std::slice::from_ref(group)).await;
+    if !asked.map_err(ReadError::UsedUp)?.is_empty() {
+        return Ok(false);
+    }
+    let _turn = meter.turn_at_store().await;
+    Ok(!app.groups.filter(vec![group.clone()], &caller.named, may_scan).await?.is_empty())
+}
