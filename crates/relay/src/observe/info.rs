@@ -260,8 +260,8 @@ impl Ready {
 pub(crate) const ICON: &[u8] = include_bytes!("favicon.ico");
 
 /// The style of pages, the only one that [`PAGE_CSP`] allows.
-pub(crate) const PAGE_STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
-                     color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
+pub(crate) const PAGE_STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;\
+                     padding:0 1rem;color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
                      footer{margin-top:3rem;color:#666}\
                      @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
                      code{background:#333}footer{color:#999}}";
