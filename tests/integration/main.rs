@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "shared helpers are public to the suites")]
 
 mod abuse;
+mod access;
 mod durability;
 mod every_path_agrees;
 mod hidden;

@@ -1,6 +1,7 @@
 //! A real MLS group by openmls, through the relay in the specification's own shapes: KeyPackages (443), a roster (450),
 //! Welcomes in gift wraps (1059), messages (445). Each test runs with AUTH on and with AUTH off.
 
+mod commit_order;
 mod nip44;
 mod person;
 
@@ -194,6 +195,11 @@ impl Scene {
             config.mls_gateway.verify_keypackages = nostr_extensions::policy::VerifyKeyPackages::Enforce;
         })
         .await;
+        Self::of(relay, admin).await
+    }
+
+    /// A scene at a relay that has this admin key.
+    async fn of(relay: TestRelay, admin: Keys) -> Self {
         let admin_client = Client::of(&relay, &[&admin]).await;
         Self { relay, admin, admin_client, group: "grp_abc123".to_owned(), rosters: Vec::new() }
     }

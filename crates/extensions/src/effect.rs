@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 
-use crate::mls_gateway::group::{NostrGroupId, RosterChange, SeenEpoch, WrapChange};
+use crate::mls_gateway::group::{NostrGroupId, OrderedMessage, RosterChange, SeenEpoch, WrapChange};
 
 /// Expiry of an event that is kept without end.
 pub const NEVER: UnixSecs = u64::MAX;
@@ -58,6 +58,8 @@ pub enum Effect {
         unlisted: bool,
         /// The MLS epoch, for the registry.
         epoch: SeenEpoch,
+        /// The message's place in the order of commits, where it shows an MLS header.
+        order: Option<OrderedMessage>,
     },
     /// Changes a group by a roster.
     Roster(RosterChange),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nostr_protocol::{DAY_SECS, PublicKey};
 
-use crate::mls_gateway::group::{MembershipBounds, Source};
+use crate::mls_gateway::group::{CommitOrdering, MembershipBounds, Source};
 
 /// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub struct Policy {
     pub unlisted_groups: bool,
     /// `open_bootstrap`.
     pub open_bootstrap: bool,
+    /// `commit_ordering`: the order of commits in groups whose rosters chose none.
+    pub commit_ordering: CommitOrdering,
+    /// `commit_grace_secs`: how long messages of an epoch that was left are taken; 0 for any time.
+    pub commit_grace_secs: u64,
     /// The bounds on memberships; no key of the configuration sets them.
     pub membership_bounds: MembershipBounds,
     /// `message_archive_ttl_days` in seconds; `None` when the archive is off.
@@ -144,6 +148,8 @@ impl Default for Policy {
             sources: HashSet::from([Source::Roster, Source::GiftWrap]),
             unlisted_groups: true,
             open_bootstrap: false,
+            commit_ordering: CommitOrdering::Off,
+            commit_grace_secs: 0,
             membership_bounds: MembershipBounds::default(),
             archive_secs: Some(30 * DAY_SECS),
             welcome_ttl_secs: 3_600,

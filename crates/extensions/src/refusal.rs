@@ -29,6 +29,9 @@ impl From<Refusal> for Rejection {
             Refusal::ChangesNothing => Self::invalid(
                 "the roster changes nothing: its keys have that state and the group that name already; send a change",
             ),
+            Refusal::ServiceDecides => Self::blocked(
+                "an access service decides about the members of this group; ask the relay's operator to change them",
+            ),
             Refusal::GroupFull => Self::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
             Refusal::WrapByStranger { anonymous: false } => Self::restricted(WRAP_BY_STRANGER),
             Refusal::WrapByStranger { anonymous: true } => Self::auth_required(WRAP_BY_STRANGER),
@@ -50,6 +53,19 @@ impl From<Refusal> for Rejection {
             Refusal::Undeletable => Self::blocked(format!(
                 "kinds {} cannot be deleted; remove them from the request",
                 kinds::in_words(kinds::KindRules::refuses_deletion)
+            )),
+            Refusal::EpochHasCommit { epoch, commit } => {
+                Self::blocked(format!("epoch {epoch} already has a commit {commit}; process it and send yours again"))
+            }
+            Refusal::NotTheEpoch { epoch, current } if epoch < current => Self::blocked(format!(
+                "the group left epoch {epoch} and is at epoch {current}; process its commits and send yours again"
+            )),
+            Refusal::NotTheEpoch { epoch, current } => Self::blocked(format!(
+                "the group is at epoch {current}, and epoch {epoch} has not begun; send the commit of epoch {current} \
+                 first, or have an admin of the group send a roster with op reset-epoch"
+            )),
+            Refusal::EpochContradicted { header, tag } => Self::invalid(format!(
+                "the k tag says epoch {tag} and the MLS header epoch {header}; correct or leave out the tag"
             )),
             Refusal::NothingToDelete => {
                 Self::restricted("a key deletes its own events alone, and no deletion; name an event of yours")

@@ -146,21 +146,14 @@ impl ForeignRules {
         let publisher = Publisher { reader: &reader, names: &self.names };
         let state = Group { id: group.clone(), status };
         let admitted = admit(event, publisher, &self.policy, Some(&state), now)?;
-        let effect = Effect::GroupMessage { group, keys: Vec::new(), unlisted, epoch: SeenEpoch::Nowhere };
+        let effect = Effect::GroupMessage { group, keys: Vec::new(), unlisted, epoch: SeenEpoch::Nowhere, order: None };
         Ok(Restored::foreign(admitted.event().clone(), now, admitted.expires_at(), effect))
     }
 }
 
 /// A managed group with this one member.
 fn managed_with(member: PublicKey, now: UnixSecs) -> GroupStatus {
-    let record = GroupRecord {
-        source: Source::Roster,
-        seq: 1,
-        created_at: now,
-        display_name: None,
-        last_epoch: None,
-        founder: None,
-    };
+    let record = GroupRecord::new(Source::Roster, 1, now, None);
     GroupStatus::Managed(Arc::new(ManagedGroup { record, members: std::iter::once((member, Role::Member)).collect() }))
 }
 

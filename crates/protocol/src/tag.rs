@@ -16,12 +16,16 @@ pub mod name {
     pub const CIPHERSUITE_LONG: &str = "ciphersuite";
     /// Challenge of NIP-42.
     pub const CHALLENGE: &str = "challenge";
+    /// Order of a group's commits, as a roster chooses it.
+    pub const COMMIT_ORDERING: &str = "commit_ordering";
     /// Identifier of an addressable event (NIP-01).
     pub const IDENTIFIER: &str = "d";
     /// Id of another event (NIP-01).
     pub const EVENT: &str = "e";
     /// Encoding of a KeyPackage's content (`base64` or `hex`).
     pub const ENCODING: &str = "encoding";
+    /// MLS epoch that a roster sets.
+    pub const EPOCH: &str = "epoch";
     /// Unix seconds at which a KeyPackage ends, in the gateway's spelling.
     pub const EXP: &str = "exp";
     /// Unix seconds at which an event ends (NIP-40).

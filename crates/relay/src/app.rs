@@ -7,6 +7,7 @@ use nostr_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Access,
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks},
@@ -33,6 +34,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// Cached states of groups.
     pub(crate) groups: Arc<Groups>,
+    /// The operator's access service, where it is a source of membership.
+    pub(crate) access: Option<Arc<Access>>,
     /// Open subscriptions.
     pub live: Arc<Live>,
     /// Takes committed events from the writer to the open subscriptions.

@@ -1,6 +1,7 @@
 //! The server: connections, subscriptions, and HTTP on the same port.
 #![deny(clippy::disallowed_methods)]
 
+mod access;
 pub mod app;
 mod beside;
 pub mod check;

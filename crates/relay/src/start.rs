@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Access,
     app::App,
     config::{Config, StorageBackend},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
@@ -143,6 +144,7 @@ impl Relay {
             clock: store_clock,
         })?;
         let (writer, writer_task) = Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics));
+        let access = Access::of(&config, &store, &groups, &metrics, &clock)?;
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
             limits,
@@ -159,6 +161,7 @@ impl Relay {
             gate,
             store,
             groups,
+            access,
             live,
             delivery,
             writer,
@@ -174,6 +177,9 @@ impl Relay {
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
+        if let Some(access) = &app.access {
+            tokio::spawn(Arc::clone(access).keep_fresh(Arc::clone(&app.live), app.stopping.clone()));
+        }
         if let Some(certificates) = &app.certificates {
             let (watching, stopping) = (Arc::clone(certificates).watch(), app.stopping.clone());
             tokio::spawn(async move { stopping.run_until_cancelled(watching).await });

@@ -28,7 +28,10 @@ pub mod weight;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, gate::Touches, mls_gateway::group::ServiceAnswer,
+    query::Position,
+};
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
@@ -150,6 +153,17 @@ pub struct LogPage {
     pub read_at_ms: Option<u64>,
 }
 
+/// A change by an answer of the access service.
+#[derive(Clone, Debug)]
+pub struct AppliedAnswer {
+    /// The change's place in the log, or in a store of one process the place of the event before it.
+    pub cursor: Cursor,
+    /// The group, and the groups in which a membership gave way.
+    pub touches: Touches,
+    /// Number of keys that stayed out.
+    pub left_out: usize,
+}
+
 /// Sizes of the store, for display and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -259,6 +273,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
+
+    /// Gives a group the members that the operator's access service answered, if they differ from those that it has. A
+    /// key that is a member of as many groups as a key may be stays out, unless another membership of it gives way.
+    /// Returns nothing if nothing changed, as after the answer to an earlier question. In a shared store the change has
+    /// a place in the log, and followers learn of it.
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError>;
 
     /// Takes KeyPackages of one owner for one reader: only those that a filter of the request matches, the oldest first
     /// and those of last resort after all others. Twins count once. One transaction counts the claim, uses up the

@@ -6,6 +6,7 @@ mod answers;
 mod archive;
 mod auth_required;
 mod clients;
+mod commit_order;
 mod deletions;
 mod http;
 mod identity;

@@ -6,7 +6,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use nostr_protocol::hex::to_hex;
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, Lifetime, MlsGroup,
+    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, LeafNodeParameters, Lifetime, MlsGroup,
     MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _,
     ProcessedMessageContent, ProtocolVersion, StagedWelcome,
     tls_codec::{DeserializeBytes as _, Serialize as _},
@@ -121,6 +121,20 @@ impl Person {
     pub fn merge(&mut self) {
         let group = self.group.as_mut().expect("a member of a group");
         group.mls.merge_pending_commit(&self.provider).expect("the commit is merged");
+    }
+
+    /// Renews this person's own keys. The commit takes effect with [`Self::merge`].
+    pub fn update(&mut self) -> Event {
+        let group = self.group.as_mut().expect("a member of a group");
+        let update = group.mls.self_update(&self.provider, &self.signer, LeafNodeParameters::default());
+        let commit = update.expect("a commit").into_commit();
+        self.group_message(&commit)
+    }
+
+    /// Gives up this person's last commit, which the relay refused.
+    pub fn abandon(&mut self) {
+        let group = self.group.as_mut().expect("a member of a group");
+        group.mls.clear_pending_commit(self.provider.storage()).expect("the commit is given up");
     }
 
     /// A 445 with this text.

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, mls_gateway::group::ServiceAnswer, query::Position,
+};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
-    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -115,6 +117,10 @@ impl Store for Observed {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.store.groups_of(keys).await
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        self.store.apply_answer(answer, now).await
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

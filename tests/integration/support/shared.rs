@@ -14,12 +14,13 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use nostr_extensions::{
-    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, admit::Persistence, query::Position,
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, admit::Persistence, mls_gateway::group::ServiceAnswer,
+    query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
-    ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
+    AppliedAnswer, Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -315,6 +316,16 @@ impl Store for Instance {
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.link.pass().await?;
         self.shared.memory.groups_of(keys).await
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        self.link.pass().await?;
+        let log = self.shared.log.lock().expect("no panic while it is held");
+        let applied = self::now(self.shared.memory.apply_answer(answer, now));
+        for link in log.links.iter().filter(|link| !link.loses_notifications.load(Ordering::Relaxed)) {
+            link.notifications.send_modify(|notifications| *notifications += 1);
+        }
+        applied
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

@@ -4,14 +4,20 @@
 //! Source: MLS Gateway specification, "Group Membership Management"; docs/rules.md, "Groups".
 
 mod change;
+mod order;
+mod service;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use serde::{Deserialize, Serialize};
 
-pub use self::change::{
-    Changed, SeenEpoch, VANISH_AGE_SECS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
+pub use self::{
+    change::{
+        Changed, SeenEpoch, VANISH_AGE_SECS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
+    },
+    order::{COMMITS_KEPT_MAX, CommitLog, CommitOrdering, OrderedMessage, Ruling},
+    service::{ServiceAnswer, apply_service},
 };
 
 /// Most members of a group.
@@ -131,6 +137,15 @@ pub struct GroupRecord {
     /// The key that founded the group, unless an admin key did.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "founder_hex")]
     pub founder: Option<PublicKey>,
+    /// The order of its commits, where a roster chose one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_ordering: Option<CommitOrdering>,
+    /// Its commits, while the order is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<CommitLog>,
+    /// Time of the question to the access service whose answer changed the group last, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at_ms: Option<u64>,
 }
 
 /// A founder as hex in a group's record.
@@ -214,8 +229,11 @@ pub struct Join {
 }
 
 impl GroupRecord {
-    const fn new(source: Source, seq: u64, created_at: UnixSecs, founder: Option<PublicKey>) -> Self {
-        Self { source, seq, created_at, display_name: None, last_epoch: None, founder }
+    /// A record without a name and without messages.
+    #[must_use]
+    pub const fn new(source: Source, seq: u64, created_at: UnixSecs, founder: Option<PublicKey>) -> Self {
+        let (display_name, last_epoch, commit_ordering, commits, asked_at_ms) = (None, None, None, None, None);
+        Self { source, seq, created_at, display_name, last_epoch, founder, commit_ordering, commits, asked_at_ms }
     }
 }
 
@@ -280,6 +298,8 @@ pub enum RosterOp {
     Demote,
     /// Sets the list.
     Replace,
+    /// Sets the epoch of the order of commits.
+    ResetEpoch,
 }
 
 /// A roster as admitted: its form is right, and its signer has published it.
@@ -291,7 +311,7 @@ pub struct RosterChange {
     pub seq: u64,
     /// The operation.
     pub op: RosterOp,
-    /// The keys that the operation names, without repeats, not empty.
+    /// The keys that the operation names, without repeats; empty for [`RosterOp::ResetEpoch`] alone.
     pub keys: Vec<PublicKey>,
     /// The role that new members take.
     pub role: Role,
@@ -305,6 +325,10 @@ pub struct RosterChange {
     pub open_bootstrap: bool,
     /// `["force","true"]`.
     pub force: bool,
+    /// The order of commits, where given.
+    pub commit_ordering: Option<CommitOrdering>,
+    /// The epoch that [`RosterOp::ResetEpoch`] sets.
+    pub epoch: Option<u64>,
     /// The bounds on memberships that it makes.
     pub bounds: MembershipBounds,
 }
@@ -392,6 +416,8 @@ pub enum Refusal {
     LastAdmin,
     /// A roster leaves members, roles and name as they are.
     ChangesNothing,
+    /// A roster changes members of a group about which the access service decides.
+    ServiceDecides,
     /// More than [`GROUP_MEMBERS_MAX`] members.
     GroupFull,
     /// A gift wrap by no member: the group exists, or the wrap may not found it. One answer for every cause, as each
@@ -412,6 +438,27 @@ pub enum Refusal {
     DeletesTooMuch,
     /// A deletion names nothing that its author may delete.
     NothingToDelete,
+    /// Another commit ended the epoch of a commit.
+    EpochHasCommit {
+        /// The epoch of both.
+        epoch: u64,
+        /// The commit that counts. The sender is a member, and members read every message of their group.
+        commit: EventId,
+    },
+    /// A commit is for an epoch that the group is not at, or a message for one that the group left.
+    NotTheEpoch {
+        /// The message's epoch.
+        epoch: u64,
+        /// The group's epoch.
+        current: u64,
+    },
+    /// The `k` tag of a message says another epoch than its MLS header.
+    EpochContradicted {
+        /// The epoch of the header.
+        header: u64,
+        /// The epoch of the tag.
+        tag: u64,
+    },
 }
 
 /// The words for a reader that may not publish in a group, the same for every group (docs/rules.md, "Unlisted groups").

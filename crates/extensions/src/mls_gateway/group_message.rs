@@ -6,7 +6,7 @@
 use nostr_protocol::{Event, Rejection, tag::name};
 
 use super::{
-    group::{GroupStatus, Refusal, SeenEpoch},
+    group::{GroupStatus, OrderedMessage, Refusal, SeenEpoch},
     mls,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     kinds::{
         Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Publication, Readers, any,
     },
+    policy::Policy,
     tags::{decimal, one_group},
 };
 
@@ -57,15 +58,21 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         }
         None => return Err(Rejection::error("the group's state is not known, try again")),
     };
-    // Only a managed group has a registry, so only there is the header worth reading.
-    let epoch = if unlisted { SeenEpoch::Nowhere } else { epoch(event) };
-    let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch };
+    // Only a managed group has a registry and an order of commits, so only there is the header worth reading.
+    let header = if unlisted { None } else { mls::header_of_content(&event.content()) };
+    let epoch = match &header {
+        _ if unlisted => SeenEpoch::Nowhere,
+        Some(header) => SeenEpoch::Header(header.epoch),
+        None => event.tags().value(name::K).and_then(decimal).map_or(SeenEpoch::Nowhere, SeenEpoch::Tag),
+    };
+    let Policy { commit_ordering, commit_grace_secs, .. } = *cx.policy;
+    let order = header
+        .and_then(|header| OrderedMessage::new(&header, epochs_in_tags(event), commit_ordering, commit_grace_secs));
+    let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch, order };
     Ok(Verdict { expires_at: cx.archived(LOG_SECS), effect })
 }
 
-fn epoch(event: &Event) -> SeenEpoch {
-    if let Some(header) = mls::header_of_content(&event.content()) {
-        return SeenEpoch::Header(header.epoch);
-    }
-    event.tags().value(name::K).and_then(decimal).map_or(SeenEpoch::Nowhere, SeenEpoch::Tag)
+/// The epochs that `k` tags say, on the sender's word.
+fn epochs_in_tags(event: &Event) -> impl Iterator<Item = u64> {
+    event.tags().values(name::K).filter_map(decimal)
 }

@@ -4,8 +4,10 @@
 //! decrypts. This module reads all that is well-formed, ciphersuites and extensions that it does not know among them;
 //! openmls checks the signatures, for the ciphersuites that it knows.
 
+mod header;
+
 use base64::{
-    Engine as _, alphabet,
+    alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use nostr_protocol::UnixSecs;
@@ -16,8 +18,8 @@ use openmls::prelude::{
 use openmls_rust_crypto::RustCrypto;
 use sha2::{Sha256, Sha384, Sha512};
 
-/// Most bytes of a message that are decoded to find its header: a group id of up to 270 bytes fits.
-pub const HEADER_BYTES_MAX: usize = 288;
+pub use self::header::{ContentType, HEADER_BYTES_MAX, Header, header_of_content};
+
 /// Most bytes of a KeyPackage that are read; a longer one is taken for unreadable.
 pub const KEY_PACKAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -40,31 +42,6 @@ const LAST_RESORT_COMPONENT: u16 = 0x0004;
 /// The extensions that each client has, and that capabilities do not list (RFC 9420, section 7.2).
 const DEFAULT_EXTENSIONS: std::ops::RangeInclusive<u16> = 1..=5;
 const SOURCE_KEY_PACKAGE: u8 = 1;
-
-/// The part of an MLSMessage that is not encrypted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The MLS group id, which is not the group's id on Nostr.
-    pub mls_group_id: Vec<u8>,
-    /// The epoch.
-    pub epoch: u64,
-}
-
-/// Reads the header of a group message's content: base64 of an MLSMessage that holds a PublicMessage or a
-/// PrivateMessage. `None` for anything else, as Marmot's contents, which are encrypted once more.
-///
-/// Decodes [`HEADER_BYTES_MAX`] bytes at most; the bytes after them are not looked at.
-#[must_use]
-pub fn header_of_content(content: &str) -> Option<Header> {
-    // A multiple of four characters, so that a cut falls between two groups of three bytes.
-    let prefix = content.as_bytes().get(..HEADER_BYTES_MAX / 3 * 4).unwrap_or(content.as_bytes());
-    let bytes = BASE64.decode(prefix).ok()?;
-    let mut wire = Wire(&bytes);
-    if wire.u16()? != MLS_1_0 || !matches!(wire.u16()?, PUBLIC_MESSAGE | PRIVATE_MESSAGE) {
-        return None;
-    }
-    Some(Header { mls_group_id: wire.opaque()?.to_vec(), epoch: wire.u64()? })
-}
 
 /// A KeyPackage, read and not checked.
 #[derive(Clone, Copy, Debug)]
@@ -317,6 +294,12 @@ impl<'a> Wire<'a> {
 
     /// `opaque x<V>`: a length in as few bytes as hold it (section 2.1.2), then so many bytes.
     fn opaque(&mut self) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    /// A length in as few bytes as hold it.
+    fn length(&mut self) -> Option<usize> {
         let first = self.u8()?;
         let low = usize::from(first & 0x3f);
         let length = match first >> 6 {
@@ -333,6 +316,6 @@ impl<'a> Wire<'a> {
             1 => length >= 1 << 6,
             _ => length >= 1 << 14,
         };
-        if shortest { self.take(length) } else { None }
+        shortest.then_some(length)
     }
 }

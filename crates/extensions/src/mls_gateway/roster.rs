@@ -6,7 +6,8 @@
 use nostr_protocol::{Event, PublicKey, Rejection, tag::name};
 
 use super::group::{
-    GroupStatus, NOT_AN_ADMIN, NostrGroupId, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX, Source,
+    CommitOrdering, GroupStatus, NOT_AN_ADMIN, NostrGroupId, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX,
+    Source,
 };
 use crate::{
     context::{Context, Verdict},
@@ -91,7 +92,12 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
         "promote" => RosterOp::Promote,
         "demote" => RosterOp::Demote,
         "replace" => RosterOp::Replace,
-        _ => return Err(Rejection::invalid("op is one of bootstrap, add, remove, promote, demote, replace")),
+        "reset-epoch" => RosterOp::ResetEpoch,
+        _ => {
+            return Err(Rejection::invalid(
+                "op is one of bootstrap, add, remove, promote, demote, replace, reset-epoch",
+            ));
+        }
     };
     let role = match event.tags().named(name::ROLE).next() {
         None => Role::Member,
@@ -107,20 +113,40 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
         group,
         seq,
         op,
-        keys: keys(event)?,
+        keys: keys(event, op)?,
         role,
         name: name.map(str::to_owned),
         signer: event.pubkey(),
         by_admin_key,
         open_bootstrap: cx.policy.open_bootstrap,
         force: event.tags().value(name::FORCE) == Some("true"),
+        commit_ordering: commit_ordering(event)?,
+        epoch: if op == RosterOp::ResetEpoch { Some(epoch(event)?) } else { None },
         bounds: cx.policy.membership_bounds,
     })
 }
 
+/// The order of commits that a roster chooses.
+fn commit_ordering(event: &Event) -> Result<Option<CommitOrdering>, Rejection> {
+    let Some(tag) = event.tags().named(name::COMMIT_ORDERING).next() else { return Ok(None) };
+    let chosen = tag.value().and_then(CommitOrdering::parse);
+    chosen.map(Some).ok_or_else(|| Rejection::invalid("commit_ordering is \"off\", \"advisory\" or \"strict\""))
+}
+
+/// The epoch that the order of commits is set to. No epoch comes after the largest number of 64 bits.
+fn epoch(event: &Event) -> Result<u64, Rejection> {
+    decimal(exactly_one(event, name::EPOCH)?)
+        .filter(|epoch| *epoch < u64::MAX)
+        .ok_or_else(|| Rejection::invalid("epoch is a whole number of 64 bits in decimal"))
+}
+
 /// The `p` values without repeats, in their order.
-fn keys(event: &Event) -> Result<Vec<PublicKey>, Rejection> {
+fn keys(event: &Event, op: RosterOp) -> Result<Vec<PublicKey>, Rejection> {
     let tags = event.tags();
+    if op == RosterOp::ResetEpoch {
+        let none = tags.named(name::PUBLIC_KEY).next().is_none();
+        return none.then(Vec::new).ok_or_else(|| Rejection::invalid("reset-epoch changes no member; leave out p"));
+    }
     if tags.named(name::PUBLIC_KEY).count() > ROSTER_KEYS_MAX {
         return Err(Rejection::invalid(format!("a roster has at most {ROSTER_KEYS_MAX} p tags; send several")));
     }

@@ -39,7 +39,7 @@ pub fn group_id(text: &str) -> NostrGroupId {
 }
 
 pub fn view(source: Source, seq: u64, members: &[(&str, Role)]) -> ManagedGroup {
-    let record = GroupRecord { source, seq, created_at: 1, display_name: None, last_epoch: None, founder: None };
+    let record = GroupRecord::new(source, seq, 1, None);
     ManagedGroup { record, members: members.iter().map(|(name, role)| (key(name), *role)).collect() }
 }
 
@@ -117,6 +117,8 @@ pub fn roster(signer: &str, seq: u64, op: RosterOp, names: &[&str]) -> RosterCha
         by_admin_key: signer == "operator",
         open_bootstrap: false,
         force: false,
+        commit_ordering: None,
+        epoch: None,
         bounds: MembershipBounds::default(),
     }
 }

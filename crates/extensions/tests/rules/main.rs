@@ -10,6 +10,7 @@ mod key_package;
 mod kinds_table;
 mod mls;
 mod mutations;
+mod order;
 mod requests;
 mod roster;
 mod shapes;

@@ -75,7 +75,8 @@ fn public_and_private_messages_show_group_and_epoch() {
     for wire_format in [1, 2] {
         for group_id in [&b""[..], b"group", &[7; 63], &[7; 64], &[7; 255]] {
             let mut bytes = message(wire_format, group_id, 0x0102_0304_0506_0708);
-            let expected = Header { mls_group_id: group_id.to_vec(), epoch: 0x0102_0304_0506_0708 };
+            let (mls_group_id, epoch) = (group_id.to_vec(), 0x0102_0304_0506_0708);
+            let expected = Header { mls_group_id, epoch, content: None };
             assert_eq!(header(&bytes), Some(expected.clone()));
             bytes.extend([0xff; 10_000]);
             assert_eq!(header(&bytes), Some(expected), "whatever follows");

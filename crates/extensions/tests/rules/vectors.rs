@@ -8,12 +8,12 @@ use nostr_extensions::{
     Source,
     admit::group_of,
     mls_gateway::{
-        group::SeenEpoch,
-        mls::{KeyPackage, Signatures, header_of_content},
+        group::{CommitOrdering, SeenEpoch},
+        mls::{ContentType, KeyPackage, Signatures, header_of_content},
     },
     policy::VerifyKeyPackages,
 };
-use nostr_protocol::{PublicKey, Rejection, Unverified, Verified, hex::to_hex};
+use nostr_protocol::{PublicKey, Rejection, Unverified, Verified, hex::to_hex, testing::key};
 use serde_json::Value;
 
 use crate::common::{NOW, admit_as, policy, view};
@@ -134,7 +134,12 @@ fn headers_read_as_the_labels_say() {
         let header = header.unwrap();
         let (id, rest) = visible.split_once(' ').unwrap();
         assert_eq!(to_hex(&header.mls_group_id), id);
-        assert!(rest.starts_with(&format!("epoch={} ", header.epoch)), "{}", vector.label);
+        let content = match header.content.unwrap() {
+            ContentType::Application => "application",
+            ContentType::Proposal => "proposal",
+            ContentType::Commit => "commit",
+        };
+        assert_eq!(rest, format!("epoch={} content_type={content}", header.epoch), "{}", vector.label);
         read += 1;
     }
     assert_eq!(read, 4);
@@ -144,10 +149,27 @@ fn headers_read_as_the_labels_say() {
 fn a_managed_groups_message_shows_its_epoch_and_the_keys_to_check_again() {
     for vector in all().iter().filter(|vector| vector.label.starts_with("seed-445")) {
         let admitted = admit(vector, &Reader::new(&[writer()]), &strict()).unwrap();
-        let Effect::GroupMessage { keys, epoch, .. } = admitted.effect() else { panic!("{}", vector.label) };
+        let Effect::GroupMessage { keys, epoch, order, .. } = admitted.effect() else { panic!("{}", vector.label) };
         assert_eq!(keys, &[writer()]);
+        assert_eq!(order.unwrap().contradicted_by, None);
         assert_eq!(*epoch, SeenEpoch::Header(if vector.label.contains("commit") { 0 } else { 1 }));
     }
+}
+
+#[test]
+fn no_order_of_commits_looks_at_a_message_of_marmot() {
+    let policy = Policy { commit_ordering: CommitOrdering::Strict, commit_grace_secs: 1, ..strict() };
+    let mut count = 0;
+    for vector in all().iter().filter(|vector| vector.kind() == 445 && vector.visible.is_empty()) {
+        let id = group_of(vector.event.event()).unwrap();
+        let status = GroupStatus::Managed(view(Source::Roster, 1, &[("alice", Member)]).into());
+        let alice = Reader::new(&[key("alice")]);
+        let admitted = admit_as(&alice, vector.event.clone(), &policy, Some(&Group { id, status })).unwrap();
+        let Effect::GroupMessage { order, .. } = admitted.effect() else { panic!("{}", vector.label) };
+        assert_eq!(*order, None, "{}", vector.label);
+        count += 1;
+    }
+    assert!(count >= 7, "commits, two of one epoch, and words: {count}");
 }
 
 #[test]

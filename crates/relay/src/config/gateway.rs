@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use nostr_extensions::{
     Source,
-    mls_gateway::key_package_request,
+    mls_gateway::{group::CommitOrdering, key_package_request},
     policy::{KeyPackageConsumption, VerifyKeyPackages},
 };
 use nostr_protocol::{DAY_SECS, PublicKey, sign::SecretKey};
@@ -76,12 +76,17 @@ section! {
             by integer(1..=key_package_request::TTL_SECS_MAX);
         /// Lifetime of a 450; the group's state outlives it.
         roster_policy_ttl_days: u64 = "365" in "days", by integer(1..=TTL_DAYS_MAX);
-        /// Events that make a key a member: `roster` (450), `giftwrap` (1059 with an `h`).
+        /// Sources of membership: `acl` (the service at `acl_url`), `roster` (450), `giftwrap` (1059 with an `h`).
         membership_sources: Vec<Source> = "roster,giftwrap", by list(membership_source).map(strongest_first);
         /// Allows every client with the right to write to `bootstrap` a group.
         open_bootstrap: bool = "false", by boolean();
         /// Takes 445s without a group record if their `h` is 64 hex digits; each client that names the `h` reads them.
         unlisted_groups: bool = (true, "the opposite of `auth.enabled`"), by boolean();
+        /// Order of the commits of MLS groups whose messages show their epoch: `off`, `advisory` (tell the sender of a
+        /// commit that does not fit) or `strict` (refuse it). A roster may choose another one for its group.
+        commit_ordering: CommitOrdering = "off", by one_of(&CommitOrdering::ALL.map(|mode| (mode.as_str(), mode)));
+        /// Time after a commit for which an order of commits takes other messages of the epoch before; 0 for any time.
+        commit_grace_secs: u64 = "0" in "s", by integer(0..=TTL_SECS_MAX);
         /// Check of a KeyPackage's bytes against its tags: `log` failures, `enforce` (refuse the event) or `off`.
         verify_keypackages: VerifyKeyPackages = "log",
             by one_of(&VerifyKeyPackages::ALL.map(|mode| (mode.as_str(), mode)));
@@ -101,7 +106,7 @@ section! {
         /// Part of an owner's KeyPackages that strangers use up together by claims in an hour: keys that the operator
         /// did not name and that share no group with the owner. 100 for all of it.
         claim_strangers_percent: u32 = "50" in "%", by integer(0..=100);
-        /// The operator's membership service; the source `acl` is not in this build.
+        /// The operator's access service, which the source `acl` asks for `/groups/{id}` under this URL.
         acl_url: Option<String> = "", by optional(http_url);
         /// Bearer token for `acl_url`.
         acl_token: Option<Secret> = "", by optional(secret);
@@ -176,10 +181,7 @@ fn database_url(text: &str) -> Result<Secret, String> {
 }
 
 fn membership_source(text: &str) -> Result<Source, String> {
-    match text {
-        "acl" => Err("membership source \"acl\" is not in this build; use \"roster\" and \"giftwrap\"".to_owned()),
-        _ => one_of(text, &[Source::Roster, Source::GiftWrap].map(|source| (source.as_str(), source))),
-    }
+    one_of(text, &Source::ALL.map(|source| (source.as_str(), source)))
 }
 
 /// Sorts the sources, the strongest first, and drops repetitions.

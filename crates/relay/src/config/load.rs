@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use nostr_extensions::Source;
 use nostr_protocol::auth::RelayAddress;
 use toml::de::{DeTable, DeValue};
 
@@ -181,6 +182,11 @@ impl Config {
                 gateway.enable_api && self.server.relay_addresses().iter().any(|address| is_under(address, gateway)),
                 ["server.public_url", "extensions.mls_gateway.api_prefix"],
                 "the path lies under api_prefix, where the REST API is; write another path, or another api_prefix",
+            ),
+            (
+                gateway.membership_sources.contains(&Source::Acl) && gateway.acl_url.is_none(),
+                ["extensions.mls_gateway.membership_sources", "extensions.mls_gateway.acl_url"],
+                "the source acl needs its service; write acl_url = \"https://host/path\"",
             ),
             (
                 limits.default_limit > limits.max_limit,

@@ -20,6 +20,8 @@ impl Config {
             sources: gateway.membership_sources.iter().copied().collect(),
             unlisted_groups: gateway.unlisted_groups,
             open_bootstrap: gateway.open_bootstrap,
+            commit_ordering: gateway.commit_ordering,
+            commit_grace_secs: gateway.commit_grace_secs,
             membership_bounds: MembershipBounds::default(),
             archive_secs: gateway.enable_message_archive.then_some(gateway.message_archive_ttl_days * DAY_SECS),
             welcome_ttl_secs: gateway.welcome_ttl_secs,

@@ -134,8 +134,14 @@ impl Config {
         if gateway.wake == WakeBy::Redis && gateway.storage_backend == StorageBackend::Embedded {
             lines.push("wake is \"redis\", and the embedded store has no other instances to notify".to_owned());
         }
-        if gateway.acl_url.is_some() || gateway.acl_token.is_some() {
-            lines.push("acl_url or acl_token is set, and the source \"acl\" is not in this build".to_owned());
+        if gateway.acl_url.is_some() && !gateway.membership_sources.contains(&Source::Acl) {
+            lines.push("acl_url is set, and nothing uses it: write \"acl\" into membership_sources".to_owned());
+        }
+        let is_bare = |url: &String| url.starts_with("http://");
+        if gateway.acl_token.is_some() && gateway.acl_url.as_ref().is_some_and(is_bare) {
+            lines.push(
+                "acl_url is http://, so acl_token and the members of groups cross the network in clear".to_owned(),
+            );
         }
         let by_roster = gateway.membership_sources.contains(&Source::Roster) && !gateway.open_bootstrap;
         if by_roster && gateway.admin_pubkeys.is_empty() && !gateway.unlisted_groups {

@@ -153,8 +153,8 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ),
         (
             "[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]",
-            "relay.toml:4: extensions.mls_gateway.membership_sources[1]: membership source \"acl\" is not in this \
-             build; use \"roster\" and \"giftwrap\"",
+            "relay.toml:2: extensions.mls_gateway.membership_sources: the source acl needs its service; write acl_url \
+             = \"https://host/path\"",
         ),
     ];
     for (text, expected) in cases {
@@ -257,6 +257,7 @@ fn every_key_has_a_place_of_its_own() {
             "trace",
             "roster",
             "enforce",
+            "strict",
             "on_read",
             "interval",
             "/other",

@@ -25,7 +25,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use nostr_extensions::{Group, GroupStatus, NostrGroupId, RouteHasher, gate::Touches, route::Condition};
-use nostr_store::{Cursor, Store, StoreError};
+use nostr_store::{AppliedAnswer, Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
 use tokio::sync::Semaphore;
@@ -52,6 +52,8 @@ const LOADS_MAX: usize = 16;
 /// See the module.
 pub(crate) struct Groups {
     store: Arc<dyn Store>,
+    /// Whether other processes may write to the store, so that its log is followed.
+    is_followed: bool,
     /// Highest age of a cached state.
     ttl: Duration,
     states: Mutex<States>,
@@ -80,6 +82,8 @@ struct Loading {
     changed_at: Cursor,
     /// Number of changes that were noted meanwhile.
     changes: u64,
+    /// Number of those that have no place of their own in the log.
+    answers: u64,
 }
 
 /// A group's state, and the routes of its members, which live delivery works out once for the state.
@@ -187,6 +191,7 @@ impl Groups {
         let (readable_up_to, hasher) = (AtomicU64::new(store.head()), store.route_hasher());
         let cache = Cache::with_weighter(CACHE_GROUPS_EXPECTED, CACHE_BYTES_MAX, StateBytes);
         Self {
+            is_followed: store.notifications().is_some(),
             store,
             ttl,
             states: Mutex::new(States {
@@ -207,6 +212,30 @@ impl Groups {
     /// Those of the store; the caller then treats the group as closed to every reader.
     pub(crate) async fn get(&self, id: &NostrGroupId) -> Result<Arc<GroupState>, StoreError> {
         self.get_at(id, Cursor::MAX).await
+    }
+
+    /// The last state of a group that this process knows of, however old.
+    pub(crate) fn last_known(&self, id: &NostrGroupId) -> Option<Arc<GroupState>> {
+        let states = self.states.lock();
+        states.cache.peek(id)?.latest.as_ref().map(|latest| Arc::clone(&latest.state))
+    }
+
+    /// Notes a change by an answer of the access service, which this process wrote. In a store of one process it has no
+    /// place of its own in the log, so every state that is loaded meanwhile is loaded again.
+    pub(crate) fn note_answer(&self, applied: &AppliedAnswer) {
+        if self.is_followed {
+            return self.note_change_ahead(&applied.touches, applied.cursor);
+        }
+        let Touches::Groups(ids) = &applied.touches else { return self.forget_all(applied.cursor) };
+        let mut states = self.states.lock();
+        for id in ids {
+            states.unknown.remove(&self.hash(id));
+            states.cache.remove(id);
+            if let Some(loading) = states.loading.get_mut(id) {
+                loading.change(applied.cursor);
+                loading.answers += 1;
+            }
+        }
     }
 
     /// The state of a group as [`Self::get`] would give it, if it is in memory.
@@ -345,11 +374,11 @@ impl Groups {
         }
         let asking = Asking::begin(self, id);
         for _ in 0..LOADS_MAX {
-            let at = Instant::now();
+            let (at, answers) = (Instant::now(), asking.answers(&self.states.lock()));
             let (state, as_of) = self.store.group(id).await?;
             let state = Arc::new(GroupState::new(state));
             let mut states = self.states.lock();
-            if as_of >= asking.changed_at(&states) {
+            if as_of >= asking.changed_at(&states) && asking.answers(&states) == answers {
                 let before = states.cache.get(id).and_then(|cached| cached.before.clone());
                 let latest = Some(LoadedState { state: Arc::clone(&state), as_of, at });
                 states.cache.insert(id.clone(), CachedGroup { latest, before });
@@ -451,7 +480,7 @@ impl<'a> Asking<'a> {
     fn begin(groups: &'a Groups, id: &'a NostrGroupId) -> Self {
         let mut states = groups.states.lock();
         let changed_at = states.changed_at;
-        let new = || Loading { questions: 0, changed_at, changes: 0 };
+        let new = || Loading { questions: 0, changed_at, changes: 0, answers: 0 };
         let loading = states.loading.entry(id.clone()).or_insert_with(new);
         loading.questions += 1;
         Self { groups, id, changes_before: loading.changes }
@@ -459,6 +488,10 @@ impl<'a> Asking<'a> {
 
     fn changed_at(&self, states: &States) -> Cursor {
         states.loading.get(self.id).map_or(Cursor::MAX, |loading| loading.changed_at)
+    }
+
+    fn answers(&self, states: &States) -> u64 {
+        states.loading.get(self.id).map_or(u64::MAX, |loading| loading.answers)
     }
 
     fn changes(&self, states: &States) -> u64 {

@@ -18,7 +18,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use nostr_extensions::{Asker, Gate, Group, Persistence, Prepared, Reader, RouteHasher, kinds::rules};
+use nostr_extensions::{
+    Asker, Gate, Group, Persistence, Prepared, Reader, RouteHasher, gate::Touches, kinds::rules, route::Condition,
+};
 use nostr_protocol::{Filter, Kind, Rejection, message::closed_frame};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::{Mutex, MutexGuard};
@@ -255,6 +257,19 @@ impl Live {
     /// Notes that the follower has handed every event up to `cursor` to the shards.
     pub(super) fn note_handed(&self, cursor: Cursor) {
         self.handed.fetch_max(cursor, Ordering::AcqRel);
+    }
+
+    /// Returns whether a subscription waits for messages of a group: by its id, or as a member.
+    pub(crate) async fn awaits_messages_of(&self, group: &GroupState) -> bool {
+        let message = LogEntry {
+            cursor: Cursor::MAX,
+            kind: Kind::GROUP_MESSAGE,
+            touches: Touches::Nothing,
+            group: Some(group.id.clone()),
+            routes: vec![self.route_hasher.hash(Condition::Tag(b'h', group.id.as_str()))],
+            sealed: None,
+        };
+        self.wants(&message, Some(group)).await
     }
 
     /// Returns whether a subscription may wait for the entry, as far as can be said without the state of its group.

@@ -240,8 +240,5 @@ fn is_logged(kind: Kind, policy: &Policy) -> bool {
 
 /// The events of a saved batch that are new, in its order.
 fn new_events(saved: &[Result<Saved, StoreError>]) -> impl Iterator<Item = &Sealed> {
-    saved.iter().filter_map(|saved| match saved {
-        Ok(Saved::New(sealed)) => Some(sealed),
-        _ => None,
-    })
+    saved.iter().filter_map(|saved| saved.as_ref().ok().and_then(Saved::new_event))
 }

@@ -558,14 +558,7 @@ fn group_of(strangers: u32, names: &[&str]) -> Arc<GroupState> {
         PublicKey::from_bytes(bytes)
     });
     let members = made_up.chain(names.iter().map(|name| key(name))).map(|key| (key, Role::Member)).collect();
-    let record = GroupRecord {
-        source: Source::Roster,
-        seq: 1,
-        created_at: NOW,
-        display_name: None,
-        last_epoch: None,
-        founder: None,
-    };
+    let record = GroupRecord::new(Source::Roster, 1, NOW, None);
     let id = NostrGroupId::parse("grp").expect("an id");
     let status = GroupStatus::Managed(Arc::new(ManagedGroup { record, members }));
     Arc::new(GroupState::new(Group { id, status }))

@@ -16,6 +16,7 @@ mod health;
 mod room;
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -72,7 +73,7 @@ pub(crate) struct InFlight {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// The event is stored, now or since earlier, which the text says.
-    Accepted(&'static str),
+    Accepted(Cow<'static, str>),
     /// A newer version is stored, or the event was deleted for good.
     Conflict(Rejection),
     /// Any other refusal.
@@ -83,7 +84,7 @@ impl Outcome {
     /// The `OK` frame for the event of this id.
     fn frame(self, id: &EventId) -> Answer {
         match self {
-            Self::Accepted(reason) => ok_frame(id, true, reason),
+            Self::Accepted(reason) => ok_frame(id, true, &reason),
             Self::Conflict(rejection) | Self::Refused(rejection) => refused_frame(id, &rejection),
         }
     }
@@ -312,7 +313,7 @@ impl Task {
         for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {
             self.metrics.saved(kind, &saved);
             let outcome = outcome(&saved);
-            if let Ok(Saved::New(sealed)) = saved {
+            if let Some(sealed) = saved.ok().and_then(Saved::into_new_event) {
                 events.push(sealed);
                 paid.extend(charges.into_buckets());
             }

@@ -114,6 +114,8 @@ struct GatewayDocument {
     supported_mips: &'static [u8],
     unlisted_groups: bool,
     open_bootstrap: bool,
+    /// The order in groups whose rosters chose none.
+    commit_ordering: &'static str,
     verify_keypackages: &'static str,
     keypackage_consumption: &'static str,
     /// Days; 0 means that messages are passed on and not kept.
@@ -211,6 +213,7 @@ fn gateway(config: &Config) -> GatewayDocument {
         supported_mips: &SUPPORTED_MIPS,
         unlisted_groups: gateway.unlisted_groups,
         open_bootstrap: gateway.open_bootstrap,
+        commit_ordering: gateway.commit_ordering.as_str(),
         verify_keypackages: gateway.verify_keypackages.as_str(),
         keypackage_consumption: gateway.keypackage_consumption.as_str(),
         message_archive_ttl_days: if gateway.enable_message_archive { gateway.message_archive_ttl_days } else { 0 },

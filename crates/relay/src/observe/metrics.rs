@@ -42,6 +42,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("mls_gateway_follow_passes_total", "Passes over a shared store's log, by result."),
     ("mls_gateway_follow_fetched_events_total", "Events of the log that the instance fetched for its clients."),
     ("mls_gateway_follow_skipped_events_total", "Events of the log for which no client of the instance waited."),
+    ("mls_gateway_access_questions_total", "Questions to the access service, by outcome."),
     ("mls_gateway_read_cost_total", "Units that clients' requests have cost."),
     ("mls_gateway_firestore_document_reads_total", "Documents that the instance has read of Firestore."),
 ];
@@ -211,6 +212,12 @@ impl Metrics {
         self.skipped.increment(events as u64);
     }
 
+    /// Counts a question to the access service, by its outcome.
+    pub(crate) fn access_answer(&self, outcome: &'static str) {
+        counter(&self.recorder, "mls_gateway_access_questions_total", vec![Label::new("outcome", outcome)])
+            .increment(1);
+    }
+
     /// Counts units of reading that a client paid for.
     pub(crate) fn read_cost(&self, units: u64) {
         self.read_cost.increment(units);
@@ -224,7 +231,7 @@ impl Metrics {
     /// Counts an event by the store's answer.
     pub(crate) fn saved(&self, kind: Kind, saved: &Result<Saved, StoreError>) {
         match saved {
-            Ok(Saved::New(_)) => {
+            Ok(Saved::New(_) | Saved::Advised(..)) => {
                 self.processed.count(kind);
                 for counter in rules(kind).counters {
                     match counter {
@@ -342,6 +349,7 @@ mod tests {
         metrics.error("message");
         metrics.unknown_client_address("untrusted_peer");
         metrics.request("req");
+        metrics.access_answer("known");
         metrics.subscription_ended("too_slow");
         for operation in ["save", "scan", "sweep"] {
             metrics.db_operation(operation, Duration::from_millis(1));

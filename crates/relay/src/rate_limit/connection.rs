@@ -39,6 +39,8 @@ const LOOKUPS_PER_MINUTE: u32 = 2;
 /// Groups of an address in a minute, and at once, that are looked up before an event is paid for, beyond those of
 /// [`LOOKUPS_PER_MINUTE`].
 const ADDRESS_LOOKUPS_PER_MINUTE: u32 = 600;
+/// Price of a question to the access service, in groups that are looked up.
+const QUESTION_COST: u32 = 2;
 /// HTTP requests of one address in a minute, all of which it may send at once: pages, probes and scrapes of a whole
 /// network send fewer.
 pub(crate) const ADDRESS_REQUESTS_PER_MINUTE: u32 = 1_200;
@@ -129,6 +131,17 @@ impl RateLimits {
         let one = Amount::of(1);
         connection.lookups.take(one, now_ms).is_ok()
             || self.take_blocks(BlockKinds::LOOKUPS, (), block, one, now_ms).is_ok()
+    }
+
+    /// Takes the price of a question to the access service about a group of which the reader is no member.
+    ///
+    /// # Errors
+    /// When the address has asked too much.
+    pub(crate) fn question(&self, block: AddressBlock, now_ms: u64) -> Result<(), RetryAfter> {
+        let reason = "too many questions about groups of which you are no member";
+        self.take_blocks(BlockKinds::LOOKUPS, (), block, Amount::of(QUESTION_COST), now_ms)
+            .map(drop)
+            .map_err(|secs| RetryAfter { reason, secs })
     }
 
     /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once

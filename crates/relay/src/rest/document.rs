@@ -13,18 +13,21 @@ use utoipa::{
     Modify, OpenApi,
     openapi::{
         RefOr, ServerBuilder,
-        security::{ApiKey, ApiKeyValue, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
 use super::{
     events, groups, key_packages, messages, page,
     problem::{self, ProblemDocument},
+    refresh,
 };
 use crate::{app::App, config::Config};
 
 /// The name of the scheme of authentication in the document.
 const NIP98: &str = "nip98";
+/// The name of the scheme by which the access service authenticates.
+const ACL_TOKEN: &str = "acl_token";
 
 /// Every door.
 #[derive(OpenApi)]
@@ -41,6 +44,7 @@ const NIP98: &str = "nip98";
         groups::one,
         groups::members,
         groups::roster,
+        refresh::refresh,
         key_packages::owner::of_owner,
         messages::of_group,
         messages::inbox,
@@ -73,6 +77,8 @@ impl Modify for Security {
         let header = ApiKeyValue::with_description("Authorization", about);
         let components = document.components.get_or_insert_default();
         components.add_security_scheme(NIP98, SecurityScheme::ApiKey(ApiKey::Header(header)));
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The token `acl_token`."));
+        components.add_security_scheme(ACL_TOKEN, SecurityScheme::Http(bearer.build()));
     }
 }
 

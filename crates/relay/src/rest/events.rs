@@ -24,7 +24,7 @@ pub(crate) struct Accepted {
     accepted: bool,
     /// Empty for a new event; `duplicate: …` for one that is stored already.
     #[schema(example = "")]
-    message: &'static str,
+    message: String,
 }
 
 /// A signed event (NIP-01), as its author signed it.
@@ -113,7 +113,10 @@ pub(super) async fn publish(mut visit: Visit) -> Result<Answer, Problem> {
     let body = std::mem::take(&mut visit.body);
     let json = std::str::from_utf8(&body).map_err(|_| Problem::bad_parameter("the body is not UTF-8"))?;
     match event::publish(&mut visit.caller, json.trim()).await.map_err(Problem::bad_parameter)? {
-        Outcome::Accepted(message) => Answer::json(&visit, &Accepted { accepted: true, message }).await,
+        Outcome::Accepted(message) => {
+            let message = message.into_owned();
+            Answer::json(&visit, &Accepted { accepted: true, message }).await
+        }
         Outcome::Conflict(rejection) => Err(Problem::conflict(&rejection)),
         Outcome::Refused(rejection) => Err(Problem::of_event(&rejection)),
     }

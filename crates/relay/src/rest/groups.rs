@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     error::read_failed,
-    session::archive::{ArchiveRead, Limits, MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
+    session::{
+        archive::{ArchiveRead, Limits, MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
+        settling,
+    },
 };
 
 /// Most groups of one page.
@@ -149,6 +152,8 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     let mut ids = app.store.groups_of(visit.caller.reader.keys()).await.map_err(read_failed)?;
     drop(turn);
     meter.charge(list::cost(app, MEMBERSHIP_UNITS, ids.len().max(1)));
+    let closed = settling::for_open(app, ids.iter().cloned()).await;
+    ids.retain(|id| !closed.contains(id));
     ids.sort_unstable();
     ids.retain(|id| behind.as_deref().is_none_or(|behind| id.as_str() > behind));
     let mut page = List::new(limit);
@@ -191,6 +196,10 @@ async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
     meter.charge(list::cost(app, NAMED_GROUP_UNITS, 1));
     app.delivery.fresh().await?;
     let id = path.get("group_id").and_then(NostrGroupId::parse).ok_or_else(Problem::not_found)?;
+    let asked = std::slice::from_ref(&id);
+    if !settling::for_named(app, &visit.caller.reader, visit.caller.payer(), asked).await?.is_empty() {
+        return Err(Problem::not_found());
+    }
     let opens = |group: &Group| app.gate.show(group, &visit.caller.reader).is_some();
     let turn = meter.turn_at_store().await;
     let open = app.groups.filter(vec![id], &visit.caller.named, opens).await.map_err(read_failed)?;

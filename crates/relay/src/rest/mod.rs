@@ -24,6 +24,7 @@ mod page;
 mod path;
 mod problem;
 mod proof;
+mod refresh;
 mod routes;
 mod sheds;
 mod time;

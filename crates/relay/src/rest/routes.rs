@@ -8,7 +8,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Problem, document, events, groups, key_packages, messages};
+use super::{Problem, document, events, groups, key_packages, messages, refresh};
 use crate::app::App;
 
 /// A door: its method, its path, and its handler.
@@ -22,6 +22,7 @@ const ROUTES: &[Route] = &[
     (Method::GET, "/groups/{group_id}", || get(groups::one)),
     (Method::GET, "/groups/{group_id}/members", || get(groups::members)),
     (Method::GET, "/groups/{group_id}/roster", || get(groups::roster)),
+    (Method::POST, "/groups/{group_id}/refresh", || post(refresh::refresh)),
     (Method::GET, "/keypackages", || get(key_packages::owner::of_owner)),
     (Method::GET, "/messages", || get(messages::of_group)),
     (Method::GET, "/inbox", || get(messages::inbox)),

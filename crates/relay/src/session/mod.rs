@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod handlers;
 pub(crate) mod intake;
 mod openings;
+pub(crate) mod settling;
 mod waiting;
 mod wire;
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use nostr_extensions::{Asker, Group, NostrGroupId, Opening, Reader, Released};
 use nostr_protocol::{Filter, Rejection};
 
+use super::settling;
 use crate::{app::App, error::read_failed};
 
 /// Memory that an opening takes beside the group's id, in bytes, approximately.
@@ -47,6 +48,9 @@ impl Openings {
         }
         app.delivery.fresh().await?;
         let groups: Vec<NostrGroupId> = self.by_group.keys().cloned().collect();
+        if !settling::for_open(app, groups.iter().cloned()).await.is_empty() {
+            return Ok(false);
+        }
         let holds = |state: &Group, opening: &Opening| {
             filters.iter().any(|filter| app.gate.holds(opening, state, Asker::new(reader, filter)))
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nostr_extensions::{Admitted, Effect, RouteHasher};
 use tokio::time::Instant;
 
-pub(crate) use super::changes::{ChangedGroup, Changes, MemberChange, Put};
+pub(crate) use super::changes::{ChangedGroup, Changes, Mark, MemberChange, Put, RecordChange};
 use super::{
     collect::Collecting,
     event::{Decider, Decision},
@@ -33,14 +33,15 @@ impl Decided {
             let id = put.event.id();
             !put.gone && self.changes.removed.iter().all(|(_, removed)| *removed != id)
         };
-        self.outcomes.iter().all(|outcome| matches!(outcome, Decision::Put(_))) && self.changes.put.iter().all(stays)
+        self.outcomes.iter().all(|outcome| matches!(outcome, Decision::Put(..))) && self.changes.put.iter().all(stays)
     }
 
     /// The answers, when the `n`th event that is put has been committed at `cursor_of(n)`.
     pub(crate) fn answers(self, cursor_of: impl Fn(usize) -> Cursor) -> Vec<Saved> {
         let put = self.changes.put;
         let answer = |outcome: Decision<usize>| match outcome {
-            Decision::Put(n) => Saved::New(put[n].seal(cursor_of(n))),
+            Decision::Put(n, None) => Saved::New(put[n].seal(cursor_of(n))),
+            Decision::Put(n, Some(fault)) => Saved::Advised(Box::new((put[n].seal(cursor_of(n)), fault))),
             Decision::Answer(saved) => saved,
         };
         self.outcomes.into_iter().map(answer).collect()

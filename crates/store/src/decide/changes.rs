@@ -72,10 +72,30 @@ impl Put {
 #[derive(Clone, Debug)]
 pub(crate) struct ChangedGroup {
     pub(crate) group: NostrGroupId,
-    /// The record, where it changed.
-    pub(crate) record: Option<GroupRecord>,
+    pub(crate) record: RecordChange,
     /// Each key whose membership changed.
     pub(crate) members: Vec<(PublicKey, MemberChange)>,
+}
+
+/// A change of a group's record.
+#[derive(Clone, Debug)]
+pub(crate) enum RecordChange {
+    /// The record stays.
+    Nothing,
+    /// The log of commits changed, and no other part. A store that keeps it by itself writes nothing else.
+    Commits(GroupRecord),
+    /// Any part may have changed, the log of commits too.
+    Whole(GroupRecord),
+}
+
+impl RecordChange {
+    /// The record after the change.
+    pub(crate) const fn record(&self) -> Option<&GroupRecord> {
+        match self {
+            Self::Nothing => None,
+            Self::Commits(record) | Self::Whole(record) => Some(record),
+        }
+    }
 }
 
 /// A change of one membership.
@@ -106,6 +126,15 @@ pub(crate) struct CountsChange {
     pub(crate) invited: i32,
 }
 
+/// A log entry without an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    /// Its time.
+    pub(crate) at: UnixSecs,
+    /// The groups that may have changed.
+    pub(crate) touches: Touches,
+}
+
 /// The changes. A store writes the removals first, then everything else.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -130,9 +159,9 @@ pub(crate) struct Changes {
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
     /// KeyPackages that were claimed in another store, by the records of its export.
     pub(crate) claimed: Vec<Claimed>,
-    /// The time of a log entry without an event, after all others, which tells followers that any group may have
-    /// changed and any key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
-    pub(crate) mark: Option<UnixSecs>,
+    /// A log entry without an event, after all others, which tells followers that these groups may have changed and any
+    /// key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.
+    pub(crate) mark: Option<Mark>,
 }
 
 impl Changes {

@@ -5,10 +5,10 @@
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use nostr_extensions::{
-    Admitted, EventMeta, GroupStatus, NostrGroupId, Role, RouteHasher, Source,
+    Admitted, EventMeta, GroupRecord, GroupStatus, NostrGroupId, Role, RouteHasher, Source,
     gate::Touches,
     mls_gateway::{
-        group::{Changed, Invited},
+        group::{Changed, CommitLog, Invited},
         key_package::DirectoryEntry,
     },
 };
@@ -16,7 +16,7 @@ use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 
 use super::{
     AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
-    changes::{ChangedGroup, Changes, MemberChange, Put, PutPackage},
+    changes::{ChangedGroup, Changes, MemberChange, Put, PutPackage, RecordChange},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
     keys::{Address, Claimed, Reference, TombstoneKey, author_of, reference_of},
     lookup::{Apply, Lookup, Membership, OWNED_MAX, OwnedPackage, Placement, StoredEvent},
@@ -269,6 +269,10 @@ impl Lookup for Collecting<'_> {
         Ok(self.facts.groups.get(group).and_then(|facts| facts.view.as_ref()?.record.last_epoch))
     }
 
+    fn record(&self, group: &NostrGroupId) -> Result<Option<GroupRecord>, Infallible> {
+        Ok(self.facts.groups.get(group).and_then(|facts| Some(facts.view.as_ref()?.record.clone())))
+    }
+
     fn source(&self, group: &NostrGroupId) -> Result<Option<Source>, Infallible> {
         Ok(self.facts.groups.get(group).and_then(|facts| Some(facts.view.as_ref()?.record.source)))
     }
@@ -367,7 +371,7 @@ impl Apply for Collecting<'_> {
         if let Some(founder) = changed.founder {
             self.count_founding(&founder, now)?;
         }
-        let record = Some(changed.view.record.clone());
+        let record = RecordChange::Whole(changed.view.record.clone());
         self.changes.groups.push(ChangedGroup { group: group.clone(), record, members });
         self.group_facts(group).view = Some(Arc::new(changed.view));
         Ok(())
@@ -377,7 +381,7 @@ impl Apply for Collecting<'_> {
         // A reader may name a key twice.
         if self.forget_invited(group, key).is_some() {
             let members = vec![(*key, MemberChange::Acts(*was))];
-            self.changes.groups.push(ChangedGroup { group: group.clone(), record: None, members });
+            self.changes.groups.push(ChangedGroup { group: group.clone(), record: RecordChange::Nothing, members });
         }
         Ok(())
     }
@@ -389,7 +393,7 @@ impl Apply for Collecting<'_> {
             Arc::make_mut(view).members.remove(key);
         }
         let members = vec![(*key, MemberChange::Leaves(Some(*was)))];
-        self.changes.groups.push(ChangedGroup { group: group.clone(), record: None, members });
+        self.changes.groups.push(ChangedGroup { group: group.clone(), record: RecordChange::Nothing, members });
         Ok(())
     }
 
@@ -398,6 +402,16 @@ impl Apply for Collecting<'_> {
             Arc::make_mut(view).record.last_epoch = Some(epoch);
         }
         self.changes.epochs.push((group.clone(), epoch));
+        Ok(())
+    }
+
+    fn set_commits(&mut self, group: &NostrGroupId, commits: Option<CommitLog>) -> Result<(), Infallible> {
+        if let Some(view) = &mut self.group_facts(group).view {
+            let record = &mut Arc::make_mut(view).record;
+            record.commits = commits;
+            let record = RecordChange::Commits(record.clone());
+            self.changes.groups.push(ChangedGroup { group: group.clone(), record, members: Vec::new() });
+        }
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use nostr_extensions::{
 use nostr_protocol::{EventRef, UnixSecs};
 
 use super::{
-    group::Sender,
+    group::{GroupMessage, Sender},
     keys::{Address, address, claimed, tombstone_key},
     lookup::{AddressHolder, Apply, Placement},
 };
@@ -31,8 +31,8 @@ pub(crate) struct Decider<'s, S>(pub(crate) &'s mut S);
 /// The outcome for one event.
 #[derive(Debug)]
 pub(crate) enum Decision<P> {
-    /// It was put with its effects.
-    Put(P),
+    /// It was put with its effects. It may have a fault that its publisher is told of.
+    Put(P, Option<Refusal>),
     /// It was not put, nothing changed, and this is the answer.
     Answer(Saved),
 }
@@ -64,16 +64,16 @@ impl<S: Apply> Decider<'_, S> {
     /// The store's; the transaction is to be given up.
     pub(crate) fn event(&mut self, admitted: &Admitted) -> Result<Decision<S::Put>, S::Error> {
         if admitted.persistence() == Persistence::Ephemeral {
-            return self.0.put_ephemeral(admitted).map(Decision::Put);
+            return self.0.put_ephemeral(admitted).map(|put| Decision::Put(put, None));
         }
         match self.placement(admitted) {
-            Ok(placement) => self.0.put(admitted.event(), placement).map(Decision::Put),
+            Ok((placement, advice)) => self.0.put(admitted.event(), placement).map(|put| Decision::Put(put, advice)),
             Err(NotPut::Answer(saved)) => Ok(Decision::Answer(saved)),
             Err(NotPut::Failed(error)) => Err(error),
         }
     }
 
-    fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<Placement<'e>, NotPut<S::Error>> {
+    fn placement<'e>(&mut self, admitted: &'e Admitted) -> Result<(Placement<'e>, Option<Refusal>), NotPut<S::Error>> {
         let (event, now) = (admitted.event().view(), admitted.received_at());
         // Only a sender that may send the event now is told whether it is stored.
         let sender = match admitted.effect() {
@@ -89,7 +89,7 @@ impl<S: Apply> Decider<'_, S> {
             log_only: admitted.persistence() == Persistence::LogOnly,
             touches: None,
         });
-        let mut touches = Touches::Nothing;
+        let (mut touches, mut advice) = (Touches::Nothing, None);
         match admitted.effect() {
             Effect::None => {}
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
@@ -97,7 +97,10 @@ impl<S: Apply> Decider<'_, S> {
                 placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
                 placement.package = Some(self.enter(entry, *kept_max, now)?);
             }
-            Effect::GroupMessage { group, epoch, .. } => self.group_message(group, sender, *epoch)?,
+            Effect::GroupMessage { group, epoch, order, .. } => {
+                let message = GroupMessage { group, epoch: *epoch, order: *order };
+                advice = self.group_message(event.id(), &message, sender, now)?;
+            }
             Effect::Roster(change) => touches = self.roster(change, now)?,
             Effect::Wrap(change) => touches = self.wrap(change, sender, now)?,
             Effect::Delete(deletion) => touches = self.delete(event, deletion, &mut placement.meta)?,
@@ -105,7 +108,7 @@ impl<S: Apply> Decider<'_, S> {
         }
         placement.meta.touches = touches.kept_of(event);
         self.make_room(event, expired)?;
-        Ok(placement)
+        Ok((placement, advice))
     }
 
     /// Removes the expired event that [`Self::check_new`] found under the id of the event that takes its place.

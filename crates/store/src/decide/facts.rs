@@ -55,6 +55,8 @@ pub(crate) struct Wanted {
     pub(crate) wrapped: BTreeSet<NostrGroupId>,
     /// Whether these keys are members of these groups.
     pub(crate) members: BTreeSet<(NostrGroupId, PublicKey)>,
+    /// The logs of commits of these groups; each is one of [`Wanted::groups`].
+    pub(crate) ordered: BTreeSet<NostrGroupId>,
     /// How many groups these keys founded since [`Wanted::day_start`].
     pub(crate) founders: BTreeSet<PublicKey>,
     /// 24 hours before the first event that may found a group was received.
@@ -96,13 +98,17 @@ impl Wanted {
         self.add_event(event, admitted.effect());
         match admitted.effect() {
             Effect::None | Effect::Replace { .. } | Effect::KeyPackage { .. } | Effect::Delete(_) => {}
-            Effect::GroupMessage { group, keys, .. } => {
+            Effect::GroupMessage { group, keys, order, .. } => {
                 self.groups.insert(group.clone());
+                if order.is_some_and(|order| order.asks_for_log()) {
+                    self.ordered.insert(group.clone());
+                }
                 self.members.extend(keys.iter().map(|key| (group.clone(), *key)));
             }
             Effect::Roster(change) => {
                 self.groups.insert(change.group.clone());
                 self.whole.insert(change.group.clone());
+                self.ordered.insert(change.group.clone());
                 self.memberships_max = self.memberships_max.min(change.bounds.memberships_max);
                 if change.may_add() {
                     self.joining.extend(change.keys.iter().chain([&change.signer]).map(|key| (*key, 0)));

@@ -6,11 +6,11 @@ use nostr_extensions::{
     GroupStatus, NostrGroupId, Source,
     gate::Touches,
     mls_gateway::group::{
-        Changed, Invited, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster, apply_wrap,
-        next_epoch,
+        Changed, Invited, MembershipBounds, OrderedMessage, Refusal, RosterChange, Ruling, SeenEpoch, WrapChange,
+        apply_roster, apply_wrap, next_epoch,
     },
 };
-use nostr_protocol::{PublicKey, UnixSecs};
+use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use super::{
     event::{Decider, NotPut},
@@ -23,6 +23,13 @@ pub(super) struct Sender {
     is_managed: bool,
     /// Its keys that are members and have not acted in the group before.
     invited: Vec<(PublicKey, Invited)>,
+}
+
+/// A message to a group, as its effect has it.
+pub(super) struct GroupMessage<'a> {
+    pub(super) group: &'a NostrGroupId,
+    pub(super) epoch: SeenEpoch,
+    pub(super) order: Option<OrderedMessage>,
 }
 
 /// A membership that gives way to another: its key, its group, and its invitation.
@@ -70,25 +77,50 @@ impl<S: Apply> Decider<'_, S> {
         Ok(())
     }
 
-    /// Notes the epoch of a message to a managed group, and that any other group carried an unlisted message.
+    /// Checks a message to a managed group against the order of its commits, and notes its epoch; any other group is
+    /// marked as having carried an unlisted message. Returns the fault of a message that is stored all the same.
     pub(super) fn group_message(
         &mut self,
-        group: &NostrGroupId,
+        id: EventId,
+        message: &GroupMessage<'_>,
         sender: Sender,
-        epoch: SeenEpoch,
-    ) -> Result<(), S::Error> {
+        now: UnixSecs,
+    ) -> Result<Option<Refusal>, NotPut<S::Error>> {
+        let group = message.group;
         if !sender.is_managed {
-            return self.0.mark_unlisted(group).map(drop);
+            self.0.mark_unlisted(group)?;
+            return Ok(None);
         }
+        let advice = match message.order.filter(|order| order.asks()) {
+            Some(order) => self.order(id, group, &order, now)?,
+            None => None,
+        };
         self.act(group, &sender)?;
-        if epoch == SeenEpoch::Nowhere {
-            return Ok(());
+        if message.epoch == SeenEpoch::Nowhere {
+            return Ok(advice);
         }
         let last = self.0.last_epoch(group)?;
-        match next_epoch(last, epoch) {
-            Some(next) if Some(next) != last => self.0.raise_epoch(group, next),
-            _ => Ok(()),
+        if let Some(next) = next_epoch(last, message.epoch).filter(|next| Some(*next) != last) {
+            self.0.raise_epoch(group, next)?;
         }
+        Ok(advice)
+    }
+
+    /// Decides about a message by the order of its group's commits, and notes a commit that counts.
+    fn order(
+        &mut self,
+        id: EventId,
+        group: &NostrGroupId,
+        message: &OrderedMessage,
+        now: UnixSecs,
+    ) -> Result<Option<Refusal>, NotPut<S::Error>> {
+        let Some(record) = self.0.record(group)? else { return Ok(None) };
+        let ruling = message.rule(record.commit_ordering, record.commits.as_ref(), id, now);
+        let Ruling { log, advice } = ruling.map_err(NotPut::refused)?;
+        if let Some(commits) = log {
+            self.0.set_commits(group, commits)?;
+        }
+        Ok(advice)
     }
 
     /// Applies a roster. Returns the groups that it changed.
@@ -177,7 +209,7 @@ impl<S: Apply> Decider<'_, S> {
         Ok(gives_way)
     }
 
-    fn change_members(
+    pub(super) fn change_members(
         &mut self,
         group: &NostrGroupId,
         changed: Changed,

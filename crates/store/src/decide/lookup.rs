@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 
 use nostr_extensions::{
-    Admitted, Audience, EventMeta, GroupStatus, NostrGroupId, Source,
+    Admitted, Audience, EventMeta, GroupRecord, GroupStatus, NostrGroupId, Source,
     audience::audience,
     gate::Touches,
     mls_gateway::{
-        group::{Changed, Invited},
+        group::{Changed, CommitLog, Invited},
         key_package::DirectoryEntry,
     },
 };
@@ -129,6 +129,12 @@ pub(crate) trait Lookup {
     /// The last epoch of a managed group. The store may remember the answer.
     fn last_epoch(&mut self, group: &NostrGroupId) -> Result<Option<u64>, Self::Error>;
 
+    /// The record of a managed group. Its last epoch may be older than [`Self::last_epoch`], and its log of commits may
+    /// be missing where no event of the batch asks for that ([`OrderedMessage::asks_for_log`]).
+    ///
+    /// [`OrderedMessage::asks_for_log`]: nostr_extensions::mls_gateway::group::OrderedMessage::asks_for_log
+    fn record(&self, group: &NostrGroupId) -> Result<Option<GroupRecord>, Self::Error>;
+
     /// The source that decides a managed group.
     fn source(&self, group: &NostrGroupId) -> Result<Option<Source>, Self::Error>;
 
@@ -192,6 +198,9 @@ pub(crate) trait Apply: Lookup {
 
     /// Sets the last epoch of a managed group.
     fn raise_epoch(&mut self, group: &NostrGroupId, epoch: u64) -> Result<(), Self::Error>;
+
+    /// Sets the log of commits of a managed group.
+    fn set_commits(&mut self, group: &NostrGroupId, commits: Option<CommitLog>) -> Result<(), Self::Error>;
 
     /// Marks that the group carried unlisted messages. Returns whether it was not marked before.
     fn mark_unlisted(&mut self, group: &NostrGroupId) -> Result<bool, Self::Error>;

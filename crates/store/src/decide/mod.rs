@@ -24,6 +24,7 @@ pub(crate) mod lookup;
 pub(crate) mod receipt;
 mod removal;
 pub(crate) mod restore;
+pub(crate) mod service;
 
 use std::convert::Infallible;
 

@@ -12,7 +12,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{
-    changes::Changes,
+    changes::{Changes, Mark},
     collect::Collecting,
     event::{Decider, NotPut},
     facts::{Facts, Wanted},
@@ -76,6 +76,7 @@ impl Wanted {
                 Record::Group { id, .. } => {
                     wanted.groups.insert(id.clone());
                     wanted.whole.insert(id.clone());
+                    wanted.ordered.insert(id.clone());
                 }
                 Record::Event(restored) => {
                     wanted.add_event(restored.event(), restored.effect());
@@ -103,7 +104,8 @@ pub(crate) fn decide(
         outcomes.push(imported);
     }
     let mut changes = collecting.changes;
-    changes.mark = (!(changes.groups.is_empty() && changes.vanished.is_empty())).then_some(now);
+    let mark = Mark { at: now, touches: Touches::EveryGroup };
+    changes.mark = (!(changes.groups.is_empty() && changes.vanished.is_empty())).then_some(mark);
     Restoring { outcomes, changes }
 }
 

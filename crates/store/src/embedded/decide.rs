@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nostr_extensions::{
-    Admitted, GroupStatus, NostrGroupId, Sealed, Source, Stamp,
+    Admitted, GroupRecord, GroupStatus, NostrGroupId, Sealed, Source, Stamp,
     admit::NEVER,
     gate::Touches,
     mls_gateway::{
-        group::{Changed, Invited},
+        group::{Changed, CommitLog, Invited},
         key_package::DirectoryEntry,
     },
 };
@@ -113,6 +113,10 @@ impl Lookup for Tx<'_> {
         let last = self.tables.group_record(&self.txn, group)?.and_then(|record| record.last_epoch);
         self.epochs.insert(group.clone(), last);
         Ok(last)
+    }
+
+    fn record(&self, group: &NostrGroupId) -> Result<Option<GroupRecord>, Fail> {
+        self.tables.group_record(&self.txn, group)
     }
 
     fn source(&self, group: &NostrGroupId) -> Result<Option<Source>, Fail> {
@@ -238,6 +242,12 @@ impl Apply for Tx<'_> {
     fn raise_epoch(&mut self, group: &NostrGroupId, epoch: u64) -> Result<(), Fail> {
         self.epochs.insert(group.clone(), Some(epoch));
         Ok(())
+    }
+
+    fn set_commits(&mut self, group: &NostrGroupId, commits: Option<CommitLog>) -> Result<(), Fail> {
+        let record = self.tables.group_record(&self.txn, group)?;
+        let record = record.ok_or(Fail::Corrupt("a group with commits has no record"))?;
+        self.tables.put_group_record(&mut self.txn, group, &GroupRecord { commits, ..record })
     }
 
     fn mark_unlisted(&mut self, group: &NostrGroupId) -> Result<bool, Fail> {

@@ -42,7 +42,10 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use heed::{Env, RoTxn, WithTls};
-use nostr_extensions::{Admitted, Group, GroupStatus, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_extensions::{
+    Admitted, Group, GroupStatus, NostrGroupId, Query, RouteHasher, Sealed, mls_gateway::group::ServiceAnswer,
+    query::Position,
+};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
@@ -61,8 +64,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt,
+    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
 };
@@ -406,6 +409,14 @@ impl Store for Embedded {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect()))
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        if answer.agrees_with(&self.group_now(&answer.group)?.0.status) {
+            return Ok(None);
+        }
+        let given = answer.clone();
+        self.queue.call(|answer| Call::Service { given, now, answer }).await?
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

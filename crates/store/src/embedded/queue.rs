@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Admitted, Restored};
+use nostr_extensions::{Admitted, Restored, mls_gateway::group::ServiceAnswer};
 use nostr_protocol::UnixSecs;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    Claim, Claimed, OnceName, Saved, StockRequest, StoreError,
+    AppliedAnswer, Claim, Claimed, OnceName, Saved, StockRequest, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -63,6 +63,12 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<Vec<Imported>, StoreError>>,
     },
+    /// An answer of the access service.
+    Service {
+        given: ServiceAnswer,
+        now: UnixSecs,
+        answer: Answer<Result<Option<AppliedAnswer>, StoreError>>,
+    },
     Probe {
         answer: Answer<Result<(), StoreError>>,
     },
@@ -77,6 +83,7 @@ impl Call {
             | Self::Request { .. }
             | Self::UseOnce { .. }
             | Self::Sweep { .. }
+            | Self::Service { .. }
             | Self::Probe { .. } => 1,
         }
     }
@@ -95,6 +102,7 @@ impl Call {
             | Self::Request { .. }
             | Self::UseOnce { .. }
             | Self::Sweep { .. }
+            | Self::Service { .. }
             | Self::Probe { .. } => 0,
         }
     }

@@ -1,7 +1,7 @@
 //! Outcomes of the works of a transaction, as the answers to the calls that brought them.
 
 use super::{queue::Answer, sweep::Swept};
-use crate::{Claimed, Saved, StoreError, moving::Imported};
+use crate::{AppliedAnswer, Claimed, Saved, StoreError, moving::Imported};
 
 /// The outcome of one work of a transaction.
 pub(super) enum Outcome {
@@ -11,6 +11,7 @@ pub(super) enum Outcome {
     UsedOnce(bool),
     Swept(Swept),
     Imported(Vec<Imported>),
+    Applied(Option<AppliedAnswer>),
     Probed,
 }
 
@@ -25,6 +26,7 @@ pub(super) enum Reply {
     UseOnce(Answer<Result<bool, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
+    Service(Answer<Result<Option<AppliedAnswer>, StoreError>>),
     Probe(Answer<Result<(), StoreError>>),
 }
 
@@ -72,6 +74,13 @@ impl Reply {
             Self::Import(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::Imported(imported))) => Ok(imported),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::Service(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::Applied(applied))) => Ok(applied),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use heed::RwTxn;
-use nostr_extensions::{Admitted, NostrGroupId};
+use nostr_extensions::{Admitted, NostrGroupId, mls_gateway::group::ServiceAnswer};
 use nostr_protocol::{EventId, UnixSecs};
 
 use super::{
@@ -20,8 +20,11 @@ use super::{
     vanished::Vanishing,
 };
 use crate::{
-    Cursor, Saved,
-    decide::event::{Decider, Decision},
+    AppliedAnswer, Cursor, Saved,
+    decide::{
+        event::{Decider, Decision},
+        service::Answered,
+    },
 };
 
 /// Most cursors in one value of `expiry`.
@@ -50,9 +53,21 @@ impl Tx<'_> {
     /// Stores one event with its effects; on an error the transaction is to be given up.
     pub(super) fn save(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
         Ok(match Decider(self).event(admitted)? {
-            Decision::Put(sealed) => Saved::New(sealed),
+            Decision::Put(sealed, None) => Saved::New(sealed),
+            Decision::Put(sealed, Some(fault)) => Saved::Advised(Box::new((sealed, fault))),
             Decision::Answer(saved) => saved,
         })
+    }
+
+    /// Gives a group the members of an answer. The change has the place of the event before it, as nobody follows this
+    /// log.
+    pub(super) fn apply_answer(
+        &mut self,
+        answer: &ServiceAnswer,
+        now: UnixSecs,
+    ) -> Result<Option<AppliedAnswer>, Fail> {
+        let Some(Answered { touches, left_out }) = Decider(self).answer(answer, now)? else { return Ok(None) };
+        Ok(Some(AppliedAnswer { cursor: self.next - 1, touches, left_out }))
     }
 
     /// Removes an event for every reader; `false` where there is none.

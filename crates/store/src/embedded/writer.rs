@@ -15,7 +15,7 @@ use std::{
 };
 
 use heed::{Env, RoTxn, WithTls};
-use nostr_extensions::{Admitted, Restored};
+use nostr_extensions::{Admitted, Restored, mls_gateway::group::ServiceAnswer};
 use nostr_protocol::{Kind, UnixSecs};
 
 use super::{
@@ -70,6 +70,10 @@ enum Work {
     /// All records are written, or none.
     Import {
         records: Vec<Record<Restored>>,
+        now: UnixSecs,
+    },
+    Service {
+        given: ServiceAnswer,
         now: UnixSecs,
     },
     /// A write that changes nothing, see [`crate::Store::probe`].
@@ -224,6 +228,10 @@ impl Writer {
                     works.push(Work::Import { records, now });
                     Reply::Import(answer)
                 }
+                Call::Service { given, now, answer } => {
+                    works.push(Work::Service { given, now });
+                    Reply::Service(answer)
+                }
                 Call::Probe { answer } => {
                     works.push(Work::Probe);
                     Reply::Probe(answer)
@@ -340,11 +348,17 @@ impl Writer {
                     tx.removable = self.removable;
                     Ok(Outcome::Swept(swept))
                 }
-                Work::Import { .. } | Work::Probe if free < Room::Everything => Err(Fail::Full.to_store_error()),
+                Work::Import { .. } | Work::Service { .. } | Work::Probe if free < Room::Everything => {
+                    Err(Fail::Full.to_store_error())
+                }
                 Work::Probe => {
                     brings = true;
                     probe = true;
                     Ok(Outcome::Probed)
+                }
+                Work::Service { given, now } => {
+                    brings = true;
+                    Ok(Outcome::Applied(tx.apply_answer(given, *now)?))
                 }
                 Work::Import { records, now } => {
                     brings = true;
@@ -404,6 +418,7 @@ fn batch_len(works: &[Work]) -> usize {
         | Work::UseOnce { .. }
         | Work::Sweep { .. }
         | Work::Import { .. }
+        | Work::Service { .. }
         | Work::Probe => true,
     };
     works.iter().take_while(fits).count()

@@ -45,7 +45,9 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, mls_gateway::group::ServiceAnswer, query::Position,
+};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use tokio::{
     sync::{Semaphore, watch},
@@ -66,8 +68,8 @@ use self::{
     write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage,
-    Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
+    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
+    ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -196,6 +198,10 @@ impl Store for Firestore {
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.inner.client.reads.allow()?;
         Ok(self.inner.groups_of(keys).await?)
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        Ok(self.inner.apply(answer, now).await?)
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

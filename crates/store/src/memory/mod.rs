@@ -9,16 +9,19 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use nostr_extensions::{
-    Admitted, Audience, Group, GroupStatus, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed, admit::NEVER,
-    mls_gateway::key_package::suite_of, query::Position,
+    Admitted, Audience, Group, GroupStatus, ManagedGroup, NostrGroupId, Query, RouteHasher, Sealed,
+    admit::NEVER,
+    mls_gateway::{group::ServiceAnswer, key_package::suite_of},
+    query::Position,
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    Claim, Claimed, Cost, Cursor, ExpiredPackage, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, ExpiredPackage, LogEntry, LogPage, OnceName, Page, PageBounds,
+    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    decide::MARK_KIND,
 };
 
 /// A store that ends with the process.
@@ -182,8 +185,18 @@ impl Store for Memory {
     async fn after(&self, cursor: Cursor, entries_max: usize) -> Result<LogPage, StoreError> {
         let state = self.state.lock();
         let behind = state.log.range(cursor.saturating_add(1)..).take(entries_max);
-        let entries: Vec<LogEntry> =
-            behind.map(|(_, item)| LogEntry::new(item.seal(), item.told.clone(), &self.route_hasher)).collect();
+        let events = behind.map(|(_, item)| LogEntry::new(item.seal(), item.told.clone(), &self.route_hasher));
+        let marks = state.marks.range(cursor.saturating_add(1)..).take(entries_max).map(|(at, touches)| LogEntry {
+            cursor: *at,
+            kind: MARK_KIND,
+            touches: touches.clone(),
+            group: None,
+            routes: Vec::new(),
+            sealed: None,
+        });
+        let mut entries: Vec<LogEntry> = events.chain(marks).collect();
+        entries.sort_unstable_by_key(|entry| entry.cursor);
+        entries.truncate(entries_max);
         let (through, is_head) = match entries.last() {
             Some(last) if entries.len() >= entries_max => (last.cursor, last.cursor == state.head),
             _ => (state.head.max(cursor), true),
@@ -232,6 +245,10 @@ impl Store for Memory {
         let groups: BTreeSet<NostrGroupId> =
             state.groups.iter().filter(|(_, view)| of(view)).map(|(id, _)| id.clone()).collect();
         Ok(groups.into_iter().collect())
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        Ok(self.state.lock().apply_answer(answer, now))
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

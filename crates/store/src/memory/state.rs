@@ -7,13 +7,13 @@ use std::{
 };
 
 use nostr_extensions::{
-    Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Stamp,
+    Admitted, Audience, Effect, Group, GroupStatus, ManagedGroup, NostrGroupId, Persistence, Sealed, Source, Stamp,
     gate::Touches,
     mls_gateway::{
         deletion::{Deletion, deleters, is_known_undeletable, is_private_of, is_undeletable, may_delete, vanishes},
         group::{
-            Changed, Invited, Join, MembershipBounds, Refusal, RosterChange, SeenEpoch, WrapChange, apply_roster,
-            apply_vanish, apply_wrap, leaves_groups, next_epoch,
+            Changed, Invited, Join, MembershipBounds, OrderedMessage, Refusal, RosterChange, SeenEpoch, ServiceAnswer,
+            WrapChange, apply_roster, apply_service, apply_vanish, apply_wrap, leaves_groups, next_epoch,
         },
         key_package::DirectoryEntry,
     },
@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    ClaimRates, Cursor, OnceName, Saved,
+    AppliedAnswer, ClaimRates, Cursor, OnceName, Saved,
     decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
     weight::{DELETED_ROWS_MAX, Weight},
 };
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) head: Cursor,
     pub(super) log: BTreeMap<Cursor, Item>,
     pub(super) ids: HashMap<EventId, Cursor>,
+    /// Changes of groups without an event, by their places in the log.
+    pub(super) marks: BTreeMap<Cursor, Touches>,
     pub(super) groups: HashMap<NostrGroupId, Arc<ManagedGroup>>,
     pub(super) unlisted: HashSet<NostrGroupId>,
     /// Memberships in which the key has not acted.
@@ -118,6 +120,7 @@ impl State {
         if let Some(saved) = self.is_known(event, now) {
             return saved;
         }
+        let mut advice = None;
         let applied = match admitted.effect() {
             Effect::None => Ok(StoredWith::default()),
             Effect::Replace { identifier } => self
@@ -126,7 +129,15 @@ impl State {
             Effect::KeyPackage { entry, identifier, kept_max } => {
                 self.key_package(event, entry, identifier.as_deref(), *kept_max, now)
             }
-            Effect::GroupMessage { group, keys, epoch, .. } => Ok(self.group_message(group, keys, *epoch)),
+            Effect::GroupMessage { group, keys, epoch, order, .. } => {
+                match self.order(group, order.as_ref(), event.id(), now) {
+                    Ok(fault) => {
+                        advice = fault;
+                        Ok(self.group_message(group, keys, *epoch))
+                    }
+                    Err(refusal) => Err(Saved::Refused(refusal)),
+                }
+            }
             Effect::Roster(change) => self.roster(change, now),
             Effect::Wrap(change) => self.wrap(change, now),
             Effect::Delete(deletion) => self.delete(event, deletion, now),
@@ -137,7 +148,11 @@ impl State {
                 self.make_room(&event.id());
                 let stamp = self.stamp(admitted, placement.author_only);
                 let is_found = admitted.persistence() == Persistence::Stored;
-                Saved::New(self.put(event.clone(), stamp, is_found, placement))
+                let sealed = self.put(event.clone(), stamp, is_found, placement);
+                match advice {
+                    None => Saved::New(sealed),
+                    Some(fault) => Saved::Advised(Box::new((sealed, fault))),
+                }
             }
             Err(saved) => saved,
         }
@@ -284,6 +299,37 @@ impl State {
         }
     }
 
+    /// Gives a group the members of an answer of the access service.
+    pub(super) fn apply_answer(&mut self, answer: &ServiceAnswer, now: UnixSecs) -> Option<AppliedAnswer> {
+        let status = self.status(&answer.group);
+        let mut changed = apply_service(&status, answer, now)?;
+        let (mut gives_way, mut without_room) = (Vec::new(), Vec::new());
+        for Join { key, .. } in &changed.joined {
+            let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
+            if memberships >= answer.bounds.memberships_max {
+                match self.first_to_give_way(key) {
+                    Some((first, _)) => gives_way.push(first.clone()),
+                    None => without_room.push(*key),
+                }
+            }
+        }
+        changed.leave_out(&without_room);
+        let is_known = matches!(&status, GroupStatus::Managed(view) if view.record.source == Source::Acl);
+        if is_known && changed.delta.is_empty() {
+            return None;
+        }
+        let touches = self.change(&answer.group, changed, gives_way, now).touches;
+        self.head += 1;
+        self.marks.insert(self.head, touches.clone());
+        Some(AppliedAnswer { cursor: self.head, touches, left_out: without_room.len() })
+    }
+
+    /// The membership of the key that gives way first, and its invitation.
+    fn first_to_give_way(&self, key: &PublicKey) -> Option<(&(NostrGroupId, PublicKey), &Invited)> {
+        let invited = self.invited.iter().filter(|((_, member), _)| member == key);
+        invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group))
+    }
+
     fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<StoredWith, Saved> {
         let mut changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
         self.count_invitations(&mut changed);
@@ -337,9 +383,7 @@ impl State {
         for Join { key, invited: new } in &changed.joined {
             let memberships = self.groups.values().filter(|view| view.members.contains_key(key)).count();
             if memberships >= bounds.memberships_max {
-                let invited = self.invited.iter().filter(|((_, member), _)| member == key);
-                let first =
-                    invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group));
+                let first = self.first_to_give_way(key);
                 let full = Refusal::MembershipsFull(by_operator.then_some(*key));
                 let (group, _) = first.filter(|(_, first)| new.is_none_or(|new| new.nth <= first.nth)).ok_or(full)?;
                 gives_way.push(group.clone());
@@ -383,6 +427,24 @@ impl State {
     fn may_send(&self, group: &NostrGroupId, keys: &[PublicKey], unlisted: bool) -> bool {
         let state = Group { id: group.clone(), status: self.status(group) };
         if state.is_managed() { state.has_member(keys) } else { unlisted }
+    }
+
+    /// Decides about a message by the order of its group's commits. Returns the fault of one that is stored all the
+    /// same.
+    fn order(
+        &mut self,
+        group: &NostrGroupId,
+        message: Option<&OrderedMessage>,
+        id: EventId,
+        now: UnixSecs,
+    ) -> Result<Option<Refusal>, Refusal> {
+        let (Some(view), Some(message)) = (self.groups.get_mut(group), message) else { return Ok(None) };
+        let record = &mut Arc::make_mut(view).record;
+        let ruling = message.rule(record.commit_ordering, record.commits.as_ref(), id, now)?;
+        if let Some(commits) = ruling.log {
+            record.commits = commits;
+        }
+        Ok(ruling.advice)
     }
 
     fn group_message(&mut self, group: &NostrGroupId, keys: &[PublicKey], epoch: SeenEpoch) -> StoredWith {

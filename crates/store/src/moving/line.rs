@@ -15,8 +15,10 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use nostr_extensions::{
-    Effect, EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source, admit::NEVER,
-    gate::Touches, mls_gateway::group::Invited,
+    Effect, EventMeta, ForeignRules, GroupRecord, ManagedGroup, NostrGroupId, Restored, Role, Source,
+    admit::NEVER,
+    gate::Touches,
+    mls_gateway::group::{CommitLog, CommitOrdering, Invited},
 };
 use nostr_protocol::{PublicKey, UnixSecs, Unverified, hex};
 use serde::{Deserialize, Serialize};
@@ -150,6 +152,12 @@ enum Wire<'a> {
         last_epoch: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         founder: Option<Hex<32>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit_ordering: Option<CommitOrdering>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commits: Option<CommitLog>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked_at_ms: Option<u64>,
         admins: Vec<Hex<32>>,
         members: Vec<Hex<32>>,
         /// Members that have not acted, each with the time at which it was made one, as older exports have them: the
@@ -244,6 +252,9 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             display_name,
             last_epoch,
             founder,
+            commit_ordering,
+            commits,
+            asked_at_ms,
             admins,
             members,
             invited,
@@ -251,7 +262,14 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
         } => {
             let with = |keys: Vec<Hex<32>>, role| keys.into_iter().map(move |key| (PublicKey::from_bytes(key.0), role));
             let founder = founder.map(|key| PublicKey::from_bytes(key.0));
-            let record = GroupRecord { source, seq, created_at, display_name, last_epoch, founder };
+            let record = GroupRecord {
+                display_name,
+                last_epoch,
+                commit_ordering,
+                commits,
+                asked_at_ms,
+                ..GroupRecord::new(source, seq, created_at, founder)
+            };
             let view = ManagedGroup {
                 record,
                 members: with(members, Role::Member).chain(with(admins, Role::Admin)).collect(),
@@ -384,6 +402,9 @@ fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<Publi
         display_name: record.display_name.clone(),
         last_epoch: record.last_epoch,
         founder: record.founder.map(|key| Hex(*key.as_bytes())),
+        commit_ordering: record.commit_ordering,
+        commits: record.commits.clone(),
+        asked_at_ms: record.asked_at_ms,
         admins: with(Role::Admin),
         members: with(Role::Member),
         invited: Vec::new(),

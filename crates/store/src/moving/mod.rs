@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use nostr_extensions::{
     EventMeta, ManagedGroup, NostrGroupId, Restored,
-    mls_gateway::group::{Invited, Refusal},
+    mls_gateway::group::{CommitLog, Invited, Refusal},
 };
 use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
 
@@ -182,7 +182,7 @@ impl From<&Saved> for Imported {
     /// The outcome for an event, from the answer that its publisher would get.
     fn from(saved: &Saved) -> Self {
         match saved {
-            Saved::New(_) => Self::New,
+            Saved::New(_) | Saved::Advised(..) => Self::New,
             Saved::Duplicate => Self::Unchanged,
             Saved::Superseded => Self::Superseded,
             Saved::Deleted | Saved::DeletedByRecipient => Self::Deleted,
@@ -227,16 +227,23 @@ pub(crate) fn foundings_missing(here: usize, at: &[UnixSecs], now: UnixSecs) -> 
 }
 
 /// Decides between a store's group and the one of a record. The caller writes the returned group, which has the higher
-/// of the two epochs, when the outcome is [`Imported::New`] or [`Imported::Replaced`].
+/// of the two epochs and the log of commits that goes further, when the outcome is [`Imported::New`] or
+/// [`Imported::Replaced`].
 pub(crate) fn merge_group(here: Option<&ManagedGroup>, given: &ManagedGroup) -> (Imported, ManagedGroup) {
     let Some(here) = here else { return (Imported::New, given.clone()) };
     let mut merged = given.clone();
     merged.record.last_epoch = given.record.last_epoch.max(here.record.last_epoch);
+    // Both stores may have seen the group's commits; the one that saw more knows its epoch.
+    let epoch = |commits: &Option<CommitLog>| commits.as_ref().map(CommitLog::epoch);
+    if epoch(&here.record.commits) > epoch(&given.record.commits) {
+        merged.record.commits.clone_from(&here.record.commits);
+    }
     // The memberships that stay count against the founder that they counted against here.
     merged.record.founder = here.record.founder.or(given.record.founder);
     let same = || {
         let mut here = here.clone();
         here.record.last_epoch = merged.record.last_epoch;
+        here.record.commits.clone_from(&merged.record.commits);
         here.record.founder = merged.record.founder;
         here == merged
     };

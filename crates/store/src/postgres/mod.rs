@@ -22,6 +22,7 @@ mod rows;
 mod save;
 mod scan;
 mod schema;
+mod service;
 mod sweep;
 mod vanished;
 mod write;
@@ -36,7 +37,9 @@ use std::{
 
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool};
-use nostr_extensions::{Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, query::Position};
+use nostr_extensions::{
+    Admitted, Group, NostrGroupId, Query, RouteHasher, Sealed, mls_gateway::group::ServiceAnswer, query::Position,
+};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 use tokio::{
@@ -51,8 +54,8 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds, Receipt,
-    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds,
+    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -305,6 +308,10 @@ impl Store for Postgres {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.call(async move |client| log::groups_of(client, keys).await).await
+    }
+
+    async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
+        self.apply(answer, now).await.map_err(|fail| fail.to_store_error())
     }
 
     async fn claim_key_packages(&self, claim: &Claim, now: UnixSecs) -> Result<Claimed, StoreError> {

@@ -17,7 +17,7 @@ use crate::{
     Cursor,
     decide::{
         EPHEMERAL, EPHEMERAL_SECS, MARK_KIND, TOUCHES_GROUPS,
-        batch::{ChangedGroup, Changes, MemberChange, Put},
+        batch::{ChangedGroup, Changes, Mark, MemberChange, Put},
     },
     weight::REMOVED_ROWS_MAX,
 };
@@ -104,7 +104,8 @@ pub(super) const PUT_CLAIMED: &str = "insert into rnostr.claimed (owner, content
     select * from unnest($1::bytea[], $2::bytea[]) on conflict do nothing";
 /// Adds an entry of the log without an event, see [`Changes::mark`].
 const MARK: &str = "insert into rnostr.events (cursor, id, author, kind, created_at, received_at, kept_until, flags, \
-    prefixes, routes, record) values ($1, '', '', $2, $3, $3, $4, $5, '{}', '{}', '')";
+    touched_groups, prefixes, routes, record) \
+    values ($1, '', '', $2, $3, $3, $4, $5, $6::text::text[], '{}', '{}', '')";
 const ADVANCE: &str = "update rnostr.log set head = $1";
 const NOTIFY: &str = "select pg_notify('rnostr_log', $1)";
 
@@ -163,10 +164,10 @@ pub(super) async fn write(
     }
     let head = head + changes.places();
     let commit = (changes.places() > 0).then(|| Commit::put(head, &mut pipeline));
-    if let Some(now) = changes.mark {
+    if let Some(Mark { at, touches }) = &changes.mark {
         let (kind, flags) = (i32::from(MARK_KIND.0), EPHEMERAL | TOUCHES_GROUPS);
-        let kept_until = number(now.saturating_add(EPHEMERAL_SECS));
-        pipeline.add(MARK, parameters![number(head), kind, number(now), kept_until, flags]);
+        let kept_until = number(at.saturating_add(EPHEMERAL_SECS));
+        pipeline.add(MARK, parameters![number(head), kind, number(*at), kept_until, flags, array_of(touches)]);
     }
     pipeline.add(ADVANCE, parameters![number(head)]);
     if notifies {
@@ -196,11 +197,7 @@ fn touched_by_kind(put: &Put) -> Option<String> {
 /// The groups that the event touched, as the text of an array, where its kind does not say them.
 fn told(put: &Put) -> Option<String> {
     match put.told() {
-        // A group's id holds no character that an array's text escapes.
-        Some(Touches::Groups(groups)) => Some(format!(
-            "{{{}}}",
-            groups.iter().map(|id| format!("\"{}\"", id.as_str())).collect::<Vec<_>>().join(",")
-        )),
+        Some(touches @ Touches::Groups(_)) => array_of(touches),
         Some(Touches::Nothing) if rules(put.event.kind()).changes == GroupChange::EveryGroup => Some("{}".to_owned()),
         _ => None,
     }
@@ -284,9 +281,17 @@ fn put(pipeline: &mut Pipeline, events: &[(i64, &Put)]) {
     }
 }
 
+/// Groups as the text of an array; `None` for any number of groups, and for none.
+fn array_of(touches: &Touches) -> Option<String> {
+    let Touches::Groups(groups) = touches else { return None };
+    // A group's id holds no character that an array's text escapes.
+    let ids: Vec<String> = groups.iter().map(|id| format!("\"{}\"", id.as_str())).collect();
+    Some(format!("{{{}}}", ids.join(",")))
+}
+
 fn put_group(pipeline: &mut Pipeline, change: &ChangedGroup) -> Result<(), Fail> {
     let id = || change.group.as_str().to_owned();
-    if let Some(record) = &change.record {
+    if let Some(record) = change.record.record() {
         let mut record = record.clone();
         let epoch = record.last_epoch.take().map(number);
         let founder = record.founder.map(|founder| founder.as_bytes().to_vec());

@@ -203,7 +203,7 @@ pub async fn an_older_version_is_ok_false(w: &World) {
             let answer = w.publish(&version(older), "alice").await.answer().expect_err("an older version");
             assert_eq!(answer.to_string(), "duplicate: a newer version is stored", "{kind} {older}");
         }
-        assert_eq!(w.publish(&version(3), "alice").await.answer(), Ok(crate::DUPLICATE));
+        assert_eq!(w.publish(&version(3), "alice").await.answer(), Ok(crate::DUPLICATE.into()));
     }
 }
 

@@ -11,12 +11,14 @@ pub mod groups;
 pub mod memberships;
 pub mod moving;
 pub mod once;
+pub mod order;
 pub mod outcomes;
 pub mod queries;
 pub mod races;
 pub mod random;
 pub mod received;
 pub mod removals;
+pub mod service;
 pub mod world;
 
 /// Runs the suite over the stores that `$make` opens: an async function that gives a [`world::Subject`], or nothing.
@@ -85,6 +87,22 @@ macro_rules! conformance {
                 memberships_that_nobody_acted_in_count_against_the_key_that_made_them
                 a_membership_that_gave_way_may_be_made_again
                 a_wrap_that_changes_nothing_touches_no_group
+            ]
+            order: [
+                of_several_commits_of_one_epoch_the_first_counts
+                a_commit_is_for_the_current_epoch_alone
+                advisory_stores_the_message_and_says_why_it_does_not_fit
+                a_tag_that_contradicts_the_header_is_refused
+                messages_of_an_epoch_that_was_left_have_a_grace
+                an_admin_frees_an_epoch
+                a_roster_chooses_the_order_of_its_group
+            ]
+            service: [
+                an_answer_makes_a_group_and_the_next_one_changes_it
+                the_answer_to_an_earlier_question_comes_too_late
+                the_service_takes_over_what_other_sources_ran
+                a_key_without_room_stays_out
+                a_shared_store_tells_followers_of_an_answer
             ]
             received: [
                 a_list_is_in_the_order_of_receipt
@@ -160,6 +178,7 @@ macro_rules! races {
     ($open:expr) => {
         $crate::races! { $open;
             of_forty_writers_of_one_seq_one_wins
+            of_forty_commits_of_one_epoch_one_counts
             of_forty_claimants_each_package_goes_to_one
             of_forty_racers_one_uses_a_name
             who_follows_the_log_misses_nothing_and_sees_nothing_twice

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use nostr_extensions::{Policy, Restored};
+use nostr_extensions::{Policy, Restored, mls_gateway::mls::ContentType};
 use nostr_protocol::UnixSecs;
 
-use super::world::{
-    START, World, capability, claim_of, deletion, event, group, key, key_package, message, new, roster, vanish, wrap,
+use super::{
+    order::private_message,
+    world::{
+        START, World, capability, claim_of, deletion, event, group, key, key_package, message, new, roster, vanish,
+        wrap,
+    },
 };
 use crate::moving::{ExportBounds, ExportPosition, Exported, Imported, Moving, Record, line};
 
@@ -90,6 +94,11 @@ pub async fn fill(w: &mut World) {
     new(w.publish(&roster("grp", 9, "promote", &["alice"]), "admin").await);
     w.send(&message("grp", "hi").tag(&["k", "12"]), "throw-away", "alice").await;
     w.send(&message(&h, "hi"), "throw-away", "alice").await;
+    let ordered = roster("ordered", 1, "bootstrap", &["alice"]).tag(&["commit_ordering", "strict"]);
+    new(w.publish(&ordered, "admin").await);
+    for epoch in [7, 8] {
+        w.send(&private_message("ordered", epoch, ContentType::Commit, "commit"), "throw-away", "alice").await;
+    }
     for more in ["second", "third"] {
         w.send(&message(&capability(more), "hi"), "throw-away", more).await;
         w.send(&wrap("bob", "welcome").tag(&["h", more]), "throw-away", more).await;
@@ -147,6 +156,8 @@ pub async fn gone_for_good(w: &World) {
     assert!(matches!(w.publish(&event(1, "by eve"), "eve").await, Deleted), "vanished");
     assert!(matches!(w.publish(&roster("grp", 9, "add", &["eve"]), "admin").await, Refused(_)), "a seq again");
     assert!(matches!(w.publish(&roster(&h, 1, "bootstrap", &["eve"]), "admin").await, Refused(_)), "unlisted");
+    let late = private_message("ordered", 8, ContentType::Commit, "late");
+    assert!(matches!(w.publish(&late, "alice").await, Refused(_)), "an epoch with a commit");
     assert!(matches!(w.publish(&key_package("other", "3"), "alice").await, Refused(_)), "a reference");
     let state = w.store.group(&group("wrapped")).await.expect("a state").0;
     assert!(state.has_member(&[key("carol")]) && !state.has_member(&[key("eve")]));

@@ -96,7 +96,7 @@ impl Publishing<'_> {
             Err(rejection) => Err(rejection),
         };
         self.answers.push(match answer {
-            Ok("") => format!("{situation}: true"),
+            Ok(text) if text.is_empty() => format!("{situation}: true"),
             Ok(reason) => format!("{situation}: true {reason}"),
             Err(rejection) => format!("{situation}: false {rejection}"),
         });

@@ -7,11 +7,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use nostr_extensions::Admitted;
+use nostr_extensions::{
+    Admitted,
+    mls_gateway::{group::Refusal, mls::ContentType},
+};
 use nostr_protocol::{EventId, Kind, testing::keypair};
 
-use super::world::{
-    START, Subject, World, claim_of, event, everyone, given, id_of, key, key_package, message, new, roster, wrap,
+use super::{
+    order::private_message,
+    world::{
+        START, Subject, World, claim_of, event, everyone, given, id_of, key, key_package, message, new, roster, wrap,
+    },
 };
 use crate::{
     Cursor, LogEntry, Saved, Store,
@@ -73,6 +79,28 @@ pub async fn of_forty_writers_of_one_seq_one_wins(handles: &Handles) {
         assert_eq!(winners, 1, "{saved:?}");
         let members = worlds[1].members("grp").await.expect("a group").len();
         assert_eq!(members as u64, seq, "alice and one of each race");
+    }
+}
+
+pub async fn of_forty_commits_of_one_epoch_one_counts(handles: &Handles) {
+    let worlds = [0, 1, 2, 3].map(|n| handles.world(n));
+    let founding = roster("grp", 1, "bootstrap", &["alice"]).tag(&["commit_ordering", "strict"]);
+    worlds[0].publish(&founding, "admin").await;
+    for epoch in 5..10 {
+        let mut racers = Vec::new();
+        for n in 0..40 {
+            let commit = private_message("grp", epoch, ContentType::Commit, &format!("racer {n}"));
+            racers.push((handles.store(n % 4), worlds[n % 4].admitted(&commit, "alice").await));
+        }
+        let racing = racers.into_iter().map(|(store, admitted)| {
+            tokio::spawn(async move { store.save(vec![admitted]).await.remove(0).expect("a store that works") })
+        });
+        let saved: Vec<Saved> = join_all(racing).await.into_iter().map(|it| it.expect("no panic")).collect();
+        let winners: Vec<EventId> = saved.iter().filter_map(|it| it.new_event().map(id_of)).collect();
+        let [winner] = winners[..] else { panic!("{saved:?}") };
+        let refusal = Refusal::EpochHasCommit { epoch, commit: winner };
+        let losers = saved.iter().filter(|it| matches!(it, Saved::Refused(it) if *it == refusal)).count();
+        assert_eq!(losers, 39, "{saved:?}");
     }
 }
 

@@ -11,7 +11,10 @@ use nostr_extensions::{
     Admitted, GroupStatus, NostrGroupId, Publisher, Query, Reader, Scope,
     admit::{admit, group_of},
     gate::Touches,
-    mls_gateway::group::MembershipBounds,
+    mls_gateway::{
+        group::{CommitOrdering, MembershipBounds},
+        mls::ContentType,
+    },
 };
 use nostr_protocol::{
     EventId, Filter, Kind, Lifetime, PublicKey, UnixSecs,
@@ -19,7 +22,10 @@ use nostr_protocol::{
     testing::{EventBuilder, keypair},
 };
 
-use super::world::{START, WIDE, capability, deletion, event, given, group, id_of, key, message, vanish, wrap};
+use super::{
+    order::private_message,
+    world::{START, WIDE, capability, deletion, event, given, group, id_of, key, message, vanish, wrap},
+};
 use crate::{Claim, ClaimFilters, ClaimRates, Claimed, Cursor, PageBounds, ReceiptName, Saved, StockRequest, Store};
 
 /// The keys that act.
@@ -59,6 +65,8 @@ pub enum Draft {
         group: u8,
         text: u8,
         epoch: u8,
+        /// The type of an MLS message, which shows its epoch; any other number is a message without a header.
+        content: u8,
     },
     Wrap {
         by: u8,
@@ -74,6 +82,7 @@ pub enum Draft {
         members: u8,
         admins: bool,
         force: bool,
+        order: u8,
     },
     KeyPackage {
         by: u8,
@@ -196,6 +205,9 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
             open_bootstrap: true,
             membership_bounds,
             keypackages_per_owner_max: 3,
+            // Groups without a choice of their own keep an order, and some of their messages come too late.
+            commit_ordering: CommitOrdering::Advisory,
+            commit_grace_secs: 20,
             ..Default::default()
         };
         Self { a, b, open_b, now: START, policy, published: Vec::new(), ids: Vec::new(), places: Vec::new() }
@@ -268,13 +280,14 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
         assert_eq!(a.len(), batch.len());
         for ((a, b), admitted) in a.into_iter().zip(b).zip(&batch) {
             let (a, b) = (a.expect("a save"), b.expect("a save"));
-            if let (Saved::New(a), Saved::New(b)) = (&a, &b) {
+            if let (Some(a), Some(b)) = (a.new_event(), b.new_event()) {
                 let last = self.places.last().copied().unwrap_or_default();
                 assert!(a.cursor() > last.0 && b.cursor() > last.1, "cursors rise");
                 self.places.push((a.cursor(), b.cursor()));
             }
             let show = |saved: Saved| match saved {
                 Saved::New(sealed) => format!("New({:?})", sealed.audience()),
+                Saved::Advised(advised) => format!("Advised({:?})", advised.1),
                 other => format!("{other:?}"),
             };
             let (a, b) = (show(a), show(b));
@@ -393,19 +406,36 @@ impl<F: AsyncFnMut() -> Arc<dyn Store>> Pair<F> {
                 own(direct.tag(&["p", &key(name(*to)).to_hex()]), by)
             }
             Draft::Ephemeral { by } => own(event(20_001, "now"), by),
-            Draft::Message { by, reader, group, text, epoch } => {
-                let said = message(group_id(*group).as_str(), &text.to_string()).at(self.ago(*text));
+            Draft::Message { by, reader, group, text, epoch, content } => {
+                let (group, text, ago) = (group_id(*group), text.to_string(), self.ago(*text));
+                let mls = |content| private_message(group.as_str(), u64::from(epoch % 4), content, &text);
+                let said = match content {
+                    1 => mls(ContentType::Application),
+                    2 => mls(ContentType::Proposal),
+                    3..=5 => mls(ContentType::Commit),
+                    _ => message(group.as_str(), &text),
+                };
+                let said = said.at(ago);
+                // Some tags contradict the header.
+                let epoch = if *content == 0 { *epoch } else { epoch % 5 };
                 (said.tag(&["k", &epoch.to_string()]), name(*by), name(*reader))
             }
             Draft::Wrap { by, to, group, text } => {
                 let wrapped = wrap(name(*to), &text.to_string()).at(self.ago(*text));
                 own(group.map_or(wrapped.clone(), |it| wrapped.tag(&["h", group_id(it).as_str()])), by)
             }
-            Draft::Roster { by, group, seq, op, members, admins, force } => {
-                let op = ["bootstrap", "add", "remove", "promote", "demote", "replace"][usize::from(op % 6)];
-                let names = chosen(&NAMES, u16::from(*members));
+            Draft::Roster { by, group, seq, op, members, admins, force, order } => {
+                let op = usize::from(op % 7);
+                let op = ["bootstrap", "add", "remove", "promote", "demote", "replace", "reset-epoch"][op];
+                let members = if op == "reset-epoch" { 0 } else { u16::from(*members) };
+                let names = chosen(&NAMES, members);
                 let roster = super::world::roster(group_id(*group).as_str(), u64::from(seq % 32) + 1, op, &names);
                 let roster = roster.tag(&["role", if *admins { "admin" } else { "member" }]);
+                let roster = roster.tag(&["epoch", &(order % 4).to_string()]);
+                let roster = match CommitOrdering::ALL.get(usize::from(*order)) {
+                    Some(chosen) => roster.tag(&["commit_ordering", chosen.as_str()]),
+                    None => roster,
+                };
                 own(if *force { roster.tag(&["force", "true"]) } else { roster }, by)
             }
             Draft::KeyPackage { by, text, reference, d, ago, lives } => {

@@ -83,7 +83,7 @@ pub async fn a_wrap_sent_again_is_a_duplicate_deleted_or_not(w: &World) {
     let kept = again().await;
     new(w.publish(&deletion(&[id]), "bob").await);
     assert!(!w.holds(id).await);
-    assert_eq!((kept.clone(), again().await), (Ok(DUPLICATE), kept));
+    assert_eq!((kept.clone(), again().await), (Ok(DUPLICATE.into()), kept));
     // The author, who deletes it, is told.
     let own = w.send(&wrap("bob", "taken back"), "throw-away", "alice").await;
     new(w.publish(&deletion(&[own]), "throw-away").await);

@@ -130,14 +130,7 @@ async fn a_key_may_vanish_from_more_groups_than_a_commit_takes() {
     let world = world(&store);
     let others = (0..199).map(|n| key(&format!("member {n}"))).chain([key("alice")]);
     let members: HashMap<PublicKey, Role> = others.map(|member| (member, Role::Member)).collect();
-    let record = GroupRecord {
-        source: Source::Roster,
-        seq: 1,
-        created_at: START,
-        display_name: None,
-        last_epoch: None,
-        founder: None,
-    };
+    let record = GroupRecord::new(Source::Roster, 1, START, None);
     let view = ManagedGroup { record, members };
     let group = |n: u64| Record::Group {
         id: group(&format!("group-{n}")),

@@ -27,9 +27,7 @@ fn members(numbers: std::ops::Range<usize>) -> HashMap<nostr_protocol::PublicKey
 }
 
 fn record(id: &str, seq: u64, members: HashMap<nostr_protocol::PublicKey, Role>) -> Record<Restored> {
-    let last_epoch = Some(seq);
-    let record =
-        GroupRecord { source: Source::Roster, seq, created_at: START, display_name: None, last_epoch, founder: None };
+    let record = GroupRecord { last_epoch: Some(seq), ..GroupRecord::new(Source::Roster, seq, START, None) };
     Record::Group { id: group(id), view: ManagedGroup { record, members }, invited: std::collections::BTreeMap::new() }
 }
 

@@ -183,7 +183,7 @@ fn config_text(settings: Settings, port: u16, data: &Path) -> String {
         "[server]\nhost = \"127.0.0.1\"\nport = {port}\n\n\
          [data]\npath = \"{}\"\n\n\
          [auth]\nenabled = {}\n\n\
-         [extensions.mls_gateway]\nunlisted_groups = true\n",
+         [extensions.mls_gateway]\nunlisted_groups = true\ncommit_ordering = \"strict\"\n",
         data.display(),
         settings.auth,
     );

@@ -4,6 +4,7 @@ use mdk_clients::connection::Connection;
 use mdk_clients::group::{bring_in, key_packages_of};
 use mdk_clients::person::Person;
 use mdk_clients::relay::{Relay, Settings};
+use mdk_core::prelude::NostrGroupDataUpdate;
 use nostr::event::{EventBuilder, Kind, Tag, TagKind};
 use nostr::{Filter, Keys, PublicKey};
 
@@ -63,6 +64,40 @@ async fn managed_group_with_auth() {
     }
     let rosters = Filter::new().kind(ROSTER);
     assert_eq!(bob.connection.fetch(rosters).await.len(), 2);
+}
+
+/// A relay with a strict order of commits keeps both of two commits of one epoch of a Marmot group: they show no MLS
+/// header, and the clients choose between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_order_lets_both_of_two_commits_through() {
+    let keys = Keys::generate();
+    let relay = Relay::start(Settings { auth: true, admin: Some(keys.public_key()) }).await;
+    let admin = Admin::new(keys, &relay).await;
+    let mut alice = Person::with_signer("Alice", &relay).await;
+    let mut bob = Person::with_signer("Bob", &relay).await;
+    for person in [&mut alice, &mut bob] {
+        person.introduce().await;
+        person.connection.authenticated().await;
+    }
+    let invited = key_packages_of(&mut alice, &[&mut bob]).await;
+    let welcomes = alice.found_group(&invited, &[alice.public_key(), bob.public_key()]);
+    admin.states(&alice.nostr_group_id(), 1, "bootstrap", &[alice.public_key(), bob.public_key()]).await;
+    bring_in(&mut alice, &mut [&mut bob], &invited, welcomes).await;
+
+    let rename = |person: &Person, name: &str| {
+        let update = NostrGroupDataUpdate::new().name(name);
+        let change = person.mdk.update_group_data(person.group_id(), update).expect("an admin renames the group");
+        change.evolution_event
+    };
+    let commits = [rename(&alice, "of Alice"), rename(&bob, "of Bob")];
+    alice.connection.publish(&commits[0]).await;
+    bob.connection.publish(&commits[1]).await;
+    let ids = commits.map(|commit| commit.id);
+    alice.read_until_delivered(&ids).await;
+    bob.read_until_delivered(&ids).await;
+    assert_eq!(alice.state(), bob.state());
+    let words = alice.say("we agree").await;
+    bob.hear(&words).await;
 }
 
 /// Founds the group, and publishes its roster before its first message: a group whose `h` carried messages without a

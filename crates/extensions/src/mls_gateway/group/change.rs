@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use nostr_protocol::{DAY_SECS, PublicKey, UnixSecs};
 
 use super::{
-    EPOCH_STEP_MAX, GROUP_MEMBERS_MAX, GROUPS_FOUNDED_PER_DAY_MAX, GroupRecord, GroupStatus, Invited, Join,
-    ManagedGroup, Refusal, Role, RosterChange, RosterOp, SEQ_STEP_MAX, Source, WrapChange,
+    CommitLog, CommitOrdering, EPOCH_STEP_MAX, GROUP_MEMBERS_MAX, GROUPS_FOUNDED_PER_DAY_MAX, GroupRecord, GroupStatus,
+    Invited, Join, ManagedGroup, Refusal, Role, RosterChange, RosterOp, SEQ_STEP_MAX, Source, WrapChange,
 };
 
 /// A group after a change, with the difference from before.
@@ -70,6 +70,11 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
             let keep = |key: &PublicKey| (*key, view.members.get(key).copied().unwrap_or(change.role));
             next.members = change.keys.iter().map(keep).collect();
         }
+        RosterOp::ResetEpoch => {
+            let epoch = change.epoch.unwrap_or_default();
+            let commits = view.record.commits.as_ref();
+            next.record.commits = Some(commits.map_or_else(|| CommitLog::at(epoch), |commits| commits.reset(epoch)));
+        }
     }
     if next.members.len() > GROUP_MEMBERS_MAX {
         return Err(Refusal::GroupFull);
@@ -82,8 +87,12 @@ pub fn apply_roster(status: &GroupStatus, change: &RosterChange, now: UnixSecs) 
         // A member that leaves decides nothing else about its group.
         next.record.source = Source::Roster.max(view.record.source);
         rename(&mut next.record, change);
+        choose_order(&mut next.record, change);
     }
     let delta = delta(&view.members, &next.members);
+    if view.record.source == Source::Acl && !delta.is_empty() {
+        return Err(Refusal::ServiceDecides);
+    }
     if delta.is_empty() && !changes_record(&view.record, &next.record, change) {
         return Err(Refusal::ChangesNothing);
     }
@@ -105,12 +114,13 @@ fn join(key: PublicKey, actor: &PublicKey, by_admin_key: bool, now: UnixSecs) ->
     Join { key, invited: (key != *actor && !by_admin_key).then_some(invited) }
 }
 
-/// Whether a roster that changes no member changes the record in a way that it names: a new name, a record made anew,
-/// or a `seq` that an admin key forces.
+/// Whether a roster that changes no member changes the record in a way that it names: a new name, another order of
+/// commits, another epoch, a record made anew, or a `seq` that an admin key forces.
 fn changes_record(before: &GroupRecord, after: &GroupRecord, change: &RosterChange) -> bool {
     let name = |record: &GroupRecord| record.display_name.as_ref().map(|(_, name)| name.clone());
     let forced = change.by_admin_key && change.force && change.op == RosterOp::Replace && before.seq != after.seq;
-    name(before) != name(after) || change.op == RosterOp::Bootstrap || forced
+    let order = |record: &GroupRecord| (record.commit_ordering, record.commits.clone());
+    name(before) != name(after) || order(before) != order(after) || change.op == RosterOp::Bootstrap || forced
 }
 
 fn check_seq(current: u64, change: &RosterChange) -> Result<(), Refusal> {
@@ -146,6 +156,7 @@ fn found_by_roster(carried_unlisted: bool, change: &RosterChange, now: UnixSecs)
     let founder = (!change.by_admin_key).then_some(change.signer);
     let mut record = GroupRecord::new(Source::Roster, change.seq, now, founder);
     rename(&mut record, change);
+    choose_order(&mut record, change);
     let delta = members.iter().map(|(key, role)| (*key, Some(*role))).collect();
     let joined = in_order(members.keys().map(|key| join(*key, &change.signer, change.by_admin_key, now)));
     Ok(Changed { view: ManagedGroup { record, members }, delta, joined, founder: None })
@@ -155,6 +166,16 @@ fn rename(record: &mut GroupRecord, change: &RosterChange) {
     let newest = record.display_name.as_ref().is_none_or(|(seq, _)| change.seq >= *seq);
     if let (Some(name), true) = (&change.name, newest) {
         record.display_name = Some((change.seq, name.clone()));
+    }
+}
+
+/// Sets the order of commits that a roster names. A group without an order remembers no commits.
+fn choose_order(record: &mut GroupRecord, change: &RosterChange) {
+    if let Some(chosen) = change.commit_ordering {
+        record.commit_ordering = Some(chosen);
+        if chosen == CommitOrdering::Off {
+            record.commits = None;
+        }
     }
 }
 
@@ -218,9 +239,13 @@ pub const fn leaves_groups(at: UnixSecs, now: UnixSecs) -> bool {
     at.saturating_add(VANISH_AGE_SECS_MAX) >= now
 }
 
-/// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin or as no member.
+/// Takes a vanishing key (NIP-62) out of a group; `None` where it stays, as the last admin, as no member, or because
+/// the access service decides about the group.
 #[must_use]
 pub fn apply_vanish(view: &ManagedGroup, key: &PublicKey) -> Option<Changed> {
+    if view.record.source == Source::Acl {
+        return None;
+    }
     let role = view.members.get(key)?;
     let admins = view.members.values().filter(|role| **role == Role::Admin).count();
     if *role == Role::Admin && admins == 1 {
@@ -255,7 +280,11 @@ pub enum SeenEpoch {
     Nowhere,
 }
 
-fn delta(before: &HashMap<PublicKey, Role>, after: &HashMap<PublicKey, Role>) -> Vec<(PublicKey, Option<Role>)> {
+/// Each key whose membership or role differs.
+pub(super) fn delta(
+    before: &HashMap<PublicKey, Role>,
+    after: &HashMap<PublicKey, Role>,
+) -> Vec<(PublicKey, Option<Role>)> {
     let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (*key, None));
     let changed =
         after.iter().filter(|(key, role)| before.get(key) != Some(role)).map(|(key, role)| (*key, Some(*role)));

@@ -22,14 +22,14 @@ use self::{
     extent::{Allowance, Extent, Next},
     merge::{Fill, Merge},
 };
-use super::Caller;
+use super::{Caller, settling};
 use crate::{
     app::App,
     config::Limitation,
     delivery::groups::{GroupState, NamedGroups},
     error::{read_failed, storage_unavailable},
     memory::Held,
-    rate_limit::RetryAfter,
+    rate_limit::{Payer, RetryAfter},
 };
 
 /// Most events of one page.
@@ -67,6 +67,8 @@ pub(crate) const MEMBERSHIP_UNITS: u64 = 1;
 pub(crate) struct ArchiveRead<'a> {
     app: &'a App,
     reader: &'a Reader,
+    /// The party that pays for questions to the access service.
+    payer: Payer,
     /// The groups that the connection has named.
     named: &'a NamedGroups,
     filters: &'a [Filter],
@@ -173,6 +175,7 @@ impl<'a> ArchiveRead<'a> {
         Self {
             app: &caller.app,
             reader: &caller.reader,
+            payer: caller.payer(),
             named: &caller.named,
             filters,
             up_to,
@@ -320,8 +323,8 @@ impl<'a> ArchiveRead<'a> {
             self.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
         }
         // The states are asked for anew for each page: a group may have changed since the last one.
-        let groups = PageGroups::of(self.app, next).await?;
         let (asker, now) = (Asker::new(self.reader, filter), self.app.clock.now());
+        let groups = PageGroups::of(self.app, next, asker).await?;
         let mut released = Vec::with_capacity(next.len());
         for sealed in next {
             let Some(event) = self.app.gate.release(sealed, asker, groups.state_for(sealed), now) else { continue };
@@ -397,6 +400,9 @@ impl<'a> ArchiveRead<'a> {
             if some.is_empty() {
                 continue;
             }
+            let closed = settling::for_named(self.app, self.reader, self.payer, &some).await;
+            let closed = closed.map_err(ReadError::UsedUp)?;
+            let some: Vec<NostrGroupId> = some.into_iter().filter(|id| !closed.contains(id)).collect();
             let _turn = self.meter.turn_at_store().await;
             groups
                 .extend(self.app.groups.filter(some, self.named, |state| self.app.gate.may_scan(state, asker)).await?);
@@ -413,7 +419,9 @@ impl<'a> ArchiveRead<'a> {
             let turn = self.meter.turn_at_store().await;
             let groups = self.app.store.groups_of(self.reader.keys()).await;
             drop(turn);
-            let groups = groups?;
+            let mut groups = groups?;
+            let closed = settling::for_open(self.app, groups.iter().cloned()).await;
+            groups.retain(|id| !closed.contains(id));
             let count = groups.len() as u64;
             let documents = if self.app.store.documents_read().is_some() { count.max(1) } else { 0 };
             self.meter.charge(Cost { units: count * MEMBERSHIP_UNITS, documents });
@@ -428,10 +436,12 @@ struct PageGroups<'a> {
     /// In ascending order.
     ids: Vec<&'a NostrGroupId>,
     states: Vec<Arc<GroupState>>,
+    /// Groups about which the access service cannot be asked.
+    closed: HashSet<NostrGroupId>,
 }
 
 impl<'a> PageGroups<'a> {
-    async fn of(app: &App, page: &'a [Sealed]) -> Result<Self, StoreError> {
+    async fn of(app: &App, page: &'a [Sealed], asker: Asker<'_>) -> Result<Self, StoreError> {
         let mut ids: Vec<&NostrGroupId> = Vec::new();
         for id in page.iter().filter_map(Sealed::group) {
             // Most pages hold events of one group.
@@ -442,11 +452,20 @@ impl<'a> PageGroups<'a> {
         ids.sort_unstable();
         ids.dedup();
         let states = app.groups.get_all(&ids).await?;
-        Ok(Self { ids, states })
+        let mut groups = Self { ids, states, closed: HashSet::new() };
+        if app.access.is_some() {
+            let now = app.clock.now();
+            let is_open = |sealed: &&Sealed| app.gate.release(sealed, asker, groups.state_for(sealed), now).is_some();
+            let open: HashSet<&NostrGroupId> = page.iter().filter(is_open).filter_map(Sealed::group).collect();
+            groups.closed = settling::for_open(app, open.into_iter().cloned()).await;
+            groups.states = app.groups.get_all(&groups.ids).await?;
+        }
+        Ok(groups)
     }
 
     fn state_for(&self, sealed: &Sealed) -> Option<&Group> {
-        let index = self.ids.binary_search(&sealed.group()?).ok()?;
+        let id = sealed.group().filter(|id| !self.closed.contains(*id))?;
+        let index = self.ids.binary_search(&id).ok()?;
         self.states.get(index).map(|state| state.group())
     }
 }

@@ -7,7 +7,7 @@ use nostr_store::{Cost, Cursor, Receipt, Received, ReceivedBounds, Recipient};
 use super::{
     FILTER_UNITS, Meter, NAMED_GROUP_UNITS, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EVENTS_MAX, PageGroups, ReadError,
 };
-use crate::session::Caller;
+use crate::session::{Caller, settling};
 
 /// Bytes of the events of one answer, which the last event may exceed.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -64,8 +64,8 @@ pub(crate) async fn read(
                 return Err(ReadError::NotCurrent);
             }
             caller.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
-            let groups = PageGroups::of(&caller.app, &page.events).await?;
             let (asker, now) = (Asker::new(&caller.reader, filter), caller.app.clock.now());
+            let groups = PageGroups::of(&caller.app, &page.events, asker).await?;
             for sealed in &page.events {
                 let released = caller.app.gate.release(sealed, asker, groups.state_for(sealed), now);
                 if let Some(event) = released {
@@ -101,6 +101,10 @@ async fn opens(
     meter.charge(Cost { units: NAMED_GROUP_UNITS, documents: u64::from(app.store.documents_read().is_some()) });
     let asker = Asker::new(&caller.reader, filter);
     let may_scan = |state: &Group| app.gate.may_scan(state, asker);
+    let asked = settling::for_named(app, &caller.reader, caller.payer(), std::slice::from_ref(group)).await;
+    if !asked.map_err(ReadError::UsedUp)?.is_empty() {
+        return Ok(false);
+    }
     let _turn = meter.turn_at_store().await;
     Ok(!app.groups.filter(vec![group.clone()], &caller.named, may_scan).await?.is_empty())
 }

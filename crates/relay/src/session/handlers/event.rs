@@ -20,7 +20,7 @@ use nostr_store::{
     weight::{Weight, price_of_members},
 };
 
-use super::super::{Caller, Session};
+use super::super::{Caller, Session, settling};
 use crate::{
     delivery::{groups::GroupState, writer::Outcome},
     error::read_failed,
@@ -76,7 +76,7 @@ async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
         Ok(Intake::New(admitted, charges)) => {
             caller.app.writer.save(*admitted, caller.payer_hash(), &caller.in_flight, charges).await;
         }
-        Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE)),
+        Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
         Err(refused) => refuse(caller, &named, refused),
     }
 }
@@ -155,7 +155,9 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     let group = match admit::group_of(verified.event()) {
         Some(group) => {
             caller.in_flight.groups_settled().await;
-            Some(app.groups.get(&group).await.map_err(read_failed)?)
+            let stored = app.groups.get(&group).await.map_err(read_failed)?;
+            let payer = caller.payer_of(verified.event());
+            Some(settling::for_publisher(app, &caller.reader, payer, stored).await?)
         }
         None => None,
     };

@@ -137,18 +137,26 @@ impl PackedEntries {
         if let Touches::Groups(groups) = &put.touches
             && groups.len() > 1
         {
-            self.touched.extend_from_slice(&self.count.to_be_bytes());
-            pack_len(&mut self.touched, groups.len());
-            groups.iter().for_each(|group| pack_group(&mut self.touched, group));
+            self.tell(groups);
         }
         pack(&mut self.entries, put);
         self.count += 1;
     }
 
-    /// Appends an entry without an event. It says that any group may have changed and any key may have vanished.
-    pub(crate) fn push_mark(&mut self) {
+    /// Appends an entry without an event. It says that these groups may have changed and any key may have vanished.
+    pub(crate) fn push_mark(&mut self, touches: &Touches) {
+        if let Touches::Groups(groups) = touches {
+            self.tell(groups);
+        }
         pack_mark(&mut self.entries);
         self.count += 1;
+    }
+
+    /// Notes that the next entry touched these groups.
+    fn tell(&mut self, groups: &[NostrGroupId]) {
+        self.touched.extend_from_slice(&self.count.to_be_bytes());
+        pack_len(&mut self.touched, groups.len());
+        groups.iter().for_each(|group| pack_group(&mut self.touched, group));
     }
 }
 

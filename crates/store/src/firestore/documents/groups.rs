@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use gcloud_sdk::google::firestore::v1::{Document, Write};
-use nostr_extensions::{GroupRecord, NostrGroupId, Role};
+use nostr_extensions::{GroupRecord, NostrGroupId, Role, mls_gateway::group::CommitLog};
 use nostr_protocol::PublicKey;
 
 use crate::firestore::{
@@ -140,7 +140,9 @@ impl GroupHead {
             head = head.flag("unlisted", true);
         }
         if let Some(record) = &next.record {
-            let json = serde_json::to_string(record).map_err(|_| Fail::Damaged("a group's record"))?;
+            // The log of commits has a document of its own, so that a commit writes no head.
+            let record = GroupRecord { commits: None, ..record.clone() };
+            let json = serde_json::to_string(&record).map_err(|_| Fail::Damaged("a group's record"))?;
             head = head.flag(field::MANAGED, true).text("record", &json);
         }
         let old: &[Shard] = if let Lists::Shards(shards) = &self.lists { shards } else { &[] };
@@ -239,6 +241,30 @@ fn pack(members: &Members) -> Vec<u8> {
         member.pack(&mut packed);
     }
     packed
+}
+
+/// Reads the log of a group's commits.
+pub(crate) fn read_commits(document: Option<&Document>) -> Result<Option<CommitLog>, Fail> {
+    let json = document.and_then(|document| document.text("log"));
+    json.map(|json| serde_json::from_str(json).map_err(|_| Fail::Damaged("a group's commits"))).transpose()
+}
+
+/// The write that sets the log of a group's commits, if the log of that version changes.
+pub(crate) fn write_commits(
+    names: &Names,
+    group: &NostrGroupId,
+    (version, before): &(Version, Option<CommitLog>),
+    after: Option<&CommitLog>,
+) -> Result<Option<Write>, Fail> {
+    let name = names.commits(group);
+    Ok(match after {
+        _ if before.as_ref() == after => None,
+        None => Some(value::delete_expected(name, *version)),
+        Some(log) => {
+            let json = serde_json::to_string(log).map_err(|_| Fail::Damaged("a group's commits"))?;
+            Some(value::put(name, Fields::default().text("log", &json), *version))
+        }
+    })
 }
 
 /// Reads the packed members of a head or a shard.

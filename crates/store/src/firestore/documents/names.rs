@@ -61,6 +61,8 @@ pub(crate) enum Collection {
     Invited,
     /// Last epochs of groups.
     Epochs,
+    /// Logs of commits, of groups that keep an order of them.
+    Commits,
     /// Foundings of groups in the last day, by key.
     Founders,
     /// How many memberships in which nobody has acted count against a founder, by key.
@@ -72,7 +74,7 @@ pub(crate) enum Collection {
 }
 
 impl Collection {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Events,
         Self::Log,
         Self::Addresses,
@@ -85,6 +87,7 @@ impl Collection {
         Self::Members,
         Self::Invited,
         Self::Epochs,
+        Self::Commits,
         Self::Founders,
         Self::Inviters,
         Self::Once,
@@ -105,6 +108,7 @@ impl Collection {
             Self::Members => "members",
             Self::Invited => "invited",
             Self::Epochs => "epochs",
+            Self::Commits => "commits",
             Self::Founders => "founders",
             Self::Inviters => "inviters",
             Self::Once => "once",
@@ -138,6 +142,7 @@ impl Collection {
             Self::Groups => &[field::GROUP, "unlisted", field::MANAGED, "record", "members", "shards", field::KEYS],
             Self::Members => &[field::GROUP, "members", field::KEYS],
             Self::Epochs => &["epoch"],
+            Self::Commits => &["log"],
             Self::Invited => &["by"],
             Self::Founders => &["times"],
             Self::Inviters => &["count"],
@@ -211,6 +216,10 @@ impl Names {
 
     pub(crate) fn epoch(&self, group: &NostrGroupId) -> String {
         self.document(Collection::Epochs, group_hash(group))
+    }
+
+    pub(crate) fn commits(&self, group: &NostrGroupId) -> String {
+        self.document(Collection::Commits, group_hash(group))
     }
 
     pub(crate) fn members(&self, shard: &str) -> String {

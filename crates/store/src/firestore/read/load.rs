@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use gcloud_sdk::google::firestore::v1::Document;
-use nostr_extensions::{Admitted, Effect, NostrGroupId};
+use nostr_extensions::{Admitted, Effect, NostrGroupId, mls_gateway::group::CommitLog};
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
@@ -53,6 +53,8 @@ pub(crate) struct ReadDocuments {
     pub(crate) addresses: HashMap<Address, AddressDoc>,
     pub(crate) owners: HashMap<PublicKey, Directory>,
     pub(crate) groups: HashMap<NostrGroupId, GroupDoc>,
+    /// The logs of commits of the groups of which the batch asks for them.
+    pub(crate) commits: HashMap<NostrGroupId, (Version, Option<CommitLog>)>,
     pub(crate) founders: HashMap<PublicKey, (Version, Vec<UnixSecs>)>,
     /// Memberships in which the key has not acted, by the names of their documents.
     pub(crate) invited: HashMap<String, Version>,
@@ -189,6 +191,7 @@ impl Inner {
         let with_messages = wanted.members.iter().map(|(group, _)| group);
         let unknown: BTreeSet<&NostrGroupId> = with_messages.filter(|id| !self.epochs.knows(id)).collect();
         names.extend(unknown.into_iter().map(|id| self.names.epoch(id)));
+        names.extend(wanted.ordered.iter().map(|id| self.names.commits(id)));
         names
     }
 
@@ -237,7 +240,7 @@ impl Inner {
         self.read_founders(wanted, &first.plain, &mut facts, &mut documents)?;
         joining.read(&mut facts, &mut documents);
         self.get_invited(wanted, events, &groups, &mut facts, &mut documents).await?;
-        self.read_groups(wanted, groups, &first.plain, &mut facts, &mut documents);
+        self.read_groups(wanted, groups, &first.plain, &mut facts, &mut documents)?;
         Ok((facts, documents))
     }
 

@@ -9,9 +9,13 @@ use crate::{
     decide::facts::{Facts, GroupFacts, Wanted},
     firestore::{
         Inner,
-        documents::groups::{GroupHead, unpack},
+        documents::groups::{GroupHead, read_commits, unpack},
         read::load::{FirstReads, GroupDoc, ReadDocuments, is_guarded},
-        wire::{client::GetAnswer, fail::Fail, value::ReadFields as _},
+        wire::{
+            client::GetAnswer,
+            fail::Fail,
+            value::{ReadFields as _, Version},
+        },
     },
 };
 
@@ -66,7 +70,11 @@ impl Inner {
         plain: &GetAnswer,
         facts: &mut Facts,
         documents: &mut ReadDocuments,
-    ) {
+    ) -> Result<(), Fail> {
+        for id in &wanted.ordered {
+            let document = plain.get(&self.names.commits(id));
+            documents.commits.insert(id.clone(), (Version::of(document), read_commits(document)?));
+        }
         for (id, group) in groups {
             let mut view = group.head.record.clone().map(|record| ManagedGroup {
                 record,
@@ -79,6 +87,7 @@ impl Inner {
                     self.epochs.learn(&id, view.record.last_epoch);
                 }
                 view.record.last_epoch = view.record.last_epoch.max(self.epochs.last(&id));
+                view.record.commits = documents.commits.get(&id).and_then(|(_, commits)| commits.clone());
             }
             if view.is_some() || group.head.unlisted {
                 let view = view.map(Arc::new);
@@ -89,5 +98,6 @@ impl Inner {
                 documents.groups.insert(id, group);
             }
         }
+        Ok(())
     }
 }

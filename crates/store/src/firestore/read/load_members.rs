@@ -95,7 +95,11 @@ impl Inner {
         for id in wanted.whole.iter().chain(&wanted.wrapped) {
             heads.insert(id, GroupHead::read(plain.get(&self.names.group(id)))?);
         }
-        let joining: Vec<PublicKey> = may_join(events, &heads).into_iter().collect();
+        // Without events an answer of the access service is applied, which names the keys itself.
+        let joining: Vec<PublicKey> = match events {
+            [] => wanted.joining.keys().copied().collect(),
+            _ => may_join(events, &heads).into_iter().collect(),
+        };
         if joining.is_empty() {
             return Ok(Joining::default());
         }
@@ -287,7 +291,7 @@ fn concerned(
                 let stay: HashSet<&PublicKey> = change.keys.iter().collect();
                 keys.extend(members.keys().filter(|key| !stay.contains(key)));
             }
-            RosterOp::Add | RosterOp::Promote | RosterOp::Demote => {}
+            RosterOp::Add | RosterOp::Promote | RosterOp::Demote | RosterOp::ResetEpoch => {}
         }
     }
     keys

@@ -16,7 +16,7 @@ use crate::{
         Inner,
         documents::{
             events::{EventDocument, WITHOUT_CONTENT},
-            groups::{GroupHead, Members, number, unpack},
+            groups::{GroupHead, Members, number, read_commits, unpack},
             names::{Collection, field},
             query::{self, VALUES_MAX},
         },
@@ -94,8 +94,10 @@ impl Inner {
 
     async fn read_members(&self, id: &NostrGroupId) -> Result<((Group, Cursor), Members), Fail> {
         let (head_name, epoch_name) = (self.names.group(id), self.names.epoch(id));
+        let commits_name = self.names.commits(id);
         let pending = self.epochs.last(id);
-        let got = self.client.get(vec![head_name.clone(), epoch_name.clone()], None).await?;
+        let asked = [&head_name, &epoch_name, &commits_name].map(String::clone).to_vec();
+        let got = self.client.get(asked, None).await?;
         let head = GroupHead::read(got.get(&head_name))?;
         let mut members = head.inline();
         let status = match head.record.clone() {
@@ -104,6 +106,7 @@ impl Inner {
             Some(mut record) => {
                 let stored = got.get(&epoch_name).and_then(|document| document.secs("epoch"));
                 record.last_epoch = record.last_epoch.max(stored).max(pending);
+                record.commits = read_commits(got.get(&commits_name))?;
                 let shards = head.shards(&self.names, None);
                 let lists = self.client.get(shards.clone(), None).await?;
                 for shard in shards {

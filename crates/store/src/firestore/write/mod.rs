@@ -4,5 +4,6 @@ pub(crate) mod claims;
 pub(crate) mod epochs;
 pub(crate) mod once;
 pub(crate) mod save;
+mod service;
 mod sweep;
 mod writes;

@@ -9,14 +9,14 @@ use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use crate::{
     decide::{
         EPHEMERAL,
-        batch::{Changes, MemberChange},
+        batch::{Changes, MemberChange, RecordChange},
         facts::Address,
     },
     firestore::{
         Inner,
         documents::{
             commits, events,
-            groups::{Member, Members, NextGroup},
+            groups::{Member, Members, NextGroup, write_commits},
             names::field,
             packages::Package,
         },
@@ -47,8 +47,8 @@ impl Inner {
                 writes.push(events::put(&self.names, put, place, replaces));
             }
         }
-        if changes.mark.is_some() {
-            entries.push_mark();
+        if let Some(mark) = &changes.mark {
+            entries.push_mark(&mark.touches);
         }
         if entries.byte_len() > commits::ENTRIES_BYTES_MAX {
             return Err(Fail::Large);
@@ -155,6 +155,7 @@ impl Inner {
         writes: &mut Vec<Write>,
     ) -> Result<(), Fail> {
         let mut next: BTreeMap<&NostrGroupId, NextGroup> = BTreeMap::new();
+        let mut commits = BTreeMap::new();
         let base = |group: &NostrGroupId| {
             let known = documents.groups.get(group).ok_or(Fail::Damaged("a group that was not read"))?;
             let (unlisted, record, members) = (known.head.unlisted, known.head.record.clone(), known.members.clone());
@@ -164,20 +165,27 @@ impl Inner {
             next.insert(group, NextGroup { unlisted: true, ..base(group)? });
         }
         for change in &changes.groups {
-            // A first act changes no list.
-            if change.record.is_none() && change.members.iter().all(|(_, it)| matches!(it, MemberChange::Acts(_))) {
+            if let (Some(record), Some(read)) = (change.record.record(), documents.commits.get(&change.group)) {
+                commits.insert(&change.group, (read, record.commits.as_ref()));
+            }
+            // Neither a first act nor a commit changes a head.
+            let is_acts = change.members.iter().all(|(_, it)| matches!(it, MemberChange::Acts(_)));
+            if is_acts && !matches!(change.record, RecordChange::Whole(_)) {
                 continue;
             }
             if !next.contains_key(&change.group) {
                 next.insert(&change.group, base(&change.group)?);
             }
             let Some(group) = next.get_mut(&change.group) else { continue };
-            if let Some(record) = &change.record {
+            if let Some(record) = change.record.record() {
                 group.record = Some(record.clone());
             }
             for (key, change) in &change.members {
                 change_list(&mut group.members, *key, *change);
             }
+        }
+        for (group, (read, after)) in commits {
+            writes.extend(write_commits(&self.names, group, read, after)?);
         }
         self.invited_writes(changes, documents, writes);
         for (id, group) in &documents.groups {

@@ -23,13 +23,12 @@ fn draft() -> impl Strategy<Value = Draft> {
         2 => (key(), key(), any::<bool>(), small())
             .prop_map(|(by, to, noise, ago)| Draft::Direct { by, to, noise, ago }),
         1 => key().prop_map(|by| Draft::Ephemeral { by }),
-        4 => (key(), key(), 0..4_u8, small(), any::<u8>())
-            .prop_map(|(by, reader, group, text, epoch)| Draft::Message { by, reader, group, text, epoch }),
+        4 => (key(), key(), 0..4_u8, small(), any::<u8>(), 0..8_u8).prop_map(
+            |(by, reader, group, text, epoch, content)| Draft::Message { by, reader, group, text, epoch, content }
+        ),
         3 => (key(), key(), option::of(0..4_u8), small())
             .prop_map(|(by, to, group, text)| Draft::Wrap { by, to, group, text }),
-        5 => (mostly(3, 0..4), 0..4_u8, any::<u8>(), mostly(0, 0..6), 1..16_u8, any::<bool>(), any::<bool>()).prop_map(
-            |(by, group, seq, op, members, admins, force)| Draft::Roster { by, group, seq, op, members, admins, force }
-        ),
+        5 => roster(),
         6 => (key(), 0..8_u8, option::weighted(0.3, 0..8_u8), option::of(0..2_u8), small(), lives()).prop_map(
             |(by, text, reference, d, ago, lives)| Draft::KeyPackage { by, text, reference, d, ago, lives }
         ),
@@ -39,6 +38,22 @@ fn draft() -> impl Strategy<Value = Draft> {
         1 => (key(), small()).prop_map(|(by, ago)| Draft::Vanish { by, ago }),
         2 => any::<u8>().prop_map(Draft::Again),
     ]
+}
+
+fn roster() -> impl Strategy<Value = Draft> {
+    let who = (mostly(3, 0..4), 0..4_u8, any::<u8>());
+    (who, mostly(0, 0..7), 1..16_u8, any::<bool>(), any::<bool>(), 0..16_u8).prop_map(
+        |((by, group, seq), op, members, admins, force, order)| Draft::Roster {
+            by,
+            group,
+            seq,
+            op,
+            members,
+            admins,
+            force,
+            order,
+        },
+    )
 }
 
 fn search() -> impl Strategy<Value = Search> {

@@ -1,0 +1,298 @@
+//! The access service, an HTTP service of the operator that decides about the members of groups (source `acl`).
+//!
+//! Source: docs/rules.md, "Access service". An answer that differs from a group's stored members is written into the
+//! store ([`nostr_store::Store::apply_answer`]), as the change of any other source is. So admission, the gate, live
+//! delivery and the transactions of every instance go by one state, and a change comes to them in the order of the log.
+//!
+//! This module asks the service, and knows how old its answer about each group is. A request sees to it that the answer
+//! is young enough before it goes by the group's state ([`Access::settle`]). Live delivery need not: no message is
+//! admitted by an old answer. Groups that somebody here waits for are asked about again before their answers are old
+//! ([`Access::keep_fresh`]).
+
+mod ages;
+mod answer;
+mod service;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream};
+use nostr_extensions::{NostrGroupId, Role, Source, mls_gateway::group::ServiceAnswer};
+use nostr_protocol::PublicKey;
+use nostr_store::{Store, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::{ages::Ages, service::Service};
+use crate::{
+    config::Config,
+    delivery::{Live, groups::Groups},
+    error::StartError,
+    observe::metrics::Metrics,
+    system::clock::Clock,
+};
+
+/// Most questions to the service at one time about groups of which the asking reader is a member.
+const QUESTIONS_TOGETHER_MAX: usize = 16;
+/// Most questions at one time that others ask: members do not wait for these.
+const OTHERS_TOGETHER_MAX: usize = 8;
+/// Most questions of one request at one time.
+const OF_REQUEST_TOGETHER_MAX: usize = 4;
+/// Most questions at one time that keep answers young while nobody waits for them.
+const REFRESHES_TOGETHER_MAX: usize = 4;
+/// Most groups about which requests wait for answers at one time. The groups beyond them are as good as unanswered.
+const WAITING_GROUPS_MAX: usize = 4_096;
+/// Shortest time between two looks for answers that grow old, in milliseconds.
+const LOOK_MS: u64 = 100;
+
+/// A group whose members cannot be asked of the service now, and of which no answer is young enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+/// The age that an answer may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Age {
+    /// `group_cache_ttl`; while the service cannot be reached, `acl_stale_max`.
+    Cached,
+    /// The question was asked at this time or later, whatever is cached.
+    Since(Instant),
+}
+
+/// The party of a question, each of which has questions of its own under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Askers {
+    /// Members by the stored state, and the relay itself.
+    Members,
+    /// Anybody else, who pays.
+    Others,
+}
+
+/// See the module.
+pub(crate) struct Access {
+    service: Service,
+    store: Arc<dyn Store>,
+    groups: Arc<Groups>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    ttl: Duration,
+    stale_max: Duration,
+    bounds: nostr_extensions::mls_gateway::group::MembershipBounds,
+    ages: Ages,
+    /// Groups about which the service is being asked, each with a lock for which others wait.
+    asking: Mutex<HashMap<NostrGroupId, Arc<tokio::sync::Mutex<()>>>>,
+    questions: Semaphore,
+    questions_of_others: Semaphore,
+}
+
+impl Access {
+    /// The service that the configuration names; `None` if `acl` is no source of membership.
+    ///
+    /// # Errors
+    /// The configuration of the service cannot be used.
+    pub(crate) fn of(
+        config: &Config,
+        store: &Arc<dyn Store>,
+        groups: &Arc<Groups>,
+        metrics: &Arc<Metrics>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Option<Arc<Self>>, StartError> {
+        let gateway = &config.mls_gateway;
+        if !gateway.membership_sources.contains(&Source::Acl) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self {
+            service: Service::new(gateway)?,
+            store: Arc::clone(store),
+            groups: Arc::clone(groups),
+            metrics: Arc::clone(metrics),
+            clock: Arc::clone(clock),
+            ttl: Duration::from_secs(gateway.group_cache_ttl_secs),
+            stale_max: Duration::from_secs(gateway.acl_stale_max_secs),
+            bounds: config.policy().membership_bounds,
+            ages: Ages::default(),
+            asking: Mutex::default(),
+            questions: Semaphore::new(QUESTIONS_TOGETHER_MAX),
+            questions_of_others: Semaphore::new(OTHERS_TOGETHER_MAX),
+        })))
+    }
+
+    /// Whether the answer about a group is young enough, so that nobody need pay for a question.
+    pub(crate) fn is_settled(&self, id: &NostrGroupId, age: Age) -> bool {
+        let since = match age {
+            Age::Cached => Instant::now().checked_sub(self.ttl),
+            Age::Since(since) => Some(since),
+        };
+        // A machine that has not run for so long has only young answers.
+        self.ages.answered(id).is_some_and(|answered| since.is_none_or(|since| answered >= since))
+    }
+
+    /// Sees to it that the stored members of a group are those of an answer that is young enough. One question about a
+    /// group is asked at a time; whoever waits meanwhile takes its answer.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub(crate) async fn settle(&self, id: &NostrGroupId, age: Age, askers: Askers) -> Result<(), Closed> {
+        if self.is_settled(id, age) {
+            return Ok(());
+        }
+        // Since the turn began, so that with `group_cache_ttl = 0` many that wait go by one answer.
+        let age = match age {
+            Age::Cached if self.ttl.is_zero() => Age::Since(Instant::now()),
+            age => age,
+        };
+        // Before the line: a member never waits for a permit of others.
+        let _of_others = match askers {
+            Askers::Others => Some(self.questions_of_others.acquire().await),
+            Askers::Members => None,
+        };
+        let Some(line) = Line::join(self, id) else { return self.unanswered(id, age) };
+        let _turn = line.lock.lock().await;
+        if self.is_settled(id, age) {
+            return Ok(());
+        }
+        if !self.ages.may_ask(id) {
+            return self.unanswered(id, age);
+        }
+        let _of_members = match askers {
+            Askers::Members => Some(self.questions.acquire().await),
+            Askers::Others => None,
+        };
+        let (asked, asked_at_ms) = (Instant::now(), self.clock.now_ms());
+        match self.service.members(id).await {
+            Ok(members) => match self.apply(id, members, asked_at_ms).await {
+                Ok(is_known) => {
+                    self.metrics.access_answer(if is_known { "known" } else { "unknown" });
+                    self.ages.note_answer(id, asked, is_known);
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an answer of the access service was not written");
+                    self.unanswered(id, age)
+                }
+            },
+            Err(failure) => {
+                self.metrics.access_answer("failed");
+                self.ages.note_failure(id, &failure);
+                self.unanswered(id, age)
+            }
+        }
+    }
+
+    /// Settles several groups at once. Returns those that are closed.
+    pub(crate) async fn settle_all(
+        &self,
+        groups: impl IntoIterator<Item = (NostrGroupId, Age, Askers)>,
+    ) -> HashSet<NostrGroupId> {
+        let settle = |(id, age, askers): (NostrGroupId, Age, Askers)| async move {
+            let is_closed = self.settle(&id, age, askers).await.is_err();
+            is_closed.then_some(id)
+        };
+        let settling = stream::iter(groups).map(settle).buffer_unordered(OF_REQUEST_TOGETHER_MAX);
+        settling.filter_map(std::future::ready).collect().await
+    }
+
+    /// Forgets the answer about a group, and asks for another one.
+    ///
+    /// # Errors
+    /// [`Closed`]: the group stays closed to this process until the service answers.
+    pub(crate) async fn refresh(&self, id: &NostrGroupId) -> Result<(), Closed> {
+        self.ages.forget(id);
+        self.settle(id, Age::Since(Instant::now()), Askers::Members).await
+    }
+
+    /// Asks again about the groups that a subscription waits for, before their answers are old, until `stopping`.
+    pub(crate) async fn keep_fresh(self: Arc<Self>, live: Arc<Live>, stopping: CancellationToken) {
+        let _ = stopping.run_until_cancelled(self.look_again(&live)).await;
+    }
+
+    async fn look_again(&self, live: &Live) {
+        let look = (self.ttl / 8).max(Duration::from_millis(LOOK_MS));
+        loop {
+            tokio::time::sleep(look).await;
+            // An answer that would be old before the look after the next one.
+            let old = self.ttl.saturating_sub(2 * look);
+            let due = self.ages.old(old);
+            let settling = stream::iter(due).map(|id| self.refresh_group(id, live));
+            settling.buffer_unordered(REFRESHES_TOGETHER_MAX).for_each(|()| std::future::ready(())).await;
+        }
+    }
+
+    /// Asks again about a group, if a subscription waits for it. Else its answer is forgotten once nobody goes by it.
+    async fn refresh_group(&self, id: NostrGroupId, live: &Live) {
+        let state = match self.groups.last_known(&id) {
+            Some(state) => Some(state),
+            None => self.groups.get(&id).await.ok(),
+        };
+        if let Some(state) = state
+            && live.awaits_messages_of(&state).await
+        {
+            let _ = self.settle(&id, Age::Since(Instant::now()), Askers::Members).await;
+            return;
+        }
+        let stands = self.ttl.max(self.stale_max);
+        if self.ages.answered(&id).is_none_or(|at| at.elapsed() >= stands) {
+            self.ages.forget(&id);
+        }
+    }
+
+    /// The outcome where the service has no answer. A reader to whom the group is closed anyway gets no answer by an
+    /// old one: it would tell a group that others use from one that does not exist.
+    fn unanswered(&self, id: &NostrGroupId, age: Age) -> Result<(), Closed> {
+        let answered = self.ages.answered(id);
+        let stands = matches!(age, Age::Cached) && answered.is_some_and(|at| at.elapsed() < self.stale_max);
+        if stands { Ok(()) } else { Err(Closed) }
+    }
+
+    /// Writes the members of an answer into the store. Returns whether the service decides about the group.
+    async fn apply(
+        &self,
+        id: &NostrGroupId,
+        members: Option<HashMap<PublicKey, Role>>,
+        asked_at_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let is_known = members.is_some() || self.ages.is_known(id);
+        let answer = ServiceAnswer { group: id.clone(), members, asked_at_ms, bounds: self.bounds };
+        let Some(applied) = self.store.apply_answer(&answer, self.clock.now()).await? else { return Ok(is_known) };
+        self.groups.note_answer(&applied);
+        if applied.left_out > 0 {
+            tracing::warn!(
+                keys = applied.left_out,
+                "the access service names members that are in as many groups as a key may be: they stay out"
+            );
+        }
+        Ok(true)
+    }
+}
+
+/// A place in the line of those that wait for an answer about one group.
+struct Line<'a> {
+    access: &'a Access,
+    id: &'a NostrGroupId,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Line<'a> {
+    /// Joins the line; `None` where requests wait for too many groups.
+    fn join(access: &'a Access, id: &'a NostrGroupId) -> Option<Self> {
+        let mut asking = access.asking.lock();
+        if asking.len() >= WAITING_GROUPS_MAX && !asking.contains_key(id) {
+            return None;
+        }
+        let lock = Arc::clone(asking.entry(id.clone()).or_default());
+        Some(Self { access, id, lock })
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let mut asking = self.access.asking.lock();
+        // The map's own, and this one.
+        if Arc::strong_count(&self.lock) == 2 {
+            asking.remove(self.id);
+        }
+    }
+}

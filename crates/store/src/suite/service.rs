@@ -1,0 +1,129 @@
+//! Answers of the access service: the members that a group has by them, in every store alike.
+
+use std::collections::HashMap;
+
+use nostr_extensions::{
+    GroupRecord, GroupStatus, Role, Source,
+    gate::Touches,
+    mls_gateway::group::{MembershipBounds, Refusal, ServiceAnswer},
+};
+
+use super::world::{START, World, capability, group, key, message, new, roster, vanish};
+use crate::{AppliedAnswer, Saved};
+
+/// An answer to a question at this time, which names these members, the first of them as admin.
+fn answer(id: &str, names: &[&str], asked_at_ms: u64) -> ServiceAnswer {
+    let role = |n: usize| if n == 0 { Role::Admin } else { Role::Member };
+    let members: HashMap<_, _> = names.iter().enumerate().map(|(n, name)| (key(name), role(n))).collect();
+    ServiceAnswer { group: group(id), members: Some(members), asked_at_ms, bounds: MembershipBounds::default() }
+}
+
+fn unknown(id: &str, asked_at_ms: u64) -> ServiceAnswer {
+    ServiceAnswer { members: None, ..answer(id, &[], asked_at_ms) }
+}
+
+impl World {
+    async fn apply(&self, answer: &ServiceAnswer) -> Option<AppliedAnswer> {
+        self.store.apply_answer(answer, START).await.expect("a store that works")
+    }
+
+    async fn managed(&self, id: &str) -> (GroupRecord, Vec<(nostr_protocol::PublicKey, Role)>) {
+        match self.group(id).await.status {
+            GroupStatus::Managed(view) => {
+                let mut members: Vec<_> = view.members.iter().map(|(key, role)| (*key, *role)).collect();
+                members.sort_unstable_by_key(|(key, _)| *key);
+                (view.record.clone(), members)
+            }
+            other => panic!("not managed: {other:?}"),
+        }
+    }
+}
+
+fn named(names: &[&str]) -> Vec<(nostr_protocol::PublicKey, Role)> {
+    let mut members: Vec<_> = answer("grp", names, 0).members.unwrap_or_default().into_iter().collect();
+    members.sort_unstable_by_key(|(key, _)| *key);
+    members
+}
+
+pub async fn an_answer_makes_a_group_and_the_next_one_changes_it(w: &World) {
+    assert!(w.apply(&unknown("grp", 1)).await.is_none(), "the service does not know it");
+    assert_eq!(w.group("grp").await.status, GroupStatus::Unknown);
+    let before = w.store.head();
+    let applied = w.apply(&answer("grp", &["alice", "bob"], 2)).await.expect("a change");
+    assert_eq!((applied.touches, applied.left_out), (Touches::Groups(vec![group("grp")]), 0));
+    assert!(applied.cursor >= before && w.store.head() >= applied.cursor);
+    let (record, members) = w.managed("grp").await;
+    assert_eq!((record.source, record.seq, record.asked_at_ms), (Source::Acl, 0, Some(2)));
+    assert_eq!(members, named(&["alice", "bob"]));
+    assert!(w.apply(&answer("grp", &["alice", "bob"], 3)).await.is_none(), "the same again");
+    new(w.publish(&message("grp", "hi"), "bob").await);
+
+    w.apply(&answer("grp", &["carol", "alice"], 4)).await.expect("a change");
+    assert_eq!(w.managed("grp").await.1, named(&["carol", "alice"]));
+    let late = w.try_admit(message("grp", "late").sign(&nostr_protocol::testing::keypair("x")), &["bob"], START).await;
+    assert!(late.is_err());
+    assert!(w.store.groups_of(&[key("bob")]).await.expect("groups").is_empty());
+    assert_eq!(w.store.groups_of(&[key("carol")]).await.expect("groups"), [group("grp")]);
+
+    w.apply(&unknown("grp", 5)).await.expect("a change");
+    assert_eq!(w.managed("grp").await.1, [], "a group that it once knew has no members");
+    assert!(w.apply(&unknown("grp", 6)).await.is_none());
+}
+
+pub async fn the_answer_to_an_earlier_question_comes_too_late(w: &World) {
+    w.apply(&answer("grp", &["alice"], 50)).await.expect("a change");
+    for late in [answer("grp", &["bob"], 49), unknown("grp", 1)] {
+        assert!(w.apply(&late).await.is_none());
+        assert_eq!(w.managed("grp").await.1, named(&["alice"]));
+    }
+    w.apply(&answer("grp", &["bob"], 50)).await.expect("a change of the same moment");
+}
+
+pub async fn the_service_takes_over_what_other_sources_ran(w: &World) {
+    let h = capability("room");
+    w.send(&message(&h, "hi"), "throw-away", "alice").await;
+    new(w.publish(&roster("grp", 3, "bootstrap", &["alice", "bob"]).tag(&["name", "Team"]), "admin").await);
+    for id in ["grp", &h] {
+        w.apply(&answer(id, &["alice", "carol"], 1)).await.expect("a change");
+        let (record, members) = w.managed(id).await;
+        assert_eq!((record.source, members), (Source::Acl, named(&["alice", "carol"])));
+    }
+    let (record, _) = w.managed("grp").await;
+    assert_eq!((record.seq, record.display_name), (3, Some((3, "Team".to_owned()))));
+    // Rosters change no member any more, and all else.
+    for change in [roster("grp", 4, "add", &["bob"]), roster("grp", 4, "remove", &["carol"])] {
+        let saved = w.publish(&change, "alice").await;
+        assert!(matches!(saved, Saved::Refused(Refusal::ServiceDecides)), "{saved:?}");
+    }
+    let leaving = w.publish(&roster("grp", 4, "remove", &["carol"]), "carol").await;
+    assert!(matches!(leaving, Saved::Refused(Refusal::ServiceDecides)), "{leaving:?}");
+    new(w.publish(&roster("grp", 4, "add", &["carol"]).tag(&["name", "Crew"]), "alice").await);
+    new(w.publish(&vanish(START), "carol").await);
+    assert_eq!(w.managed("grp").await.1, named(&["alice", "carol"]), "a request to vanish takes nobody out");
+}
+
+pub async fn a_key_without_room_stays_out(w: &World) {
+    let bounds = MembershipBounds { memberships_max: 2, ..MembershipBounds::default() };
+    let bounded = |id: &str, names: &[&str]| ServiceAnswer { bounds, ..answer(id, names, 1) };
+    for id in ["one", "two"] {
+        w.apply(&bounded(id, &["alice", "bob"])).await.expect("a change");
+    }
+    let applied = w.apply(&bounded("three", &["alice", "carol"])).await.expect("a change");
+    assert_eq!(applied.left_out, 1);
+    assert_eq!(w.managed("three").await.1, [(key("carol"), Role::Member)]);
+    assert!(w.apply(&bounded("three", &["alice", "carol"])).await.is_none(), "it changes nothing more");
+    let mut groups = w.store.groups_of(&[key("alice")]).await.expect("groups");
+    groups.sort_unstable();
+    assert_eq!(groups, [group("one"), group("two")]);
+}
+
+pub async fn a_shared_store_tells_followers_of_an_answer(w: &World) {
+    let before = w.store.head();
+    w.apply(&answer("grp", &["alice"], 1)).await.expect("a change");
+    if w.store.notifications().is_some() {
+        let log = w.store.after(before, 10).await.expect("the log");
+        let touches: Vec<&Touches> = log.entries.iter().map(|entry| &entry.touches).collect();
+        assert_eq!(touches, [&Touches::Groups(vec![group("grp")])]);
+        assert!(w.store.events_at(&[log.entries[0].cursor]).await.expect("the events").is_empty());
+    }
+}
