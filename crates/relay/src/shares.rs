@@ -37,9 +37,16 @@ use parking_lot::Mutex;
 
 use crate::{beside::Beside, turns::PayerHash};
 
-/// The time that a payer in the line is given at once. An event of another payer waits about so long at each of its
-/// steps: for the runtime to see its frame, for the writer, for the writer's answer, for its own task.
+/// The time that a payer in the line is given at once while others are served as well. An event of another payer waits
+/// about so long at each of its steps: for the runtime to see its frame, for the writer's answer, for its own task.
 const QUANTUM: Duration = Duration::from_micros(250);
+/// The time that a payer is given at once while it is alone.
+const QUANTUM_ALONE: Duration = Duration::from_millis(1);
+/// Time, in microseconds, after which a payer that no other followed is alone.
+const ALONE_US: u64 = 100_000;
+/// Shortest time, in microseconds, between two pauses for the threads of the system: the embedded store's writer puts
+/// what came meanwhile into one batch.
+const YIELD_US: u64 = 1_000;
 /// The most time that a payer saves up.
 const SAVED_MAX: Duration = Duration::from_millis(1);
 /// The share of a core at which a payer's budget fills, as its reciprocal: an eighth.
@@ -54,6 +61,11 @@ pub(crate) struct Shares {
     line: Mutex<Line>,
     at_once: usize,
     began: Instant,
+    /// The payer that paid last, and the microseconds from `began` to the last time that one followed another.
+    last: AtomicU64,
+    switched_us: AtomicU64,
+    /// Microseconds from `began` to the last pause for the threads of the system.
+    yielded_us: AtomicU64,
     beside: Beside,
 }
 
@@ -127,7 +139,15 @@ impl Shares {
     /// Shares of a runtime with this many workers.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
         let beside = Beside::new(workers);
-        Arc::new(Self { line: Mutex::default(), at_once: workers.max(1), began: Instant::now(), beside })
+        Arc::new(Self {
+            line: Mutex::default(),
+            at_once: workers.max(1),
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            switched_us: AtomicU64::new(0),
+            yielded_us: AtomicU64::new(0),
+            beside,
+        })
     }
 
     /// Places for long work that no pause divides.
@@ -213,6 +233,9 @@ impl Shares {
         #[cfg(test)]
         budget.polls.fetch_add(u64::from(!used.is_zero()), Ordering::Relaxed);
         budget.left_ns.fetch_sub(nanos(used), Ordering::Relaxed);
+        if !used.is_zero() && self.last.swap(budget.payer, Ordering::Relaxed) != budget.payer {
+            self.switched_us.store(self.now_us(), Ordering::Relaxed);
+        }
         if budget.is_queued.load(Ordering::Acquire) {
             let mut line = self.line.lock();
             self.go_on(&mut line, budget.payer);
@@ -256,6 +279,22 @@ impl Shares {
         self.serve(line);
     }
 
+    /// The time that the payer at the head of the line is given.
+    fn quantum(&self) -> i64 {
+        let is_alone = self.now_us().saturating_sub(self.switched_us.load(Ordering::Relaxed)) > ALONE_US;
+        nanos(if is_alone { QUANTUM_ALONE } else { QUANTUM })
+    }
+
+    /// Lets the threads run that wait for this one's core, such as the store's writer: the system would let this one
+    /// run on for several of its own time slices.
+    fn yield_to_threads(&self) {
+        let now_us = self.now_us();
+        if now_us.saturating_sub(self.yielded_us.load(Ordering::Relaxed)) >= YIELD_US {
+            self.yielded_us.store(now_us, Ordering::Relaxed);
+            std::thread::yield_now();
+        }
+    }
+
     /// Gives quanta to the payers at the head of the line.
     fn serve(&self, line: &mut Line) {
         while line.granted < self.at_once {
@@ -266,7 +305,8 @@ impl Shares {
                 line.forget(payer);
                 continue;
             }
-            let left = queue.budget.left_ns.fetch_add(nanos(QUANTUM), Ordering::Relaxed) + nanos(QUANTUM);
+            let quantum = self.quantum();
+            let left = queue.budget.left_ns.fetch_add(quantum, Ordering::Relaxed) + quantum;
             if left <= 0 {
                 // It still owes time: the others go first.
                 queue.is_waiting = true;
@@ -424,9 +464,7 @@ impl Future for Pause<'_> {
         }
         this.budget = Some(budget);
         if turn == Turn::Yield {
-            // Threads that wait for this core, such as the store's writer, go first: the system would let this one run
-            // on for several of its own time slices.
-            std::thread::yield_now();
+            this.share.shares.yield_to_threads();
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending

@@ -6,7 +6,7 @@ use nostr_extensions::NostrGroupId;
 use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 
-use super::service::Failure;
+use super::{Askers, service::Failure};
 
 /// Most groups that the service knows and whose answers' ages are remembered.
 const KNOWN_GROUPS_MAX: usize = 65_536;
@@ -95,13 +95,16 @@ impl Ages {
         into.insert(id.clone(), Asked { answered: Some(asked), failed: None });
     }
 
-    /// Notes that a question had no answer that counts.
-    pub(super) fn note_failure(&self, id: &NostrGroupId, failure: &Failure) {
+    /// Notes that a question had no answer that counts. An id of a stranger's choice, at which the service fails, pauses
+    /// the questions about that id alone.
+    pub(super) fn note_failure(&self, id: &NostrGroupId, failure: &Failure, askers: Askers) {
         let mut answers = self.0.lock();
         let now = Instant::now();
         match failure {
             Failure::Away(why) => {
-                answers.away_until = Some(now + Duration::from_millis(PAUSE_MS));
+                if askers == Askers::Members {
+                    answers.away_until = Some(now + Duration::from_millis(PAUSE_MS));
+                }
                 if !std::mem::replace(&mut answers.is_away, true) {
                     tracing::warn!(why, "the access service cannot be asked: groups close when their answers are old");
                 }

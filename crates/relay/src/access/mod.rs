@@ -176,7 +176,7 @@ impl Access {
             },
             Err(failure) => {
                 self.metrics.access_answer("failed");
-                self.ages.note_failure(id, &failure);
+                self.ages.note_failure(id, &failure, askers);
                 self.unanswered(id, age)
             }
         }

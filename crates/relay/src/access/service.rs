@@ -101,6 +101,10 @@ impl Service {
             status if status.is_redirection() => {
                 return Err(Failure::Away(format!("the answer is {status}, and redirects are not followed")));
             }
+            // The service refuses this id, and may well answer for others.
+            status if status.is_client_error() && !is_about_the_relay(status) => {
+                return Err(Failure::Wrong(format!("the answer is {status}")));
+            }
             status => return Err(Failure::Away(format!("the answer is {status}"))),
         }
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -115,6 +119,18 @@ impl Service {
     fn url_of(&self, id: &NostrGroupId) -> String {
         format!("{}/groups/{}", self.url, id.as_str().replace(':', "%3A"))
     }
+}
+
+/// Whether a refusal is about this relay or its pace, and not about the group.
+fn is_about_the_relay(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+    )
 }
 
 /// An error with its causes: the first one says no more than that the request failed.

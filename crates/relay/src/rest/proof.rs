@@ -14,7 +14,12 @@ use nostr_protocol::{
 use sha2::{Digest as _, Sha256};
 
 use super::Problem;
-use crate::{app::App, error::read_failed};
+use crate::{
+    app::App,
+    error::read_failed,
+    rate_limit::{Class, Payer, Price},
+    session::Caller,
+};
 
 /// Seconds for which an instance's clock may be off, at which it is no longer ready.
 const SKEW_SECS_MAX: u64 = 30;
@@ -60,12 +65,14 @@ pub(super) fn check(
     Ok(key)
 }
 
-/// Uses the proof of a request that changes something.
+/// Uses the proof of a request that changes something, which the store writes down: the client pays for one event.
 ///
 /// # Errors
-/// 401 where it was used before, on any instance; 503 where the store does not answer.
-pub(super) async fn use_once(app: &App, proof: &Verified) -> Result<(), Problem> {
+/// 401 where it was used before, on any instance; 429 beyond the client's rate; 503 where the store does not answer.
+pub(super) async fn use_once(caller: &Caller, proof: &Verified) -> Result<(), Problem> {
+    let app = &caller.app;
     let (event, now) = (proof.event(), app.clock.now());
+    pay(caller)?;
     let until = event.created_at().saturating_add(USED_SECS);
     match app.store.use_once(event.id().as_bytes(), until, now).await {
         Ok(true) => Ok(()),
@@ -75,6 +82,19 @@ pub(super) async fn use_once(app: &App, proof: &Verified) -> Result<(), Problem>
         }
         Err(error) => Err(read_failed(error).into()),
     }
+}
+
+/// Takes the price of one event from the client's address, or from the key that pays for it.
+fn pay(caller: &Caller) -> Result<(), Rejection> {
+    let (app, block, now_ms) = (&caller.app, caller.client.block(), caller.app.clock.now_ms());
+    let price = Price { class: Class::Event, times: 1 };
+    let mut charges = app.delivery.charges();
+    charges.add(match caller.payer() {
+        Payer::Key(key) => app.limits.key(&key, block, price, now_ms)?,
+        Payer::Address(_) => app.limits.address(block, price, now_ms)?,
+    });
+    app.delivery.claimed(charges);
+    Ok(())
 }
 
 /// SHA-256 in lower-case hex.

@@ -123,7 +123,7 @@ impl FromRequest<Arc<App>> for Visit {
             let key = proof::check(app, &proof, names, (&parts.method, &target, body))?;
             visit.caller.set_reader(Reader::new(&[key]));
             if !is_repeatable(&parts.method) {
-                proof::use_once(app, &proof).await?;
+                proof::use_once(&visit.caller, &proof).await?;
             }
         }
         Ok(visit)
