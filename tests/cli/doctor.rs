@@ -114,6 +114,7 @@ fn a_misconfigured_relay_is_told_the_line_to_change() {
             "Alice sends a group message",
             "membership_sources",
         ),
+        ("", gateway("enable_api = false"), "off", "Alice claims", "enable_api = true"),
         ("", gateway("unlisted_groups = false"), "off", "a message to an unlisted group", "unlisted_groups = true"),
         ("", gateway("enable_message_archive = false"), "off", "a new connection", "enable_message_archive = true"),
         ("", "[auth]\nenabled = true".to_owned(), "off", "Carol publishes", "[auth] enabled = false"),

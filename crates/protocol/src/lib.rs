@@ -3,7 +3,6 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod auth;
-mod draft;
 pub mod event;
 pub mod filter;
 pub mod hex;
@@ -20,7 +19,6 @@ pub mod tag;
 #[allow(clippy::disallowed_methods, reason = "tests draw keys by chance")]
 pub mod testing;
 
-pub use draft::{Draft, public_key};
 pub use event::{Event, EventError, EventRef, Unverified, Verified};
 pub use filter::Filter;
 pub use key::{EventId, PublicKey};

@@ -33,6 +33,12 @@ pub struct Unsigned<'a> {
     pub content: &'a str,
 }
 
+impl From<Keypair> for SecretKey {
+    fn from(keys: Keypair) -> Self {
+        Self(keys)
+    }
+}
+
 impl SecretKey {
     /// Reads 64 hex digits or an `nsec` (NIP-19). `None` for anything else, and for a number that is no key.
     #[must_use]

@@ -1,5 +1,5 @@
-//! Work of a millisecond or more that a task does at one time, such as reading a request of 20,000 values. The other tasks
-//! of its thread go on beside it, on another thread, and the system divides the cores between the two.
+//! Work of a millisecond or more that a task does at one time, such as reading a request of 20,000 values. The other
+//! tasks of its thread go on beside it, on another thread, and the system divides the cores between the two.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -18,6 +18,8 @@ pub(super) enum Step<'a> {
     /// AUTH over a connection to this URL.
     Auth(&'a str),
     KeyPackage,
+    /// A claim by REST at this URL.
+    Claim(&'a str),
     Request,
     GiftWrap,
     GroupMessage,
@@ -51,6 +53,11 @@ impl Advice {
         )
     }
 
+    /// Advice where the REST API is not there.
+    pub(super) fn of_no_api() -> Self {
+        Self::new("\"REST\" 1", "[extensions.mls_gateway] enable_api = true, and api_prefix where the API should be")
+    }
+
     /// Advice where a stored message is not found.
     pub(super) fn of_missing_archive() -> Self {
         Self::new("\"Archive\" 2", "[extensions.mls_gateway] enable_message_archive = true")
@@ -66,9 +73,28 @@ impl Advice {
         Self { rule: "\"Live delivery\" 1; GET /ready says whether the relay follows its store", line: None }
     }
 
+    fn of_claim(url: &str, reason: &str) -> Self {
+        match reason.get(..3) {
+            Some("401") => Self::new(
+                "\"REST\" 3",
+                format!("[server] public_url_aliases = [\"{url}\"], or public_url if clients come by this URL alone"),
+            ),
+            Some("403") => Self::new("\"Identity\" 10", "[auth] pubkey_whitelist: leave it out, or list the keys"),
+            Some("429") => Self::new(
+                "\"Claims\" 3",
+                "[extensions.mls_gateway] claims_per_hour, claims_per_address_hour and claim_strangers_percent, or \
+                 [extensions.mls_gateway.rate_limits]: raise them, or wait as the reason says",
+            ),
+            _ => Self { rule: "\"Claims\" 1; GET /ready says whether the relay has its store", line: None },
+        }
+    }
+
     /// Advice where the relay refused with this reason.
     pub(super) fn of(step: Step<'_>, reason: &str) -> Self {
         let word = reason.split(':').next().unwrap_or_default();
+        if let Step::Claim(url) = step {
+            return Self::of_claim(url, reason);
+        }
         match (word, step) {
             ("rate-limited", Step::KeyPackage) => Self::new(
                 "\"Rate limits\" 5",

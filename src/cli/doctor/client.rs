@@ -3,8 +3,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use nostr_protocol::{Draft, Event, Kind};
-use secp256k1::Keypair;
+use nostr_protocol::{
+    Event, Kind,
+    sign::{SecretKey, Unsigned},
+};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use yawc::{Frame, OpCode, Options, TcpWebSocket, WebSocket};
@@ -60,8 +62,8 @@ impl Client {
     }
 
     /// Proves a key (NIP-42).
-    pub(super) async fn auth(&mut self, keys: &Keypair) -> Result<Answer, Trouble> {
-        let draft = Draft::new(Kind::AUTH, now()).tag(&["relay", &self.name]).tag(&["challenge", &self.challenge]);
+    pub(super) async fn auth(&mut self, keys: &SecretKey) -> Result<Answer, Trouble> {
+        let draft = Draft::new(Kind::AUTH).tag(&["relay", &self.name]).tag(&["challenge", &self.challenge]);
         let event = sign(&draft, keys)?;
         self.send("AUTH", &event).await
     }
@@ -153,7 +155,35 @@ impl Client {
     }
 }
 
-/// Signs a draft of the doctor's.
-pub(super) fn sign(draft: &Draft, keys: &Keypair) -> Result<Event, Trouble> {
-    draft.sign(keys).map_err(|error| Trouble(format!("the doctor made an event that is none: {error}")))
+/// An event of now, before it is signed.
+pub(super) struct Draft {
+    kind: Kind,
+    tags: Vec<Vec<String>>,
+    content: String,
+}
+
+impl Draft {
+    pub(super) const fn new(kind: Kind) -> Self {
+        Self { kind, tags: Vec::new(), content: String::new() }
+    }
+
+    /// Adds a tag.
+    pub(super) fn tag(mut self, strings: &[&str]) -> Self {
+        self.tags.push(strings.iter().map(|&text| text.to_owned()).collect());
+        self
+    }
+
+    /// Sets the content.
+    pub(super) fn content(mut self, content: impl Into<String>) -> Self {
+        self.content = content.into();
+        self
+    }
+}
+
+/// Signs a draft.
+pub(super) fn sign(draft: &Draft, keys: &SecretKey) -> Result<Event, Trouble> {
+    let Draft { kind, tags, content } = draft;
+    let signed = keys.sign(&Unsigned { created_at: now(), kind: kind.0, tags, content });
+    let signed = signed.map_err(|error| Trouble(format!("the doctor made an event that is none: {error}")))?;
+    Ok(signed.into_event())
 }

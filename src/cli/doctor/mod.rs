@@ -6,6 +6,7 @@
 //! that it founded stays (docs/rules.md, "Groups" 1).
 
 mod advice;
+mod claim;
 mod client;
 mod marmot;
 mod onboarding;
@@ -38,7 +39,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(self) -> Result<(), String> {
         let relay = match self.url {
-            Some(url) => Address { name: url.clone(), url },
+            Some(url) => Address { name: url.clone(), url, api_prefix: DEFAULT_API_PREFIX.to_owned() },
             None => Address::of(
                 &Config::load(self.config.as_deref(), config::process_environment())
                     .map_err(|error| error.to_string())?,
@@ -63,7 +64,11 @@ impl Doctor {
 struct Address {
     url: String,
     name: String,
+    api_prefix: String,
 }
+
+/// The specification's prefix of the REST API.
+const DEFAULT_API_PREFIX: &str = "/api/v1/mls";
 
 impl Address {
     /// The address at which a client on this machine reaches the relay of a configuration, and its `public_url`.
@@ -78,7 +83,7 @@ impl Address {
         };
         let url = format!("{scheme}://{host}:{}", server.port);
         let name = server.public_url.as_ref().map_or_else(|| url.clone(), ToString::to_string);
-        Self { url, name }
+        Self { url, name, api_prefix: config.mls_gateway.api_prefix.clone() }
     }
 }
 

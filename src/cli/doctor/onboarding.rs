@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     Address,
     advice::{Advice, Step},
+    claim::{Claimed, claim},
     client::{Answer, Client, Trouble},
     person::{Founded, Person, random_id},
     report::Report,
@@ -59,6 +60,7 @@ pub(super) async fn play(relay: &Address, report: &mut Report) -> Result<(), Tro
 impl Scene<'_> {
     async fn play(&mut self) -> Result<(), Trouble> {
         let Some(package) = self.publish_key_package().await? else { return Ok(()) };
+        self.claim(&package).await?;
         if let Some(mut founded) = self.invite(&package).await? {
             self.talk(&mut founded).await?;
         }
@@ -84,6 +86,23 @@ impl Scene<'_> {
             }
         }
         Ok(Some(package))
+    }
+
+    async fn claim(&mut self, package: &Event) -> Result<(), Trouble> {
+        const STEP: &str = "Alice claims Bob's KeyPackage by REST";
+        let (keys, owner) = (&self.alice.person.keys, self.bob.person.hex());
+        match claim(self.relay, keys, &owner).await? {
+            Claimed::Given(ids) if ids == [package.id().to_hex()] => {
+                self.report.passed(STEP, "the relay gave it", "\"Claims\" 1");
+            }
+            Claimed::Given(_) => self.report.failed(STEP, "the relay gave another one", Advice::of_silence()),
+            Claimed::NoDoor => self.report.off(STEP, "the relay has no REST API", Advice::of_no_api()),
+            Claimed::Refused(reason) => {
+                let advice = Advice::of(Step::Claim(&self.relay.url), &reason);
+                self.report.failed(STEP, reason, advice);
+            }
+        }
+        Ok(())
     }
 
     /// Invites Bob by a Welcome in a gift wrap, which founds the group on the relay.

@@ -1,7 +1,7 @@
 //! A throw-away person: a Nostr key, an MLS client, and the events that they make.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use nostr_protocol::{Draft, Event, Kind, hex, public_key};
+use nostr_protocol::{Event, Kind, hex, sign::SecretKey};
 use openmls::prelude::{
     BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, Lifetime, MlsGroup,
     MlsGroupCreateConfig, OpenMlsProvider as _, ProtocolVersion,
@@ -13,7 +13,7 @@ use secp256k1::{Keypair, rand};
 
 use super::{
     super::moving::now,
-    client::{Trouble, sign},
+    client::{Draft, Trouble, sign},
 };
 
 const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
@@ -23,7 +23,7 @@ const KEPT_SECS: u64 = 3_600;
 
 /// See the module.
 pub(super) struct Person {
-    pub(super) keys: Keypair,
+    pub(super) keys: SecretKey,
     provider: OpenMlsRustCrypto,
     signer: SignatureKeyPair,
 }
@@ -46,16 +46,16 @@ impl Person {
         let signer =
             SignatureKeyPair::new(CIPHERSUITE.signature_algorithm()).map_err(|it| failed(format!("{it:?}")))?;
         signer.store(provider.storage()).map_err(|it| failed(it.to_string()))?;
-        Ok(Self { keys: Keypair::new(&mut rand::rng()), provider, signer })
+        Ok(Self { keys: throw_away(), provider, signer })
     }
 
     /// The Nostr key in hex.
     pub(super) fn hex(&self) -> String {
-        public_key(&self.keys).to_hex()
+        self.keys.public().to_hex()
     }
 
     fn credential(&self) -> CredentialWithKey {
-        let identity = public_key(&self.keys).as_bytes().to_vec();
+        let identity = self.keys.public().as_bytes().to_vec();
         let signature_key = self.signer.to_public_vec().into();
         CredentialWithKey { credential: BasicCredential::new(identity).into(), signature_key }
     }
@@ -71,7 +71,7 @@ impl Person {
         let reference = package.hash_ref(self.provider.crypto()).map_err(|it| failed(it.to_string()))?;
         let bytes = package.tls_serialize_detached().map_err(|it| failed(it.to_string()))?;
         let reference = hex::to_hex(reference.as_slice());
-        let draft = Draft::new(kind, now()).content(BASE64_STANDARD.encode(bytes));
+        let draft = Draft::new(kind).content(BASE64_STANDARD.encode(bytes));
         let draft = match kind {
             Kind::KEY_PACKAGE => draft
                 .tag(&["p", &self.hex()])
@@ -118,7 +118,7 @@ impl Person {
 
     /// A gift wrap (NIP-59) to a recipient, for a group or for none.
     pub(super) fn gift_wrap(recipient: &str, group: Option<&str>, content: &str) -> Result<Event, Trouble> {
-        let mut draft = Draft::new(Kind::GIFT_WRAP, now()).tag(&["p", recipient]).content(content);
+        let mut draft = Draft::new(Kind::GIFT_WRAP).tag(&["p", recipient]).content(content);
         if let Some(group) = group {
             draft = draft.tag(&["h", group]);
         }
@@ -127,7 +127,7 @@ impl Person {
 
     /// A Noise message (kind 446) to a recipient.
     pub(super) fn noise_message(&self, recipient: &str) -> Result<Event, Trouble> {
-        let draft = Draft::new(Kind::NOISE_DM, now())
+        let draft = Draft::new(Kind::NOISE_DM)
             .tag(&["p", recipient])
             .tag(&["v", "noise.1"])
             .tag(&["expiration", &(now() + KEPT_SECS).to_string()])
@@ -137,14 +137,14 @@ impl Person {
 
     /// The request by which everything of this person vanishes (NIP-62).
     pub(super) fn vanish(&self, relay: &str) -> Result<Event, Trouble> {
-        let draft = Draft::new(Kind::VANISH, now()).tag(&["relay", relay]).content("the doctor is done");
+        let draft = Draft::new(Kind::VANISH).tag(&["relay", relay]).content("the doctor is done");
         sign(&draft, &self.keys)
     }
 }
 
 /// A message to a group by a throw-away key.
 pub(super) fn group_message(id: &str, content: impl Into<String>) -> Result<Event, Trouble> {
-    let draft = Draft::new(Kind::GROUP_MESSAGE, now())
+    let draft = Draft::new(Kind::GROUP_MESSAGE)
         .tag(&["h", id])
         .tag(&["expiration", &(now() + KEPT_SECS).to_string()])
         .content(content);
@@ -152,11 +152,11 @@ pub(super) fn group_message(id: &str, content: impl Into<String>) -> Result<Even
 }
 
 /// A new key pair.
-pub(super) fn throw_away() -> Keypair {
-    Keypair::new(&mut rand::rng())
+pub(super) fn throw_away() -> SecretKey {
+    Keypair::new(&mut rand::rng()).into()
 }
 
 /// A new id of a group that nobody can guess: 64 hex digits.
 pub(super) fn random_id() -> String {
-    public_key(&throw_away()).to_hex()
+    throw_away().public().to_hex()
 }

@@ -95,8 +95,8 @@ impl Ages {
         into.insert(id.clone(), Asked { answered: Some(asked), failed: None });
     }
 
-    /// Notes that a question had no answer that counts. An id of a stranger's choice, at which the service fails, pauses
-    /// the questions about that id alone.
+    /// Notes that a question had no answer that counts. An id of a stranger's choice, at which the service fails,
+    /// pauses the questions about that id alone.
     pub(super) fn note_failure(&self, id: &NostrGroupId, failure: &Failure, askers: Askers) {
         let mut answers = self.0.lock();
         let now = Instant::now();

@@ -117,7 +117,8 @@ async function relayBinary() {
 }
 
 function configText(settings, port, data) {
-  const { auth = false, graceMs, admins = [], residents = [], unlimited = false, server = {}, verify = 'log' } = settings
+  const { auth = false, graceMs, admins = [], residents = [] } = settings
+  const { unlimited = false, server = {}, verify = 'log' } = settings
   const more = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
   return `
 [server]
