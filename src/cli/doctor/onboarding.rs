@@ -52,7 +52,7 @@ pub(super) async fn play(relay: &Address, report: &mut Report) -> Result<(), Tro
         visitors.try_into().map_err(|_| Trouble("three clients connect".to_owned())).map(|it: [Visitor; 3]| it)?;
     let mut scene = Scene { relay, report, alice, bob, eve, group: format!("doctor-{}", &random_id()[..32]) };
     let ended = scene.play().await;
-    // What was published goes, however far the scene came.
+    // The events that were published go, however far the scene came.
     scene.clean_up().await?;
     ended
 }

@@ -198,7 +198,7 @@ async fn a_service_that_dies_closes_its_groups_and_comes_back() {
         assert_eq!(of_bob.ids(filter.clone()).await, Ok(vec![]), "{filter}");
         assert_eq!(of_bob.count(&[filter]).await, Ok(0));
     }
-    // What is no group's goes on.
+    // Events of no group go on.
     of_alice.publish(&alice.event(1).content("a note").sign()).await.ok();
 
     world.service = Reference::start_at(address).await;

@@ -11,9 +11,9 @@ use nostr_protocol::testing::{EventBuilder, keypair};
 use crate::vectors::key_packages;
 
 const MUTATIONS: usize = 200_000;
-/// Of so many mutations that still read as a KeyPackage, the signatures of one are checked.
+/// Mutations that still read as a KeyPackage, for each one whose signatures are checked.
 const CHECKED_PART: usize = 200;
-/// Of so many mutations one is read as the content of an event too.
+/// Mutations for each one that is read as the content of an event too.
 const AS_EVENT_PART: usize = 50;
 
 /// SplitMix64, so that a failure can be made again.

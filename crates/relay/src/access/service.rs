@@ -115,7 +115,7 @@ impl Service {
         answer::members(&body.to_bytes()).map(Some).map_err(Failure::Wrong)
     }
 
-    /// Of the characters of a group's id, `:` alone is not written as it is.
+    /// The URL of a question. A group's id holds one character that a path escapes: `:`.
     fn url_of(&self, id: &NostrGroupId) -> String {
         format!("{}/groups/{}", self.url, id.as_str().replace(':', "%3A"))
     }

@@ -24,7 +24,7 @@ const CLOSED: &str = "the members of this group cannot be asked of the access se
 #[derive(Clone, Copy, Debug)]
 struct Question {
     age: Age,
-    /// Who asks: others than members pay for it.
+    /// The party that asks; others than members pay for it.
     askers: Askers,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct State {
     pub(super) address_tombstones: HashMap<Address, UnixSecs>,
     pub(super) claimed: HashSet<Claimed>,
     pub(super) vanished: HashMap<PublicKey, UnixSecs>,
-    /// What claims took: the owner, the rates' parties, the number, and the time.
+    /// Claims that took something: the owner, the rates' parties, the number, and the time.
     pub(super) takes: Vec<(PublicKey, ClaimRates, usize, UnixSecs)>,
     /// Answers to claims by reader and name, with the hash of the request and the time.
     pub(super) receipts: HashMap<(PublicKey, [u8; 16]), KeptAnswer>,

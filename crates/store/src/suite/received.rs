@@ -142,7 +142,7 @@ pub async fn what_is_gone_is_in_no_list(world: &mut World) {
     assert_eq!(swept, [a]);
 }
 
-/// What an archive that is off lets through for live delivery alone is in no list.
+/// An event that an archive which is off lets through for live delivery alone is in no list.
 pub async fn what_no_query_finds_is_in_no_list(world: &mut World) {
     world.policy.archive_secs = None;
     let id = capability("grp");
