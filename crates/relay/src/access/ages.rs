@@ -123,3 +123,24 @@ impl Answers {
         self.known.get(id).or_else(|| self.unknown.get(id)).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stranger that names an id at which the service fails shuts out no question about another group.
+    #[test]
+    fn a_failed_question_of_a_stranger_pauses_its_group_alone() {
+        let id = |text: &str| NostrGroupId::parse(text).expect("an id");
+        let away = || Failure::Away("500".to_owned());
+        let ages = Ages::default();
+        ages.note_failure(&id("invented"), &away(), Askers::Others);
+        assert!(!ages.may_ask(&id("invented")) && ages.may_ask(&id("club")));
+        ages.note_failure(&id("refused"), &Failure::Wrong("400".to_owned()), Askers::Members);
+        assert!(!ages.may_ask(&id("refused")) && ages.may_ask(&id("club")));
+        ages.note_failure(&id("club"), &away(), Askers::Members);
+        assert!(!ages.may_ask(&id("team")), "the service is away for members too");
+        ages.note_answer(&id("team"), Instant::now(), true);
+        assert!(ages.may_ask(&id("other")), "it answers again");
+    }
+}
