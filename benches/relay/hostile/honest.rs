@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(700);
 /// Time after the last message for answers that are late.
 const LATE: Duration = Duration::from_secs(5);
 
+/// Looks at the load's own timer in a second.
+const LOOKS: u32 = 70;
+
 /// The honest clients, connected.
 pub struct Crowd {
     clients: Vec<Option<Client>>,
@@ -31,6 +34,8 @@ pub struct Crowd {
 pub struct Outcome {
     pub to_ok: Vec<Duration>,
     pub to_delivery: Vec<Duration>,
+    /// Times by which the load's own timer was late: the part of the others that is not the relay's.
+    pub late: Vec<Duration>,
     pub published: usize,
     pub refused: usize,
     pub unanswered: usize,
@@ -70,12 +75,25 @@ impl Crowd {
                 }
             }
         });
-        join_all(each).await;
+        let (_, late) = futures_util::future::join(join_all(each), lateness(began + time)).await;
         let mut outcome = outcome.into_inner();
+        outcome.late = late;
         outcome.unanswered = outcome.published - outcome.refused - outcome.to_ok.len();
         outcome.undelivered = (outcome.to_ok.len() * GROUP_CLIENTS).saturating_sub(outcome.to_delivery.len());
         outcome
     }
+}
+
+/// Looks [`LOOKS`] times a second how late a timer of this thread is.
+async fn lateness(end: tokio::time::Instant) -> Vec<Duration> {
+    let mut late = Vec::new();
+    let mut at = tokio::time::Instant::now();
+    while at < end {
+        at += Duration::from_secs(1) / LOOKS;
+        sleep_until(at).await;
+        late.push(at.elapsed());
+    }
+    late
 }
 
 /// One client's part; `None` when its connection ends.
@@ -90,15 +108,6 @@ async fn converse(
     let group = group_of(n);
     let mut next = first;
     loop {
-        if next < end {
-            let event = group_message(&group, now());
-            sleep_until(next).await;
-            let id = id_in(event.as_bytes())?;
-            sent.borrow_mut().insert(id, Instant::now());
-            outcome.borrow_mut().published += 1;
-            client.try_send(&frame(&format!("[\"EVENT\",{event}]"))).await?;
-            next += PAUSE;
-        }
         let until = if next < end { next } else { end + LATE };
         loop {
             let Ok(message) = timeout_at(until, client.try_next()).await else { break };
@@ -107,6 +116,12 @@ async fn converse(
         if until > end {
             return Some(());
         }
+        let event = group_message(&group, now());
+        let id = id_in(event.as_bytes())?;
+        sent.borrow_mut().insert(id, Instant::now());
+        outcome.borrow_mut().published += 1;
+        client.try_send(&frame(&format!("[\"EVENT\",{event}]"))).await?;
+        next += PAUSE;
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Time for which the honest clients are measured in quiet.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(15);
 /// Time for which they are measured under attack.
 const ATTACKED: Duration = Duration::from_secs(15);
 /// Time after an attack at which the relay's memory is looked at again.
@@ -98,6 +98,8 @@ fn report(name: &str, quiet: &Outcome, attacked: &Outcome) {
             ("disconnected", attacked.disconnected.to_string()),
         ],
     );
+    let [quiet, attacked] = [quiet, attacked].map(|outcome| honest::percentiles(&outcome.late)[1]);
+    line("", &[("the load's own timer late, p99", format!("{quiet:.1} -> {attacked:.1} ms"))]);
 }
 
 fn mib(bytes: u64) -> String {

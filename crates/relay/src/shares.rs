@@ -44,9 +44,6 @@ const QUANTUM: Duration = Duration::from_micros(250);
 const QUANTUM_ALONE: Duration = Duration::from_millis(1);
 /// Time, in microseconds, after which a payer that no other followed is alone.
 const ALONE_US: u64 = 100_000;
-/// Shortest time, in microseconds, between two pauses for the threads of the system: the embedded store's writer puts
-/// what came meanwhile into one batch.
-const YIELD_US: u64 = 1_000;
 /// The most time that a payer saves up.
 const SAVED_MAX: Duration = Duration::from_millis(1);
 /// The share of a core at which a payer's budget fills, as its reciprocal: an eighth.
@@ -64,8 +61,6 @@ pub(crate) struct Shares {
     /// The payer that paid last, and the microseconds from `began` to the last time that one followed another.
     last: AtomicU64,
     switched_us: AtomicU64,
-    /// Microseconds from `began` to the last pause for the threads of the system.
-    yielded_us: AtomicU64,
     beside: Beside,
 }
 
@@ -145,7 +140,6 @@ impl Shares {
             began: Instant::now(),
             last: AtomicU64::new(0),
             switched_us: AtomicU64::new(0),
-            yielded_us: AtomicU64::new(0),
             beside,
         })
     }
@@ -283,16 +277,6 @@ impl Shares {
     fn quantum(&self) -> i64 {
         let is_alone = self.now_us().saturating_sub(self.switched_us.load(Ordering::Relaxed)) > ALONE_US;
         nanos(if is_alone { QUANTUM_ALONE } else { QUANTUM })
-    }
-
-    /// Lets the threads run that wait for this one's core, such as the store's writer: the system would let this one
-    /// run on for several of its own time slices.
-    fn yield_to_threads(&self) {
-        let now_us = self.now_us();
-        if now_us.saturating_sub(self.yielded_us.load(Ordering::Relaxed)) >= YIELD_US {
-            self.yielded_us.store(now_us, Ordering::Relaxed);
-            std::thread::yield_now();
-        }
     }
 
     /// Gives quanta to the payers at the head of the line.
@@ -464,7 +448,8 @@ impl Future for Pause<'_> {
         }
         this.budget = Some(budget);
         if turn == Turn::Yield {
-            this.share.shares.yield_to_threads();
+            // The system would let this thread run on for several of its own time slices, and the writer wait.
+            std::thread::yield_now();
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending

@@ -107,7 +107,7 @@ impl Relay {
         let certificates = Certificates::of(&config.server).map_err(StartError::new)?.map(Arc::new);
         let (low_stock, requests) = LowStocks::new(system_key::of(&config).map_err(StartError::new)?);
         let wanted = config.server.socket_address();
-        let listener = server::bind(wanted).await.map_err(|error| {
+        let listener = server::bind(wanted).map_err(|error| {
             StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
         })?;
         let address = listener.local_addr().map_err(|error| StartError::new(error.to_string()))?;

@@ -26,7 +26,7 @@ use futures_util::FutureExt as _;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::Semaphore,
     time::timeout,
 };
@@ -50,6 +50,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const HTTP_MAX: Duration = Duration::from_secs(300);
 /// Longest wait at the end for a request that is under way, or that has begun and may never come.
 const SETTLE_MAX: Duration = Duration::from_secs(1);
+
+/// Most bytes of one connection that the system holds before the relay reads them. The system's own bound is tens of
+/// mebibytes, which each of an attacker's connections could fill while its payer waits for a turn.
+const UNREAD_BYTES_MAX: u32 = 256 << 10;
+/// Most connections that wait to be accepted.
+const ACCEPT_BACKLOG_MAX: u32 = 1_024;
 
 /// Accepts connections until the relay stops.
 pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
@@ -204,9 +210,15 @@ fn too_many_requests(retry: RetryAfter, is_for_api: bool) -> Response {
     response
 }
 
-/// Opens the listening socket.
-pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// Opens the listening socket. Connections inherit the size of its receive buffer.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A relay that was restarted takes its port again at once. On Windows this option would let two programs share it.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.set_recv_buffer_size(UNREAD_BYTES_MAX)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG_MAX)
 }
 
 #[cfg(test)]

@@ -79,3 +79,31 @@ async fn a_forwarded_client_pays_for_its_requests() {
     drop((busy, quiet, app));
     relay.stop().await;
 }
+
+/// The system takes at most about [`UNREAD_BYTES_MAX`] of a connection that nobody reads, also where it was read fast
+/// before: the system lets a buffer grow with what is read.
+#[tokio::test]
+async fn the_system_holds_few_bytes_that_nobody_reads() {
+    const READ_FIRST: usize = 64 << 20;
+    const SENT_AT_ONCE: usize = 64 << 10;
+    let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(SENT_AT_ONCE as u32).expect("a size");
+    let client = socket.connect(listener.local_addr().expect("an address")).await.expect("it listens");
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    let bytes = vec![0; SENT_AT_ONCE];
+    let mut client = client;
+    let sending = async {
+        for _ in 0..READ_FIRST / SENT_AT_ONCE {
+            client.write_all(&bytes).await.expect("it is sent")
+        }
+    };
+    let reading = async { stream.read_exact(&mut vec![0; READ_FIRST]).await.map(drop).expect("it is read") };
+    tokio::join!(sending, reading);
+    let mut taken = 0;
+    while let Ok(Ok(sent)) = timeout(Duration::from_millis(500), client.write(&bytes)).await {
+        taken += sent;
+    }
+    // The system counts its own bookkeeping too, and the sender holds some bytes.
+    assert!(taken > 0 && taken <= 4 * UNREAD_BYTES_MAX as usize, "{taken} bytes were taken");
+}
