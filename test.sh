@@ -13,10 +13,14 @@
 #              RNOSTR_TEST_ROUNDS changes the number of rounds.
 #   claims     twenty races of 64 claimants on four instances for 20 KeyPackages, over PostgreSQL and over the Firestore
 #              emulator; one of each belongs to the other tests.
+#   image      builds the image of the Dockerfile by buildah on base images by debootstrap, lists its parts, and sends
+#              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL and Prometheus' promtool by apt-get (as root or by sudo), the
-# Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by cargo and npm.
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus' promtool by apt-get (as root
+# or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages
+# by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
+# apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
 # One database server of each sort runs for all tests, on free ports of this machine and in temporary directories, and
@@ -28,7 +32,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly LONG_PARTS=(faults claims)
+readonly LONG_PARTS=(faults claims image)
 
 usage() {
     echo "usage: $0 [--long [PART]]; the long parts are: ${LONG_PARTS[*]}" >&2
@@ -61,6 +65,8 @@ export CARGO_NET_RETRY="${CARGO_NET_RETRY:-5}"
 readonly TOOLS="$CARGO_TARGET_DIR/tools"
 readonly MDK_TARGET_DIR="$CARGO_TARGET_DIR/mdk-target"
 readonly CARGO_DENY_VERSION=0.20.2
+readonly CARGO_CYCLONEDX_VERSION=0.5.9
+readonly ARTILLERY_VERSION=2.0.34
 # nostr-tools' cryptography needs it.
 readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
@@ -168,13 +174,28 @@ apt_knows() {
     apt-cache policy "$1" | grep -q '^ *Candidate: [^(]'
 }
 
-install_cargo_deny() {
-    if ! cargo deny --version >/dev/null 2>&1; then
-        say "installing with cargo into $TOOLS: cargo-deny $CARGO_DENY_VERSION"
-        CARGO_TARGET_DIR="$TOOLS/build" retry \
-            cargo install --debug --locked --root "$TOOLS" "cargo-deny@$CARGO_DENY_VERSION"
+# Installs a subcommand of cargo, if it is missing.
+install_cargo() {
+    local name=$1 version=$2
+    if ! cargo "${name#cargo-}" --version >/dev/null 2>&1; then
+        say "installing with cargo into $TOOLS: $name $version"
+        CARGO_TARGET_DIR="$TOOLS/build" retry cargo install --debug --locked --root "$TOOLS" "$name@$version"
         rm -rf "$TOOLS/build"
     fi
+}
+
+# python_packages DIRECTORY NAME: installs the packages of requirements.txt into a place of their own, and prints its
+# path.
+python_packages() {
+    local directory=$1 venv="$TOOLS/$2"
+    if ! cmp -s "$directory/requirements.txt" "$venv/requirements.txt"; then
+        python3 -m venv --help >/dev/null 2>&1 || { warn "python3 with venv is missing"; return "$SKIPPED"; }
+        say "installing with pip into $venv: $2" >&2
+        # A command substitution passes over failures.
+        python3 -m venv "$venv" && retry "$venv/bin/pip" install --quiet -r "$directory/requirements.txt" >&2 &&
+            cp "$directory/requirements.txt" "$venv/requirements.txt" || return 1
+    fi
+    echo "$venv"
 }
 
 check_rust() {
@@ -239,7 +260,7 @@ part_tests() { limit 2700 cargo test --locked --workspace --features "$FEATURES"
 part_docs() { RUSTDOCFLAGS="-D warnings" limit 1200 cargo doc --locked --workspace --no-deps; }
 
 part_dependencies() {
-    install_cargo_deny
+    install_cargo cargo-deny "$CARGO_DENY_VERSION"
     cargo deny --locked check licenses bans sources
 }
 
@@ -425,13 +446,8 @@ part_websocket() {
 # checks each answer against the document. Prints its own counts.
 part_rest() {
     needs_relay
-    local venv="$TOOLS/schemathesis" here=tests/clients/rest
-    if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
-        python3 -m venv --help >/dev/null 2>&1 || { warn "python3 with venv is missing"; return "$SKIPPED"; }
-        say "installing with pip into $venv: schemathesis"
-        python3 -m venv "$venv" && retry "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/requirements.txt"
-    fi
+    local venv here=tests/clients/rest
+    venv="$(python_packages "$here" schemathesis)"
     # `hooks.py` signs with the secret of this key, which is 1.
     local key=79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798
     start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$key"
@@ -440,6 +456,48 @@ part_rest() {
         limit 900 "$venv/bin/schemathesis" run "$REST_URL/api/v1/mls/openapi.json" --checks all \
             --exclude-checks positive_data_acceptance --rate-limit 18/s --max-examples 20 --seed 1)
     stop_relay
+}
+
+# Reads the files of deploy/, the Dockerfile and docker-compose.yml as those do who run them.
+part_deploy() {
+    needs_relay
+    local packages=() program venv
+    for program in docker-compose caddy strace; do
+        command -v "$program" >/dev/null || packages+=("$program")
+    done
+    if ! command -v promtool >/dev/null; then packages+=(prometheus); fi
+    if [ ${#packages[@]} != 0 ]; then apt_install_without_services "${packages[@]}"; fi
+    venv="$(python_packages tests/deploy deploy)"
+    limit 300 "$venv/bin/python" tests/deploy/check.py
+}
+
+# Runs the load test of artillery in its short form. The packages that artillery needs to install browsers and the like
+# are not run.
+part_artillery() {
+    needs_relay
+    needs_packages
+    local place="$TOOLS/artillery" rates=RNOSTR_EXTENSIONS__MLS_GATEWAY__RATE_LIMITS__MAX
+    if ! [ -x "$place/node_modules/.bin/artillery" ]; then
+        say "installing with npm into $place: artillery $ARTILLERY_VERSION"
+        retry npm install --ignore-scripts --no-audit --no-fund --prefix "$place" "artillery@$ARTILLERY_VERSION"
+    fi
+    start_relay RNOSTR_SERVER__HANDSHAKES_PER_MINUTE_MAX=0 "${rates}_EVENTS_PER_MINUTE=0" \
+        "${rates}_GROUP_MESSAGES_PER_MINUTE=0"
+    ARTILLERY_DISABLE_TELEMETRY=true limit 180 "$place/node_modules/.bin/artillery" run -e short \
+        --target "$RELAY_URL" tests/load/websocket-test.yml
+    stop_relay
+}
+
+# Builds the image and tries it. The toolchain of this machine builds it.
+part_image() {
+    [ "$(id -u)" = 0 ] || { warn "only root can build the image"; return "$SKIPPED"; }
+    install_node
+    (cd tests/clients/js && retry npm ci --no-audit --no-fund)
+    local packages=() program
+    for program in buildah debootstrap; do command -v "$program" >/dev/null || packages+=("$program"); done
+    if [ ${#packages[@]} != 0 ]; then apt_install_without_services "${packages[@]}"; fi
+    install_cargo cargo-cyclonedx "$CARGO_CYCLONEDX_VERSION"
+    limit 3000 deploy/image/build.sh "$CARGO_TARGET_DIR/image"
 }
 
 # Runs the README's first conversation as it is written there, and compares what it prints.
@@ -595,12 +653,18 @@ all_but_long_parts() {
     part "clients: test-websocket.js" tests part_websocket
     part "metrics" check part_metrics
     part "REST: Schemathesis" check part_rest
+    part "deployment files" tests part_deploy
+    part "load: artillery" check part_artillery
     part "the README's conversation" check part_readme
 }
 
 long_faults() {
     part "faults over PostgreSQL" tests part_faults_postgres
     part "faults over Firestore" tests part_faults_firestore
+}
+
+long_image() {
+    part "the image" tests part_image
 }
 
 long_claims() {
@@ -611,8 +675,10 @@ if [ ${#CHOSEN[@]} = 0 ]; then
     all_but_long_parts
 else
     part "crates" check part_fetch
-    part "engines" check part_engines
-    use_engines
+    if [ "${CHOSEN[*]}" != image ]; then
+        part "engines" check part_engines
+        use_engines
+    fi
     for name in "${CHOSEN[@]}"; do "long_$name"; done
 fi
 

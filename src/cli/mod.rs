@@ -1,8 +1,10 @@
 //! The command line, with one file for each subcommand. A subcommand's error is one line for the operator.
 
+mod address;
 mod check_config;
 mod doctor;
 mod export;
+mod health;
 mod import;
 mod keygen;
 mod moving;
@@ -24,6 +26,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Doctor(doctor::Doctor),
     Export(export::Export),
+    Health(health::Health),
     Import(import::Import),
     Keygen(keygen::Keygen),
 }
@@ -35,6 +38,7 @@ impl Cli {
             Command::CheckConfig(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),
         }

@@ -7,7 +7,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use super::run::{Ran, rnostr};
 
 /// Writes a certificate and its key under these names.
-fn certificate(directory: &Path, cert_name: &str, key_name: &str) {
+pub(crate) fn certificate(directory: &Path, cert_name: &str, key_name: &str) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     fs::write(directory.join(cert_name), cert.pem()).expect("it is written");

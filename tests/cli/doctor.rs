@@ -1,51 +1,15 @@
 //! `rnostr doctor` against relays that are well configured, and against such that are not.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    process::{Child, Stdio},
+use serde_json::Value;
+
+use super::{
+    run::{Ran, rnostr},
+    server::Relay,
 };
 
-use serde_json::Value;
-use tempfile::TempDir;
-
-use super::run::{Ran, command, rnostr, spawn};
-
-/// A relay process over a store of its own.
-struct Relay {
-    child: Child,
-    directory: TempDir,
-    url: String,
-}
-
-impl Relay {
-    /// Starts a relay on a free port; `server` are lines of `[server]`, `more` further sections.
-    fn start(server: &str, more: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = directory.path();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let text = format!("[server]\nport = {free}\n{server}\n{more}\n");
-        fs::write(at.join("relay.toml"), text).expect("it is written");
-        let mut relay = command(at, &["relay", "-c", "relay.toml"]);
-        let mut child = spawn(relay.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let lines = BufReader::new(child.stderr.take().expect("its log")).lines();
-        let mut lines = lines.map(|line| line.expect("text"));
-        assert!(lines.any(|line| line.contains("listening on")), "the relay does not start");
-        // The relay must never wait for a reader of its log.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, directory, url: format!("ws://127.0.0.1:{free}") }
-    }
-
-    fn examined(&self, words: &[&str]) -> Ran {
-        rnostr(self.directory.path(), &[&["doctor", "--json"], words].concat())
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Runs the doctor with JSON as its output.
+fn examined(relay: &Relay, words: &[&str]) -> Ran {
+    rnostr(relay.directory.path(), &[&["doctor", "--json"], words].concat())
 }
 
 /// The steps of a report with this outcome, each with its advice.
@@ -63,7 +27,7 @@ fn a_good_relay_passes_in_both_modes() {
     for (auth, off) in [("", 0), ("[auth]\nenabled = true", 1)] {
         let relay = Relay::start("", auth);
         for words in [["-c", "relay.toml"], ["--url", &relay.url]] {
-            let ran = relay.examined(&words);
+            let ran = examined(&relay, &words);
             assert_eq!((ran.code, steps(&ran, "off").len()), (0, off), "{}{}", ran.out, ran.err);
             assert!(steps(&ran, "ok").len() >= 14, "{}", ran.out);
         }
@@ -73,9 +37,9 @@ fn a_good_relay_passes_in_both_modes() {
 #[test]
 fn nothing_of_the_doctor_stays_but_the_groups_record() {
     let relay = Relay::start("", "");
-    assert_eq!(relay.examined(&["-c", "relay.toml"]).code, 0);
+    assert_eq!(examined(&relay, &["-c", "relay.toml"]).code, 0);
     let mut relay = relay;
-    relay.child.kill().and_then(|()| relay.child.wait()).expect("it ends");
+    relay.kill();
     let export = rnostr(relay.directory.path(), &["export", "-c", "relay.toml"]).succeeds();
     let lines: Vec<Value> = export.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let kinds: Vec<u64> = lines.iter().filter_map(|line| find(line, "kind")?.as_u64()).collect();
@@ -121,14 +85,14 @@ fn a_misconfigured_relay_is_told_the_line_to_change() {
         ("", rates("max_read_cost_per_minute = 1"), "failed", "Alice finds", "max_read_cost_per_minute"),
     ] {
         let relay = Relay::start(server, &more);
-        let ran = relay.examined(&["--url", &relay.url]);
+        let ran = examined(&relay, &["--url", &relay.url]);
         let found = steps(&ran, outcome);
         let told = |(name, change): &(String, String)| name.starts_with(step) && change.contains(line);
         assert!(found.iter().any(told), "{server}{more}: {}{}", ran.out, ran.err);
     }
     // Through a proxy the configured name is the right one.
     let relay = Relay::start("public_url = \"wss://relay.example\"", "");
-    assert_eq!(relay.examined(&["-c", "relay.toml"]).code, 0);
+    assert_eq!(examined(&relay, &["-c", "relay.toml"]).code, 0);
     let elsewhere = rnostr(relay.directory.path(), &["doctor", "--url", "ws://127.0.0.1:9"]);
     assert!(elsewhere.code == 1 && elsewhere.out.contains("change: [server] host, port"), "{}", elsewhere.out);
 }

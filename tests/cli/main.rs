@@ -3,5 +3,7 @@
 
 mod check;
 mod doctor;
+mod health;
 mod moving;
 mod run;
+mod server;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::{
-    Address,
+    super::address::{Address, over_http},
     client::{Draft, Trouble, sign},
 };
 
@@ -40,15 +40,14 @@ pub(super) enum Claimed {
 pub(super) async fn claim(relay: &Address, keys: &SecretKey, owner: &str) -> Result<Claimed, Trouble> {
     let path = format!("{}/keypackages/claim", relay.api_prefix);
     let body = json!({"owner": owner}).to_string();
-    let over_http = |url: &str| format!("http{}{path}", url.trim_end_matches('/').trim_start_matches("ws"));
     let hash = hex::to_hex(&Sha256::digest(&body));
     let proof = Draft::new(Kind::HTTP_AUTH)
-        .tag(&["u", &over_http(&relay.name)])
+        .tag(&["u", &over_http(&relay.name, &path)])
         .tag(&["method", "POST"])
         .tag(&["payload", &hash]);
     let proof = BASE64_STANDARD.encode(sign(&proof, keys)?.json());
     let failed = |error: &dyn std::fmt::Display| Trouble(format!("no answer to a claim by REST: {error}"));
-    let request = Request::post(over_http(&relay.url))
+    let request = Request::post(relay.http(&path))
         .header(header::AUTHORIZATION, format!("Nostr {proof}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body)))

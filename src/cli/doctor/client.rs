@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use yawc::{Frame, OpCode, Options, TcpWebSocket, WebSocket};
 
-use super::{super::moving::now, Address};
+use super::super::{address::Address, moving::now};
 
 /// Longest wait for one answer of the relay, in seconds.
 const ANSWER_SECS: u64 = 10;

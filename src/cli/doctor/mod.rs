@@ -21,6 +21,7 @@ use std::{
 use nostr_relay::config::{self, Config};
 
 use self::{client::Trouble, report::Report};
+use super::address::Address;
 
 /// Play an onboarding against a running relay with throw-away keys, and say of each step which rule decided it
 #[derive(Debug, clap::Args)]
@@ -60,32 +61,8 @@ impl Doctor {
     }
 }
 
-/// The relay's address, and the name by which its clients call it.
-struct Address {
-    url: String,
-    name: String,
-    api_prefix: String,
-}
-
 /// The specification's prefix of the REST API.
 const DEFAULT_API_PREFIX: &str = "/api/v1/mls";
-
-impl Address {
-    /// The address at which a client on this machine reaches the relay of a configuration, and its `public_url`.
-    fn of(config: &Config) -> Self {
-        let server = &config.server;
-        let scheme = if server.tls().is_some() { "wss" } else { "ws" };
-        let host = match server.host {
-            host if host.is_unspecified() && host.is_ipv6() => "[::1]".to_owned(),
-            host if host.is_unspecified() => "127.0.0.1".to_owned(),
-            std::net::IpAddr::V6(host) => format!("[{host}]"),
-            host => host.to_string(),
-        };
-        let url = format!("{scheme}://{host}:{}", server.port);
-        let name = server.public_url.as_ref().map_or_else(|| url.clone(), ToString::to_string);
-        Self { url, name, api_prefix: config.mls_gateway.api_prefix.clone() }
-    }
-}
 
 /// Goes through all steps. A step that fails ends the part that needs it, and a relay that gives no answer ends all.
 async fn examine(relay: &Address, report: &mut Report) {

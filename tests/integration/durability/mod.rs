@@ -2,6 +2,7 @@
 
 mod full;
 mod kill;
+mod lifetime;
 mod load;
 mod open;
 mod race;

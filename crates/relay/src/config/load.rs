@@ -20,6 +20,9 @@ use super::{
     value::{Problem, Value},
 };
 
+/// Longest time-out that Cloud Run has for a request, which a WebSocket is to it, in seconds.
+const CLOUD_RUN_TIMEOUT_SECS: u64 = 3_600;
+
 /// A key that was set, with its value and the location of both.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
@@ -134,6 +137,9 @@ impl Config {
         }
         if self.on_cloud_run && !is_set("server.log_format") {
             self.server.log_format = LogFormat::Json;
+        }
+        if self.on_cloud_run && !is_set("server.connection_lifetime_secs") {
+            self.server.connection_lifetime_secs = CLOUD_RUN_TIMEOUT_SECS;
         }
         if !is_set("extensions.mls_gateway.unlisted_groups") {
             self.mls_gateway.unlisted_groups = !self.auth.enabled;

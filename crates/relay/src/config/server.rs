@@ -52,6 +52,10 @@ section! {
         handshake_timeout_secs: u64 = "10" in "s", by integer(1..=300);
         /// Silence after which a connection is pinged; it is closed when it stays silent as long again.
         ping_interval_secs: u64 = "60" in "s", by integer(5..=3_600);
+        /// Time for which a connection may last; the relay ends it within the last 5 minutes before, at a moment drawn
+        /// by chance and after its answers, so that no front end cuts it off in the midst. Clients come back by
+        /// themselves. 0 means no limit. On Cloud Run 3600 is the default, as its longest time-out.
+        connection_lifetime_secs: u64 = "0" in "s", by integer(0..=604_800);
         /// Bytes that may wait for a client that reads slowly, before its subscription ends.
         outbox_bytes_max: usize = "4194304" in "bytes", by integer(65_536..=1 << 30);
         /// Memory that clients may make grow, together: what waits for them, their filters, NIP-77 sessions, messages

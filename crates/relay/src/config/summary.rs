@@ -125,6 +125,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if self.on_cloud_run && gateway.storage_backend == StorageBackend::Embedded {
+            lines.push(
+                "this is Cloud Run (K_SERVICE is set), and the embedded store's data goes with the instance: write \
+                 storage_backend = \"firestore\" or \"cloudsql\""
+                    .to_owned(),
+            );
+        }
         if gateway.database_url.is_some() && gateway.storage_backend != StorageBackend::Postgres {
             lines.push("database_url is set, and nothing uses it: write storage_backend = \"cloudsql\"".to_owned());
         }

@@ -355,14 +355,33 @@ fn a_list_in_a_variable_is_separated_by_commas() {
 }
 
 #[test]
-fn cloud_run_listens_everywhere_and_logs_json_unless_told_otherwise() {
+fn cloud_run_has_defaults_of_its_own_unless_told_otherwise() {
     let cloud = with_env(&[("K_SERVICE", "relay"), ("PORT", "9000")]).expect("cloud run");
-    assert!(cloud.on_cloud_run && cloud.warnings().is_empty());
+    assert!(cloud.on_cloud_run);
     assert_eq!(cloud.server.socket_address().to_string(), "0.0.0.0:9000");
-    assert_eq!(cloud.server.log_format, LogFormat::Json);
-    let told = [("K_SERVICE", "relay"), ("RNOSTR_SERVER__HOST", "::1"), ("RNOSTR_SERVER__LOG_FORMAT", "text")];
-    let told = with_env(&told).expect("told");
-    assert_eq!((told.server.host.to_string().as_str(), told.server.log_format), ("::1", LogFormat::Text));
+    assert_eq!((cloud.server.log_format, cloud.server.connection_lifetime_secs), (LogFormat::Json, 3_600));
+    let told = [
+        ("K_SERVICE", "relay"),
+        ("RNOSTR_SERVER__HOST", "::1"),
+        ("RNOSTR_SERVER__LOG_FORMAT", "text"),
+        ("RNOSTR_SERVER__CONNECTION_LIFETIME_SECS", "900"),
+    ];
+    let told = with_env(&told).expect("told").server;
+    assert_eq!((told.host.to_string().as_str(), told.log_format), ("::1", LogFormat::Text));
+    assert_eq!(told.connection_lifetime_secs, 900);
+    assert_eq!(with_env(&[]).expect("defaults").server.connection_lifetime_secs, 0);
+}
+
+#[test]
+fn the_embedded_store_on_cloud_run_is_warned_of() {
+    let run = ("K_SERVICE", "relay");
+    let store = ("RNOSTR_EXTENSIONS__MLS_GATEWAY__STORAGE_BACKEND", "cloudsql");
+    let database = ("RNOSTR_EXTENSIONS__MLS_GATEWAY__DATABASE_URL", "postgresql://h/db?host=/cloudsql/p:r:i");
+    for (environment, warned) in [(&[run][..], true), (&[run, store, database], false), (&[], false)] {
+        let warnings = with_env(environment).expect("a configuration").warnings();
+        let told = warnings.iter().any(|line| line.contains("goes with the instance"));
+        assert_eq!(told, warned, "{environment:?}: {warnings:?}");
+    }
 }
 
 #[test]

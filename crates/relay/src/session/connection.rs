@@ -19,6 +19,7 @@ use yawc::{Frame, OpCode, close::CloseCode};
 use super::{
     Caller, Client, Session,
     handlers::{self, event::Payment},
+    lifetime,
     waiting::{Request, Waiting},
     wire::{Accepted, ConnectionEnd, Wire},
 };
@@ -106,7 +107,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     app.metrics.connection_closed();
 }
 
-/// Serves until the relay stops.
+/// Serves until the relay stops, or the connection has lasted for as long as it may.
 ///
 /// # Errors
 /// The reason why the connection ends before.
@@ -115,6 +116,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     wire.send(auth_frame(session.challenge.text())).await?;
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
     let mut last_read = Instant::now();
+    let life_end = lifetime::end(app.config.server.connection_lifetime_secs, last_read);
     let mut is_pinged = false;
     // A message that came while no further event could be under way. Until then the client's pongs are read, and
     // nothing behind it.
@@ -152,7 +154,10 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 None
             }
             () = session.waiting.over(), if waiting.is_none() => time_is_over(session, wire).await?,
-            () = sleep_until(last_read + idle) => {
+            () = sleep_until(life_end.map_or(last_read + idle, |end| end.min(last_read + idle))) => {
+                if life_end.is_some_and(|end| end <= Instant::now()) {
+                    return Ok(());
+                }
                 // Behind a message that waits, or is under way, an answer may be unread.
                 if is_pinged && waiting.is_none() && !wire.is_receiving() {
                     return Err(ConnectionEnd::Close(CloseCode::Policy, "no answer to a ping"));

@@ -5,6 +5,7 @@ pub(crate) mod caller;
 pub(crate) mod connection;
 pub(crate) mod handlers;
 pub(crate) mod intake;
+mod lifetime;
 mod openings;
 pub(crate) mod settling;
 mod waiting;

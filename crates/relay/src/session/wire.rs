@@ -46,7 +46,8 @@ pub(crate) enum ConnectionEnd {
     Left,
     /// The relay closes it, with this code and reason.
     Close(CloseCode, &'static str),
-    /// The relay stops: it ends the connection without a close frame ([`Wire::end_without_close`]).
+    /// The relay stops, or the connection has lasted for as long as it may: the relay ends it without a close frame
+    /// ([`Wire::end_without_close`]).
     Stop,
 }
 

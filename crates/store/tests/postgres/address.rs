@@ -131,7 +131,16 @@ async fn a_socket_leads_there_too() {
     let server = services::Postgres::start(services::Options::fast());
     let url = server.create_database();
     let name = url.rsplit('/').next().expect("a name");
-    Postgres::open(&server.socket_url(name), OPTIONS).await.expect("it opens");
+    let by_socket = server.socket_url(name);
+    Postgres::open(&by_socket, OPTIONS).await.expect("it opens");
+    // Cloud SQL's directories have colons in their names, and are mounted under a short path.
+    let folder = by_socket.split_once("host=").and_then(|(_, rest)| rest.split('&').next()).expect("a folder");
+    let mounted = tempfile::Builder::new().prefix("sql").tempdir_in("/tmp").expect("a directory");
+    let instance = mounted.path().join("project:us-central1:relay");
+    std::os::unix::fs::symlink(folder, &instance).expect("a link");
+    let by_instance = by_socket.replace(folder, &instance.to_string_lossy());
+    assert_ne!(by_instance, by_socket);
+    Postgres::open(&by_instance, OPTIONS).await.expect("it opens");
 }
 
 #[tokio::test]
