@@ -35,6 +35,9 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
+/// Starts of a store whose marks of history are kept, the newest ones. A place from before them has no mark.
+pub(crate) const HISTORIES_KEPT_MAX: usize = 4_096;
+
 pub use self::{
     claim::{
         Claim, ClaimFilters, ClaimRates, Claimed, ExpiredPackage, Given, PartyHash, RECEIPT_SECS, ReceiptName,
@@ -242,6 +245,13 @@ pub trait Store: Send + Sync + 'static {
     /// A secret of the store, the same in all its processes and for all its life. A store that is restored has the
     /// same one, and a store that its content is moved to another one.
     fn secret(&self) -> [u8; 32];
+
+    /// A mark of the log's history up to a place: the same for as long as the log leads there by the same commits. A
+    /// store that is restored to an older copy, or that lost commits, gives another mark for a place that it had before
+    /// and has reached again. Firestore has one mark: its places are times, so it reaches none again.
+    async fn history_at(&self, _cursor: Cursor) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 
     /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///

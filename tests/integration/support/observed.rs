@@ -139,6 +139,10 @@ impl Store for Observed {
         self.store.shares_group(owner, key).await
     }
 
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.store.history_at(cursor).await
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.store.use_once(name, until, now).await
     }

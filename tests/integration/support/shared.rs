@@ -352,6 +352,11 @@ impl Store for Instance {
         self.shared.memory.shares_group(owner, key).await
     }
 
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.history_at(cursor).await
+    }
+
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.link.pass().await?;
         self.shared.memory.use_once(name, until, now).await

@@ -10,6 +10,7 @@ mod env;
 mod export;
 mod fail;
 mod groups;
+mod histories;
 mod hot;
 mod ids;
 mod keys;
@@ -182,6 +183,7 @@ impl Embedded {
         let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
         let secret = tables.secret(&env).map_err(damaged)?;
         let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
+        tables.begin_history(&env, shared.head.load(Ordering::Acquire)).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
         let (to_share, to_queue) = (Arc::clone(&shared), Arc::clone(&queue));
@@ -376,6 +378,10 @@ impl Store for Embedded {
 
     fn secret(&self) -> [u8; 32] {
         self.secret
+    }
+
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.read(|txn| self.tables.history_at(txn, cursor))
     }
 
     fn head(&self) -> Cursor {

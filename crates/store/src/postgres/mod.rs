@@ -144,6 +144,7 @@ impl Postgres {
         let pool = address.pool(options.connections_max.max(1), &suspicion)?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
+        history::begin(&mut client).await?;
         let log = client.query_one(history::HEAD, &[]).await?;
         let router_key = fixed(&log, "router_key")?;
         let (route_hasher, secret) = (RouteHasher::new(&router_key), crate::random::secret_of(&router_key));
@@ -279,6 +280,10 @@ impl Store for Postgres {
 
     fn secret(&self) -> [u8; 32] {
         self.secret
+    }
+
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.call(async move |client| history::mark_at(client, cursor).await).await
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
