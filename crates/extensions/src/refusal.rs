@@ -64,6 +64,10 @@ impl From<Refusal> for Rejection {
                 "the group is at epoch {current}, and epoch {epoch} has not begun; send the commit of epoch {current} \
                  first, or have an admin of the group send a roster with op reset-epoch"
             )),
+            Refusal::HandshakeExpires => Self::invalid(
+                "members that are away need every commit and proposal; leave out the expiration tag, or give one that \
+                 ends no sooner than the archive",
+            ),
             Refusal::EpochContradicted { header, tag } => Self::invalid(format!(
                 "the k tag says epoch {tag} and the MLS header epoch {header}; correct or leave out the tag"
             )),

@@ -452,6 +452,8 @@ pub enum Refusal {
         /// The group's epoch.
         current: u64,
     },
+    /// An `expiration` ends a commit or a proposal before the archive would.
+    HandshakeExpires,
     /// The `k` tag of a message says another epoch than its MLS header.
     EpochContradicted {
         /// The epoch of the header.

@@ -94,6 +94,8 @@ macro_rules! conformance {
                 advisory_stores_the_message_and_says_why_it_does_not_fit
                 a_tag_that_contradicts_the_header_is_refused
                 messages_of_an_epoch_that_was_left_have_a_grace
+                a_commit_that_ends_early_is_none
+                a_commit_stays_when_its_key_vanishes
                 an_admin_frees_an_epoch
                 a_roster_chooses_the_order_of_its_group
             ]

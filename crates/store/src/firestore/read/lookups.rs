@@ -41,7 +41,7 @@ impl Inner {
             None => Ok(false),
             Some(document) => {
                 let stored = EventDocument::read(document)?;
-                Ok(stored.expires_at > now && !hidden.hides(stored.event.view()))
+                Ok(stored.expires_at > now && (stored.is_commit() || !hidden.hides(stored.event.view())))
             }
         }
     }
