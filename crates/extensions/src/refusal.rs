@@ -47,6 +47,9 @@ impl From<Refusal> for Rejection {
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
             }
+            Refusal::StockIsNewer => {
+                Self::duplicate("as many newer KeyPackages of this owner are stored as are kept; publish a new one")
+            }
             Refusal::DeletesTooMuch => Self::invalid(
                 "the targets have too many tags together for one deletion; send several with fewer targets",
             ),

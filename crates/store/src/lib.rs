@@ -311,8 +311,8 @@ pub trait Store: Send + Sync + 'static {
     async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// Whether `owner` has acted in a managed group of which `key` is a member. An owner that was made a member by
-    /// others and never acted shares nothing with them.
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError>;
+    /// others and never acted shares nothing with them. The cost depends on the groups of `key` alone.
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError>;
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and what claims had counted
     /// and kept and has lapsed.

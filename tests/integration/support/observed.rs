@@ -135,7 +135,7 @@ impl Store for Observed {
         self.store.may_request(request, now).await
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.store.shares_group(owner, key).await
     }
 

@@ -25,6 +25,7 @@ pub(crate) mod receipt;
 mod removal;
 pub(crate) mod restore;
 pub(crate) mod service;
+pub(crate) mod stock;
 
 use std::convert::Infallible;
 

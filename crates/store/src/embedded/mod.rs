@@ -455,15 +455,17 @@ impl Store for Embedded {
         self.queue.call(|answer| Call::Request { request, now, answer }).await?
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.read(|txn| {
-            for group in self.tables.groups_of(txn, &[*key])? {
+            let groups = self.tables.groups_of(txn, &[*key])?;
+            let cost = Cost::of_units(1 + groups.len() as u64);
+            for group in groups {
                 let membership = self.tables.membership(txn, &group, owner)?;
                 if membership.is_some_and(|membership| membership.invited.is_none()) {
-                    return Ok(true);
+                    return Ok((true, cost));
                 }
             }
-            Ok(false)
+            Ok((false, cost))
         })
     }
 

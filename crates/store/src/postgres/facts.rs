@@ -185,7 +185,7 @@ const REFERENCES: Fact = Fact {
 
 /// Directories, by owner and from the oldest event to the newest.
 const PACKAGES: Fact = Fact {
-    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.expires_at \
+    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.created_at, e.expires_at \
         from unnest($1::bytea[]) as wanted(owner) \
         cross join lateral (select * from rnostr.packages where owner = wanted.owner order by cursor limit $2) p \
         join rnostr.events e on e.cursor = p.cursor \
@@ -198,6 +198,7 @@ const PACKAGES: Fact = Fact {
             id: event_id(row, "id")?,
             content_hash: fixed(row, "content_hash")?,
             last_resort: row.try_get("last_resort")?,
+            created_at: unsigned(row.try_get("created_at")?)?,
         };
         let expires_at = end_from(row.try_get("expires_at")?)?;
         facts.packages.entry(key(row, "owner")?).or_default().push((package, expires_at));

@@ -54,8 +54,9 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds,
-    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page,
+    PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -331,7 +332,7 @@ impl Store for Postgres {
         self.request(request, now).await.map_err(|fail| fail.to_store_error())
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.find_common_group(owner, key).await.map_err(|fail| fail.to_store_error())
     }
 
