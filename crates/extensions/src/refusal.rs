@@ -47,6 +47,9 @@ impl From<Refusal> for Rejection {
             Refusal::ReferenceTaken => {
                 Self::invalid("the KeyPackage reference names other bytes of this owner; use a new reference")
             }
+            Refusal::StockIsNewer => {
+                Self::duplicate("as many newer KeyPackages of this owner are stored as are kept; publish a new one")
+            }
             Refusal::DeletesTooMuch => Self::invalid(
                 "the targets have too many tags together for one deletion; send several with fewer targets",
             ),
@@ -64,6 +67,10 @@ impl From<Refusal> for Rejection {
                 "the group is at epoch {current}, and epoch {epoch} has not begun; send the commit of epoch {current} \
                  first, or have an admin of the group send a roster with op reset-epoch"
             )),
+            Refusal::HandshakeExpires => Self::invalid(
+                "members that are away need every commit and proposal; leave out the expiration tag, or give one that \
+                 ends no sooner than the archive",
+            ),
             Refusal::EpochContradicted { header, tag } => Self::invalid(format!(
                 "the k tag says epoch {tag} and the MLS header epoch {header}; correct or leave out the tag"
             )),

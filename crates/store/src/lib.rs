@@ -35,6 +35,9 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use tokio::sync::{broadcast, watch};
 
+/// Starts of a store whose marks of history are kept, the newest ones. A place from before them has no mark.
+pub(crate) const HISTORIES_KEPT_MAX: usize = 4_096;
+
 pub use self::{
     claim::{
         Claim, ClaimFilters, ClaimRates, Claimed, ExpiredPackage, Given, PartyHash, RECEIPT_SECS, ReceiptName,
@@ -243,6 +246,13 @@ pub trait Store: Send + Sync + 'static {
     /// same one, and a store that its content is moved to another one.
     fn secret(&self) -> [u8; 32];
 
+    /// A mark of the log's history up to a place: the same for as long as the log leads there by the same commits. A
+    /// store that is restored to an older copy, or that lost commits, gives another mark for a place that it had before
+    /// and has reached again. Firestore has one mark: its places are times, so it reaches none again.
+    async fn history_at(&self, _cursor: Cursor) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// A receiver that changes soon after each commit of any process; `None` if only this process writes to the store.
     ///
     /// Notifications may be lost. They only say that there may be new entries [after](Self::after) the last cursor.
@@ -301,8 +311,8 @@ pub trait Store: Send + Sync + 'static {
     async fn may_request(&self, request: &StockRequest, now: UnixSecs) -> Result<bool, StoreError>;
 
     /// Whether `owner` has acted in a managed group of which `key` is a member. An owner that was made a member by
-    /// others and never acted shares nothing with them.
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError>;
+    /// others and never acted shares nothing with them. The cost depends on the groups of `key` alone.
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError>;
 
     /// Removes at most `events_max` events that have expired or that vanished keys left, and what claims had counted
     /// and kept and has lapsed.

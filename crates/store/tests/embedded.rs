@@ -273,3 +273,38 @@ async fn removals_take_no_more_of_the_writer_than_a_batch() {
     assert!(store.most_rows_served() <= SWEPT_ROWS_MAX + 2_410, "{}", store.most_rows_served());
     assert_eq!(w.find("{}", everyone()).await.len(), count);
 }
+
+#[tokio::test]
+async fn a_store_that_is_put_back_has_another_history_from_there_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = tempfile::tempdir().expect("a directory");
+    let transfer = |from: &Path, to: &Path| {
+        std::fs::copy(from.join("data.mdb"), to.join("data.mdb")).expect("a copy");
+    };
+    let write = async |w: &World, text: &str| {
+        for n in 0..3 {
+            new(w.publish(&event(1, &format!("{text} {n}")), "alice").await);
+        }
+        w.store.head()
+    };
+    let mark = async |w: &World, cursor| w.store.history_at(cursor).await.expect("a mark");
+    let w = at(directory.path());
+    let early = write(&w, "early").await;
+    let of_early = mark(&w, early).await;
+    drop(w);
+    transfer(directory.path(), copy.path());
+    let w = at(directory.path());
+    let late = write(&w, "late").await;
+    let of_late = mark(&w, late).await;
+    assert_eq!(mark(&w, early).await, of_early);
+    drop(w);
+    let w = at(directory.path());
+    assert_eq!((mark(&w, early).await, mark(&w, late).await), (of_early, of_late), "after a restart");
+    drop(w);
+    transfer(copy.path(), directory.path());
+    let w = at(directory.path());
+    assert!(write(&w, "other").await >= late);
+    assert_eq!(mark(&w, early).await, of_early);
+    assert_ne!(mark(&w, late).await, of_late);
+    assert_eq!(mark(&w, 0).await, 0, "nothing lies before the beginning");
+}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::{key_package, message, roster},
-    rest::Rest,
+    rest::{Rest, problem},
 };
 
 /// Takes the rates of claims away.
@@ -20,8 +20,8 @@ pub fn without_rates(config: &mut Config) {
 async fn publish(relay: &TestRelay, owner: &Keys, count: usize) -> Vec<Event> {
     let mut client = Client::of(relay, &[owner]).await;
     let mut events = Vec::new();
-    for _ in 0..count {
-        let event = key_package(owner).sign();
+    for n in 0..count as u64 {
+        let event = key_package(owner).created_at(relay.now() - 100 + n).sign();
         client.publish(&event).await.ok();
         events.push(event);
     }
@@ -196,8 +196,9 @@ async fn the_rates_of_claims_are_told_with_the_seconds() {
     assert_eq!(claim(&later, &alice, 1).await.0.len(), 1);
 }
 
-/// Strangers take half of the stock in an hour. A key that the operator named and one that shares a group with the
-/// owner take the rest; a group in which the owner never acted is none that it shares.
+/// Strangers take half of the stock in an hour, and those of one address a quarter of that half. A key that the operator
+/// named and one that shares a group with the owner take the rest; a group in which the owner never acted is none that
+/// it shares.
 #[tokio::test]
 async fn strangers_leave_a_part_of_the_stock_to_others() {
     let [admin, alice, bob, eve] = Keys::some();
@@ -213,10 +214,61 @@ async fn strangers_leave_a_part_of_the_stock_to_others() {
     writer.publish(&roster(&eve, "trap", 1, "bootstrap", &[&eve, &alice]).sign()).await.ok();
     publish(&relay, &alice, 8).await;
     let eves = Rest::of(&relay, &eve);
-    assert_eq!(claim(&eves, &alice, 10).await.0.len(), 4);
+    assert_eq!(claim(&eves, &alice, 10).await.0.len(), 1);
     for stranger in [&eves, &Rest::of(&relay, &Keys::random())] {
         stranger.post("/keypackages/claim", body(&alice, 1)).refused(429).await;
     }
     assert_eq!(claim(&Rest::of(&relay, &bob), &alice, 1).await.0.len(), 1);
     assert_eq!(claim(&Rest::of(&relay, &admin), &alice, 1).await.0.len(), 1);
+}
+
+/// Anyone who kept the signed events of an owner may publish them again.
+#[tokio::test]
+async fn what_is_sent_again_neither_comes_back_nor_pushes_out() {
+    let relay = TestRelay::start(|config| {
+        without_rates(config);
+        config.mls_gateway.keypackages_per_owner_max = 3;
+    })
+    .await;
+    let [alice, eve] = Keys::some();
+    let events = publish(&relay, &alice, 6).await;
+    let eves = Rest::of(&relay, &eve);
+    let mut mallory = Client::of(&relay, &[&eve]).await;
+    for old in &events[..3] {
+        let answer = mallory.publish(old).await;
+        answer.refused("duplicate");
+        problem(&eves.publish(old).await, 409, "an old one");
+    }
+    let stock = async || Rest::of(&relay, &alice).get("/keypackages/stock").ok().await["unclaimed"].clone();
+    assert_eq!(stock().await, json!(3));
+    assert_eq!(claim(&eves, &alice, 1).await.0, [(events[3].clone(), false)]);
+    mallory.publish(&events[3]).await.refused("blocked");
+    problem(&eves.publish(&events[3]).await, 409, "a used-up one");
+    assert_eq!(stock().await, json!(2));
+}
+
+/// The first KeyPackage is kept whatever its size, and the rest of its price is owed.
+#[tokio::test]
+async fn a_large_package_that_is_kept_is_paid_to_the_end() {
+    let relay = TestRelay::start_alone(|config| {
+        without_rates(config);
+        config.mls_gateway.rate_limits.max_events_per_minute = 1;
+    })
+    .await;
+    let [alice, bob, carol] = Keys::some();
+    let large = key_package(&alice).content("a".repeat(200_000)).sign();
+    Client::of(&relay, &[&alice]).await.publish(&large).await.ok();
+    let mut client = Client::of(&relay, &[&carol]).await;
+    let mut spent = 0;
+    while client.publish(&carol.event(1).content(format!("note {spent}")).sign()).await.accepted {
+        spent += 1;
+        assert!(spent < 300, "no limit");
+    }
+    // The proof costs one, and the claim one and one for its KeyPackage. Two are left of these five.
+    relay.advance(5 * 60 + 5);
+    let claim = Rest::of(&relay, &bob).post("/keypackages/claim", body(&alice, 1)).header("idempotency-key", "one");
+    assert_eq!(read(&claim.ok().await).0, [(large, true)]);
+    let late = Keys::random();
+    let note = late.event(1).content("after").sign();
+    Client::of(&relay, &[&late]).await.publish(&note).await.refused("rate-limited");
 }

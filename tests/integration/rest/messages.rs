@@ -237,3 +237,46 @@ async fn three_ways_of_catching_up_give_the_same_messages() {
     assert!(paged == expected, "paging: {}", paged.len());
     assert!(caught == expected, "REST: {}", caught.len());
 }
+
+/// A store that was put back to an older copy grows past the places that it had given, by other events.
+#[tokio::test]
+async fn a_cursor_does_not_survive_a_restore_that_grew_past_it() {
+    let [admin, alice, bob] = Keys::some();
+    let (directory, copy) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let start =
+        async || TestRelay::start_in(directory.path(), |it| it.mls_gateway.admin_pubkeys = vec![admin.public()]).await;
+    let write = async |relay: &TestRelay, count: usize| {
+        let mut writer = Client::of(relay, &[&alice]).await;
+        let mut sent = Vec::new();
+        for _ in 0..count {
+            let event = message("grp").sign();
+            writer.publish(&event).await.ok();
+            sent.push(event.id().to_owned());
+        }
+        sent
+    };
+    let transfer = |from: &std::path::Path, to: &std::path::Path| {
+        std::fs::copy(from.join("data.mdb"), to.join("data.mdb")).expect("a copy");
+    };
+    let behind = async |relay: &TestRelay, cursor: Option<&str>| {
+        catch_up(&Rest::of(relay, &bob), "/messages?group=grp&", cursor.map(str::to_owned)).await
+    };
+    let relay = start().await;
+    let roster = roster(&admin, "grp", 1, "bootstrap", &[&alice, &bob]).sign();
+    Client::of(&relay, &[&admin]).await.publish(&roster).await.ok();
+    write(&relay, 3).await;
+    let (_, early) = behind(&relay, None).await;
+    relay.stop().await;
+    transfer(directory.path(), copy.path());
+    let relay = start().await;
+    let more = write(&relay, 4).await;
+    let (new, late) = behind(&relay, Some(&early)).await;
+    assert_eq!(new, more, "a cursor survives a restart");
+    relay.stop().await;
+    transfer(copy.path(), directory.path());
+    let relay = start().await;
+    let other = write(&relay, 10).await;
+    let gone = Rest::of(&relay, &bob).get(&format!("/messages?group=grp&since_cursor={late}")).refused(410).await;
+    assert!(gone.contains("begin again"), "{gone}");
+    assert_eq!(behind(&relay, Some(&early)).await.0, other, "a place that the copy has holds");
+}

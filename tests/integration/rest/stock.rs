@@ -1,5 +1,7 @@
 //! `GET keypackages/stock`, and requests for more (docs/rules.md, "Stock").
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use nostr_protocol::sign::SecretKey;
 use nostr_relay::config::Config;
 use serde_json::json;
@@ -7,8 +9,10 @@ use serde_json::json;
 use super::claims::without_rates;
 use crate::support::{
     Client, Event, Keys, TestRelay, WAIT,
+    event::now,
     gateway::{deletion, key_package},
     rest::Rest,
+    shared::Shared,
 };
 
 pub fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
@@ -22,8 +26,10 @@ pub fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
 }
 
 pub async fn publish(client: &mut Client, owner: &Keys, count: usize) {
-    for _ in 0..count {
-        client.publish(&key_package(owner).tag(["cs", "0x0001"]).sign()).await.ok();
+    // Of one second the ids decide which of them are the oldest.
+    let first = now() - 100;
+    for n in 0..count as u64 {
+        client.publish(&key_package(owner).created_at(first + n).tag(["cs", "0x0001"]).sign()).await.ok();
     }
 }
 
@@ -34,7 +40,7 @@ pub async fn claim(relay: &TestRelay, owner: &Keys, count: u64) {
 
 /// The 447s to a key, after a moment in which one may come.
 pub async fn requests(relay: &TestRelay, owner: &Keys) -> Vec<Event> {
-    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     let mut client = Client::of(relay, &[owner]).await;
     client.req("stored", &[json!({"kinds": [447]})]).await.expect("a recipient reads")
 }
@@ -86,6 +92,31 @@ async fn the_relay_asks_an_owner_whose_stock_is_low() {
     publish(&mut client, &alice, 1).await;
     claim(&relay, &alice, 1).await;
     assert_eq!(requests(&relay, &alice).await.len(), 1, "a new request, after it was answered");
+}
+
+/// A client that goes away does not undo the commit of its claim, and not what must follow it either.
+#[tokio::test]
+async fn a_claim_is_settled_without_its_client() {
+    let [system, alice] = Keys::some();
+    let (store, link) = Shared::new().instance();
+    let relay = TestRelay::start_over(store, with_system_key(&system)).await;
+    let mut client = Client::of(&relay, &[&alice]).await;
+    client.req("live", &[json!({"kinds": [447]})]).await.expect("a subscription");
+    publish(&mut client, &alice, 2).await;
+    let answers = link.claiming.write().await;
+    let body = json!({"owner": alice.hex()}).to_string();
+    let claiming = Rest::of(&relay, &Keys::random()).post("/keypackages/claim", body);
+    let claiming = tokio::spawn(claiming.send());
+    while link.claims.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    claiming.abort();
+    assert!(claiming.await.expect_err("it was given up").is_cancelled());
+    // The relay notices that the connection is gone.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(answers);
+    let asked = tokio::time::timeout(WAIT, client.next_event("live")).await.expect("a request");
+    assert_eq!(asked.0["pubkey"], json!(system.hex()));
 }
 
 #[tokio::test]

@@ -135,8 +135,12 @@ impl Store for Observed {
         self.store.may_request(request, now).await
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.store.shares_group(owner, key).await
+    }
+
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.store.history_at(cursor).await
     }
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {

@@ -19,7 +19,7 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
     ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
@@ -73,6 +73,8 @@ pub struct Link {
     pub is_alone: AtomicBool,
     /// Claims that succeed; each later one fails.
     pub claims_left: AtomicU64,
+    /// A test that holds this lock for writing keeps back the answers of claims that are committed.
+    pub claiming: RwLock<()>,
     /// Claims that have succeeded so far.
     pub claims: AtomicU64,
     /// Notifications do not arrive.
@@ -121,6 +123,7 @@ impl Shared {
             scans_held: AtomicU64::new(0),
             is_alone: AtomicBool::new(false),
             claims_left: AtomicU64::new(u64::MAX),
+            claiming: RwLock::new(()),
             claims: AtomicU64::new(0),
             loses_notifications: AtomicBool::new(false),
             after_calls: AtomicU64::new(0),
@@ -333,8 +336,10 @@ impl Store for Instance {
         if !take_one(&self.link.claims_left) {
             return Err(StoreError::Unavailable("the test says so".into()));
         }
+        let claimed = self.shared.memory.claim_key_packages(claim, now).await;
         self.link.claims.fetch_add(1, Ordering::Relaxed);
-        self.shared.memory.claim_key_packages(claim, now).await
+        let _answers = self.link.claiming.read().await;
+        claimed
     }
 
     async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError> {
@@ -347,9 +352,14 @@ impl Store for Instance {
         self.shared.memory.may_request(request, now).await
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.link.pass().await?;
         self.shared.memory.shares_group(owner, key).await
+    }
+
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.history_at(cursor).await
     }
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {

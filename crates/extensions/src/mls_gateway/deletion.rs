@@ -4,7 +4,10 @@
 
 use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, UnixSecs, tag::name};
 
-use super::group::Refusal;
+use super::{
+    group::Refusal,
+    mls::{self, ContentType},
+};
 pub use crate::effect::Deletion;
 use crate::{
     audience::{Audience, audience},
@@ -91,10 +94,21 @@ pub fn vanishes(event: EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
     is_taken_along(event, |owner| (owner == key).then_some(at))
 }
 
-/// Whether an owner of `event` that vanishes at `at` takes it along: it is no later, and of no kind that stays.
+/// Whether an owner of `event` that vanishes at `at` takes it along: it is no later, of no kind that stays, and no
+/// commit.
 #[must_use]
 pub fn is_gone_by(event: EventRef<'_>, at: UnixSecs) -> bool {
-    event.created_at() <= at && rules(event.kind()).vanishes
+    event.created_at() <= at && rules(event.kind()).vanishes && !is_commit(event)
+}
+
+/// Whether an event is a 445 that shows the header of an MLS commit. It stays when the key that signed it vanishes: a
+/// member makes that key for this one event, and could tear the commit out of the group by it.
+///
+/// A store that reads events without their content keeps the answer beside them.
+#[must_use]
+pub fn is_commit(event: EventRef<'_>) -> bool {
+    let header = || mls::header_of_content(&event.content());
+    event.kind() == Kind::GROUP_MESSAGE && header().is_some_and(|it| it.content == Some(ContentType::Commit))
 }
 
 /// Its author publishes it.

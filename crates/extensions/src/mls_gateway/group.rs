@@ -432,6 +432,8 @@ pub enum Refusal {
     InvitedFull,
     /// The reference of a KeyPackage names other bytes of the same owner.
     ReferenceTaken,
+    /// As many KeyPackages of the owner as are kept are newer, or as many events with the same bytes.
+    StockIsNewer,
     /// A deletion names an event of a kind that nobody deletes.
     Undeletable,
     /// The targets of a deletion have more tags than one deletion removes.
@@ -452,6 +454,8 @@ pub enum Refusal {
         /// The group's epoch.
         current: u64,
     },
+    /// An `expiration` ends a commit or a proposal before the archive would.
+    HandshakeExpires,
     /// The `k` tag of a message says another epoch than its MLS header.
     EpochContradicted {
         /// The epoch of the header.

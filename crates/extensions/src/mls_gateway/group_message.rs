@@ -16,7 +16,7 @@ use crate::{
         Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Publication, Readers, any,
     },
     policy::Policy,
-    tags::{decimal, one_group},
+    tags::{decimal, one_group, tag_secs},
 };
 
 pub(crate) const RULES: KindRules = KindRules {
@@ -32,6 +32,7 @@ pub(crate) const RULES: KindRules = KindRules {
     owners: Owners::Author,
     // A commit that some members have applied must reach the others.
     deletable: Deletable::Refused,
+    // But for a commit, see `deletion::is_gone_by`.
     vanishes: true,
     counters: &[KindCounter::GroupsUpdated],
     in_nip11: true,
@@ -66,10 +67,14 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         None => event.tags().value(name::K).and_then(decimal).map_or(SeenEpoch::Nowhere, SeenEpoch::Tag),
     };
     let Policy { commit_ordering, commit_grace_secs, .. } = *cx.policy;
-    let order = header
-        .and_then(|header| OrderedMessage::new(&header, epochs_in_tags(event), commit_ordering, commit_grace_secs));
+    let expires_at = cx.archived(LOG_SECS);
+    let ends_early = tag_secs(event, name::EXPIRATION)?.is_some_and(|end| end < expires_at);
+    let order = header.and_then(|header| {
+        let order = OrderedMessage::new(&header, epochs_in_tags(event), commit_ordering, commit_grace_secs)?;
+        Some(OrderedMessage { ends_early, ..order })
+    });
     let effect = Effect::GroupMessage { group, keys: keys.to_vec(), unlisted, epoch, order };
-    Ok(Verdict { expires_at: cx.archived(LOG_SECS), effect })
+    Ok(Verdict { expires_at, effect })
 }
 
 /// The epochs that `k` tags say, on the sender's word.

@@ -5,14 +5,18 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nostr_extensions::{
     Effect, Policy,
     mls_gateway::{
+        deletion::vanishes,
         group::{CommitLog, CommitOrdering, OrderedMessage},
         mls::{ContentType, Header, header_of_content},
     },
 };
-use nostr_protocol::{EventId, testing::EventBuilder};
+use nostr_protocol::{
+    EventId,
+    testing::{EventBuilder, key, keypair},
+};
 use proptest::prelude::*;
 
-use crate::common::{CAPABILITY, grp, letter, policy, send};
+use crate::common::{CAPABILITY, NOW, grp, letter, policy, send};
 
 /// A PublicMessage of epoch 7 from this sender, with so much authenticated data, up to its content type.
 fn public(sender: u8, data: usize, content: u8) -> Vec<u8> {
@@ -98,6 +102,7 @@ fn only_a_managed_groups_message_with_a_header_has_a_place_in_the_order() {
             epoch: 7,
             content: ContentType::Commit,
             contradicted_by: None,
+            ends_early: false,
             default: CommitOrdering::Strict,
             grace_secs: 9
         })
@@ -206,4 +211,16 @@ fn a_log_that_cannot_be_is_not_read() {
     assert!(!read(r#"{"epoch":1,"commits":[["ab",5]]}"#.to_owned()));
     let many = vec![format!(r#"["{id}",5]"#); 17].join(",");
     assert!(!read(format!(r#"{{"epoch":99,"commits":[{many}]}}"#)));
+}
+
+#[test]
+fn a_commit_alone_stays_when_the_key_that_signed_it_vanishes() {
+    for (content, goes) in [(1, true), (2, true), (3, false)] {
+        for text in [STANDARD.encode(private(content)), characters(&private(content))] {
+            let event = EventBuilder::new(445).tag(&["h", "grp"]).at(NOW).content(text).event(&keypair("throw-away"));
+            assert_eq!(vanishes(event.view(), &key("throw-away"), NOW), goes, "{content}");
+        }
+    }
+    let note = EventBuilder::new(1).at(NOW).content(STANDARD.encode(private(3))).event(&keypair("throw-away"));
+    assert!(vanishes(note.view(), &key("throw-away"), NOW), "no message to a group");
 }

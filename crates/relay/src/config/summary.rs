@@ -2,6 +2,7 @@
 
 use nostr_extensions::{
     Source,
+    mls_gateway::group::CommitOrdering,
     policy::{KeyPackageConsumption, VerifyKeyPackages},
 };
 use nostr_store::postgres::Postgres;
@@ -155,6 +156,13 @@ impl Config {
             lines.push(
                 "[extensions.mls_gateway] admin_pubkeys is empty: nobody can found a group by a roster (450); write \
                  admin_pubkeys = [\"npub1…\"] with the public key that `rnostr keygen --out admin.key` shows"
+                    .to_owned(),
+            );
+        }
+        if gateway.commit_ordering == CommitOrdering::Strict && !gateway.enable_message_archive {
+            lines.push(
+                "commit_ordering is \"strict\" and enable_message_archive is off: a member that is away for 120 s \
+                 misses a commit for good, and the relay takes no other one for its epoch; turn the archive on"
                     .to_owned(),
             );
         }

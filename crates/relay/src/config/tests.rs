@@ -385,6 +385,17 @@ fn the_embedded_store_on_cloud_run_is_warned_of() {
 }
 
 #[test]
+fn an_order_of_commits_without_an_archive_is_warned_of() {
+    let warns = |text: &str| {
+        let config = parse(&format!("[extensions.mls_gateway]\n{text}")).expect("a gateway");
+        config.warnings().iter().any(|line| line.contains("commit_ordering"))
+    };
+    assert!(warns("commit_ordering = 'strict'\nenable_message_archive = false"));
+    assert!(!warns("commit_ordering = 'strict'"));
+    assert!(!warns("commit_ordering = 'advisory'\nenable_message_archive = false"));
+}
+
+#[test]
 fn a_proxy_that_is_not_named_is_warned_of() {
     let warns =
         |text: &str| parse(text).expect("a server").warnings().iter().any(|line| line.contains("trusted_proxies"));

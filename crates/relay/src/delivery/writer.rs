@@ -27,6 +27,7 @@ use std::{
 use nostr_extensions::{
     Admitted,
     kinds::{GroupChange, rules},
+    mls_gateway::group::Refusal,
 };
 use nostr_protocol::{
     EventId, Kind, Rejection,
@@ -330,7 +331,9 @@ fn outcome(saved: &Result<Saved, StoreError>) -> Outcome {
     match saved {
         Ok(saved) => match (saved.answer(), saved) {
             (Ok(reason), _) => Outcome::Accepted(reason),
-            (Err(rejection), Saved::Superseded | Saved::Deleted) => Outcome::Conflict(rejection),
+            (Err(rejection), Saved::Superseded | Saved::Deleted | Saved::Refused(Refusal::StockIsNewer)) => {
+                Outcome::Conflict(rejection)
+            }
             (Err(rejection), _) => Outcome::Refused(rejection),
         },
         Err(StoreError::Event(why)) => {

@@ -7,3 +7,4 @@ pub(crate) mod claim;
 pub(crate) mod described;
 pub(crate) mod request;
 pub(crate) mod system_key;
+mod transaction;

@@ -8,7 +8,11 @@ use std::net::IpAddr;
 
 use nostr_protocol::PublicKey;
 
-use super::{AddressBlock, Paid, RateLimits, RetryAfter};
+use super::{
+    AddressBlock, Paid, Payer, Price, RateLimits, RetryAfter,
+    bucket::Account,
+    charge::{BlockKinds, BucketKind},
+};
 
 /// The KeyPackages of one owner that a claim may use up, each with its payment.
 #[derive(Debug)]
@@ -32,6 +36,30 @@ impl RateLimits {
     pub(crate) fn claim_parties(&self, reader: &PublicKey, block: AddressBlock) -> (u64, [u64; 2]) {
         let address = |block: AddressBlock| self.hasher.hash_for_turns(("claims from", block));
         (self.hasher.hash_for_turns(("claims of", reader)), [address(block), address(block.widest())])
+    }
+
+    /// Takes the price of events for an answer that is kept, whether it is there or not: from a key that pays alone, else
+    /// from the address and from the reader. The debt stays under a burst.
+    pub(crate) fn owe(
+        &self,
+        payer: Payer,
+        reader: &PublicKey,
+        block: AddressBlock,
+        price: Price,
+        now_ms: u64,
+    ) -> Vec<Paid> {
+        let times = price.times;
+        let charge = |accounts: Vec<Account>| {
+            accounts.iter().for_each(|it| self.buckets(it.bucket.kind).charge(it, times, now_ms));
+            Paid::new(accounts.iter().map(|account| account.bucket), times)
+        };
+        match payer {
+            Payer::Key(key) => vec![charge(vec![self.account(BucketKind::KeyEvents, key, block)])],
+            Payer::Address(_) => vec![
+                charge(self.block_accounts(BlockKinds::EVENTS, (), block).collect()),
+                charge(vec![self.account(BucketKind::SenderEvents, reader, block)]),
+            ],
+        }
     }
 
     /// Sets up to `most` KeyPackages of `owner` aside for a reader.

@@ -434,3 +434,19 @@ fn a_claim_pays_for_what_it_used_up_alone() {
     }
     assert_eq!(limits.set_claims_aside(&key(10), other_address, &owner, 2, 0).used_max(), 2);
 }
+
+/// A price that is known after the work is owed.
+#[test]
+fn the_rest_of_a_price_is_owed() {
+    let limits = limits();
+    let price = Price { times: 7, ..EVENT };
+    let (alice, bob) = (key(1), key(2));
+    let paid = limits.owe(Payer::Address(local()), &alice, local(), price, 0);
+    assert_eq!(paid.len(), 2, "the address and the reader");
+    assert_eq!(until_refused(|| limits.address(local(), EVENT, 0)), 193);
+    assert_eq!(until_refused(|| limits.sender(&alice, v4(9), EVENT, 0)), 193);
+    limits.owe(Payer::Address(local()), &alice, local(), price, 0);
+    assert_eq!(limits.address(local(), EVENT, 0).expect_err("a debt").secs, 5, "eight events at 100 a minute");
+    limits.owe(Payer::Key(bob), &bob, local(), price, 0);
+    assert_eq!(until_refused(|| limits.key(&bob, local(), EVENT, 0)), 393);
+}

@@ -17,7 +17,11 @@ use super::{
     list,
     problem::ProblemDocument,
 };
-use crate::session::archive::receipts::{self, Receipts};
+use crate::{
+    app::App,
+    error::read_failed,
+    session::archive::receipts::{self, Receipts},
+};
 
 /// The kinds of an inbox.
 const INBOX_KINDS: [Kind; 3] = [Kind::NOISE_DM, Kind::KEY_PACKAGE_REQUEST, Kind::GIFT_WRAP];
@@ -125,31 +129,57 @@ async fn catch_up(
         asked => list::limit(asked, limitation.max_limit.max(1))?,
     };
     let from = match since {
-        Some(cursor) => place_of(&app.cursors.open(question, &cursor)?)?,
-        None => Receipt::default(),
+        Some(cursor) => Place::unpack(&app.cursors.open(question, &cursor)?)?,
+        None => Place::default(),
     };
     app.delivery.fresh().await?;
     let up_to = app.groups.readable_up_to();
-    if from.cursor > up_to {
+    if from.receipt.cursor > up_to || history_at(app, &from.receipt).await? != from.history {
         return Err(cursor::gone("the store was restored to an older state than this cursor"));
     }
-    let read = receipts::read(&visit.caller, (&query, &filter), from, up_to, limit).await.map_err(Rejection::from)?;
+    let read =
+        receipts::read(&visit.caller, (&query, &filter), from.receipt, up_to, limit).await.map_err(Rejection::from)?;
     let Receipts { events, next, has_more } = read;
+    // Asked also where the place is the same, so that the time does not tell whether there were events.
+    let place = Place { history: history_at(app, &next).await?, receipt: next };
     let bytes: usize = events.iter().map(|event| event.event().record().len()).sum();
     visit.holding().grow(bytes);
     let caught = Caught {
         events: events.iter().map(EventJson::new).collect(),
-        next_cursor: app.cursors.seal(question, &bytes_of(next)),
+        next_cursor: app.cursors.seal(question, &place.pack()),
         has_more,
     };
     Answer::json(visit, &caught).await
 }
 
-fn bytes_of(Receipt { cursor, look_from }: Receipt) -> [u8; 16] {
-    (u128::from(cursor) << 64 | u128::from(look_from)).to_be_bytes()
+/// A place in the order of receipt, as a cursor holds it.
+#[derive(Default)]
+struct Place {
+    receipt: Receipt,
+    /// The mark of the log's history up to it. A store that was restored may have grown past the place by other events,
+    /// and would pass over those before it.
+    history: u64,
 }
 
-fn place_of(bytes: &[u8]) -> Result<Receipt, Problem> {
-    let number = u128::from_be_bytes(list::fixed(bytes)?);
-    Ok(Receipt { cursor: (number >> 64) as u64, look_from: number as u64 })
+impl Place {
+    fn pack(&self) -> [u8; 24] {
+        let Self { receipt: Receipt { cursor, look_from }, history } = *self;
+        let mut packed = [0; 24];
+        for (part, number) in packed.chunks_exact_mut(8).zip([cursor, look_from, history]) {
+            part.copy_from_slice(&number.to_be_bytes());
+        }
+        packed
+    }
+
+    fn unpack(packed: &[u8]) -> Result<Self, Problem> {
+        let packed: [u8; 24] = list::fixed(packed)?;
+        let mut numbers =
+            packed.chunks_exact(8).map(|part| part.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+        let mut next = || numbers.next().unwrap_or_default();
+        Ok(Self { receipt: Receipt { cursor: next(), look_from: next() }, history: next() })
+    }
+}
+
+async fn history_at(app: &App, place: &Receipt) -> Result<u64, Rejection> {
+    app.store.history_at(place.cursor).await.map_err(read_failed)
 }

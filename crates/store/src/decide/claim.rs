@@ -59,14 +59,8 @@ pub(crate) struct Search<'a> {
 impl<'a> Search<'a> {
     pub(crate) fn new(claim: &'a Claim) -> Self {
         let filters = claim.filters.count_for(&claim.owner);
-        Self {
-            claim,
-            filters,
-            matches: [0; 2],
-            contents: HashSet::new(),
-            found: [Vec::new(), Vec::new()],
-            cost: Cost::of_units(1),
-        }
+        let (contents, found) = (HashSet::new(), [Vec::new(), Vec::new()]);
+        Self { claim, filters, matches: [0; 2], contents, found, cost: Cost::of_units(1) }
     }
 
     /// Returns whether the search still looks at KeyPackages of this sort.
@@ -101,7 +95,12 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// The work so far: each event costs as in a query, once for each filter that it is held against.
+    /// Counts lines of the owner's directory that were gone through, whatever the claim takes of them.
+    pub(crate) fn note_lines(&mut self, count: usize) {
+        self.cost += Cost::of_units(count as u64);
+    }
+
+    /// The work so far: each line costs a unit as an entry of the index does, and each event costs as in a query, once for each filter that it is held against.
     pub(crate) const fn cost(&self) -> Cost {
         self.cost
     }

@@ -8,6 +8,7 @@ use nostr_extensions::{
     Admitted, EventMeta, GroupRecord, GroupStatus, NostrGroupId, Role, RouteHasher, Source,
     gate::Touches,
     mls_gateway::{
+        deletion::is_commit,
         group::{Changed, CommitLog, Invited},
         key_package::DirectoryEntry,
     },
@@ -15,7 +16,7 @@ use nostr_extensions::{
 use nostr_protocol::{Event, EventId, Kind, PublicKey, UnixSecs};
 
 use super::{
-    AUTHOR_ONLY, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
+    AUTHOR_ONLY, COMMIT, EPHEMERAL, LOG_ONLY, TOUCHES_GROUPS,
     changes::{ChangedGroup, Changes, MemberChange, Put, PutPackage, RecordChange},
     facts::{AddressHolder, Facts, GroupFacts, Origin, Referenced, Target},
     keys::{Address, Claimed, Reference, TombstoneKey, author_of, reference_of},
@@ -68,7 +69,7 @@ impl<'a> Collecting<'a> {
             event: event.clone(),
             received_at,
             expires_at,
-            flags: flags | if is_ephemeral { EPHEMERAL } else { 0 },
+            flags: flags | if is_ephemeral { EPHEMERAL } else { 0 } | if is_commit(event.view()) { COMMIT } else { 0 },
             prefixes: Vec::new(),
             routes: Vec::new(),
             group: None,
@@ -99,7 +100,8 @@ impl<'a> Collecting<'a> {
         self.facts.ids.insert(event.id(), (at, expires_at));
         let rows = put.prefixes.len();
         let touches = put.touches.clone();
-        let target = Target { at, event: event.clone(), author_only, touches, expires_at, rows };
+        let stays = put.flags & COMMIT != 0;
+        let target = Target { at, event: event.clone(), author_only, stays, touches, expires_at, rows };
         self.facts.targets.insert(event.id(), target);
         if let Some(address) = put.address {
             let holder = AddressHolder { at, id: event.id(), created_at: event.created_at(), expires_at, rows };
@@ -108,7 +110,7 @@ impl<'a> Collecting<'a> {
         }
         if let Some(PutPackage { owner, content_hash, last_resort, .. }) = &put.package {
             let (id, content_hash, last_resort) = (event.id(), *content_hash, *last_resort);
-            let owned = OwnedPackage { at, id, content_hash, last_resort };
+            let owned = OwnedPackage { at, id, content_hash, last_resort, created_at: event.created_at() };
             self.facts.packages.entry(*owner).or_default().push((owned, expires_at));
         }
         if let Some(PutPackage { reference: Some(reference), content_hash, .. }) = &put.package {

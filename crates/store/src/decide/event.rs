@@ -1,7 +1,7 @@
 //! The rules by which an admitted event is stored, in every store but the oracle: everything that may refuse it first,
 //! then its effects, then the event.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Reverse};
 
 use nostr_extensions::{
     Admitted, Effect, EventMeta, Persistence,
@@ -18,12 +18,9 @@ use super::{
     group::{GroupMessage, Sender},
     keys::{Address, address, claimed, tombstone_key},
     lookup::{AddressHolder, Apply, Placement},
+    stock::{GivingWay, line_of, make_room},
 };
 use crate::Saved;
-
-/// Most KeyPackages that give way to one. There are more only where the operator lowered the bound, and the next ones
-/// go on.
-const LEAVING_MAX: usize = 32;
 
 /// Decides events and records one after the other, each by all that was decided before.
 pub(crate) struct Decider<'s, S>(pub(crate) &'s mut S);
@@ -94,8 +91,8 @@ impl<S: Apply> Decider<'_, S> {
             Effect::None => {}
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
             Effect::KeyPackage { entry, identifier, kept_max } => {
-                placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
-                placement.package = Some(self.enter(entry, *kept_max, now)?);
+                let (address, entry) = self.key_package(event, entry, (identifier.as_deref(), *kept_max), now)?;
+                (placement.address, placement.package) = (address, Some(entry));
             }
             Effect::GroupMessage { group, epoch, order, .. } => {
                 let message = GroupMessage { group, epoch: *epoch, order: *order };
@@ -153,14 +150,15 @@ impl<S: Apply> Decider<'_, S> {
         Ok(address)
     }
 
-    /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address.
-    pub(super) fn key_package(
+    /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address, and those that
+    /// give way to it. Returns its address and its line of the directory.
+    pub(super) fn key_package<'e>(
         &mut self,
         event: EventRef<'_>,
-        entry: &DirectoryEntry,
-        identifier: Option<&str>,
+        entry: &'e DirectoryEntry,
+        (identifier, kept_max): (Option<&str>, usize),
         now: UnixSecs,
-    ) -> Result<Option<Address>, NotPut<S::Error>> {
+    ) -> Result<(Option<Address>, Cow<'e, DirectoryEntry>), NotPut<S::Error>> {
         if self.0.is_claimed(&claimed(&entry.owner, &entry.content_hash))? {
             return Err(NotPut::Answer(Saved::Deleted));
         }
@@ -172,40 +170,18 @@ impl<S: Apply> Decider<'_, S> {
         if self.0.is_reference_taken(entry, now)? {
             return Err(NotPut::refused(Refusal::ReferenceTaken));
         }
-        if let Some(old) = old {
-            self.0.remove(old.at, &old.id)?;
+        let mut owned = self.0.packages(&entry.owner, now)?;
+        let entry = line_of(entry, &owned);
+        owned.retain(|package| old.is_none_or(|old| old.id != package.id));
+        let rank = (event.created_at(), Reverse(event.id()));
+        let GivingWay { events, spent } = make_room(&entry, rank, &owned, kept_max).map_err(NotPut::refused)?;
+        for (at, id) in old.map(|old| (old.at, old.id)).into_iter().chain(events) {
+            self.0.remove(at, &id)?;
         }
-        Ok(address)
-    }
-
-    /// The line of the directory for a KeyPackage, after the owner's oldest ones have given way to it. Those of last
-    /// resort neither count nor give way. A twin of one that was given as the owner's last is of last resort as well.
-    pub(super) fn enter<'e>(
-        &mut self,
-        entry: &'e DirectoryEntry,
-        kept_max: usize,
-        now: UnixSecs,
-    ) -> Result<Cow<'e, DirectoryEntry>, S::Error> {
-        let owned = self.0.packages(&entry.owner, now)?;
-        let mut twins = owned.iter().filter(|it| it.content_hash == entry.content_hash).peekable();
-        let is_new = twins.peek().is_none();
-        if !entry.last_resort && twins.any(|twin| twin.last_resort) {
-            return Ok(Cow::Owned(DirectoryEntry { last_resort: true, ..entry.clone() }));
+        for content_hash in &spent {
+            self.0.claim(&claimed(&entry.owner, content_hash))?;
         }
-        if !entry.last_resort && is_new {
-            let mut fresh: Vec<[u8; 32]> = Vec::new();
-            for package in owned.iter().filter(|it| !it.last_resort) {
-                if !fresh.contains(&package.content_hash) {
-                    fresh.push(package.content_hash);
-                }
-            }
-            let too_many = (fresh.len() + 1).saturating_sub(kept_max);
-            let leaving = &fresh[..too_many.min(fresh.len()).min(LEAVING_MAX)];
-            for package in owned.iter().filter(|it| leaving.contains(&it.content_hash)) {
-                self.0.remove(package.at, &package.id)?;
-            }
-        }
-        Ok(Cow::Borrowed(entry))
+        Ok((address, entry))
     }
 
     /// The event that this one displaces at its address; refused where it may not have the address. NIP-01: the newest
@@ -220,7 +196,7 @@ impl<S: Apply> Decider<'_, S> {
             return Err(NotPut::Answer(Saved::Deleted));
         }
         let Some(old) = self.0.holder(address)? else { return Ok(None) };
-        let order = |created_at: UnixSecs, id| (created_at, std::cmp::Reverse(id));
+        let order = |created_at: UnixSecs, id| (created_at, Reverse(id));
         let is_newer = order(old.created_at, old.id) > order(event.created_at(), event.id());
         if old.expires_at > now && is_newer { Err(NotPut::Answer(Saved::Superseded)) } else { Ok(Some(old)) }
     }

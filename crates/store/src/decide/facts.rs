@@ -201,6 +201,8 @@ pub(crate) struct Target {
     /// The event, which may lack its content, and tags that no decision needs.
     pub(crate) event: Event,
     pub(crate) author_only: bool,
+    /// Whether it stays when the key that signed it vanishes, which its content says.
+    pub(crate) stays: bool,
     /// The groups that it touched.
     pub(crate) touches: Touches,
     /// Rows of the index that go with it.

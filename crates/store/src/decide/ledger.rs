@@ -14,6 +14,10 @@ const TAKES_MAX: usize = 512;
 /// Most KeyPackages that a ledger remembers of the time at which the owner was asked.
 const KNOWN_MAX: usize = 64;
 
+/// Parts of the strangers' share of a stock of which one stranger, and one address, uses up one at most: more of them
+/// must come to empty the share.
+pub(crate) const STRANGER_PARTS_MAX: usize = 4;
+
 /// KeyPackages that one claim used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Take {
@@ -91,6 +95,11 @@ impl Ledger {
             let taken: usize = self.takes_since(now).map(|take| take.count as usize).sum();
             let most = ((fresh + taken) * rates.strangers_percent as usize).div_ceil(100);
             bound(most, &|take| take.by_stranger);
+            let part = (most / STRANGER_PARTS_MAX).max(1);
+            bound(part, &|take| take.by_stranger && take.claimant == rates.claimant);
+            for n in 0..rates.addresses.len() {
+                bound(part, &|take| take.by_stranger && take.addresses[n] == rates.addresses[n]);
+            }
         }
         allowance
     }
@@ -234,78 +243,4 @@ impl<'a> Unpack<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixSecs = 1_795_370_771;
-
-    fn rates(claimant: u8, address: u8) -> ClaimRates {
-        ClaimRates {
-            claimant: [claimant; 8],
-            addresses: [[address; 8], [0; 8]],
-            is_stranger: true,
-            claimant_max: 3,
-            addresses_max: [5, 0],
-            strangers_percent: 100,
-        }
-    }
-
-    fn most(ledger: &Ledger, rates: &ClaimRates, now: UnixSecs) -> (usize, Option<u64>) {
-        let allowance = ledger.allowance(Some(rates), 10, now);
-        (allowance.most, allowance.wait_secs)
-    }
-
-    #[test]
-    fn a_claimant_and_an_address_have_rates_of_their_own() {
-        let mut ledger = Ledger::default();
-        assert_eq!(most(&ledger, &rates(1, 1), NOW).0, 3);
-        ledger.note(Some(&rates(1, 1)), &[[1; 32], [2; 32]], NOW);
-        assert_eq!(most(&ledger, &rates(1, 1), NOW).0, 1);
-        ledger.note(Some(&rates(1, 1)), &[[3; 32]], NOW + 10);
-        assert_eq!(most(&ledger, &rates(1, 2), NOW + 10), (0, Some(3_590)), "at another address too");
-        assert_eq!(most(&ledger, &rates(2, 1), NOW + 10), (2, Some(3_590)), "what is left of the address");
-        assert_eq!(most(&ledger, &rates(2, 2), NOW + 10).0, 3);
-        assert_eq!(most(&ledger, &rates(1, 1), NOW + HOUR_SECS).0, 2, "an hour later the first two are forgotten");
-        assert_eq!(Ledger::unpack(&ledger.pack()), Some(ledger));
-    }
-
-    #[test]
-    fn strangers_share_a_part_of_the_stock() {
-        let mut ledger = Ledger::default();
-        let stranger = |n| ClaimRates { claimant_max: 0, addresses_max: [0; 2], strangers_percent: 50, ..rates(n, n) };
-        let of = |ledger: &Ledger, rates: &ClaimRates, fresh| ledger.allowance(Some(rates), fresh, NOW).most;
-        assert_eq!(of(&ledger, &stranger(1), 9), 5);
-        ledger.note(Some(&stranger(1)), &[[1; 32]; 5], NOW);
-        assert_eq!(of(&ledger, &stranger(2), 4), 0);
-        assert_eq!(of(&ledger, &ClaimRates { is_stranger: false, ..stranger(3) }, 4), usize::MAX);
-        ledger.note(Some(&ClaimRates { is_stranger: false, ..stranger(3) }), &[[2; 32]; 4], NOW);
-        assert_eq!(of(&ledger, &stranger(2), 0), 0, "others that claim give strangers no more");
-        assert_eq!(of(&ledger, &stranger(2), 8), 4, "new ones do");
-    }
-
-    #[test]
-    fn an_owner_is_asked_once_an_hour_and_not_before_it_answered() {
-        let mut ledger = Ledger::default();
-        let id = EventId::from_bytes([7; 32]);
-        assert!(ledger.request(id, &[[1; 32]], None, false, NOW));
-        assert!(!ledger.request(id, &[[1; 32]], None, false, NOW + HOUR_SECS - 1));
-        assert!(!ledger.request(id, &[[1; 32]], None, true, NOW + HOUR_SECS), "it is kept and not answered");
-        assert!(ledger.clone().request(id, &[[1; 32]], None, false, NOW + HOUR_SECS), "it is not kept");
-        assert!(ledger.clone().request(id, &[[2; 32]], None, true, NOW + HOUR_SECS), "it is answered");
-        assert!(ledger.clone().request(id, &[], Some([2; 32]), true, NOW + HOUR_SECS), "by one that expired");
-        assert!(ledger.note(None, &[[2; 32]], NOW), "by one that was claimed");
-        assert_eq!(Ledger::unpack(&ledger.pack()).as_ref(), Some(&ledger));
-        assert!(ledger.request(id, &[[1; 32]], None, true, NOW + HOUR_SECS));
-    }
-
-    #[test]
-    fn a_ledger_is_bounded() {
-        let mut ledger = Ledger::default();
-        for n in 0..2 * TAKES_MAX as u64 {
-            ledger.note(Some(&rates(1, 1)), &[[1; 32]], NOW + n);
-        }
-        assert_eq!(ledger.takes.len(), TAKES_MAX);
-        assert_eq!(Ledger::unpack(&[1, 9]), None);
-        assert_eq!(Ledger::unpack(&ledger.pack()[..20]), None);
-    }
-}
+mod tests;

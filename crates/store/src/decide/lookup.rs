@@ -3,7 +3,7 @@
 //! A shared store answers from facts that it loaded before, and collects the changes. The embedded store reads and
 //! writes in its open transaction, and may fail. Each answer takes the changes so far into account.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Reverse};
 
 use nostr_extensions::{
     Admitted, Audience, EventMeta, GroupRecord, GroupStatus, NostrGroupId, Source,
@@ -16,7 +16,10 @@ use nostr_extensions::{
 };
 use nostr_protocol::{Event, EventId, EventRef, PublicKey, UnixSecs};
 
-use super::keys::{Address, Claimed, TombstoneKey};
+use super::{
+    keys::{Address, Claimed, TombstoneKey},
+    stock::Rank,
+};
 
 /// An event of the store, read in place.
 #[derive(Clone)]
@@ -57,6 +60,14 @@ pub(crate) struct OwnedPackage<A> {
     pub(crate) id: EventId,
     pub(crate) content_hash: [u8; 32],
     pub(crate) last_resort: bool,
+    pub(crate) created_at: UnixSecs,
+}
+
+impl<A> OwnedPackage<A> {
+    /// The event's place among its owner's.
+    pub(super) const fn rank(&self) -> Rank {
+        (self.created_at, Reverse(self.id))
+    }
 }
 
 /// The membership of one key in one group.
@@ -82,7 +93,8 @@ impl Placement<'_> {
     }
 }
 
-/// Most KeyPackage events of one owner that a decision goes through. An owner has more only of last resort, or twins.
+/// Most KeyPackage events of one owner that a decision goes through. An owner has more only where the operator lets it
+/// keep many.
 pub(crate) const OWNED_MAX: usize = 1_000;
 
 /// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::stored`].

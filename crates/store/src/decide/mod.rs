@@ -25,6 +25,7 @@ pub(crate) mod receipt;
 mod removal;
 pub(crate) mod restore;
 pub(crate) mod service;
+pub(crate) mod stock;
 
 use std::convert::Infallible;
 
@@ -48,6 +49,8 @@ pub(crate) const LOG_ONLY: i16 = 2;
 /// Flag of an event that touched groups which its kind does not name. The store says beside it which; where it does
 /// not, followers of the log forget every group.
 pub(crate) const TOUCHES_GROUPS: i16 = 4;
+/// Flag of a commit, which stays when the key that signed it vanishes, for reads that leave the content out.
+pub(crate) const COMMIT: i16 = 16;
 /// Flag of an event that is in the log for [`EPHEMERAL_SECS`] and is not stored.
 pub(crate) const EPHEMERAL: i16 = 8;
 

@@ -203,8 +203,8 @@ impl<S: Apply> Decider<'_, S> {
         match restored.effect() {
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
             Effect::KeyPackage { entry, identifier, kept_max } => {
-                placement.address = self.key_package(event, entry, identifier.as_deref(), now)?;
-                placement.package = Some(self.enter(entry, *kept_max, now)?);
+                let (address, entry) = self.key_package(event, entry, (identifier.as_deref(), *kept_max), now)?;
+                (placement.address, placement.package) = (address, Some(entry));
             }
             // The removals of an export are records of their own. Another relay's deletion removes as a client's does.
             Effect::Delete(deletion) if restored.is_foreign() => {

@@ -3,7 +3,7 @@
 //!
 //! Source: docs/rules.md, "Claims" and "Stock".
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use heed::{RoTxn, RwTxn};
 use nostr_protocol::{PublicKey, UnixSecs};
@@ -36,13 +36,18 @@ impl Tables {
     /// The KeyPackages that a claim may give.
     fn candidates(&self, txn: &RoTxn<'_>, claim: &Claim, of: &PackagesAt<'_>) -> Result<(Vec<Candidate>, Cost), Fail> {
         let mut search = Search::new(claim);
+        let lines = Cell::new(0);
         for last_resort in [false, true] {
-            let other_sort = |_: &[u8; 32], of_last_resort| of_last_resort != last_resort;
+            let other_sort = |_: &[u8; 32], of_last_resort| {
+                lines.set(lines.get() + 1);
+                of_last_resort != last_resort
+            };
             self.visit_packages(txn, of, other_sort, |owned, stored| {
                 search.look(&owned, stored.event);
                 Ok(search.looks_for(last_resort))
             })?;
         }
+        search.note_lines(lines.get());
         Ok((search.candidates(), search.cost()))
     }
 

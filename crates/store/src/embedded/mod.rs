@@ -10,6 +10,7 @@ mod env;
 mod export;
 mod fail;
 mod groups;
+mod histories;
 mod hot;
 mod ids;
 mod keys;
@@ -182,6 +183,7 @@ impl Embedded {
         let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
         let secret = tables.secret(&env).map_err(damaged)?;
         let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
+        tables.begin_history(&env, shared.head.load(Ordering::Acquire)).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
         let (to_share, to_queue) = (Arc::clone(&shared), Arc::clone(&queue));
@@ -378,6 +380,10 @@ impl Store for Embedded {
         self.secret
     }
 
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.read(|txn| self.tables.history_at(txn, cursor))
+    }
+
     fn head(&self) -> Cursor {
         self.shared.head.load(Ordering::Acquire)
     }
@@ -449,15 +455,17 @@ impl Store for Embedded {
         self.queue.call(|answer| Call::Request { request, now, answer }).await?
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.read(|txn| {
-            for group in self.tables.groups_of(txn, &[*key])? {
+            let groups = self.tables.groups_of(txn, &[*key])?;
+            let cost = Cost::of_units(1 + groups.len() as u64);
+            for group in groups {
                 let membership = self.tables.membership(txn, &group, owner)?;
                 if membership.is_some_and(|membership| membership.invited.is_none()) {
-                    return Ok(true);
+                    return Ok((true, cost));
                 }
             }
-            Ok(false)
+            Ok((false, cost))
         })
     }
 

@@ -98,8 +98,9 @@ impl Tables {
             txn,
             &PackagesAt { owner, vanishing, now },
             |_, _| false,
-            |Owned { cursor: at, id, content_hash, last_resort }, _| {
-                packages.push(OwnedPackage { at, id, content_hash, last_resort });
+            |Owned { cursor: at, id, content_hash, last_resort }, stored| {
+                let created_at = stored.event.created_at();
+                packages.push(OwnedPackage { at, id, content_hash, last_resort, created_at });
                 Ok(packages.len() < OWNED_MAX)
             },
         )?;

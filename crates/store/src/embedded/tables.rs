@@ -99,6 +99,8 @@ tables! {
     counts = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
     founded = "founded";
+    /// the log's head (6) at a start -> the mark (8) of the places behind it, up to the next start's head.
+    histories = "histories";
     /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
     once = "once";
     /// until (5), name (32): the names of `once` in the order in which they are forgotten.

@@ -68,8 +68,8 @@ use self::{
     write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received, ReceivedBounds,
-    ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -217,7 +217,7 @@ impl Store for Firestore {
         Ok(self.inner.request(request, now).await?)
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.inner.client.reads.allow()?;
         Ok(self.inner.find_common_group(owner, key).await?)
     }

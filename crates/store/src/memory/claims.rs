@@ -108,11 +108,15 @@ impl State {
             true => ((fresh + all) * rates.strangers_percent as usize).div_ceil(100),
             false => usize::MAX,
         };
-        let bounds: [(usize, Counts<'_>); 4] = [
+        let by_one_stranger = if by_strangers == usize::MAX { usize::MAX } else { (by_strangers / 4).max(1) };
+        let bounds: [(usize, Counts<'_>); 7] = [
             (of(rates.claimant_max), &|it| it.claimant == rates.claimant),
             (of(rates.addresses_max[0]), &|it| it.addresses[0] == rates.addresses[0]),
             (of(rates.addresses_max[1]), &|it| it.addresses[1] == rates.addresses[1]),
             (by_strangers, &|it| it.is_stranger),
+            (by_one_stranger, &|it| it.is_stranger && it.claimant == rates.claimant),
+            (by_one_stranger, &|it| it.is_stranger && it.addresses[0] == rates.addresses[0]),
+            (by_one_stranger, &|it| it.is_stranger && it.addresses[1] == rates.addresses[1]),
         ];
         let mut least = (usize::MAX, None);
         for (most, counts) in bounds.into_iter().filter(|(most, _)| *most < usize::MAX) {

@@ -263,8 +263,10 @@ impl Store for Memory {
         Ok(self.state.lock().may_request(request, now))
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
-        Ok(self.state.lock().shares_group(owner, key))
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
+        let state = self.state.lock();
+        let own = state.groups.values().filter(|view| view.members.contains_key(key)).count();
+        Ok((state.shares_group(owner, key), Cost::of_units(1 + own as u64)))
     }
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {

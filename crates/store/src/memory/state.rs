@@ -1,7 +1,7 @@
 //! The content of the store, and the effects of storing an event.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
     sync::Arc,
 };
@@ -23,7 +23,10 @@ use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
     AppliedAnswer, ClaimRates, Cursor, OnceName, Saved,
-    decide::keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
+    decide::{
+        keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
+        stock::{LAST_RESORT_MAX, TWINS_MAX},
+    },
     weight::{DELETED_ROWS_MAX, Weight},
 };
 
@@ -264,24 +267,56 @@ impl State {
         if taken {
             return Err(Saved::Refused(Refusal::ReferenceTaken));
         }
-        if let Some(old) = old {
-            self.remove(old);
-        }
         let mut entry = entry.clone();
-        let owned = self.packages_of(&entry.owner, now);
-        entry.last_resort |= owned.iter().any(|(_, it)| it.content_hash == entry.content_hash && it.last_resort);
-        if !entry.last_resort && owned.iter().all(|(_, it)| it.content_hash != entry.content_hash) {
-            loop {
-                let fresh: Vec<(Cursor, DirectoryEntry)> =
-                    self.packages_of(&entry.owner, now).into_iter().filter(|(_, it)| !it.last_resort).collect();
-                let distinct: HashSet<[u8; 32]> = fresh.iter().map(|(_, it)| it.content_hash).collect();
-                let Some((_, oldest)) = fresh.first().filter(|_| distinct.len() >= kept_max) else { break };
-                for (cursor, _) in fresh.iter().filter(|(_, it)| it.content_hash == oldest.content_hash) {
-                    self.remove(*cursor);
-                }
+        let leaving = self.giving_way(event, &mut entry, (kept_max, old), now)?;
+        for cursor in old.into_iter().chain(leaving) {
+            let gone = self.log.get(&cursor).and_then(|item| item.package.clone());
+            self.remove(cursor);
+            let is_twin = gone.as_ref().is_some_and(|gone| gone.content_hash == entry.content_hash);
+            if let Some(gone) = gone.filter(|gone| gone.last_resort && !is_twin && Some(cursor) != old) {
+                self.claimed.insert(claimed(&gone.owner, &gone.content_hash));
             }
         }
         Ok(StoredWith { address, package: Some(entry), ..StoredWith::default() })
+    }
+
+    /// The KeyPackage events that give way to one, beside the event that it displaces at its address.
+    fn giving_way(
+        &self,
+        event: &Event,
+        entry: &mut DirectoryEntry,
+        (kept_max, displaced): (usize, Option<Cursor>),
+        now: UnixSecs,
+    ) -> Result<Vec<Cursor>, Saved> {
+        let mut owned = self.packages_of(&entry.owner, now);
+        entry.last_resort |= owned.iter().any(|(_, it)| it.content_hash == entry.content_hash && it.last_resort);
+        owned.retain(|(cursor, _)| Some(*cursor) != displaced);
+        let position = |cursor: &Cursor| self.log.get(cursor).map(Item::position);
+        let (twins, others): (Vec<_>, Vec<_>) =
+            owned.into_iter().partition(|(_, it)| it.content_hash == entry.content_hash);
+        // Each thing that may give way, with the position of its newest event: NIP-01's order has the newest first.
+        let mut standing: Vec<(Option<Position>, Vec<Cursor>)> = Vec::new();
+        let most = if twins.is_empty() {
+            let of_sort = others.iter().filter(|(_, it)| it.last_resort == entry.last_resort);
+            let contents: BTreeSet<[u8; 32]> = of_sort.map(|(_, it)| it.content_hash).collect();
+            for content in contents {
+                let events = others.iter().filter(|(_, it)| it.content_hash == content).map(|(cursor, _)| *cursor);
+                let events: Vec<Cursor> = events.collect();
+                standing.push((events.iter().filter_map(position).min(), events));
+            }
+            if entry.last_resort { LAST_RESORT_MAX } else { kept_max.max(1) }
+        } else {
+            standing.extend(twins.iter().map(|(cursor, _)| (position(cursor), vec![*cursor])));
+            TWINS_MAX
+        };
+        let own = Position { created_at: event.created_at(), id: event.id() };
+        standing.push((Some(own), Vec::new()));
+        standing.sort();
+        let leaving = standing.split_off(standing.len().min(most));
+        if leaving.iter().any(|(position, _)| *position == Some(own)) {
+            return Err(Saved::Refused(Refusal::StockIsNewer));
+        }
+        Ok(leaving.into_iter().flat_map(|(_, events)| events).collect())
     }
 
     /// An owner's KeyPackage events that have not expired, from the oldest to the newest.

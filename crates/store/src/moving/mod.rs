@@ -184,7 +184,7 @@ impl From<&Saved> for Imported {
         match saved {
             Saved::New(_) | Saved::Advised(..) => Self::New,
             Saved::Duplicate => Self::Unchanged,
-            Saved::Superseded => Self::Superseded,
+            Saved::Superseded | Saved::Refused(Refusal::StockIsNewer) => Self::Superseded,
             Saved::Deleted | Saved::DeletedByRecipient => Self::Deleted,
             Saved::Refused(Refusal::ReferenceTaken) => Self::Conflicting,
             Saved::Refused(_) => Self::Refused,

@@ -71,7 +71,8 @@ const PUT_RECEIPT: &str = "insert into rnostr.receipts (reader, name, until, pac
 const IS_KEPT: &str = "select 1 from rnostr.events where id = $1 and flags & 8 = 0 \
     and (expires_at is null or expires_at > $2)";
 const SHARES_GROUP: &str = "select exists(select from rnostr.members a \
-    join rnostr.members b on b.group_id = a.group_id and b.key = $2 and b.invited_at is null where a.key = $1)";
+    join rnostr.members b on b.group_id = a.group_id and b.key = $2 and b.invited_at is null where a.key = $1) \
+    as shares, (select count(*) from rnostr.members where key = $1) as own";
 const EVENTS: &str = "select cursor, received_at, expires_at, flags, record from rnostr.events \
     where cursor = any($1::bigint[]) order by cursor";
 
@@ -177,11 +178,13 @@ impl Postgres {
     }
 
     /// See [`crate::Store::shares_group`].
-    pub(super) async fn find_common_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, Fail> {
+    pub(super) async fn find_common_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), Fail> {
         self.with_client(async |client| {
             let statement = client.prepare_cached(SHARES_GROUP).await?;
             let (owner, key) = (owner.as_bytes().to_vec(), key.as_bytes().to_vec());
-            Ok(client.query_one(&statement, &[&key, &owner]).await?.try_get(0)?)
+            let row = client.query_one(&statement, &[&key, &owner]).await?;
+            // By the asking key's own groups: a price by the other's would tell their number.
+            Ok((row.try_get("shares")?, Cost::of_units(1 + unsigned(row.try_get("own")?)?)))
         })
         .await
     }
@@ -236,6 +239,7 @@ async fn search(client: &mut Client, claim: &Claim, now: UnixSecs) -> Result<Fou
     let statement = client.prepare_cached(LEDGER).await?;
     let ledger = ledger(&client.query(&statement, &[&owner]).await?)?;
     let mut search = Search::new(claim);
+    search.note_lines(all.len());
     let mut events = HashMap::new();
     for last_resort in [false, true] {
         let sort: Vec<&Owned> = all.iter().filter(|it| it.last_resort == last_resort).collect();

@@ -17,7 +17,7 @@ use super::{
     vanished::kept_kinds,
 };
 use crate::decide::{
-    AUTHOR_ONLY,
+    AUTHOR_ONLY, COMMIT,
     facts::{AddressHolder, Facts, Origin, OwnedPackage, Referenced, Target, Wanted},
     lookup::OWNED_MAX,
 };
@@ -76,7 +76,8 @@ const TARGETS: Fact = Fact {
         where not exists (select from rnostr.vanished v \
                 where v.pending and v.prefixes && e.prefixes and v.until >= e.created_at) \
             and not exists (select from rnostr.vanished v \
-                where v.key = e.author and v.until >= e.created_at and e.kind <> all($4::int[]))",
+                where v.key = e.author and v.until >= e.created_at and e.kind <> all($4::int[]) \
+                    and e.flags & 16 = 0)",
     parameters: |wanted, hasher| {
         some(&wanted.named, || {
             let inbox = |(_, key): &(EventId, PublicKey)| hasher.hash(Condition::Inbox(*key)).cast_signed();
@@ -99,12 +100,13 @@ const TARGETS: Fact = Fact {
             tags.extend(recipients.map(|key| [name::PUBLIC_KEY.to_owned(), key.to_owned()]));
         }
         let event = Event::outline(id, author, unsigned(row.try_get("created_at")?)?, kind, &tags);
-        let author_only = row.try_get::<_, i16>("flags")? & AUTHOR_ONLY != 0;
+        let flags: i16 = row.try_get("flags")?;
+        let (author_only, stays) = (flags & AUTHOR_ONLY != 0, flags & COMMIT != 0);
         let at = Origin::Stored(cursor(row, "cursor")?);
         let rows = usize::try_from(row.try_get::<_, i32>("rows")?).unwrap_or(0);
         let expires_at = end_from(row.try_get("expires_at")?)?;
         let touches = touches(row, kind)?;
-        facts.targets.insert(id, Target { at, event, author_only, touches, expires_at, rows });
+        facts.targets.insert(id, Target { at, event, author_only, stays, touches, expires_at, rows });
         Ok(())
     },
 };
@@ -183,7 +185,7 @@ const REFERENCES: Fact = Fact {
 
 /// Directories, by owner and from the oldest event to the newest.
 const PACKAGES: Fact = Fact {
-    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.expires_at \
+    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.created_at, e.expires_at \
         from unnest($1::bytea[]) as wanted(owner) \
         cross join lateral (select * from rnostr.packages where owner = wanted.owner order by cursor limit $2) p \
         join rnostr.events e on e.cursor = p.cursor \
@@ -196,6 +198,7 @@ const PACKAGES: Fact = Fact {
             id: event_id(row, "id")?,
             content_hash: fixed(row, "content_hash")?,
             last_resort: row.try_get("last_resort")?,
+            created_at: unsigned(row.try_get("created_at")?)?,
         };
         let expires_at = end_from(row.try_get("expires_at")?)?;
         facts.packages.entry(key(row, "owner")?).or_default().push((package, expires_at));

@@ -13,16 +13,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Client, Transaction};
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::{
     fail::Fail,
+    load::LOCK,
     pipeline::{Pipeline, parameters},
     rows::{cursor, number},
 };
-use crate::{Cursor, random};
+use crate::{Cursor, HISTORIES_KEPT_MAX, random};
 
 /// Time, in seconds, for which the nonce of a commit is kept after the next commit. A process that did not read the log
 /// for longer, while others wrote, cannot tell whether the log is still the same, and has to be started anew.
@@ -41,6 +42,12 @@ const REMOVE_OLD: &str = "delete from rnostr.commits c using \
     (select head, lead(at) over (order by head) as followed_at \
         from (select head, at from rnostr.commits order by head limit $1::bigint + 1) oldest) old \
     where c.head = old.head and old.followed_at <= extract(epoch from clock_timestamp())::bigint - $2::bigint";
+
+const BEGIN: &str = "insert into rnostr.histories (head, mark) select head, $1 from rnostr.log \
+    on conflict (head) do update set mark = excluded.mark";
+const FORGET: &str = "delete from rnostr.histories where head < \
+    (select head from rnostr.histories order by head desc offset $1 limit 1)";
+const MARK: &str = "select mark from rnostr.histories where head < $1 order by head desc limit 1";
 
 /// One commit, as it is recognised later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +128,24 @@ impl History {
         pipeline.add(FIND, parameters![Commit::place(known)]);
         Fence(known)
     }
+}
+
+/// Draws the mark of the places behind the head, at a start. The lock keeps commits of other processes from lying
+/// between the head that is read and the mark.
+pub(super) async fn begin(client: &mut Client) -> Result<(), Fail> {
+    let transaction = client.transaction().await?;
+    transaction.query_one(LOCK, &[]).await?;
+    transaction.execute(BEGIN, &[&random::up_to(u64::MAX).cast_signed()]).await?;
+    transaction.execute(FORGET, &[&(HISTORIES_KEPT_MAX as i64 - 1)]).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// See [`crate::Store::history_at`].
+pub(super) async fn mark_at(client: &Client, place: Cursor) -> Result<u64, Fail> {
+    let statement = client.prepare_cached(MARK).await?;
+    let place = i64::try_from(place).unwrap_or(i64::MAX);
+    let row = client.query_opt(&statement, &[&place]).await?;
+    Ok(row.map_or(Ok(0), |row| row.try_get::<_, i64>("mark"))?.cast_unsigned())
 }
 
 /// A look for a known commit whose answer is to be checked.

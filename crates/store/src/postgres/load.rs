@@ -63,7 +63,7 @@ pub(super) async fn load(
             (fact.read)(row, &mut facts)?;
         }
     }
-    facts.targets.retain(|_, target| !hidden.hides(target.event.view()));
+    facts.targets.retain(|_, target| target.stays || !hidden.hides(target.event.view()));
     Ok((facts, head))
 }
 

@@ -54,8 +54,9 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page, PageBounds,
-    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page,
+    PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -144,6 +145,7 @@ impl Postgres {
         let pool = address.pool(options.connections_max.max(1), &suspicion)?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
+        history::begin(&mut client).await?;
         let log = client.query_one(history::HEAD, &[]).await?;
         let router_key = fixed(&log, "router_key")?;
         let (route_hasher, secret) = (RouteHasher::new(&router_key), crate::random::secret_of(&router_key));
@@ -281,6 +283,10 @@ impl Store for Postgres {
         self.secret
     }
 
+    async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
+        self.call(async move |client| history::mark_at(client, cursor).await).await
+    }
+
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
         Some(self.notifications.clone())
     }
@@ -326,7 +332,7 @@ impl Store for Postgres {
         self.request(request, now).await.map_err(|fail| fail.to_store_error())
     }
 
-    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, StoreError> {
+    async fn shares_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<(bool, Cost), StoreError> {
         self.find_common_group(owner, key).await.map_err(|fail| fail.to_store_error())
     }
 

@@ -30,7 +30,7 @@ const PENDING_KEYS_MAX: i64 = 1_000;
 const PENDING: &str = "select l.head, v.key, v.until from rnostr.log l left join lateral \
     (select key, until from rnostr.vanished where pending and key > $1 order by key limit $2) v on true order by v.key";
 const BY_AUTHOR: &str = "select cursor from rnostr.events where author = $1 and created_at <= $2 \
-    and kind <> all($4::int[]) order by created_at limit $3";
+    and kind <> all($4::int[]) and flags & 16 = 0 order by created_at limit $3";
 const BY_PREFIX: &str = concat!(
     "select e.cursor, i.age, i.id, ",
     without_content!(),

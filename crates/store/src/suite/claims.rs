@@ -1,11 +1,11 @@
-//! Claims with rates and receipts, the stock that an owner keeps, and requests for more.
+//! Claims with rates and receipts, and requests for more.
 
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use super::world::{
     START, World, claim_of, deletion, event, given, id_of, key, key_package, message, new, roster, vanish,
 };
-use crate::{Claim, ClaimFilters, ClaimRates, Claimed, ReceiptName, Repetition, Saved, Stock, StockRequest};
+use crate::{Claim, ClaimFilters, ClaimRates, Claimed, ReceiptName, Repetition, Stock, StockRequest};
 
 const HOUR_SECS: u64 = 3_600;
 
@@ -17,7 +17,7 @@ fn claim(owner: &str, most: usize) -> Claim {
 fn rates(claimant: u8, address: u8) -> ClaimRates {
     ClaimRates {
         claimant: [claimant; 8],
-        addresses: [[address; 8], [0; 8]],
+        addresses: [[address; 8]; 2],
         is_stranger: false,
         claimant_max: 0,
         addresses_max: [0, 0],
@@ -29,50 +29,22 @@ fn receipt(reader: &str, name: u8, request: u8) -> ReceiptName {
     ReceiptName { reader: key(reader), name: [name; 16], request: [request; 16] }
 }
 
-async fn claimed(w: &World, claim: &Claim, now: UnixSecs) -> Claimed {
+pub(super) async fn claimed(w: &World, claim: &Claim, now: UnixSecs) -> Claimed {
     w.store.claim_key_packages(claim, now).await.expect("a claim")
 }
 
-async fn stock(w: &World, owner: &str, now: UnixSecs) -> (usize, usize) {
+pub(super) async fn stock(w: &World, owner: &str, now: UnixSecs) -> (usize, usize) {
     let Stock { unclaimed, last_resort } = w.store.stock(&key(owner), now).await.expect("a stock");
     (unclaimed, last_resort)
 }
 
-async fn publish(w: &World, owner: &str, numbers: std::ops::Range<u64>) -> Vec<EventId> {
+pub(super) async fn publish(w: &World, owner: &str, numbers: std::ops::Range<u64>) -> Vec<EventId> {
     let mut ids = Vec::new();
     for n in numbers {
         let package = key_package(&format!("package {n}"), &format!("ref {n}")).at(START + n);
         ids.push(id_of(&new(w.publish(&package, owner).await)));
     }
     ids
-}
-
-pub async fn of_an_owner_the_newest_packages_are_kept(w: &mut World) {
-    w.policy.keypackages_per_owner_max = 3;
-    let ids = publish(w, "alice", 0..2).await;
-    let twin = event(30_443, "package 0").tag(&["d", "slot"]);
-    let twin = id_of(&new(w.publish(&twin, "alice").await));
-    let more = publish(w, "alice", 2..3).await;
-    assert_eq!(stock(w, "alice", START).await, (3, 0), "twins count once");
-    assert!(w.holds(ids[0]).await && w.holds(twin).await);
-    let last = publish(w, "alice", 3..4).await;
-    assert!(!w.holds(ids[0]).await && !w.holds(twin).await, "the oldest goes with its twins");
-    for id in [ids[1], more[0], last[0]] {
-        assert!(w.holds(id).await);
-    }
-    assert_eq!(stock(w, "alice", START).await, (3, 0));
-    // In one batch too, and another twin of one that stays takes no place.
-    let twin = w.admitted(&event(30_443, "package 3").tag(&["d", "other"]), "alice").await;
-    let next = w.admitted(&key_package("package 4", "ref 4"), "alice").await;
-    let after = w.admitted(&key_package("package 5", "ref 5"), "alice").await;
-    w.save(vec![twin, next, after]).await;
-    assert_eq!(stock(w, "alice", START).await, (3, 0));
-    assert!(!w.holds(ids[1]).await && !w.holds(more[0]).await && w.holds(last[0]).await);
-    // One that gave way may come again: it was given to nobody.
-    new(w.publish(&key_package("package 0", "ref 0"), "alice").await);
-    // Other owners have their own.
-    publish(w, "bob", 0..3).await;
-    assert_eq!(stock(w, "bob", START).await, (3, 0));
 }
 
 pub async fn the_last_package_is_of_last_resort_once_it_was_given(w: &mut World) {
@@ -143,6 +115,23 @@ pub async fn strangers_take_a_part_of_the_stock(w: &mut World) {
     assert_eq!((given(&refused), refused.withheld, refused.wait_secs), (vec![], true, Some(HOUR_SECS)));
     assert_eq!(given(&claimed(w, &by(9, false), START).await), [ids[4]]);
     assert_eq!(claimed(w, &by(9, true), START + HOUR_SECS).await.used, 1);
+}
+
+pub async fn one_stranger_takes_a_quarter_of_the_strangers_part(w: &mut World) {
+    w.policy.keypackages_per_owner_max = 16;
+    let ids = publish(w, "alice", 0..16).await;
+    let by = |claimant: u8, address: u8, most| {
+        let rates = ClaimRates { strangers_percent: 50, is_stranger: true, ..rates(claimant, address) };
+        Claim { rates: Some(rates), ..claim("alice", most) }
+    };
+    let first = claimed(w, &by(1, 1, 10), START).await;
+    assert_eq!((given(&first), first.withheld, first.wait_secs), (ids[..2].to_vec(), true, Some(HOUR_SECS)));
+    for (claimant, address) in [(1, 2), (2, 1)] {
+        let refused = claimed(w, &by(claimant, address, 10), START + 5).await;
+        assert_eq!((given(&refused), refused.wait_secs), (vec![], Some(HOUR_SECS - 5)), "the same key, or address");
+    }
+    assert_eq!(claimed(w, &by(2, 2, 10), START).await.used, 2);
+    assert_eq!(claimed(w, &by(1, 1, 10), START + HOUR_SECS).await.used, 1, "an hour later, of six");
 }
 
 pub async fn an_answer_is_given_again_under_its_name(w: &mut World) {
@@ -260,8 +249,9 @@ pub async fn a_sweep_tells_of_packages_that_expire(w: &mut World) {
 }
 
 pub async fn a_group_is_shared_with_an_owner_that_acted_in_it(w: &mut World) {
-    let shares =
+    let shares_at_cost =
         async |w: &World, key_name: &str| w.store.shares_group(&key("alice"), &key(key_name)).await.expect("an answer");
+    let shares = async |w: &World, key_name: &str| shares_at_cost(w, key_name).await.0;
     new(w.publish(&roster("one", 1, "bootstrap", &["bob"]), "admin").await);
     assert!(!shares(w, "bob").await);
     // Bob makes Alice a member: she shares nothing with him until she acts.
@@ -270,14 +260,16 @@ pub async fn a_group_is_shared_with_an_owner_that_acted_in_it(w: &mut World) {
     assert!(!shares(w, "bob").await);
     new(w.publish(&message("two", "hello"), "alice").await);
     assert!(shares(w, "bob").await && !shares(w, "carol").await);
-}
-
-pub async fn a_used_up_package_never_comes_back(w: &mut World) {
-    publish(w, "alice", 0..3).await;
-    let taken = claimed(w, &claim("alice", 2), START).await;
-    assert_eq!(taken.used, 2);
-    for n in 0..2_u64 {
-        let again = key_package(&format!("package {n}"), "other").at(START + 50);
-        assert!(matches!(w.publish(&again, "alice").await, Saved::Deleted));
+    // The one that asks pays, by its own groups: the price tells nothing of the owner's.
+    let (_, before) = shares_at_cost(w, "carol").await;
+    assert!(before.units > 0);
+    for n in 0..40 {
+        new(w.publish(&roster(&format!("alices-{n}"), 1, "bootstrap", &["alice"]), "admin").await);
     }
+    assert_eq!(shares_at_cost(w, "carol").await, (false, before));
+    for n in 0..40 {
+        new(w.publish(&roster(&format!("carols-{n}"), 1, "bootstrap", &["carol"]), "admin").await);
+    }
+    let (is_shared, after) = shares_at_cost(w, "carol").await;
+    assert!(!is_shared && after.units >= before.units + 40, "{before:?} {after:?}");
 }

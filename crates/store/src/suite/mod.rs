@@ -19,6 +19,7 @@ pub mod random;
 pub mod received;
 pub mod removals;
 pub mod service;
+pub mod stock;
 pub mod world;
 
 /// Runs the suite over the stores that `$make` opens: an async function that gives a [`world::Subject`], or nothing.
@@ -94,6 +95,8 @@ macro_rules! conformance {
                 advisory_stores_the_message_and_says_why_it_does_not_fit
                 a_tag_that_contradicts_the_header_is_refused
                 messages_of_an_epoch_that_was_left_have_a_grace
+                a_commit_that_ends_early_is_none
+                a_commit_stays_when_its_key_vanishes
                 an_admin_frees_an_epoch
                 a_roster_chooses_the_order_of_its_group
             ]
@@ -143,17 +146,25 @@ macro_rules! conformance {
                 a_claim_that_may_use_nothing_up_gives_what_stays
             ]
             claims: [
-                of_an_owner_the_newest_packages_are_kept
                 the_last_package_is_of_last_resort_once_it_was_given
                 a_claim_takes_packages_of_its_ciphersuite
                 the_rates_of_claims_hold_for_an_hour
                 strangers_take_a_part_of_the_stock
+                one_stranger_takes_a_quarter_of_the_strangers_part
                 an_answer_is_given_again_under_its_name
                 an_owner_is_asked_when_its_stock_is_low
                 an_owner_is_not_asked_before_it_answered
                 an_owner_of_an_addressable_package_is_never_asked
                 a_sweep_tells_of_packages_that_expire
                 a_group_is_shared_with_an_owner_that_acted_in_it
+            ]
+            stock: [
+                of_an_owner_the_newest_packages_are_kept
+                what_is_sent_again_pushes_nothing_newer_out
+                a_refused_version_leaves_the_one_before_it
+                an_owner_keeps_a_bounded_number_of_last_resort
+                a_bounded_number_of_events_holds_one_package
+                what_was_given_never_becomes_new
                 a_used_up_package_never_comes_back
             ]
         }

@@ -9,7 +9,7 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, testing::EventBuilder};
 
-use super::world::{START, World, id_of, message, new, roster};
+use super::world::{START, World, deletion, for_groups, id_of, message, new, roster, vanish};
 use crate::Saved;
 
 /// A message that shows the header of a PrivateMessage: each character of its content is one byte.
@@ -152,6 +152,45 @@ pub async fn messages_of_an_epoch_that_was_left_have_a_grace(w: &mut World) {
         }
         new(w.publish_at(START + 60, &message(content, 8, "of the present epoch"), "bob").await);
     }
+}
+
+/// A commit that counts is there for every member for as long as the archive keeps messages.
+pub async fn a_commit_that_ends_early_is_none(w: &World) {
+    new(w.publish(&choice(1, "bootstrap", "strict"), "admin").await);
+    let ends = |event: EventBuilder, secs: u64| event.tag(&["expiration", &(START + secs).to_string()]);
+    let archive_secs = w.policy.archive_secs.expect("an archive");
+    for content in [Commit, Proposal] {
+        for secs in [5, archive_secs - 1] {
+            let saved = w.publish(&ends(private_message("grp", 7, content, "ends"), secs), "alice").await;
+            assert!(matches!(&saved, Saved::Refused(Refusal::HandshakeExpires)), "{saved:?}");
+        }
+    }
+    new(w.publish(&ends(private_message("grp", 6, Application, "ends"), 5), "alice").await);
+    assert_eq!(w.epoch().await, None);
+    new(w.publish(&ends(commit(7, "as long as the archive"), archive_secs), "alice").await);
+    assert_eq!(w.epoch().await, Some(8));
+    // Where the order is advisory, it is stored, and ends no epoch.
+    new(w.publish(&choice(2, "add", "advisory"), "admin").await);
+    let answer = w.answer(&ends(commit(8, "ends"), 5)).await.expect("it is stored");
+    assert!(answer.contains("leave out the expiration"), "{answer}");
+    assert_eq!(w.epoch().await, Some(8));
+}
+
+/// The member makes the key that signs its commit, and could tear the commit out of the group by it.
+pub async fn a_commit_stays_when_its_key_vanishes(w: &World) {
+    new(w.publish(&choice(1, "bootstrap", "strict"), "admin").await);
+    let id = w.send(&commit(7, "commit"), "throw-away", "alice").await;
+    let other = w.send(&private_message("grp", 7, Application, "no commit"), "throw-away", "alice").await;
+    new(w.publish(&vanish(START), "throw-away").await);
+    for _ in 0..2 {
+        assert!(w.holds(id).await && !w.holds(other).await);
+        w.sweep(START + 10).await;
+    }
+    // A deletion of the key that vanished finds it as well, and nobody deletes it.
+    let saved = w.publish(&deletion(&[id]).at(START + 1), "throw-away").await;
+    assert!(matches!(saved, Saved::Refused(Refusal::Undeletable)), "{saved:?}");
+    assert_eq!(w.find(r#"{"kinds":[445]}"#, for_groups(&["grp"])).await, [id]);
+    assert_eq!(w.answer(&commit(7, "another")).await, Err(format!("blocked: {}", taken(7, id))));
 }
 
 pub async fn an_admin_frees_an_epoch(w: &World) {

@@ -1,7 +1,10 @@
 //! A database whose history is another one: a restore, or a standby that lacked the last commits.
 
+use std::sync::Arc;
+
 use nostr_store::{
     Saved, Store as _, StoreError,
+    postgres::Postgres,
     suite::world::{START, claim_of, event, key_package},
 };
 use rnostr_test_services as services;
@@ -105,4 +108,33 @@ async fn old_nonces_are_removed_up_to_the_last_that_counts() {
     database.sql("update rnostr.commits set at = at - 1000000");
     assert_eq!(store.sweep(START, 10).await.expect("it sweeps").removed, 0);
     assert_eq!(database.sql("select string_agg(head::text, ' ' order by head) from rnostr.commits"), "9");
+}
+
+#[tokio::test]
+async fn a_place_that_is_reached_again_belongs_to_another_history() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let save = async |store: &Arc<Postgres>, text: &str| {
+        let note = world(store).admitted(&event(1, text), "alice").await;
+        assert!(matches!(store.save(vec![note]).await[0], Ok(Saved::New(_))));
+        store.head()
+    };
+    let mark = async |store: &Arc<Postgres>, place| store.history_at(place).await.expect("a mark");
+    let early = save(&store, "early").await;
+    let second = database.open().await;
+    let late = save(&second, "late").await;
+    let marks = (mark(&store, early).await, mark(&store, late).await);
+    assert_eq!((mark(&second, early).await, mark(&second, late).await), marks, "all processes say the same");
+    let third = database.open().await;
+    assert_eq!((mark(&third, early).await, mark(&third, late).await), marks, "after a start");
+    // A copy from before the second start.
+    database.sql(&format!("delete from rnostr.events where cursor > {early}"));
+    database.sql(&format!("delete from rnostr.commits where head > {early}"));
+    database
+        .sql("delete from rnostr.histories where mark <> (select mark from rnostr.histories order by head limit 1)");
+    database.sql(&format!("update rnostr.log set head = {early}"));
+    let restored = database.open().await;
+    assert!(save(&restored, "other").await >= late);
+    assert_eq!(mark(&restored, early).await, marks.0);
+    assert_ne!(mark(&restored, late).await, marks.1);
 }

@@ -152,6 +152,8 @@ pub struct OrderedMessage {
     pub content: ContentType,
     /// The epoch in a `k` tag that says another one.
     pub contradicted_by: Option<u64>,
+    /// Whether an `expiration` ends it before the archive would: members that are away then would miss it.
+    pub ends_early: bool,
     /// The order of groups that have no choice of their own.
     pub default: CommitOrdering,
     /// Seconds after the end of an epoch in which its proposals and application messages are taken; 0 for any time.
@@ -181,7 +183,7 @@ impl OrderedMessage {
         // No epoch comes after the last one, so no group gets there.
         let is_last = epoch == u64::MAX;
         let contradicted_by = tags.find(|tag| *tag != epoch);
-        (!is_last).then_some(Self { epoch, content, contradicted_by, default, grace_secs })
+        (!is_last).then_some(Self { epoch, content, contradicted_by, ends_early: false, default, grace_secs })
     }
 
     /// Whether the group's log decides anything about the message.
@@ -193,7 +195,12 @@ impl OrderedMessage {
     /// Whether the group's choice of an order, or its log, decides anything about the message.
     #[must_use]
     pub fn asks(&self) -> bool {
-        self.asks_for_log() || self.contradicted_by.is_some()
+        self.asks_for_log() || self.contradicted_by.is_some() || self.is_lost_early()
+    }
+
+    /// Whether members may miss it that need it: a commit, or a proposal that a commit names by its hash.
+    fn is_lost_early(&self) -> bool {
+        self.ends_early && self.content != ContentType::Application
     }
 
     /// Decides about the message, stored under `id` at `now`, in a group with this choice and this log.
@@ -225,6 +232,9 @@ impl OrderedMessage {
         let epoch = self.epoch;
         if let Some(tag) = self.contradicted_by {
             return Err(Refusal::EpochContradicted { header: epoch, tag });
+        }
+        if self.is_lost_early() {
+            return Err(Refusal::HandshakeExpires);
         }
         match (self.content, log) {
             // The first commit that the relay sees says which epoch the group has.

@@ -37,6 +37,11 @@ impl<'a> Meter<'a> {
         Self { app, share: &caller.share, account, payer: caller.payer_hash(), spent: Cost::default(), bound: None }
     }
 
+    /// The budgets that pay, for work that goes on without the request.
+    pub(crate) const fn account(&self) -> &ReadAccount {
+        &self.account
+    }
+
     /// Returns whether the next piece of work may be done.
     ///
     /// # Errors

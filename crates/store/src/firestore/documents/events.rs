@@ -9,7 +9,7 @@ use nostr_protocol::{Event, EventRef, PublicKey, UnixSecs};
 
 use crate::{
     Cursor, RECEIVED_KINDS,
-    decide::{AUTHOR_ONLY, LOG_ONLY, TOUCHES_GROUPS, batch::Put, number_of},
+    decide::{AUTHOR_ONLY, COMMIT, LOG_ONLY, TOUCHES_GROUPS, batch::Put, number_of},
     firestore::{
         documents::names::{Names, field},
         wire::{
@@ -68,6 +68,11 @@ impl EventDocument {
 
     pub(crate) const fn is_author_only(&self) -> bool {
         self.flags & AUTHOR_ONLY != 0
+    }
+
+    /// Whether it stays when the key that signed it vanishes, whether or not its content was read.
+    pub(crate) const fn is_commit(&self) -> bool {
+        self.flags & COMMIT != 0
     }
 
     /// Whether queries may find it.

@@ -292,6 +292,16 @@ pub(crate) fn groups_named(names: &Names, groups: &[String]) -> StructuredQuery 
         .most(VALUES_MAX)
 }
 
+/// Those of at most [`VALUES_MAX`] names of groups that have this key as a member in their heads.
+pub(crate) fn groups_with_member(names: &Names, groups: &[String], key: &PublicKey) -> StructuredQuery {
+    let values = groups.iter().map(|name| value(ValueType::ReferenceValue(name.clone()))).collect();
+    QueryBuilder::of(names, Collection::Groups)
+        .only(field::NAME, Operator::In, ValueType::ArrayValue(ArrayValue { values }))
+        .only(field::KEYS, Operator::ArrayContains, ValueType::IntegerValue(groups::number(key)))
+        .select(&[field::GROUP])
+        .most(VALUES_MAX)
+}
+
 pub(crate) fn managed_groups(names: &Names) -> StructuredQuery {
     QueryBuilder::of(names, Collection::Groups).only(field::MANAGED, Operator::Equal, ValueType::BooleanValue(true)).0
 }

@@ -271,12 +271,12 @@ impl Inner {
         for id in &wanted.targets {
             let Some(document) = guarded.get(&self.names.event(id)) else { continue };
             let stored = EventDocument::read(document)?;
-            if !self.hiding.now().hides(stored.event.view()) {
-                let author_only = stored.is_author_only();
+            if stored.is_commit() || !self.hiding.now().hides(stored.event.view()) {
+                let (author_only, stays) = (stored.is_author_only(), stored.is_commit());
                 let rows = Weight::of(stored.event.view()).rows;
                 let touches = stored.touches();
                 let (event, expires_at, at) = (stored.event, stored.expires_at, numbers.of(*id));
-                facts.targets.insert(*id, Target { at, event, author_only, touches, expires_at, rows });
+                facts.targets.insert(*id, Target { at, event, author_only, stays, touches, expires_at, rows });
             }
         }
         Ok(())

@@ -12,7 +12,11 @@ use crate::{
     decide::facts::{Facts, OwnedPackage, Referenced, Wanted},
     firestore::{
         Inner,
-        documents::{names::Collection, packages::Directory, query},
+        documents::{
+            names::Collection,
+            packages::{Directory, Package},
+            query,
+        },
         wire::{fail::Fail, value::id_of},
     },
     index::{Front, front},
@@ -66,8 +70,8 @@ pub(super) fn read_packages(wanted: &Wanted, documents: &ReadDocuments, numbers:
         let vanished = facts.vanished.get(owner).copied();
         let there = directory.packages.iter().filter(|it| vanished.is_none_or(|until| it.created_at > until));
         let owned = there.map(|it| {
-            let (id, content_hash, last_resort) = (it.id, it.content_hash, it.last_resort);
-            (OwnedPackage { at: numbers.of(id), id, content_hash, last_resort }, it.expires_at)
+            let Package { id, content_hash, last_resort, created_at, .. } = *it;
+            (OwnedPackage { at: numbers.of(id), id, content_hash, last_resort, created_at }, it.expires_at)
         });
         facts.packages.insert(*owner, owned.collect());
     }

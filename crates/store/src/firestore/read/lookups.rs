@@ -41,7 +41,7 @@ impl Inner {
             None => Ok(false),
             Some(document) => {
                 let stored = EventDocument::read(document)?;
-                Ok(stored.expires_at > now && !hidden.hides(stored.event.view()))
+                Ok(stored.expires_at > now && (stored.is_commit() || !hidden.hides(stored.event.view())))
             }
         }
     }
@@ -83,13 +83,24 @@ impl Inner {
         Ok(self.read_members(id).await?.0)
     }
 
-    /// Whether the key is a member of the group and has acted in it.
-    pub(crate) async fn has_acted(&self, id: &NostrGroupId, key: &PublicKey) -> Result<bool, Fail> {
-        let (_, members) = self.read_members(id).await?;
-        let Some(member) = members.get(key) else { return Ok(false) };
-        let Some(rank) = member.invited_rank else { return Ok(true) };
+    /// Whether the key is a member of the group and has acted in it, and the number of documents that were read.
+    pub(crate) async fn has_acted(&self, id: &NostrGroupId, key: &PublicKey) -> Result<(bool, u64), Fail> {
+        let head_name = self.names.group(id);
+        let got = self.client.get(vec![head_name.clone()], None).await?;
+        let head = GroupHead::read(got.get(&head_name))?;
+        let mut members = head.inline();
+        let shards = head.shards(&self.names, Some(&[*key]));
+        // The list and a mark of the membership are read whether the key is a member or not, so the price is the same.
+        let documents = 2 + shards.len() as u64;
+        let lists = self.client.get(shards.clone(), None).await?;
+        for document in shards.iter().filter_map(|shard| lists.get(shard)) {
+            let packed = document.bytes("members").unwrap_or_default();
+            members.extend(unpack(packed).ok_or(Fail::Damaged("members"))?);
+        }
+        let Some(member) = members.get(key) else { return Ok((false, documents)) };
+        let Some(rank) = member.invited_rank else { return Ok((true, documents)) };
         let name = self.names.invited(key, rank, id);
-        Ok(self.client.get(vec![name.clone()], None).await?.get(&name).is_none())
+        Ok((self.client.get(vec![name.clone()], None).await?.get(&name).is_none(), documents))
     }
 
     async fn read_members(&self, id: &NostrGroupId) -> Result<((Group, Cursor), Members), Fail> {
@@ -144,7 +155,7 @@ impl Inner {
         Ok(groups.into_iter().collect())
     }
 
-    async fn memberships(&self, collection: Collection, keys: &[i64]) -> Result<Vec<NostrGroupId>, Fail> {
+    pub(super) async fn memberships(&self, collection: Collection, keys: &[i64]) -> Result<Vec<NostrGroupId>, Fail> {
         let mut groups = Vec::new();
         let mut behind: Option<String> = None;
         loop {

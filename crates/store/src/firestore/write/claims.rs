@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use gcloud_sdk::google::firestore::v1::value::ValueType;
-use nostr_extensions::{NostrGroupId, Stamp};
+use nostr_extensions::Stamp;
 use nostr_protocol::{Event, EventId, PublicKey, UnixSecs};
 use tokio::sync::Mutex;
 
@@ -34,8 +34,6 @@ use crate::{
 
 /// Queues in which claims wait for each other after others overtook them. Two owners may share one.
 const QUEUES_MAX: usize = 64;
-/// Most groups that are looked at to find one that two keys share.
-const COMMON_GROUPS_MAX: usize = 32;
 
 /// Claims of one owner that conflict go on one after the other, so that many claims of one process at one time do not
 /// use up their tries on each other.
@@ -132,6 +130,7 @@ impl Inner {
     /// Searches until the claim is served, as each event is a document to read.
     async fn search(&self, claim: &Claim, all: &[Owned], ledger: &Ledger, now: UnixSecs) -> Result<Found, Fail> {
         let mut search = Search::new(claim);
+        search.note_lines(all.len());
         let mut found = Found::default();
         for last_resort in [false, true] {
             let sort: Vec<&Owned> = all.iter().filter(|it| it.last_resort == last_resort).collect();
@@ -248,19 +247,6 @@ impl Inner {
         let writes = directory.write(&self.names, &request.owner, now)?.into_iter().collect();
         self.client.commit(writes, None).await?;
         Ok(true)
-    }
-
-    /// See [`crate::Store::shares_group`].
-    pub(crate) async fn find_common_group(&self, owner: &PublicKey, key: &PublicKey) -> Result<bool, Fail> {
-        let (owners, keys) = ([*owner], [*key]);
-        let (theirs, others) = tokio::try_join!(self.groups_of(&owners), self.groups_of(&keys))?;
-        let theirs: HashSet<NostrGroupId> = theirs.into_iter().collect();
-        for id in others.into_iter().filter(|id| theirs.contains(id)).take(COMMON_GROUPS_MAX) {
-            if self.has_acted(&id, owner).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -188,7 +188,7 @@ impl Inner {
             let mut deletes = Vec::new();
             for document in &found {
                 let stored = EventDocument::read(document)?;
-                if vanishes(stored.event.view(), &key, until) {
+                if !stored.is_commit() && vanishes(stored.event.view(), &key, until) {
                     deletes.push(value::delete(document.name.clone()));
                 }
                 behind = Some((stored.event.created_at(), document.name.clone()));
