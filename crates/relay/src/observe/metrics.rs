@@ -43,6 +43,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("mls_gateway_follow_fetched_events_total", "Events of the log that the instance fetched for its clients."),
     ("mls_gateway_follow_skipped_events_total", "Events of the log for which no client of the instance waited."),
     ("mls_gateway_access_questions_total", "Questions to the access service, by outcome."),
+    ("mls_gateway_outbound_requests_total", "KeyPackage requests for other relays, by outcome."),
     ("mls_gateway_read_cost_total", "Units that clients' requests have cost."),
     ("mls_gateway_firestore_document_reads_total", "Documents that the instance has read of Firestore."),
 ];
@@ -218,6 +219,12 @@ impl Metrics {
             .increment(1);
     }
 
+    /// Counts a KeyPackage request for one other relay, by its outcome.
+    pub(crate) fn outbound_request(&self, outcome: &'static str) {
+        counter(&self.recorder, "mls_gateway_outbound_requests_total", vec![Label::new("outcome", outcome)])
+            .increment(1);
+    }
+
     /// Counts units of reading that a client paid for.
     pub(crate) fn read_cost(&self, units: u64) {
         self.read_cost.increment(units);
@@ -350,6 +357,7 @@ mod tests {
         metrics.unknown_client_address("untrusted_peer");
         metrics.request("req");
         metrics.access_answer("known");
+        metrics.outbound_request("sent");
         metrics.subscription_ended("too_slow");
         for operation in ["save", "scan", "sweep"] {
             metrics.db_operation(operation, Duration::from_millis(1));

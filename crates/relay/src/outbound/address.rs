@@ -4,22 +4,22 @@
 //! The check is made of the address that is dialled, after the name was looked up, so that no name leads around it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
+    time::{Duration, Instant},
 };
 
-use tokio::{net::lookup_host, time::timeout};
-
-/// Longest time for which a name is looked up, in seconds.
+/// Longest time after which the answer to a look-up of a name still counts, in seconds.
 const LOOK_UP_SECS_MAX: u64 = 5;
 /// Most bytes of a relay's URL.
 const URL_BYTES_MAX: usize = 1_024;
+/// Most addresses of a host that are dialled.
+pub(super) const ADDRESSES_MAX: usize = 2;
 
 /// A relay to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) url: String,
-    /// The host without brackets, in lower case.
+    /// The host without brackets and without a dot at its end, in lower case.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) is_secure: bool,
@@ -52,22 +52,44 @@ impl Target {
             None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
         };
         let port = port.map_or(Some(default_port), |port| port.parse().ok())?;
-        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         (!host.is_empty() && port != 0).then(|| Self { url: url.to_owned(), host, port, is_secure })
     }
 
-    /// The addresses of the host that may be dialled.
+    /// The last two labels of the host's name: whoever has a domain has all names under it.
+    pub(super) fn site(&self) -> &str {
+        let mut dots = self.host.rmatch_indices('.').skip(1);
+        dots.next().map_or(&self.host, |(dot, _)| &self.host[dot + 1..])
+    }
+
+    /// The addresses of the host that may be dialled. Ends when the system's look-up ends, also if that is too late, so
+    /// that the caller counts each look-up for as long as it takes up a thread.
     ///
     /// # Errors
     /// In words, if the name is not known, or leads to no address that may be dialled.
     pub(super) async fn resolve(&self, allows_private: bool) -> Result<Vec<SocketAddr>, String> {
-        let looking = lookup_host((self.host.as_str(), self.port));
-        let found = timeout(Duration::from_secs(LOOK_UP_SECS_MAX), looking).await;
-        let found = found.map_err(|_| "its name was not looked up in time".to_owned())?;
+        let (name, port, begun) = (self.host.clone(), self.port, Instant::now());
+        let looking = tokio::task::spawn_blocking(move || (name.as_str(), port).to_socket_addrs());
+        let found = looking.await.map_err(|error| error.to_string())?;
+        if begun.elapsed() > Duration::from_secs(LOOK_UP_SECS_MAX) {
+            return Err("its name was not looked up in time".to_owned());
+        }
         let found = found.map_err(|error| format!("its name is not known: {error}"))?;
         let mut addresses: Vec<SocketAddr> = found.filter(|it| allows_private || is_public(it.ip())).collect();
-        addresses.truncate(2);
+        addresses.dedup();
+        addresses.truncate(ADDRESSES_MAX);
         if addresses.is_empty() { Err("its name leads to no public address".to_owned()) } else { Ok(addresses) }
+    }
+}
+
+/// The network whose share a connection to this address takes: an address of IPv4, or a /48 of IPv6.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+        address => address,
     }
 }
 
@@ -117,6 +139,7 @@ mod tests {
         assert_eq!(of("wss://Relay.Example"), Some(("relay.example".to_owned(), 443, true)));
         assert_eq!(of("ws://relay.example:8080/path"), Some(("relay.example".to_owned(), 8080, false)));
         assert_eq!(of("wss://[2606:4700::1]:444/"), Some(("2606:4700::1".to_owned(), 444, true)));
+        assert_eq!(of("wss://relay.example."), of("wss://relay.example"));
         let long = format!("wss://{}", "a".repeat(2_000));
         for bad in [
             "",
@@ -133,6 +156,17 @@ mod tests {
         ] {
             assert_eq!(of(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_domain_and_a_network_hold_all_that_their_owner_can_make() {
+        let site = |url: &str| Target::parse(url).expect("a target").site().to_owned();
+        assert_eq!(site("wss://a.b.example.org"), "example.org");
+        assert_eq!(site("wss://example.org"), "example.org");
+        assert_eq!(site("wss://localhost"), "localhost");
+        let network = |address: &str| network(address.parse().expect("an address")).to_string();
+        assert_eq!(network("::ffff:1.2.3.4"), "1.2.3.4");
+        assert_eq!(network("2001:4860:1:2::3"), "2001:4860:1::");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One connection to another relay, as a client: it publishes one event, authenticates if it is asked to (NIP-42), and
 //! ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use nostr_protocol::{
@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 
 use super::address::Target;
 
-/// Longest time for a connection: dialling, TLS and the upgrade, in seconds.
+/// Longest time for a connection: dialling each address, TLS and the upgrade, in seconds.
 const CONNECT_SECS_MAX: u64 = 10;
 /// Longest wait for the answer to the event, in seconds.
 const ANSWER_SECS_MAX: u64 = 10;
@@ -44,12 +44,17 @@ pub(super) enum Failed {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Publishes `event`, by `key` where the relay asks for AUTH.
+/// Publishes `event` at the first of these addresses that answers, by `key` where the relay asks for AUTH.
 ///
 /// # Errors
 /// [`Failed`].
-pub(super) async fn send(target: &Target, event: &Event, key: &SecretKey, allows_private: bool) -> Result<(), Failed> {
-    let connecting = timeout(Duration::from_secs(CONNECT_SECS_MAX), connect(target, allows_private)).await;
+pub(super) async fn send(
+    target: &Target,
+    addresses: &[SocketAddr],
+    event: &Event,
+    key: &SecretKey,
+) -> Result<(), Failed> {
+    let connecting = timeout(Duration::from_secs(CONNECT_SECS_MAX), connect(target, addresses)).await;
     let mut socket = connecting
         .map_err(|_| Failed::Unreachable("it was not connected in time".to_owned()))?
         .map_err(Failed::Unreachable)?;
@@ -60,9 +65,9 @@ pub(super) async fn send(target: &Target, event: &Event, key: &SecretKey, allows
     answered
 }
 
-async fn connect(target: &Target, allows_private: bool) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
+async fn connect(target: &Target, addresses: &[SocketAddr]) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
     let mut failed = "it has no address".to_owned();
-    for address in target.resolve(allows_private).await? {
+    for address in addresses {
         // The address that was checked is dialled, and no other.
         match TcpStream::connect(address).await {
             Ok(stream) => return upgrade(target, stream).await,

@@ -1,15 +1,27 @@
-//! The hosts of other relays: each has one connection at one time, and is left alone for a while after a failure.
+//! The hosts of other relays, by name and by network: the connections that each has, and its pause after a failure.
+//!
+//! Anyone may name a host in a list. A name has one connection at one time, all names that lead into one network share
+//! a few, and the look-ups under one domain follow one another: a machine with a thousand names takes up as much as one
+//! with a single name.
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use super::address::{Target, network};
 
-/// Most hosts that are remembered.
-const HOSTS_MAX: usize = 1_024;
+/// Most hosts that are remembered; each further one takes the place of the host whose pause ends first.
+pub(super) const HOSTS_MAX: usize = 1_024;
+/// Most connections to other relays at one time.
+pub(super) const CONNECTIONS_MAX: usize = 32;
+/// Most connections into one network at one time: to one address of IPv4, or into a /48 of IPv6.
+pub(super) const NETWORK_CONNECTIONS_MAX: usize = 2;
+/// Most look-ups of names at one time, which are one at most for each domain.
+pub(super) const LOOK_UPS_MAX: usize = 16;
+/// Time for which the addresses of a host are remembered, in seconds.
+const ADDRESSES_SECS: u64 = 60;
 /// Pause after the first failure of a host, in seconds; each further one doubles it.
 const PAUSE_SECS: u64 = 4;
 /// Longest pause after a failure, in seconds.
@@ -20,64 +32,123 @@ struct Host {
     is_busy: bool,
     failures: u32,
     until: Option<Instant>,
+    addresses: Option<(Vec<SocketAddr>, Instant)>,
 }
 
 impl Host {
-    fn is_open(&self) -> bool {
-        !self.is_busy && self.until.is_none_or(|until| until <= Instant::now())
+    fn addresses(&self, now: Instant) -> Option<&[SocketAddr]> {
+        let (addresses, found) = self.addresses.as_ref()?;
+        (now.saturating_duration_since(*found).as_secs() < ADDRESSES_SECS).then_some(addresses)
     }
+}
+
+/// The next step towards a host.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    LookUp,
+    Connect(Vec<SocketAddr>),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Hosts(Mutex<HashMap<String, Host>>);
-
-/// A connection to a host, from before it is dialled.
-pub(super) struct Visit {
-    hosts: Arc<Hosts>,
-    name: String,
+pub(super) struct Hosts {
+    by_name: HashMap<String, Host>,
+    connections: HashMap<IpAddr, usize>,
+    connected: usize,
+    looked_up_sites: HashSet<String>,
 }
 
 impl Hosts {
-    /// Begins a connection; `None` while the host is busy or left alone, or while no further host can be remembered.
-    pub(super) fn visit(self: &Arc<Self>, name: &str) -> Option<Visit> {
-        let mut hosts = self.0.lock();
-        if hosts.len() >= HOSTS_MAX && !hosts.contains_key(name) {
-            hosts.retain(|_, host| !host.is_open());
+    /// The end of the host's pause, if it is still to come.
+    pub(super) fn pause(&self, target: &Target, now: Instant) -> Option<Instant> {
+        self.by_name.get(&target.host)?.until.filter(|until| *until > now)
+    }
+
+    /// The failures of the host since it answered the last time.
+    pub(super) fn failures(&self, target: &Target) -> u32 {
+        self.by_name.get(&target.host).map_or(0, |host| host.failures)
+    }
+
+    /// The networks that the host's name led into, while that is known.
+    pub(super) fn networks(&self, target: &Target, now: Instant) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.by_name.get(&target.host).and_then(|host| host.addresses(now)).unwrap_or_default();
+        addresses.iter().map(|address| network(address.ip()))
+    }
+
+    /// Whether the host may be looked up, or connected to, now.
+    pub(super) fn is_open(&self, target: &Target, now: Instant) -> bool {
+        let host = self.by_name.get(&target.host);
+        if host.is_some_and(|host| host.is_busy || host.until.is_some_and(|until| until > now)) {
+            return false;
         }
-        if hosts.len() >= HOSTS_MAX && !hosts.contains_key(name) {
-            return None;
+        match host.and_then(|host| host.addresses(now)) {
+            Some(addresses) => {
+                let used = |address: &SocketAddr| self.connections.get(&network(address.ip())).copied().unwrap_or(0);
+                self.connected < CONNECTIONS_MAX && addresses.iter().all(|it| used(it) < NETWORK_CONNECTIONS_MAX)
+            }
+            None => self.looked_up_sites.len() < LOOK_UPS_MAX && !self.looked_up_sites.contains(target.site()),
         }
-        let host = hosts.entry(name.to_owned()).or_default();
-        if !host.is_open() {
-            return None;
+    }
+
+    /// Begins the next step towards a host that is open.
+    pub(super) fn begin(&mut self, target: &Target, now: Instant) -> Step {
+        if self.by_name.len() >= HOSTS_MAX && !self.by_name.contains_key(&target.host) {
+            let idle = self.by_name.iter().filter(|(_, host)| !host.is_busy);
+            let first = idle.min_by_key(|(_, host)| host.until).map(|(name, _)| name.clone());
+            first.and_then(|name| self.by_name.remove(&name));
         }
+        let host = self.by_name.entry(target.host.clone()).or_default();
         host.is_busy = true;
-        Some(Visit { hosts: Arc::clone(self), name: name.to_owned() })
+        let Some(addresses) = host.addresses(now).map(<[_]>::to_vec) else {
+            self.looked_up_sites.insert(target.site().to_owned());
+            return Step::LookUp;
+        };
+        self.connected += 1;
+        for address in &addresses {
+            *self.connections.entry(network(address.ip())).or_default() += 1;
+        }
+        Step::Connect(addresses)
     }
-}
 
-impl Visit {
-    /// The host answered.
-    pub(super) fn succeeded(self) {
-        self.hosts.0.lock().remove(&self.name);
+    /// Ends a look-up.
+    pub(super) fn looked_up(&mut self, target: &Target, found: Option<Vec<SocketAddr>>, now: Instant) {
+        self.looked_up_sites.remove(target.site());
+        let Some(host) = self.by_name.get_mut(&target.host) else { return };
+        host.is_busy = false;
+        match found {
+            Some(addresses) => host.addresses = Some((addresses, now)),
+            None => self.failed(target, now),
+        }
     }
 
-    /// The host did not answer.
-    pub(super) fn failed(self) {
-        let mut hosts = self.hosts.0.lock();
-        if let Some(host) = hosts.get_mut(&self.name) {
+    /// Ends a connection to these addresses.
+    pub(super) fn ended(&mut self, target: &Target, addresses: &[SocketAddr], answered: bool, now: Instant) {
+        self.connected = self.connected.saturating_sub(1);
+        for address in addresses {
+            let network = network(address.ip());
+            if let Some(used) = self.connections.get_mut(&network) {
+                *used -= 1;
+                if *used == 0 {
+                    self.connections.remove(&network);
+                }
+            }
+        }
+        if let Some(host) = self.by_name.get_mut(&target.host) {
+            host.is_busy = false;
+            if answered {
+                (host.failures, host.until) = (0, None);
+                return;
+            }
+        }
+        self.failed(target, now);
+    }
+
+    fn failed(&mut self, target: &Target, now: Instant) {
+        if let Some(host) = self.by_name.get_mut(&target.host) {
             let secs = (PAUSE_SECS << host.failures.min(16)).min(PAUSE_SECS_MAX);
             host.failures = host.failures.saturating_add(1);
-            host.until = Instant::now().checked_add(Duration::from_secs(secs));
-        }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        if let Some(host) = self.hosts.0.lock().get_mut(&self.name) {
-            host.is_busy = false;
+            host.until = now.checked_add(Duration::from_secs(secs));
+            host.addresses = None;
         }
     }
 }
@@ -86,25 +157,67 @@ impl Drop for Visit {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_host_has_one_connection_and_rests_after_a_failure() {
-        let hosts = Arc::new(Hosts::default());
-        let first = hosts.visit("a").expect("it is free");
-        assert!(hosts.visit("a").is_none() && hosts.visit("b").is_some());
-        first.succeeded();
-        let second = hosts.visit("a").expect("it is free again");
-        second.failed();
-        assert!(hosts.visit("a").is_none(), "it rests");
-        assert!(hosts.visit("b").is_some(), "a visit that was dropped leaves no mark");
+    fn target(host: &str) -> Target {
+        Target::parse(&format!("ws://{host}:80")).expect("a target")
+    }
+
+    fn at(address: &str) -> Vec<SocketAddr> {
+        vec![SocketAddr::new(address.parse().expect("an address"), 80)]
+    }
+
+    /// Looks the host up, and connects if it is open then.
+    fn connect(hosts: &mut Hosts, host: &str, address: &str, now: Instant) -> bool {
+        let target = target(host);
+        assert_eq!(hosts.begin(&target, now), Step::LookUp);
+        hosts.looked_up(&target, Some(at(address)), now);
+        hosts.is_open(&target, now) && hosts.begin(&target, now) == Step::Connect(at(address))
     }
 
     #[test]
+    fn a_host_has_one_connection_and_rests_after_a_failure() {
+        let (mut hosts, now, a) = (Hosts::default(), Instant::now(), target("a"));
+        assert!(connect(&mut hosts, "a", "1.1.1.1", now));
+        assert!(!hosts.is_open(&a, now) && hosts.is_open(&target("b"), now));
+        hosts.ended(&a, &at("1.1.1.1"), true, now);
+        assert!(hosts.is_open(&a, now));
+        hosts.begin(&a, now);
+        hosts.ended(&a, &at("1.1.1.1"), false, now);
+        let pause = hosts.pause(&a, now).expect("it rests");
+        assert!(!hosts.is_open(&a, now) && hosts.is_open(&a, pause));
+        assert!(hosts.connections.is_empty() && hosts.connected == 0);
+    }
+
+    #[test]
+    fn all_names_of_one_network_share_its_connections() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        for n in 0..NETWORK_CONNECTIONS_MAX {
+            assert!(connect(&mut hosts, &format!("a{n}"), &format!("2001:4860:1:{n}::1"), now));
+        }
+        assert!(!connect(&mut hosts, "more", "2001:4860:1:f::1", now));
+        assert!(connect(&mut hosts, "other", "2001:4860:2::1", now));
+        hosts.ended(&target("a0"), &at("2001:4860:1::1"), true, now);
+        assert!(hosts.is_open(&target("more"), now));
+    }
+
+    #[test]
+    fn look_ups_under_one_domain_follow_one_another() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        hosts.begin(&target("a.evil.example"), now);
+        assert!(!hosts.is_open(&target("b.evil.example"), now) && hosts.is_open(&target("good.example"), now));
+        hosts.looked_up(&target("a.evil.example"), None, now);
+        assert!(hosts.is_open(&target("b.evil.example"), now) && !hosts.is_open(&target("a.evil.example"), now));
+    }
+
+    /// Failed hosts do not keep others out of the memory of hosts.
+    #[test]
     fn hosts_are_bounded() {
-        let hosts = Arc::new(Hosts::default());
-        let visits: Vec<Visit> = (0..HOSTS_MAX).filter_map(|n| hosts.visit(&n.to_string())).collect();
-        assert_eq!(visits.len(), HOSTS_MAX);
-        assert!(hosts.visit("one more").is_none());
-        drop(visits);
-        assert!(hosts.visit("one more").is_some());
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        for n in 0..2 * HOSTS_MAX {
+            let target = target(&format!("host{n}"));
+            assert!(hosts.is_open(&target, now), "{n}");
+            hosts.begin(&target, now);
+            hosts.looked_up(&target, None, now);
+        }
+        assert_eq!(hosts.by_name.len(), HOSTS_MAX);
     }
 }

@@ -2,41 +2,38 @@
 //!
 //! Source: MLS Gateway specification, kind 447 ("cross-relay interop"); NIP-17 (10050); NIP-65 (10002). An owner's own
 //! lists say where to; anyone may have written them, so each address is checked before it is dialled, every wait has an
-//! end, a host that fails is left alone for a while, and a host has one connection at one time.
+//! end, a host that fails is left alone for a while and holds nothing meanwhile, and connections are shared by the names
+//! and the networks of hosts.
 
 mod address;
 mod connection;
 mod hosts;
+mod lists;
+mod schedule;
 
-use std::{sync::Arc, time::Duration};
-
-use nostr_extensions::{Asker, Query, Reader, Scope};
-use nostr_protocol::{Event, Filter, Kind, PublicKey, auth::RelayAddress, sign::SecretKey, tag::name};
-use nostr_store::{PageBounds, Part};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::sleep,
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+use nostr_protocol::{Event, PublicKey, sign::SecretKey};
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, task::JoinSet, time::sleep_until};
 
 use self::{
-    address::Target,
     connection::{Failed, send},
-    hosts::Hosts,
+    hosts::Step,
+    lists::targets,
+    schedule::{End, Schedule, Sending},
 };
-use crate::app::App;
+use crate::{app::App, observe::metrics::Metrics};
 
-/// Most requests that wait to be sent. A further one is not sent on; it is kept here all the same.
-const WAITING_MAX: usize = 256;
-/// Most relays of one recipient that a request is sent to.
-const RELAYS_MAX: usize = 3;
-/// Most connections to other relays at one time.
-const CONNECTIONS_MAX: usize = 8;
-/// Most tries at one relay.
-const TRIES_MAX: u32 = 3;
-/// Pause before the second try, in seconds; each further one is ten times as long.
-const RETRY_SECS: u64 = 5;
-/// Most events of one kind that are read of a recipient: lists are replaceable.
-const LISTS_MAX: usize = 1;
+/// Most requests whose recipients' lists are still to be read. A further one is not sent on; it is kept here all the
+/// same.
+const PARCELS_MAX: usize = 256;
+/// Least time between two warnings that requests were dropped, in seconds.
+const WARNING_SECS: u64 = 60;
 
 /// A request for the relays of its recipient.
 pub(crate) struct Parcel {
@@ -46,119 +43,120 @@ pub(crate) struct Parcel {
 
 /// The requests that wait to be sent.
 #[derive(Clone)]
-pub(crate) struct Outbound(mpsc::Sender<Parcel>);
+pub(crate) struct Outbound {
+    parcels: mpsc::Sender<Parcel>,
+    ends: Arc<Ends>,
+}
 
 impl Outbound {
     /// Starts sending; ends when the relay stops.
     pub(crate) fn start(app: Arc<App>, key: SecretKey) -> Self {
-        let (sender, mut waiting) = mpsc::channel::<Parcel>(WAITING_MAX);
-        tokio::spawn(async move {
-            let (hosts, places) = (Arc::new(Hosts::default()), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
-            loop {
-                let parcel = tokio::select! {
-                    () = app.stopping.cancelled() => return,
-                    parcel = waiting.recv() => parcel,
-                };
-                let Some(Parcel { owner, event }) = parcel else { return };
-                for target in targets(&app, &owner).await {
-                    let sending = Sending {
-                        target,
-                        event: event.clone(),
-                        key: key.clone(),
-                        hosts: Arc::clone(&hosts),
-                        allows_private: app.config.outbound.allow_private,
-                    };
-                    let stopping = app.stopping.clone();
-                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                    tokio::spawn(async move {
-                        stopping.run_until_cancelled(sending.run()).await;
-                        drop(place);
-                    });
-                }
-            }
-        });
-        Self(sender)
+        let (parcels, waiting) = mpsc::channel::<Parcel>(PARCELS_MAX);
+        let ends = Arc::new(Ends { metrics: Arc::clone(&app.metrics), dropped: Mutex::default() });
+        tokio::spawn(run(app, key, waiting, Arc::clone(&ends)));
+        Self { parcels, ends }
     }
 
     /// Has a request be sent on. Does not wait.
     pub(crate) fn send(&self, parcel: Parcel) {
         // One that finds no room is kept here, where its recipient may ask for it.
-        let _ = self.0.try_send(parcel);
+        if self.parcels.try_send(parcel).is_err() {
+            self.ends.count(End::Dropped);
+        }
     }
 }
 
-/// The relays where the owner reads: those of its 10050, else the read relays of its 10002, but not this one.
-async fn targets(app: &App, owner: &PublicKey) -> Vec<Target> {
-    let own = app.config.server.relay_addresses();
-    let mut targets: Vec<Target> = Vec::new();
-    for kind in [Kind(10_050), Kind(10_002)] {
-        for url in listed(app, owner, kind).await {
-            let is_own = RelayAddress::parse(&url).is_some_and(|address| own.contains(&address));
-            let target = Target::parse(&url).filter(|target| !is_own && !targets.contains(target));
-            targets.extend(target);
-            if targets.len() >= RELAYS_MAX {
-                return targets;
+async fn run(app: Arc<App>, key: SecretKey, mut parcels: mpsc::Receiver<Parcel>, ends: Arc<Ends>) {
+    let mut schedule = Schedule::default();
+    let mut running = JoinSet::new();
+    loop {
+        let now = Instant::now();
+        schedule.end_late(now).into_iter().for_each(|end| ends.count(end));
+        while let Some((sending, step)) = schedule.next(now) {
+            running.spawn(take(sending, step, key.clone(), app.config.outbound.allow_private));
+        }
+        let wakes = schedule.wakes(now);
+        let waking = async {
+            match wakes {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
             }
-        }
-        if !targets.is_empty() {
-            break;
-        }
-    }
-    targets
-}
-
-/// The URLs in the owner's list of this kind, as anybody may read it here.
-async fn listed(app: &App, owner: &PublicKey, kind: Kind) -> Vec<String> {
-    let filter = Filter { kinds: Some(vec![kind]), authors: Some(vec![*owner]), ..Filter::default() };
-    let query = Query { filter: filter.clone(), scope: Scope { everyone: true, ..Scope::default() } };
-    let now = app.clock.now();
-    let bounds = PageBounds { part: Part::WHOLE, events_max: LISTS_MAX, bytes_max: 1 << 18, entries_max: 64 };
-    let Ok(page) = app.store.scan(&query, None, app.store.head(), bounds, now).await else { return Vec::new() };
-    let reader = Reader::new(&[*owner]);
-    let released = page.events.iter().filter_map(|it| app.gate.release(it, Asker::new(&reader, &filter), None, now));
-    let mut urls = Vec::new();
-    for list in released {
-        for tag in list.event().tags().iter() {
-            let is_read = match tag.name() {
-                name::RELAY => kind == Kind(10_050),
-                // Without a marker a relay is for both.
-                "r" => kind == Kind(10_002) && tag.get(2).is_none_or(|marker| marker == "read"),
-                _ => false,
-            };
-            urls.extend(tag.value().filter(|_| is_read).map(str::to_owned));
-        }
-    }
-    urls
-}
-
-/// One request for one relay.
-struct Sending {
-    target: Target,
-    event: Event,
-    key: SecretKey,
-    hosts: Arc<Hosts>,
-    allows_private: bool,
-}
-
-impl Sending {
-    async fn run(self) {
-        for tries in 0..TRIES_MAX {
-            if tries > 0 {
-                sleep(Duration::from_secs(RETRY_SECS * 10_u64.pow(tries - 1))).await;
-            }
-            let Some(visit) = self.hosts.visit(&self.target.host) else { continue };
-            match send(&self.target, &self.event, &self.key, self.allows_private).await {
-                Ok(()) => return visit.succeeded(),
-                // Another try would be answered alike.
-                Err(Failed::Refused(reason)) => {
-                    visit.succeeded();
-                    return tracing::debug!(host = %self.target.host, "a request was refused: {reason}");
+        };
+        let went_on = tokio::select! {
+            () = app.stopping.cancelled() => return,
+            Some(ended) = running.join_next() => match ended {
+                Ok((sending, Taken::LookUp(found))) => schedule.looked_up(sending, found, Instant::now()),
+                Ok((sending, Taken::Connection(addresses, answer))) => {
+                    schedule.answered(sending, &addresses, &answer, Instant::now())
                 }
-                Err(Failed::Unreachable(reason)) => {
-                    visit.failed();
-                    tracing::debug!(host = %self.target.host, "a request was not sent: {reason}");
+                Err(error) => {
+                    // A step has no place that panics. Its host stays busy, so that it cannot do so again.
+                    tracing::error!(%error, "sending a request ended early");
+                    Ok(())
                 }
+            },
+            parcel = parcels.recv() => {
+                let Some(Parcel { owner, event }) = parcel else { return };
+                for target in targets(&app, &owner).await {
+                    if let Err(end) = schedule.add(target, event.clone(), Instant::now()) {
+                        ends.count(end);
+                    }
+                }
+                Ok(())
             }
+            () = waking => Ok(()),
+        };
+        if let Err(end) = went_on {
+            ends.count(end);
+        }
+    }
+}
+
+/// The result of a step.
+enum Taken {
+    LookUp(Option<Vec<SocketAddr>>),
+    Connection(Vec<SocketAddr>, Result<(), Failed>),
+}
+
+async fn take(sending: Sending, step: Step, key: SecretKey, allows_private: bool) -> (Sending, Taken) {
+    let host = &sending.target.host;
+    let taken = match step {
+        Step::LookUp => {
+            let found = sending.target.resolve(allows_private).await;
+            Taken::LookUp(found.inspect_err(|reason| tracing::debug!(host, "no relay to send to: {reason}")).ok())
+        }
+        Step::Connect(addresses) => {
+            let answer = send(&sending.target, &addresses, &sending.event, &key).await;
+            match &answer {
+                Ok(()) => {}
+                Err(Failed::Refused(reason)) => tracing::debug!(host, "a request was refused: {reason}"),
+                Err(Failed::Unreachable(reason)) => tracing::debug!(host, "a request was not sent: {reason}"),
+            }
+            Taken::Connection(addresses, answer)
+        }
+    };
+    (sending, taken)
+}
+
+/// The ends of requests, for the metrics and the log.
+struct Ends {
+    metrics: Arc<Metrics>,
+    /// The requests that were dropped since the last warning, and its time.
+    dropped: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Ends {
+    fn count(&self, end: End) {
+        self.metrics.outbound_request(end.word());
+        if end != End::Dropped {
+            return;
+        }
+        let mut dropped = self.dropped.lock();
+        let (count, warned) = &mut *dropped;
+        *count += 1;
+        if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(WARNING_SECS)) {
+            tracing::warn!(count, "KeyPackage requests were not sent on to other relays, as too many wait for them");
+            (*count, *warned) = (0, Some(Instant::now()));
         }
     }
 }
