@@ -196,9 +196,9 @@ async fn the_rates_of_claims_are_told_with_the_seconds() {
     assert_eq!(claim(&later, &alice, 1).await.0.len(), 1);
 }
 
-/// Strangers take half of the stock in an hour, and those of one address a quarter of that half. A key that the operator
-/// named and one that shares a group with the owner take the rest; a group in which the owner never acted is none that
-/// it shares.
+/// Strangers take half of the stock in an hour, and those of one address a quarter of that half. A key that the
+/// operator named and one that shares a group with the owner take the rest; a group in which the owner never acted is
+/// none that it shares.
 #[tokio::test]
 async fn strangers_leave_a_part_of_the_stock_to_others() {
     let [admin, alice, bob, eve] = Keys::some();

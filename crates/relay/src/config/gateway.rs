@@ -93,8 +93,8 @@ section! {
         /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it claims.
         keypackage_consumption: KeyPackageConsumption = "never",
             by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
-        /// KeyPackages of one owner that are kept and were not claimed, the newest by their `created_at`. Those marked as
-        /// ones of last resort are not counted.
+        /// KeyPackages of one owner that are kept and were not claimed, the newest by their `created_at`. Those marked
+        /// as ones of last resort are not counted.
         keypackages_per_owner_max as "keypackage_max_per_owner": usize = "15" in "KeyPackages",
             by integer(1..=PER_OWNER_MAX);
         /// Number of unclaimed KeyPackages below which the relay asks their owner for more, if it has a system key.

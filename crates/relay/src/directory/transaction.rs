@@ -1,7 +1,7 @@
 //! A claim's call to the store and all that must follow its commit, in a task of its own.
 //!
-//! Source: docs/rules.md, "Claims" 5 and 8 and "Stock" 2. A client that goes away drops the task of its request, and the
-//! commit happens all the same. So the charges and the note about the owner's stock do not depend on the client.
+//! Source: docs/rules.md, "Claims" 5 and 8 and "Stock" 2. A client that goes away drops the task of its request, and
+//! the commit happens all the same. So the charges and the note about the owner's stock do not depend on the client.
 
 use std::sync::Arc;
 

@@ -38,8 +38,8 @@ impl RateLimits {
         (self.hasher.hash_for_turns(("claims of", reader)), [address(block), address(block.widest())])
     }
 
-    /// Takes the price of events for an answer that is kept, whether it is there or not: from a key that pays alone, else
-    /// from the address and from the reader. The debt stays under a burst.
+    /// Takes the price of events for an answer that is kept, whether it is there or not: from a key that pays alone,
+    /// else from the address and from the reader. The debt stays under a burst.
     pub(crate) fn owe(
         &self,
         payer: Payer,

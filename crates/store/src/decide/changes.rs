@@ -157,8 +157,8 @@ pub(crate) struct Changes {
     /// Groups that carry unlisted messages from now on.
     pub(crate) unlisted: Vec<NostrGroupId>,
     pub(crate) founded: Vec<(PublicKey, UnixSecs)>,
-    /// KeyPackages that were claimed in another store, by the records of its export, or gave way after they may have been
-    /// given.
+    /// KeyPackages that were claimed in another store, by the records of its export, or gave way after they may have
+    /// been given.
     pub(crate) claimed: Vec<Claimed>,
     /// A log entry without an event, after all others, which tells followers that these groups may have changed and any
     /// key may have vanished. It is kept for [`EPHEMERAL_SECS`] at least.

@@ -100,7 +100,8 @@ impl<'a> Search<'a> {
         self.cost += Cost::of_units(count as u64);
     }
 
-    /// The work so far: each line costs a unit as an entry of the index does, and each event costs as in a query, once for each filter that it is held against.
+    /// The work so far: each line costs a unit as an entry of the index does, and each event costs as in a query, once
+    /// for each filter that it is held against.
     pub(crate) const fn cost(&self) -> Cost {
         self.cost
     }

@@ -150,8 +150,8 @@ impl<S: Apply> Decider<'_, S> {
         Ok(address)
     }
 
-    /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address, and those that
-    /// give way to it. Returns its address and its line of the directory.
+    /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address, and those
+    /// that give way to it. Returns its address and its line of the directory.
     pub(super) fn key_package<'e>(
         &mut self,
         event: EventRef<'_>,

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Cursor, LogEntry, LogPage,
     decide::{
-        MARK_KIND,
+        COMMIT, MARK_KIND,
         hiding::{Hidden, Hiding},
     },
 };
@@ -37,7 +37,7 @@ const AFTER: &str = "select l.head, c.nonce, (select nonce from rnostr.commits w
 const EVENTS_AT: &str = "select cursor, received_at, coalesce(expires_at, kept_until) as expires_at, flags, record \
     from rnostr.events where cursor = any($1::bigint[]) and record <> '' order by cursor";
 const HOLDS: &str = concat!(
-    "select ",
+    "select flags, ",
     without_content!(),
     " from rnostr.events where id = $1 and flags & 8 = 0 and (expires_at is null or expires_at > $2)"
 );
@@ -131,7 +131,8 @@ pub(super) async fn events_at(client: &Client, cursors: &[Cursor], hidden: &Hidd
 pub(super) async fn holds(client: &Client, id: &EventId, now: UnixSecs, hidden: &Hidden) -> Result<bool, Fail> {
     let statement = client.prepare_cached(HOLDS).await?;
     match client.query_opt(&statement, &[&&id.as_bytes()[..], &number(now)]).await? {
-        Some(row) => Ok(!hidden.hides(event(&row)?.view())),
+        // The content says whether it is a commit, which no vanished key hides, and is not read.
+        Some(row) => Ok(row.try_get::<_, i16>("flags")? & COMMIT != 0 || !hidden.hides(event(&row)?.view())),
         None => Ok(false),
     }
 }
