@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use super::run::{Ran, command, rnostr, spawn};
 
 /// A relay process over a store of its own.
-struct Relay {
+pub(crate) struct Relay {
     child: Child,
-    directory: TempDir,
-    url: String,
+    pub(crate) directory: TempDir,
+    pub(crate) url: String,
 }
 
 impl Relay {
     /// Starts a relay on a free port; `server` are lines of `[server]`, `more` further sections.
-    fn start(server: &str, more: &str) -> Self {
+    pub(crate) fn start(server: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let at = directory.path();
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
