@@ -1,14 +1,21 @@
 //! The command line, with one file for each subcommand. A subcommand's error is one line for the operator.
 
 mod address;
+mod backup;
 mod check_config;
+mod compact;
+mod completions;
 mod doctor;
 mod export;
 mod health;
 mod import;
 mod keygen;
+mod man;
 mod moving;
 mod relay;
+mod restore;
+mod stats;
+mod verify_store;
 
 use clap::{Parser, Subcommand};
 
@@ -23,24 +30,38 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Relay(relay::Relay),
+    Backup(backup::Backup),
     CheckConfig(check_config::CheckConfig),
+    Compact(compact::Compact),
+    Completions(completions::Completions),
     Doctor(doctor::Doctor),
     Export(export::Export),
     Health(health::Health),
     Import(import::Import),
     Keygen(keygen::Keygen),
+    Man(man::Man),
+    Restore(restore::Restore),
+    Stats(stats::Stats),
+    VerifyStore(verify_store::VerifyStore),
 }
 
 impl Cli {
     pub(crate) fn run(self) -> Result<(), String> {
         match self.command {
             Command::Relay(command) => command.run(),
+            Command::Backup(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
+            Command::Compact(command) => command.run(),
+            Command::Completions(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),
+            Command::Man(command) => command.run(),
+            Command::Restore(command) => command.run(),
+            Command::Stats(command) => command.run(),
+            Command::VerifyStore(command) => command.run(),
         }
     }
 }

@@ -119,3 +119,24 @@ fn keygen_writes_a_key_for_its_owner_alone_and_overwrites_nothing() {
     rnostr(at, &["keygen", "--json", "--out", "other.key"]).succeeds();
     assert!(fs::read_to_string(at.join("other.key")).expect("text").starts_with("{\"public_key\""));
 }
+
+/// Each command has a manual page and stands in the completions, with the examples of its help.
+#[test]
+fn every_command_has_a_manual_page_and_is_completed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    let help = rnostr(at, &["--help"]).succeeds();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> =
+        listed.map_while(|line| line.split_whitespace().next()).filter(|it| *it != "help").collect();
+    assert!(commands.contains(&"backup") && commands.len() > 10, "{help}");
+    rnostr(at, &["man", "--to", "."]).succeeds();
+    let completions = rnostr(at, &["completions", "bash"]).succeeds();
+    for command in commands {
+        let page = std::fs::read_to_string(at.join(format!("rnostr-{command}.1"))).expect("a page");
+        let help = rnostr(at, &[command, "--help"]).succeeds();
+        let new = ["backup", "restore", "compact", "stats", "verify-store", "completions", "man"];
+        assert!(!new.contains(&command) || (help.contains("Example") && page.contains("Example")), "{help}{page}");
+        assert!(completions.contains(&format!("rnostr,{command})")), "{command}");
+    }
+}

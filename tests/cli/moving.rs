@@ -28,7 +28,7 @@ use super::run::{command, rnostr, rnostr_reading, spawn, starting, with_store};
 const NOTES: usize = 2_300;
 
 /// Fills a store in a new directory with every sort of record and `notes` events, and returns its dump.
-fn filled(notes: usize) -> (TempDir, Vec<String>) {
+pub(crate) fn filled(notes: usize) -> (TempDir, Vec<String>) {
     let directory = tempfile::tempdir().expect("a directory");
     let dumped = with_store(|| wait(fill_in(directory.path(), notes)));
     (directory, dumped)
@@ -57,7 +57,7 @@ fn now() -> u64 {
 }
 
 /// Dumps the store in a directory.
-fn held(directory: &Path) -> Vec<String> {
+pub(crate) fn held(directory: &Path) -> Vec<String> {
     with_store(|| {
         let store = Embedded::open(directory.join("data"), Options::default()).expect("a store");
         wait(dump(&store, LARGE, now()))

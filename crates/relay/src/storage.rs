@@ -55,6 +55,16 @@ pub async fn open_for_moving(config: &Config) -> Result<Arc<dyn Moving>, StartEr
     })
 }
 
+/// The options of the embedded store.
+#[must_use]
+pub const fn embedded_options(config: &Config) -> embedded::Options {
+    let durability = match config.data.durability {
+        config::Durability::Commit => embedded::Durability::Commit,
+        config::Durability::Interval => embedded::Durability::Interval { ms: config.data.sync_interval_ms },
+    };
+    embedded::Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 }
+}
+
 async fn open_named(config: &Config) -> Result<OpenedStore, StartError> {
     let until = Instant::now() + Duration::from_secs(config.server.startup_timeout_secs);
     let mut failures = 0;
@@ -85,12 +95,7 @@ async fn open_once(config: &Config) -> Result<OpenedStore, OpenError> {
     let gateway = &config.mls_gateway;
     match gateway.storage_backend {
         StorageBackend::Embedded => {
-            let durability = match config.data.durability {
-                config::Durability::Commit => embedded::Durability::Commit,
-                config::Durability::Interval => embedded::Durability::Interval { ms: config.data.sync_interval_ms },
-            };
-            let options = embedded::Options { durability, map_bytes_max: config.data.map_size_max_mib << 20 };
-            Ok(OpenedStore::Embedded(Box::new(Embedded::open(&config.data.path, options)?)))
+            Ok(OpenedStore::Embedded(Box::new(Embedded::open(&config.data.path, embedded_options(config))?)))
         }
         StorageBackend::Postgres => {
             let url = gateway.database_url.as_ref().map(config::Secret::expose).unwrap_or_default();

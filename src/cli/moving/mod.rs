@@ -13,7 +13,10 @@ use nostr_relay::{
     observe::telemetry,
     storage,
 };
-use nostr_store::moving::{FileKey, Moving};
+use nostr_store::{
+    embedded::Options,
+    moving::{FileKey, Moving},
+};
 
 /// The file to write or read, or `-` for standard output or input.
 #[derive(Debug)]
@@ -70,6 +73,24 @@ pub(super) fn require_store(config: &Config) -> Result<(), String> {
         return Err(format!("there is no store in {}; is data.path right?", path.display()));
     }
     Ok(())
+}
+
+/// The directory of the embedded store and its options. A database has tools of its own, which the error names.
+pub(super) fn embedded(config: &Config) -> Result<(&Path, Options), String> {
+    match config.mls_gateway.storage_backend {
+        StorageBackend::Embedded => Ok((&config.data.path, storage::embedded_options(config))),
+        StorageBackend::Postgres => {
+            Err("the store is PostgreSQL, which has tools of its own: `pg_dump --schema=rnostr \
+             --format=custom --file=FILE DATABASE_URL` and `pg_restore`, `VACUUM`, `pg_amcheck`; or move it by \
+             `rnostr export` and `rnostr import`"
+                .to_owned())
+        }
+        StorageBackend::Firestore => {
+            Err("the store is Firestore, which has tools of its own: `gcloud firestore export \
+             gs://BUCKET` and `gcloud firestore import`; or move it by `rnostr export` and `rnostr import`"
+                .to_owned())
+        }
+    }
 }
 
 /// The time, in Unix seconds.

@@ -13,7 +13,8 @@ use super::{
     keys::{Key, pair, time_bytes},
     log::unpack_event,
     packages::PackagesAt,
-    tables::{Table, Tables},
+    summed::Summed,
+    tables::Tables,
     vanished::{Vanished, Vanishing},
     write::Tx,
 };
@@ -106,7 +107,7 @@ impl Tables {
     fn put_lapsing(
         &self,
         txn: &mut RwTxn<'_>,
-        table: Table,
+        table: Summed,
         key: &[u8],
         value: Option<(UnixSecs, Vec<u8>)>,
     ) -> Result<(), Fail> {

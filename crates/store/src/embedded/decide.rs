@@ -254,7 +254,7 @@ impl Apply for Tx<'_> {
         if self.known_groups.is_managed(group) == Some(false) {
             return Ok(false);
         }
-        Ok(self.tables.unlisted.get_or_put(&mut self.txn, group.as_str().as_bytes(), &[])?.is_none())
+        self.tables.unlisted.put_new(&mut self.txn, group.as_str().as_bytes(), &[])
     }
 
     fn count_founding(&mut self, key: &PublicKey, at: UnixSecs) -> Result<(), Fail> {

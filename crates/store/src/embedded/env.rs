@@ -57,15 +57,7 @@ pub(super) fn open_env(directory: &Path, options: &Options) -> Result<Env<WithTl
     if matches!(options.durability, Durability::Interval { .. }) {
         flags |= EnvFlags::NO_SYNC;
     }
-    let mut opener = EnvOpenOptions::new();
-    opener.map_size(map_bytes).max_dbs(Tables::COUNT).max_readers(READERS_MAX);
-    #[allow(unsafe_code, reason = "mapping a file is only as safe as everyone who writes to it")]
-    // SAFETY: the map is sound as long as nothing but LMDB writes to the file. `lock` holds the directory against a
-    // second rnostr, heed refuses to open one environment twice in a process, LMDB's own lock file is in use (no
-    // NO_LOCK), and WRITE_MAP is off, so that no pointer of this process can write into the map. NO_SYNC endangers what
-    // is on disk when the machine loses power, which `Durability::Interval` says, and no memory.
-    let opened = unsafe { opener.flags(flags).open(directory) };
-    let env = opened.map_err(|error| {
+    let env = map(directory, flags, Some(map_bytes)).map_err(|error| {
         OpenError::Refused(format!(
             "the store in {} cannot be mapped ({} MiB of address space): {error}",
             directory.display(),
@@ -75,4 +67,48 @@ pub(super) fn open_env(directory: &Path, options: &Options) -> Result<Env<WithTl
     // Slots of a process that was killed; with the lock held, every other process is gone.
     env.clear_stale_readers().map_err(|error| OpenError::Refused(format!("the store's readers: {error}")))?;
     Ok(env)
+}
+
+/// Maps the environment in `directory` for reading, beside a process that may be writing it.
+///
+/// # Errors
+/// [`OpenError`].
+pub(super) fn open_beside(directory: &Path) -> Result<Env<WithTls>, OpenError> {
+    reading(directory, EnvFlags::READ_ONLY | EnvFlags::NO_READ_AHEAD)
+}
+
+/// Maps a data file that no process writes, for reading.
+///
+/// # Errors
+/// [`OpenError`].
+pub(super) fn open_file(path: &Path) -> Result<Env<WithTls>, OpenError> {
+    reading(path, EnvFlags::READ_ONLY | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK)
+}
+
+fn reading(path: &Path, flags: EnvFlags) -> Result<Env<WithTls>, OpenError> {
+    map(path, flags, None)
+        .map_err(|error| OpenError::Refused(format!("{} cannot be read as a store: {error}", path.display())))
+}
+
+/// Maps a file; a size that is not given is the file's own.
+fn map(path: &Path, flags: EnvFlags, map_bytes: Option<usize>) -> heed::Result<Env<WithTls>> {
+    let mut opener = EnvOpenOptions::new();
+    opener.max_dbs(Tables::COUNT).max_readers(READERS_MAX);
+    if let Some(bytes) = map_bytes {
+        opener.map_size(bytes);
+    }
+    #[allow(unsafe_code, reason = "mapping a file is only as safe as everyone who writes to it")]
+    // SAFETY: the map is sound as long as nothing but LMDB writes to the file. `lock` holds the directory against a
+    // second rnostr that writes, heed refuses to open one environment twice in a process, and LMDB's own lock file is in
+    // use where another process may write (NO_LOCK stands for files that nobody writes). WRITE_MAP is off, so that no
+    // pointer of this process can write into the map. NO_SYNC endangers what is on disk when the machine loses power,
+    // which `Durability::Interval` says, and no memory.
+    unsafe {
+        opener.flags(flags).open(path)
+    }
+}
+
+/// Bytes of a page of the environment.
+pub(super) fn page_bytes(env: &Env<WithTls>) -> u64 {
+    u64::from(env.unnamed_database_stat().page_size)
 }

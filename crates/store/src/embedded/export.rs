@@ -12,7 +12,7 @@ use super::{
     fail::Fail,
     keys::{Stored, cursor_bytes, number_from},
     queue::Call,
-    tables::Table,
+    summed::Summed,
     vanished::Vanished,
 };
 use crate::{
@@ -58,30 +58,29 @@ impl Embedded {
             let last = match from.part() {
                 Part::Founded => self.founded(txn, from, now, &mut page)?,
                 Part::Events => self.events(txn, from, now, &mut page)?,
-                part => self.each(txn, self.table_of(part), from, &mut page)?,
+                part => self.each(txn, self.table_of(part)?, from, &mut page)?,
             };
             Ok(ExportPage { records: page.records, next: after_part(from, last) })
         })
     }
 
-    fn table_of(&self, part: Part) -> Table {
-        match part {
+    fn table_of(&self, part: Part) -> Result<Summed, Fail> {
+        Ok(match part {
             Part::Vanished => self.tables.vanished,
             Part::Tombstones => self.tables.tombstones,
             Part::AddressTombstones => self.tables.address_tombstones,
             Part::Claimed => self.tables.claimed,
-            Part::Founded => self.tables.founded,
             Part::Unlisted => self.tables.unlisted,
             Part::Groups => self.tables.groups,
-            Part::Events => self.tables.events,
-        }
+            Part::Founded | Part::Events => return Err(Fail::Corrupt("an export has lost its way")),
+        })
     }
 
     /// Reads a table in the order of its keys; gives the last key, where the page ended before the table.
     fn each(
         &self,
         txn: &RoTxn<'_>,
-        table: Table,
+        table: Summed,
         from: &ExportPosition,
         page: &mut ExportFilling,
     ) -> Result<Option<Vec<u8>>, Fail> {

@@ -37,7 +37,7 @@ impl Tables {
     pub(super) fn history_at(&self, txn: &RoTxn<'_>, place: Cursor) -> Result<u64, Fail> {
         let place = cursor_bytes(place.min(CURSOR_MAX));
         let before = (Bound::Unbounded, Bound::Excluded(&place[..]));
-        let last = self.histories.rev_range(txn, &before)?.next().transpose()?;
+        let last = self.histories.range(txn, &before)?.last().transpose()?;
         Ok(last.map_or(0, |(_, mark)| number_from(mark)))
     }
 }

@@ -26,19 +26,19 @@ pub(super) const RECENT_MAX: usize = 262_144;
 /// By the first byte of an id.
 const SHARDS: usize = 256;
 /// In `meta`: for each shard the cursor up to which its ids are written, 6 bytes each.
-const WRITTEN: &[u8] = b"ids-written";
+pub(super) const WRITTEN: &[u8] = b"ids-written";
 
 /// The first bytes of an id, by which the `ids` table is keyed.
-type IdPrefix = u64;
+pub(super) type IdPrefix = u64;
 /// The prefix of an event's id, and the event's cursor.
 type IdEntry = (IdPrefix, Cursor);
 type Shard = RwLock<BTreeSet<IdEntry>>;
 
-fn prefix(id: &EventId) -> IdPrefix {
+pub(super) fn prefix(id: &EventId) -> IdPrefix {
     number_from(&id.as_bytes()[..8])
 }
 
-fn shard_of(prefix: IdPrefix) -> usize {
+pub(super) fn shard_of(prefix: IdPrefix) -> usize {
     usize::from(prefix.to_be_bytes()[0])
 }
 
@@ -90,7 +90,7 @@ impl Recent {
 
 /// Up to which cursor each shard is written.
 #[derive(Clone)]
-pub(super) struct Written([Cursor; SHARDS]);
+pub(super) struct Written(pub(super) [Cursor; SHARDS]);
 
 impl Written {
     pub(super) fn read(tables: &Tables, txn: &RoTxn<'_>) -> Result<Self, Fail> {
@@ -99,6 +99,16 @@ impl Written {
             *to = cursor;
         }
         Ok(written)
+    }
+
+    /// All ids are written up to this cursor.
+    pub(super) const fn all(up_to: Cursor) -> Self {
+        Self([up_to; SHARDS])
+    }
+
+    pub(super) fn put(&self, tables: &Tables, txn: &mut RwTxn<'_>) -> Result<(), Fail> {
+        let packed: Vec<u8> = self.0.iter().copied().flat_map(cursor_bytes).collect();
+        tables.put_meta(txn, WRITTEN, &packed)
     }
 }
 
@@ -172,8 +182,7 @@ impl<'a> IdChanges<'a> {
             wrote = true;
         }
         if wrote {
-            let packed: Vec<u8> = self.written.0.iter().copied().flat_map(cursor_bytes).collect();
-            tables.meta.put(txn, WRITTEN, &packed)?;
+            self.written.put(tables, txn)?;
         }
         Ok(())
     }
@@ -211,7 +220,8 @@ impl<'a> IdChanges<'a> {
     }
 }
 
-fn put(tables: &Tables, txn: &mut RwTxn<'_>, prefix: IdPrefix, cursor: Cursor) -> Result<(), Fail> {
+/// Adds a cursor to those of its id.
+pub(super) fn put(tables: &Tables, txn: &mut RwTxn<'_>, prefix: IdPrefix, cursor: Cursor) -> Result<(), Fail> {
     let key = prefix.to_be_bytes();
     if let Some(others) = tables.ids.get_or_put(txn, &key, &cursor_bytes(cursor))? {
         let mut cursors = others.to_vec();

@@ -8,7 +8,10 @@
 use nostr_extensions::{Audience, EventMeta, Stamp, admit::NEVER, gate::Touches};
 use nostr_protocol::{EventRef, UnixSecs};
 
-use super::fail::Fail;
+use super::{
+    fail::Fail,
+    summed::{SUM_BYTES, sum},
+};
 pub(super) use crate::index::{Key, address_of, hash16};
 use crate::{
     Cursor,
@@ -101,7 +104,8 @@ pub(super) fn received_key(event: EventRef<'_>, audience: &Audience, cursor: Cur
     received_prefix(event.kind(), audience).map(|prefix| prefix.with(&cursor_bytes(cursor)))
 }
 
-/// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | record`.
+/// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | checksum (4) | record`. An
+/// event that was stored before there were checksums has none, and a flag less.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
     pub(super) event: EventRef<'a>,
@@ -110,7 +114,8 @@ pub(super) struct Stored<'a> {
     flags: u8,
 }
 
-pub(super) const HEADER: usize = 11;
+/// Bytes before the checksum.
+const HEADER: usize = 11;
 /// Flag of a deletion that names an event that is not public, and is for its author alone.
 pub(super) const AUTHOR_ONLY: u8 = 1;
 /// Flag of an event in the log that feeds live delivery, which no query finds.
@@ -119,6 +124,9 @@ pub(super) const LOG_ONLY: u8 = 2;
 pub(super) const TOUCHES_GROUPS: u8 = 4;
 /// Flag of an event that touched those groups alone which the table `touched` names for it.
 pub(super) const TELLS_TOUCHES: u8 = 8;
+
+/// Flag of an event with a checksum of its cursor, its header and its record.
+const SUMMED: u8 = 16;
 
 pub(super) fn flags_of(meta: &EventMeta) -> u8 {
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
@@ -136,7 +144,9 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// [`Fail::Corrupt`] where the bytes are no event.
     pub(super) fn read(value: &'a [u8]) -> Result<Self, Fail> {
-        let (header, record) = value.split_at_checked(HEADER).ok_or(Fail::Corrupt("an event is cut short"))?;
+        let (header, rest) = value.split_at_checked(HEADER).ok_or(Fail::Corrupt("an event is cut short"))?;
+        let sum = if header[10] & SUMMED == 0 { 0 } else { SUM_BYTES };
+        let record = rest.get(sum..).ok_or(Fail::Corrupt("an event is cut short"))?;
         Ok(Self {
             event: EventRef::new(record).ok_or(Fail::Corrupt("an event's record is cut short"))?,
             received_at: number_from(&header[..5]),
@@ -150,8 +160,22 @@ impl<'a> Stored<'a> {
         out.clear();
         out.extend_from_slice(&time_bytes(stamp.received_at));
         out.extend_from_slice(&time_bytes(stamp.expires_at));
-        out.push(flags);
+        out.push(flags | SUMMED);
+        let sum = sum(&[&cursor_bytes(stamp.cursor), out, record]);
+        out.extend_from_slice(&sum);
         out.extend_from_slice(record);
+    }
+
+    /// Whether the value of the event at `cursor` has its checksum; `None` where it was stored without one.
+    pub(super) fn is_whole(value: &[u8], cursor: Cursor) -> Option<bool> {
+        let (header, rest) = value.split_at_checked(HEADER)?;
+        let (kept, record) = rest.split_at_checked(SUM_BYTES).filter(|_| header[10] & SUMMED != 0)?;
+        Some(kept == sum(&[&cursor_bytes(cursor), header, record]))
+    }
+
+    /// The place of the record in the value.
+    pub(super) fn record_at(value: &[u8]) -> usize {
+        value.get(10).map_or(HEADER, |flags| if flags & SUMMED == 0 { HEADER } else { HEADER + SUM_BYTES })
     }
 
     pub(super) const fn has(&self, flag: u8) -> bool {

@@ -9,6 +9,7 @@ use super::{
     hot::{Hot, Value},
     ids::IdChanges,
     keys::{self, ID_BYTES, LOG_ONLY, Stored, TELLS_TOUCHES, TOUCHES_GROUPS, cursor_bytes, cursors_from, number_from},
+    summed::Summed,
     tables::Tables,
 };
 use crate::{Cursor, weight::Weight};
@@ -175,7 +176,7 @@ impl Tables {
     }
 
     /// The keys of `table` that begin with `prefix`, without it.
-    pub(super) fn tails(table: super::tables::Table, txn: &RoTxn<'_>, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Fail> {
+    pub(super) fn tails(table: Summed, txn: &RoTxn<'_>, prefix: &[u8]) -> Result<Vec<Vec<u8>>, Fail> {
         let mut tails = Vec::new();
         for entry in table.prefix_iter(txn, prefix)? {
             tails.push(entry?.0[prefix.len()..].to_vec());
@@ -212,7 +213,7 @@ pub(super) fn seal_and_keep(value: Value<'_>, hot: &Hot, cursor: Cursor) -> Resu
         }
     };
     let stamp = Stored::read(&value)?.stamp(cursor);
-    let record = value.slice(keys::HEADER..);
+    let record = value.slice(Stored::record_at(&value)..);
     let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
     Ok(Sealed::new(event, stamp))
 }

@@ -22,8 +22,10 @@ mod queue;
 mod received;
 mod reply;
 mod scan;
+mod summed;
 mod sweep;
 mod tables;
+pub mod tools;
 mod vanished;
 mod write;
 mod writer;
@@ -475,6 +477,8 @@ impl Store for Embedded {
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {
+        // A backup that was killed would keep LMDB from using any page again that is freed from then on.
+        self.env.clear_stale_readers().map_err(|error| Fail::from(error).to_store_error())?;
         let mut all = Swept::default();
         for _ in 0..SWEEP_ROUNDS_MAX {
             let events_max = events_max.saturating_sub(all.removed);

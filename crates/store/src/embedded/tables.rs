@@ -7,6 +7,7 @@ use heed::{CommitOrAbort, Database, Env, RwTxn, WithTls, types::Bytes};
 use super::{
     fail::Fail,
     keys::{Stored, cursor_bytes, number_from},
+    summed::{Summed, sum},
 };
 use crate::{OpenError, StoreError};
 
@@ -14,106 +15,151 @@ use crate::{OpenError, StoreError};
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// The version of the layout that this build writes.
-pub(super) const SCHEMA_VERSION: u32 = 3;
-const SCHEMA: &[u8] = b"schema";
+pub(super) const SCHEMA_VERSION: u32 = 4;
+pub(super) const SCHEMA: &[u8] = b"schema";
 /// In `meta`: a cursor that no event has reached; the next process starts here.
 pub(super) const NEXT_CURSOR: &[u8] = b"next-cursor";
 /// In `meta`: the store's secret.
-const SECRET: &[u8] = b"secret";
+pub(super) const SECRET: &[u8] = b"secret";
+/// All names of `meta`.
+pub(super) const META: [&[u8]; 4] = [SCHEMA, NEXT_CURSOR, SECRET, super::ids::WRITTEN];
 /// Most events that one round of a migration reads.
 const MIGRATED_MAX: usize = 10_000;
 
 macro_rules! tables {
-    ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
+    ($($(#[$doc:meta])* $field:ident: $sort:ident = $name:literal;)*) => {
         /// Every table.
         #[derive(Clone, Copy)]
         pub(super) struct Tables {
-            $($(#[$doc])* pub(super) $field: Table,)*
+            $($(#[$doc])* pub(super) $field: $sort,)*
         }
 
-        const NAMES: &[&str] = &[$($name),*];
+        /// The names of all tables.
+        pub(super) const NAMES: &[&str] = &[$($name),*];
+
+        /// Whether the rows of the table of this name carry checksums.
+        pub(super) fn is_summed(name: &str) -> bool {
+            [$(($name, <$sort as Sort>::IS_SUMMED)),*].contains(&(name, true))
+        }
 
         impl Tables {
             fn from_opened(opened: &[Table]) -> Option<Self> {
                 let mut opened = opened.iter().copied();
-                Some(Self { $($field: opened.next()?,)* })
+                Some(Self { $($field: <$sort as From<Table>>::from(opened.next()?),)* })
             }
 
             /// Each table, to be measured.
             pub(super) fn all(&self) -> impl Iterator<Item = Table> {
-                [$(self.$field),*].into_iter()
+                [$(Table::from(self.$field)),*].into_iter()
+            }
+
+            /// The table of this name.
+            pub(super) fn named(&self, name: &str) -> Option<Table> {
+                NAMES.iter().zip(self.all()).find(|(other, _)| **other == name).map(|(_, table)| table)
+            }
+
+            /// Each table whose rows carry checksums.
+            fn summed(&self) -> impl Iterator<Item = Summed> {
+                [$((<$sort as Sort>::IS_SUMMED, Table::from(self.$field))),*]
+                    .into_iter()
+                    .filter_map(|(is_summed, table)| is_summed.then_some(Summed(table)))
             }
         }
     };
 }
 
+/// A plain table, or one whose rows carry checksums.
+trait Sort {
+    const IS_SUMMED: bool;
+}
+
+impl Sort for Table {
+    const IS_SUMMED: bool = false;
+}
+
+impl Sort for Summed {
+    const IS_SUMMED: bool = true;
+}
+
+impl From<Table> for Summed {
+    fn from(table: Table) -> Self {
+        Self(table)
+    }
+}
+
+impl From<Summed> for Table {
+    fn from(table: Summed) -> Self {
+        table.0
+    }
+}
+
 tables! {
-    /// Names to numbers.
-    meta = "meta";
+    /// Names to numbers, each name with a second one for its checksum, see [`Tables::put_meta`].
+    meta: Table = "meta";
     /// cursor (6) -> header and record, see [`super::keys::Stored`]; only ever appended to.
-    events = "events";
+    events: Table = "events";
     /// id (first 8) -> cursors (6 each) of the events whose ids begin so.
-    ids = "ids";
+    ids: Table = "ids";
     /// See [`super::keys::index_keys`].
-    index = "index";
+    index: Table = "index";
     /// prefix, cursor (6): events of a group or of one recipient in the order of their receipt, see
     /// [`crate::received`].
-    received = "received";
+    received: Table = "received";
     /// expires_at (5), first cursor (6) -> cursors (6 each) of the events that one transaction stored with that expiry.
-    expiry = "expiry";
+    expiry: Table = "expiry";
     /// cursor (6): events that are removed for every reader, and whose value in `events` and keys in `index` a sweep
     /// takes away.
-    removed = "removed";
+    removed: Summed = "removed";
     /// target id (first 16), deleter (first 16) -> whether the target was public (1).
-    tombstones = "tombstones";
+    tombstones: Summed = "tombstones";
     /// address -> `created_at` (8) of the newest deletion.
-    address_tombstones = "address-tombstones";
+    address_tombstones: Summed = "address-tombstones";
     /// address -> cursor (6) of the newest event.
-    addresses = "addresses";
+    addresses: Table = "addresses";
     /// owner (32), cursor (6) -> reference hash (16), content hash (32), last resort (1).
-    packages = "key-packages";
+    packages: Summed = "key-packages";
     /// owner (32), reference hash (16), cursor (6) -> content hash (32).
-    references = "key-package-references";
+    references: Table = "key-package-references";
     /// owner (first 16), content hash (first 16): KeyPackages that a claim took.
-    claimed = "claimed";
+    claimed: Summed = "claimed";
     /// owner (32) -> end (5), [`crate::decide::ledger::Ledger`].
-    ledgers = "key-package-ledgers";
+    ledgers: Summed = "key-package-ledgers";
     /// reader (32), name (16) -> end (5), [`crate::decide::receipt::Receipt`].
-    receipts = "receipts";
+    receipts: Summed = "receipts";
     /// end (5), key of `ledgers` or `receipts`, which are told apart by their lengths -> nothing.
-    lapses = "lapses";
+    lapses: Table = "lapses";
     /// group id -> [`nostr_extensions::GroupRecord`] as JSON.
-    groups = "groups";
+    groups: Summed = "groups";
     /// cursor (6), group id: groups that the event there touched, where its kind does not say that.
-    touched = "touched";
+    touched: Summed = "touched";
     /// group id: has carried unlisted messages.
-    unlisted = "unlisted";
+    unlisted: Summed = "unlisted";
     /// group id, 0, key (32) -> role (1), and its rank (8) while the key has not acted.
-    members = "members";
+    members: Summed = "members";
     /// key (32), group id: the other direction of `members`.
-    memberships = "memberships";
+    memberships: Table = "memberships";
     /// key (32), rank (8), group id -> the key that made it a member (32) or nothing: memberships in which the key has
     /// not acted, in the order in which they give way (`Invited::rank`).
-    invited = "invited";
+    invited: Summed = "invited";
     /// key (32) -> its memberships (4), memberships that count against it (4).
-    counts = "member-counts";
+    counts: Table = "member-counts";
     /// founder (32), Unix seconds (8), cursor (6): groups that gift wraps founded in the last day.
-    founded = "founded";
+    founded: Summed = "founded";
     /// the log's head (6) at a start -> the mark (8) of the places behind it, up to the next start's head.
-    histories = "histories";
+    histories: Summed = "histories";
     /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
-    once = "once";
+    once: Summed = "once";
     /// until (5), name (32): the names of `once` in the order in which they are forgotten.
-    once_expiry = "once-expiry";
+    once_expiry: Table = "once-expiry";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).
-    vanished = "vanished";
+    vanished: Summed = "vanished";
 }
 
 /// A step from one version of the layout to the next.
 type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
 
 /// The steps: the one at `n` leads from version `n + 1` to `n + 2`.
-const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed, list_received];
+const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed, list_received, sum_rows];
 
 /// Leads to version 2, whose builds pass over the events in `removed`. A build that does not know that table would show
 /// them.
@@ -143,7 +189,48 @@ fn list_received(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
     }
 }
 
+/// Leads to version 4, whose rows carry checksums where nothing repeats them.
+fn sum_rows(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
+    for summed in tables.summed() {
+        let plain = Table::from(summed);
+        let mut behind: Option<Vec<u8>> = None;
+        loop {
+            let lower = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut rows = Vec::new();
+            for row in plain.range(txn, &(lower, Bound::Unbounded))?.take(MIGRATED_MAX) {
+                let (key, value) = row?;
+                rows.push((key.to_vec(), value.to_vec()));
+            }
+            for (key, value) in &rows {
+                summed.put(txn, key, value)?;
+            }
+            match rows.pop() {
+                Some((last, _)) => behind = Some(last),
+                None => break,
+            }
+        }
+    }
+    for name in META {
+        if let Some(value) = tables.meta.get(txn, name)?.map(<[u8]>::to_vec) {
+            tables.put_meta(txn, name, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of the checksum of a row of `meta`.
+pub(super) fn sum_name(name: &[u8]) -> Vec<u8> {
+    [name, b"#"].concat()
+}
+
 impl Tables {
+    /// Puts a row of `meta`, and its checksum beside it: the version of the layout keeps the form in which older builds
+    /// read it.
+    pub(super) fn put_meta(&self, txn: &mut RwTxn<'_>, name: &[u8], value: &[u8]) -> Result<(), Fail> {
+        self.meta.put(txn, name, value)?;
+        Ok(self.meta.put(txn, &sum_name(name), &sum(&[name, value]))?)
+    }
+
     /// The store's secret, which the first process makes.
     ///
     /// # Errors
@@ -154,7 +241,7 @@ impl Tables {
             return secret.try_into().map_err(|_| Fail::Corrupt("its secret is cut short"));
         }
         let secret = crate::random::secret();
-        self.meta.put(&mut txn, SECRET, &secret)?;
+        self.put_meta(&mut txn, SECRET, &secret)?;
         txn.commit()?;
         Ok(secret)
     }
@@ -182,6 +269,30 @@ impl Tables {
         let tables = Self::from_opened(&opened).ok_or_else(|| OpenError::Refused("a table is missing".to_owned()))?;
         tables.climb(env, &MIGRATIONS)?;
         Ok(tables)
+    }
+
+    /// Opens all tables for reading; `None` where one is missing, as in an older layout.
+    ///
+    /// # Errors
+    /// [`OpenError`] where they cannot be read.
+    pub(super) fn open_existing(env: &Env<WithTls>) -> Result<Option<Self>, OpenError> {
+        let failed = |error: heed::Error| OpenError::Refused(format!("the store does not open: {error}"));
+        let txn = env.read_txn().map_err(failed)?;
+        let opened = env
+            .open_databases_and_commit(txn, |opener, txn| {
+                let open = |name: &&str| opener.open_database::<Bytes, Bytes>(txn, Some(name));
+                let opened: Result<Option<Vec<_>>, heed::Error> = NAMES.iter().map(open).collect();
+                opened.map(|opened| opened.map_or(CommitOrAbort::Abort(()), |all| CommitOrAbort::Commit(Opened(all))))
+            })
+            .map_err(failed)?;
+        let tables = match opened {
+            CommitOrAbort::Commit(opened) => Self::from_opened(&opened),
+            CommitOrAbort::Abort(()) => None,
+        };
+        let Some(tables) = tables else { return Ok(None) };
+        let txn = env.read_txn().map_err(failed)?;
+        let version = tables.meta.get(&txn, SCHEMA).map_err(failed)?.map(number_from);
+        Ok((version == Some(u64::from(SCHEMA_VERSION))).then_some(tables))
     }
 
     fn climb(&self, env: &Env<WithTls>, steps: &[Step]) -> Result<(), OpenError> {
@@ -214,7 +325,7 @@ impl Tables {
                 tracing::info!(from, to = from + 1, "migrating the store");
                 step(&mut txn, self)?;
             }
-            self.meta.put(&mut txn, SCHEMA, &newest.to_be_bytes())?;
+            self.put_meta(&mut txn, SCHEMA, &newest.to_be_bytes())?;
             txn.commit()?;
             Ok(Ok(()))
         };
@@ -288,17 +399,55 @@ mod tests {
         assert_eq!(listed, [1, 3]);
     }
 
+    /// A store of layout 3 has a checksum on each row that needs one after a start.
+    #[test]
+    fn a_layout_without_checksums_is_given_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store of this version");
+        let row = |n: u32| (n.to_be_bytes(), vec![7; n as usize % 90]);
+        let mut txn = env.write_txn().expect("a writer");
+        for n in 0..25_000 {
+            let (key, value) = row(n);
+            Table::from(tables.tombstones).put(&mut txn, &key, &value).expect("it is put");
+        }
+        tables.meta.put(&mut txn, SCHEMA, &3_u32.to_be_bytes()).expect("it is put");
+        tables.meta.delete(&mut txn, &sum_name(SCHEMA)).expect("it is deleted");
+        txn.commit().expect("a commit");
+        tables.climb(&env, &MIGRATIONS).expect("a step");
+        let txn = env.read_txn().expect("a reader");
+        for n in 0..25_000 {
+            let (key, value) = row(n);
+            assert_eq!(tables.tombstones.get(&txn, &key).expect("it has its checksum"), Some(&value[..]));
+        }
+        assert!(tables.meta.get(&txn, &sum_name(SCHEMA)).expect("a table").is_some());
+    }
+
+    #[test]
+    fn a_row_that_was_changed_is_an_error() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
+        let tables = Tables::open(&env).expect("a store of this version");
+        let mut txn = env.write_txn().expect("a writer");
+        tables.members.put(&mut txn, b"key", &[1]).expect("it is put");
+        let mut row = Table::from(tables.members).get(&txn, b"key").expect("a table").expect("a row").to_vec();
+        row[0] = 0;
+        Table::from(tables.members).put(&mut txn, b"key", &row).expect("it is put");
+        assert!(tables.members.get(&txn, b"key").is_err() && tables.members.get(&txn, b"no key").is_ok());
+        assert!(tables.members.iter(&txn).expect("a table").all(|row| row.is_err()));
+    }
+
     #[test]
     fn older_layouts_climb_each_step_once_and_newer_ones_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
         let tables = Tables::open(&env).expect("a store of this version");
-        assert!(tables.climb(&env, &[know_removed, list_received, mark, fail]).is_err());
+        assert!(tables.climb(&env, &[know_removed, list_received, sum_rows, mark, fail]).is_err());
         assert_eq!(marks(&env, &tables), 0, "a step that fails takes those before it along");
-        tables.climb(&env, &[know_removed, list_received, mark, mark]).expect("two steps");
-        tables.climb(&env, &[know_removed, list_received, mark, mark]).expect("nothing left to do");
+        tables.climb(&env, &[know_removed, list_received, sum_rows, mark, mark]).expect("two steps");
+        tables.climb(&env, &[know_removed, list_received, sum_rows, mark, mark]).expect("nothing left to do");
         assert_eq!(marks(&env, &tables), 2);
         let refused = tables.climb(&env, &[]).expect_err("a newer store");
-        assert!(refused.to_string().contains("made by a newer rnostr (schema 5, this build knows 1)"), "{refused}");
+        assert!(refused.to_string().contains("made by a newer rnostr (schema 6, this build knows 1)"), "{refused}");
     }
 }

@@ -376,7 +376,7 @@ impl Writer {
             (probe || tx.next > self.set_aside).then_some(tx.next + CURSORS_AHEAD)
         };
         if let Some(cursor) = set_aside {
-            self.tables.meta.put(&mut tx.txn, NEXT_CURSOR, &cursor.to_be_bytes())?;
+            self.tables.put_meta(&mut tx.txn, NEXT_CURSOR, &cursor.to_be_bytes())?;
         }
         if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
             return Err(Fail::Full);

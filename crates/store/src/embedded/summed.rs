@@ -1,0 +1,93 @@
+//! A table whose rows carry a checksum, for facts that nothing else in the store repeats.
+//!
+//! LMDB has no checksums. An event proves itself by its signature and an index by the events, but a flipped bit in a
+//! membership or in a deletion's mark would be believed. The last four bytes of each value here are the CRC-32 of its
+//! key and of the rest. Every read checks them, so a damaged row is an error and never an answer.
+
+use std::ops::RangeBounds;
+
+use heed::{Database, RoTxn, RwTxn, types::Bytes};
+
+use super::fail::Fail;
+
+/// Bytes of a checksum.
+pub(super) const SUM_BYTES: usize = 4;
+
+/// The checksum of these pieces, one behind the other.
+pub(super) fn sum(pieces: &[&[u8]]) -> [u8; SUM_BYTES] {
+    let mut hasher = crc32fast::Hasher::new();
+    pieces.iter().for_each(|piece| hasher.update(piece));
+    hasher.finalize().to_be_bytes()
+}
+
+/// The value of a row without its checksum.
+///
+/// # Errors
+/// [`Fail::Corrupt`] where the checksum is another one.
+pub(super) fn checked<'t>(key: &[u8], row: &'t [u8]) -> Result<&'t [u8], Fail> {
+    let value = row.split_last_chunk().filter(|(value, kept)| sum(&[key, value]) == **kept);
+    value.map(|(value, _)| value).ok_or(Fail::Corrupt("a row does not have its checksum"))
+}
+
+/// See the module.
+#[derive(Clone, Copy)]
+pub(super) struct Summed(pub(super) Database<'static, Bytes, Bytes>);
+
+type Row<'t> = Result<(&'t [u8], &'t [u8]), Fail>;
+
+fn checked_row<'t>(row: heed::Result<(&'t [u8], &'t [u8])>) -> Row<'t> {
+    let (key, row) = row?;
+    Ok((key, checked(key, row)?))
+}
+
+impl Summed {
+    pub(super) fn get<'t>(&self, txn: &'t RoTxn<'_>, key: &[u8]) -> Result<Option<&'t [u8]>, Fail> {
+        self.0.get(txn, key)?.map(|row| checked(key, row)).transpose()
+    }
+
+    pub(super) fn put(&self, txn: &mut RwTxn<'_>, key: &[u8], value: &[u8]) -> Result<(), Fail> {
+        Ok(self.0.put(txn, key, &[value, &sum(&[key, value])].concat())?)
+    }
+
+    /// Puts the value if there is none. Returns whether there was none.
+    pub(super) fn put_new(&self, txn: &mut RwTxn<'_>, key: &[u8], value: &[u8]) -> Result<bool, Fail> {
+        Ok(self.0.get_or_put(txn, key, &[value, &sum(&[key, value])].concat())?.is_none())
+    }
+
+    pub(super) fn delete(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> Result<bool, Fail> {
+        Ok(self.0.delete(txn, key)?)
+    }
+
+    pub(super) fn first<'t>(&self, txn: &'t RoTxn<'_>) -> Result<Option<(&'t [u8], &'t [u8])>, Fail> {
+        self.0.first(txn).transpose().map(checked_row).transpose()
+    }
+
+    pub(super) fn iter<'t>(&self, txn: &'t RoTxn<'_>) -> Result<impl Iterator<Item = Row<'t>> + use<'t>, Fail> {
+        Ok(self.0.iter(txn)?.map(checked_row))
+    }
+
+    pub(super) fn range<'t>(
+        &self,
+        txn: &'t RoTxn<'_>,
+        range: &impl RangeBounds<[u8]>,
+    ) -> Result<Box<dyn Iterator<Item = Row<'t>> + 't>, Fail> {
+        let bounds = (range.start_bound(), range.end_bound());
+        Ok(Box::new(self.0.range(txn, &bounds)?.map(checked_row)))
+    }
+
+    pub(super) fn prefix_iter<'t>(
+        &self,
+        txn: &'t RoTxn<'_>,
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Row<'t>> + use<'t>, Fail> {
+        Ok(self.0.prefix_iter(txn, prefix)?.map(checked_row))
+    }
+
+    pub(super) fn len(&self, txn: &RoTxn<'_>) -> Result<u64, Fail> {
+        Ok(self.0.len(txn)?)
+    }
+
+    pub(super) fn is_empty(&self, txn: &RoTxn<'_>) -> Result<bool, Fail> {
+        Ok(self.0.is_empty(txn)?)
+    }
+}
