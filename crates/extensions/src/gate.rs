@@ -14,7 +14,7 @@ use nostr_protocol::{Event, EventId, EventRef, Filter, Kind, Matcher, Rejection,
 use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
     kinds::{GROUP_KINDS, GroupChange, KindRules, Readers, rules},
-    mls_gateway::group::{Group, GroupStatus, NostrGroupId},
+    mls_gateway::group::{Group, GroupStatus, NostrGroupId, Source},
     policy::{KeyPackageConsumption, Policy},
     reader::Reader,
     route::Condition,
@@ -329,6 +329,9 @@ impl Gate {
     /// naming the group, or the `id` of the event.
     pub(crate) fn opens(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> bool {
         let Readers::Group { unlisted, admin_keys } = readers else { return false };
+        if self.is_closed(group) {
+            return false;
+        }
         if admin_keys && self.has_admin_key(asker.reader) {
             return true;
         }
@@ -345,6 +348,13 @@ impl Gate {
                     && (names() || id.is_some_and(names_id))
             }
         }
+    }
+
+    /// Whether nobody may read of a group: the access service decides about groups, and no answer about this one counts
+    /// (docs/rules.md, "Access service" 9).
+    #[must_use]
+    pub fn is_closed(&self, group: &Group) -> bool {
+        self.policy.sources.contains(&Source::Acl) && group.awaits_answer()
     }
 
     fn has_admin_key(&self, reader: &Reader) -> bool {

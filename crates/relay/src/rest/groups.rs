@@ -152,8 +152,6 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     let mut ids = app.store.groups_of(visit.caller.reader.keys()).await.map_err(read_failed)?;
     drop(turn);
     meter.charge(list::cost(app, MEMBERSHIP_UNITS, ids.len().max(1)));
-    let closed = settling::for_open(app, ids.iter().cloned()).await;
-    ids.retain(|id| !closed.contains(id));
     ids.sort_unstable();
     ids.retain(|id| behind.as_deref().is_none_or(|behind| id.as_str() > behind));
     let mut page = List::new(limit);
@@ -161,7 +159,10 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
         if page.is_full() {
             break;
         }
-        for group in states(&visit, &mut meter, some).await? {
+        let settled = settling::for_ids(&visit.caller, &meter, some).await.map_err(Rejection::from)?;
+        let closed = settled.paid().map_err(Rejection::from)?;
+        let open: Vec<NostrGroupId> = some.iter().filter(|id| !closed.contains(*id)).cloned().collect();
+        for group in states(&visit, &mut meter, &open).await? {
             // A group that the key left meanwhile is not shown.
             if let Some(shown) = app.gate.show(&group, &visit.caller.reader) {
                 page.push(GroupInfo::of(shown));
@@ -197,8 +198,9 @@ async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
     app.delivery.fresh().await?;
     let id = path.get("group_id").and_then(NostrGroupId::parse).ok_or_else(Problem::not_found)?;
     let asked = std::slice::from_ref(&id);
-    if !settling::for_named(app, &visit.caller.reader, visit.caller.payer(), asked).await?.is_empty() {
-        return Err(Problem::not_found());
+    if !settling::for_named(&visit.caller, &meter, asked).await.map_err(Rejection::from)?.is_empty() {
+        // As for a group that does not exist: nobody can be asked about that one either.
+        return Err(settling::closed().into());
     }
     let opens = |group: &Group| app.gate.show(group, &visit.caller.reader).is_some();
     let turn = meter.turn_at_store().await;
@@ -313,6 +315,10 @@ pub(super) async fn roster(path: PathValues, visit: Visit) -> Result<Answer, Pro
                 page.push((created_at, id, EventJson::new(event)));
             }
         }
+    }
+    if read.is_withheld() {
+        // A cursor behind them would pass over rosters that come back.
+        return Err(settling::closed().into());
     }
     drop(read);
     let (found, has_more) = page.end();

@@ -315,7 +315,7 @@ impl State {
         }
         changed.leave_out(&without_room);
         let is_known = matches!(&status, GroupStatus::Managed(view) if view.record.source == Source::Acl);
-        if is_known && changed.delta.is_empty() {
+        if is_known && changed.delta.is_empty() && !answer.sets_time_of(&status) {
             return None;
         }
         let touches = self.change(&answer.group, changed, gives_way, now).touches;

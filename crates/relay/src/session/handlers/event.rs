@@ -157,7 +157,7 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
             caller.in_flight.groups_settled().await;
             let stored = app.groups.get(&group).await.map_err(read_failed)?;
             let payer = caller.payer_of(verified.event());
-            Some(settling::for_publisher(app, &caller.reader, payer, stored).await?)
+            Some(settling::for_publisher(caller, payer, stored).await?)
         }
         None => None,
     };
