@@ -17,7 +17,7 @@ use super::{
     events::Event,
     list::{self, List},
     path::PathValues,
-    problem::ProblemDocument,
+    problem::{OfGet, OfList, ProblemDocument},
     time,
 };
 use crate::{
@@ -127,13 +127,7 @@ pub(crate) struct Paging {
 #[utoipa::path(get, path = "/groups", tag = "groups", security(("nip98" = [])), params(Paging),
     responses(
         (status = 200, description = "The groups of which the key is a member.", body = GroupList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -215,12 +209,8 @@ async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
     params(("group_id" = String, Path, description = "The group's `h`, percent-encoded.", example = "grp_abc123")),
     responses(
         (status = 200, description = "The group, for its members and admin keys.", body = GroupInfo),
-        (status = 304, description = "The client has it."),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is none that this reader may see.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfGet,
     ))]
 pub(super) async fn one(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let group = shown(&visit, &path).await?;
@@ -234,14 +224,8 @@ pub(super) async fn one(path: PathValues, visit: Visit) -> Result<Answer, Proble
         Paging),
     responses(
         (status = 200, description = "Keys and roles, for members and admin keys.", body = MemberList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is no such group that this reader may see.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn members(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -279,14 +263,8 @@ pub(super) async fn members(path: PathValues, visit: Visit) -> Result<Answer, Pr
         Paging),
     responses(
         (status = 200, description = "Events of kind 450, for members and admin keys.", body = RosterList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is no such group that this reader may see.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn roster(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
