@@ -1,13 +1,13 @@
 //! The answers of the access service that a request goes by, and who pays for the questions.
 //!
-//! Source: docs/rules.md, "Access service". Each door asks as its reader, and pays ([`crate::access::Question`]). For a
-//! reader that no stored state lets in, an answer that is cached for others does not count, so that neither its time nor
+//! Source: docs/rules.md, "Access service". Each door asks as its reader, and pays ([`crate::access::Question`]). An
+//! answer that is cached for others does not count for a reader that no stored state lets in, so neither its time nor
 //! its words tell whether the group exists.
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Group, NostrGroupId};
-use nostr_protocol::Rejection;
+use nostr_extensions::{Group, NostrGroupId, Reader};
+use nostr_protocol::{Rejection, Rule};
 
 use super::{
     Caller,
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     access::{Age, Question},
+    app::App,
     delivery::groups::GroupState,
     error::read_failed,
     rate_limit::{Payer, RetryAfter},
@@ -27,7 +28,7 @@ const STATES_TOGETHER_MAX: usize = 64;
 
 /// The refusal where a group is closed.
 pub(crate) fn closed() -> Rejection {
-    Rejection::error(CLOSED)
+    Rejection::error(CLOSED).under(Rule("Access service", 7))
 }
 
 /// The state of the group that a publisher names, by an answer of the service that is young enough. `stored` is the
@@ -36,14 +37,14 @@ pub(crate) fn closed() -> Rejection {
 /// # Errors
 /// `error:` where the service cannot be asked, `rate-limited:` where the payer has asked too much.
 pub(crate) async fn for_publisher(
-    caller: &Caller,
+    app: &App,
+    reader: &Reader,
     payer: Payer,
     stored: Arc<GroupState>,
 ) -> Result<Arc<GroupState>, Rejection> {
-    let app = &caller.app;
     let Some(access) = &app.access else { return Ok(stored) };
-    let question = Question::of_named(&app.policy, &caller.reader, &stored);
-    if caller.reader.is_anonymous() && question.asks_anew() {
+    let question = Question::of_named(&app.policy, reader, &stored);
+    if reader.is_anonymous() && question.asks_anew() {
         // No answer lets a reader without a key do anything here.
         return Ok(stored);
     }
@@ -122,7 +123,7 @@ pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item
 /// Settles groups that are open to the reader by their stored states, which are read where a question has to be asked.
 ///
 /// # Errors
-/// Where a state cannot be read.
+/// Those of the store, where a state cannot be read.
 pub(crate) async fn for_ids(caller: &Caller, meter: &Meter<'_>, ids: &[NostrGroupId]) -> Result<Settled, ReadError> {
     let (app, mut settled) = (&caller.app, Settled::default());
     let Some(access) = &app.access else { return Ok(settled) };

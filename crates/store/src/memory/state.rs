@@ -32,7 +32,7 @@ pub(super) type KeptAnswer = ([u8; 16], UnixSecs, crate::Claimed);
 /// A request for KeyPackages: its id, its time, and the KeyPackages that the owner had; `None` once it was answered.
 pub(super) type LastRequest = (EventId, UnixSecs, Option<HashSet<[u8; 32]>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) head: Cursor,
     pub(super) log: BTreeMap<Cursor, Item>,
@@ -59,7 +59,7 @@ pub(super) struct State {
     pub(super) once: HashMap<OnceName, UnixSecs>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) event: Event,
     pub(super) stamp: Stamp,
