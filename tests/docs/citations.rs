@@ -66,6 +66,16 @@ fn starts(text: &&str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
 }
 
+/// The rules that refusals name, as `Rule("Identity", 3)`; the number 0 stands for the heading's table.
+fn named(text: &str) -> Vec<Citation> {
+    let name = |after: &str| {
+        let (heading, behind) = after.strip_prefix('"')?.split_once('"')?;
+        let number: u32 = behind.strip_prefix(", ")?.split(')').next()?.parse().ok()?;
+        Some((heading.to_owned(), Some(number)))
+    };
+    text.split("Rule(").skip(1).filter_map(name).collect()
+}
+
 /// A complaint about a citation of a rule that is not there.
 fn missing(rules: &BTreeMap<&str, u32>, (heading, number): &Citation) -> Option<String> {
     match (rules.get(heading.as_str()), number) {
@@ -104,6 +114,17 @@ fn every_cited_rule_is_there() {
     }
     assert!(cited >= CITED_MIN, "only {cited} citations were found");
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_rule_that_a_refusal_names_is_there() {
+    let page = read(Path::new(RULES));
+    let rules = rules(&page);
+    let all: Vec<Citation> = citing().iter().flat_map(|(_, text)| named(text)).collect();
+    assert!(all.len() >= CITED_MIN, "only {} were found", all.len());
+    let complaints: Vec<String> = all.iter().filter_map(|it| missing(&rules, it)).collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert_eq!(named("f(Rule(\"One\", 2)), Rule(x)"), [("One".to_owned(), Some(2))]);
 }
 
 #[test]

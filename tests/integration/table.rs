@@ -3,7 +3,8 @@
 //!
 //! `+` is shown, `-` is served without the event, `A` is refused with `auth-required:`. Each row is one event, asked
 //! for by its kind and its author. The doors are a stored REQ, COUNT, NIP-77, a REQ by the event's id, a subscription
-//! that was open when the event came, and the REST doors that list the kind or name the event.
+//! that was open when the event came, the REST doors that list the kind or name the event, and a claim of the author's
+//! KeyPackages.
 
 use nostr_relay::config::Config;
 use serde_json::{Value, json};
@@ -184,6 +185,29 @@ impl Scene {
                 };
                 assert_eq!(got, expected, "{}", at(door));
             }
+            // An owner's last KeyPackage is given to each claimant, and nothing but KeyPackages is given.
+            let claimed = match (column, event.kind()) {
+                (0, _) => "A",
+                (_, 443 | 30443) => "+",
+                _ => "-",
+            };
+            assert_eq!(self.claim(column, &event).await, claimed, "{}", at("POST keypackages/claim"));
+        }
+    }
+
+    /// The answer to a claim of the reader of a column: whether it gives the event.
+    async fn claim(&self, column: usize, event: &Event) -> &'static str {
+        let rest = match self.key(column, event) {
+            Some(keys) => Rest::of(&self.relay, keys),
+            None => Rest::anonymous(&self.relay),
+        };
+        let body = json!({"owner": event.0["pubkey"], "count": 10}).to_string();
+        let answer = rest.post("/keypackages/claim", body).send().await;
+        match answer.status {
+            200 if answer.body.contains(event.id()) => "+",
+            200 | 404 => "-",
+            401 => "A",
+            status => panic!("{status}: {}", answer.body),
         }
     }
 

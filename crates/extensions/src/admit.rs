@@ -4,7 +4,7 @@
 //! then the check of the kind itself ([`crate::kinds`]). The [`Effect`] carries all that admission learnt of the state
 //! of the store, and the committing transaction checks it again.
 
-use nostr_protocol::{Event, Rejection, UnixSecs, Verified, Word, tag::name};
+use nostr_protocol::{Event, Rejection, Rule, UnixSecs, Verified, Word, tag::name};
 
 use crate::{
     context::Context,
@@ -70,6 +70,17 @@ impl Admitted {
     }
 }
 
+/// The rule that lets an event in, and that states the forms of kinds where no rule is nearer.
+pub const PUBLISHED_BY: Rule = Rule("Who may publish, who may read", 0);
+const FORM: Rule = Rule("Who may publish, who may read", 3);
+const BOUNDS: Rule = Rule("Answers to clients", 6);
+
+/// Time from which on an event is served to nobody by its `expiration` (NIP-40), whatever its kind is.
+#[must_use]
+pub fn expiration(event: &Event) -> UnixSecs {
+    tag_secs(event, name::EXPIRATION).ok().flatten().unwrap_or(NEVER)
+}
+
 /// The group whose state [`admit`] must be given, for the kinds whose rules depend on one.
 #[must_use]
 pub fn group_of(event: &Event) -> Option<NostrGroupId> {
@@ -82,11 +93,17 @@ pub fn group_of(event: &Event) -> Option<NostrGroupId> {
 /// The [`Rejection`] for the client.
 pub fn precheck(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
     if policy.auth_required && publisher.reader.is_anonymous() {
-        return Err(Rejection::auth_required("this relay takes nothing before AUTH (NIP-42)"));
+        let refusal = Rejection::auth_required("this relay takes nothing before AUTH (NIP-42)");
+        return Err(refusal.under(Rule("Identity", 7)));
     }
     if let Publication::Refused(refuse) = rules(event.kind()).publication {
-        return Err(refuse(event.kind()));
+        return Err(refuse(event.kind()).under(PUBLISHED_BY));
     }
+    within_bounds(event, policy, now).map_err(|refusal| refusal.under(BOUNDS))
+}
+
+/// Checks the bounds on an event of any kind.
+fn within_bounds(event: &Event, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
     if event.json().len() > policy.event_bytes_max {
         return Err(Rejection::invalid(format!("the event is over {} bytes", policy.event_bytes_max)));
     }
@@ -121,19 +138,21 @@ pub fn admit(
     may_send(&event, &cx)?;
     let expiration = tag_secs(&event, name::EXPIRATION)?;
     let verdict = match rules.publication {
-        Publication::Checked(admit) => admit(&event, &cx)?,
+        Publication::Checked(admit) => admit(&event, &cx).map_err(|refusal| refusal.under(FORM))?,
         Publication::Refused(refuse) => return Err(refuse(event.kind())),
     };
     let expires_at = match expiration {
         Some(_) if !rules.may_expire => {
             let kinds = in_words(|rules| !rules.may_expire);
-            return Err(Rejection::invalid(format!("kinds {kinds} carry no expiration; remove the tag")));
+            let refusal = Rejection::invalid(format!("kinds {kinds} carry no expiration; remove the tag"));
+            return Err(refusal.under(Rule("Archive", 3)));
         }
         Some(expiration) => verdict.expires_at.min(expiration),
         None => verdict.expires_at,
     };
     if expires_at <= now {
-        return Err(Rejection::invalid("the event has expired; give a later expiration in Unix seconds"));
+        let refusal = Rejection::invalid("the event has expired; give a later expiration in Unix seconds");
+        return Err(refusal.under(Rule("Archive", 5)));
     }
     let persistence = rules.kept.persistence(policy);
     Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect })

@@ -1,6 +1,6 @@
 //! Question and answer of admission: the [`Context`] that the check of a kind is given, and its [`Verdict`].
 
-use nostr_protocol::{Event, PublicKey, Rejection, UnixSecs, auth::RelayNames};
+use nostr_protocol::{Event, PublicKey, Rejection, Rule, UnixSecs, auth::RelayNames};
 
 use crate::{
     effect::Effect,
@@ -47,27 +47,28 @@ impl Context<'_> {
     /// Refuses an event whose author is none of the reader's keys.
     pub(crate) fn require_author_here(&self, event: &Event) -> Result<(), Rejection> {
         let reader = self.publisher.reader;
-        if reader.has(&event.pubkey()) {
-            Ok(())
+        let refusal = if reader.has(&event.pubkey()) {
+            return Ok(());
         } else if reader.is_anonymous() {
-            Err(Rejection::auth_required("this event is taken from its author alone; AUTH with the key that signed it"))
+            Rejection::auth_required("this event is taken from its author alone; AUTH with the key that signed it")
         } else {
-            Err(Rejection::restricted(
-                "this event is taken from its author alone; AUTH with the key that signed it too",
-            ))
-        }
+            Rejection::restricted("this event is taken from its author alone; AUTH with the key that signed it too")
+        };
+        Err(refusal.under(Rule("Identity", 2)))
     }
 
     /// Refuses an event of no resident: neither the author nor a key of the reader is one.
     pub(crate) fn require_resident(&self, event: &Event) -> Result<(), Rejection> {
         let (policy, reader) = (self.policy, self.publisher.reader);
-        if policy.is_resident(&event.pubkey()) || reader.keys().iter().any(|key| policy.is_resident(key)) {
-            Ok(())
+        let refusal = if policy.is_resident(&event.pubkey()) || reader.keys().iter().any(|key| policy.is_resident(key))
+        {
+            return Ok(());
         } else if reader.is_anonymous() {
-            Err(Rejection::auth_required("this relay takes events of its residents; AUTH with a resident's key"))
+            Rejection::auth_required("this relay takes events of its residents; AUTH with a resident's key")
         } else {
-            Err(Rejection::restricted("this relay takes events of its residents; ask its operator to be listed"))
-        }
+            Rejection::restricted("this relay takes events of its residents; ask its operator to be listed")
+        };
+        Err(refusal.under(Rule("Identity", 11)))
     }
 
     /// Status of the group `id`; `None` where the caller has given no state, or another group's.

@@ -6,15 +6,18 @@
 //! alone: [`Sealed`] shows its id, time, kind, group and recipients, and the caller vouches for the [`Reader`], the
 //! claims and the [`Group`] that it hands to the gate.
 
+mod hidden;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nostr_protocol::{Event, EventId, EventRef, Filter, Kind, Matcher, Rejection, UnixSecs};
 
+pub use self::hidden::Hidden;
 use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
     kinds::{GROUP_KINDS, GroupChange, KindRules, Readers, rules},
-    mls_gateway::group::{Group, GroupStatus, NostrGroupId},
+    mls_gateway::group::{Group, GroupStatus, NostrGroupId, Source},
     policy::{KeyPackageConsumption, Policy},
     reader::Reader,
     route::Condition,
@@ -328,23 +331,39 @@ impl Gate {
     /// Whether the asker may read events of a group that are for `readers`. The filter opens an unlisted group by
     /// naming the group, or the `id` of the event.
     pub(crate) fn opens(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> bool {
-        let Readers::Group { unlisted, admin_keys } = readers else { return false };
+        self.opening_of(group, asker, readers, id).is_ok()
+    }
+
+    fn opening_of(&self, group: &Group, asker: Asker<'_>, readers: Readers, id: Option<EventId>) -> Result<(), Hidden> {
+        let Readers::Group { unlisted, admin_keys } = readers else { return Err(Hidden::FromEveryone) };
+        if self.is_closed(group) {
+            return Err(Hidden::GroupClosed);
+        }
         if admin_keys && self.has_admin_key(asker.reader) {
-            return true;
+            return Ok(());
         }
         match &group.status {
-            GroupStatus::Managed(_) => group.has_member(asker.reader.keys()),
+            GroupStatus::Managed(_) if group.has_member(asker.reader.keys()) => Ok(()),
+            GroupStatus::Managed(_) => Err(Hidden::NoMember),
             GroupStatus::Unknown | GroupStatus::Unlisted => {
                 let named = asker.filter.tag_values(b'h');
                 let names = || named.binary_search_by(|text| (**text).cmp(group.id.as_str())).is_ok();
                 let names_id =
                     |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.binary_search(&id).is_ok());
-                unlisted
+                let is_open = unlisted
                     && self.policy.unlisted_groups
                     && group.id.is_capability()
-                    && (names() || id.is_some_and(names_id))
+                    && (names() || id.is_some_and(names_id));
+                if is_open { Ok(()) } else { Err(Hidden::NotOpened) }
             }
         }
+    }
+
+    /// Whether nobody may read of a group: the access service decides about groups, and no answer about this one counts
+    /// (docs/rules.md, "Access service" 9).
+    #[must_use]
+    pub fn is_closed(&self, group: &Group) -> bool {
+        self.policy.sources.contains(&Source::Acl) && group.awaits_answer()
     }
 
     fn has_admin_key(&self, reader: &Reader) -> bool {
@@ -378,6 +397,20 @@ impl Gate {
     /// stays sealed.
     #[must_use]
     pub fn release(&self, sealed: &Sealed, asker: Asker<'_>, group: Option<&Group>, now: UnixSecs) -> Option<Released> {
+        self.verdict(sealed, asker, group, now).ok()
+    }
+
+    /// Releases as [`Gate::release`] does, or says why not.
+    ///
+    /// # Errors
+    /// The first reason. It is for those alone who may know of the event.
+    pub fn verdict(
+        &self,
+        sealed: &Sealed,
+        asker: Asker<'_>,
+        group: Option<&Group>,
+        now: UnixSecs,
+    ) -> Result<Released, Hidden> {
         let matches = || asker.filter.matches(sealed.event.view());
         self.release_if(sealed, asker, group, now, matches)
     }
@@ -397,7 +430,7 @@ impl Gate {
             *looked_at += if matches { asker.reader.keys().len() } else { 0 };
             matches
         };
-        self.release_if(prepared.sealed, asker, group, now, matches)
+        self.release_if(prepared.sealed, asker, group, now, matches).ok()
     }
 
     fn release_if(
@@ -407,23 +440,29 @@ impl Gate {
         group: Option<&Group>,
         now: UnixSecs,
         matches: impl FnOnce() -> bool,
-    ) -> Option<Released> {
+    ) -> Result<Released, Hidden> {
         let event = &sealed.event;
-        if sealed.stamp.expires_at <= now || !matches() {
-            return None;
+        if sealed.stamp.expires_at <= now {
+            return Err(Hidden::Expired);
+        }
+        if !matches() {
+            return Err(Hidden::NotAskedFor);
         }
         if self.policy.auth_required && asker.reader.is_anonymous() {
-            return None;
+            return Err(Hidden::BeforeAuth);
         }
-        let open = match &sealed.audience {
-            Audience::Everyone => self.serves_key_package(event, asker),
-            Audience::Keys(keys) => asker.reader.keys().iter().any(|key| keys.binary_search(key).is_ok()),
-            Audience::Group(id) => group
-                .filter(|group| group.id == *id)
-                .is_some_and(|group| self.opens(group, asker, sealed.rules.readers, Some(event.id()))),
-            Audience::Nobody => false,
-        };
-        open.then(|| Released { event: event.clone(), expires_at: sealed.stamp.expires_at })
+        match &sealed.audience {
+            Audience::Everyone if self.serves_key_package(event, asker) => {}
+            Audience::Everyone => return Err(Hidden::NotClaimed),
+            Audience::Keys(keys) if asker.reader.keys().iter().any(|key| keys.binary_search(key).is_ok()) => {}
+            Audience::Keys(_) => return Err(Hidden::ForOthers),
+            Audience::Group(id) => {
+                let group = group.filter(|group| group.id == *id).ok_or(Hidden::GroupUnknown)?;
+                self.opening_of(group, asker, sealed.rules.readers, Some(event.id()))?;
+            }
+            Audience::Nobody => return Err(Hidden::FromEveryone),
+        }
+        Ok(Released { event: event.clone(), expires_at: sealed.stamp.expires_at })
     }
 
     /// Whether an event for everyone goes to this asker: if reading consumes, another owner's KeyPackage goes only to

@@ -30,7 +30,7 @@ pub use admit::Admitted;
 pub use audience::Audience;
 pub use context::Publisher;
 pub use effect::{Effect, Persistence};
-pub use gate::{Asker, Gate, Prepared, Released, Sealed, Stamp};
+pub use gate::{Asker, Gate, Hidden, Prepared, Released, Sealed, Stamp};
 pub use mls_gateway::group::{Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Role, Source};
 pub use opening::Opening;
 pub use policy::Policy;

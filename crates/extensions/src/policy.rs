@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use nostr_protocol::{DAY_SECS, PublicKey};
+use nostr_protocol::{DAY_SECS, PublicKey, Rejection, Rule};
 
 use crate::mls_gateway::group::{CommitOrdering, MembershipBounds, Source};
 
@@ -115,6 +115,18 @@ impl Policy {
     #[must_use]
     pub fn is_listed(&self, key: &PublicKey) -> bool {
         self.residents.as_ref().is_some_and(|residents| residents.contains(key))
+    }
+
+    /// Whether the relay takes a proof of `key`.
+    ///
+    /// # Errors
+    /// `restricted:` where every reader must have a key, and this one is no resident.
+    pub fn may_authenticate(&self, key: &PublicKey) -> Result<(), Rejection> {
+        if !self.auth_required || self.is_resident(key) {
+            return Ok(());
+        }
+        let listed = "this key is not on this relay's list; ask its operator to be listed";
+        Err(Rejection::restricted(listed).under(Rule("Identity", 10)))
     }
 
     /// Whether `key` is one of `admin_pubkeys`.

@@ -1,8 +1,10 @@
 //! Readers of tags that several kinds share: each gives the value, or the rejection that names the tag.
 
-use nostr_protocol::{Event, EventId, EventRef, PublicKey, Rejection, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, EventRef, PublicKey, Rejection, Rule, UnixSecs, tag::name};
 
 use crate::mls_gateway::group::NostrGroupId;
+
+const IDS: Rule = Rule("Who may publish, who may read", 4);
 
 /// Largest time in a tag; a larger number is taken for milliseconds.
 const TAG_SECS_MAX: u64 = 100_000_000_000;
@@ -30,16 +32,16 @@ pub(crate) fn identifier(event: &Event) -> Box<str> {
 pub(crate) fn tag_secs(event: &Event, tag: &'static str) -> Result<Option<UnixSecs>, Rejection> {
     let Some(found) = event.tags().named(tag).next() else { return Ok(None) };
     let text = found.value().unwrap_or("");
-    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(Rejection::invalid(format!(
-            "the {tag} tag is no whole number of Unix seconds; write decimal digits"
-        )));
-    }
-    // A number that does not fit 64 bits is over the bound too.
-    match decimal(text).filter(|secs| *secs <= TAG_SECS_MAX) {
-        Some(secs) => Ok(Some(secs)),
-        None => Err(Rejection::invalid(format!("the {tag} tag is in milliseconds; write Unix seconds"))),
-    }
+    let refusal = if text.is_empty() || !text.bytes().all(|c| c.is_ascii_digit()) {
+        Rejection::invalid(format!("the {tag} tag is no whole number of Unix seconds; write decimal digits"))
+    } else {
+        // A number that does not fit 64 bits is over the bound too.
+        match decimal(text).filter(|secs| *secs <= TAG_SECS_MAX) {
+            Some(secs) => return Ok(Some(secs)),
+            None => Rejection::invalid(format!("the {tag} tag is in milliseconds; write Unix seconds")),
+        }
+    };
+    Err(refusal.under(Rule("Archive", 4)))
 }
 
 /// A decimal number of digits alone.
@@ -59,13 +61,14 @@ pub(crate) fn exactly_one<'e>(event: &'e Event, tag: &'static str) -> Result<&'e
 /// The one recipient of an event.
 pub(crate) fn one_recipient(event: &Event) -> Result<PublicKey, Rejection> {
     PublicKey::from_hex(exactly_one(event, name::PUBLIC_KEY)?)
-        .ok_or_else(|| Rejection::invalid("the p tag is not a public key of 64 lower-case hex digits"))
+        .ok_or_else(|| Rejection::invalid("the p tag is not a public key of 64 lower-case hex digits").under(IDS))
 }
 
 /// The group of an event that carries exactly one `h`.
 pub(crate) fn one_group(event: &Event) -> Result<NostrGroupId, Rejection> {
     NostrGroupId::parse(exactly_one(event, name::GROUP)?).ok_or_else(|| {
         Rejection::invalid("the h tag is no group id: 1 to 128 of A-Z a-z 0-9 _ . : -, the first a letter or digit")
+            .under(IDS)
     })
 }
 

@@ -24,7 +24,7 @@ pub use filter::Filter;
 pub use key::{EventId, PublicKey};
 pub use kind::{Kind, Lifetime};
 pub use matcher::Matcher;
-pub use rejection::{Rejection, Word};
+pub use rejection::{Rejection, Rule, Word};
 pub use tag::{Tag, Tags};
 
 /// Unix time in whole seconds.

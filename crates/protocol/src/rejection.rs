@@ -40,54 +40,87 @@ impl Word {
     }
 }
 
+/// A numbered rule of docs/rules.md, by its heading; 0 stands for the table under the heading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rule(pub &'static str, pub u8);
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            0 => f.write_str(self.0),
+            number => write!(f, "{} {number}", self.0),
+        }
+    }
+}
+
 /// A refusal: the reason in an `OK false` or a `CLOSED`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Rejection {
     /// The word.
     pub word: Word,
     /// The sentence, which names the fault and the remedy.
     pub text: Cow<'static, str>,
+    /// The rule that decided, which no client of the socket is told.
+    pub rule: Option<Rule>,
 }
+
+impl PartialEq for Rejection {
+    /// Compares the refusals as their clients read them.
+    fn eq(&self, other: &Self) -> bool {
+        (self.word, &self.text) == (other.word, &other.text)
+    }
+}
+
+impl Eq for Rejection {}
 
 impl Rejection {
     /// `duplicate:`, for an event whose newer version the relay has.
     pub fn duplicate(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Duplicate, text: text.into() }
+        Self { word: Word::Duplicate, text: text.into(), rule: None }
     }
 
     /// `invalid:`
     pub fn invalid(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Invalid, text: text.into() }
+        Self { word: Word::Invalid, text: text.into(), rule: None }
     }
 
     /// `unsupported:`
     pub fn unsupported(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Unsupported, text: text.into() }
+        Self { word: Word::Unsupported, text: text.into(), rule: None }
     }
 
     /// `blocked:`
     pub fn blocked(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Blocked, text: text.into() }
+        Self { word: Word::Blocked, text: text.into(), rule: None }
     }
 
     /// `restricted:`
     pub fn restricted(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Restricted, text: text.into() }
+        Self { word: Word::Restricted, text: text.into(), rule: None }
     }
 
     /// `auth-required:`
     pub fn auth_required(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::AuthRequired, text: text.into() }
+        Self { word: Word::AuthRequired, text: text.into(), rule: None }
     }
 
     /// `rate-limited:`
     pub fn rate_limited(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::RateLimited, text: text.into() }
+        Self { word: Word::RateLimited, text: text.into(), rule: None }
     }
 
     /// `error:`
     pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { word: Word::Error, text: text.into() }
+        Self { word: Word::Error, text: text.into(), rule: None }
+    }
+}
+
+impl Rejection {
+    /// Names the rule that decided, unless the refusal names one already.
+    #[must_use]
+    pub fn under(mut self, rule: Rule) -> Self {
+        self.rule.get_or_insert(rule);
+        self
     }
 }
 

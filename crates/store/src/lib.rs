@@ -284,6 +284,10 @@ pub trait Store: Send + Sync + 'static {
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
+    /// The outcome that [`Self::save`] would have for this event now, by the same decision. Nothing is stored or
+    /// changed, and a place in the log that the outcome tells is none.
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError>;
+
     /// Gives a group the members that the operator's access service answered, if they differ from those that it has. A
     /// key that is a member of as many groups as a key may be stays out, unless another membership of it gives way.
     /// Returns nothing if nothing changed, as after the answer to an earlier question. In a shared store the change has

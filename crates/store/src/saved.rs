@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use nostr_extensions::{Sealed, mls_gateway::group::Refusal};
-use nostr_protocol::Rejection;
+use nostr_protocol::{Rejection, Rule};
 
 /// The reason of `OK true` for an event that is stored already.
 pub const DUPLICATE: &str = "duplicate: this event is stored already";
@@ -62,8 +62,13 @@ impl Saved {
             // A word of NIP-01 in front would say that the event was refused.
             Self::Advised(advised) => Ok(Rejection::from(advised.1.clone()).text),
             Self::Duplicate | Self::DeletedByRecipient => Ok(DUPLICATE.into()),
-            Self::Superseded => Err(Rejection::duplicate("a newer version is stored")),
-            Self::Deleted => Err(Rejection::blocked("this event was deleted; what was deleted does not come back")),
+            Self::Superseded => {
+                Err(Rejection::duplicate("a newer version is stored").under(Rule("Answers to clients", 3)))
+            }
+            Self::Deleted => {
+                let refusal = Rejection::blocked("this event was deleted; what was deleted does not come back");
+                Err(refusal.under(Rule("Deletion", 9)))
+            }
             Self::Refused(refusal) => Err(refusal.clone().into()),
         }
     }

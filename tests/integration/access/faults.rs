@@ -7,7 +7,8 @@ use serde_json::json;
 use super::service::{Fault, Faulty, ask};
 use crate::support::{Client, Keys, TestRelay, gateway::message};
 
-fn members(keys: &[&Keys]) -> Fault {
+/// A good answer, which names these members.
+pub fn members(keys: &[&Keys]) -> Fault {
     let members: Vec<_> = keys.iter().map(|keys| json!({"pubkey": keys.hex(), "role": "member"})).collect();
     Fault::answer("200 OK", "", &json!({"members": members}).to_string())
 }
@@ -64,6 +65,34 @@ async fn wrong_answers_close_the_group_and_change_nothing() {
         client.publish(&message("team").sign()).await.ok();
     }
     assert_eq!(elsewhere.questions(), 0, "a redirect is not followed");
+    relay.stop().await;
+}
+
+/// A group that the service refuses, as one whose id it does not like, shuts nobody's question about another group out.
+#[tokio::test]
+async fn a_refusal_of_one_group_pauses_that_group_alone() {
+    let alice = Keys::random();
+    let service = Faulty::start(members(&[&alice])).await;
+    let relay = relay(&service).await;
+    let mut client = Client::of(&relay, &[&alice]).await;
+    for group in ["team", "odd"] {
+        client.publish(&message(group).sign()).await.ok();
+    }
+    for status in ["400 Bad Request", "418 I'm a teapot", "422 Unprocessable Content"] {
+        let both = (Fault::answer(status, "", ""), members(&[&alice]));
+        service.now(Fault::About("odd".to_owned(), Box::new(both)));
+        pause().await;
+        let asked = service.questions();
+        client.publish(&message("odd").sign()).await.refused("error");
+        client.publish(&message("odd").sign()).await.refused("error");
+        client.publish(&message("team").sign()).await.ok();
+        assert_eq!(service.questions(), asked + 2, "{status}: the refused group is not asked about again at once");
+    }
+    // A refusal of the relay is one of every group.
+    service.now(Fault::About("odd".to_owned(), Box::new((Fault::answer("403 Forbidden", "", ""), members(&[&alice])))));
+    pause().await;
+    client.publish(&message("odd").sign()).await.refused("error");
+    client.publish(&message("team").sign()).await.refused("error");
     relay.stop().await;
 }
 

@@ -1,6 +1,9 @@
 //! The access service decides about members: a real service, one that answers wrong, and one that dies.
 
+mod closed;
 mod faults;
+mod payers;
+mod refresh;
 mod service;
 
 use std::time::{Duration, Instant};
@@ -9,11 +12,10 @@ use nostr_extensions::{GroupStatus, NostrGroupId, Source};
 use nostr_relay::config::Config;
 use serde_json::json;
 
-use self::service::{Reference, TOKEN, ask};
+use self::service::{Reference, ask};
 use crate::support::{
     Client, Keys, TestRelay,
     gateway::{capability, message, roster, welcome},
-    http,
     shared::Shared,
 };
 
@@ -210,51 +212,6 @@ async fn a_service_that_dies_closes_its_groups_and_comes_back() {
     world.relay.stop().await;
 }
 
-/// POSTs to the door that has a group asked about, with this token.
-async fn refresh(relay: &TestRelay, group: &str, token: &str) -> crate::support::Response {
-    let line = format!("POST /api/v1/mls/groups/{group}/refresh");
-    let bearer = format!("Bearer {token}");
-    http(relay.address, &line, &[("authorization", &bearer), ("content-length", "0")]).await
-}
-
-#[tokio::test]
-async fn a_refresh_puts_a_change_in_force_at_once_on_every_instance() {
-    let (service, shared) = (Reference::start().await, Shared::new());
-    let [a, b] = [shared.instance().0, shared.instance().0].map(|store| {
-        TestRelay::start_over(store, |config| {
-            ask(config, service.address);
-            config.mls_gateway.group_cache_ttl_secs = 600;
-        })
-    });
-    let (a, b) = (a.await, b.await);
-    let [alice, bob] = [(); 2].map(|()| Keys::random());
-    service.set("team", &[&alice, &bob]);
-    let (mut of_alice, mut of_bob) = (Client::of(&a, &[&alice]).await, Client::of(&b, &[&bob]).await);
-    of_alice.publish(&message("team").sign()).await.ok();
-    of_bob.publish(&message("team").sign()).await.ok();
-    service.set("team", &[&alice]);
-    of_bob.publish(&message("team").sign()).await.ok();
-
-    for (group, token, status) in [("team", "another token", 401), ("team", "", 401), ("-", TOKEN, 404)] {
-        assert_eq!(refresh(&a, group, token).await.status, status, "{group} {token}");
-    }
-    let asked = service.directory.questions();
-    let answer = refresh(&a, "team", TOKEN).await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"refreshed":true}"#));
-    assert_eq!(service.directory.questions(), asked + 1);
-    of_bob.publish(&message("team").sign()).await.refused("restricted");
-    assert_eq!(of_bob.ids(json!({"#h": ["team"]})).await, Ok(vec![]));
-    service.die().await;
-    assert_eq!(refresh(&a, "team", TOKEN).await.status, 503);
-    of_alice.publish(&message("team").sign()).await.refused("error");
-    a.stop().await;
-    b.stop().await;
-
-    let without = TestRelay::start(|_| {}).await;
-    assert_eq!(refresh(&without, "team", TOKEN).await.status, 404, "a relay without the source has no such door");
-    without.stop().await;
-}
-
 #[tokio::test]
 async fn two_instances_go_by_one_answer() {
     let (service, shared) = (Reference::start().await, Shared::new());
@@ -278,32 +235,6 @@ async fn two_instances_go_by_one_answer() {
     assert_eq!(of_bob.received("live").await, []);
     a.stop().await;
     b.stop().await;
-}
-
-#[tokio::test]
-async fn made_up_ids_cost_their_sender_and_not_the_service() {
-    let world = World::with(|config| config.mls_gateway.rate_limits.max_events_per_minute = 100).await;
-    let alice = Keys::random();
-    world.service.set("team", &[&alice]);
-    let mut eve = world.client(&Keys::random()).await;
-    let ids: Vec<String> = (0..900).map(|n| format!("made-up-{n}")).collect();
-    let closed = eve.req("many", &[json!({"kinds": [445], "#h": ids})]).await.expect_err("too many questions");
-    assert!(closed.starts_with("rate-limited: too many questions"), "{closed}");
-    let asked = world.service.directory.questions();
-    assert!((200..=320).contains(&asked), "{asked} questions");
-    // A member asks for free, from the same address.
-    let mut of_alice = world.client(&alice).await;
-    assert_eq!(of_alice.publish(&message("team").sign()).await.reason.split(':').next(), Some("rate-limited"));
-    comes_to_be_known(&world).await;
-    of_alice.publish(&message("team").sign()).await.ok();
-    world.relay.stop().await;
-}
-
-/// Waits until the stored group `team` has its member, by a question that an admin key makes free.
-async fn comes_to_be_known(world: &World) {
-    let mut admins = world.client(&world.admin).await;
-    admins.publish(&message("team").sign()).await.refused("restricted");
-    assert!(matches!(world.status("team").await, GroupStatus::Managed(_)));
 }
 
 #[tokio::test]

@@ -102,6 +102,12 @@ pub enum Fault {
     Slow,
     /// A 200 with so many bytes.
     Long(usize),
+    /// This answer, so many milliseconds later.
+    Late(u64, Box<Fault>),
+    /// The first answer about this group, and the second one about any other.
+    About(String, Box<(Fault, Fault)>),
+    /// The first answer up to so many questions in all, and the second one from then on.
+    UpTo(u64, Box<(Fault, Fault)>),
 }
 
 impl Fault {
@@ -162,7 +168,26 @@ async fn serve(mut stream: TcpStream, fault: Fault, questions: Arc<AtomicU64>) {
     }
     let head = String::from_utf8_lossy(&head).to_lowercase();
     assert!(head.contains(&format!("authorization: bearer {TOKEN}")), "{head}");
-    questions.fetch_add(1, Ordering::SeqCst);
+    let mut fault = fault;
+    let asked = questions.fetch_add(1, Ordering::SeqCst) + 1;
+    loop {
+        fault = match fault {
+            Fault::About(group, of) if head.starts_with(&format!("get /groups/{group} ")) => of.0,
+            Fault::About(_, of) => of.1,
+            Fault::UpTo(questions, of) => {
+                if asked <= questions {
+                    of.0
+                } else {
+                    of.1
+                }
+            }
+            Fault::Late(after_ms, answer) => {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                *answer
+            }
+            _ => break,
+        }
+    }
     match fault {
         Fault::Bytes(bytes) => drop(stream.write_all(&bytes).await),
         Fault::Silence => tokio::time::sleep(Duration::from_secs(60)).await,
@@ -187,5 +212,6 @@ async fn serve(mut stream: TcpStream, fault: Fault, questions: Arc<AtomicU64>) {
                 left -= some;
             }
         }
+        Fault::Late(..) | Fault::About(..) | Fault::UpTo(..) => unreachable!("the loop above has chosen"),
     }
 }

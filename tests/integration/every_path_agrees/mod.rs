@@ -38,6 +38,7 @@ enum Step {
     Roster { group: usize, op: usize, keys: Vec<usize> },
     Delete { by: usize, targets: Vec<prop::sample::Index> },
     Vanish { by: usize },
+    Claim { owner: usize, count: usize },
     Wait { secs: u64 },
 }
 
@@ -47,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (key(), prop::option::of(1..100_u64)).prop_map(|(by, expires_in)| Step::Note { by, expires_in }),
         1 => (key(), 0..2_usize).prop_map(|(by, d)| Step::Article { by, d }),
-        1 => key().prop_map(|by| Step::KeyPackage { by }),
+        2 => key().prop_map(|by| Step::KeyPackage { by }),
         1 => (key(), vec(key(), 1..3)).prop_map(|(by, to)| Step::Direct { by, to }),
         2 => (key(), key()).prop_map(|(by, to)| Step::Noise { by, to }),
         1 => key().prop_map(|to| Step::Request { to }),
@@ -57,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (group(), 0..6_usize, vec(key(), 1..4)).prop_map(|(group, op, keys)| Step::Roster { group, op, keys }),
         2 => (key(), vec(any::<prop::sample::Index>(), 1..3)).prop_map(|(by, targets)| Step::Delete { by, targets }),
         1 => key().prop_map(|by| Step::Vanish { by }),
+        2 => (key(), 1..4_usize).prop_map(|(owner, count)| Step::Claim { owner, count }),
         1 => (1..60_u64).prop_map(|secs| Step::Wait { secs }),
     ]
 }
@@ -76,7 +78,13 @@ impl Run {
     async fn start() -> Self {
         let keys: Vec<Keys> = (0..=KEYS).map(|_| Keys::random()).collect();
         let admin = &keys[KEYS];
-        let relay = TestRelay::start(|config| config.mls_gateway.admin_pubkeys = vec![admin.public()]).await;
+        let relay = TestRelay::start(|config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+            config.mls_gateway.claims_per_hour = 0;
+            config.mls_gateway.claims_per_address_hour = 0;
+            config.mls_gateway.claim_strangers_percent = 100;
+        })
+        .await;
         let groups = ["grp_a".to_owned(), "grp_b".to_owned(), gateway::capability(), gateway::capability()];
         let mut clients = Vec::new();
         let subscriptions = vec![
@@ -130,7 +138,7 @@ impl Run {
                 gateway::deletion(key(by), &targets.into_values().collect::<Vec<_>>())
             }
             Step::Vanish { by } => key(by).event(62).tag(["relay", "ALL_RELAYS"]),
-            Step::Wait { .. } => return None,
+            Step::Claim { .. } | Step::Wait { .. } => return None,
         })
     }
 
@@ -138,6 +146,9 @@ impl Run {
         if let Step::Wait { secs } = step {
             self.relay.advance(*secs);
             self.oracle.now = self.relay.now();
+        }
+        if let Step::Claim { owner, count } = step {
+            self.claim(*owner, *count, connection).await;
         }
         self.seq += 1;
         // Each event is newer than the one before, so that the order is known.
@@ -149,6 +160,32 @@ impl Run {
         assert_eq!(answer.accepted, taken, "{step:?} by {connection}: {}", answer.reason);
         self.made.push(event);
         self.check_live(taken).await;
+    }
+
+    /// Claims KeyPackages by the first key of a connection, and checks that the claim gives what the oracle expects.
+    async fn claim(&mut self, owner: usize, count: usize, connection: usize) {
+        let owner = self.keys[owner].hex();
+        let body = json!({"owner": owner, "count": count}).to_string();
+        let Some(claimant) = READERS[connection].first() else {
+            Rest::anonymous(&self.relay).post("/keypackages/claim", body).refused(401).await;
+            return;
+        };
+        let rest = Rest::of(&self.relay, &self.keys[*claimant]);
+        let answer = rest.post("/keypackages/claim", body).send().await;
+        let expected = self.oracle.claim(&owner, count);
+        if expected.given.is_empty() {
+            assert_eq!(answer.status, 404, "{}", answer.body);
+            return;
+        }
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let answer = answer.json();
+        let given: Vec<(String, bool)> = answer["keypackages"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|it| (it["event"]["id"].as_str().expect("an id").to_owned(), it["last_resort"] == true))
+            .collect();
+        assert_eq!((given, &answer["remaining"]), (expected.given, &json!(expected.remaining)), "claim of {count}");
     }
 
     /// Checks that the event just accepted came live to the readers that may read it, and that nothing else came.

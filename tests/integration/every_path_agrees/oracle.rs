@@ -51,9 +51,18 @@ impl Known {
     }
 }
 
+/// The answer to a claim.
+pub struct Claimed {
+    /// The ids of the KeyPackages, each with whether it is of last resort.
+    pub given: Vec<(String, bool)>,
+    pub remaining: usize,
+}
+
 /// All accepted events, and the groups that they made.
 #[derive(Default)]
 pub struct Oracle {
+    /// Ids of KeyPackages that were given as the last ones of their owners.
+    pub last_resort: BTreeSet<String>,
     pub admin: String,
     pub now: u64,
     pub known: Vec<Known>,
@@ -243,6 +252,31 @@ impl Oracle {
                 known.fate = Fate::Forgotten;
             }
         }
+    }
+
+    /// Claims at most `count` KeyPackages of an owner: the oldest are used up while the owner has another one.
+    pub fn claim(&mut self, owner: &str, count: usize) -> Claimed {
+        let now = self.now;
+        let is_there = |known: &&mut Known| {
+            let is_owners = matches!(known.event.kind(), 443 | 30443) && author(&known.event) == owner;
+            is_owners && known.fate == Fate::Stored && known.expires_at > now
+        };
+        let (marked, mut fresh): (Vec<&mut Known>, Vec<&mut Known>) =
+            self.known.iter_mut().filter(is_there).partition(|known| self.last_resort.contains(known.event.id()));
+        let mut given = Vec::new();
+        while given.len() < count && fresh.len() + marked.len() > 1 && !fresh.is_empty() {
+            let oldest = fresh.remove(0);
+            oldest.fate = Fate::Forgotten;
+            given.push((oldest.event.id().to_owned(), false));
+        }
+        if given.len() < count && marked.is_empty() && fresh.len() == 1 {
+            let last = fresh.remove(0).event.id().to_owned();
+            self.last_resort.insert(last.clone());
+            given.push((last, true));
+        }
+        let rest = count - given.len();
+        given.extend(marked.iter().take(rest).map(|known| (known.event.id().to_owned(), true)));
+        Claimed { given, remaining: fresh.len() }
     }
 
     /// Whether a request is refused because its reader has no key.

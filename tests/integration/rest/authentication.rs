@@ -160,3 +160,26 @@ async fn the_api_is_off_where_the_operator_says_so_and_under_the_prefix_that_he_
     let moved = crate::support::http(relay.address, "GET /mls/openapi.json", &[]).await;
     assert_eq!(moved.json()["servers"][0]["url"], "/mls");
 }
+
+/// The store writes a proof down that is used once, so it costs its address an event, whatever the request gives.
+#[tokio::test]
+async fn a_proof_of_a_change_costs_an_event() {
+    let alice = Keys::random();
+    let relay = TestRelay::start_alone(|config| config.mls_gateway.rate_limits.max_events_per_minute = 60).await;
+    let rest = Rest::of(&relay, &alice);
+    let mut refused = 0;
+    let limited = loop {
+        let answer = rest.post("/keypackages/claim", "{}").send().await;
+        if answer.status != 400 {
+            break answer;
+        }
+        refused += 1;
+        assert!(refused <= 260, "malformed claims go on for nothing");
+    };
+    assert!(problem(&limited, 429, "beyond the rate").starts_with("rate-limited: "));
+    assert!(limited.header("retry-after").is_some());
+    assert!(refused >= 150, "{refused} at once");
+    // A note of the same address waits as well, and a proof that changes nothing costs none.
+    assert_eq!(rest.publish(&alice.event(1).sign()).await.status, 429);
+    rest.get("/groups").ok().await;
+}

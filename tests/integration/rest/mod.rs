@@ -2,6 +2,7 @@
 
 mod authentication;
 mod claims;
+mod diagnose;
 mod events;
 mod groups;
 mod key_packages;

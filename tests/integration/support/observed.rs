@@ -119,6 +119,10 @@ impl Store for Observed {
         self.store.groups_of(keys).await
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        self.store.rehearse(admitted).await
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         self.store.apply_answer(answer, now).await
     }

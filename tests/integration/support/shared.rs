@@ -321,6 +321,11 @@ impl Store for Instance {
         self.shared.memory.groups_of(keys).await
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.rehearse(admitted).await
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         self.link.pass().await?;
         let log = self.shared.log.lock().expect("no panic while it is held");

@@ -1,6 +1,6 @@
 //! Kinds 22242 and 27235, proofs of a key (NIP-42, NIP-98): for this relay, and for no reader.
 
-use nostr_protocol::{Kind, Rejection};
+use nostr_protocol::{Kind, Rejection, Rule};
 
 use super::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any};
 
@@ -41,5 +41,5 @@ pub(super) const HTTP_RULES: KindRules = KindRules {
 };
 
 fn refuse(kind: Kind) -> Rejection {
-    Rejection::invalid(format!("kind {kind} is not published; send it as [\"AUTH\", event]"))
+    Rejection::invalid(format!("kind {kind} is not published; send it as [\"AUTH\", event]")).under(Rule("Identity", 6))
 }

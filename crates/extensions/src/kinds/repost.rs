@@ -11,16 +11,20 @@ use serde::{
 };
 
 use super::{KindRules, any};
-use crate::context::{Context, Verdict};
+use crate::{
+    admit::PUBLISHED_BY,
+    context::{Context, Verdict},
+};
 
 pub(super) const RULES: KindRules = any::regular(admit);
 
 /// Open to every publisher; a protected event stays where its author published it.
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     if carries_protected(&event.content()) {
-        return Err(Rejection::blocked(
+        let refusal = Rejection::blocked(
             "this repost carries an event that is protected by a \"-\" tag (NIP-70); repost it by its id alone",
-        ));
+        );
+        return Err(refusal.under(PUBLISHED_BY));
     }
     any::admit(event, cx)
 }

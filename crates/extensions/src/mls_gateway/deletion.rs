@@ -2,7 +2,7 @@
 //!
 //! Source: NIP-09, NIP-62; docs/rules.md, "Deletion".
 
-use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, UnixSecs, tag::name};
+use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, Rule, UnixSecs, tag::name};
 
 use super::{
     group::Refusal,
@@ -114,7 +114,7 @@ pub fn is_commit(event: EventRef<'_>) -> bool {
 /// Its author publishes it.
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_owner(event)?;
-    let deletion = read(event)?;
+    let deletion = read(event).map_err(|refusal| refusal.under(Rule("Deletion", 4)))?;
     if deletion.ids.is_empty() && deletion.addresses.is_empty() {
         return Err(Refusal::NothingToDelete.into());
     }

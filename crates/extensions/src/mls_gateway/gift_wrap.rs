@@ -3,7 +3,7 @@
 //! Source: NIP-59; MLS Gateway specification, "Supported Nostr Event Kinds" (1059); docs/rules.md, "Gift wraps". The
 //! change that a wrap with an `h` makes of the group is in [`super::group::apply_wrap`].
 
-use nostr_protocol::{Event, PublicKey, Rejection};
+use nostr_protocol::{Event, PublicKey, Rejection, Rule};
 
 use super::group::{GroupStatus, Refusal, Source, WrapChange};
 use crate::{
@@ -83,7 +83,7 @@ fn check(change: &WrapChange, cx: &Context<'_>) -> Result<(), Rejection> {
         }
         Some(GroupStatus::Unknown) => change.unlisted || change.founder.is_some_and(|key| key != change.recipient),
         Some(GroupStatus::Unlisted) => change.unlisted,
-        None => return Err(Rejection::error("the group's state is not known, try again")),
+        None => return Err(Rejection::error("the group's state is not known, try again").under(Rule("Groups", 5))),
     };
     if may_try { Ok(()) } else { Err(Refusal::stranger(&change.publishers).into()) }
 }

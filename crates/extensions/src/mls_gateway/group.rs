@@ -17,7 +17,7 @@ pub use self::{
         Changed, SeenEpoch, VANISH_AGE_SECS_MAX, apply_roster, apply_vanish, apply_wrap, leaves_groups, next_epoch,
     },
     order::{COMMITS_KEPT_MAX, CommitLog, CommitOrdering, OrderedMessage, Ruling},
-    service::{ServiceAnswer, apply_service},
+    service::{ServiceAnswer, Told, apply_service},
 };
 
 /// Most members of a group.
@@ -146,6 +146,10 @@ pub struct GroupRecord {
     /// Time of the question to the access service whose answer changed the group last, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at_ms: Option<u64>,
+    /// Time of a refresh at which the service gave no answer, in milliseconds since 1970: the group is closed until the
+    /// service answers a question of that time or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits_since_ms: Option<u64>,
 }
 
 /// A founder as hex in a group's record.
@@ -232,8 +236,18 @@ impl GroupRecord {
     /// A record without a name and without messages.
     #[must_use]
     pub const fn new(source: Source, seq: u64, created_at: UnixSecs, founder: Option<PublicKey>) -> Self {
-        let (display_name, last_epoch, commit_ordering, commits, asked_at_ms) = (None, None, None, None, None);
-        Self { source, seq, created_at, display_name, last_epoch, founder, commit_ordering, commits, asked_at_ms }
+        Self {
+            source,
+            seq,
+            created_at,
+            display_name: None,
+            last_epoch: None,
+            founder,
+            commit_ordering: None,
+            commits: None,
+            asked_at_ms: None,
+            awaits_since_ms: None,
+        }
     }
 }
 
@@ -274,6 +288,12 @@ impl Group {
             GroupStatus::Managed(view) => keys.iter().any(|key| view.members.contains_key(key)),
             _ => false,
         }
+    }
+
+    /// Whether no answer of the access service counts before the next one.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        matches!(&self.status, GroupStatus::Managed(view) if view.record.awaits_since_ms.is_some())
     }
 
     /// Whether it is managed.

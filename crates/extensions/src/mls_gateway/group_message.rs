@@ -3,7 +3,7 @@
 //! Source: MLS Gateway specification, "Supported Nostr Event Kinds" (445); docs/rules.md, "Groups" and "Unlisted
 //! groups". The author is a throw-away key; the reader is the one that acts. A `p` grants and narrows nothing.
 
-use nostr_protocol::{Event, Rejection, tag::name};
+use nostr_protocol::{Event, Rejection, Rule, tag::name};
 
 use super::{
     group::{GroupStatus, OrderedMessage, Refusal, SeenEpoch},
@@ -57,7 +57,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             }
             true
         }
-        None => return Err(Rejection::error("the group's state is not known, try again")),
+        None => return Err(Rejection::error("the group's state is not known, try again").under(Rule("Groups", 5))),
     };
     // Only a managed group has a registry and an order of commits, so only there is the header worth reading.
     let header = if unlisted { None } else { mls::header_of_content(&event.content()) };

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use nostr_protocol::{Event, EventRef, Kind, PublicKey, Rejection, UnixSecs, hex, tag::name};
+use nostr_protocol::{Event, EventRef, Kind, PublicKey, Rejection, Rule, UnixSecs, hex, tag::name};
 use sha2::{Digest as _, Sha256};
 
 use super::mls::{BASE64, KEY_PACKAGE_BYTES_MAX, KeyPackage, Signatures};
@@ -45,7 +45,8 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     let owner = event.pubkey();
     let names_owner = |value: Option<&str>| value.and_then(PublicKey::from_hex) == Some(owner);
     if !event.tags().named(name::PUBLIC_KEY).all(|tag| names_owner(tag.value())) {
-        return Err(Rejection::invalid("the p tag of a KeyPackage is its author; remove it or sign with its key"));
+        let refusal = Rejection::invalid("the p tag of a KeyPackage is its author; remove it or sign with its key");
+        return Err(refusal.under(Rule("KeyPackages", 6)));
     }
     let content = event.content();
     let bytes = bytes(event.view(), &content);
@@ -58,7 +59,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             Ok(()) => None,
             Err(Fault::NotCheckable(fault)) => Some(fault.into()),
             Err(Fault::Wrong(fault)) if cx.policy.verify_keypackages == VerifyKeyPackages::Enforce => {
-                return Err(Rejection::invalid(fault));
+                return Err(Rejection::invalid(fault).under(Rule("KeyPackages", 4)));
             }
             Err(Fault::Wrong(fault)) => Some(fault),
         };
@@ -174,7 +175,8 @@ fn expires_at(event: &Event, package: Option<&KeyPackage<'_>>, cx: &Context<'_>)
     ];
     let first = given.into_iter().filter_map(|(source, end)| Some((end?, source))).min();
     if let Some((_, source)) = first.filter(|(end, _)| *end <= cx.now) {
-        return Err(Rejection::invalid(format!("the KeyPackage has expired ({source}); publish a fresh one")));
+        let refusal = Rejection::invalid(format!("the KeyPackage has expired ({source}); publish a fresh one"));
+        return Err(refusal.under(Rule("KeyPackages", 5)));
     }
     let end = first.map_or(cx.now.saturating_add(policy.keypackage_ttl_secs), |(end, _)| end);
     Ok(end.min(cx.now.saturating_add(policy.keypackage_max_lifetime_secs)))

@@ -5,6 +5,7 @@
 use nostr_protocol::{DAY_SECS, Event, Rejection, tag::name};
 
 use crate::{
+    admit::PUBLISHED_BY,
     context::{Context, Verdict},
     effect::Effect,
     kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any},
@@ -36,7 +37,9 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     cx.require_author_here(event)?;
     let author = event.pubkey();
     if !cx.policy.is_admin(&author) && cx.policy.system_key != Some(author) {
-        return Err(Rejection::restricted("kind 447 is published by this relay's system key and its admin keys alone"));
+        let refusal =
+            Rejection::restricted("kind 447 is published by this relay's system key and its admin keys alone");
+        return Err(refusal.under(PUBLISHED_BY));
     }
     one_recipient(event)?;
     optional_group(event)?;
@@ -47,7 +50,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             .value()
             .and_then(decimal)
             .filter(|ttl| *ttl > 0)
-            .ok_or_else(|| Rejection::invalid("the ttl tag is a whole number of seconds above 0"))?
+            .ok_or_else(|| Rejection::invalid("the ttl tag is a whole number of seconds above 0").under(PUBLISHED_BY))?
             .min(longest),
     };
     Ok(Verdict { expires_at: cx.now.saturating_add(ttl), effect: Effect::None })

@@ -5,6 +5,7 @@
 use nostr_protocol::{Event, Rejection, tag::name};
 
 use crate::{
+    admit::PUBLISHED_BY,
     context::{Context, Verdict},
     effect::{Effect, LOG_SECS},
     kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any},
@@ -32,7 +33,7 @@ pub(crate) const RULES: KindRules = KindRules {
 fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
     one_recipient(event)?;
     if event.tags().value(name::VERSION) != Some("noise.1") {
-        return Err(Rejection::invalid("kind 446 carries [\"v\",\"noise.1\"]"));
+        return Err(Rejection::invalid("kind 446 carries [\"v\",\"noise.1\"]").under(PUBLISHED_BY));
     }
     Ok(Verdict { expires_at: cx.archived(LOG_SECS), effect: Effect::None })
 }

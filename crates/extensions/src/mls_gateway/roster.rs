@@ -3,11 +3,10 @@
 //! Source: MLS Gateway specification, "Roster/Policy Control (Kind 450)"; docs/rules.md, "Rosters". `h` is the group's
 //! routing id on Nostr, never the MLS group id. The change of the group is made in [`super::group::apply_roster`].
 
-use nostr_protocol::{Event, PublicKey, Rejection, tag::name};
+use nostr_protocol::{Event, PublicKey, Rejection, Rule, tag::name};
 
 use super::group::{
-    CommitOrdering, GroupStatus, NOT_AN_ADMIN, NostrGroupId, ROSTER_KEYS_MAX, Role, RosterChange, RosterOp, SEQ_MAX,
-    Source,
+    CommitOrdering, GroupStatus, NostrGroupId, ROSTER_KEYS_MAX, Refusal, Role, RosterChange, RosterOp, SEQ_MAX, Source,
 };
 use crate::{
     context::{Context, Verdict},
@@ -60,16 +59,17 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         cx.require_resident(event)?;
     }
     if !may_try {
-        return Err(Rejection::restricted(NOT_AN_ADMIN));
+        return Err(Refusal::NotAdmin.into());
     }
     if !cx.policy.sources.contains(&Source::Roster) {
-        return Err(Rejection::blocked("this relay takes no rosters (membership_sources)"));
+        let refusal = Rejection::blocked("this relay takes no rosters (membership_sources)");
+        return Err(refusal.under(Rule("Membership sources", 4)));
     }
     let group_admin =
         matches!(status, Some(GroupStatus::Managed(view)) if view.members.get(&signer) == Some(&Role::Admin));
     let change = read(event, group, by_admin_key, cx).map_err(|rejection| {
         // A signer that is no admin there gets one answer for every group and every fault.
-        if by_admin_key || group_admin { rejection } else { Rejection::restricted(NOT_AN_ADMIN) }
+        if by_admin_key || group_admin { rejection.under(Rule("Rosters", 5)) } else { Refusal::NotAdmin.into() }
     })?;
     Ok(Verdict { expires_at: cx.now.saturating_add(cx.policy.roster_ttl_secs), effect: Effect::Roster(change) })
 }
@@ -84,7 +84,8 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
     let seq = exactly_one(event, name::SEQ)?;
     let seq = decimal(seq)
         .filter(|number| (1..=SEQ_MAX).contains(number) && !seq.starts_with('0'))
-        .ok_or_else(|| Rejection::invalid("seq is decimal, 1 to 9007199254740991, without leading zero"))?;
+        .ok_or_else(|| Rejection::invalid("seq is decimal, 1 to 9007199254740991, without leading zero"))
+        .map_err(|refusal| refusal.under(Rule("Rosters", 3)))?;
     let op = match exactly_one(event, name::OP)? {
         "bootstrap" => RosterOp::Bootstrap,
         "add" => RosterOp::Add,
@@ -107,7 +108,8 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
     };
     let name = event.tags().value(name::NAME).filter(|name| !name.is_empty());
     if name.is_some_and(|name| name.len() > GROUP_NAME_BYTES_MAX) {
-        return Err(Rejection::invalid(format!("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes")));
+        let refusal = Rejection::invalid(format!("a group's name has at most {GROUP_NAME_BYTES_MAX} bytes"));
+        return Err(refusal.under(Rule("Registry", 2)));
     }
     Ok(RosterChange {
         group,
@@ -130,7 +132,8 @@ fn read(event: &Event, group: NostrGroupId, by_admin_key: bool, cx: &Context<'_>
 fn commit_ordering(event: &Event) -> Result<Option<CommitOrdering>, Rejection> {
     let Some(tag) = event.tags().named(name::COMMIT_ORDERING).next() else { return Ok(None) };
     let chosen = tag.value().and_then(CommitOrdering::parse);
-    chosen.map(Some).ok_or_else(|| Rejection::invalid("commit_ordering is \"off\", \"advisory\" or \"strict\""))
+    let wrong = || Rejection::invalid("commit_ordering is \"off\", \"advisory\" or \"strict\"");
+    chosen.map(Some).ok_or_else(|| wrong().under(Rule("Commit order", 1)))
 }
 
 /// The epoch that the order of commits is set to. No epoch comes after the largest number of 64 bits.

@@ -2,7 +2,7 @@
 //!
 //! Source: NIP-62; docs/rules.md, "Deletion".
 
-use nostr_protocol::{Event, Rejection, tag::name};
+use nostr_protocol::{Event, Rejection, Rule, tag::name};
 
 use crate::{
     context::{Context, Verdict},
@@ -39,6 +39,6 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             break;
         }
     }
-    answer?;
+    answer.map_err(|refusal| refusal.under(Rule("Deletion", 7)))?;
     Ok(Verdict { expires_at: NEVER, effect: Effect::Vanish })
 }

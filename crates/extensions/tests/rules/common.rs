@@ -69,7 +69,8 @@ pub fn admit_as(
     group: Option<&Group>,
 ) -> Result<Admitted, Rejection> {
     let names = names();
-    admit::admit(event, Publisher { reader, names: &names }, policy, group, NOW)
+    let admitted = admit::admit(event, Publisher { reader, names: &names }, policy, group, NOW);
+    admitted.inspect_err(|refusal| assert!(refusal.rule.is_some(), "a refusal names its rule: {refusal}"))
 }
 
 /// The event, signed by `author` at [`NOW`], sent by a reader of `readers` keys; the group is as `groups` say, or

@@ -134,7 +134,7 @@ mod tests {
         let id = |text: &str| NostrGroupId::parse(text).expect("an id");
         let away = || Failure::Away("500".to_owned());
         let ages = Ages::default();
-        ages.note_failure(&id("invented"), &away(), Askers::Others);
+        ages.note_failure(&id("invented"), &away(), Askers::Others(7));
         assert!(!ages.may_ask(&id("invented")) && ages.may_ask(&id("club")));
         ages.note_failure(&id("refused"), &Failure::Wrong("400".to_owned()), Askers::Members);
         assert!(!ages.may_ask(&id("refused")) && ages.may_ask(&id("club")));

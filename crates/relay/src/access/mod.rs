@@ -11,6 +11,7 @@
 
 mod ages;
 mod answer;
+mod question;
 mod service;
 
 use std::{
@@ -20,13 +21,16 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use nostr_extensions::{NostrGroupId, Role, Source, mls_gateway::group::ServiceAnswer};
-use nostr_protocol::PublicKey;
-use nostr_store::{Store, StoreError};
+use nostr_extensions::{
+    NostrGroupId, Source,
+    mls_gateway::group::{ServiceAnswer, Told},
+};
+use nostr_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::question::{Paid, Question};
 use self::{ages::Ages, service::Service};
 use crate::{
     config::Config,
@@ -34,12 +38,15 @@ use crate::{
     error::StartError,
     observe::metrics::Metrics,
     system::clock::Clock,
+    turns::{PayerHash, Turns},
 };
 
-/// Most questions to the service at one time about groups of which the asking reader is a member.
+/// Most questions to the service at one time of members by its answers, and of the relay.
 const QUESTIONS_TOGETHER_MAX: usize = 16;
 /// Most questions at one time that others ask: members do not wait for these.
 const OTHERS_TOGETHER_MAX: usize = 8;
+/// Most of these that one payer asks at one time. Payers take turns.
+const OF_PAYER_TOGETHER_MAX: usize = 4;
 /// Most questions of one request at one time.
 const OF_REQUEST_TOGETHER_MAX: usize = 4;
 /// Most questions at one time that keep answers young while nobody waits for them.
@@ -64,11 +71,11 @@ pub(crate) enum Age {
 
 /// The party of a question, each of which has questions of its own under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Askers {
-    /// Members by the stored state, and the relay itself.
+enum Askers {
+    /// Members by an answer of the service, and the relay itself.
     Members,
-    /// Anybody else, who pays.
-    Others,
+    /// Anybody else, by the hash of the payer.
+    Others(PayerHash),
 }
 
 /// See the module.
@@ -85,7 +92,7 @@ pub(crate) struct Access {
     /// Groups about which the service is being asked, each with a lock for which others wait.
     asking: Mutex<HashMap<NostrGroupId, Arc<tokio::sync::Mutex<()>>>>,
     questions: Semaphore,
-    questions_of_others: Semaphore,
+    questions_of_others: Arc<Turns>,
 }
 
 impl Access {
@@ -116,7 +123,7 @@ impl Access {
             ages: Ages::default(),
             asking: Mutex::default(),
             questions: Semaphore::new(QUESTIONS_TOGETHER_MAX),
-            questions_of_others: Semaphore::new(OTHERS_TOGETHER_MAX),
+            questions_of_others: Turns::new(OTHERS_TOGETHER_MAX, OF_PAYER_TOGETHER_MAX),
         })))
     }
 
@@ -135,8 +142,8 @@ impl Access {
     ///
     /// # Errors
     /// [`Closed`].
-    pub(crate) async fn settle(&self, id: &NostrGroupId, age: Age, askers: Askers) -> Result<(), Closed> {
-        if self.is_settled(id, age) {
+    pub(crate) async fn settle(&self, Paid { id, age, askers }: Paid) -> Result<(), Closed> {
+        if self.is_settled(&id, age) {
             return Ok(());
         }
         // Since the turn began, so that with `group_cache_ttl = 0` many that wait go by one answer.
@@ -144,64 +151,82 @@ impl Access {
             Age::Cached if self.ttl.is_zero() => Age::Since(Instant::now()),
             age => age,
         };
-        // Before the line: a member never waits for a permit of others.
+        // Before the line: a member never waits for a turn of others.
         let _of_others = match askers {
-            Askers::Others => Some(self.questions_of_others.acquire().await),
+            Askers::Others(payer) => Some(self.questions_of_others.take(payer).await),
             Askers::Members => None,
         };
-        let Some(line) = Line::join(self, id) else { return self.unanswered(id, age) };
+        let Some(line) = Line::join(self, &id) else { return self.unanswered(&id, age) };
         let _turn = line.lock.lock().await;
-        if self.is_settled(id, age) {
+        if self.is_settled(&id, age) {
             return Ok(());
         }
-        if !self.ages.may_ask(id) {
-            return self.unanswered(id, age);
+        match self.ask(&id, askers, false).await {
+            Ok(()) => Ok(()),
+            Err(Closed) => self.unanswered(&id, age),
+        }
+    }
+
+    /// Asks the service about a group, whose line the caller heads, and writes its answer into the store.
+    ///
+    /// # Errors
+    /// [`Closed`]: the service has failed a moment ago, fails now, or its answer cannot be written.
+    async fn ask(&self, id: &NostrGroupId, askers: Askers, is_refresh: bool) -> Result<(), Closed> {
+        // The service itself asks for a refresh.
+        if !is_refresh && !self.ages.may_ask(id) {
+            return Err(Closed);
         }
         let _of_members = match askers {
             Askers::Members => Some(self.questions.acquire().await),
-            Askers::Others => None,
+            Askers::Others(_) => None,
         };
         let (asked, asked_at_ms) = (Instant::now(), self.clock.now_ms());
-        match self.service.members(id).await {
-            Ok(members) => match self.apply(id, members, asked_at_ms).await {
-                Ok(is_known) => {
-                    self.metrics.access_answer(if is_known { "known" } else { "unknown" });
-                    self.ages.note_answer(id, asked, is_known);
-                    Ok(())
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an answer of the access service was not written");
-                    self.unanswered(id, age)
-                }
-            },
+        let told = match self.service.members(id).await {
+            Ok(members) => members.map_or(Told::Unknown, Told::Members),
             Err(failure) => {
                 self.metrics.access_answer("failed");
                 self.ages.note_failure(id, &failure, askers);
-                self.unanswered(id, age)
+                return Err(Closed);
             }
-        }
+        };
+        let answer = ServiceAnswer { group: id.clone(), told, asked_at_ms, is_refresh, bounds: self.bounds };
+        let is_known = self.apply(&answer).await?;
+        self.metrics.access_answer(if is_known { "known" } else { "unknown" });
+        self.ages.note_answer(id, asked, is_known);
+        Ok(())
     }
 
     /// Settles several groups at once. Returns those that are closed.
-    pub(crate) async fn settle_all(
-        &self,
-        groups: impl IntoIterator<Item = (NostrGroupId, Age, Askers)>,
-    ) -> HashSet<NostrGroupId> {
-        let settle = |(id, age, askers): (NostrGroupId, Age, Askers)| async move {
-            let is_closed = self.settle(&id, age, askers).await.is_err();
+    pub(crate) async fn settle_all(&self, questions: impl IntoIterator<Item = Paid>) -> HashSet<NostrGroupId> {
+        let settle = |question: Paid| async move {
+            let id = question.id.clone();
+            let is_closed = self.settle(question).await.is_err();
             is_closed.then_some(id)
         };
-        let settling = stream::iter(groups).map(settle).buffer_unordered(OF_REQUEST_TOGETHER_MAX);
+        let settling = stream::iter(questions).map(settle).buffer_unordered(OF_REQUEST_TOGETHER_MAX);
         settling.filter_map(std::future::ready).collect().await
     }
 
-    /// Forgets the answer about a group, and asks for another one.
+    /// Asks about a group anew, whatever is cached. From then on no answer to an earlier question counts, on any
+    /// instance.
     ///
     /// # Errors
-    /// [`Closed`]: the group stays closed to this process until the service answers.
+    /// [`Closed`]: a group that is managed is closed on every instance until the service answers.
     pub(crate) async fn refresh(&self, id: &NostrGroupId) -> Result<(), Closed> {
-        self.ages.forget(id);
-        self.settle(id, Age::Since(Instant::now()), Askers::Members).await
+        let asked_at_ms = self.clock.now_ms();
+        let asked = match Line::join(self, id) {
+            Some(line) => {
+                let _turn = line.lock.lock().await;
+                self.ask(id, Askers::Members, true).await
+            }
+            None => Err(Closed),
+        };
+        if asked.is_err() {
+            let (group, told) = (id.clone(), Told::Nothing);
+            let _ =
+                self.apply(&ServiceAnswer { group, told, asked_at_ms, is_refresh: true, bounds: self.bounds }).await;
+        }
+        asked
     }
 
     /// Asks again about the groups that a subscription waits for, before their answers are old, until `stopping`.
@@ -230,7 +255,7 @@ impl Access {
         if let Some(state) = state
             && live.awaits_messages_of(&state).await
         {
-            let _ = self.settle(&id, Age::Since(Instant::now()), Askers::Members).await;
+            let _ = self.settle(Paid { id, age: Age::Since(Instant::now()), askers: Askers::Members }).await;
             return;
         }
         let stands = self.ttl.max(self.stale_max);
@@ -247,16 +272,17 @@ impl Access {
         if stands { Ok(()) } else { Err(Closed) }
     }
 
-    /// Writes the members of an answer into the store. Returns whether the service decides about the group.
-    async fn apply(
-        &self,
-        id: &NostrGroupId,
-        members: Option<HashMap<PublicKey, Role>>,
-        asked_at_ms: u64,
-    ) -> Result<bool, StoreError> {
-        let is_known = members.is_some() || self.ages.is_known(id);
-        let answer = ServiceAnswer { group: id.clone(), members, asked_at_ms, bounds: self.bounds };
-        let Some(applied) = self.store.apply_answer(&answer, self.clock.now()).await? else { return Ok(is_known) };
+    /// Writes an answer into the store, where it changes anything. Returns whether the service decides about the group.
+    ///
+    /// # Errors
+    /// [`Closed`] where the store does not take it.
+    async fn apply(&self, answer: &ServiceAnswer) -> Result<bool, Closed> {
+        let is_known = matches!(answer.told, Told::Members(_)) || self.ages.is_known(&answer.group);
+        let applied = self.store.apply_answer(answer, self.clock.now()).await.map_err(|error| {
+            tracing::warn!(%error, "an answer of the access service was not written");
+            Closed
+        })?;
+        let Some(applied) = applied else { return Ok(is_known) };
         self.groups.note_answer(&applied);
         if applied.left_out > 0 {
             tracing::warn!(

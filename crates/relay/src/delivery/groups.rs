@@ -272,9 +272,7 @@ impl Groups {
         ids.iter().map(|id| self.cached_in(&states, id, Cursor::MAX)).collect()
     }
 
-    /// The groups whose states pass, of those that a request on the connection of `named` names. However many are asked
-    /// for, few states are held at one time. The store is asked at once which of the groups it knows at all, so that
-    /// unknown groups are not read one by one.
+    /// The groups whose states pass, of those that a request on the connection of `named` names.
     ///
     /// # Errors
     /// As [`Groups::get`], where one of them cannot be read.
@@ -284,19 +282,40 @@ impl Groups {
         named: &NamedGroups,
         passes: impl Fn(&Group) -> bool,
     ) -> Result<Vec<NostrGroupId>, StoreError> {
-        let unknown = self.unknown(&ids, named, &passes).await?;
+        let mut verdicts = self.verdicts(&ids, named, &passes, &passes).await?.into_iter();
+        ids.retain(|_| verdicts.next().unwrap_or(false));
+        Ok(ids)
+    }
+
+    /// A verdict about the state of each of the groups that a request on the connection of `named` names, in their
+    /// order. However many are asked for, few states are held at one time. The store is asked at once which of the
+    /// groups it knows at all, so that unknown groups are not read one by one. The reader may know of those that it
+    /// `knows`.
+    ///
+    /// # Errors
+    /// As [`Groups::get`], where one of them cannot be read.
+    pub(crate) async fn verdicts<T>(
+        &self,
+        ids: &[NostrGroupId],
+        named: &NamedGroups,
+        knows: impl Fn(&Group) -> bool,
+        verdict: impl Fn(&Group) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let unknown = self.unknown(ids, named, &knows).await?;
         let mut verdicts = Vec::with_capacity(ids.len());
         for some in ids.chunks(LOADS_TOGETHER_MAX) {
             let known: Vec<&NostrGroupId> = some.iter().filter(|id| !unknown.contains(*id)).collect();
             let mut states = self.get_all(&known).await?.into_iter();
-            verdicts.extend(some.iter().map(|id| match unknown.contains(id) {
-                true => passes(&Group { id: id.clone(), status: GroupStatus::Unknown }),
-                false => states.next().is_some_and(|state| passes(state.group())),
-            }));
+            for id in some {
+                // `get_all` gives the state of each.
+                let state = if unknown.contains(id) { None } else { states.next() };
+                verdicts.push(match state {
+                    Some(state) => verdict(state.group()),
+                    None => verdict(&Group { id: id.clone(), status: GroupStatus::Unknown }),
+                });
+            }
         }
-        let mut verdicts = verdicts.into_iter();
-        ids.retain(|_| verdicts.next().unwrap_or(false));
-        Ok(ids)
+        Ok(verdicts)
     }
 
     /// Those of the groups that do not exist. The store is asked about each that is named for the first time, unless

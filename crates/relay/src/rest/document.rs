@@ -18,7 +18,7 @@ use utoipa::{
 };
 
 use super::{
-    events, groups, key_packages, messages, page,
+    diagnose, events, groups, key_packages, messages, page,
     problem::{self, ProblemDocument},
     refresh,
 };
@@ -50,6 +50,7 @@ const ACL_TOKEN: &str = "acl_token";
         messages::inbox,
         events::one,
         events::publish,
+        diagnose::diagnose,
         json,
         html
     ),

@@ -7,7 +7,12 @@ use nostr_protocol::{EventId, Filter, Rejection};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Answer, Problem, Visit, answer::EventJson, path::PathValues, problem::ProblemDocument};
+use super::{
+    Answer, Problem, Visit,
+    answer::EventJson,
+    path::PathValues,
+    problem::{OfGet, ProblemDocument},
+};
 use crate::{
     delivery::writer::Outcome,
     session::{
@@ -63,12 +68,8 @@ pub(crate) struct Event {
         example = "d7a0c1b64b0e4d4d8a5a3f3a0a0d3b7f3f1d0c8c2a5b6e7f8091a2b3c4d5e6f7")),
     responses(
         (status = 200, description = "The event.", body = Event),
-        (status = 304, description = "The client has it."),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is none that this reader may see.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfGet,
     ))]
 pub(super) async fn one(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     visit.key()?;

@@ -17,7 +17,7 @@ use super::{
     events::Event,
     list::{self, List},
     path::PathValues,
-    problem::ProblemDocument,
+    problem::{OfGet, OfList, ProblemDocument},
     time,
 };
 use crate::{
@@ -127,13 +127,7 @@ pub(crate) struct Paging {
 #[utoipa::path(get, path = "/groups", tag = "groups", security(("nip98" = [])), params(Paging),
     responses(
         (status = 200, description = "The groups of which the key is a member.", body = GroupList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -152,8 +146,6 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     let mut ids = app.store.groups_of(visit.caller.reader.keys()).await.map_err(read_failed)?;
     drop(turn);
     meter.charge(list::cost(app, MEMBERSHIP_UNITS, ids.len().max(1)));
-    let closed = settling::for_open(app, ids.iter().cloned()).await;
-    ids.retain(|id| !closed.contains(id));
     ids.sort_unstable();
     ids.retain(|id| behind.as_deref().is_none_or(|behind| id.as_str() > behind));
     let mut page = List::new(limit);
@@ -161,7 +153,10 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
         if page.is_full() {
             break;
         }
-        for group in states(&visit, &mut meter, some).await? {
+        let settled = settling::for_ids(&visit.caller, &meter, some).await.map_err(Rejection::from)?;
+        let closed = settled.paid().map_err(Rejection::from)?;
+        let open: Vec<NostrGroupId> = some.iter().filter(|id| !closed.contains(*id)).cloned().collect();
+        for group in states(&visit, &mut meter, &open).await? {
             // A group that the key left meanwhile is not shown.
             if let Some(shown) = app.gate.show(&group, &visit.caller.reader) {
                 page.push(GroupInfo::of(shown));
@@ -197,8 +192,9 @@ async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
     app.delivery.fresh().await?;
     let id = path.get("group_id").and_then(NostrGroupId::parse).ok_or_else(Problem::not_found)?;
     let asked = std::slice::from_ref(&id);
-    if !settling::for_named(app, &visit.caller.reader, visit.caller.payer(), asked).await?.is_empty() {
-        return Err(Problem::not_found());
+    if !settling::for_named(&visit.caller, &meter, asked).await.map_err(Rejection::from)?.is_empty() {
+        // As for a group that does not exist: nobody can be asked about that one either.
+        return Err(settling::closed().into());
     }
     let opens = |group: &Group| app.gate.show(group, &visit.caller.reader).is_some();
     let turn = meter.turn_at_store().await;
@@ -213,12 +209,8 @@ async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
     params(("group_id" = String, Path, description = "The group's `h`, percent-encoded.", example = "grp_abc123")),
     responses(
         (status = 200, description = "The group, for its members and admin keys.", body = GroupInfo),
-        (status = 304, description = "The client has it."),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is none that this reader may see.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfGet,
     ))]
 pub(super) async fn one(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let group = shown(&visit, &path).await?;
@@ -232,14 +224,8 @@ pub(super) async fn one(path: PathValues, visit: Visit) -> Result<Answer, Proble
         Paging),
     responses(
         (status = 200, description = "Keys and roles, for members and admin keys.", body = MemberList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is no such group that this reader may see.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn members(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -277,14 +263,8 @@ pub(super) async fn members(path: PathValues, visit: Visit) -> Result<Answer, Pr
         Paging),
     responses(
         (status = 200, description = "Events of kind 450, for members and admin keys.", body = RosterList),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong.", body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key.", body = ProblemDocument),
         (status = 404, description = "There is no such group that this reader may see.", body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn roster(path: PathValues, visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -313,6 +293,10 @@ pub(super) async fn roster(path: PathValues, visit: Visit) -> Result<Answer, Pro
                 page.push((created_at, id, EventJson::new(event)));
             }
         }
+    }
+    if read.is_withheld() {
+        // A cursor behind them would pass over rosters that come back.
+        return Err(settling::closed().into());
     }
     drop(read);
     let (found, has_more) = page.end();

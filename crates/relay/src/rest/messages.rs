@@ -15,7 +15,7 @@ use super::{
     cursor::{self, Question},
     events::Event,
     list,
-    problem::ProblemDocument,
+    problem::OfList,
 };
 use crate::{
     app::App,
@@ -71,15 +71,7 @@ pub(crate) struct InboxParameters {
 #[utoipa::path(get, path = "/messages", tag = "messages", security(("nip98" = [])), params(MessagesParameters),
     responses(
         (status = 200, description = "The events, and the cursor to go on from.", body = Caught),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong, or the cursor is none of this request.",
-            body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key, or the request costs too much.",
-            body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn of_group(visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;
@@ -96,15 +88,7 @@ pub(super) async fn of_group(visit: Visit) -> Result<Answer, Problem> {
 #[utoipa::path(get, path = "/inbox", tag = "messages", security(("nip98" = [])), params(InboxParameters),
     responses(
         (status = 200, description = "The events, and the cursor to go on from.", body = Caught),
-        (status = 304, description = "The client has it."),
-        (status = 400, description = "A parameter is wrong, or the cursor is none of this request.",
-            body = ProblemDocument),
-        (status = 401, description = "No proof, or a bad one.", body = ProblemDocument),
-        (status = 403, description = "The relay takes no proof of this key, or the request costs too much.",
-            body = ProblemDocument),
-        (status = 410, description = "The cursor is of another store; begin again.", body = ProblemDocument),
-        (status = 429, description = "Too many requests, or too much reading.", body = ProblemDocument),
-        (status = 503, description = "The store does not answer.", body = ProblemDocument),
+        OfList,
     ))]
 pub(super) async fn inbox(visit: Visit) -> Result<Answer, Problem> {
     let key = visit.key()?;

@@ -13,6 +13,7 @@
 
 mod answer;
 mod cursor;
+mod diagnose;
 mod document;
 mod events;
 mod groups;

@@ -3,13 +3,18 @@
 //! Source: RFC 9457; docs/rules.md, "REST". The status follows from the reason's word. `detail` is the reason as a
 //! client of the socket reads it.
 
+use std::collections::BTreeMap;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use nostr_protocol::{Rejection, Word};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, Response as Stated, ResponseBuilder},
+};
 
 use crate::rate_limit::RetryAfter;
 
@@ -50,6 +55,52 @@ pub(crate) struct ProblemDocument<'a> {
     /// With 429: the seconds after which to try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
+}
+
+/// The answers beside its 200 that every GET for a reader with a key may give, for the document.
+pub(super) struct OfGet;
+
+/// The same of a list with a cursor.
+pub(super) struct OfList;
+
+const OF_GET: [(u16, &str); 5] = [
+    (304, "The client has it."),
+    (401, "No proof, or a bad one."),
+    (403, "The relay takes no proof of this key, or the request costs too much."),
+    (429, "Too many requests, too much reading, or too many questions to the access service."),
+    (503, "The store does not answer, or the group is closed as the access service does not."),
+];
+const OF_LIST: [(u16, &str); 2] = [
+    (400, "A parameter is wrong, or the cursor is none of this request."),
+    (410, "The cursor is of another store; begin again."),
+];
+
+/// These answers, of which each refusal is a problem document.
+fn stated<'s>(answers: impl IntoIterator<Item = &'s (u16, &'s str)>) -> BTreeMap<String, RefOr<Stated>> {
+    let state = |(status, description): &(u16, &str)| {
+        let answer = ResponseBuilder::new().description(*description);
+        let answer = match status {
+            400.. => {
+                let schema = Ref::from_schema_name(ProblemDocument::name());
+                answer.content(MEDIA_TYPE, ContentBuilder::new().schema(Some(schema)).build())
+            }
+            _ => answer,
+        };
+        (status.to_string(), RefOr::T(answer.build()))
+    };
+    answers.into_iter().map(state).collect()
+}
+
+impl IntoResponses for OfGet {
+    fn responses() -> BTreeMap<String, RefOr<Stated>> {
+        stated(&OF_GET)
+    }
+}
+
+impl IntoResponses for OfList {
+    fn responses() -> BTreeMap<String, RefOr<Stated>> {
+        stated(OF_GET.iter().chain(&OF_LIST))
+    }
 }
 
 impl Problem {

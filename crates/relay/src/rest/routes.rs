@@ -8,7 +8,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Problem, document, events, groups, key_packages, messages, refresh};
+use super::{Problem, diagnose, document, events, groups, key_packages, messages, refresh};
 use crate::app::App;
 
 /// A door: its method, its path, and its handler.
@@ -28,6 +28,7 @@ const ROUTES: &[Route] = &[
     (Method::GET, "/inbox", || get(messages::inbox)),
     (Method::GET, "/events/{id}", || get(events::one)),
     (Method::POST, "/events", || post(events::publish)),
+    (Method::POST, "/diagnose", || post(diagnose::diagnose)),
     (Method::POST, "/keypackages/claim", || post(key_packages::claim::claim)),
     (Method::GET, "/keypackages/stock", || get(key_packages::stock::stock)),
 ];

@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod caller;
 pub(crate) mod connection;
+pub(crate) mod diagnosis;
 pub(crate) mod handlers;
 pub(crate) mod intake;
 mod lifetime;

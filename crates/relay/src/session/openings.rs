@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 
 use nostr_extensions::{Asker, Group, NostrGroupId, Opening, Reader, Released};
-use nostr_protocol::{Filter, Rejection};
+use nostr_protocol::Filter;
 
-use super::settling;
-use crate::{app::App, error::read_failed};
+use super::{
+    Caller,
+    archive::{Meter, ReadError},
+    settling,
+};
+use crate::app::App;
 
 /// Memory that an opening takes beside the group's id, in bytes, approximately.
 const OPENING_BYTES: usize = 192;
@@ -41,14 +45,16 @@ impl Openings {
     /// this call.
     ///
     /// # Errors
-    /// `error:` where a state cannot be read; the caller then answers with nothing that it read.
-    pub(super) async fn hold(&self, app: &App, reader: &Reader, filters: &[Filter]) -> Result<bool, Rejection> {
+    /// `error:` where a state cannot be read, `rate-limited:` where the payer has asked too much. The caller then
+    /// answers with nothing that it read.
+    pub(super) async fn hold(&self, caller: &Caller, filters: &[Filter]) -> Result<bool, ReadError> {
+        let (app, reader) = (&caller.app, &caller.reader);
         if self.by_group.is_empty() {
             return Ok(true);
         }
-        app.delivery.fresh().await?;
+        app.delivery.fresh().await.map_err(|_| ReadError::NotCurrent)?;
         let groups: Vec<NostrGroupId> = self.by_group.keys().cloned().collect();
-        if !settling::for_open(app, groups.iter().cloned()).await.is_empty() {
+        if !settling::for_ids(caller, &Meter::new(caller), &groups).await?.paid()?.is_empty() {
             return Ok(false);
         }
         let holds = |state: &Group, opening: &Opening| {
@@ -57,6 +63,6 @@ impl Openings {
         let all_hold = |state: &Group| {
             self.by_group.get(&state.id).is_some_and(|openings| openings.iter().all(|opening| holds(state, opening)))
         };
-        app.groups.all(&groups, all_hold).await.map_err(read_failed)
+        Ok(app.groups.all(&groups, all_hold).await?)
     }
 }

@@ -1,54 +1,34 @@
 //! The answers of the access service that a request goes by, and who pays for the questions.
 //!
-//! Source: docs/rules.md, "Access service". A member of a group by the stored state pays nothing: the service is asked
-//! about that group anyway. For anybody else the address pays, and an answer that is cached for others does not count,
-//! so that neither its time nor its words tell whether the group exists.
+//! Source: docs/rules.md, "Access service". Each door asks as its reader, and pays ([`crate::access::Question`]). An
+//! answer that is cached for others does not count for a reader that no stored state lets in, so neither its time nor
+//! its words tell whether the group exists.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc};
 
 use nostr_extensions::{Group, NostrGroupId, Reader};
-use nostr_protocol::Rejection;
+use nostr_protocol::{Rejection, Rule};
 
+use super::{
+    Caller,
+    archive::{Meter, ReadError},
+};
 use crate::{
-    access::{Access, Age, Askers},
+    access::{Age, Question},
     app::App,
     delivery::groups::GroupState,
     error::read_failed,
     rate_limit::{Payer, RetryAfter},
 };
 
-/// The text for a publisher in a group about which the service cannot be asked.
+/// The text for a client in a group about which the service cannot be asked.
 const CLOSED: &str = "the members of this group cannot be asked of the access service now; try again";
+/// Most groups whose states are held at one time while their questions are made.
+const STATES_TOGETHER_MAX: usize = 64;
 
-/// A question that a request needs an answer to.
-#[derive(Clone, Copy, Debug)]
-struct Question {
-    age: Age,
-    /// The party that asks; others than members pay for it.
-    askers: Askers,
-}
-
-impl Question {
-    /// The question about a group that this reader names, of which the stored state may be known.
-    fn of(app: &App, reader: &Reader, id: &NostrGroupId, state: Option<&Group>) -> Self {
-        let is_managed = state.is_some_and(Group::is_managed);
-        if is_managed && state.is_some_and(|state| state.has_member(reader.keys())) {
-            return Self { age: Age::Cached, askers: Askers::Members };
-        }
-        // The id of an unlisted group is no secret to the reader that names it.
-        let is_open = !is_managed && app.policy.unlisted_groups && id.is_capability();
-        Self { age: if is_open { Age::Cached } else { Age::Since(Instant::now()) }, askers: Askers::Others }
-    }
-
-    /// Takes the price of the question, if one has to be asked.
-    fn pay(self, app: &App, access: &Access, id: &NostrGroupId, payer: Payer) -> Result<(), RetryAfter> {
-        match payer {
-            Payer::Address(block) if self.askers == Askers::Others && !access.is_settled(id, self.age) => {
-                app.limits.question(block, app.clock.now_ms())
-            }
-            _ => Ok(()),
-        }
-    }
+/// The refusal where a group is closed.
+pub(crate) fn closed() -> Rejection {
+    Rejection::error(CLOSED).under(Rule("Access service", 7))
 }
 
 /// The state of the group that a publisher names, by an answer of the service that is young enough. `stored` is the
@@ -63,42 +43,98 @@ pub(crate) async fn for_publisher(
     stored: Arc<GroupState>,
 ) -> Result<Arc<GroupState>, Rejection> {
     let Some(access) = &app.access else { return Ok(stored) };
-    let id = stored.id.clone();
-    let question = Question::of(app, reader, &id, Some(stored.group()));
-    if reader.is_anonymous() && matches!(question.age, Age::Since(_)) {
+    let question = Question::of_named(&app.policy, reader, &stored);
+    if reader.is_anonymous() && question.asks_anew() {
         // No answer lets a reader without a key do anything here.
         return Ok(stored);
     }
-    question.pay(app, access, &id, payer)?;
-    access.settle(&id, question.age, question.askers).await.map_err(|_| Rejection::error(CLOSED))?;
-    app.groups.get(&id).await.map_err(read_failed)
+    access.settle(question.pay(app, access, payer)?).await.map_err(|_| closed())?;
+    let state = app.groups.get(&stored.id).await.map_err(read_failed)?;
+    if app.gate.is_closed(&state) { Err(closed()) } else { Ok(state) }
 }
 
 /// Settles the groups that a request names. Returns those of which nothing is to be read.
 ///
 /// # Errors
-/// When the payer has asked too much.
+/// When the payer has asked too much, and where a state cannot be read.
 pub(crate) async fn for_named(
-    app: &App,
-    reader: &Reader,
-    payer: Payer,
+    caller: &Caller,
+    meter: &Meter<'_>,
     ids: &[NostrGroupId],
-) -> Result<HashSet<NostrGroupId>, RetryAfter> {
+) -> Result<HashSet<NostrGroupId>, ReadError> {
+    let (app, reader) = (&caller.app, &caller.reader);
     let Some(access) = &app.access else { return Ok(HashSet::new()) };
-    let mut questions = Vec::with_capacity(ids.len());
-    for id in ids {
-        let state = app.groups.in_memory(id);
-        let question = Question::of(app, reader, id, state.as_deref().map(GroupState::group));
-        question.pay(app, access, id, payer)?;
-        questions.push((id.clone(), question.age, question.askers));
-    }
-    Ok(access.settle_all(questions).await)
+    let question = |state: &Group| Question::of_named(&app.policy, reader, state);
+    let is_member = |state: &Group| state.has_member(reader.keys());
+    let turn = meter.turn_at_store().await;
+    let questions = app.groups.verdicts(ids, &caller.named, is_member, question).await?;
+    drop(turn);
+    let pay = |question: Question| question.pay(app, access, caller.payer());
+    let paid: Vec<_> = questions.into_iter().map(pay).collect::<Result<_, _>>().map_err(ReadError::UsedUp)?;
+    Ok(access.settle_all(paid).await)
 }
 
-/// Settles groups that are open to the reader by their stored states. Returns those that are closed.
-pub(crate) async fn for_open(app: &App, ids: impl IntoIterator<Item = NostrGroupId>) -> HashSet<NostrGroupId> {
-    match &app.access {
-        Some(access) => access.settle_all(ids.into_iter().map(|id| (id, Age::Cached, Askers::Members))).await,
-        None => HashSet::new(),
+/// The outcome for groups that are open to the reader by their stored states.
+#[derive(Default)]
+pub(crate) struct Settled {
+    /// Groups that are closed, and those for whose questions nobody paid.
+    closed: HashSet<NostrGroupId>,
+    /// Set where the payer has asked too much.
+    unpaid: Option<RetryAfter>,
+}
+
+impl Settled {
+    /// The groups of which nothing is to be read.
+    ///
+    /// # Errors
+    /// When the payer has asked too much.
+    pub(crate) fn paid(self) -> Result<HashSet<NostrGroupId>, ReadError> {
+        match self.unpaid {
+            Some(retry) => Err(ReadError::UsedUp(retry)),
+            None => Ok(self.closed),
+        }
     }
+
+    /// The groups of which nothing is to be read. The groups beyond the payer's means are among them: anybody may add a
+    /// key to groups, and would else shut its requests out.
+    pub(crate) fn closed(self) -> HashSet<NostrGroupId> {
+        self.closed
+    }
+}
+
+/// Settles groups that these stored states open to the reader.
+pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item = &'s Group>) -> Settled {
+    let (app, mut settled) = (&caller.app, Settled::default());
+    let Some(access) = &app.access else { return settled };
+    let mut paid = Vec::new();
+    for state in states {
+        match Question::of_open(&app.policy, &caller.reader, state).pay(app, access, caller.payer()) {
+            Ok(question) => paid.push(question),
+            Err(retry) => {
+                settled.closed.insert(state.id.clone());
+                settled.unpaid = Some(retry);
+            }
+        }
+    }
+    settled.closed.extend(access.settle_all(paid).await);
+    settled
+}
+
+/// Settles groups that are open to the reader by their stored states, which are read where a question has to be asked.
+///
+/// # Errors
+/// Those of the store, where a state cannot be read.
+pub(crate) async fn for_ids(caller: &Caller, meter: &Meter<'_>, ids: &[NostrGroupId]) -> Result<Settled, ReadError> {
+    let (app, mut settled) = (&caller.app, Settled::default());
+    let Some(access) = &app.access else { return Ok(settled) };
+    let unsettled: Vec<&NostrGroupId> = ids.iter().filter(|id| !access.is_settled(id, Age::Cached)).collect();
+    for some in unsettled.chunks(STATES_TOGETHER_MAX) {
+        let turn = meter.turn_at_store().await;
+        let states = app.groups.get_all(some).await?;
+        drop(turn);
+        let Settled { closed, unpaid } = for_open(caller, states.iter().map(|state| state.group())).await;
+        settled.closed.extend(closed);
+        settled.unpaid = settled.unpaid.or(unpaid);
+    }
+    Ok(settled)
 }

@@ -6,7 +6,7 @@
 use nostr_extensions::{
     GroupStatus, RouteHasher,
     gate::Touches,
-    mls_gateway::group::{ServiceAnswer, apply_service},
+    mls_gateway::group::{ServiceAnswer, Told, apply_service},
 };
 use nostr_protocol::{PublicKey, UnixSecs};
 
@@ -34,7 +34,11 @@ impl Wanted {
             GroupStatus::Managed(view) => !view.members.contains_key(*key),
             GroupStatus::Unknown | GroupStatus::Unlisted => true,
         };
-        let joining = answer.members.iter().flatten().map(|(key, _)| key).filter(is_new);
+        let named = match &answer.told {
+            Told::Members(members) => Some(members),
+            Told::Unknown | Told::Nothing => None,
+        };
+        let joining = named.into_iter().flatten().map(|(key, _)| key).filter(is_new);
         let group = || [answer.group.clone()].into();
         Self {
             groups: group(),
@@ -83,7 +87,7 @@ impl<S: Apply> Decider<'_, S> {
         changed.leave_out(&without_room);
         let is_known =
             matches!(&status, GroupStatus::Managed(view) if view.record.source == changed.view.record.source);
-        if is_known && changed.delta.is_empty() {
+        if is_known && changed.delta.is_empty() && !answer.sets_time_of(&status) {
             return Ok(None);
         }
         let touches = self.change_members(&answer.group, changed, gives_way, now)?;

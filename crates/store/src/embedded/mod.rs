@@ -336,6 +336,11 @@ impl Store for Embedded {
         }
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        let admitted = Box::new(admitted.clone());
+        self.queue.call(|answer| Call::Rehearse { admitted, answer }).await?
+    }
+
     async fn scan(
         &self,
         query: &Query,

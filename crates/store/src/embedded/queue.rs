@@ -34,6 +34,11 @@ pub(super) enum Call {
         batch: Vec<Admitted>,
         answer: Answer<Vec<Result<Saved, StoreError>>>,
     },
+    /// See [`crate::Store::rehearse`].
+    Rehearse {
+        admitted: Box<Admitted>,
+        answer: Answer<Result<Saved, StoreError>>,
+    },
     /// The answer is `None` if all candidates are gone.
     Claim {
         claim: Claim,
@@ -80,6 +85,7 @@ impl Call {
             Self::Save { batch, .. } => batch.len(),
             Self::Import { records, .. } => records.len(),
             Self::Claim { .. }
+            | Self::Rehearse { .. }
             | Self::Request { .. }
             | Self::UseOnce { .. }
             | Self::Sweep { .. }
@@ -98,6 +104,7 @@ impl Call {
                 };
                 records.iter().map(event).sum()
             }
+            Self::Rehearse { admitted, .. } => admitted.event().record().len(),
             Self::Claim { .. }
             | Self::Request { .. }
             | Self::UseOnce { .. }

@@ -49,7 +49,31 @@ pub(super) struct Tx<'e> {
     pub(super) removable: usize,
 }
 
-impl Tx<'_> {
+impl<'e> Tx<'e> {
+    /// The transaction before its first change.
+    pub(super) fn begin(
+        txn: RwTxn<'e>,
+        (tables, shared, known_groups): (&'e Tables, &'e Shared, &'e mut KnownGroups),
+        next: Cursor,
+        ids: IdChanges<'e>,
+        removable: usize,
+    ) -> Self {
+        Self {
+            txn,
+            tables,
+            shared,
+            known_groups,
+            next,
+            vanishing: shared.vanishing.load_full(),
+            ids,
+            epochs: HashMap::new(),
+            expiring: BTreeMap::new(),
+            scratch: Vec::new(),
+            rows: 0,
+            removable,
+        }
+    }
+
     /// Stores one event with its effects; on an error the transaction is to be given up.
     pub(super) fn save(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
         Ok(match Decider(self).event(admitted)? {

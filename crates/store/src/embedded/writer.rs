@@ -9,7 +9,6 @@
 //! transactions.
 
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -29,7 +28,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Cursor, OnceName, StockRequest,
+    Claim, Cursor, OnceName, Saved, StockRequest,
     decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
@@ -196,7 +195,7 @@ impl Writer {
     }
 
     fn serve(&mut self, calls: Vec<Waiting>) {
-        let mut works = Vec::new();
+        let (mut works, mut rehearsals) = (Vec::new(), Vec::new());
         let mut replies = Vec::new();
         let mut shares = Vec::new();
         for waiting in calls {
@@ -207,6 +206,10 @@ impl Writer {
                     let count = batch.len();
                     works.extend(batch.into_iter().map(Work::Save));
                     Reply::Save(count, answer)
+                }
+                Call::Rehearse { admitted, answer } => {
+                    rehearsals.push((admitted, answer));
+                    continue;
                 }
                 Call::Claim { claim, candidates, now, answer } => {
                     works.push(Work::Claim { claim, candidates, now });
@@ -247,6 +250,21 @@ impl Writer {
         for reply in replies {
             reply.send(&mut outcomes);
         }
+        for (admitted, answer) in rehearsals {
+            // A caller that is gone needs no answer.
+            let _ = answer.send(self.rehearse(&admitted).map_err(|fail| fail.to_store_error()));
+        }
+    }
+
+    /// Saves an event in a transaction that is given up.
+    fn rehearse(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
+        let ids = IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1);
+        let parts = (&self.tables, &*self.shared, &mut self.known_groups);
+        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, ids, self.removable);
+        let saved = tx.save(admitted);
+        drop(tx);
+        self.known_groups.forget_all();
+        saved
     }
 
     /// Does the works in one transaction, or in several where they are more than a batch or where one fails.
@@ -291,20 +309,9 @@ impl Writer {
     /// Does the works in one transaction, up to the one by which it reaches the rows of a batch.
     fn transact(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
         let before = self.shared.vanishing.load_full();
-        let mut tx = Tx {
-            txn: self.env.write_txn()?,
-            tables: &self.tables,
-            shared: &self.shared,
-            known_groups: &mut self.known_groups,
-            next: self.next,
-            vanishing: Arc::clone(&before),
-            ids: IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1),
-            epochs: HashMap::new(),
-            expiring: BTreeMap::new(),
-            scratch: Vec::new(),
-            rows: 0,
-            removable: self.removable,
-        };
+        let ids = IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1);
+        let parts = (&self.tables, &*self.shared, &mut self.known_groups);
+        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, ids, self.removable);
         let unwritten = if closing || self.epochs_written.elapsed() >= EPOCHS_PERIOD {
             self.shared.epochs.lock().unwritten()
         } else {

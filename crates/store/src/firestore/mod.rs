@@ -134,6 +134,10 @@ impl Store for Firestore {
         self.inner.save(batch).await
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        self.inner.rehearse(admitted).await
+    }
+
     async fn scan(
         &self,
         query: &Query,

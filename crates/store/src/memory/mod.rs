@@ -160,6 +160,11 @@ impl Store for Memory {
         batch.iter().map(|admitted| Ok(state.save(admitted))).collect()
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        let mut state = self.state.lock().clone();
+        Ok(state.save(admitted))
+    }
+
     async fn scan(
         &self,
         query: &Query,

@@ -35,7 +35,7 @@ pub(super) type KeptAnswer = ([u8; 16], UnixSecs, crate::Claimed);
 /// A request for KeyPackages: its id, its time, and the KeyPackages that the owner had; `None` once it was answered.
 pub(super) type LastRequest = (EventId, UnixSecs, Option<HashSet<[u8; 32]>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) head: Cursor,
     pub(super) log: BTreeMap<Cursor, Item>,
@@ -62,7 +62,7 @@ pub(super) struct State {
     pub(super) once: HashMap<OnceName, UnixSecs>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) event: Event,
     pub(super) stamp: Stamp,
@@ -350,7 +350,7 @@ impl State {
         }
         changed.leave_out(&without_room);
         let is_known = matches!(&status, GroupStatus::Managed(view) if view.record.source == Source::Acl);
-        if is_known && changed.delta.is_empty() {
+        if is_known && changed.delta.is_empty() && !answer.sets_time_of(&status) {
             return None;
         }
         let touches = self.change(&answer.group, changed, gives_way, now).touches;

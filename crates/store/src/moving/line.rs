@@ -158,6 +158,8 @@ enum Wire<'a> {
         commits: Option<CommitLog>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked_at_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        awaits_since_ms: Option<u64>,
         admins: Vec<Hex<32>>,
         members: Vec<Hex<32>>,
         /// Members that have not acted, each with the time at which it was made one, as older exports have them: the
@@ -255,6 +257,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
             commit_ordering,
             commits,
             asked_at_ms,
+            awaits_since_ms,
             admins,
             members,
             invited,
@@ -268,6 +271,7 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
                 commit_ordering,
                 commits,
                 asked_at_ms,
+                awaits_since_ms,
                 ..GroupRecord::new(source, seq, created_at, founder)
             };
             let view = ManagedGroup {
@@ -405,6 +409,7 @@ fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<Publi
         commit_ordering: record.commit_ordering,
         commits: record.commits.clone(),
         asked_at_ms: record.asked_at_ms,
+        awaits_since_ms: record.awaits_since_ms,
         admins: with(Role::Admin),
         members: with(Role::Member),
         invited: Vec::new(),

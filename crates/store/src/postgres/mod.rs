@@ -224,6 +224,10 @@ impl Store for Postgres {
         self.save_all(batch).await
     }
 
+    async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
+        self.rehearse_save(admitted).await.map_err(|fail| fail.to_store_error())
+    }
+
     async fn scan(
         &self,
         query: &Query,

@@ -92,6 +92,21 @@ impl Postgres {
         Ok(decided.answers(|n| head + 1 + n as u64))
     }
 
+    /// See [`crate::Store::rehearse`]. The transaction is rolled back.
+    pub(super) async fn rehearse_save(&self, admitted: &Admitted) -> Result<Saved, Fail> {
+        let part = std::slice::from_ref(admitted);
+        let decided = self
+            .transact(STATEMENT_MAX, async |transaction: &Transaction<'_>| {
+                let hidden = self.hiding.now();
+                let wanted = Wanted::by(part);
+                let (facts, _) =
+                    load(transaction, wanted, &hidden, &self.route_hasher, &self.loaded, &self.history).await?;
+                Ok(decide(part, facts, &self.route_hasher))
+            })
+            .await?;
+        decided.answers(|_| 0).pop().ok_or(Fail::Corrupt("an event without an outcome"))
+    }
+
     /// See [`crate::Store::probe`].
     pub(super) async fn try_to_write(&self) -> Result<(), Fail> {
         self.transact(STATEMENT_MAX, async |transaction: &Transaction<'_>| {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nostr_extensions::{
     GroupRecord, GroupStatus, Role, Source,
     gate::Touches,
-    mls_gateway::group::{MembershipBounds, Refusal, ServiceAnswer},
+    mls_gateway::group::{MembershipBounds, Refusal, ServiceAnswer, Told},
 };
 
 use super::world::{START, World, capability, group, key, message, new, roster, vanish};
@@ -15,11 +15,22 @@ use crate::{AppliedAnswer, Saved};
 fn answer(id: &str, names: &[&str], asked_at_ms: u64) -> ServiceAnswer {
     let role = |n: usize| if n == 0 { Role::Admin } else { Role::Member };
     let members: HashMap<_, _> = names.iter().enumerate().map(|(n, name)| (key(name), role(n))).collect();
-    ServiceAnswer { group: group(id), members: Some(members), asked_at_ms, bounds: MembershipBounds::default() }
+    let (told, bounds) = (Told::Members(members), MembershipBounds::default());
+    ServiceAnswer { group: group(id), told, asked_at_ms, is_refresh: false, bounds }
 }
 
 fn unknown(id: &str, asked_at_ms: u64) -> ServiceAnswer {
-    ServiceAnswer { members: None, ..answer(id, &[], asked_at_ms) }
+    ServiceAnswer { told: Told::Unknown, ..answer(id, &[], asked_at_ms) }
+}
+
+/// The same as the answer to a refresh.
+fn refresh(answer: ServiceAnswer) -> ServiceAnswer {
+    ServiceAnswer { is_refresh: true, ..answer }
+}
+
+/// A refresh at which the service gave no answer.
+fn nothing(id: &str, asked_at_ms: u64) -> ServiceAnswer {
+    refresh(ServiceAnswer { told: Told::Nothing, ..answer(id, &[], asked_at_ms) })
 }
 
 impl World {
@@ -40,7 +51,8 @@ impl World {
 }
 
 fn named(names: &[&str]) -> Vec<(nostr_protocol::PublicKey, Role)> {
-    let mut members: Vec<_> = answer("grp", names, 0).members.unwrap_or_default().into_iter().collect();
+    let Told::Members(members) = answer("grp", names, 0).told else { return Vec::new() };
+    let mut members: Vec<_> = members.into_iter().collect();
     members.sort_unstable_by_key(|(key, _)| *key);
     members
 }
@@ -77,6 +89,55 @@ pub async fn the_answer_to_an_earlier_question_comes_too_late(w: &World) {
         assert_eq!(w.managed("grp").await.1, named(&["alice"]));
     }
     w.apply(&answer("grp", &["bob"], 50)).await.expect("a change of the same moment");
+}
+
+pub async fn no_answer_to_a_question_before_a_refresh_counts(w: &World) {
+    w.apply(&answer("grp", &["alice"], 10)).await.expect("a change");
+    w.apply(&refresh(answer("grp", &["alice"], 50))).await.expect("the time is written though nothing else changes");
+    for late in [answer("grp", &["alice", "bob"], 49), unknown("grp", 20), refresh(answer("grp", &["bob"], 40))] {
+        assert!(w.apply(&late).await.is_none(), "{late:?}");
+    }
+    let (record, members) = w.managed("grp").await;
+    assert_eq!((record.asked_at_ms, members), (Some(50), named(&["alice"])));
+    assert!(w.apply(&answer("grp", &["alice"], 60)).await.is_none(), "a question of no refresh writes no time");
+    // A group that rosters run, and one that nobody knows.
+    new(w.publish(&roster("other", 3, "bootstrap", &["alice"]), "admin").await);
+    w.apply(&refresh(unknown("other", 50))).await.expect("the time is written");
+    assert!(w.apply(&answer("other", &["bob"], 49)).await.is_none());
+    let (record, members) = w.managed("other").await;
+    assert_eq!((record.source, members), (Source::Roster, vec![(key("alice"), Role::Member)]));
+    assert!(w.apply(&refresh(unknown("absent", 50))).await.is_none());
+    assert_eq!(w.group("absent").await.status, GroupStatus::Unknown);
+    // A key without room stays out by each refresh, whose time counts all the same.
+    let bounds = MembershipBounds { memberships_max: 2, ..MembershipBounds::default() };
+    w.apply(&ServiceAnswer { bounds, ..answer("full", &["alice", "bob"], 10) }).await.expect("a change");
+    w.apply(&refresh(ServiceAnswer { bounds, ..answer("full", &["alice", "bob"], 50) })).await.expect("the time");
+    assert_eq!(w.managed("full").await.0.asked_at_ms, Some(50));
+}
+
+pub async fn a_refresh_without_an_answer_closes_the_group_until_there_is_one(w: &World) {
+    w.apply(&answer("grp", &["alice", "bob"], 10)).await.expect("a change");
+    w.apply(&nothing("grp", 50)).await.expect("a change");
+    let (record, members) = w.managed("grp").await;
+    assert_eq!((record.awaits_since_ms, members), (Some(50), named(&["alice", "bob"])));
+    assert!(w.group("grp").await.awaits_answer());
+    assert!(w.apply(&answer("grp", &["alice", "bob"], 49)).await.is_none(), "an answer to a question before it");
+    w.apply(&nothing("grp", 60)).await.expect("a later one");
+    assert!(w.apply(&nothing("grp", 55)).await.is_none());
+    assert!(w.apply(&answer("grp", &["alice"], 59)).await.is_none());
+    new(w.publish(&roster("grp", 1, "add", &["alice"]).tag(&["name", "Crew"]), "alice").await);
+    assert!(w.group("grp").await.awaits_answer(), "a roster opens nothing");
+    w.apply(&answer("grp", &["alice", "bob"], 60)).await.expect("the same members, and the group is open");
+    let (record, members) = w.managed("grp").await;
+    assert_eq!((record.awaits_since_ms, record.asked_at_ms), (None, Some(60)));
+    assert_eq!(members, named(&["alice", "bob"]));
+    // A group that the service does not know opens by that answer.
+    new(w.publish(&roster("other", 3, "bootstrap", &["alice"]), "admin").await);
+    w.apply(&nothing("other", 50)).await.expect("a change");
+    w.apply(&unknown("other", 51)).await.expect("a change");
+    let (record, members) = w.managed("other").await;
+    assert_eq!((record.awaits_since_ms, record.source, members.len()), (None, Source::Roster, 1));
+    assert!(w.apply(&nothing("absent", 50)).await.is_none(), "nothing is there to close");
 }
 
 pub async fn the_service_takes_over_what_other_sources_ran(w: &World) {

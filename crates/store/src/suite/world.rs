@@ -144,7 +144,19 @@ impl World {
     /// Saves one event of `by` at `now`.
     pub async fn publish_at(&self, now: UnixSecs, event: &EventBuilder, by: &str) -> Saved {
         let admitted = self.admitted_at(now, event, by).await;
-        self.save(vec![admitted]).await.remove(0)
+        self.save_as_rehearsed(admitted).await
+    }
+
+    /// Saves one event, after the store has said what would come of it.
+    #[allow(clippy::expect_used, reason = "for tests alone")]
+    async fn save_as_rehearsed(&self, admitted: Admitted) -> Saved {
+        let rehearsed = self.store.rehearse(&admitted).await.expect("a store that works");
+        let saved = self.save(vec![admitted]).await.remove(0);
+        assert_eq!(rehearsed.answer(), saved.answer(), "a rehearsal decides as the store does");
+        let [rehearsed, stored] = [&rehearsed, &saved]
+            .map(|saved| saved.new_event().map(|sealed| (sealed.audience().clone(), sealed.expires_at())));
+        assert_eq!(rehearsed, stored);
+        saved
     }
 
     /// Saves one event of `by` at [`START`].
@@ -159,7 +171,7 @@ impl World {
     pub async fn send(&self, event: &EventBuilder, signer: &str, sender: &str) -> EventId {
         let admitted = self.try_admit(event.sign(&keypair(signer)), &[sender], START).await;
         #[allow(clippy::expect_used, reason = "for tests alone")]
-        let saved = self.save(vec![admitted.expect("an event that is admitted")]).await.remove(0);
+        let saved = self.save_as_rehearsed(admitted.expect("an event that is admitted")).await;
         id_of(&new(saved))
     }
 

@@ -16,25 +16,47 @@ use super::{
 pub struct ServiceAnswer {
     /// The group.
     pub group: NostrGroupId,
-    /// The members, at most [`super::GROUP_MEMBERS_MAX`]; `None` where the service does not know the group.
-    pub members: Option<HashMap<PublicKey, Role>>,
+    /// The answer itself.
+    pub told: Told,
     /// Time at which the service was asked, in milliseconds since 1970. Of two answers the later question's counts.
     pub asked_at_ms: u64,
+    /// Whether the time is written for an answer that changes no member too, so that no answer to an earlier question
+    /// counts any more. The operator asks for that; writing it for each question would cost a write a question.
+    pub is_refresh: bool,
     /// The bounds on the memberships that it makes.
     pub bounds: MembershipBounds,
 }
 
+/// See [`ServiceAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The members, at most [`super::GROUP_MEMBERS_MAX`].
+    Members(HashMap<PublicKey, Role>),
+    /// The service does not know the group.
+    Unknown,
+    /// The service gave no answer that counts: a managed group is closed until it answers a question of this time or
+    /// later.
+    Nothing,
+}
+
 impl ServiceAnswer {
-    /// Whether a group of this status is as the answer says.
+    /// Whether a group of this status is as the answer says, and nothing is to be written.
     #[must_use]
     pub fn agrees_with(&self, status: &GroupStatus) -> bool {
-        match (status, &self.members) {
-            (GroupStatus::Managed(view), members) if view.record.source == Source::Acl => match members {
-                Some(members) => view.members == *members,
-                None => view.members.is_empty(),
-            },
-            (_, members) => members.is_none(),
-        }
+        let GroupStatus::Managed(view) = status else { return !matches!(self.told, Told::Members(_)) };
+        let is_service = view.record.source == Source::Acl;
+        let agrees = match &self.told {
+            Told::Members(members) => is_service && view.members == *members,
+            Told::Unknown => !is_service || view.members.is_empty(),
+            Told::Nothing => false,
+        };
+        agrees && !self.sets_time_of(status)
+    }
+
+    /// Whether the time of the question is written into the record of a group of this status, whatever its members are.
+    #[must_use]
+    pub fn sets_time_of(&self, status: &GroupStatus) -> bool {
+        matches!(status, GroupStatus::Managed(view) if self.is_refresh || view.record.awaits_since_ms.is_some())
     }
 }
 
@@ -50,11 +72,20 @@ pub fn apply_service(status: &GroupStatus, answer: &ServiceAnswer, now: UnixSecs
         GroupStatus::Unknown | GroupStatus::Unlisted => Arc::new(nobody),
     };
     // The answer to an earlier question has come late.
-    if before.record.asked_at_ms > Some(answer.asked_at_ms) {
+    if before.record.asked_at_ms.max(before.record.awaits_since_ms) > Some(answer.asked_at_ms) {
         return None;
     }
-    let record = GroupRecord { source: Source::Acl, asked_at_ms: Some(answer.asked_at_ms), ..before.record.clone() };
-    let members = answer.members.clone().unwrap_or_default();
+    let is_service = before.record.source == Source::Acl;
+    let (source, members) = match &answer.told {
+        Told::Members(members) => (Source::Acl, members.clone()),
+        Told::Unknown if is_service => (Source::Acl, HashMap::new()),
+        Told::Unknown | Told::Nothing => (before.record.source, before.members.clone()),
+    };
+    let (asked_at_ms, awaits_since_ms) = match &answer.told {
+        Told::Nothing => (before.record.asked_at_ms, Some(answer.asked_at_ms)),
+        Told::Members(_) | Told::Unknown => (Some(answer.asked_at_ms), None),
+    };
+    let record = GroupRecord { source, asked_at_ms, awaits_since_ms, ..before.record.clone() };
     let delta = delta(&before.members, &members);
     let new = delta.iter().filter(|(key, role)| role.is_some() && !before.members.contains_key(key));
     // The operator vouches for them, as for those of an admin key's roster.

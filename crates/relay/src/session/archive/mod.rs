@@ -26,10 +26,10 @@ use super::{Caller, settling};
 use crate::{
     app::App,
     config::Limitation,
-    delivery::groups::{GroupState, NamedGroups},
+    delivery::groups::GroupState,
     error::{read_failed, storage_unavailable},
     memory::Held,
-    rate_limit::{Payer, RetryAfter},
+    rate_limit::RetryAfter,
 };
 
 /// Most events of one page.
@@ -65,12 +65,9 @@ pub(crate) const MEMBERSHIP_UNITS: u64 = 1;
 
 /// A read of the archive under way: several filters, one after the other, each event once.
 pub(crate) struct ArchiveRead<'a> {
+    caller: &'a Caller,
     app: &'a App,
     reader: &'a Reader,
-    /// The party that pays for questions to the access service.
-    payer: Payer,
-    /// The groups that the connection has named.
-    named: &'a NamedGroups,
     filters: &'a [Filter],
     up_to: Cursor,
     limits: Limits,
@@ -86,6 +83,8 @@ pub(crate) struct ArchiveRead<'a> {
     held: Held<'a>,
     /// Set once a filter was left before all its events were given.
     is_cut: bool,
+    /// Set once events were passed over because a group is closed, which the reader may see at another time.
+    is_withheld: bool,
     /// For each filter at most one event that it would have given next. Another filter may give it.
     beyond: Vec<EventId>,
     allowance: Allowance,
@@ -146,6 +145,8 @@ pub(crate) enum ReadError {
     UsedUp(RetryAfter),
     /// The connection ends for want of memory.
     NoMemory,
+    /// The group that is asked for is closed.
+    Closed,
 }
 
 impl From<StoreError> for ReadError {
@@ -163,6 +164,7 @@ impl From<ReadError> for Rejection {
                 "the request costs more than max_query_cost; narrow it by kinds, authors, tags, since or until",
             ),
             ReadError::UsedUp(retry) => retry.into(),
+            ReadError::Closed => settling::closed(),
             ReadError::NoMemory => Self::error("the relay is short of memory; ask for less at one time"),
         }
     }
@@ -173,10 +175,9 @@ impl<'a> ArchiveRead<'a> {
     pub(crate) fn new(caller: &'a Caller, filters: &'a [Filter], up_to: Cursor, limits: Limits) -> Self {
         let holding = caller.in_flight.outbox().holding();
         Self {
+            caller,
             app: &caller.app,
             reader: &caller.reader,
-            payer: caller.payer(),
-            named: &caller.named,
             filters,
             up_to,
             limits,
@@ -187,6 +188,7 @@ impl<'a> ArchiveRead<'a> {
             seen: HashSet::new(),
             held: holding.hold(0),
             is_cut: false,
+            is_withheld: false,
             beyond: Vec::new(),
             allowance: Allowance::new(caller.app.config.limitation.max_query_cost),
         }
@@ -244,11 +246,16 @@ impl<'a> ArchiveRead<'a> {
         self.held.set(page + seen + current.merge.waiting_bytes() + current.query_bytes);
     }
 
+    /// Whether events were passed over because their group is closed for the moment.
+    pub(crate) const fn is_withheld(&self) -> bool {
+        self.is_withheld
+    }
+
     /// Whether every stored event that the filters match was given, as far as the read tells at its end.
     pub(super) fn completeness(&self) -> Completeness {
         if !self.limits.goes_on {
             Completeness::Unknown
-        } else if !self.is_cut {
+        } else if !self.is_cut && !self.is_withheld {
             Completeness::Finish
         } else if self.beyond.iter().any(|id| !self.seen.contains(id)) {
             Completeness::More
@@ -324,7 +331,8 @@ impl<'a> ArchiveRead<'a> {
         }
         // The states are asked for anew for each page: a group may have changed since the last one.
         let (asker, now) = (Asker::new(self.reader, filter), self.app.clock.now());
-        let groups = PageGroups::of(self.app, next, asker).await?;
+        let groups = PageGroups::of(self.caller, next, asker).await?;
+        self.is_withheld |= groups.withholds();
         let mut released = Vec::with_capacity(next.len());
         for sealed in next {
             let Some(event) = self.app.gate.release(sealed, asker, groups.state_for(sealed), now) else { continue };
@@ -400,12 +408,12 @@ impl<'a> ArchiveRead<'a> {
             if some.is_empty() {
                 continue;
             }
-            let closed = settling::for_named(self.app, self.reader, self.payer, &some).await;
-            let closed = closed.map_err(ReadError::UsedUp)?;
+            let closed = settling::for_named(self.caller, &self.meter, &some).await?;
+            self.is_withheld |= !closed.is_empty();
             let some: Vec<NostrGroupId> = some.into_iter().filter(|id| !closed.contains(id)).collect();
             let _turn = self.meter.turn_at_store().await;
-            groups
-                .extend(self.app.groups.filter(some, self.named, |state| self.app.gate.may_scan(state, asker)).await?);
+            let may_scan = |state: &Group| self.app.gate.may_scan(state, asker);
+            groups.extend(self.app.groups.filter(some, &self.caller.named, may_scan).await?);
         }
         Ok(groups)
     }
@@ -420,7 +428,8 @@ impl<'a> ArchiveRead<'a> {
             let groups = self.app.store.groups_of(self.reader.keys()).await;
             drop(turn);
             let mut groups = groups?;
-            let closed = settling::for_open(self.app, groups.iter().cloned()).await;
+            let closed = settling::for_ids(self.caller, &self.meter, &groups).await?.closed();
+            self.is_withheld |= !closed.is_empty();
             groups.retain(|id| !closed.contains(id));
             let count = groups.len() as u64;
             let documents = if self.app.store.documents_read().is_some() { count.max(1) } else { 0 };
@@ -441,7 +450,8 @@ struct PageGroups<'a> {
 }
 
 impl<'a> PageGroups<'a> {
-    async fn of(app: &App, page: &'a [Sealed], asker: Asker<'_>) -> Result<Self, StoreError> {
+    async fn of(caller: &Caller, page: &'a [Sealed], asker: Asker<'_>) -> Result<Self, ReadError> {
+        let app = &caller.app;
         let mut ids: Vec<&NostrGroupId> = Vec::new();
         for id in page.iter().filter_map(Sealed::group) {
             // Most pages hold events of one group.
@@ -455,12 +465,25 @@ impl<'a> PageGroups<'a> {
         let mut groups = Self { ids, states, closed: HashSet::new() };
         if app.access.is_some() {
             let now = app.clock.now();
-            let is_open = |sealed: &&Sealed| app.gate.release(sealed, asker, groups.state_for(sealed), now).is_some();
-            let open: HashSet<&NostrGroupId> = page.iter().filter(is_open).filter_map(Sealed::group).collect();
-            groups.closed = settling::for_open(app, open.into_iter().cloned()).await;
+            let asks = |sealed: &&Sealed| {
+                let state = groups.state_for(sealed);
+                // A member of a group that is closed has it asked about: nobody else may.
+                let waits = |state: &Group| app.gate.is_closed(state) && state.has_member(caller.reader.keys());
+                state.is_some_and(waits) || app.gate.release(sealed, asker, state, now).is_some()
+            };
+            let asked: HashSet<&NostrGroupId> = page.iter().filter(asks).filter_map(Sealed::group).collect();
+            let states = groups.states.iter().map(|state| state.group()).filter(|state| asked.contains(&state.id));
+            groups.closed = settling::for_open(caller, states).await.paid()?;
             groups.states = app.groups.get_all(&groups.ids).await?;
+            let closed = groups.states.iter().filter(|state| asked.contains(&state.id) && app.gate.is_closed(state));
+            groups.closed.extend(closed.map(|state| state.id.clone()));
         }
         Ok(groups)
+    }
+
+    /// Whether events of the page stay sealed because their group is closed, which the reader may see at another time.
+    fn withholds(&self) -> bool {
+        !self.closed.is_empty()
     }
 
     fn state_for(&self, sealed: &Sealed) -> Option<&Group> {

@@ -26,7 +26,11 @@ pub(crate) struct Receipts {
 
 /// Reads at most `events_max` events that stand behind `from` and were committed up to `up_to`.
 ///
-/// `filter` names the list in the gate's terms: its kinds, and the group or the recipient.
+/// `filter` names the list in the gate's terms: its kinds, and the group or the recipient. The list ends before a page
+/// of which a group is closed, so that nobody misses the events of that page who goes on from its end.
+///
+/// # Errors
+/// [`ReadError::Closed`] where the group is closed and no event stands before.
 pub(crate) async fn read(
     caller: &Caller,
     (query, filter): (&Received, &Filter),
@@ -58,14 +62,20 @@ pub(crate) async fn read(
         drop(turn);
         caller.app.metrics.db_operation("scan", started.elapsed());
         meter.charge(page.cost);
-        (place, receipts.has_more) = (page.next, page.has_more);
         if !page.events.is_empty() {
             if !caller.app.delivery.is_current() {
                 return Err(ReadError::NotCurrent);
             }
             caller.app.delivery.recent().await.map_err(|_| ReadError::NotCurrent)?;
             let (asker, now) = (Asker::new(&caller.reader, filter), caller.app.clock.now());
-            let groups = PageGroups::of(&caller.app, &page.events, asker).await?;
+            let groups = PageGroups::of(caller, &page.events, asker).await?;
+            if groups.withholds() {
+                if receipts.events.is_empty() {
+                    return Err(ReadError::Closed);
+                }
+                receipts.has_more = true;
+                break;
+            }
             for sealed in &page.events {
                 let released = caller.app.gate.release(sealed, asker, groups.state_for(sealed), now);
                 if let Some(event) = released {
@@ -76,6 +86,7 @@ pub(crate) async fn read(
             }
             held.set(bytes);
         }
+        (place, receipts.has_more) = (page.next, page.has_more);
         if held.is_shed() {
             return Err(ReadError::NoMemory);
         }
@@ -91,6 +102,9 @@ pub(crate) async fn read(
 
 /// Whether the list of a group is read at all: a group that stays shut is never looked into, at the cost of one that
 /// does not exist.
+///
+/// # Errors
+/// [`ReadError::Closed`] where the access service cannot be asked, whether or not the group exists.
 async fn opens(
     caller: &Caller,
     meter: &mut Meter<'_>,
@@ -101,9 +115,8 @@ async fn opens(
     meter.charge(Cost { units: NAMED_GROUP_UNITS, documents: u64::from(app.store.documents_read().is_some()) });
     let asker = Asker::new(&caller.reader, filter);
     let may_scan = |state: &Group| app.gate.may_scan(state, asker);
-    let asked = settling::for_named(app, &caller.reader, caller.payer(), std::slice::from_ref(group)).await;
-    if !asked.map_err(ReadError::UsedUp)?.is_empty() {
-        return Ok(false);
+    if !settling::for_named(caller, meter, std::slice::from_ref(group)).await?.is_empty() {
+        return Err(ReadError::Closed);
     }
     let _turn = meter.turn_at_store().await;
     Ok(!app.groups.filter(vec![group.clone()], &caller.named, may_scan).await?.is_empty())

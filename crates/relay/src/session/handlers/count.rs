@@ -15,7 +15,8 @@ use super::super::{
 const COUNTS_MAX: usize = 3;
 
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not. A count that costs as much as
-/// one request may ends there, and is told as approximate: there are at least so many events.
+/// one request may ends there, and is told as approximate: there are at least so many events. So is a count without the
+/// events of a group that is closed.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
     session.check_request(id, filters)?;
     session.caller.in_flight.settled().await;
@@ -33,12 +34,12 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
                     openings.note(app, &session.caller.reader, &page);
                     held.set(openings.bytes());
                 }
-                Ok(None) => break true,
+                Ok(None) => break !read.is_withheld(),
                 Err(ReadError::TooLarge) => break false,
                 Err(error) => return Err(error.into()),
             }
         };
-        if openings.hold(app, &session.caller.reader, filters).await? {
+        if openings.hold(&session.caller, filters).await? {
             app.metrics.request("count");
             return Ok(if is_whole { count_frame(id, count) } else { approximate_count_frame(id, count) });
         }

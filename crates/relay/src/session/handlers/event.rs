@@ -7,12 +7,14 @@
 //!
 //! [`Shares`]: crate::shares::Shares
 
+use std::sync::Arc;
+
 use nostr_extensions::{
     Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Word,
+    Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Verified, Word,
     message::{Answer, notice_frame, refused_frame},
 };
 use nostr_store::{
@@ -22,6 +24,7 @@ use nostr_store::{
 
 use super::super::{Caller, Session, settling};
 use crate::{
+    app::App,
     delivery::{groups::GroupState, writer::Outcome},
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
@@ -152,28 +155,11 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     let verified = event.verify();
     app.metrics.signature_checked();
     let verified = verified.map_err(Refused::Forged)?;
-    let group = match admit::group_of(verified.event()) {
-        Some(group) => {
-            caller.in_flight.groups_settled().await;
-            let stored = app.groups.get(&group).await.map_err(read_failed)?;
-            let payer = caller.payer_of(verified.event());
-            Some(settling::for_publisher(app, &caller.reader, payer, stored).await?)
-        }
-        None => None,
-    };
-    // If other processes write too, the cached state of a group may be a moment old, and nobody is refused by an old
-    // one.
-    let retry = group.as_ref().filter(|_| app.delivery.is_followed()).map(|group| (verified.clone(), group.id.clone()));
-    let mut group = group;
-    let admitted =
-        match (admit::admit(verified, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
-            (Err(_), Some((verified, id))) => {
-                app.delivery.fresh().await?;
-                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
-                admit::admit(verified, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
-            }
-            (admitted, _) => admitted?,
-        };
+    if admit::group_of(verified.event()).is_some() {
+        caller.in_flight.groups_settled().await;
+    }
+    let payer = caller.payer_of(verified.event());
+    let (admitted, group) = decide(app, verified, publisher, payer).await?;
     if is_stored {
         return Ok(Intake::Duplicate);
     }
@@ -182,6 +168,38 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
         tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
     }
     Ok(Intake::New(Box::new(admitted), payment.charges))
+}
+
+/// Decides whether the rules let a reader publish an event, as far as that is decided before the store does, and gives
+/// the state of its group.
+pub(crate) async fn decide(
+    app: &App,
+    event: Verified,
+    publisher: Publisher<'_>,
+    payer: Payer,
+) -> Result<(Admitted, Option<Arc<GroupState>>), Rejection> {
+    let now = app.clock.now();
+    let group = match admit::group_of(event.event()) {
+        Some(group) => {
+            let stored = app.groups.get(&group).await.map_err(read_failed)?;
+            Some(settling::for_publisher(app, publisher.reader, payer, stored).await?)
+        }
+        None => None,
+    };
+    // If other processes write too, the cached state of a group may be a moment old, and nobody is refused by an old
+    // one.
+    let retry = group.as_ref().filter(|_| app.delivery.is_followed()).map(|group| (event.clone(), group.id.clone()));
+    let mut group = group;
+    let admitted =
+        match (admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
+            (Err(_), Some((event, id))) => {
+                app.delivery.fresh().await?;
+                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+                admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
+            }
+            (admitted, _) => admitted?,
+        };
+    Ok((admitted, group))
 }
 
 /// The price of an event. One that changes a group costs for the group's members too: each instance reads them anew.

@@ -190,8 +190,8 @@ pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> A
     let answer = hex::parse_any(message.as_bytes()).filter(|query| is_whole(query));
     let answer = answer.and_then(|query| open.negentropy.reconcile(&query).ok());
     let filters = std::slice::from_ref(&open.filter);
-    let refusal = match open.openings.hold(&session.caller.app, &session.caller.reader, filters).await {
-        Err(rejection) => rejection.to_string(),
+    let refusal = match open.openings.hold(&session.caller, filters).await {
+        Err(error) => Rejection::from(error).to_string(),
         Ok(false) => NOT_OPEN.to_owned(),
         Ok(true) => match answer {
             Some(answer) => return neg_msg_frame(id, &hex::to_hex(&answer)),

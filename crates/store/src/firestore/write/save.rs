@@ -83,6 +83,21 @@ impl Inner {
         vec![Err(StoreError::Unavailable("the store was stopped".to_owned())); count]
     }
 
+    /// See [`crate::Store::rehearse`]. The open transaction is ended after the caller has dropped this future, too.
+    pub(crate) async fn rehearse(self: &Arc<Self>, admitted: &Admitted) -> Result<Saved, StoreError> {
+        let (inner, part) = (Arc::clone(self), [admitted.clone()]);
+        let rehearsing = tokio::spawn(async move {
+            inner.history.is_ours()?;
+            let loaded = inner.load(LoadRequest::of(&part, true)).await?;
+            if let Some(transaction) = loaded.transaction {
+                inner.client.rollback(transaction).await;
+            }
+            Ok::<_, Fail>(decide(&part, loaded.facts, &inner.route_hasher).answers(|_| 0).pop())
+        });
+        let stopped = || StoreError::Unavailable("the store was stopped".to_owned());
+        rehearsing.await.map_err(|_| stopped())?.map_err(StoreError::from)?.ok_or_else(stopped)
+    }
+
     async fn save_in_parts(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut down: Option<StoreError> = None;
