@@ -258,6 +258,7 @@ impl Access {
         let answer = ServiceAnswer { group: id.clone(), members, asked_at_ms, bounds: self.bounds };
         let Some(applied) = self.store.apply_answer(&answer, self.clock.now()).await? else { return Ok(is_known) };
         self.groups.note_answer(&applied);
+        self.metrics.members_changed();
         if applied.left_out > 0 {
             tracing::warn!(
                 keys = applied.left_out,

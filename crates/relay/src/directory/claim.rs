@@ -106,6 +106,7 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
         }
     }
     let handed: Vec<Handed> = claimed.given.iter().filter_map(|given| hand(caller, &claim, given, as_of)).collect();
+    app.metrics.claimed(handed.len());
     if claimed.used > 0 && claimed.remaining < app.config.mls_gateway.keypackage_low_watermark {
         let gone = handed.iter().find(|handed| !handed.is_last_resort);
         let suite = gone.and_then(|handed| app.described.of(handed.released.event()).ciphersuite);

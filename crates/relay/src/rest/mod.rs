@@ -27,7 +27,6 @@ mod proof;
 mod refresh;
 mod routes;
 mod sheds;
-mod time;
 mod visit;
 
 use std::sync::Arc;

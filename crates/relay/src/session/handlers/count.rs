@@ -1,5 +1,7 @@
 //! `COUNT` (NIP-45): the number of events that the reader would be sent.
 
+use std::time::Instant;
+
 use nostr_protocol::{
     Filter, Rejection,
     message::{Answer, approximate_count_frame, count_frame},
@@ -17,6 +19,7 @@ const COUNTS_MAX: usize = 3;
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not. A count that costs as much as
 /// one request may ends there, and is told as approximate: there are at least so many events.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
+    let began = Instant::now();
     session.check_request(id, filters)?;
     session.caller.in_flight.settled().await;
     let app = &session.caller.app;
@@ -38,8 +41,11 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
                 Err(error) => return Err(error.into()),
             }
         };
+        let work = read.work();
         if openings.hold(app, &session.caller.reader, filters).await? {
             app.metrics.request("count");
+            app.metrics.request_took("count", began.elapsed());
+            app.slow.read(app.request_ids.next(), "count", began.elapsed(), filters, work);
             return Ok(if is_whole { count_frame(id, count) } else { approximate_count_frame(id, count) });
         }
     }

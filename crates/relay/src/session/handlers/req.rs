@@ -7,7 +7,7 @@
 //!
 //! From the cursor on events come live. No event falls between the two, and none comes twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nostr_protocol::{
     Filter, Rejection,
@@ -46,6 +46,7 @@ impl From<ConnectionEnd> for Stop {
 
 /// Serves a request.
 pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, filters: Vec<Filter>) -> Result<(), Stop> {
+    let began = Instant::now();
     session.check_request(id, &filters)?;
     session.caller.in_flight.settled().await;
     let app = &session.caller.app;
@@ -64,6 +65,7 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         // The KeyPackages that were used up are sent with the CLOSED.
         return Err(rejection.into());
     }
+    app.metrics.claimed(claims.given.len());
     let mut read = ArchiveRead::new(&session.caller, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
@@ -72,5 +74,7 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     app.metrics.request("req");
     let completeness = if claims.withholds { Completeness::Unknown } else { read.completeness() };
     wire.send(eose_frame(id, completeness)).await?;
+    app.metrics.request_took("req", began.elapsed());
+    app.slow.read(app.request_ids.next(), "req", began.elapsed(), &filters, read.work());
     Ok(())
 }
