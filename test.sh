@@ -66,7 +66,7 @@ readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
 # All parts build with the same features, so that each crate is compiled once.
-readonly FEATURES=integration,mls_gateway_firestore
+readonly FEATURES=integration,mls_gateway_firestore,otlp
 readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
 readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 

@@ -26,8 +26,7 @@ use crate::{
     memory::Memory,
     observe::{
         metrics::{Metrics, Recorder},
-        request_id::RequestIds,
-        slow::SlowLog,
+        request_log::RequestLog,
         telemetry::{self, OwnerTags},
     },
     rate_limit::{RateLimits, ReadBudgets},
@@ -164,9 +163,9 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             clock: store_clock,
         })?;
-        let slow = Arc::new(SlowLog::new(config.server.slow_request_ms));
+        let request_log = Arc::new(RequestLog::open(&config.server, clock.as_ref(), random::below(u64::MAX))?);
         let (writer, writer_task) =
-            Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics), Arc::clone(&slow));
+            Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics), Arc::clone(&request_log));
         let access = Access::of(&config, &store, &groups, &metrics, &clock)?;
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
@@ -179,8 +178,7 @@ impl Relay {
             read_budgets: read_budgets(&config, &hasher),
             cursors: Cursors::new(&store.secret()),
             neg_memory: Arc::default(),
-            request_ids: RequestIds::from(random::below(u64::MAX)),
-            slow,
+            request_log,
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
             gate,
@@ -249,7 +247,7 @@ impl Relay {
                 let _ = task.await;
             }
             self.app.connections.wait().await;
-            let store = Arc::clone(&self.app.store);
+            let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);
             let _ = self.writer.await;
@@ -259,6 +257,7 @@ impl Relay {
             if let Err(error) = store.flush().await {
                 tracing::warn!(%error, "the store did not write what it had put off");
             }
+            let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
         });
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());

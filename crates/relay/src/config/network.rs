@@ -19,6 +19,16 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an address with a port; write 127.0.0.1:9100 or [::1]:9100".to_owned())
 }
 
+/// Reads the URL of a collector of traces.
+pub(super) fn otlp_endpoint(text: &str) -> Result<String, String> {
+    if !cfg!(feature = "otlp") {
+        return Err("traces are not in this build; build with --features otlp, or leave the key out".to_owned());
+    }
+    let is_url = text.parse::<axum::http::Uri>().is_ok_and(|url| url.host().is_some());
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    if is_url && has_scheme { Ok(text.to_owned()) } else { Err("not a URL; write http://127.0.0.1:4317".to_owned()) }
+}
+
 /// Reads a range of addresses, `10.0.0.0/8` or `fd00::/8`; a bare address is a range of one.
 pub(super) fn address_range(text: &str) -> Result<IpNet, String> {
     parse_range(text).ok_or_else(|| "not a range of addresses; write 10.0.0.0/8, fd00::/8 or one address".to_owned())

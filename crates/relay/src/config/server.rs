@@ -11,7 +11,7 @@ use nostr_protocol::{PublicKey, auth::RelayAddress};
 
 use super::{
     memory,
-    network::{Origins, RelayUrl, address, address_range, listen_address, origin},
+    network::{Origins, RelayUrl, address, address_range, listen_address, origin, otlp_endpoint},
     secret::{Secret, secret},
     section::section,
     value::{log_filter, path, public_key},
@@ -68,6 +68,9 @@ section! {
         log_level: String = "info", by parsed(log_filter);
         /// Time from which on an event or a request is logged as slow, with its plan and without its content; 0: none.
         slow_request_ms: u64 = "1000" in "ms", by integer(0..=3_600_000);
+        /// URL of a collector that takes traces by OTLP over gRPC, `http://127.0.0.1:4317` (in a build with
+        /// `--features otlp`).
+        otlp_endpoint: Option<String> = "", by optional(otlp_endpoint);
     }
 }
 

@@ -47,11 +47,7 @@ use self::{
 use super::{Delivery, outbox::Outbox};
 use crate::{
     error::storage_unavailable,
-    observe::{
-        metrics::Metrics,
-        request_id::RequestId,
-        slow::{EventTimes, SlowLog},
-    },
+    observe::{metrics::Metrics, request_id::RequestId, request_log::RequestLog, slow::EventTimes},
     rate_limit::Charges,
 };
 
@@ -242,11 +238,11 @@ impl Writer {
         store: Arc<dyn Store>,
         delivery: Arc<Delivery>,
         metrics: Arc<Metrics>,
-        slow: Arc<SlowLog>,
+        request_log: Arc<RequestLog>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::unbounded_channel();
         let health = Arc::<WriteHealth>::default();
-        let task = Task { store, delivery, metrics, slow, health: Arc::clone(&health) };
+        let task = Task { store, delivery, metrics, request_log, health: Arc::clone(&health) };
         let task = tokio::spawn(task.run(waiting));
         (Self { submissions, room: Room::new(), health }, task)
     }
@@ -287,7 +283,7 @@ struct Task {
     store: Arc<dyn Store>,
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
-    slow: Arc<SlowLog>,
+    request_log: Arc<RequestLog>,
     health: Arc<WriteHealth>,
 }
 
@@ -360,11 +356,8 @@ impl Task {
             }
             in_flight.end(&id, kind, outcome);
             self.metrics.event_answered(committed.duration_since(arrival.at));
-            self.slow.event(
-                arrival.request,
-                kind,
-                &EventTimes { arrived: arrival.at, handed, batched: started, committed },
-            );
+            let times = EventTimes { arrived: arrival.at, handed, batched: started, committed };
+            self.request_log.event(arrival, kind, &times);
         }
         drop(places);
         if !events.is_empty() {

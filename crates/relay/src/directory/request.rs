@@ -3,7 +3,7 @@
 //! Source: docs/rules.md, "Stock". Claims and sweeps note owners; one task asks the store for each whether it may be
 //! asked now, over all instances, and publishes the request by the same admission and writer as any event.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use nostr_extensions::{
     Publisher, Reader, admit,
@@ -22,7 +22,7 @@ use crate::{
     delivery::{
         Outbox,
         outbox::Challenge,
-        writer::{Arrival, Handed, InFlight, Outcome},
+        writer::{Handed, InFlight, Outcome},
     },
     outbound::{Outbound, Parcel},
     rate_limit::Payer,
@@ -123,7 +123,7 @@ impl Requests {
         let payer = app.limits.payer_hash(Payer::Key(self.key.public()));
         let outbox = Outbox::new(0, app.memory.open(payer), Challenge::new(String::new()));
         let in_flight = Arc::new(InFlight::of_request(Arc::new(outbox)));
-        let arrival = Arrival { request: app.request_ids.next(), at: Instant::now() };
+        let arrival = app.request_log.arrival();
         let handed = Handed { admitted, payer, charges: app.delivery.charges(), arrival };
         app.writer.save(handed, &in_flight).await;
         in_flight.settled().await;

@@ -3,5 +3,7 @@
 pub(crate) mod info;
 pub mod metrics;
 pub(crate) mod request_id;
+pub(crate) mod request_log;
 pub(crate) mod slow;
 pub mod telemetry;
+pub(crate) mod traces;

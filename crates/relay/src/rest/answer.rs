@@ -9,7 +9,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use axum::{
@@ -130,12 +129,12 @@ pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: 
         Method::GET | Method::HEAD => request.headers().get(header::IF_NONE_MATCH).cloned(),
         _ => None,
     };
-    let began = Instant::now();
+    let arrival = app.request_log.arrival();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
     let mut response = next.run(request).await;
     let route = route.as_ref().map_or("no route", MatchedPath::as_str);
-    app.slow.route(app.request_ids.next(), method.as_str(), route, began.elapsed());
+    app.request_log.route(arrival, method.as_str(), route);
     if let Some(reason) = reason_of(response.status()) {
         app.metrics.error(reason);
         if response.status() == StatusCode::TOO_MANY_REQUESTS {

@@ -12,6 +12,7 @@ use super::super::{
     archive::{ArchiveRead, Limits, ReadError},
     openings::Openings,
 };
+use crate::observe::request_log::Door;
 
 /// Most times that a request is counted because a group was shut to its reader meanwhile.
 const COUNTS_MAX: usize = 3;
@@ -19,7 +20,7 @@ const COUNTS_MAX: usize = 3;
 /// Counts over the same read as REQ; a filter's own `limit` holds, the relay's does not. A count that costs as much as
 /// one request may ends there, and is told as approximate: there are at least so many events.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
-    let began = Instant::now();
+    let arrival = session.caller.app.request_log.arrival();
     session.check_request(id, filters)?;
     session.caller.in_flight.settled().await;
     let app = &session.caller.app;
@@ -44,8 +45,8 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
         let work = read.work();
         if openings.hold(app, &session.caller.reader, filters).await? {
             app.metrics.request("count");
-            app.metrics.request_took("count", began.elapsed());
-            app.slow.read(app.request_ids.next(), "count", began.elapsed(), filters, work);
+            app.metrics.request_took("count", arrival.at.elapsed());
+            app.request_log.read(Door::Count, arrival, &[("archive", Instant::now())], filters, work);
             return Ok(if is_whole { count_frame(id, count) } else { approximate_count_frame(id, count) });
         }
     }

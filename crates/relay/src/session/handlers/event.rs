@@ -7,8 +7,6 @@
 //!
 //! [`Shares`]: crate::shares::Shares
 
-use std::time::Instant;
-
 use nostr_extensions::{
     Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
     kinds::{Budget, rules},
@@ -88,6 +86,7 @@ async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
         Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
         Err(refused) => {
             tracing::debug!(request = %arrival.request, event_kind = named.kind().0, "event refused");
+            caller.app.request_log.refused(arrival, named.kind());
             refuse(caller, &named, refused);
         }
     }
@@ -290,7 +289,7 @@ async fn payment(caller: &mut Caller, event: &Event, paid: Option<Payment>) -> R
     if let Some(paid) = paid {
         return Ok(paid);
     }
-    let arrival = Arrival { request: caller.app.request_ids.next(), at: Instant::now() };
+    let arrival = caller.app.request_log.arrival();
     tracing::debug!(request = %arrival.request, event_kind = event.kind().0, "event arrived");
     let member = member(caller, event).await;
     pay(caller, event, member, arrival)
