@@ -17,10 +17,10 @@
 #              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus' promtool by apt-get (as root
-# or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages
-# by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
-# apt-get and cargo-cyclonedx by cargo.
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus by apt-get (as root or by sudo),
+# the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by cargo and
+# npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by apt-get and
+# cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
 # One database server of each sort runs for all tests, on free ports of this machine and in temporary directories, and
@@ -72,7 +72,7 @@ readonly NODE_MAJOR_MIN=20
 export PATH="$TOOLS/bin:$TOOLS/node_modules/.bin:$PATH"
 export RNOSTR_BIN="$CARGO_TARGET_DIR/debug/rnostr"
 # All parts build with the same features, so that each crate is compiled once.
-readonly FEATURES=integration,mls_gateway_firestore
+readonly FEATURES=integration,mls_gateway_firestore,otlp
 readonly ENGINES_BIN="$CARGO_TARGET_DIR/debug/rnostr-test-engines"
 readonly EMULATOR_PACKAGE=google-cloud-cli-firestore-emulator
 
@@ -162,6 +162,7 @@ install_engines() {
     google="$(grep -x -e "$EMULATOR_PACKAGE" -e 'openjdk-.*' <<<"$missing")" || true
     # shellcheck disable=SC2086 # one word a package
     if [ -n "$debian" ]; then apt_install $debian; fi
+    if grep -qx prometheus <<<"$missing"; then apt_install_without_services prometheus; fi
     if grep -qx "$EMULATOR_PACKAGE" <<<"$google" && ! apt_knows "$EMULATOR_PACKAGE"; then return; fi
     # shellcheck disable=SC2086
     if [ -n "$google" ]; then apt_install $google; fi
@@ -419,11 +420,15 @@ part_proxies() {
     limit 300 npm test
 }
 
-# Has Prometheus' own tool read what the relay counts once clients have talked to it.
+# Has Prometheus' own tool check the configuration and the alerts, try each alert, and read what the relay counts once
+# clients have talked to it. The test `every_query_of_specification_alerts_and_dashboard_returns_data` has Prometheus
+# itself scrape relays.
 part_metrics() {
     needs_relay
     needs_packages
     if ! command -v promtool >/dev/null; then apt_install_without_services prometheus; fi
+    promtool check config deploy/prometheus/prometheus.yml
+    promtool test rules deploy/prometheus/alerts_test.yml
     start_relay
     limit 120 node test-websocket.js "$RELAY_URL"
     node -e 'fetch(process.argv[1]).then(response => response.text()).then(text => process.stdout.write(text))' \

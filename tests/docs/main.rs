@@ -1,6 +1,7 @@
 //! The documents agree with each other and with the code: citations, links, the README's size, long lines, plain words.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod alerts;
 mod bounds;
 mod citations;
 mod files;

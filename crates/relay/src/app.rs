@@ -12,7 +12,7 @@ use crate::{
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks},
     memory::Memory,
-    observe::{metrics::Metrics, telemetry::OwnerTags},
+    observe::{metrics::Metrics, request_log::RequestLog, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
     rest::Cursors,
     server::tls::Certificates,
@@ -62,6 +62,8 @@ pub struct App {
     pub(crate) neg_memory: Arc<NegMemory>,
     /// The counters behind `/metrics`.
     pub(crate) metrics: Arc<Metrics>,
+    /// Ids of events and requests, and the lines and traces about them.
+    pub(crate) request_log: Arc<RequestLog>,
     /// Names of owners in logs.
     pub(crate) owner_tags: OwnerTags,
     /// The certificate and the key, where the relay speaks TLS itself.

@@ -9,6 +9,7 @@ use std::{
 use nostr_extensions::{Gate, RouteHasher};
 use nostr_store::Store;
 use tokio::{
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
@@ -24,7 +25,8 @@ use crate::{
     expiry,
     memory::Memory,
     observe::{
-        metrics::Metrics,
+        metrics::{Metrics, Recorder},
+        request_log::RequestLog,
         telemetry::{self, OwnerTags},
     },
     rate_limit::{RateLimits, ReadBudgets},
@@ -43,6 +45,8 @@ use crate::{
 pub struct Relay {
     /// The address that it listens on.
     pub address: SocketAddr,
+    /// The address of the port of its metrics, if they have one of their own.
+    pub metrics_address: Option<SocketAddr>,
     app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
@@ -66,7 +70,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         () = &mut stop_signal => return Ok(()),
     };
     let config = Arc::new(config);
-    let relay = Relay::start(Arc::clone(&config), store, Arc::new(SystemClock)).await?;
+    let recorder = Recorder::installed();
+    let relay = Relay::start_with(Arc::clone(&config), store, Arc::new(SystemClock), recorder).await?;
     announce(&config, relay.address);
     loop {
         tokio::select! {
@@ -99,11 +104,24 @@ fn raise_descriptor_limit(connections_max: usize) {
 }
 
 impl Relay {
-    /// Starts a relay over `store` and binds its port.
+    /// Starts a relay over `store` and binds its port. Its metrics are its own.
     ///
     /// # Errors
     /// [`StartError`], in words for the operator.
     pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::start_with(config, store, clock, Recorder::new()).await
+    }
+
+    /// Starts a relay that counts into `recorder`.
+    ///
+    /// # Errors
+    /// [`StartError`], in words for the operator.
+    pub async fn start_with(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        recorder: Recorder,
+    ) -> Result<Self, StartError> {
         let certificates = Certificates::of(&config.server).map_err(StartError::new)?.map(Arc::new);
         let (low_stock, requests) = LowStocks::new(system_key::of(&config).map_err(StartError::new)?);
         let wanted = config.server.socket_address();
@@ -111,13 +129,15 @@ impl Relay {
             StartError::new(format!("server.host and server.port: cannot listen on {wanted}: {error}"))
         })?;
         let address = listener.local_addr().map_err(|error| StartError::new(error.to_string()))?;
+        let metrics_listener = bind_metrics(&config)?;
+        let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let store_clock = Arc::new(StoreClock::new(clock));
         let clock = Arc::<StoreClock>::clone(&store_clock) as Arc<dyn Clock>;
         let policy = Arc::new(config.policy());
         let gate = Gate::new(Arc::clone(&policy));
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(recorder));
         let hasher = store.route_hasher();
         let live = Live::new(
             gate.clone(),
@@ -143,7 +163,9 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             clock: store_clock,
         })?;
-        let (writer, writer_task) = Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics));
+        let request_log = Arc::new(RequestLog::open(&config.server, clock.as_ref(), random::below(u64::MAX))?);
+        let (writer, writer_task) =
+            Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics), Arc::clone(&request_log));
         let access = Access::of(&config, &store, &groups, &metrics, &clock)?;
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
@@ -156,6 +178,7 @@ impl Relay {
             read_budgets: read_budgets(&config, &hasher),
             cursors: Cursors::new(&store.secret()),
             neg_memory: Arc::default(),
+            request_log,
             owner_tags: OwnerTags::new(random::bytes32()),
             policy,
             gate,
@@ -184,8 +207,12 @@ impl Relay {
             let (watching, stopping) = (Arc::clone(certificates).watch(), app.stopping.clone());
             tokio::spawn(async move { stopping.run_until_cancelled(watching).await });
         }
-        let tasks = [listening, sweeping].into_iter().chain(asking).collect();
-        Ok(Self { address, app, tasks, writer: writer_task, delivery: delivery_tasks })
+        let (settled, stopping) = (Arc::clone(&app.metrics), app.stopping.clone());
+        let settling =
+            tokio::spawn(async move { stopping.run_until_cancelled(settled.settle()).await.unwrap_or_default() });
+        let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
+        let tasks = [listening, sweeping, settling].into_iter().chain(asking).chain(showing).collect();
+        Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
     }
 
     /// Reads the certificate and the key again if one of their files has changed, as the relay does each minute.
@@ -220,7 +247,7 @@ impl Relay {
                 let _ = task.await;
             }
             self.app.connections.wait().await;
-            let store = Arc::clone(&self.app.store);
+            let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);
             let _ = self.writer.await;
@@ -230,11 +257,19 @@ impl Relay {
             if let Err(error) = store.flush().await {
                 tracing::warn!(%error, "the store did not write what it had put off");
             }
+            let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
         });
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());
         }
     }
+}
+
+/// Binds the port of the metrics, if they have one of their own.
+fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let Some(wanted) = config.metrics.listen else { return Ok(None) };
+    let bound = server::bind(wanted);
+    bound.map(Some).map_err(|error| StartError::new(format!("metrics.listen: cannot listen on {wanted}: {error}")))
 }
 
 /// The budgets of reads by the configuration. Only the documents of Firestore have a budget of their own.
@@ -250,6 +285,9 @@ fn read_budgets(config: &Config, hasher: &RouteHasher) -> ReadBudgets {
 fn announce(config: &Config, address: SocketAddr) {
     let scheme = if config.server.tls().is_some() { "wss" } else { "ws" };
     tracing::info!("listening on {scheme}://{address}");
+    if let Some(address) = config.metrics.listen {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
     for line in config.rules() {
         tracing::info!("{line}");
     }

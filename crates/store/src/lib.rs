@@ -174,6 +174,8 @@ pub struct Stats {
     pub events: u64,
     /// Managed groups.
     pub groups: u64,
+    /// KeyPackages in the directory, twins counted each; `None` in a store that does not count them.
+    pub key_packages: Option<u64>,
     /// Bytes in use on disk; 0 in a store that cannot tell.
     pub bytes_used: u64,
     /// Bytes that the store may use; 0 if nothing bounds them.

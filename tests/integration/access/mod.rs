@@ -13,10 +13,13 @@ use nostr_relay::config::Config;
 use serde_json::json;
 
 use self::service::{Reference, ask};
-use crate::support::{
-    Client, Keys, TestRelay,
-    gateway::{capability, message, roster, welcome},
-    shared::Shared,
+use crate::{
+    metrics::{metrics, value},
+    support::{
+        Client, Keys, TestRelay,
+        gateway::{capability, message, roster, welcome},
+        shared::Shared,
+    },
 };
 
 /// Time after which every answer is old, and has been asked for again.
@@ -95,6 +98,11 @@ async fn members_are_those_that_the_service_names() {
     of_carol.expect_nothing().await;
     let GroupStatus::Managed(view) = world.status("team").await else { panic!("it is managed") };
     assert_eq!((view.record.source, view.members.len()), (Source::Acl, 2));
+    let mut updates = 0.0;
+    for address in world.relay.addresses() {
+        updates += value(&metrics(address).await, "mls_gateway_membership_updates_total");
+    }
+    assert_eq!(updates, 1.0, "the answer that changed the group, on the instance that asked for it");
     world.relay.stop().await;
 }
 

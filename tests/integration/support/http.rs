@@ -68,3 +68,16 @@ pub fn parse(answer: &[u8]) -> Response {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
+
+/// Sends `GET path` by HTTP/1.0, to which no server answers in chunks, and reads the bytes of the response.
+pub async fn exchange_plainly(address: SocketAddr, path: &str) -> Vec<u8> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
+        let head = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("the request is sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("the answer is read");
+        answer
+    };
+    timeout(WAIT, exchange).await.expect("the server answers in time")
+}

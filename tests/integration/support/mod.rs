@@ -23,6 +23,6 @@ pub mod wire;
 pub use self::{
     client::{Answer, Client, empty_set},
     event::{Draft, Event, Keys, now},
-    http::{Response, http, http_bytes, parse},
+    http::{Response, exchange_plainly, http, http_bytes, parse},
     relay::{TestRelay, WAIT},
 };

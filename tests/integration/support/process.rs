@@ -42,7 +42,9 @@ impl Process {
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some((_, address)) = line.split_once("listening on ws://") {
-                    let _ = listens.send(address.trim().parse());
+                    // A line of JSON goes on behind the address.
+                    let address: String = address.chars().take_while(|it| "0123456789.:".contains(*it)).collect();
+                    let _ = listens.send(address.parse());
                 }
                 let mut log = writing.lock().expect("no panic while it is held");
                 log.push_str(&line);

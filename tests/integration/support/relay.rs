@@ -127,6 +127,16 @@ impl TestRelay {
         self.relays[next % self.relays.len()].address
     }
 
+    /// Addresses of all instances.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.relays.iter().map(|relay| relay.address).collect()
+    }
+
+    /// Address of the port of the first instance's metrics, if they have one of their own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.relays[0].metrics_address
+    }
+
     /// The parts of all instances.
     pub fn apps(&self) -> impl Iterator<Item = &Arc<App>> {
         self.relays.iter().map(Relay::app)

@@ -81,7 +81,7 @@ impl FirestoreEmulator {
         command.extend(JVM_WORDS.map(Into::into));
         command.extend(["-cp".into(), jar.into(), CLASS.into(), "--host".into(), "127.0.0.1".into()]);
         let name = "the Firestore emulator";
-        let recipe = Recipe { name, command, port_option: "--port", ending: Signal::KILL, is_ready };
+        let recipe = Recipe { name, command, port_option: "--port", port_prefix: "", ending: Signal::KILL, is_ready };
         let own = Engine::start(recipe, folder::new("rnostr-firestore-", Medium::Disk, None));
         Self { host: own.address(), own: Some(own) }
     }

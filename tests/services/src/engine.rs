@@ -22,6 +22,8 @@ pub(crate) struct Recipe {
     pub(crate) command: Vec<OsString>,
     /// The option for the port. Option and port end the command.
     pub(crate) port_option: &'static str,
+    /// Text that the option's value has before the port.
+    pub(crate) port_prefix: &'static str,
     /// The signal that ends the engine.
     pub(crate) ending: Signal,
     /// Check whether the engine serves, by its answers at its port or the files in its folder.
@@ -115,9 +117,9 @@ impl Engine {
     }
 
     fn run(&mut self) -> Result<(), String> {
-        let Recipe { command, port_option, ending, is_ready, .. } = &self.recipe;
+        let Recipe { command, port_option, port_prefix, ending, is_ready, .. } = &self.recipe;
         let mut command = command.clone();
-        command.extend([(*port_option).into(), self.port.to_string().into()]);
+        command.extend([(*port_option).into(), format!("{port_prefix}{}", self.port).into()]);
         let folder = self.folder.path();
         let mut process = Process::start(&command, folder, *ending);
         let look = Look { folder, port: self.port, pid: process.pid() };

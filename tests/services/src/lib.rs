@@ -22,6 +22,7 @@ mod port;
 mod postgres;
 mod process;
 mod programs;
+mod prometheus;
 mod proxy;
 mod redis;
 mod url;
@@ -39,6 +40,7 @@ pub use self::{
     emulator::FirestoreEmulator,
     faketime::Faketime,
     postgres::{Options, Postgres, Tls},
+    prometheus::Prometheus,
     proxy::{Proxy, Side},
     redis::Redis,
 };

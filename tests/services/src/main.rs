@@ -8,7 +8,7 @@
 
 use std::{io::Read as _, process::ExitCode, thread, time::Instant};
 
-use rnostr_test_services::{Faketime, FirestoreEmulator, Options, Postgres, Redis, require};
+use rnostr_test_services::{Faketime, FirestoreEmulator, Options, Postgres, Prometheus, Redis, require};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
                 Redis::missing_packages(),
                 FirestoreEmulator::missing_packages(),
                 Faketime::missing_packages(),
+                Prometheus::missing_packages(),
             ];
             for package in missing.concat() {
                 println!("{package}");

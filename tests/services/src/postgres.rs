@@ -138,7 +138,8 @@ impl Postgres {
         make_cluster(&programs, user, folder.path(), &options);
         let mut command = as_user(user, &programs.postgres);
         command.extend(["-D".into(), folder.path().join(DATA).into()]);
-        let recipe = Recipe { name: "PostgreSQL", command, port_option: "-p", ending: Signal::QUIT, is_ready };
+        let recipe =
+            Recipe { name: "PostgreSQL", command, port_option: "-p", port_prefix: "", ending: Signal::QUIT, is_ready };
         let own = Engine::start(recipe, folder);
         let password = options.password.map(|password| format!(":{password}")).unwrap_or_default();
         let admin = Url::parse(&format!("postgres://{SUPERUSER}{password}@{}/postgres", own.address()));

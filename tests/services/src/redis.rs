@@ -63,7 +63,8 @@ impl Redis {
         let mut command = vec![server.into()];
         let words = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "."];
         command.extend(words.map(Into::into));
-        let recipe = Recipe { name: "Redis", command, port_option: "--port", ending: Signal::KILL, is_ready };
+        let recipe =
+            Recipe { name: "Redis", command, port_option: "--port", port_prefix: "", ending: Signal::KILL, is_ready };
         let own = Engine::start(recipe, folder::new("rnostr-redis-", Medium::Disk, None));
         Self { url: Url::parse(&format!("redis://{}", own.address())), own: Some(own) }
     }

@@ -144,8 +144,6 @@ pub enum KindCounter {
     KeyPackagesStored,
     /// Group messages and rosters.
     GroupsUpdated,
-    /// Rosters.
-    MembershipUpdates,
 }
 
 impl KindRules {

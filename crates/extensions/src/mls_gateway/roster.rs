@@ -34,7 +34,7 @@ pub(crate) const RULES: KindRules = KindRules {
     // The rosters are the audit of the group.
     deletable: Deletable::Refused,
     vanishes: false,
-    counters: &[KindCounter::GroupsUpdated, KindCounter::MembershipUpdates],
+    counters: &[KindCounter::GroupsUpdated],
     in_nip11: true,
 };
 

@@ -8,8 +8,7 @@ use nostr_protocol::{Kind, Lifetime};
 
 /// Columns: the readers; whether admission needs the group's state; the groups it may change; how it is kept; whether
 /// an `expiration` may end it; its owners; whether they delete it; whether they take it along when they vanish; the
-/// budget; the keys off the whitelist that publish it; its counters (KeyPackages, groups, memberships);
-/// NIP-11.
+/// budget; the keys off the whitelist that publish it; its counters (KeyPackages, groups); NIP-11.
 const TABLE: &str = "
     # kind  readers         state changes kept      expires owners   deleted vanishes budget   others   count nip-11
       4     author+p        -     -       stored    yes     author   yes     yes      events   -        -     -
@@ -25,7 +24,7 @@ const TABLE: &str = "
       447   p               -     -       stored    yes     author+p yes     yes      events   -        -     yes
       448   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       449   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      450   group+admins    yes   h       stored    -       author   refused -        events   check    gm    yes
+      450   group+admins    yes   h       stored    -       author   refused -        events   check    g     yes
       451   -               -     -       stored    yes     author   yes     yes      events   -        -     -
       1059  p               yes   h       stored    yes     author+p yes     yes      wraps    resident -     yes
       21059 p               -     -       ephemeral yes     author   yes     yes      wraps    resident -     -
@@ -84,7 +83,6 @@ fn line(kind: Kind) -> String {
     let counters = rules.counters.iter().map(|counter| match counter {
         KindCounter::KeyPackagesStored => 'k',
         KindCounter::GroupsUpdated => 'g',
-        KindCounter::MembershipUpdates => 'm',
     });
     let counted: String = counters.collect();
     let counted = if counted.is_empty() { "-" } else { &counted };

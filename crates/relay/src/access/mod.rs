@@ -284,6 +284,7 @@ impl Access {
         })?;
         let Some(applied) = applied else { return Ok(is_known) };
         self.groups.note_answer(&applied);
+        self.metrics.members_changed();
         if applied.left_out > 0 {
             tracing::warn!(
                 keys = applied.left_out,

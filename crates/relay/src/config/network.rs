@@ -1,6 +1,9 @@
 //! Addresses, origins and URLs as an operator writes them.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use nostr_protocol::auth::RelayAddress;
@@ -9,6 +12,21 @@ use nostr_protocol::auth::RelayAddress;
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| "not an IP address; write 127.0.0.1, 0.0.0.0, ::1 or ::".to_owned())
+}
+
+/// Reads an IP address with a port.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an address with a port; write 127.0.0.1:9100 or [::1]:9100".to_owned())
+}
+
+/// Reads the URL of a collector of traces.
+pub(super) fn otlp_endpoint(text: &str) -> Result<String, String> {
+    if !cfg!(feature = "otlp") {
+        return Err("traces are not in this build; build with --features otlp, or leave the key out".to_owned());
+    }
+    let is_url = text.parse::<axum::http::Uri>().is_ok_and(|url| url.host().is_some());
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    if is_url && has_scheme { Ok(text.to_owned()) } else { Err("not a URL; write http://127.0.0.1:4317".to_owned()) }
 }
 
 /// Reads a range of addresses, `10.0.0.0/8` or `fd00::/8`; a bare address is a range of one.

@@ -11,7 +11,7 @@ use nostr_protocol::{PublicKey, auth::RelayAddress};
 
 use super::{
     memory,
-    network::{Origins, RelayUrl, address, address_range, origin},
+    network::{Origins, RelayUrl, address, address_range, listen_address, origin, otlp_endpoint},
     secret::{Secret, secret},
     section::section,
     value::{log_filter, path, public_key},
@@ -70,6 +70,11 @@ section! {
         log_format: LogFormat = "text", by one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)]);
         /// Logged levels: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,nostr_relay=debug`.
         log_level: String = "info", by parsed(log_filter);
+        /// Time from which on an event or a request is logged as slow, with its plan and without its content; 0: none.
+        slow_request_ms: u64 = "1000" in "ms", by integer(0..=3_600_000);
+        /// URL of a collector that takes traces by OTLP over gRPC, `http://127.0.0.1:4317` (in a build with
+        /// `--features otlp`).
+        otlp_endpoint: Option<String> = "", by optional(otlp_endpoint);
     }
 }
 
@@ -107,6 +112,9 @@ section! {
     pub struct Metrics for "metrics" in config.metrics {
         /// Bearer token that opens `/metrics` to other machines; this machine needs none.
         auth: Option<Secret> = "", by optional(secret);
+        /// Address of a port that has `/metrics` alone, `127.0.0.1:9100`; the relay's own port has none then. It speaks
+        /// HTTP without TLS, and asks other machines for the token as well.
+        listen: Option<SocketAddr> = "", by optional(listen_address);
     }
 }
 

@@ -152,6 +152,19 @@ fn each_error_names_its_line_and_what_would_be_right() {
             },
         ),
         (
+            "[server]\notlp_endpoint = 'collector:4317'",
+            if cfg!(feature = "otlp") {
+                "relay.toml:2: server.otlp_endpoint: not a URL; write http://127.0.0.1:4317"
+            } else {
+                "relay.toml:2: server.otlp_endpoint: traces are not in this build; build with --features otlp, or \
+                 leave the key out"
+            },
+        ),
+        (
+            "[metrics]\nlisten = '9100'",
+            "relay.toml:2: metrics.listen: not an address with a port; write 127.0.0.1:9100 or [::1]:9100",
+        ),
+        (
             "[extensions.mls_gateway]\nmembership_sources = [\n  'roster',\n  'acl',\n]",
             "relay.toml:2: extensions.mls_gateway.membership_sources: the source acl needs its service; write acl_url \
              = \"https://host/path\"",
@@ -243,6 +256,10 @@ fn every_key_has_a_place_of_its_own() {
     let mut seen: Vec<(String, Config)> = Vec::new();
     for key in keys::all() {
         let name = key.variable();
+        if key.name == "otlp_endpoint" && !cfg!(feature = "otlp") {
+            // No value is taken in a build without traces.
+            continue;
+        }
         let candidates = [
             "70000",
             "7777",
@@ -266,6 +283,7 @@ fn every_key_has_a_place_of_its_own() {
             "redis",
             "redis://h:6379",
             "20000000",
+            "127.0.0.1:9100",
         ];
         let changed = candidates.iter().find_map(|text| {
             let mut env = vec![(name.as_str(), *text)];

@@ -1,6 +1,6 @@
 //! Direct delivery: committed events go through the queues of the shards to the open subscriptions, in commit order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{Policy, Sealed};
 use nostr_protocol::Kind;
@@ -58,9 +58,10 @@ impl Direct {
     /// Hands events on. The writer calls this, so it never waits: events that find no room are delivered from the log.
     pub(super) fn committed(&self, events: Vec<Sealed>, states: GroupStates) {
         let through = events.last().map_or(0, Sealed::cursor);
+        let committed = Instant::now();
         let live_event = |(sealed, group): (Sealed, _)| {
             let is_logged = is_logged(sealed.kind(), &self.policy);
-            Arc::new(LiveEvent::new(sealed, group, is_logged))
+            Arc::new(LiveEvent::new(sealed, group, is_logged, committed))
         };
         let events: Vec<Arc<LiveEvent>> = events.into_iter().zip(states).map(live_event).collect();
         self.feed.put(&events, through);

@@ -31,6 +31,7 @@ use quick_cache::{Weighter, unsync::Cache};
 use tokio::sync::Semaphore;
 
 use super::members::MemberRoutes;
+use crate::observe::metrics::Lookups;
 
 /// Most bytes of cached states, by estimate.
 const CACHE_BYTES_MAX: u64 = 64 << 20;
@@ -62,6 +63,8 @@ pub(crate) struct Groups {
     /// Hashes groups.
     hasher: RouteHasher,
     readable_up_to: AtomicU64,
+    /// Look-ups that the cache answered, and those that it could not.
+    pub(crate) lookups: Lookups,
 }
 
 struct States {
@@ -203,6 +206,7 @@ impl Groups {
             loads: Semaphore::new(LOADS_TOGETHER_MAX),
             hasher,
             readable_up_to,
+            lookups: Lookups::default(),
         }
     }
 
@@ -412,10 +416,12 @@ impl Groups {
     }
 
     fn cached_in(&self, states: &States, id: &NostrGroupId, cursor: Cursor) -> Option<Arc<GroupState>> {
-        let cached = states.cache.get(id)?;
-        let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
-        let loaded = before.or(cached.latest.as_ref())?;
-        (loaded.at.elapsed() < self.ttl).then(|| Arc::clone(&loaded.state))
+        let of = |cached: &CachedGroup| {
+            let before = cached.before.as_ref().filter(|(_, changed)| cursor < *changed).map(|(before, _)| before);
+            let loaded = before.or(cached.latest.as_ref())?;
+            (loaded.at.elapsed() < self.ttl).then(|| Arc::clone(&loaded.state))
+        };
+        self.lookups.counted(states.cache.get(id).and_then(of))
     }
 
     /// Notes that the event at `cursor` changed the groups that it touches. Called in the order of the log.

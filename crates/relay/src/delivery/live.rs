@@ -14,7 +14,7 @@
 //! charged to the account of the subscription's payer. A subscription that overdraws it ends.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -32,7 +32,7 @@ use super::{
     members::{Awaited, Following},
     outbox::{KeptByPayer, Outbox},
     payers::Payers,
-    queue::LiveEvent,
+    queue::{LiveEvent, ShardQueue},
     routes::{Routes, hashing_cost},
 };
 use crate::{observe::metrics::Metrics, system::clock::Clock};
@@ -59,6 +59,8 @@ pub struct Live {
     gate: Gate,
     groups: Arc<Groups>,
     shards: Vec<Mutex<Index>>,
+    /// The queues of the shards, once delivery runs.
+    queues: OnceLock<Vec<Arc<ShardQueue>>>,
     payers: Payers,
     route_hasher: RouteHasher,
     next_connection: AtomicU64,
@@ -85,6 +87,7 @@ impl Live {
             gate,
             groups,
             shards: (0..shards).map(|_| Mutex::new(Index::new(cursor))).collect(),
+            queues: OnceLock::new(),
             payers: Payers::new(shards),
             route_hasher,
             next_connection: AtomicU64::new(0),
@@ -97,6 +100,17 @@ impl Live {
     /// Number of shards.
     pub(super) const fn shards(&self) -> usize {
         self.shards.len()
+    }
+
+    /// Notes the queues of the shards, whose lengths metrics show.
+    pub(super) fn note_queues(&self, queues: Vec<Arc<ShardQueue>>) {
+        let _ = self.queues.set(queues);
+    }
+
+    /// Number of events in the longest queue of a shard. The queues share their events.
+    pub(crate) fn waiting(&self) -> usize {
+        let queues = self.queues.get().map_or(&[][..], Vec::as_slice);
+        queues.iter().map(|queue| queue.waiting().0).max().unwrap_or(0)
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -340,7 +354,7 @@ impl Live {
         if !found.is_empty() {
             let (group, now_ms) = (event.group().map(GroupState::group), self.clock.now_ms());
             let prepared = sealed.prepare();
-            let kept = KeptByPayer::new(&event.sharing);
+            let kept = KeptByPayer::new(&event.sharing, event.committed);
             let mut delivering =
                 Delivering { live: self, prepared, group, now_ms, kept, delivered: 0, looked_at: 0, turn: 0 };
             let mut by_subscription = found.chunk_by(|a, b| a.number == b.number);

@@ -16,6 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -113,6 +114,14 @@ impl Outgoing {
             Frame::Answer(answer) | Frame::Closed(_, answer) => answer.len(),
             Frame::Event(_, json) => json.len(),
             Frame::Live(_, kept) => kept.json().len(),
+        }
+    }
+
+    /// Time of the commit of an event of live delivery.
+    pub(crate) fn committed(&self) -> Option<Instant> {
+        match &self.0 {
+            Frame::Live(_, kept) => Some(kept.committed()),
+            _ => None,
         }
     }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use nostr_extensions::{RouteHasher, Sealed};
@@ -39,12 +40,14 @@ pub(super) struct LiveEvent {
     routes: OnceLock<Vec<u64>>,
     /// The event's bytes in the outboxes of clients.
     pub(super) sharing: Sharing,
+    /// Time at which this process committed the event, or read it from the log.
+    pub(super) committed: Instant,
 }
 
 impl LiveEvent {
     /// An event whose routes the first shard works out.
-    pub(super) fn new(sealed: Sealed, state: Option<Arc<GroupState>>, is_logged: bool) -> Self {
-        Self { sealed, state: known(state), is_logged, routes: OnceLock::new(), sharing: Sharing::default() }
+    pub(super) fn new(sealed: Sealed, state: Option<Arc<GroupState>>, is_logged: bool, committed: Instant) -> Self {
+        Self { sealed, state: known(state), is_logged, routes: OnceLock::new(), sharing: Sharing::default(), committed }
     }
 
     /// An event of the log, with its routes.
@@ -55,6 +58,7 @@ impl LiveEvent {
             is_logged: true,
             routes: OnceLock::from(routes),
             sharing: Sharing::default(),
+            committed: Instant::now(),
         }
     }
 
@@ -183,7 +187,6 @@ impl ShardQueue {
     }
 
     /// Events and bytes that wait.
-    #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, usize) {
         let pending = self.pending.lock();
         (pending.events.len(), pending.bytes)

@@ -44,6 +44,7 @@ impl Shard {
             groups: Arc::clone(groups),
         };
         let shards: Vec<Self> = (0..live.shards()).map(shard).collect();
+        live.note_queues(shards.iter().map(|shard| Arc::clone(&shard.queue)).collect());
         (Feed::new(shards.iter().map(|shard| Arc::clone(&shard.queue)).collect()), shards)
     }
 

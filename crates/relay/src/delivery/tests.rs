@@ -98,7 +98,7 @@ impl Relay {
 
     /// The value of a counter.
     fn counter(&self, name: &str) -> u64 {
-        let text = self.metrics.render(0, 0);
+        let text = self.metrics.render(crate::observe::metrics::Format::Prometheus);
         let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
     }
@@ -138,7 +138,7 @@ fn note(content: impl ToString) -> EventBuilder {
 /// An event of which queries know nothing, handed to one shard alone.
 fn live_event(n: u64, event: EventBuilder) -> LiveEvent {
     let stamp = Stamp { cursor: n, received_at: NOW, expires_at: NEVER, author_only: false };
-    LiveEvent::new(Sealed::new(event.event(&keypair("alice")), stamp), None, true)
+    LiveEvent::new(Sealed::new(event.event(&keypair("alice")), stamp), None, true, std::time::Instant::now())
 }
 
 fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
@@ -568,7 +568,7 @@ fn group_of(strangers: u32, names: &[&str]) -> Arc<GroupState> {
 fn group_event(n: u64, state: &Arc<GroupState>) -> LiveEvent {
     let event = EventBuilder::new(445).content(n.to_string()).tag(&["h", "grp"]).event(&keypair("alice"));
     let stamp = Stamp { cursor: n, received_at: NOW, expires_at: NEVER, author_only: false };
-    LiveEvent::new(Sealed::new(event, stamp), Some(Arc::clone(state)), true)
+    LiveEvent::new(Sealed::new(event, stamp), Some(Arc::clone(state)), true, std::time::Instant::now())
 }
 
 /// A client that has authenticated this key, with a subscription that stands under it as a member.

@@ -21,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nostr_extensions::{
@@ -46,7 +46,11 @@ use self::{
     room::{Place, Room},
 };
 use super::{Delivery, outbox::Outbox};
-use crate::{error::storage_unavailable, observe::metrics::Metrics, rate_limit::Charges};
+use crate::{
+    error::storage_unavailable,
+    observe::{metrics::Metrics, request_id::RequestId, request_log::RequestLog, slow::EventTimes},
+    rate_limit::Charges,
+};
 
 /// Time between two questions to a store that took no event whether it would take one now, in milliseconds.
 const PROBE_MS: u64 = 1_000;
@@ -198,6 +202,26 @@ struct Awaiting {
     kind: Kind,
     in_flight: Arc<InFlight>,
     charges: Charges,
+    arrival: Arrival,
+    /// Time at which the event was handed to the writer.
+    handed: Instant,
+}
+
+/// The arrival of an event.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// The id that ties the event's log lines together.
+    pub(crate) request: RequestId,
+    pub(crate) at: Instant,
+}
+
+/// An admitted event, with all that the writer is handed beside it.
+pub(crate) struct Handed {
+    pub(crate) admitted: Admitted,
+    /// The payer's number in fair turns.
+    pub(crate) payer: u64,
+    pub(crate) charges: Charges,
+    pub(crate) arrival: Arrival,
 }
 
 /// The writer's front, to which connections hand events.
@@ -215,10 +239,11 @@ impl Writer {
         store: Arc<dyn Store>,
         delivery: Arc<Delivery>,
         metrics: Arc<Metrics>,
+        request_log: Arc<RequestLog>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (submissions, waiting) = mpsc::unbounded_channel();
         let health = Arc::<WriteHealth>::default();
-        let task = Task { store, delivery, metrics, health: Arc::clone(&health) };
+        let task = Task { store, delivery, metrics, request_log, health: Arc::clone(&health) };
         let task = tokio::spawn(task.run(waiting));
         (Self { submissions, room: Room::new(), health }, task)
     }
@@ -228,16 +253,23 @@ impl Writer {
         &self.health
     }
 
-    /// Submits an event with its payer's number in fair turns and the charges for it; the answer goes to the
-    /// publisher's outbox. Waits while the bounds on waiting events are reached.
-    pub(crate) async fn save(&self, admitted: Admitted, payer: u64, in_flight: &Arc<InFlight>, charges: Charges) {
+    /// Number of events that wait for a batch, or are in one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.room.events()
+    }
+
+    /// Submits an event; the answer goes to the publisher's outbox. Waits while the bounds on waiting events are
+    /// reached.
+    pub(crate) async fn save(&self, handed: Handed, in_flight: &Arc<InFlight>) {
+        let Handed { admitted, payer, charges, arrival } = handed;
+        let handed = Instant::now();
         in_flight.paid_by(payer).await;
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
         let weight = Weight::of(admitted.event().view());
         let kib = u32::try_from(weight.bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         // Every event that waits is given its place.
         let Some(place) = self.room.take(payer, kib).await else { return };
-        let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges };
+        let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges, arrival, handed };
         in_flight.begin(kind);
         let submission = Submission { admitted, weight, payer, publisher, place };
         if self.submissions.send(submission).is_err() {
@@ -252,6 +284,7 @@ struct Task {
     store: Arc<dyn Store>,
     delivery: Arc<Delivery>,
     metrics: Arc<Metrics>,
+    request_log: Arc<RequestLog>,
     health: Arc<WriteHealth>,
 }
 
@@ -302,23 +335,30 @@ impl Task {
         if batch.is_empty() {
             return;
         }
-        let started = std::time::Instant::now();
+        self.metrics.batch(batch.len());
+        let started = Instant::now();
         self.health.begin();
         let saved = self.store.save(batch).await;
         self.health.end(&saved);
-        self.metrics.db_operation("save", started.elapsed());
+        let committed = Instant::now();
+        self.metrics.db_operation("save", committed.duration_since(started));
         // Changes of groups are noted before any publisher learns of them.
         let states = self.delivery.note(&saved);
         let mut events = Vec::with_capacity(saved.len());
         let mut paid = Vec::new();
-        for (Awaiting { id, kind, in_flight, charges }, saved) in publishers.into_iter().zip(saved) {
+        for (Awaiting { id, kind, in_flight, charges, arrival, handed }, saved) in publishers.into_iter().zip(saved) {
             self.metrics.saved(kind, &saved);
-            let outcome = outcome(&saved);
+            let request = arrival.request;
+            tracing::debug!(%request, event_kind = kind.0, saved = answer_of(&saved), "event decided");
+            let outcome = outcome(request, &saved);
             if let Some(sealed) = saved.ok().and_then(Saved::into_new_event) {
                 events.push(sealed);
                 paid.extend(charges.into_buckets());
             }
             in_flight.end(&id, kind, outcome);
+            self.metrics.event_answered(committed.duration_since(arrival.at));
+            let times = EventTimes { arrived: arrival.at, handed, batched: started, committed };
+            self.request_log.event(arrival, kind, &times);
         }
         drop(places);
         if !events.is_empty() {
@@ -327,7 +367,19 @@ impl Task {
     }
 }
 
-fn outcome(saved: &Result<Saved, StoreError>) -> Outcome {
+/// The store's answer in a word, for the log.
+fn answer_of(saved: &Result<Saved, StoreError>) -> &'static str {
+    match saved {
+        Ok(Saved::New(_) | Saved::Advised(_)) => "new",
+        Ok(Saved::Duplicate | Saved::DeletedByRecipient) => "duplicate",
+        Ok(Saved::Superseded) => "superseded",
+        Ok(Saved::Deleted) => "deleted",
+        Ok(Saved::Refused(_)) => "refused",
+        Err(_) => "failed",
+    }
+}
+
+fn outcome(request: RequestId, saved: &Result<Saved, StoreError>) -> Outcome {
     match saved {
         Ok(saved) => match (saved.answer(), saved) {
             (Ok(reason), _) => Outcome::Accepted(reason),
@@ -337,11 +389,11 @@ fn outcome(saved: &Result<Saved, StoreError>) -> Outcome {
             (Err(rejection), _) => Outcome::Refused(rejection),
         },
         Err(StoreError::Event(why)) => {
-            tracing::debug!(why, "an event cannot be stored");
+            tracing::debug!(%request, why, "an event cannot be stored");
             Outcome::Refused(Rejection::error("this event cannot be stored"))
         }
         Err(error) => {
-            tracing::warn!(%error, "writing failed");
+            tracing::warn!(%request, %error, "writing failed");
             Outcome::Refused(storage_unavailable())
         }
     }

@@ -12,6 +12,8 @@ use nostr_extensions::mls_gateway::key_package::{Described, describe};
 use nostr_protocol::{Event, EventId};
 use quick_cache::sync::Cache;
 
+use crate::observe::metrics::Lookups;
+
 /// Most KeyPackages whose facts are kept.
 const DESCRIBED_MAX: usize = 8_192;
 
@@ -19,20 +21,21 @@ const DESCRIBED_MAX: usize = 8_192;
 pub(crate) struct DescribedCache {
     ttl: Duration,
     entries: Cache<EventId, (Arc<Described>, Instant)>,
+    /// Look-ups that the cache answered, and those that it could not.
+    pub(crate) lookups: Lookups,
 }
 
 impl DescribedCache {
     /// An empty cache; `ttl_secs` of 0 keeps nothing.
     pub(crate) fn new(ttl_secs: u64) -> Self {
-        Self { ttl: Duration::from_secs(ttl_secs), entries: Cache::new(DESCRIBED_MAX) }
+        Self { ttl: Duration::from_secs(ttl_secs), entries: Cache::new(DESCRIBED_MAX), lookups: Lookups::default() }
     }
 
     /// The facts of a KeyPackage event.
     pub(crate) fn of(&self, event: &Event) -> Arc<Described> {
         let id = event.id();
-        if let Some((described, at)) = self.entries.get(&id)
-            && at.elapsed() < self.ttl
-        {
+        let kept = self.entries.get(&id).filter(|(_, at)| at.elapsed() < self.ttl);
+        if let Some((described, _)) = self.lookups.counted(kept) {
             return described;
         }
         let described = Arc::new(describe(event.view()));

@@ -22,7 +22,7 @@ use crate::{
     delivery::{
         Outbox,
         outbox::Challenge,
-        writer::{InFlight, Outcome},
+        writer::{Handed, InFlight, Outcome},
     },
     outbound::{Outbound, Parcel},
     rate_limit::Payer,
@@ -61,6 +61,11 @@ impl LowStocks {
         let Some(key) = key else { return (Self { waiting: None }, None) };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         (Self { waiting: Some(sender) }, Some(Requests { waiting, key, outbound: None }))
+    }
+
+    /// Number of owners that wait to be asked.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.max_capacity() - waiting.capacity())
     }
 
     /// Notes an owner. Does not wait.
@@ -118,7 +123,9 @@ impl Requests {
         let payer = app.limits.payer_hash(Payer::Key(self.key.public()));
         let outbox = Outbox::new(0, app.memory.open(payer), Challenge::new(String::new()));
         let in_flight = Arc::new(InFlight::of_request(Arc::new(outbox)));
-        app.writer.save(admitted, payer, &in_flight, app.delivery.charges()).await;
+        let arrival = app.request_log.arrival();
+        let handed = Handed { admitted, payer, charges: app.delivery.charges(), arrival };
+        app.writer.save(handed, &in_flight).await;
         in_flight.settled().await;
         match in_flight.take_outcome() {
             Outcome::Accepted(_) => {

@@ -104,6 +104,7 @@ impl Claimant {
         // The answer of that moment, also if a KeyPackage in it has expired since.
         let as_of = if let Repetition::Of(at) = claimed.repetition { at } else { now };
         let handed: Vec<Handed> = claimed.given.iter().filter_map(|given| self.hand(claim, given, as_of)).collect();
+        app.metrics.claimed(handed.len());
         if claim.receipt.is_some() && claimed.repetition == Repetition::First {
             // The first KeyPackage is given and kept whatever its size, so the rest of its price is taken afterwards.
             let bytes: usize = claimed.given.iter().map(|given| given.sealed.byte_len()).sum();

@@ -13,7 +13,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{OriginalUri, Request, State},
+    extract::{MatchedPath, OriginalUri, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -129,7 +129,18 @@ pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: 
         Method::GET | Method::HEAD => request.headers().get(header::IF_NONE_MATCH).cloned(),
         _ => None,
     };
+    let arrival = app.request_log.arrival();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
     let mut response = next.run(request).await;
+    let route = route.as_ref().map_or("no route", MatchedPath::as_str);
+    app.request_log.route(arrival, method.as_str(), route);
+    if let Some(reason) = reason_of(response.status()) {
+        app.metrics.error(reason);
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            app.metrics.rate_limited("rest");
+        }
+    }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         return problem.at(url).into_response();
     }
@@ -140,6 +151,18 @@ pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: 
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+/// The word under which an answer is counted as refused. An absent thing is no refusal.
+fn reason_of(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some("auth-required"),
+        StatusCode::FORBIDDEN => Some("restricted"),
+        StatusCode::TOO_MANY_REQUESTS => Some("rate-limited"),
+        StatusCode::NOT_FOUND => None,
+        status if status.is_client_error() => Some("invalid"),
+        status => status.is_server_error().then_some("error"),
+    }
 }
 
 /// The URL that the `u` tag of a proof of this request names.

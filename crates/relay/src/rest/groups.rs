@@ -18,7 +18,6 @@ use super::{
     list::{self, List},
     path::PathValues,
     problem::{OfGet, OfList, ProblemDocument},
-    time,
 };
 use crate::{
     error::read_failed,
@@ -26,6 +25,7 @@ use crate::{
         archive::{ArchiveRead, Limits, MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
         settling,
     },
+    system::time::rfc3339,
 };
 
 /// Most groups of one page.
@@ -67,7 +67,7 @@ impl GroupInfo {
             display_name: shown.display_name().map(str::to_owned),
             member_count: shown.member_count(),
             last_epoch: shown.last_epoch(),
-            created_at: time::rfc3339(shown.created_at()),
+            created_at: rfc3339(shown.created_at()),
         }
     }
 }

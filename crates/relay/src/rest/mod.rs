@@ -28,7 +28,6 @@ mod proof;
 mod refresh;
 mod routes;
 mod sheds;
-mod time;
 mod visit;
 
 use std::sync::Arc;

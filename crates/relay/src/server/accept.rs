@@ -1,4 +1,5 @@
-//! The choice between NIP-11's document and the page for people, by the `Accept` of a request.
+//! The choices between NIP-11's document and the page for people, and between the two texts of the metrics, by the
+//! `Accept` of a request.
 //!
 //! Source: NIP-11; RFC 9110, 12.4.2 and 12.5.1.
 
@@ -17,11 +18,24 @@ struct Range<'a> {
 /// Returns whether the client prefers NIP-11's document to the page. Of equal qualities the document wins where the
 /// client names it: no browser does.
 pub(super) fn prefers_document(headers: &HeaderMap) -> bool {
-    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges: Vec<Range<'_>> = fields.flat_map(|field| field.split(',')).filter_map(Range::parse).collect();
+    let ranges = ranges(headers);
     let (document, page) = (quality(&ranges, "application", "nostr+json"), quality(&ranges, "text", "html"));
     let is_named = ranges.iter().any(|range| range.precision("application", "nostr+json") == Some(2));
     document > page || (document > 0 && document == page && is_named)
+}
+
+/// Returns whether the client asks for OpenMetrics by its name, and does not prefer plain text.
+pub(super) fn prefers_openmetrics(headers: &HeaderMap) -> bool {
+    let ranges = ranges(headers);
+    let (open, plain) = (("application", "openmetrics-text"), ("text", "plain"));
+    let is_named = ranges.iter().any(|range| range.precision(open.0, open.1) == Some(2));
+    let quality_of = |(kind, subtype)| quality(&ranges, kind, subtype);
+    is_named && quality_of(open) > 0 && quality_of(open) >= quality_of(plain)
+}
+
+fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
+    let fields = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    fields.flat_map(|field| field.split(',')).filter_map(Range::parse).collect()
 }
 
 /// The quality of a media type: that of the most precise range that holds it, else 0.
@@ -67,6 +81,21 @@ mod tests {
     fn prefers(fields: &[&'static str]) -> bool {
         let fields = fields.iter().map(|field| (header::ACCEPT, HeaderValue::from_static(field)));
         prefers_document(&fields.collect())
+    }
+
+    #[test]
+    fn prometheus_gets_openmetrics_and_a_browser_plain_text() {
+        let prefers =
+            |field| prefers_openmetrics(&[(header::ACCEPT, HeaderValue::from_static(field))].into_iter().collect());
+        assert!(prefers(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
+        assert!(prefers("application/openmetrics-text"));
+        for field in ["*/*", "application/*", "text/plain, application/openmetrics-text;q=0.5", "text/html,*/*;q=0.8"] {
+            assert!(!prefers(field), "{field}");
+        }
+        assert!(!prefers("application/openmetrics-text;q=0"));
     }
 
     #[test]

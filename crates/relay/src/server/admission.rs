@@ -48,7 +48,10 @@ impl Admission {
         let place = place.ok_or_else(|| refused("connections_per_address_max", PLACE_RETRY_SECS))?;
         match app.limits.handshake(block, app.clock.now_ms()) {
             Ok(()) => Ok(place),
-            Err(retry) => Err(refused("handshakes_per_minute_max", retry.secs())),
+            Err(retry) => {
+                app.metrics.rate_limited("connection");
+                Err(refused("handshakes_per_minute_max", retry.secs()))
+            }
         }
     }
 }

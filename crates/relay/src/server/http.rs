@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use yawc::{DeflatePool, HttpWebSocket, Options, Role, WebSocket};
 
-use super::{Admission, Connected, accept, forwarding, places::Place};
+use super::{Admission, Connected, accept, forwarding, metrics, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
@@ -83,7 +83,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(show_metrics))
         .route("/favicon.ico", get(favicon))
         .route_layer(cors)
         .fallback(endpoint)
@@ -132,33 +132,16 @@ async fn ready(State(shared): State<RouterState>) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], axum::Json(ready)).into_response()
 }
 
-/// Shows the metrics to a peer on this machine and to the bearer of the token: strangers may not see counts of hidden
-/// messages.
-async fn metrics(
+/// Shows the metrics, unless they have a port of their own.
+async fn show_metrics(
     State(shared): State<RouterState>,
     Extension(Connected { peer, .. }): Extension<Connected>,
     headers: HeaderMap,
 ) -> Response {
-    let app = &shared.app;
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    let open = match &app.config.metrics.auth {
-        Some(secret) if bearer.is_some() => bearer.is_some_and(|token| secret.matches(token)),
-        _ => forwarding::is_local(peer.ip(), &headers),
-    };
-    if !open {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n")
-            .into_response();
+    match shared.app.config.metrics.listen {
+        None => metrics::show(&shared.app, peer, &headers).await,
+        Some(_) => (StatusCode::NOT_FOUND, "the metrics are at the address of [metrics] listen\n").into_response(),
     }
-    app.metrics.readiness(app.not_ready().is_none(), app.delivery.lag());
-    if let Some(documents) = app.store.documents_read() {
-        app.metrics.documents_read(documents);
-    }
-    let text = app.metrics.render(app.live.subscriptions(), app.live.cursor());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// Shows the icon that browsers ask for beside the page.

@@ -5,6 +5,7 @@ mod admission;
 mod forwarding;
 mod http;
 mod linger;
+pub(crate) mod metrics;
 mod places;
 pub(crate) mod tls;
 
@@ -175,6 +176,7 @@ async fn serve(
                 Ok(()) => router.oneshot(request).await,
                 Err(retry) => {
                     parts.metrics.error("http_requests");
+                    parts.metrics.rate_limited(if is_for_api { "rest" } else { "http" });
                     Ok(too_many_requests(retry, is_for_api))
                 }
             }

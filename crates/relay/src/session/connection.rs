@@ -83,7 +83,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
         waiting: Waiting::new(app.config.auth.grace_ms, Arc::clone(&outbox)),
         id,
     };
-    let mut wire: Wire = Wire::new(accepted, app.stopping.clone(), Arc::clone(&outbox));
+    let mut wire: Wire = Wire::new(accepted, app.stopping.clone(), Arc::clone(&outbox), Arc::clone(&app.metrics));
     let end = match run(&mut session, &mut wire, &outbox).await {
         Ok(()) => ConnectionEnd::Stop,
         Err(end) => end,
@@ -92,7 +92,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     if let ConnectionEnd::Close(..) | ConnectionEnd::Stop = end {
         // Accepted events are answered before the connection ends.
         let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.caller.in_flight.settled()).await;
-        while let Ok(true) = drain(&mut wire, &outbox).await {}
+        while let Ok(true) = drain(&app, &mut wire, &outbox).await {}
     }
     match end {
         ConnectionEnd::Close(code, reason) => {
@@ -141,7 +141,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             },
             () = outbox.filled() => {
                 session.caller.share.pause().await;
-                if drain(wire, outbox).await? {
+                if drain(&app, wire, outbox).await? {
                     outbox.fill_again();
                 }
                 has_turn = true;
@@ -170,6 +170,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             frame = wire.next_frame(&session.caller.share, &mut has_turn), if waiting.is_none() => Some(frame?),
         };
         let Some(frame) = frame else { continue };
+        app.metrics.frame_received(frame.payload().len());
         last_read = Instant::now();
         is_pinged = false;
         if !room && frame.opcode() == OpCode::Text {
@@ -196,17 +197,21 @@ async fn time_is_over(session: &mut Session, wire: &mut Wire) -> Result<Option<F
 }
 
 /// Writes some of the frames that wait. Returns whether more may wait.
-async fn drain(wire: &mut Wire, outbox: &Outbox) -> Result<bool, ConnectionEnd> {
-    let (mut frames, mut bytes) = (0, 0);
+async fn drain(app: &App, wire: &mut Wire, outbox: &Outbox) -> Result<bool, ConnectionEnd> {
+    let (mut frames, mut bytes, mut oldest) = (0, 0, None);
     let is_full = |frames, bytes| frames >= FRAMES_PER_FLUSH_MAX || bytes >= BYTES_PER_FLUSH_MAX;
     let waiting = std::iter::from_fn(|| {
         let frame = if is_full(frames, bytes) { None } else { outbox.pop() }?;
         frames += 1;
         bytes += frame.byte_len();
+        oldest = oldest.or_else(|| frame.committed());
         Some(frame)
     });
     wire.feed(waiting).await?;
     wire.flush().await?;
+    if let Some(committed) = oldest {
+        app.metrics.delivered_since(committed);
+    }
     Ok(is_full(frames, bytes))
 }
 
@@ -288,6 +293,7 @@ async fn refuse_unread(session: &mut Session, text: &str) -> Option<Answer> {
     let (verb, Some(id)) = head(text) else { return None };
     let rejection = session.caller.app.live.charge_length(session.id, text.len()).err()?;
     session.caller.app.metrics.error("long_requests");
+    session.caller.app.metrics.rate_limited("req");
     Some(answer_to(session, MessageError { verb, subscription: Some(id), rejection }).await)
 }
 

@@ -26,6 +26,7 @@ use yawc::{Frame, WebSocketError, close::CloseCode};
 use super::intake::{ClientSocket, Received, Unfinished};
 use crate::{
     delivery::{Outbox, Outgoing},
+    observe::metrics::Metrics,
     server::WRITE_BYTES,
     shares::{Pause, Share},
 };
@@ -78,6 +79,7 @@ pub(crate) struct Wire<S = TokioIo<Upgraded>> {
     /// Bytes of the frame that is being written.
     frame_bytes: AtomicUsize,
     silence: Silence,
+    metrics: Arc<Metrics>,
 }
 
 /// The socket of a client, before its session begins.
@@ -95,10 +97,15 @@ pub(crate) struct Accepted<S = TokioIo<Upgraded>> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The wire of the client of `outbox`. After `stopping` is cancelled, or the connection is to end for want of
     /// memory, its waits are shorter.
-    pub(crate) fn new(accepted: Accepted<S>, stopping: CancellationToken, outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(
+        accepted: Accepted<S>,
+        stopping: CancellationToken,
+        outbox: Arc<Outbox>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let Accepted { socket, received, silence, message_bytes_max } = accepted;
         let unfinished = Unfinished::new(received, message_bytes_max);
-        Self { socket, unfinished, late: None, stopping, outbox, frame_bytes: AtomicUsize::new(0), silence }
+        Self { socket, unfinished, late: None, stopping, outbox, frame_bytes: AtomicUsize::new(0), silence, metrics }
     }
 
     /// The next message, or control frame, of the client. Each frame is read, and inflated, once `share` gives the
@@ -119,15 +126,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Queues frames into the socket's buffer.
     pub(crate) async fn feed(&mut self, frames: impl Iterator<Item = Outgoing>) -> Result<(), ConnectionEnd> {
-        self.within(async |socket, frame_bytes| {
-            for frame in frames {
-                let frame = frame.into_bytes();
-                frame_bytes.store(frame.len(), Ordering::Relaxed);
-                socket.feed(Frame::text(frame)).await?;
-            }
-            Ok(())
-        })
-        .await
+        let (mut count, mut bytes) = (0, 0);
+        let fed = self
+            .within(async |socket, frame_bytes| {
+                for frame in frames {
+                    let frame = frame.into_bytes();
+                    frame_bytes.store(frame.len(), Ordering::Relaxed);
+                    (count, bytes) = (count + 1, bytes + frame.len() as u64);
+                    socket.feed(Frame::text(frame)).await?;
+                }
+                Ok(())
+            })
+            .await;
+        self.metrics.frames_sent(count, bytes);
+        fed
     }
 
     /// Writes the frames that were fed.
@@ -308,7 +320,7 @@ mod tests {
         let socket = socket.expect("a socket").into_streaming();
         let outbox = Outbox::new(1 << 20, memory.open(PAYER), Challenge::new("challenge".to_owned()));
         let accepted = Accepted { socket, received, silence: Silence::default(), message_bytes_max: MESSAGE_BYTES_MAX };
-        (client, Wire::new(accepted, CancellationToken::new(), Arc::new(outbox)))
+        (client, Wire::new(accepted, CancellationToken::new(), Arc::new(outbox), Arc::default()))
     }
 
     /// A client's frame, whose mask is zero.

@@ -508,6 +508,7 @@ impl Store for Embedded {
             Ok(Stats {
                 events: self.tables.events.len(txn)?.saturating_sub(self.tables.removed.len(txn)?),
                 groups: self.tables.groups.len(txn)?,
+                key_packages: Some(self.tables.packages.len(txn)?),
                 bytes_used: writer::bytes_used(&self.tables, txn)?,
                 bytes_max: self.map_bytes_max,
             })

@@ -290,6 +290,6 @@ impl Store for Memory {
     async fn stats(&self) -> Result<Stats, StoreError> {
         let state = self.state.lock();
         let (events, groups) = (state.log.len() as u64, state.groups.len() as u64);
-        Ok(Stats { events, groups, bytes_used: 0, bytes_max: 0 })
+        Ok(Stats { events, groups, key_packages: None, bytes_used: 0, bytes_max: 0 })
     }
 }

@@ -67,6 +67,8 @@ const SWEEP_TOUCHES: &str = "delete from rnostr.removed_touches where cursor = a
 const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
         else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
     (select count(*) from rnostr.groups) as groups, \
+    (select case when p.reltuples > $1 then p.reltuples::bigint else (select count(*) from rnostr.packages) end \
+        from pg_class p where p.oid = 'rnostr.packages'::regclass) as packages, \
     (select coalesce(sum(pg_total_relation_size(r.oid)), 0)::bigint from pg_class r \
         where r.relnamespace = c.relnamespace and r.relkind = 'r') as bytes \
     from pg_class c where c.oid = 'rnostr.events'::regclass";
@@ -203,5 +205,11 @@ pub(super) async fn stats(client: &Client) -> Result<Stats, Fail> {
     let statement = client.prepare_cached(STATS).await?;
     let row = client.query_one(&statement, &[&COUNTED_MAX]).await?;
     let number = |column: &str| -> Result<u64, Fail> { super::rows::unsigned(row.try_get(column)?) };
-    Ok(Stats { events: number("events")?, groups: number("groups")?, bytes_used: number("bytes")?, bytes_max: 0 })
+    Ok(Stats {
+        events: number("events")?,
+        groups: number("groups")?,
+        key_packages: Some(number("packages")?),
+        bytes_used: number("bytes")?,
+        bytes_max: 0,
+    })
 }

@@ -39,6 +39,8 @@ pub async fn of_an_owner_the_newest_packages_are_kept(w: &mut World) {
     let twin = id_of(&new(w.publish(&twin, "alice").await));
     let more = publish(w, "alice", 2..3).await;
     assert_eq!(stock(w, "alice", START).await, (3, 0), "twins count once");
+    let counted = w.store.stats().await.expect("stats").key_packages;
+    assert!(counted.is_none_or(|count| count >= 3), "{counted:?} KeyPackages in the directory");
     assert!(w.holds(ids[0]).await && w.holds(twin).await);
     let last = publish(w, "alice", 3..4).await;
     assert!(!w.holds(ids[0]).await && !w.holds(twin).await, "the oldest goes with its twins");

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ impl SharedEvent {
 /// An event that waits for clients of one payer.
 pub(super) struct Kept {
     event: Arc<SharedEvent>,
+    committed: Instant,
     _bytes: Option<KeptBytes>,
 }
 
@@ -43,6 +45,11 @@ impl Kept {
     /// The event's JSON.
     pub(super) fn json(&self) -> &Bytes {
         &self.event.json
+    }
+
+    /// Time of the event's commit.
+    pub(super) const fn committed(&self) -> Instant {
+        self.committed
     }
 }
 
@@ -54,14 +61,15 @@ pub(in crate::delivery) struct Sharing(Mutex<Weak<SharedEvent>>);
 /// of several connections, and lives while the event is delivered.
 pub(in crate::delivery) struct KeptByPayer<'a> {
     sharing: &'a Sharing,
+    committed: Instant,
     event: Option<Arc<SharedEvent>>,
     by_payer: HashMap<PayerHash, Arc<Kept>>,
 }
 
 impl<'a> KeptByPayer<'a> {
-    /// The bytes of the event of `sharing`, which wait for nobody in this shard yet.
-    pub(in crate::delivery) fn new(sharing: &'a Sharing) -> Self {
-        Self { sharing, event: None, by_payer: HashMap::new() }
+    /// The bytes of the event of `sharing`, which was committed at this time and waits for nobody in this shard yet.
+    pub(in crate::delivery) fn new(sharing: &'a Sharing, committed: Instant) -> Self {
+        Self { sharing, committed, event: None, by_payer: HashMap::new() }
     }
 
     /// Length of the event's JSON.
@@ -77,9 +85,10 @@ impl<'a> KeptByPayer<'a> {
         memory: &Arc<Memory>,
     ) -> Arc<Kept> {
         let event = Arc::clone(self.event(released, memory));
+        let committed = self.committed;
         let kept = |event, payer: Option<&Arc<PayerMemory>>| {
             let bytes_of = |payer| KeptBytes::new(payer, released.event().record().len());
-            Arc::new(Kept { event, _bytes: payer.map(bytes_of) })
+            Arc::new(Kept { event, committed, _bytes: payer.map(bytes_of) })
         };
         match payer.filter(|payer| payer.is_shared()) {
             Some(shared) => {

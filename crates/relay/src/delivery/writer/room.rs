@@ -25,6 +25,8 @@ pub(super) struct Room {
 
 struct State {
     free_kib: u32,
+    /// Events that hold room or wait for some.
+    events: usize,
     arrivals: u64,
     /// Payers that hold room or wait for some.
     payers: HashMap<u64, OfPayer>,
@@ -68,7 +70,12 @@ impl Room {
 
     fn of(free_kib: u32) -> Arc<Self> {
         let (payers, line) = (HashMap::new(), BTreeSet::new());
-        Arc::new(Self { state: Mutex::new(State { free_kib, arrivals: 0, payers, line }) })
+        Arc::new(Self { state: Mutex::new(State { free_kib, events: 0, arrivals: 0, payers, line }) })
+    }
+
+    /// Number of events that hold room or wait for some.
+    pub(super) fn events(&self) -> usize {
+        self.state.lock().events
     }
 
     /// Waits for the room of an event. A future that is dropped gives its place up.
@@ -76,6 +83,7 @@ impl Room {
         let place = {
             let mut state = self.state.lock();
             let (given, place) = oneshot::channel();
+            state.events += 1;
             state.payers.entry(payer).or_default().waiting.push_back((kib.clamp(1, PAYER_KIB_MAX), given));
             state.line_up(payer);
             self.serve(&mut state);
@@ -106,6 +114,7 @@ impl Room {
 
 impl State {
     fn give_back(&mut self, payer: u64, kib: u32) {
+        self.events -= 1;
         self.free_kib += kib;
         if let Some(of_payer) = self.payers.get_mut(&payer) {
             of_payer.held_kib -= kib;
@@ -199,5 +208,6 @@ mod tests {
         drop(kept);
         let state = room.state.lock();
         assert_eq!((state.payers.len(), state.line.len(), state.free_kib), (0, 0, WAITING_KIB_MAX));
+        assert_eq!(state.events, 0);
     }
 }

@@ -17,8 +17,8 @@ use crate::{
         answer::{Answer, EventJson},
         events::Event,
         problem::ProblemDocument,
-        time::rfc3339,
     },
+    system::time::rfc3339,
 };
 
 /// Header that names a request for its repetitions (draft-ietf-httpapi-idempotency-key-header).

@@ -14,16 +14,18 @@ use nostr_protocol::{EventId, Filter, Kind, PublicKey, Rejection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::rest::{
-    Answer, Problem, Visit,
-    answer::EventJson,
-    cursor::Question,
-    events::Event,
-    list::{self, List},
-    problem::ProblemDocument,
-    time,
+use crate::{
+    rest::{
+        Answer, Problem, Visit,
+        answer::EventJson,
+        cursor::Question,
+        events::Event,
+        list::{self, List},
+        problem::ProblemDocument,
+    },
+    session::archive::{ArchiveRead, Limits},
+    system::time::rfc3339,
 };
-use crate::session::archive::{ArchiveRead, Limits};
 
 /// Most KeyPackages of one page.
 const KEY_PACKAGES_MAX: usize = 500;
@@ -176,7 +178,7 @@ fn info(released: &Released, described: &Described, include: Option<Include>) ->
         owner: released.event().pubkey().to_hex(),
         key_reference: described.reference.as_deref().map(str::to_owned),
         ciphersuite: suite.map(|suite| suite_name(suite).into_owned()),
-        expires_at: (expires_at != NEVER).then(|| time::rfc3339(expires_at)),
+        expires_at: (expires_at != NEVER).then(|| rfc3339(expires_at)),
         event: include.map(|Include::Event| EventJson::new(released)),
     }
 }

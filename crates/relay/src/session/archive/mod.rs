@@ -29,6 +29,7 @@ use crate::{
     delivery::groups::GroupState,
     error::{read_failed, storage_unavailable},
     memory::Held,
+    observe::slow::ReadWork,
     rate_limit::RetryAfter,
 };
 
@@ -88,6 +89,7 @@ pub(crate) struct ArchiveRead<'a> {
     /// For each filter at most one event that it would have given next. Another filter may give it.
     beyond: Vec<EventId>,
     allowance: Allowance,
+    work: ReadWork,
 }
 
 /// Bounds on the events of one filter.
@@ -191,6 +193,7 @@ impl<'a> ArchiveRead<'a> {
             is_withheld: false,
             beyond: Vec::new(),
             allowance: Allowance::new(caller.app.config.limitation.max_query_cost),
+            work: ReadWork::default(),
         }
     }
 
@@ -233,10 +236,16 @@ impl<'a> ArchiveRead<'a> {
             let next = current.merge.give();
             let released = if next.is_empty() { Vec::new() } else { self.release(filter, &mut current, &next).await? };
             current.extent.note_spent(spent, &mut self.allowance);
+            self.work.events += released.len();
             self.note_held(&current, &released);
             self.current = Some(current);
             return Ok(Some(released));
         }
+    }
+
+    /// The work that the read has made so far.
+    pub(super) fn work(&self) -> ReadWork {
+        ReadWork { units: self.meter.spent_units(), ..self.work }
     }
 
     /// Counts the memory of the read while the client takes a page.
@@ -270,6 +279,7 @@ impl<'a> ArchiveRead<'a> {
         let query = self.plan(filter).await?;
         let ranges_max = if self.app.delivery.is_followed() { STATEMENT_RANGES_MAX } else { PAGE_RANGES_MAX };
         let merge = Merge::new(parts(&query, ranges_max));
+        self.work.parts += merge.parts();
         let group_bytes = |group: &NostrGroupId| size_of::<NostrGroupId>() + group.as_str().len();
         let query_bytes = filter.bytes() + query.scope.groups.iter().map(group_bytes).sum::<usize>();
         let extent = Extent::new(capped, filter.limit, goes_on);
@@ -285,7 +295,9 @@ impl<'a> ArchiveRead<'a> {
         let page = self.app.store.scan(&current.query, fill.from, self.up_to, bounds, self.app.clock.now()).await;
         drop(turn);
         let page = page?;
-        self.app.metrics.db_operation("scan", started.elapsed());
+        let took = started.elapsed();
+        self.app.metrics.db_operation("scan", took);
+        (self.work.pages, self.work.in_store) = (self.work.pages + 1, self.work.in_store + took);
         // Ids were paid for by their number: an event that is hidden must cost the same as one that is not there.
         if filter.ids.is_none() {
             self.meter.charge(page.cost);

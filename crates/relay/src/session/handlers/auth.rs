@@ -18,6 +18,8 @@ pub(crate) async fn handle(session: &mut Session, json: &str) -> Answer {
     if let Err(retry) = pay(session) {
         // A client that goes on without a pause pays for each further AUTH as for a malformed message.
         session.caller.fault(Fault::Malformed, json.len());
+        session.caller.app.metrics.refused(Kind::AUTH, "rate-limited");
+        session.caller.app.metrics.rate_limited("auth");
         return refused(claimed_id(json), &retry.into());
     }
     let event = Unverified::parse(json.as_bytes());

@@ -1,5 +1,7 @@
 //! `COUNT` (NIP-45): the number of events that the reader would be sent.
 
+use std::time::Instant;
+
 use nostr_protocol::{
     Filter, Rejection,
     message::{Answer, approximate_count_frame, count_frame},
@@ -10,6 +12,7 @@ use super::super::{
     archive::{ArchiveRead, Limits, ReadError},
     openings::Openings,
 };
+use crate::observe::request_log::Door;
 
 /// Most times that a request is counted because a group was shut to its reader meanwhile.
 const COUNTS_MAX: usize = 3;
@@ -18,6 +21,7 @@ const COUNTS_MAX: usize = 3;
 /// one request may ends there, and is told as approximate: there are at least so many events. So is a count without the
 /// events of a group that is closed.
 pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> Result<Answer, Rejection> {
+    let arrival = session.caller.app.request_log.arrival();
     session.check_request(id, filters)?;
     session.caller.in_flight.settled().await;
     let app = &session.caller.app;
@@ -39,8 +43,11 @@ pub(crate) async fn handle(session: &Session, id: &str, filters: &[Filter]) -> R
                 Err(error) => return Err(error.into()),
             }
         };
+        let work = read.work();
         if openings.hold(&session.caller, filters).await? {
             app.metrics.request("count");
+            app.metrics.request_took("count", arrival.at.elapsed());
+            app.request_log.read(Door::Count, arrival, &[("archive", Instant::now())], filters, work);
             return Ok(if is_whole { count_frame(id, count) } else { approximate_count_frame(id, count) });
         }
     }

@@ -25,9 +25,13 @@ use nostr_store::{
 use super::super::{Caller, Session, settling};
 use crate::{
     app::App,
-    delivery::{groups::GroupState, writer::Outcome},
+    delivery::{
+        groups::GroupState,
+        writer::{Arrival, Handed, Outcome},
+    },
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
+    system::time::rfc3339,
 };
 
 /// Takes in the event `json` of the message `text`, which may be paid for already. Every answer goes through the
@@ -75,12 +79,18 @@ fn parse(caller: &mut Caller, json: &str) -> Result<Unverified, EventError> {
 /// Hands an event that is paid for to the writer, if the rules let it.
 async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
     let named = event.event().clone();
+    let arrival = payment.arrival;
     match take(caller, event, payment).await {
         Ok(Intake::New(admitted, charges)) => {
-            caller.app.writer.save(*admitted, caller.payer_hash(), &caller.in_flight, charges).await;
+            let handed = Handed { admitted: *admitted, payer: caller.payer_hash(), charges, arrival };
+            caller.app.writer.save(handed, &caller.in_flight).await;
         }
         Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
-        Err(refused) => refuse(caller, &named, refused),
+        Err(refused) => {
+            tracing::debug!(request = %arrival.request, event_kind = named.kind().0, "event refused");
+            caller.app.request_log.refused(arrival, named.kind());
+            refuse(caller, &named, refused);
+        }
     }
 }
 
@@ -164,8 +174,8 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
         return Ok(Intake::Duplicate);
     }
     pay_sender(caller, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
-    if let Some(warning) = admitted.warning() {
-        tracing::info!(owner = %app.owner_tags.owner_tag(&admitted.event().pubkey()), "KeyPackage: {warning}");
+    if rules(admitted.event().kind()).budget == Budget::KeyPackages {
+        log_key_package(app, payment.arrival, &admitted);
     }
     Ok(Intake::New(Box::new(admitted), payment.charges))
 }
@@ -200,6 +210,23 @@ pub(crate) async fn decide(
             (admitted, _) => admitted?,
         };
     Ok((admitted, group))
+}
+
+/// Logs the specification's line about a KeyPackage, and its faults ("Structured Logging (JSON)").
+fn log_key_package(app: &App, arrival: Arrival, admitted: &Admitted) {
+    let event = admitted.event();
+    let (request, owner) = (arrival.request, app.owner_tags.owner_tag(&event.pubkey()));
+    tracing::info!(
+        target: "mls_gateway::mod",
+        %request,
+        event_kind = event.kind().0,
+        %owner,
+        expiry = rfc3339(admitted.expires_at()),
+        "Processing KeyPackage from owner: {owner}"
+    );
+    if let Some(warning) = admitted.warning() {
+        tracing::info!(%request, %owner, "KeyPackage: {warning}");
+    }
 }
 
 /// The price of an event. One that changes a group costs for the group's members too: each instance reads them anew.
@@ -271,6 +298,7 @@ pub(crate) struct Payment {
     price: Price,
     /// Set where a key that nobody can make for free paid alone.
     is_by_key: bool,
+    arrival: Arrival,
 }
 
 /// The payment for an event: the one that was made when it came, or a new one.
@@ -278,13 +306,15 @@ async fn payment(caller: &mut Caller, event: &Event, paid: Option<Payment>) -> R
     if let Some(paid) = paid {
         return Ok(paid);
     }
+    let arrival = caller.app.request_log.arrival();
+    tracing::debug!(request = %arrival.request, event_kind = event.kind().0, "event arrived");
     let member = member(caller, event).await;
-    pay(caller, event, member)
+    pay(caller, event, member, arrival)
 }
 
 /// Takes the price of an event before anything is computed for it: from a member of the group that it names, or from a
 /// key that the operator named, alone; from the address of anybody else (docs/rules.md, "Rate limits" 2 to 4).
-fn pay(caller: &Caller, event: &Event, member: Option<Member>) -> Result<Payment, Rejection> {
+fn pay(caller: &Caller, event: &Event, member: Option<Member>, arrival: Arrival) -> Result<Payment, Rejection> {
     let app = &caller.app;
     let (block, price, now_ms) = (caller.client.block(), price(event, member.as_ref()), app.clock.now_ms());
     let by_key = match member {
@@ -304,7 +334,7 @@ fn pay(caller: &Caller, event: &Event, member: Option<Member>) -> Result<Payment
         Some(paid) => paid,
         None => app.limits.address(block, price, now_ms)?,
     });
-    Ok(Payment { charges, price, is_by_key: by_key.is_some() })
+    Ok(Payment { charges, price, is_by_key: by_key.is_some(), arrival })
 }
 
 /// Charges the sending key for an admitted event, unless a key paid alone, and for a message the sender at its group or
@@ -313,7 +343,7 @@ async fn pay_sender(
     caller: &Caller,
     event: &Event,
     group: Option<&Group>,
-    Payment { charges, price, is_by_key }: &mut Payment,
+    Payment { charges, price, is_by_key, .. }: &mut Payment,
 ) -> Result<(), Rejection> {
     let limits = &caller.app.limits;
     let (block, now_ms) = (caller.client.block(), caller.app.clock.now_ms());

@@ -41,6 +41,7 @@ pub(crate) async fn handle(
         ClientMessage::Req(id, filters) => match req::handle(session, wire, &id, filters).await {
             Ok(()) => {}
             Err(req::Stop::Refused(rejection)) => {
+                session.caller.app.metrics.request_refused("req", &rejection);
                 session.caller.app.live.unsubscribe(session.id, &id).await;
                 wire.send(closed_frame(&id, &rejection)).await?;
             }
@@ -49,7 +50,10 @@ pub(crate) async fn handle(
         ClientMessage::Count(id, filters) => {
             let frame = match count::handle(session, &id, &filters).await {
                 Ok(frame) => frame,
-                Err(rejection) => closed_frame(&id, &rejection),
+                Err(rejection) => {
+                    session.caller.app.metrics.request_refused("count", &rejection);
+                    closed_frame(&id, &rejection)
+                }
             };
             wire.send(frame).await?;
         }

@@ -21,6 +21,7 @@ use super::{
     neg_memory::SessionMemory,
     neg_message::is_whole,
 };
+use crate::observe::request_log::Door;
 
 /// Most sessions of one connection.
 const SESSIONS_MAX: usize = 2;
@@ -114,11 +115,15 @@ pub(crate) async fn open(session: &mut Session, id: &str, filter: Filter, messag
             session.neg.insert(id, open);
             self::message(session, id, message).await
         }
-        Err(rejection) => neg_refused_frame(id, &rejection),
+        Err(rejection) => {
+            session.caller.app.metrics.request_refused("neg", &rejection);
+            neg_refused_frame(id, &rejection)
+        }
     }
 }
 
 async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSession, Rejection> {
+    let arrival = session.caller.app.request_log.arrival();
     session.check_request(id, std::slice::from_ref(&filter))?;
     if session.neg.open.len() >= SESSIONS_MAX {
         return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
@@ -145,9 +150,12 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
         let items = page.iter().map(|event| (event.created_at(), *event.id().as_bytes()));
         pages.push(items.collect::<Box<[_]>>());
     }
+    let work = read.work();
     drop(read);
     let negentropy = sealed(pages, events).await.ok_or_else(|| Rejection::error("the session cannot be opened"))?;
     app.metrics.request("neg");
+    app.metrics.request_took("neg", arrival.at.elapsed());
+    app.request_log.read(Door::Neg, arrival, &[("archive", std::time::Instant::now())], filters, work);
     let now = app.clock.now();
     Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, memory })
 }

@@ -7,7 +7,7 @@
 //!
 //! From the cursor on events come live. No event falls between the two, and none comes twice.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nostr_protocol::{
     Filter, Rejection,
@@ -22,7 +22,10 @@ use super::{
     },
     claim::claim,
 };
-use crate::delivery::{Outgoing, outbox::SubscriptionName};
+use crate::{
+    delivery::{Outgoing, outbox::SubscriptionName},
+    observe::request_log::Door,
+};
 
 /// The reason why a request ends before its EOSE.
 pub(crate) enum Stop {
@@ -46,14 +49,17 @@ impl From<ConnectionEnd> for Stop {
 
 /// Serves a request.
 pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, filters: Vec<Filter>) -> Result<(), Stop> {
+    let arrival = session.caller.app.request_log.arrival();
     session.check_request(id, &filters)?;
     session.caller.in_flight.settled().await;
     let app = &session.caller.app;
     app.delivery.fresh().await?;
+    let fresh = Instant::now();
     let limitation = &app.config.limitation;
     let filters: Arc<[Filter]> = filters.into();
     let up_to = app.live.subscribe(session.id, id, Arc::clone(&filters), limitation.max_subscriptions).await?;
     let limits = Limits::of(limitation);
+    let subscribed = Instant::now();
     let claims = claim(&session.caller, &filters, limits).await?;
     let name = SubscriptionName::new(id);
     let given: usize = claims.given.iter().map(|event| event.event().record().len()).sum();
@@ -64,13 +70,25 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         // The KeyPackages that were used up are sent with the CLOSED.
         return Err(rejection.into());
     }
+    let claimed = Instant::now();
+    app.metrics.claimed(claims.given.len());
     let mut read = ArchiveRead::new(&session.caller, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
         wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
     }
+    let read_through = Instant::now();
     app.metrics.request("req");
     let completeness = if claims.withholds { Completeness::Unknown } else { read.completeness() };
     wire.send(eose_frame(id, completeness)).await?;
+    app.metrics.request_took("req", arrival.at.elapsed());
+    let stages = [
+        ("fresh", fresh),
+        ("subscribe", subscribed),
+        ("claim", claimed),
+        ("archive", read_through),
+        ("eose", Instant::now()),
+    ];
+    app.request_log.read(Door::Req, arrival, &stages, &filters, read.work());
     Ok(())
 }

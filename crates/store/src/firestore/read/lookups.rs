@@ -178,7 +178,7 @@ impl Inner {
             self.client.count(query::all_events(&self.names)),
             self.client.count(query::managed_groups(&self.names)),
         )?;
-        let stats = Stats { events, groups, bytes_used: 0, bytes_max: 0 };
+        let stats = Stats { events, groups, key_packages: None, bytes_used: 0, bytes_max: 0 };
         *self.stats.0.lock() = Some((Instant::now(), stats));
         Ok(stats)
     }

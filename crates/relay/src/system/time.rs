@@ -1,10 +1,10 @@
-//! Times in answers: RFC 3339, in UTC, to the second.
+//! Times in answers and in logs: RFC 3339, in UTC, to the second.
 
 use jiff::Timestamp;
 use nostr_protocol::UnixSecs;
 
 /// A time as RFC 3339 writes it: `2025-01-01T00:00:00Z`. A time behind the year 9999 is written as its end.
-pub(super) fn rfc3339(at: UnixSecs) -> String {
+pub(crate) fn rfc3339(at: UnixSecs) -> String {
     let at = i64::try_from(at).ok().and_then(|secs| Timestamp::from_second(secs).ok());
     at.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
