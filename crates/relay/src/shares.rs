@@ -14,9 +14,9 @@
 //!
 //! A poll is paid by the payer that the task has at its end: a request by the client that its head names.
 //!
-//! A task that got a quantum first lets the system run other threads that wait for its core, such as the one that
-//! writes to the embedded store, and lets the runtime look at its sockets, so that frames of other clients are seen in
-//! between.
+//! A task that got a quantum first lets the runtime look at its sockets, so that frames of other clients are seen in
+//! between. While other payers are served, it also lets the system run the threads that wait for its core, such as the
+//! one that writes to the embedded store.
 
 #[cfg(test)]
 mod tests;
@@ -40,8 +40,9 @@ use crate::{beside::Beside, turns::PayerHash};
 /// The time that a payer in the line is given at once while others are served as well. An event of another payer waits
 /// about so long at each of its steps: for the runtime to see its frame, for the writer's answer, for its own task.
 const QUANTUM: Duration = Duration::from_micros(250);
-/// The time that a payer is given at once while it is alone.
-const QUANTUM_ALONE: Duration = Duration::from_millis(1);
+/// The time that a payer is given at once while it is alone: its events go into few batches, and the answers to what a
+/// connection sent at once into one write.
+const QUANTUM_ALONE: Duration = Duration::from_millis(4);
 /// Time, in microseconds, after which a payer that no other followed is alone.
 const ALONE_US: u64 = 100_000;
 /// The most time that a payer saves up.
@@ -273,10 +274,14 @@ impl Shares {
         self.serve(line);
     }
 
+    /// Whether one payer alone was served lately.
+    fn is_alone(&self) -> bool {
+        self.now_us().saturating_sub(self.switched_us.load(Ordering::Relaxed)) > ALONE_US
+    }
+
     /// The time that the payer at the head of the line is given.
     fn quantum(&self) -> i64 {
-        let is_alone = self.now_us().saturating_sub(self.switched_us.load(Ordering::Relaxed)) > ALONE_US;
-        nanos(if is_alone { QUANTUM_ALONE } else { QUANTUM })
+        nanos(if self.is_alone() { QUANTUM_ALONE } else { QUANTUM })
     }
 
     /// Gives quanta to the payers at the head of the line.
@@ -448,8 +453,11 @@ impl Future for Pause<'_> {
         }
         this.budget = Some(budget);
         if turn == Turn::Yield {
-            // The system would let this thread run on for several of its own time slices, and the writer wait.
-            std::thread::yield_now();
+            // The system would let this thread run on for several of its own time slices, and the writer wait. A payer
+            // that is alone waits for itself only, and the writer finds more events for one batch.
+            if !this.share.shares.is_alone() {
+                std::thread::yield_now();
+            }
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending
