@@ -9,6 +9,9 @@ use crate::support::{
     rest::Rest,
 };
 
+/// An event, a reader, and the verdicts about publishing and reading, each with its rule.
+type Row<'r> = (&'static str, Event, Option<&'r Keys>, (bool, &'static str), (bool, &'static str));
+
 /// The heading of the table.
 const TABLE: &str = "Who may publish, who may read";
 
@@ -37,7 +40,7 @@ async fn each_kind_is_decided_by_its_rule() {
     let protected = alice.event(1).tag(["-"]).sign();
     let hidden = wrap(&alice).sign();
     let (yes, table) = (true, TABLE);
-    let rows: Vec<(&str, Event, Option<&Keys>, (bool, &str), (bool, &str))> = vec![
+    let rows: Vec<Row<'_>> = vec![
         ("note", alice.event(1).sign(), Some(&eve), (yes, table), (yes, table)),
         ("note, no key", alice.event(1).sign(), None, (yes, table), (yes, table)),
         ("protected", protected.clone(), Some(&alice), (yes, table), (yes, table)),

@@ -117,6 +117,7 @@ pub(crate) struct EndLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant, reason = "one line at a time stands in it")]
 enum Wire<'a> {
     RnostrExport(Header),
     Vanished {
