@@ -1,7 +1,7 @@
 //! The rules by which an admitted event is stored, in every store but the oracle: everything that may refuse it first,
 //! then its effects, then the event.
 
-use std::{borrow::Cow, cmp::Reverse};
+use std::cmp::Reverse;
 
 use nostr_extensions::{
     Admitted, Effect, EventMeta, Persistence,
@@ -91,8 +91,7 @@ impl<S: Apply> Decider<'_, S> {
             Effect::None => {}
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
             Effect::KeyPackage { entry, identifier, kept_max } => {
-                let (address, entry) = self.key_package(event, entry, (identifier.as_deref(), *kept_max), now)?;
-                (placement.address, placement.package) = (address, Some(entry));
+                self.key_package(event, entry, (identifier.as_deref(), *kept_max), (&mut placement, now))?;
             }
             Effect::GroupMessage { group, epoch, order, .. } => {
                 let message = GroupMessage { group, epoch: *epoch, order: *order };
@@ -151,14 +150,14 @@ impl<S: Apply> Decider<'_, S> {
     }
 
     /// Checks a KeyPackage against the directory, and removes the event that it displaces at its address, and those
-    /// that give way to it. Returns its address and its line of the directory.
+    /// that give way to it. Places it at its address and in the directory.
     pub(super) fn key_package<'e>(
         &mut self,
         event: EventRef<'_>,
         entry: &'e DirectoryEntry,
         (identifier, kept_max): (Option<&str>, usize),
-        now: UnixSecs,
-    ) -> Result<(Option<Address>, Cow<'e, DirectoryEntry>), NotPut<S::Error>> {
+        (placement, now): (&mut Placement<'e>, UnixSecs),
+    ) -> Result<(), NotPut<S::Error>> {
         if self.0.is_claimed(&claimed(&entry.owner, &entry.content_hash))? {
             return Err(NotPut::Answer(Saved::Deleted));
         }
@@ -181,7 +180,8 @@ impl<S: Apply> Decider<'_, S> {
         for content_hash in &spent {
             self.0.claim(&claimed(&entry.owner, content_hash))?;
         }
-        Ok((address, entry))
+        (placement.address, placement.package) = (address, Some(entry));
+        Ok(())
     }
 
     /// The event that this one displaces at its address; refused where it may not have the address. NIP-01: the newest

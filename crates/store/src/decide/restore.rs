@@ -203,8 +203,7 @@ impl<S: Apply> Decider<'_, S> {
         match restored.effect() {
             Effect::Replace { identifier } => placement.address = Some(self.replace(event, identifier, now)?),
             Effect::KeyPackage { entry, identifier, kept_max } => {
-                let (address, entry) = self.key_package(event, entry, (identifier.as_deref(), *kept_max), now)?;
-                (placement.address, placement.package) = (address, Some(entry));
+                self.key_package(event, entry, (identifier.as_deref(), *kept_max), (&mut placement, now))?;
             }
             // The removals of an export are records of their own. Another relay's deletion removes as a client's does.
             Effect::Delete(deletion) if restored.is_foreign() => {
