@@ -127,7 +127,7 @@ async fn a_flipped_byte_is_found() {
         offset += match offset % 4_096 {
             0..200 if offset < 8_192 => 7,
             _ if offset < 8_192 => 997,
-            _ => bytes / 600 | 1,
+            _ => (bytes / 600) | 1,
         };
         bits = bits.rotate_left(1);
     }
@@ -233,4 +233,32 @@ async fn a_store_is_compacted() {
     assert!(done.after < done.before, "{done:?}");
     assert_eq!(faults(&directory.path().join(DATA_FILE), Depth::Signatures), [""; 0]);
     assert_eq!(held(directory.path()).await, whole);
+}
+
+/// A store of an older layout is told, its pages and events are checked, and a repair leaves it alone.
+#[tokio::test]
+async fn an_older_layout_is_no_damage_and_is_not_repaired() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(DATA_FILE);
+    drop(opened(directory.path()));
+    let content = fs::read(&path).expect("bytes");
+    // The version in front of its checksum, on every page that holds it; the checksum's name is made unknown.
+    let replaced = |content: &[u8], from: &[u8], to: &[u8]| {
+        let mut content = content.to_vec();
+        for at in 0..content.len() - from.len() {
+            if content[at..].starts_with(from) {
+                content[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+        content
+    };
+    let older = replaced(&content, b"schema\0\0\0\x04", b"schema\0\0\0\x03");
+    assert_ne!(older, content);
+    fs::write(&path, &older).expect("it is written");
+    assert!(!faults(&path, Depth::Relations).is_empty(), "its checksum is that of the newer layout");
+    fs::write(&path, replaced(&older, b"schema#", b"schema!")).expect("it is written");
+    let checked = check_store(directory.path(), Depth::Relations, &mut |_, _| {}).expect("a check");
+    assert_eq!(checked.older_layout, Some(3));
+    let refused = repair(directory.path(), true).expect_err("no checksums");
+    assert!(refused.to_string().contains("older"), "{refused}");
 }

@@ -203,11 +203,11 @@ impl Apply for Tx<'_> {
     }
 
     fn bury(&mut self, key: &TombstoneKey, public: bool) -> Result<(), Fail> {
-        Ok(self.tables.tombstones.put(&mut self.txn, &pair(key), &[u8::from(public)])?)
+        self.tables.tombstones.put(&mut self.txn, &pair(key), &[u8::from(public)])
     }
 
     fn bury_address(&mut self, address: &Address, until: UnixSecs) -> Result<(), Fail> {
-        Ok(self.tables.address_tombstones.put(&mut self.txn, address, &until.to_be_bytes())?)
+        self.tables.address_tombstones.put(&mut self.txn, address, &until.to_be_bytes())
     }
 
     fn vanish(&mut self, key: &PublicKey, until: UnixSecs) -> Result<(), Fail> {

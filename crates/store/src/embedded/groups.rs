@@ -88,7 +88,7 @@ impl Tables {
         record: &GroupRecord,
     ) -> Result<(), Fail> {
         let json = serde_json::to_vec(record).map_err(|_| Fail::Corrupt("a group's record does not write"))?;
-        Ok(self.groups.put(txn, group.as_str().as_bytes(), &json)?)
+        self.groups.put(txn, group.as_str().as_bytes(), &json)
     }
 
     pub(super) fn is_managed(&self, txn: &RoTxn<'_>, group: &NostrGroupId) -> Result<bool, Fail> {
@@ -273,7 +273,7 @@ impl Tables {
         let name = member(group, key);
         if let Some(value) = self.members.get(txn, &name)? {
             let value = member_value(role, invited_rank(value));
-            return Ok(self.members.put(txn, &name, &value)?);
+            return self.members.put(txn, &name, &value);
         }
         self.count(txn, key, 1, 0)?;
         if let Some(invited) = invited {

@@ -82,7 +82,7 @@ impl Tables {
         if let Some(last_resort) = value.get_mut(48) {
             *last_resort = 1;
         }
-        Ok(self.packages.put(txn, &key, &value)?)
+        self.packages.put(txn, &key, &value)
     }
 
     /// The owner's KeyPackage events, from the oldest to the newest.

@@ -33,9 +33,10 @@ pub(super) fn checked<'t>(key: &[u8], row: &'t [u8]) -> Result<&'t [u8], Fail> {
 #[derive(Clone, Copy)]
 pub(super) struct Summed(pub(super) Database<'static, Bytes, Bytes>);
 
-type Row<'t> = Result<(&'t [u8], &'t [u8]), Fail>;
+type KeyAndValue<'t> = (&'t [u8], &'t [u8]);
+type Row<'t> = Result<KeyAndValue<'t>, Fail>;
 
-fn checked_row<'t>(row: heed::Result<(&'t [u8], &'t [u8])>) -> Row<'t> {
+fn checked_row(row: heed::Result<KeyAndValue<'_>>) -> Row<'_> {
     let (key, row) = row?;
     Ok((key, checked(key, row)?))
 }
@@ -58,7 +59,7 @@ impl Summed {
         Ok(self.0.delete(txn, key)?)
     }
 
-    pub(super) fn first<'t>(&self, txn: &'t RoTxn<'_>) -> Result<Option<(&'t [u8], &'t [u8])>, Fail> {
+    pub(super) fn first<'t>(&self, txn: &'t RoTxn<'_>) -> Result<Option<KeyAndValue<'t>>, Fail> {
         self.0.first(txn).transpose().map(checked_row).transpose()
     }
 

@@ -25,13 +25,17 @@ pub use self::{
 /// The name of the data file in a store's directory.
 pub const DATA_FILE: &str = "data.mdb";
 
+/// A row: its table, its key and its value.
+#[cfg(feature = "testing")]
+pub type Row = (String, Vec<u8>, Vec<u8>);
+
 /// Every row of the data file at `path`, with its table and its key.
 ///
 /// # Errors
 /// The file cannot be read, or its first pages cannot.
 #[cfg(feature = "testing")]
-pub fn rows(path: &std::path::Path) -> Result<Vec<(String, Vec<u8>, Vec<u8>)>, crate::OpenError> {
-    let refused = |error: String| crate::OpenError::Refused(error);
+pub fn rows(path: &std::path::Path) -> Result<Vec<Row>, crate::OpenError> {
+    let refused = crate::OpenError::Refused;
     let mut pages = pages::Pages::open(path).map_err(|error| refused(error.to_string()))?.map_err(refused)?;
     let mut rows = Vec::new();
     let mut row = |table: &str, key: &[u8], value: &[u8]| rows.push((table.to_owned(), key.to_vec(), value.to_vec()));

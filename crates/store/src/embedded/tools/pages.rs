@@ -33,6 +33,8 @@ struct Place<'a> {
     counted: Tree,
 }
 
+/// Takes a table, a key and a value.
+pub(super) type VisitRow<'v> = &'v mut dyn FnMut(&str, &[u8], &[u8]);
 type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl Pages {
@@ -73,11 +75,7 @@ impl Pages {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn walk(
-        &mut self,
-        row: &mut dyn FnMut(&str, &[u8], &[u8]),
-        walked: &mut dyn FnMut(u64),
-    ) -> io::Result<()> {
+    pub(super) fn walk(&mut self, row: VisitRow<'_>, walked: &mut dyn FnMut(u64)) -> io::Result<()> {
         let meta = self.meta;
         let mut tables = Vec::new();
         self.tree("main", false, &meta.main, &mut |_, key, value| match value {

@@ -198,6 +198,10 @@ pub fn check_store(directory: &Path, depth: Depth, at: &mut dyn FnMut(u64, u64))
 pub fn repair(directory: &Path, accepts_loss: bool) -> Result<(Rebuilt, Option<PathBuf>), OpenError> {
     let work = Work::begin(directory)?;
     let store = work.store();
+    if check(&store, Depth::Rows, &mut |_, _| {})?.older_layout.is_some() {
+        // Without checksums no row can be told from a damaged one.
+        return Err(refused(&store, "its layout is an older one, which is not repaired; restore a backup"));
+    }
     let rebuilt = rebuild(&store, &work.work)?;
     if !rebuilt.lost.is_empty() && !accepts_loss {
         return Ok((rebuilt, None));
