@@ -8,7 +8,8 @@
 # tests/clients/js, cargo-cyclonedx, and the Rust toolchain that rust-toolchain.toml names.
 #
 # The base images are Debian roots by debootstrap under the names that the Dockerfile uses; the one for the build gets
-# the toolchain of this machine. The trial runs the image's root by chroot as the image's user, sends messages through
+# the toolchain of this machine. They and the caches of the build stay in DIRECTORY (storage, cache) for the next run; a
+# run without them makes new ones. The trial runs the image's root by chroot as the image's user, sends messages through
 # the relay, asks `rnostr health`, and stops it by SIGTERM.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 2; }
@@ -31,16 +32,15 @@ export TMPDIR="$OUT/cache"
 mkdir -p "$TMPDIR"
 WORK="$(mktemp -d "$OUT/work.XXXXXX")"
 RELAY_PID=
-MOUNTED=
 trap clean EXIT
 
 say() { printf -- '-- %s\n' "$*"; }
 die() { printf '!! %s\n' "$*" >&2; exit 1; }
-b() { buildah --root "$WORK/storage" --runroot "$WORK/run" "$@"; }
+b() { buildah --root "$OUT/storage" --runroot "$WORK/run" "$@"; }
 
 clean() {
-    if [ -n "$RELAY_PID" ]; then kill -KILL "$RELAY_PID" || true; fi
-    if [ -n "$MOUNTED" ]; then b umount "$MOUNTED" >/dev/null || true; fi
+    if [ -n "$RELAY_PID" ]; then kill -KILL "$RELAY_PID" 2>/dev/null || true; fi
+    b rm --all >/dev/null 2>&1 || true
     rm -rf "$WORK"
 }
 
@@ -66,6 +66,10 @@ base_images() {
         "rust:$toolchain-slim-$SUITE") ;;
         *) die "the Dockerfile builds with $rust, and rust-toolchain.toml names $toolchain" ;;
     esac
+    if b inspect --type image "$rust" >/dev/null 2>&1 && b inspect --type image "$base" >/dev/null 2>&1; then
+        say "the base images of an earlier run: $base, $rust"
+        return
+    fi
     say "base image $base"
     debootstrap --variant=minbase "$SUITE" "$WORK/base" >"$WORK/log" 2>&1 || die "$(tail -n 5 "$WORK/log")"
     rm -rf "$WORK"/base/var/cache/apt/archives/*.deb "$WORK"/base/var/lib/apt/lists/*
@@ -75,9 +79,13 @@ base_images() {
     say "base image $rust"
     # The official image has these packages, and the toolchain at this place.
     cp -L /etc/resolv.conf "$WORK/rust/etc/resolv.conf"
-    { chroot "$WORK/rust" apt-get update -q && DEBIAN_FRONTEND=noninteractive chroot "$WORK/rust" \
-        apt-get install -qy --no-install-recommends ca-certificates gcc libc6-dev; } >"$WORK/log" 2>&1 ||
-        die "$(tail -n 5 "$WORK/log")"
+    (
+        # The place for temporary files is not in the root.
+        unset TMPDIR
+        export DEBIAN_FRONTEND=noninteractive
+        chroot "$WORK/rust" apt-get update -q
+        chroot "$WORK/rust" apt-get install -qy --no-install-recommends ca-certificates gcc libc6-dev
+    ) >"$WORK/log" 2>&1 || die "$(tail -n 5 "$WORK/log")"
     local rustup="$WORK/rust/usr/local/rustup/toolchains/$toolchain"
     mkdir -p "$rustup" "$WORK/rust/usr/local/cargo/bin"
     (cd "$(rustc --print sysroot)" && tar -c --exclude=share --exclude=lib/rustlib/src .) | tar -x -C "$rustup"
@@ -103,12 +111,11 @@ parts_list() {
     SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" cargo cyclonedx --quiet --format json --spec-version 1.5 \
         --no-default-features --features "$(argument FEATURES)" --target x86_64-unknown-linux-gnu \
         --override-filename "$made"
-    mv -f "$made.json" "$OUT/rnostr.cdx.json"
+    mv -f "$made.json" "$WORK/rnostr.cdx.json"
     # The command writes one for each crate of the workspace.
     find . -name "$made.json" -not -path './target/*' -delete
-    node -e 'const bom = JSON.parse(require("fs").readFileSync(process.argv[1]))
-        if (bom.bomFormat !== "CycloneDX" || bom.metadata.component.name !== "rnostr") process.exit(1)
-        console.log(`${bom.components.length} parts, CycloneDX ${bom.specVersion}`)' "$OUT/rnostr.cdx.json"
+    node deploy/image/parts.mjs "$WORK/rnostr.cdx.json" "$(argument FEATURES)"
+    mv -f "$WORK/rnostr.cdx.json" "$OUT/rnostr.cdx.json"
 }
 
 # A part of the image's configuration, a list as words.
@@ -117,18 +124,10 @@ config() {
         .toString().replaceAll(",", " ")' "$WORK/image.json" "$1"
 }
 
-# Runs a command in the image's root as its user, with the image's environment.
-inside() {
-    local root=$1
-    shift
-    chroot --userspec="$USER_ID:$USER_ID" "$root" /usr/bin/env -i "${ENVIRONMENT[@]}" "$@"
-}
-
 try() {
     say "the image's root by chroot, as user $USER_ID"
     local root
-    MOUNTED="$(b from --pull-never "$IMAGE")"
-    root="$(b mount "$MOUNTED")"
+    root="$(b mount "$(b from --pull-never "$IMAGE")")"
     b inspect --type image "$IMAGE" >"$WORK/image.json"
     [ "$(config User)" = "$USER_ID:$USER_ID" ] || die "the image runs as another user"
     [ "$(config Healthcheck.Test)" = "CMD rnostr health" ] || die "the image has another HEALTHCHECK"
@@ -138,16 +137,18 @@ try() {
     # The trial listens on this machine alone.
     ENVIRONMENT+=(RNOSTR_SERVER__HOST=127.0.0.1)
     local port="${ENVIRONMENT[-2]#PORT=}"
+    # Each part becomes the next one, so the relay has the process id of the first.
+    local inside=(chroot --userspec="$USER_ID:$USER_ID" "$root" /usr/bin/env -i "${ENVIRONMENT[@]}" rnostr)
 
-    if inside "$root" rnostr health 2>"$WORK/log"; then die "a relay that does not run is healthy"; fi
-    inside "$root" rnostr relay >"$WORK/relay.log" 2>&1 &
+    if "${inside[@]}" health 2>"$WORK/log"; then die "a relay that does not run is healthy"; fi
+    "${inside[@]}" relay >"$WORK/relay.log" 2>&1 &
     RELAY_PID=$!
     for _ in $(seq 100); do
-        if inside "$root" rnostr health --ready 2>"$WORK/log"; then break; fi
+        if "${inside[@]}" health --ready 2>"$WORK/log"; then break; fi
         kill -0 "$RELAY_PID" 2>/dev/null || die "$(cat "$WORK/relay.log")"
         sleep 0.1
     done
-    inside "$root" rnostr health
+    "${inside[@]}" health
     node test-websocket.js "ws://127.0.0.1:$port"
     [ -s "$root/data/data.mdb" ] || die "the relay's data is not in /data"
     local pid=$RELAY_PID started=$SECONDS
