@@ -17,10 +17,10 @@
 #              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus by apt-get (as root or by sudo),
-# the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by cargo and
-# npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by apt-get and
-# cargo-cyclonedx by cargo.
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus by apt-get (as root or by
+# sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by
+# cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
+# apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
 # One database server of each sort runs for all tests, on free ports of this machine and in temporary directories, and

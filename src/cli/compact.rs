@@ -8,8 +8,8 @@ use super::moving::{configured, embedded, require_store};
 
 /// Give the disk back what the embedded store no longer uses; the relay must be stopped
 ///
-/// A store keeps the pages of removed events and uses them again. This writes it anew without them, beside the old file,
-/// which it replaces when the new one is whole. So it needs room for both. What was deleted is then off the disk.
+/// A store keeps the pages of removed events and uses them again. This writes it anew without them, beside the old
+/// file, which it replaces when the new one is whole. So it needs room for both. What was deleted is then off the disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  systemctl stop rnostr && rnostr compact -c rnostr.toml; systemctl start rnostr")]
 pub(super) struct Compact {

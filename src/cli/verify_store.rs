@@ -8,8 +8,8 @@ use super::moving::{configured, embedded, progress::Progress, require_store};
 
 /// Check the embedded store, with the relay stopped, or a backup
 ///
-/// It checks every page, the checksum of every row, and every index against the events that it leads to. It says what is
-/// wrong, and ends with exit code 1 then.
+/// It checks every page, the checksum of every row, and every index against the events that it leads to. It says what
+/// is wrong, and ends with exit code 1 then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     rnostr verify-store -c rnostr.toml\n  \

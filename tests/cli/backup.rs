@@ -133,7 +133,7 @@ fn a_backup_of_a_busy_relay_holds_everything_acknowledged() {
     let lost = before.difference(&held).count();
     assert_eq!(lost, 0, "of {} acknowledged before the backup", before.len());
     println!(
-        "{rate:.0} events a second; {} acknowledged before the backup, {after} when it ended {took:?} later; it holds {}",
+        "{rate:.0} events a second; {} acknowledged before the backup, {after} when it ended {took:?} later; it has {}",
         before.len(),
         held.len()
     );

@@ -2,8 +2,8 @@
 //!
 //! Source: MLS Gateway specification, kind 447 ("cross-relay interop"); NIP-17 (10050); NIP-65 (10002). An owner's own
 //! lists say where to; anyone may have written them, so each address is checked before it is dialled, every wait has an
-//! end, a host that fails is left alone for a while and holds nothing meanwhile, and connections are shared by the names
-//! and the networks of hosts.
+//! end, a host that fails is left alone for a while and holds nothing meanwhile, and connections are shared by the
+//! names and the networks of hosts.
 
 mod address;
 mod connection;

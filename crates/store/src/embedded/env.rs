@@ -99,10 +99,10 @@ fn map(path: &Path, flags: EnvFlags, map_bytes: Option<usize>) -> heed::Result<E
     }
     #[allow(unsafe_code, reason = "mapping a file is only as safe as everyone who writes to it")]
     // SAFETY: the map is sound as long as nothing but LMDB writes to the file. `lock` holds the directory against a
-    // second rnostr that writes, heed refuses to open one environment twice in a process, and LMDB's own lock file is in
-    // use where another process may write (NO_LOCK stands for files that nobody writes). WRITE_MAP is off, so that no
-    // pointer of this process can write into the map. NO_SYNC endangers what is on disk when the machine loses power,
-    // which `Durability::Interval` says, and no memory.
+    // second rnostr that writes, heed refuses to open one environment twice in a process, and LMDB's own lock file is
+    // in use where another process may write (NO_LOCK stands for files that nobody writes). WRITE_MAP is off, so that
+    // no pointer of this process can write into the map. NO_SYNC endangers what is on disk when the machine loses
+    // power, which `Durability::Interval` says, and no memory.
     unsafe {
         opener.flags(flags).open(path)
     }

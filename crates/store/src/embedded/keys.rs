@@ -104,8 +104,8 @@ pub(super) fn received_key(event: EventRef<'_>, audience: &Audience, cursor: Cur
     received_prefix(event.kind(), audience).map(|prefix| prefix.with(&cursor_bytes(cursor)))
 }
 
-/// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | checksum (4) | record`. An
-/// event that was stored before there were checksums has none, and a flag less.
+/// An event as it lies in the `events` table: `received_at (5) | expires_at (5) | flags (1) | checksum (4) | record`.
+/// An event that was stored before there were checksums has none, and a flag less.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
     pub(super) event: EventRef<'a>,

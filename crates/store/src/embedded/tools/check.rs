@@ -33,8 +33,8 @@ pub struct Checked {
     pub rows: u64,
     /// Events that are stored, with those that wait for their removal.
     pub events: u64,
-    /// The version of the store's layout, where it is an older one. Its rows have no checksums, and nothing but its pages
-    /// and its events is checked.
+    /// The version of the store's layout, where it is an older one. Its rows have no checksums, and nothing but its
+    /// pages and its events is checked.
     pub older_layout: Option<u64>,
     /// All that is wrong.
     pub faults: Faults,

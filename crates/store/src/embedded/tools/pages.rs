@@ -1,7 +1,7 @@
 //! A walk over all pages of a data file without LMDB, which trusts its file and may crash over a damaged page.
 //!
-//! The walk holds every page against the trees that lead to it: numbers, bounds, the order of keys within the separators
-//! above them, counts and depth, long values, and the free list. A page is used once, free, or a fault.
+//! The walk holds every page against the trees that lead to it: numbers, bounds, the order of keys within the
+//! separators above them, counts and depth, long values, and the free list. A page is used once, free, or a fault.
 
 use std::{fs::File, io, ops::Bound, os::unix::fs::FileExt as _, path::Path};
 

@@ -1,8 +1,8 @@
-//! Putting a new data file in the place of a store's: out of a backup, out of the store without its free pages, or out of
-//! the rows that a repair saves.
+//! Putting a new data file in the place of a store's: out of a backup, out of the store without its free pages, or out
+//! of the rows that a repair saves.
 //!
-//! Each one writes a file beside, checks and syncs it, and renames it as the last step. A run that breaks off leaves the
-//! store as it was.
+//! Each one writes a file beside, checks and syncs it, and renames it as the last step. A run that breaks off leaves
+//! the store as it was.
 
 use std::{
     fs::{self, File},
@@ -190,8 +190,8 @@ pub fn check_store(directory: &Path, depth: Depth, at: &mut dyn FnMut(u64, u64))
     check(&directory.join(DATA_FILE), depth, at)
 }
 
-/// Makes the store in `directory` anew out of the rows that are whole, with every index. Keeps the damaged file under the
-/// name that it returns. If rows would be lost, it only tells them, unless `accepts_loss`.
+/// Makes the store in `directory` anew out of the rows that are whole, with every index. Keeps the damaged file under
+/// the name that it returns. If rows would be lost, it only tells them, unless `accepts_loss`.
 ///
 /// # Errors
 /// [`OpenError`]: the relay runs, or the file cannot be read or written.
