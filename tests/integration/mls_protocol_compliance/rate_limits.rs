@@ -187,10 +187,10 @@ async fn key_packages_have_a_rate_of_their_own() {
     let world = World::alone(|config| config.mls_gateway.rate_limits.max_keypackages_per_hour = 10).await;
     let alice = Keys::random();
     let mut client = world.client(&[]).await;
-    // Each is newer than those before, so that none is too old for the stock.
-    let first = world.relay.now() - 155;
-    let events: Vec<Event> =
-        (0..155).map(|n| alice.event(443).content(n.to_string()).created_at(first + n).sign()).collect();
+    // Each is newer than the one before, so that none is refused for the stock.
+    let first = world.relay.now() - 200;
+    let package = |n: u64| alice.event(443).created_at(first + n).content(n.to_string()).sign();
+    let events: Vec<Event> = (0..155).map(package).collect();
     assert_eq!(taken(&client.publish_all(&events).await), 150);
     client.publish(&alice.event(1).sign()).await.ok();
     world.relay.advance(360);
