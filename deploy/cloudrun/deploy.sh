@@ -107,10 +107,14 @@ docker push "$IMAGE"
 if ! gcloud iam service-accounts describe "$SERVICE_ACCOUNT" --project "$PROJECT" >/dev/null 2>&1; then
     gcloud iam service-accounts create "${SERVICE_ACCOUNT%%@*}" --project "$PROJECT" --display-name "rnostr"
 fi
+# Reading of storage is for the images of gcr.io alone, and for no other bucket of the project.
+images="title=images,expression=resource.name.startsWith('projects/_/buckets/artifacts.$PROJECT.appspot.com')"
 # The bindings are added one by one: setting a whole policy would remove those of others.
 sed -n 's/^ *"role": "\(.*\)",$/\1/p' "$IAM" | while read -r role; do
+    condition=None
+    if [ "$role" = roles/storage.objectViewer ]; then condition="$images"; fi
     gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$SERVICE_ACCOUNT" --role "$role" \
-        --condition None --format none </dev/null
+        --condition "$condition" --format none </dev/null
 done
 if [ "$STORE" = cloudsql ]; then SECRETS="rnostr-database-url $SECRETS"; fi
 for secret in $SECRETS; do

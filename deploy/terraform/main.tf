@@ -13,9 +13,8 @@ locals {
     local.is_cloudsql ? ["sqladmin.googleapis.com"] : [],
   )
 
-  # The specification's roles, with that of the store that is in use.
+  # The specification's roles, with that of the store that is in use. The one of storage is bound below.
   roles = concat(
-    ["roles/storage.objectViewer"],
     local.is_firestore ? ["roles/datastore.user"] : [],
     local.is_cloudsql ? ["roles/cloudsql.client"] : [],
   )
@@ -59,6 +58,18 @@ resource "google_project_iam_member" "relay" {
   project  = var.project
   role     = each.value
   member   = google_service_account.relay.member
+}
+
+# The images of gcr.io alone, and no other bucket of the project.
+resource "google_project_iam_member" "images" {
+  project = var.project
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.relay.member
+
+  condition {
+    title      = "images"
+    expression = "resource.name.startsWith('projects/_/buckets/artifacts.${var.project}.appspot.com')"
+  }
 }
 
 resource "google_secret_manager_secret_iam_member" "relay" {
@@ -172,6 +183,7 @@ resource "google_cloud_run_v2_service" "relay" {
   depends_on = [
     google_project_service.used,
     google_project_iam_member.relay,
+    google_project_iam_member.images,
     google_secret_manager_secret_iam_member.relay,
     google_secret_manager_secret_version.database_url,
     google_firestore_index.relay,

@@ -2,6 +2,8 @@
 
 import json
 import re
+import tempfile
+from pathlib import Path
 
 import hcl2
 import yaml
@@ -96,6 +98,31 @@ def the_roles_are_those_of_the_specification():
             assert f'"role": "{binding["role"]}",\n' in (DEPLOY / "cloudrun" / name).read_text()
 
 
+def storage_is_read_in_the_bucket_of_the_images_alone():
+    bucket = "resource.name.startsWith('projects/_/buckets/artifacts.{}.appspot.com')"
+    with tempfile.TemporaryDirectory() as directory:
+        called = Path(directory) / "called"
+        for name in ("gcloud", "docker"):
+            program = Path(directory) / name
+            program.write_text(f"""#!/bin/sh
+echo "{name} $*" >>{called}
+case "$*" in *"services replace"*) cat >/dev/null ;; esac
+""")
+            program.chmod(0o755)
+        output(PRINT[:1], {**PROJECT, "PATH": f"{directory}:/usr/bin:/bin"})
+        bound = [line for line in called.read_text().splitlines() if "projects add-iam-policy-binding" in line]
+    conditions = {re.search(r"--role (\S+)", line)[1]: re.search(r"--condition (\S+)", line)[1] for line in bound}
+    assert conditions == {
+        "roles/datastore.user": "None",
+        "roles/storage.objectViewer": "title=images,expression=" + bucket.format("your-project"),
+    }, conditions
+    text, _ = terraform()
+    blocks = re.findall(r'resource "google_project_iam_member" "\w+" \{.*?\n\}', text["main.tf"], re.S)
+    images = [block for block in blocks if "roles/storage.objectViewer" in block]
+    assert len(images) == 1 == text["main.tf"].count('"roles/storage.objectViewer"'), images
+    assert bucket.format("${var.project}") in images[0], images
+
+
 def terraform():
     texts = {path.name: path.read_text() for path in sorted((DEPLOY / "terraform").glob("*.tf"))}
     return texts, {name: hcl2.loads(text) for name, text in texts.items()}
@@ -156,6 +183,7 @@ CHECKS = [
     each_store_has_its_parts_alone,
     parameters_go_up_to_their_bounds,
     the_roles_are_those_of_the_specification,
+    storage_is_read_in_the_bucket_of_the_images_alone,
     terraform_parses_and_its_names_exist,
     terraform_sets_what_the_service_sets,
     terraform_makes_every_index_of_the_code,

@@ -1,5 +1,6 @@
 """docker-compose.yml and the files that it mounts, read by docker-compose, Caddy and promtool."""
 
+import ipaddress
 import tempfile
 
 import yaml
@@ -53,6 +54,14 @@ def the_relays_read_their_variables():
     assert env["relay-1"]["environment"]["RNOSTR_SERVER__TRUSTED_PROXIES"] == f"{caddy}/32"
 
 
+def no_other_container_takes_the_address_of_caddy():
+    [front] = yaml.safe_load(output(CONFIG, SETTINGS))["networks"]["front"]["ipam"]["config"]
+    caddy = ipaddress.ip_address(services()["caddy"]["networks"]["front"]["ipv4_address"])
+    given_out = ipaddress.ip_network(front["ip_range"])
+    assert given_out.subnet_of(ipaddress.ip_network(front["subnet"])), given_out
+    assert caddy in ipaddress.ip_network(front["subnet"]) and caddy not in given_out, caddy
+
+
 def the_relays_fit_into_postgresql():
     found = services()
     each = int(found["relay-1"]["environment"]["RNOSTR_EXTENSIONS__MLS_GATEWAY__MAX_CONNECTIONS"]) + 1
@@ -87,6 +96,7 @@ CHECKS = [
     no_secret_has_a_default,
     caddy_alone_listens_on_all_addresses,
     the_relays_read_their_variables,
+    no_other_container_takes_the_address_of_caddy,
     the_relays_fit_into_postgresql,
     the_files_of_compose_are_there,
     caddy_reads_its_file,

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import tempfile
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 
-from common import COMMAND_SECS_MAX, DEPLOY, RNOSTR, output, relay_reads, run
+from common import COMMAND_SECS_MAX, DEPLOY, RNOSTR, ROOT, output, relay_reads, run
 
 UNIT = DEPLOY / "systemd/rnostr.service"
 # Most exposure by systemd's own count, of 10.
@@ -44,10 +45,23 @@ def the_relay_reads_its_variables():
     env = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.M))
     gigabytes = int(re.search(r"^MemoryMax=(\d+)G$", text, re.M)[1])
     assert int(env["RNOSTR_SERVER__MEMORY_BYTES_MAX"]) * 4 == gigabytes << 30
-    assert env["RNOSTR_DATA__PATH"] == "/var/lib/" + re.search(r"^StateDirectory=(.*)$", text, re.M)[1]
+    # The operator's commands read the configuration alone.
+    assert "RNOSTR_DATA__PATH" not in env, env
     with tempfile.TemporaryDirectory() as directory:
         env["RNOSTR_DATA__PATH"] = directory
         relay_reads(env, ["-c", "config/marmot.toml"], warned="public_url is not set")
+
+
+def the_documented_configuration_has_the_directory_of_the_unit():
+    state = "/var/lib/" + re.search(r"^StateDirectory=(.*)$", UNIT.read_text(), re.M)[1]
+    edits = re.findall(r"^(sed -i .*) /etc/rnostr/rnostr.toml$", (ROOT / "docs/deployment.md").read_text(), re.M)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "rnostr.toml"
+        shutil.copy(ROOT / "config/rnostr.toml", file)
+        for edit in edits:
+            output(["sh", "-c", f"{edit} {file}"])
+        path = tomllib.loads(file.read_text())["data"]["path"]
+        assert path == state, path
 
 
 def allowed_calls():
@@ -105,5 +119,6 @@ CHECKS = [
     systemd_counts_little_exposure,
     systemd_finds_no_fault,
     the_relay_reads_its_variables,
+    the_documented_configuration_has_the_directory_of_the_unit,
     the_relay_makes_no_call_that_the_unit_forbids,
 ]

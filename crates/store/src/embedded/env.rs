@@ -12,7 +12,7 @@ use crate::OpenError;
 
 /// Most transactions that read at one time: one a thread.
 const READERS_MAX: u32 = 4_096;
-const LOCK_FILE: &str = "rnostr.lock";
+pub(super) const LOCK_FILE: &str = "rnostr.lock";
 
 /// Creates `directory` where it is missing and locks it against a second process, for as long as the file is open.
 ///

@@ -112,6 +112,7 @@ pub(super) struct Stored<'a> {
     pub(super) expires_at: UnixSecs,
     received_at: UnixSecs,
     flags: u8,
+    value: &'a [u8],
 }
 
 /// Bytes before the checksum.
@@ -152,7 +153,20 @@ impl<'a> Stored<'a> {
             received_at: number_from(&header[..5]),
             expires_at: expiry_from(&header[5..10]),
             flags: header[10],
+            value,
         })
+    }
+
+    /// Refuses an event whose checksum is another one. Each event is held against it before it is given out, and none that
+    /// is only looked at.
+    ///
+    /// # Errors
+    /// [`Fail::Corrupt`] where it does not have its checksum.
+    pub(super) fn require_whole(&self, cursor: Cursor) -> Result<(), Fail> {
+        match Self::is_whole(self.value, cursor) {
+            Some(false) => Err(Fail::Corrupt("an event does not have its checksum")),
+            Some(true) | None => Ok(()),
+        }
     }
 
     /// Writes the value for `stamp` and `record` over `out`.

@@ -26,10 +26,11 @@ pub(super) enum Removal {
 }
 
 impl Tables {
-    /// Whether the event at `cursor` is removed for every reader, and only not yet taken off the disk.
+    /// Whether the event at `cursor` is removed for every reader, and only not yet taken off the disk. A damaged row
+    /// hides its event as a whole one does: an error would take every page along on which the event would stand.
     pub(super) fn is_removed(&self, txn: &RoTxn<'_>, cursor: Cursor) -> Result<bool, Fail> {
         // Mostly no event is, and to see that costs little.
-        Ok(!self.removed.is_empty(txn)? && self.removed.get(txn, &cursor_bytes(cursor))?.is_some())
+        Ok(!self.removed.is_empty(txn)? && self.removed.has(txn, &cursor_bytes(cursor))?)
     }
 
     /// The event at `cursor`, read in place, unless it is removed.
@@ -197,6 +198,7 @@ pub(super) fn seal(stored: Stored<'_>, cursor: Cursor) -> Result<Sealed, Fail> {
 
 /// An event by value, with its stamp.
 pub(super) fn unpack_event(stored: Stored<'_>, cursor: Cursor) -> Result<(Event, Stamp), Fail> {
+    stored.require_whole(cursor)?;
     let record = bytes::Bytes::copy_from_slice(stored.event.record());
     let event = Event::from_record(record).ok_or(Fail::Corrupt("an event's record is cut short"))?;
     Ok((event, stored.stamp(cursor)))
@@ -207,6 +209,8 @@ pub(super) fn seal_and_keep(value: Value<'_>, hot: &Hot, cursor: Cursor) -> Resu
     let value = match value {
         Value::Kept(value) => value,
         Value::Mapped(value) => {
+            // A kept value was held against its checksum when it was kept.
+            Stored::read(value)?.require_whole(cursor)?;
             let value = bytes::Bytes::copy_from_slice(value);
             hot.keep(cursor, value.clone());
             value

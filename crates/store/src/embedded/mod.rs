@@ -63,7 +63,7 @@ use self::{
     queue::{Call, Queue},
     scan::Scan,
     tables::{NEXT_CURSOR, Tables},
-    vanished::{Vanished, Vanishing},
+    vanished::Vanishing,
     writer::Writer,
 };
 use crate::{
@@ -119,6 +119,8 @@ struct Shared {
     most_rows: AtomicUsize,
     /// Most such rows that the calls took which were served together.
     most_rows_served: AtomicUsize,
+    /// Damaged marks of removed events that the last sweep passed over.
+    damaged_marks: AtomicUsize,
 }
 
 /// The store in a directory of its own. Dropping it writes all waiting calls and closes it.
@@ -293,15 +295,7 @@ fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Resu
     let txn = env.read_txn()?;
     let next = tables.meta.get(&txn, NEXT_CURSOR)?.map_or(1, number_from);
     let head = tables.last_cursor(&txn)?.max(next.saturating_sub(1));
-    let mut vanishing = Vanishing::default();
-    for entry in tables.vanished.iter(&txn)? {
-        let (key, value) = entry?;
-        let vanished = Vanished::read(value)?;
-        if vanished.is_pending() {
-            let key = key.try_into().map_err(|_| Fail::Corrupt("a vanished key is cut short"))?;
-            vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);
-        }
-    }
+    let vanishing = Vanishing::read(tables, &txn)?;
     let shared = Shared {
         head: AtomicU64::new(head),
         vanishing: ArcSwap::from_pointee(vanishing),
@@ -309,6 +303,7 @@ fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Resu
         epochs: Mutex::default(),
         most_rows: AtomicUsize::new(0),
         most_rows_served: AtomicUsize::new(0),
+        damaged_marks: AtomicUsize::new(0),
     };
     Ok((shared, Written::read(tables, &txn)?))
 }

@@ -1,8 +1,10 @@
 //! A table whose rows carry a checksum, for facts that nothing else in the store repeats.
 //!
-//! LMDB has no checksums. An event proves itself by its signature and an index by the events, but a flipped bit in a
+//! LMDB has no checksums. An event has one of its own and an index follows from the events, but a flipped bit in a
 //! membership or in a deletion's mark would be believed. The last four bytes of each value here are the CRC-32 of its
-//! key and of the rest. Every read checks them, so a damaged row is an error and never an answer.
+//! key and of the rest. A read of a value checks them, so a damaged value is an error and no answer. A read by a key does
+//! not find a row whose key is damaged; a check of the whole file alone does (`tools::check`). [`Summed::has`] checks
+//! nothing, for marks that say all by being there.
 
 use std::ops::RangeBounds;
 
@@ -46,6 +48,11 @@ impl Summed {
         self.0.get(txn, key)?.map(|row| checked(key, row)).transpose()
     }
 
+    /// Whether there is a row of this key, whole or damaged.
+    pub(super) fn has(&self, txn: &RoTxn<'_>, key: &[u8]) -> Result<bool, Fail> {
+        Ok(self.0.get(txn, key)?.is_some())
+    }
+
     pub(super) fn put(&self, txn: &mut RwTxn<'_>, key: &[u8], value: &[u8]) -> Result<(), Fail> {
         Ok(self.0.put(txn, key, &[value, &sum(&[key, value])].concat())?)
     }
@@ -61,6 +68,12 @@ impl Summed {
 
     pub(super) fn first<'t>(&self, txn: &'t RoTxn<'_>) -> Result<Option<KeyAndValue<'t>>, Fail> {
         self.0.first(txn).transpose().map(checked_row).transpose()
+    }
+
+    /// The key of the first row behind `key`, and whether the row is whole.
+    pub(super) fn first_behind<'t>(&self, txn: &'t RoTxn<'_>, key: &[u8]) -> Result<Option<(&'t [u8], bool)>, Fail> {
+        let row = self.0.get_greater_than(txn, key)?;
+        Ok(row.map(|(key, row)| (key, checked(key, row).is_ok())))
     }
 
     pub(super) fn iter<'t>(&self, txn: &'t RoTxn<'_>) -> Result<impl Iterator<Item = Row<'t>> + use<'t>, Fail> {

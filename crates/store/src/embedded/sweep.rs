@@ -4,7 +4,10 @@
 //! The events of a vanished key are found by a search of the log up to the request: a wrap or a group message that the
 //! key wrote is indexed under its audience and not under its author.
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{Arc, atomic::Ordering},
+};
 
 use nostr_protocol::{PublicKey, UnixSecs};
 
@@ -23,6 +26,8 @@ use crate::{
 const SEARCHED_MAX: usize = 20_000;
 /// Most lists of `expiry` that one transaction goes through.
 const LISTS_MAX: usize = 20_000;
+/// Most damaged marks of removed events that a sweep passes over before it leaves the others to the next repair.
+const DAMAGED_MAX: usize = 10_000;
 
 /// The outcome of a sweep.
 #[derive(Clone, Debug, Default)]
@@ -52,17 +57,36 @@ impl Tx<'_> {
         Ok(swept)
     }
 
-    /// Takes the rows of removed events off the disk.
+    /// Takes the rows of removed events off the disk. A damaged mark, or one of a damaged event, stays for a repair: the
+    /// first may name another event than the one that was removed, and the second does not tell its rows of the index.
     fn sweep_removed(&mut self, events_max: usize) -> Result<Swept, Fail> {
         let mut swept = Swept::default();
-        while let Some(cursor) = self.tables.removed.first(&self.txn)?.map(|(key, _)| number_from(key)) {
+        let (mut behind, mut damaged) = (cursor_bytes(0).to_vec(), 0);
+        while let Some((key, is_whole)) = self.tables.removed.first_behind(&self.txn, &behind)? {
             if swept.removed >= events_max || self.rows >= SWEPT_ROWS_MAX {
                 swept.more = true;
                 break;
             }
+            let cursor = number_from(key);
+            behind = key.to_vec();
+            let event = self.tables.events.get(&self.txn, key)?;
+            if !is_whole || event.is_some_and(|value| Stored::is_whole(value, cursor) == Some(false)) {
+                damaged += 1;
+                if damaged >= DAMAGED_MAX {
+                    break;
+                }
+                continue;
+            }
             self.rows += 1 + self.tables.erase(&mut self.txn, cursor)?;
             self.tables.removed.delete(&mut self.txn, &cursor_bytes(cursor))?;
             swept.removed += 1;
+        }
+        // A sweep comes every few seconds, and tells of new damage alone.
+        if self.shared.damaged_marks.swap(damaged, Ordering::Relaxed) < damaged {
+            tracing::warn!(
+                marks = damaged,
+                "removed events stay on the disk, as they or their marks are damaged; see `rnostr verify-store --repair`"
+            );
         }
         Ok(swept)
     }

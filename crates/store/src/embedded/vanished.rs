@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use heed::RoTxn;
 use nostr_extensions::mls_gateway::deletion::is_taken_along;
 use nostr_protocol::{EventRef, PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
     keys::{Key, cursor_bytes, number_from},
+    tables::Tables,
 };
 use crate::Cursor;
 
@@ -47,6 +49,20 @@ impl Vanished {
 pub(super) struct Vanishing(pub(super) HashMap<PublicKey, UnixSecs>);
 
 impl Vanishing {
+    /// The keys of the table.
+    pub(super) fn read(tables: &Tables, txn: &RoTxn<'_>) -> Result<Self, Fail> {
+        let mut vanishing = Self::default();
+        for row in tables.vanished.iter(txn)? {
+            let (key, value) = row?;
+            let vanished = Vanished::read(value)?;
+            if vanished.is_pending() {
+                let key = key.try_into().map_err(|_| Fail::Corrupt("a vanished key is cut short"))?;
+                vanishing.0.insert(PublicKey::from_bytes(key), vanished.at);
+            }
+        }
+        Ok(vanishing)
+    }
+
     /// Whether the event is gone for every reader, if not yet from the disk. A request to vanish stays itself.
     pub(super) fn hides(&self, event: EventRef<'_>) -> bool {
         !self.0.is_empty() && is_taken_along(event, |key| self.0.get(key).copied())

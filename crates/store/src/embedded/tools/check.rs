@@ -16,7 +16,7 @@ use super::{
         keys::{Stored, address_of, cursors_from, number_from, time_bytes},
         summed::checked,
         tables::{META, NAMES, NEXT_CURSOR, SCHEMA, SCHEMA_VERSION, Tables, is_summed, sum_name},
-        vanished::{Vanished, Vanishing},
+        vanished::Vanishing,
     },
     derived::{self, Derived},
     faults::Faults,
@@ -220,21 +220,9 @@ impl Relations<'_> {
         Ok(())
     }
 
-    fn vanishing(&self) -> Result<Vanishing, Fail> {
-        let mut vanishing = Vanishing::default();
-        for row in self.tables.vanished.iter(self.txn)? {
-            let (key, value) = row?;
-            let vanished = Vanished::read(value)?;
-            if let (true, Ok(key)) = (vanished.is_pending(), key.try_into()) {
-                vanishing.0.insert(nostr_protocol::PublicKey::from_bytes(key), vanished.at);
-            }
-        }
-        Ok(vanishing)
-    }
-
     fn events(&mut self, signatures: bool, implied: &mut Implied) -> Result<(), Fail> {
         let (tables, txn) = (self.tables, self.txn);
-        let (written, vanishing) = (Written::read(tables, txn)?, self.vanishing()?);
+        let (written, vanishing) = (Written::read(tables, txn)?, Vanishing::read(tables, txn)?);
         for row in tables.events.iter(txn)? {
             let (key, value) = row?;
             let (cursor, stored) = (number_from(key), Stored::read(value)?);

@@ -10,6 +10,7 @@ mod faults;
 mod node;
 mod pages;
 mod rebuild;
+mod reconcile;
 mod replace;
 mod sizes;
 

@@ -4,8 +4,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use heed::{Env, RoTxn, WithTls};
-use nostr_protocol::{EventRef, UnixSecs};
+use heed::{Env, WithTls};
 
 use super::{
     super::{
@@ -13,7 +12,7 @@ use super::{
         env::open_env,
         fail::Fail,
         ids::{self, Written},
-        keys::{Stored, address_of, cursor_bytes, number_from},
+        keys::{Stored, cursor_bytes, number_from},
         summed::checked,
         tables::{META, Table, Tables, is_summed, sum_name},
     },
@@ -21,11 +20,12 @@ use super::{
     derived::{self, Derived},
     faults::Faults,
     pages::Pages,
+    reconcile::reconcile,
 };
 use crate::{Cursor, OpenError};
 
 /// Most rows that one transaction writes.
-const ROWS_MAX: usize = 10_000;
+pub(super) const ROWS_MAX: usize = 10_000;
 
 /// The result of a repair.
 #[derive(Debug, Default)]
@@ -130,10 +130,10 @@ fn put(env: &Env<WithTls>, rows: &[(Table, Vec<u8>, Vec<u8>)]) -> Result<(), Fai
 /// Removes rows that lead to events which are lost, and writes all rows that others imply.
 fn derive(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<(), Fail> {
     meta(env, tables, rebuilt)?;
-    drop_loose(env, tables, rebuilt)?;
+    reconcile(env, tables, rebuilt)?;
     let mut behind = cursor_bytes(0);
     loop {
-        let (mut rows, mut ids, mut addresses, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (mut rows, mut ids, mut last) = (Vec::new(), Vec::new(), None);
         let txn = env.read_txn()?;
         let range = (std::ops::Bound::Excluded(&behind[..]), std::ops::Bound::Unbounded);
         for row in tables.events.range(&txn, &range)? {
@@ -147,7 +147,6 @@ fn derive(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<
                 ids.push((ids::prefix(&stored.event.id()), cursor));
                 let expiry = derived::expiry_of(&stored, cursor);
                 rows.extend(expiry.map(|(key, cursor)| (tables.expiry, key.to_vec(), cursor.to_vec())));
-                addresses.extend(address_of(stored.event).map(|address| (address.to_vec(), cursor)));
             }
             last = Some(cursor_bytes(cursor));
             if rows.len() >= ROWS_MAX {
@@ -157,7 +156,7 @@ fn derive(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<
         drop(txn);
         let Some(last) = last else { break };
         put(env, &rows)?;
-        put_chosen(env, tables, &ids, &addresses)?;
+        put_ids(env, tables, &ids)?;
         behind = last;
     }
     let txn = env.read_txn()?;
@@ -186,6 +185,14 @@ fn derive(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<
     Ok(txn.commit()?)
 }
 
+fn put_ids(env: &Env<WithTls>, tables: &Tables, ids: &[(u64, Cursor)]) -> Result<(), Fail> {
+    let mut txn = env.write_txn()?;
+    for (prefix, cursor) in ids {
+        ids::put(tables, &mut txn, *prefix, *cursor)?;
+    }
+    Ok(txn.commit()?)
+}
+
 /// Leaves out a damaged row of `meta`. Without the next cursor, a cursor of an ephemeral event might be used again, so
 /// that the store's secret goes too: cursors of the old store are then refused.
 fn meta(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<(), Fail> {
@@ -201,68 +208,6 @@ fn meta(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<()
             tables.meta.delete(&mut txn, &sum_name(name))?;
         }
         rebuilt.lost.insert("meta".to_owned(), damaged);
-    }
-    Ok(txn.commit()?)
-}
-
-/// Removes the rows of base tables that lead to no event or no group, as its row was damaged.
-fn drop_loose(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<(), Fail> {
-    let mut txn = env.write_txn()?;
-    let mut loose: Vec<(&str, Table, Vec<u8>)> = Vec::new();
-    let has_event = |txn: &RoTxn<'_>, cursor: &[u8]| Ok::<_, Fail>(tables.events.get(txn, cursor)?.is_some());
-    for row in tables.packages.iter(&txn)? {
-        let key = row?.0;
-        if !has_event(&txn, key.get(32..).unwrap_or(&[0]))? {
-            loose.push(("key-packages", tables.packages.into(), key.to_vec()));
-        }
-    }
-    for (name, table) in [("touched", tables.touched), ("removed", tables.removed)] {
-        for row in table.iter(&txn)? {
-            let key = row?.0;
-            if !has_event(&txn, key.get(..6).unwrap_or(&[0]))? {
-                loose.push((name, table.into(), key.to_vec()));
-            }
-        }
-    }
-    for row in tables.members.iter(&txn)? {
-        let key = row?.0;
-        if tables.groups.get(&txn, derived::member_of(key)?.0)?.is_none() {
-            loose.push(("members", tables.members.into(), key.to_vec()));
-        }
-    }
-    for (name, table, key) in loose {
-        table.delete(&mut txn, &key)?;
-        *rebuilt.lost.entry(name.to_owned()).or_default() += 1;
-    }
-    Ok(txn.commit()?)
-}
-
-/// Puts ids, and for each address the event that NIP-01 chooses.
-fn put_chosen(
-    env: &Env<WithTls>,
-    tables: &Tables,
-    ids: &[(u64, Cursor)],
-    addresses: &[(Vec<u8>, Cursor)],
-) -> Result<(), Fail> {
-    fn rank(event: EventRef<'_>) -> (UnixSecs, std::cmp::Reverse<[u8; 32]>) {
-        (event.created_at(), std::cmp::Reverse(*event.id().as_bytes()))
-    }
-    let mut txn = env.write_txn()?;
-    for (prefix, cursor) in ids {
-        ids::put(tables, &mut txn, *prefix, *cursor)?;
-    }
-    for (address, cursor) in addresses {
-        let holder = tables.addresses.get(&txn, address)?.map(number_from);
-        let stands = match holder {
-            Some(holder) => match (tables.event(&txn, holder)?, tables.event(&txn, *cursor)?) {
-                (Some(holder), Some(other)) => rank(holder.event) > rank(other.event),
-                _ => false,
-            },
-            None => false,
-        };
-        if !stands {
-            tables.addresses.put(&mut txn, address, &cursor_bytes(*cursor))?;
-        }
     }
     Ok(txn.commit()?)
 }

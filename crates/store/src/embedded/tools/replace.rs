@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use heed::CompactionOption;
 use super::{
     super::{
         Options,
-        env::{lock, open_env},
+        env::{LOCK_FILE, lock, open_env},
         fail::Fail,
         tables::{SECRET, Tables, sum_name},
     },
@@ -70,6 +71,7 @@ impl Work {
     /// Puts the new file in the place of the store's.
     fn finish(self) -> Result<(), OpenError> {
         let (from, to) = (self.file(), self.store());
+        self.give_to_owner().map_err(|error| refused(&from, error))?;
         File::open(&from).and_then(|file| file.sync_all()).map_err(|error| refused(&from, error))?;
         fs::rename(&from, &to).map_err(|error| refused(&to, error))?;
         match fs::remove_file(self.directory.join(LMDB_LOCK_FILE)) {
@@ -78,6 +80,22 @@ impl Work {
         }
         let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
         synced.map_err(|error| refused(&self.directory, error))
+    }
+}
+
+impl Work {
+    /// Gives the new file, and the lock beside it, to the owner of the old file, or of the directory where there is none.
+    /// An operator runs these tools as root, and the relay does not; a file of root would keep the relay out. Only root
+    /// can give a file away, so that the files of any other user stay that user's.
+    fn give_to_owner(&self) -> io::Result<()> {
+        let was = fs::metadata(self.store()).or_else(|_| fs::metadata(&self.directory))?;
+        for path in [self.file(), self.directory.join(LOCK_FILE)] {
+            match chown(&path, Some(was.uid()), Some(was.gid())) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
