@@ -168,6 +168,7 @@ macro_rules! conformance {
                 a_bounded_number_of_events_holds_one_package
                 what_was_given_never_becomes_new
                 a_used_up_package_never_comes_back
+                an_older_version_never_comes_back
             ]
         }
     };
