@@ -148,10 +148,15 @@ pub(crate) type Address = [u8; 50];
 
 /// See [`Address`].
 pub(crate) fn address(key: &PublicKey, kind: Kind, identifier: &str) -> Address {
+    address_of_hash(key, kind, &hash16(identifier.as_bytes()))
+}
+
+/// See [`Address`].
+pub(crate) fn address_of_hash(key: &PublicKey, kind: Kind, hash: &[u8; 16]) -> Address {
     let mut address = [0; 50];
     address[..32].copy_from_slice(key.as_bytes());
     address[32..34].copy_from_slice(&kind.0.to_be_bytes());
-    address[34..].copy_from_slice(&hash16(identifier.as_bytes()));
+    address[34..].copy_from_slice(hash);
     address
 }
 

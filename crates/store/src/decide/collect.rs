@@ -110,7 +110,8 @@ impl<'a> Collecting<'a> {
         }
         if let Some(PutPackage { owner, content_hash, last_resort, .. }) = &put.package {
             let (id, content_hash, last_resort) = (event.id(), *content_hash, *last_resort);
-            let owned = OwnedPackage { at, id, content_hash, last_resort, created_at: event.created_at() };
+            let (created_at, address) = (event.created_at(), put.address);
+            let owned = OwnedPackage { at, id, content_hash, last_resort, created_at, address };
             self.facts.packages.entry(*owner).or_default().push((owned, expires_at));
         }
         if let Some(PutPackage { reference: Some(reference), content_hash, .. }) = &put.package {

@@ -174,8 +174,16 @@ impl<S: Apply> Decider<'_, S> {
         owned.retain(|package| old.is_none_or(|old| old.id != package.id));
         let rank = (event.created_at(), Reverse(event.id()));
         let GivingWay { events, spent } = make_room(&entry, rank, &owned, kept_max).map_err(NotPut::refused)?;
-        for (at, id) in old.map(|old| (old.at, old.id)).into_iter().chain(events) {
-            self.0.remove(at, &id)?;
+        if let Some(old) = old {
+            self.0.remove(old.at, &old.id)?;
+        }
+        for gone in &events {
+            self.0.remove(gone.at, &gone.id)?;
+            if let Some(address) = &gone.address {
+                // Nobody holds the address now, and an older version that was replaced is not to take it.
+                let until = self.0.address_tombstone(address)?.unwrap_or_default().max(gone.created_at);
+                self.0.bury_address(address, until)?;
+            }
         }
         for content_hash in &spent {
             self.0.claim(&claimed(&entry.owner, content_hash))?;

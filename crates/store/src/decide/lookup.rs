@@ -61,6 +61,8 @@ pub(crate) struct OwnedPackage<A> {
     pub(crate) content_hash: [u8; 32],
     pub(crate) last_resort: bool,
     pub(crate) created_at: UnixSecs,
+    /// The address that it holds, if it is a 30443.
+    pub(crate) address: Option<Address>,
 }
 
 impl<A> OwnedPackage<A> {

@@ -25,7 +25,7 @@ pub(crate) type Rank = (UnixSecs, Reverse<EventId>);
 /// The events that give way to a KeyPackage.
 #[derive(Debug)]
 pub(super) struct GivingWay<A> {
-    pub(super) events: Vec<(A, EventId)>,
+    pub(super) events: Vec<OwnedPackage<A>>,
     /// The content hashes of those of last resort among them. They may have been given, so they never come back.
     pub(super) spent: Vec<[u8; 32]>,
 }
@@ -51,7 +51,7 @@ pub(super) fn make_room<A: Copy>(
 ) -> Result<GivingWay<A>, Refusal> {
     let twins: Vec<&OwnedPackage<A>> = owned.iter().filter(|it| it.content_hash == entry.content_hash).collect();
     if !twins.is_empty() {
-        let ranked = twins.iter().map(|it| (it.rank(), (it.at, it.id))).collect();
+        let ranked = twins.iter().map(|it| (it.rank(), **it)).collect();
         return Ok(GivingWay { events: giving_way(ranked, rank, TWINS_MAX)?, spent: Vec::new() });
     }
     // The newest event of a KeyPackage says how old the KeyPackage is.
@@ -63,7 +63,7 @@ pub(super) fn make_room<A: Copy>(
     let most = if entry.last_resort { LAST_RESORT_MAX } else { kept_max };
     let ranked = ranks.into_iter().map(|(content_hash, rank)| (rank, content_hash)).collect();
     let gone = giving_way(ranked, rank, most)?;
-    let events = owned.iter().filter(|it| gone.contains(&it.content_hash)).map(|it| (it.at, it.id)).collect();
+    let events = owned.iter().filter(|it| gone.contains(&it.content_hash)).copied().collect();
     Ok(GivingWay { events, spent: if entry.last_resort { gone } else { Vec::new() } })
 }
 

@@ -10,7 +10,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
-    keys::{Key, pair, time_bytes},
+    keys::{Key, address_of, pair, time_bytes},
     log::unpack_event,
     packages::PackagesAt,
     summed::Summed,
@@ -24,7 +24,7 @@ use crate::{
         claim::{Candidate, OTHERS_MAX, Pick, Search, Stock, is_twin, pick},
         keys::{self as keys_of, tombstone_key},
         ledger::Ledger,
-        lookup::Apply as _,
+        lookup::{Apply as _, Lookup as _},
         receipt::Receipt,
     },
     weight::SWEPT_ROWS_MAX,
@@ -192,7 +192,14 @@ impl Tx<'_> {
         }
         for (cursor, id) in &pick.gone {
             self.bury(&tombstone_key(id, &claim.owner), true)?;
+            let event = self.tables.package_event(&self.txn, *cursor)?.event;
+            let held = address_of(event).map(|address| (address, event.created_at()));
             self.remove(*cursor, id)?;
+            if let Some((address, created_at)) = held {
+                // An older version that this one replaced is not to take the address.
+                let until = self.address_tombstone(&address)?.unwrap_or_default().max(created_at);
+                self.bury_address(&address, until)?;
+            }
         }
         if let Some(content_hash) = &pick.last {
             for twin in stock.twins.iter().filter(|twin| twin.content_hash == *content_hash) {

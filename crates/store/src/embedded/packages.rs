@@ -8,7 +8,7 @@ use nostr_protocol::{Kind, PublicKey, UnixSecs};
 
 use super::{
     fail::Fail,
-    keys::{Key, Stored, cursor_bytes, hash16, number_from},
+    keys::{Key, Stored, address_of, cursor_bytes, hash16, number_from},
     tables::Tables,
     vanished::Vanishing,
 };
@@ -99,8 +99,8 @@ impl Tables {
             &PackagesAt { owner, vanishing, now },
             |_, _| false,
             |Owned { cursor: at, id, content_hash, last_resort }, stored| {
-                let created_at = stored.event.created_at();
-                packages.push(OwnedPackage { at, id, content_hash, last_resort, created_at });
+                let (created_at, address) = (stored.event.created_at(), address_of(stored.event));
+                packages.push(OwnedPackage { at, id, content_hash, last_resort, created_at, address });
                 Ok(packages.len() < OWNED_MAX)
             },
         )?;

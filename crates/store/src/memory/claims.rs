@@ -184,6 +184,7 @@ impl State {
         let twins = self.log.iter().filter(|(_, item)| twin(item));
         let twins: Vec<(Cursor, EventId)> = twins.map(|(cursor, item)| (*cursor, item.event.id())).collect();
         for (cursor, id) in twins {
+            self.bury_held(cursor);
             self.tombstones.insert(tombstone_key(&id, &entry.owner), true);
             self.remove(cursor);
         }

@@ -271,6 +271,9 @@ impl State {
         let leaving = self.giving_way(event, &mut entry, (kept_max, old), now)?;
         for cursor in old.into_iter().chain(leaving) {
             let gone = self.log.get(&cursor).and_then(|item| item.package.clone());
+            if Some(cursor) != old {
+                self.bury_held(cursor);
+            }
             self.remove(cursor);
             let is_twin = gone.as_ref().is_some_and(|gone| gone.content_hash == entry.content_hash);
             if let Some(gone) = gone.filter(|gone| gone.last_resort && !is_twin && Some(cursor) != old) {
@@ -555,6 +558,15 @@ impl State {
         }
         let until = self.address_tombstones.entry(address).or_default();
         *until = (*until).max(at);
+    }
+
+    /// Keeps versions as old as this event away from the address that it holds.
+    pub(super) fn bury_held(&mut self, cursor: Cursor) {
+        let Some(item) = self.log.get(&cursor) else { return };
+        if let Some(address) = item.address {
+            let until = self.address_tombstones.entry(address).or_default();
+            *until = (*until).max(item.event.created_at());
+        }
     }
 
     fn vanish(&mut self, event: &Event, now: UnixSecs) -> StoredWith {

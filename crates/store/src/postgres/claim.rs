@@ -16,7 +16,7 @@ use super::{
     pipeline::{Pipeline, Transaction, parameters},
     rows::{cursor, event, event_id, fixed, kind, number, stamp, unsigned},
     save::STATEMENT_MAX,
-    write::{BURY, PUT_CLAIMED, remove},
+    write::{BURY, BURY_ADDRESSES, PUT_CLAIMED, remove},
 };
 use crate::{
     Claim, Claimed, Cost, Cursor, ReceiptName, StockRequest,
@@ -316,6 +316,7 @@ fn use_up(claim: &Claim, pick: &Pick, ledger: &mut Ledger, receipt: Option<Recei
         let ids: Vec<Vec<u8>> = pick.gone.iter().map(|(_, id)| front(id.as_bytes()).to_vec()).collect();
         let owner = front(claim.owner.as_bytes()).to_vec();
         let (by, public) = (vec![owner.clone(); ids.len()], vec![true; ids.len()]);
+        pipeline.add(BURY_ADDRESSES, parameters![gone.clone()]);
         remove(&mut pipeline, gone);
         pipeline.add(BURY, parameters![ids, by, public]);
         pipeline.add(PUT_CLAIMED, parameters![vec![owner; used.len()], used]);

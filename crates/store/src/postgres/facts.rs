@@ -13,7 +13,7 @@ use tokio_postgres::Row;
 use super::{
     fail::Fail,
     pipeline::{Parameter, parameters},
-    rows::{cursor, end_from, event_id, fixed, group_id, key, kind, number, record, role, touches, unsigned},
+    rows::{cursor, end_from, event_id, fixed, group_id, if_any, key, kind, number, record, role, touches, unsigned},
     vanished::kept_kinds,
 };
 use crate::decide::{
@@ -185,7 +185,7 @@ const REFERENCES: Fact = Fact {
 
 /// Directories, by owner and from the oldest event to the newest.
 const PACKAGES: Fact = Fact {
-    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.created_at, e.expires_at \
+    statement: "select p.owner, p.cursor, p.content_hash, p.last_resort, e.id, e.created_at, e.expires_at, e.address \
         from unnest($1::bytea[]) as wanted(owner) \
         cross join lateral (select * from rnostr.packages where owner = wanted.owner order by cursor limit $2) p \
         join rnostr.events e on e.cursor = p.cursor \
@@ -199,6 +199,7 @@ const PACKAGES: Fact = Fact {
             content_hash: fixed(row, "content_hash")?,
             last_resort: row.try_get("last_resort")?,
             created_at: unsigned(row.try_get("created_at")?)?,
+            address: if_any(row, "address")?,
         };
         let expires_at = end_from(row.try_get("expires_at")?)?;
         facts.packages.entry(key(row, "owner")?).or_default().push((package, expires_at));

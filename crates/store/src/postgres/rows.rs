@@ -58,6 +58,12 @@ pub(super) fn fixed<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], 
     bytes(row, column)
 }
 
+/// Bytes of a fixed length, of a column that may be null.
+pub(super) fn if_any<const N: usize>(row: &Row, column: &str) -> Result<Option<[u8; N]>, Fail> {
+    let is_null = row.try_get::<_, Option<&[u8]>>(column)?.is_none();
+    if is_null { Ok(None) } else { bytes(row, column).map(Some) }
+}
+
 pub(super) fn key(row: &Row, column: &str) -> Result<PublicKey, Fail> {
     Ok(PublicKey::from_bytes(bytes(row, column)?))
 }

@@ -75,6 +75,10 @@ pub(super) const BURY: &str = "insert into rnostr.tombstones (target, deleter, p
     on conflict (target, deleter) do update set public = excluded.public";
 const BURY_ADDRESS: &str = "insert into rnostr.address_tombstones (address, until) values ($1, $2) \
     on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
+/// Marks the addresses of events that are about to go as deleted up to these events.
+pub(super) const BURY_ADDRESSES: &str = "insert into rnostr.address_tombstones (address, until) \
+    select address, created_at from rnostr.events where cursor = any($1::bigint[]) and address is not null \
+    on conflict (address) do update set until = greatest(address_tombstones.until, excluded.until)";
 /// Marks a key as vanished, and as pending if it left events of its own or events under the prefixes addressed to it.
 const VANISH: &str = "insert into rnostr.vanished (key, until, prefixes, pending) select $1, $2, $3::bigint[], \
         exists (select from rnostr.events where author = $1 and created_at <= $2 and kind <> all($4::int[])) \

@@ -273,3 +273,20 @@ pub async fn a_group_is_shared_with_an_owner_that_acted_in_it(w: &mut World) {
     let (is_shared, after) = shares_at_cost(w, "carol").await;
     assert!(!is_shared && after.units >= before.units + 40, "{before:?} {after:?}");
 }
+
+/// A third key invites both into many groups, in which neither acts.
+pub async fn many_common_groups_do_not_hide_the_one_that_counts(w: &mut World) {
+    w.policy.open_bootstrap = true;
+    let shares = async |w: &World| w.store.shares_group(&key("alice"), &key("bob")).await.expect("an answer").0;
+    for n in 0..70 {
+        let invites = roster(&format!("crowd-{n:02}"), 1, "bootstrap", &["carol", "alice", "bob"]);
+        new(w.publish(&invites, "carol").await);
+    }
+    assert!(!shares(w).await);
+    for group in ["crowd-69", "crowd-35"] {
+        new(w.publish(&message(group, "hello"), "alice").await);
+        assert!(shares(w).await, "{group}");
+        new(w.publish(&roster(group, 2, "remove", &["alice"]), "carol").await);
+        assert!(!shares(w).await, "{group}");
+    }
+}

@@ -159,6 +159,7 @@ macro_rules! conformance {
                 an_owner_of_an_addressable_package_is_never_asked
                 a_sweep_tells_of_packages_that_expire
                 a_group_is_shared_with_an_owner_that_acted_in_it
+                many_common_groups_do_not_hide_the_one_that_counts
             ]
             stock: [
                 of_an_owner_the_newest_packages_are_kept
@@ -168,6 +169,7 @@ macro_rules! conformance {
                 a_bounded_number_of_events_holds_one_package
                 what_was_given_never_becomes_new
                 a_used_up_package_never_comes_back
+                an_older_version_never_comes_back
             ]
         }
     };

@@ -166,3 +166,36 @@ pub async fn a_used_up_package_never_comes_back(w: &mut World) {
         assert!(matches!(w.publish(&again, "alice").await, Saved::Deleted));
     }
 }
+
+/// The version that holds an address goes by a claim, or gives way. Anyone who kept the version before it may publish
+/// that again.
+pub async fn an_older_version_never_comes_back(w: &mut World) {
+    w.policy.keypackages_per_owner_max = 3;
+    let slot = |d: &str, n: u64| event(30_443, &format!("{d} {n}")).at(START + n).tag(&["d", d]);
+    let too_late = async |w: &World, event: &EventBuilder| {
+        let saved = w.publish(event, "alice").await;
+        assert!(matches!(saved, Saved::Deleted), "{saved:?}");
+    };
+    new(w.publish(&slot("given", 1), "alice").await);
+    let given_version = id_of(&new(w.publish(&slot("given", 2), "alice").await));
+    // A twin of another address goes with it.
+    new(w.publish(&slot("twin", 2), "alice").await);
+    let twin = event(30_443, "given 2").at(START + 4).tag(&["d", "twin"]);
+    new(w.publish(&twin, "alice").await);
+    new(w.publish(&slot("leaves", 5), "alice").await);
+    let leaving = id_of(&new(w.publish(&slot("leaves", 6), "alice").await));
+    let taken = claimed(w, &claim_of("alice", 1), START).await;
+    assert_eq!((taken.used, given(&taken)), (1, vec![given_version]));
+    for older in [slot("given", 1), slot("twin", 2)] {
+        too_late(w, &older).await;
+    }
+    publish(w, "alice", 20..23).await;
+    assert!(!w.holds(leaving).await, "it gave way");
+    claimed(w, &claim_of("alice", 1), START).await;
+    too_late(w, &slot("leaves", 5)).await;
+    // A newer version has its address.
+    for newer in [slot("given", 3), slot("leaves", 30)] {
+        let saved = w.publish(&newer, "alice").await;
+        assert!(saved.new_event().is_some(), "{saved:?}");
+    }
+}

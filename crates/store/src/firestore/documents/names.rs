@@ -18,6 +18,8 @@ pub(crate) mod field {
     /// in the order of receipt.
     pub(crate) const AT: &str = "at";
     pub(crate) const CREATED_AT: &str = "created_at";
+    /// The time up to which an address was deleted.
+    pub(crate) const DELETED_UNTIL: &str = "deleted_until";
     pub(crate) const RECEIVED_AT: &str = "received_at";
     /// The time from which the service's lifetime policy, or a sweep, may remove the document.
     pub(crate) const EXPIRES_AT: &str = "expires_at";
@@ -133,7 +135,7 @@ impl Collection {
                 field::AT,
             ],
             Self::Log => &[field::AT, "place", "entries", field::TOUCHED],
-            Self::Addresses => &["event", field::CREATED_AT, "expires", "deleted_until"],
+            Self::Addresses => &["event", field::CREATED_AT, "expires", field::DELETED_UNTIL],
             Self::Owners => &["packages", "ledger"],
             Self::Claimed => &[],
             Self::Receipts => &["answer", field::EXPIRES_AT],

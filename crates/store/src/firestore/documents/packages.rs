@@ -3,7 +3,7 @@
 //! Source: docs/rules.md, "KeyPackages".
 
 use gcloud_sdk::google::firestore::v1::{Document, Write};
-use nostr_protocol::{EventId, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 
 use crate::{
     decide::ledger::Ledger,
@@ -14,6 +14,7 @@ use crate::{
             value::{self, Fields, ReadFields as _, Unpack, Version},
         },
     },
+    index::{Address, address_of_hash},
 };
 
 /// Most KeyPackages of one owner, so that the document can hold them.
@@ -28,8 +29,17 @@ pub(crate) struct Package {
     pub(crate) last_resort: bool,
     /// Whether it is a 30443.
     pub(crate) is_addressable: bool,
+    /// The hash of its `d`, if it is a 30443. Entries of older releases lack it.
+    pub(crate) slot: Option<[u8; 16]>,
     pub(crate) created_at: UnixSecs,
     pub(crate) expires_at: UnixSecs,
+}
+
+impl Package {
+    /// The address that the event of this owner holds.
+    pub(crate) fn address(&self, owner: &PublicKey) -> Option<Address> {
+        self.slot.map(|slot| address_of_hash(owner, Kind::ADDRESSABLE_KEY_PACKAGE, &slot))
+    }
 }
 
 /// The KeyPackages of an owner, in the order of the log.
@@ -102,15 +112,16 @@ impl Directory {
 }
 
 fn pack(packages: &[Package]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(packages.len() * 97);
+    let mut packed = Vec::with_capacity(packages.len() * 113);
     for package in packages {
         packed.extend_from_slice(package.id.as_bytes());
         packed.extend_from_slice(&package.content_hash);
-        let flags = [package.last_resort, package.reference.is_some(), package.is_addressable];
+        let flags = [package.last_resort, package.reference.is_some(), package.is_addressable, package.slot.is_some()];
         packed.push(flags.iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(*flag)));
         packed.extend_from_slice(&package.reference.unwrap_or_default());
         packed.extend_from_slice(&package.created_at.to_be_bytes());
         packed.extend_from_slice(&package.expires_at.to_be_bytes());
+        packed.extend(package.slot.into_iter().flatten());
     }
     packed
 }
@@ -131,6 +142,7 @@ fn unpack(packed: &[u8]) -> Option<Vec<Package>> {
             is_addressable: flags & 4 != 0,
             created_at: left.u64()?,
             expires_at: left.u64()?,
+            slot: if flags & 8 != 0 { Some(left.array()?) } else { None },
         });
     }
     Some(packages)

@@ -41,7 +41,7 @@ impl Inner {
         let (collection, fields): (_, &[&str]) = match from.part() {
             Part::Vanished => (Collection::Vanished, &["until"]),
             Part::Tombstones => (Collection::Tombstones, &["public"]),
-            Part::AddressTombstones => (Collection::Addresses, &["deleted_until"]),
+            Part::AddressTombstones => (Collection::Addresses, &[field::DELETED_UNTIL]),
             Part::Claimed => (Collection::Claimed, &[field::NAME]),
             Part::Founded => (Collection::Founders, &["times"]),
             Part::Unlisted => (Collection::Groups, &[field::GROUP, "unlisted"]),
@@ -96,7 +96,7 @@ impl Inner {
                 let (target, deleter) = fronts(id).ok_or_else(damaged)?;
                 Some(Record::Tombstone { target, deleter, public: document.flag("public") })
             }
-            Part::AddressTombstones => match document.secs("deleted_until") {
+            Part::AddressTombstones => match document.secs(field::DELETED_UNTIL) {
                 Some(until) => {
                     let address = hex::parse_lower(id.as_bytes()).ok_or_else(damaged)?;
                     Some(Record::AddressTombstone { address, until })

@@ -4,6 +4,7 @@
 //! not tell how many groups the other key is in. So no list of the other key's groups is read: each of the asking key's
 //! own groups is asked for the other key.
 
+use futures_util::future::try_join_all;
 use nostr_extensions::NostrGroupId;
 use nostr_protocol::PublicKey;
 
@@ -20,8 +21,8 @@ use crate::{
     },
 };
 
-/// Most groups of both keys, and most large ones of the asking key, that are looked into.
-const LOOKED_INTO_MAX: usize = 16;
+/// Most groups that are looked into at one time.
+const LOOKED_INTO_AT_ONCE_MAX: usize = 8;
 
 impl Inner {
     /// See [`crate::Store::shares_group`].
@@ -30,19 +31,21 @@ impl Inner {
         let [inline, large] = [Collection::Groups, Collection::Members].map(|of| self.memberships(of, &numbers));
         let (inline, large) = tokio::try_join!(inline, large)?;
         let mut documents = (inline.len().max(1) + large.len().max(1)) as u64;
-        // A group in shards has no member in its head, so each of them is looked into.
-        let mut shared: Vec<NostrGroupId> = large.into_iter().take(LOOKED_INTO_MAX).collect();
+        let mut shared: Vec<NostrGroupId> = Vec::new();
         let names: Vec<String> = inline.iter().map(|id| self.names.group(id)).collect();
         for names in names.chunks(VALUES_MAX) {
             let found = self.client.query(query::groups_with_member(&self.names, names, owner)).await?;
             documents += found.charged;
-            let ids = found.documents.iter().filter_map(|it| NostrGroupId::parse(it.text(field::GROUP)?));
-            shared.extend(ids.take(LOOKED_INTO_MAX));
+            shared.extend(found.documents.iter().filter_map(|it| NostrGroupId::parse(it.text(field::GROUP)?)));
         }
-        for id in shared.iter().take(2 * LOOKED_INTO_MAX) {
-            let (has_acted, read) = self.has_acted(id, owner).await?;
-            documents += read;
-            if has_acted {
+        // A group in shards has no member in its head, so each of them is looked into.
+        shared.extend(large);
+        // All of them, which are at most as many as the asking key may be a member of: anyone can invite both keys into
+        // groups in which neither has acted, and would hide the one in which the owner has.
+        for some in shared.chunks(LOOKED_INTO_AT_ONCE_MAX) {
+            let looks = try_join_all(some.iter().map(|id| self.has_acted(id, owner))).await?;
+            documents += looks.iter().map(|(_, read)| read).sum::<u64>();
+            if looks.iter().any(|(has_acted, _)| *has_acted) {
                 return Ok((true, Cost::of_documents(documents)));
             }
         }

@@ -43,7 +43,7 @@ impl Inner {
     ) -> Result<(), Fail> {
         for address in &wanted.addresses {
             let document = plain.get(&self.names.address(address));
-            let deleted_until = document.and_then(|it| it.secs("deleted_until"));
+            let deleted_until = document.and_then(|it| it.secs(field::DELETED_UNTIL));
             if let Some(until) = deleted_until {
                 facts.address_tombstones.insert(*address, until);
             }

@@ -71,7 +71,8 @@ pub(super) fn read_packages(wanted: &Wanted, documents: &ReadDocuments, numbers:
         let there = directory.packages.iter().filter(|it| vanished.is_none_or(|until| it.created_at > until));
         let owned = there.map(|it| {
             let Package { id, content_hash, last_resort, created_at, .. } = *it;
-            (OwnedPackage { at: numbers.of(id), id, content_hash, last_resort, created_at }, it.expires_at)
+            let address = it.address(owner);
+            (OwnedPackage { at: numbers.of(id), id, content_hash, last_resort, created_at, address }, it.expires_at)
         });
         facts.packages.insert(*owner, owned.collect());
     }

@@ -175,6 +175,11 @@ impl Inner {
     ) -> Result<(), Fail> {
         let owner = &claim.owner;
         let gone: HashSet<EventId> = pick.gone.iter().map(|(_, id)| *id).collect();
+        let held = directory.packages.iter().filter(|package| gone.contains(&package.id));
+        let held = held.filter_map(|package| Some((package.address(owner)?, package.created_at)));
+        let buried: Vec<_> = held
+            .map(|(address, until)| value::raise(self.names.address(&address), field::DELETED_UNTIL, until))
+            .collect();
         directory.retain(|package| !gone.contains(&package.id) && !missing.contains(&package.id));
         if let Some(content_hash) = &pick.last {
             directory.mark_last_resort(content_hash);
@@ -190,6 +195,7 @@ impl Inner {
         }
         let used = pick.used.iter().map(|hash| self.names.claimed(&used_up(owner, hash)));
         writes.extend(used.map(|name| value::set(name, Fields::default())));
+        writes.extend(buried);
         if let Some((name, receipt, version)) = receipt {
             let at = timestamp(receipt.until() * SEC);
             let fields = Fields::default()

@@ -158,7 +158,7 @@ impl Inner {
         let removed = self.client.write_each(deletes.collect()).await?;
         let held = self.client.get(addresses.keys().cloned().collect(), None).await?;
         let orphans = held.documents.values().filter(|document| {
-            document.int("deleted_until").is_none()
+            document.int(field::DELETED_UNTIL).is_none()
                 && document.text("event") == addresses.get(&document.name).map(String::as_str)
         });
         let orphans: Vec<_> =

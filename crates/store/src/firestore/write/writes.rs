@@ -77,10 +77,15 @@ impl Inner {
     fn address_writes(&self, changes: &Changes, documents: &mut ReadDocuments, writes: &mut Vec<Write>) {
         let gone = gone(changes);
         let mut touched: BTreeSet<Address> = BTreeSet::new();
+        let mut buried = BTreeMap::new();
         for (address, until) in &changes.address_tombstones {
-            touched.insert(*address);
             if let Some(document) = documents.addresses.get_mut(address) {
+                touched.insert(*address);
                 document.deleted_until = Some(*until);
+            } else {
+                // The address of a KeyPackage that gave way was not read.
+                let known: &mut UnixSecs = buried.entry(*address).or_default();
+                *known = (*known).max(*until);
             }
         }
         for put in &changes.put {
@@ -108,10 +113,12 @@ impl Inner {
                     .number("expires", expires_at);
             }
             if let Some(until) = document.deleted_until {
-                fields = fields.number("deleted_until", until);
+                fields = fields.number(field::DELETED_UNTIL, until);
             }
             writes.push(value::put(name, fields, document.version));
         }
+        let raised = |(address, until)| value::raise(self.names.address(&address), field::DELETED_UNTIL, until);
+        writes.extend(buried.into_iter().map(raised));
     }
 
     fn package_writes(
@@ -134,6 +141,7 @@ impl Inner {
                 reference: package.reference.map(|(_, hash)| hash),
                 last_resort: package.last_resort,
                 is_addressable: package.is_addressable,
+                slot: put.address.and_then(|address| address.last_chunk().copied()),
                 created_at: put.event.created_at(),
                 expires_at: put.expires_at,
             });
