@@ -103,6 +103,8 @@ tables! {
     histories = "histories";
     /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
     once = "once";
+    /// name -> version (8), value, see [`crate::Store::record`].
+    records = "records";
     /// until (5), name (32): the names of `once` in the order in which they are forgotten.
     once_expiry = "once-expiry";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).
