@@ -9,6 +9,7 @@ mod import;
 mod keygen;
 mod moving;
 mod relay;
+mod reload;
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +30,7 @@ enum Command {
     Health(health::Health),
     Import(import::Import),
     Keygen(keygen::Keygen),
+    Reload(reload::Reload),
 }
 
 impl Cli {
@@ -41,6 +43,7 @@ impl Cli {
             Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),
+            Command::Reload(command) => command.run(),
         }
     }
 }

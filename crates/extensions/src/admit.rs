@@ -87,6 +87,7 @@ pub fn precheck(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: U
     if let Publication::Refused(refuse) = rules(event.kind()).publication {
         return Err(refuse(event.kind()));
     }
+    policy.moderate(event, publisher.reader)?;
     if event.json().len() > policy.event_bytes_max {
         return Err(Rejection::invalid(format!("the event is over {} bytes", policy.event_bytes_max)));
     }
@@ -124,13 +125,17 @@ pub fn admit(
         Publication::Checked(admit) => admit(&event, &cx)?,
         Publication::Refused(refuse) => return Err(refuse(event.kind())),
     };
+    let kept_until = match verdict.expires_at {
+        NEVER => policy.retained_until(event.kind(), now),
+        end => end,
+    };
     let expires_at = match expiration {
         Some(_) if !rules.may_expire => {
             let kinds = in_words(|rules| !rules.may_expire);
             return Err(Rejection::invalid(format!("kinds {kinds} carry no expiration; remove the tag")));
         }
-        Some(expiration) => verdict.expires_at.min(expiration),
-        None => verdict.expires_at,
+        Some(expiration) => kept_until.min(expiration),
+        None => kept_until,
     };
     if expires_at <= now {
         return Err(Rejection::invalid("the event has expired; give a later expiration in Unix seconds"));

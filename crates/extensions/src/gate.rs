@@ -6,8 +6,6 @@
 //! alone: [`Sealed`] shows its id, time, kind, group and recipients, and the caller vouches for the [`Reader`], the
 //! claims and the [`Group`] that it hands to the gate.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use nostr_protocol::{Event, EventId, EventRef, Filter, Kind, Matcher, Rejection, UnixSecs};
 
@@ -15,7 +13,7 @@ use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
     kinds::{GROUP_KINDS, GroupChange, KindRules, Readers, rules},
     mls_gateway::group::{Group, GroupStatus, NostrGroupId},
-    policy::{KeyPackageConsumption, Policy},
+    policy::{CurrentPolicy, KeyPackageConsumption},
     reader::Reader,
     route::Condition,
     tags,
@@ -271,22 +269,22 @@ impl Released {
     }
 }
 
-/// The read decision, under one policy.
+/// The read decision, under the policy in force.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    policy: Arc<Policy>,
+    policy: CurrentPolicy,
 }
 
 impl Gate {
     /// A gate under `policy`.
     #[must_use]
-    pub const fn new(policy: Arc<Policy>) -> Self {
+    pub const fn new(policy: CurrentPolicy) -> Self {
         Self { policy }
     }
 
     /// The policy that it decides by.
     #[must_use]
-    pub const fn policy(&self) -> &Arc<Policy> {
+    pub const fn policy(&self) -> &CurrentPolicy {
         &self.policy
     }
 
@@ -294,12 +292,16 @@ impl Gate {
     ///
     /// # Errors
     /// `auth-required:` where the reader has no keys and the relay, or a kind that a filter names, needs one: clients
-    /// repeat after AUTH only the requests that were CLOSED.
+    /// repeat after AUTH only the requests that were CLOSED. `restricted:` for a banned key.
     pub fn admit_request(&self, reader: &Reader, filters: &[Filter]) -> Result<(), Rejection> {
+        let policy = self.policy.now();
+        if policy.is_banned_reader(reader) {
+            return Err(Rejection::restricted("this key is banned from this relay"));
+        }
         if !reader.is_anonymous() {
             return Ok(());
         }
-        if self.policy.auth_required {
+        if policy.auth_required {
             return Err(Rejection::auth_required("this relay answers nothing before AUTH (NIP-42)"));
         }
         let needs_key = |filter: &Filter| {
@@ -312,7 +314,7 @@ impl Gate {
             };
             kinds.iter().any(|kind| match rules(*kind).readers {
                 Readers::Everyone | Readers::EveryoneOrAuthor => {
-                    kind.is_key_package() && self.policy.keypackage_consumption == KeyPackageConsumption::OnRead
+                    kind.is_key_package() && policy.keypackage_consumption == KeyPackageConsumption::OnRead
                 }
                 Readers::Recipients | Readers::AuthorAndRecipients | Readers::Group { unlisted: false, .. } => true,
                 Readers::Group { unlisted: true, .. } => !names_capability(),
@@ -340,7 +342,7 @@ impl Gate {
                 let names_id =
                     |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.binary_search(&id).is_ok());
                 unlisted
-                    && self.policy.unlisted_groups
+                    && self.policy.now().unlisted_groups
                     && group.id.is_capability()
                     && (names() || id.is_some_and(names_id))
             }
@@ -348,7 +350,7 @@ impl Gate {
     }
 
     fn has_admin_key(&self, reader: &Reader) -> bool {
-        self.policy.has_admin_key(reader.keys())
+        self.policy.now().has_admin_key(reader.keys())
     }
 
     /// Whether a store need look into a group at all for this asker: a group that stays shut is never scanned.
@@ -365,7 +367,7 @@ impl Gate {
         let kinds = asker.filter.kinds.as_deref();
         let any = |test: fn(Kind) -> bool| kinds.is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)));
         Scans {
-            everyone: any(may_be_public) && (!asker.reader.is_anonymous() || !self.policy.auth_required),
+            everyone: any(may_be_public) && (!asker.reader.is_anonymous() || !self.policy.now().auth_required),
             keys: any(may_be_for_keys),
             groups: any(is_for_group),
             all_rosters: any(is_for_admin_keys) && self.has_admin_key(asker.reader),
@@ -412,7 +414,11 @@ impl Gate {
         if sealed.stamp.expires_at <= now || !matches() {
             return None;
         }
-        if self.policy.auth_required && asker.reader.is_anonymous() {
+        let policy = self.policy.now();
+        if policy.auth_required && asker.reader.is_anonymous() {
+            return None;
+        }
+        if policy.hides(event) || policy.is_banned_reader(asker.reader) {
             return None;
         }
         let open = match &sealed.audience {
@@ -429,7 +435,7 @@ impl Gate {
     /// Whether an event for everyone goes to this asker: if reading consumes, another owner's KeyPackage goes only to
     /// the query that claimed it.
     fn serves_key_package(&self, event: &Event, asker: Asker<'_>) -> bool {
-        self.policy.keypackage_consumption == KeyPackageConsumption::Never
+        self.policy.now().keypackage_consumption == KeyPackageConsumption::Never
             || !event.kind().is_key_package()
             || asker.reader.has(&event.pubkey())
             || (!asker.reader.is_anonymous() && asker.claimed.contains(&event.id()))

@@ -58,7 +58,10 @@ pub(super) fn check(
     let request = HttpRequest { method: method.as_str(), target, body_sha256: body.as_deref() };
     let key = authenticate_request(proof, request, names, app.clock.now());
     let key = key.map_err(|rejection| Problem::bad_proof(&rejection))?;
-    if app.policy.auth_required && !app.policy.is_resident(&key) {
+    if app.policy().is_banned(&key) {
+        return Err(Rejection::restricted("this key is banned from this relay").into());
+    }
+    if app.policy().auth_required && !app.policy().is_resident(&key) {
         let listed = "this key is not on this relay's list; ask its operator to be listed";
         return Err(Rejection::restricted(listed).into());
     }

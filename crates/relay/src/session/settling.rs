@@ -36,7 +36,7 @@ impl Question {
             return Self { age: Age::Cached, askers: Askers::Members };
         }
         // The id of an unlisted group is no secret to the reader that names it.
-        let is_open = !is_managed && app.policy.unlisted_groups && id.is_capability();
+        let is_open = !is_managed && app.policy().unlisted_groups && id.is_capability();
         Self { age: if is_open { Age::Cached } else { Age::Since(Instant::now()) }, askers: Askers::Others }
     }
 

@@ -50,7 +50,10 @@ async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Re
     })?;
     let app = &session.caller.app;
     let key = authenticate(&verified, session.challenge.text(), &session.caller.client.names, app.clock.now())?;
-    if app.policy.auth_required && !app.policy.is_resident(&key) {
+    if app.policy().is_banned(&key) {
+        return Err(Rejection::restricted("this key is banned from this relay"));
+    }
+    if app.policy().auth_required && !app.policy().is_resident(&key) {
         return Err(Rejection::restricted("this key is not on this relay's list; ask its operator to be listed"));
     }
     Ok(key)
