@@ -1,4 +1,4 @@
-//! The operator's decisions about single keys, events and kinds, as the rules read them.
+//! The operator's orders about single keys, events and kinds, as the rules read them.
 //!
 //! Source: NIP-86; docs/rules.md, "Management". A ban holds wherever an event is admitted ([`crate::admit`]) or read
 //! ([`crate::Gate`]), and nowhere else.

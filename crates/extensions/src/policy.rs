@@ -162,7 +162,7 @@ pub struct Policy {
     pub kinds: Option<Vec<KindRange>>,
     /// `[retention] rules`. The first one that holds a kind counts.
     pub retention: Vec<Retention>,
-    /// The decisions over NIP-86.
+    /// The standing orders over NIP-86.
     pub moderation: Arc<Moderation>,
 }
 

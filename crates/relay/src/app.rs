@@ -31,7 +31,7 @@ pub struct App {
     pub config: Arc<Config>,
     /// The choices that the rules read, as of now.
     pub(crate) current_policy: CurrentPolicy,
-    /// The configuration and the decisions in force.
+    /// The configuration and the standing orders in force.
     pub(crate) management: Arc<Management>,
     /// The read decision.
     pub(crate) gate: Gate,

@@ -183,7 +183,7 @@ pub struct Stats {
 /// A record of the relay itself, which all processes of a store share, see [`Store::record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordName {
-    /// The operator's decisions over NIP-86.
+    /// The operator's standing orders over NIP-86.
     Management,
 }
 

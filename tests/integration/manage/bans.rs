@@ -134,7 +134,7 @@ async fn an_order_holds_on_four_instances_over_postgres() {
     holds_on_four_instances("postgres").await;
 }
 
-/// The decisions are in the store, so a relay that is started again has them.
+/// The standing orders are in the store, so a relay that is started again has them.
 #[tokio::test]
 async fn a_ban_outlives_the_relay() {
     let (directory, admin, alice) = (tempfile::tempdir().expect("a directory"), Keys::random(), Keys::random());

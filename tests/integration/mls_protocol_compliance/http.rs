@@ -68,8 +68,8 @@ async fn nip_11_is_public_and_keeps_its_musts() {
     assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
 }
 
-/// RFC 9110: the answers at `/` vary by `Accept`, and methods other than those in `Allow` get 405, and so does a POST of
-/// another media type than NIP-86's.
+/// RFC 9110: the answers at `/` vary by `Accept`. Methods other than those in `Allow` get 405, as does a POST that is
+/// no call of NIP-86.
 #[tokio::test]
 async fn the_root_varies_by_accept_and_takes_no_post() {
     let world = World::new().await;

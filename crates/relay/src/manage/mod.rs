@@ -1,13 +1,13 @@
-//! Management: the operator's configuration and decisions in force, which change while the relay runs.
+//! Management: the operator's configuration and standing orders in force, which change while the relay runs.
 //!
-//! Source: NIP-86; docs/rules.md, "Management". The decisions are one record of the store, changed by compare-and-set.
-//! Each instance holds them in memory, and looks at the record's version when another instance says that it has changed
-//! the record, and each [`POLL_MS`]. A look that fails leaves the decisions as they were last read.
+//! Source: NIP-86; docs/rules.md, "Management". The standing orders are one record of the store, changed by compare-
+//! and-set. Each instance holds them in memory, and looks at the record's version when another instance says that it
+//! has changed the record, and each [`POLL_MS`]. A look that fails leaves the standing orders as they were last read.
 
-mod decisions;
 mod order;
 mod reload;
 mod rpc;
+mod standing;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -21,9 +21,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::decisions::{Decisions, Ordered};
 pub(crate) use self::reload::tell;
 pub(crate) use self::rpc::{answer, is_order};
+use self::standing::{Ordered, StandingOrders};
 use crate::config::Config;
 
 /// Milliseconds between two looks at the record of a store that instances share.
@@ -46,40 +46,40 @@ pub(crate) struct Management {
 struct Known {
     config: Config,
     version: u64,
-    decisions: Decisions,
+    standing: StandingOrders,
 }
 
 /// The state in force, beside the policy.
 pub(crate) struct Shown {
-    /// The configuration, with the statements of the decisions in it.
+    /// The configuration, with the statements of the standing orders in it.
     pub(crate) config: Config,
     blocked: Vec<IpNet>,
 }
 
 impl Shown {
     fn of(known: &Known) -> Self {
-        let (mut config, decisions) = (known.config.clone(), &known.decisions);
+        let (mut config, standing) = (known.config.clone(), &known.standing);
         let information = &mut config.information;
-        if let Some(name) = &decisions.name {
+        if let Some(name) = &standing.name {
             information.name.clone_from(name);
         }
-        if let Some(description) = &decisions.description {
+        if let Some(description) = &standing.description {
             information.description.clone_from(description);
         }
-        if decisions.icon.is_some() {
-            information.icon.clone_from(&decisions.icon);
+        if standing.icon.is_some() {
+            information.icon.clone_from(&standing.icon);
         }
-        Self { config, blocked: decisions.blocked() }
+        Self { config, blocked: standing.blocked() }
     }
 }
 
 impl Management {
-    /// Reads the decisions of `store` and puts them into force.
+    /// Reads the standing orders of `store` and puts them into force.
     ///
     /// # Errors
     /// In words for the operator, where they cannot be read: without them banned keys would be served.
     pub(crate) async fn start(config: &Config, store: Arc<dyn Store>, policy: CurrentPolicy) -> Result<Self, String> {
-        let known = Known { config: config.clone(), version: 0, decisions: Decisions::default() };
+        let known = Known { config: config.clone(), version: 0, standing: StandingOrders::default() };
         let management = Self {
             shown: ArcSwap::from_pointee(Shown::of(&known)),
             known: Mutex::new(known),
@@ -118,7 +118,7 @@ impl Management {
                 let _ = timeout(Duration::from_millis(POLL_MS), self.told.notified()).await;
                 let mut known = self.known.lock().await;
                 if let Err(error) = self.look(&mut known).await {
-                    tracing::debug!(%error, "the decisions of management were not read");
+                    tracing::debug!(%error, "the standing orders of management were not read");
                 }
             }
         };
@@ -133,15 +133,15 @@ impl Management {
         let mut known = self.known.lock().await;
         for _ in 0..CHANGE_TRIES_MAX {
             self.look(&mut known).await?;
-            let mut decisions = known.decisions.clone();
-            decisions.carry_out(ordered)?;
-            let value = serde_json::to_vec(&decisions).map_err(|error| error.to_string())?;
+            let mut standing = known.standing.clone();
+            standing.carry_out(ordered)?;
+            let value = serde_json::to_vec(&standing).map_err(|error| error.to_string())?;
             if value.len() > RECORD_BYTES_MAX {
                 return Err("the lists and their reasons are as long as they may be; take entries off first".to_owned());
             }
             let put = self.store.put_record(RecordName::Management, known.version, value).await;
             if put.map_err(|error| unavailable(&error))? {
-                (known.version, known.decisions) = (known.version + 1, decisions);
+                (known.version, known.standing) = (known.version + 1, standing);
                 self.put_into_force(&known);
                 tracing::info!(method = ordered.method, "an admin key gave an order");
                 return Ok(());
@@ -154,7 +154,7 @@ impl Management {
     async fn look(&self, known: &mut Known) -> Result<(), String> {
         let found = self.store.record(RecordName::Management, known.version).await;
         if let Some(record) = found.map_err(|error| unavailable(&error))? {
-            known.decisions = Decisions::read(&record.value)?;
+            known.standing = StandingOrders::read(&record.value)?;
             known.version = record.version;
             self.put_into_force(known);
         }
@@ -163,7 +163,7 @@ impl Management {
 
     fn put_into_force(&self, known: &Known) {
         let mut policy = known.config.policy();
-        policy.moderation = Arc::new(known.decisions.moderation());
+        policy.moderation = Arc::new(known.standing.moderation());
         self.policy.replace(policy);
         self.shown.store(Arc::new(Shown::of(known)));
         self.changes.send_modify(|changes| *changes += 1);

@@ -1,4 +1,4 @@
-//! The methods of NIP-86: each is read into a question, or into an order that changes the decisions.
+//! The methods of NIP-86: each is read into a question, or into an order that changes the standing orders.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use nostr_extensions::{KindRange, Policy};
 use nostr_protocol::{EventId, PublicKey};
 use serde_json::{Value, json};
 
-use super::decisions::{Decisions, List, Order, Statement};
+use super::standing::{List, Order, StandingOrders, Statement};
 
 /// The methods that this relay knows, beside `supportedmethods`. The last one is its own.
 const METHODS: [&str; 23] = [
@@ -99,7 +99,7 @@ impl Asked {
     }
 
     /// The result of a question; `true` for an order, as NIP-86 has it.
-    pub(super) fn result(&self, decisions: &Decisions, listed_kinds: Option<&[KindRange]>) -> Value {
+    pub(super) fn result(&self, standing: &StandingOrders, listed_kinds: Option<&[KindRange]>) -> Value {
         match self {
             Self::Methods => json!(METHODS),
             Self::List(list) => {
@@ -108,17 +108,17 @@ impl Asked {
                     List::BannedEvents => "id",
                     List::BlockedAddresses => "ip",
                 };
-                decisions.list(*list).map(|(entry, reason)| json!({ name: entry, "reason": reason })).collect()
+                standing.list(*list).map(|(entry, reason)| json!({ name: entry, "reason": reason })).collect()
             }
             Self::AllowedKinds => {
                 let ranges = listed_kinds.unwrap_or_default().iter();
                 let listed = ranges.flat_map(|range| range.first..=range.last);
-                let all: std::collections::BTreeSet<u16> = listed.chain(decisions.allowed_kinds().clone()).collect();
-                all.difference(decisions.refused_kinds()).copied().collect()
+                let all: std::collections::BTreeSet<u16> = listed.chain(standing.allowed_kinds().clone()).collect();
+                all.difference(standing.refused_kinds()).copied().collect()
             }
-            Self::RefusedKinds => decisions.refused_kinds().iter().copied().collect(),
+            Self::RefusedKinds => standing.refused_kinds().iter().copied().collect(),
             Self::AllowedEvents => json!([]),
-            Self::Audit => json!(decisions.audit().collect::<Vec<_>>()),
+            Self::Audit => json!(standing.audit().collect::<Vec<_>>()),
             Self::Order { .. } => json!(true),
         }
     }

@@ -13,7 +13,7 @@ use nostr_protocol::Rejection;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Decisions, Management, Ordered, order::Asked};
+use super::{Management, Ordered, StandingOrders, order::Asked};
 use crate::{
     app::App,
     rest::{Problem, Visit, is_of_media_type},
@@ -77,8 +77,8 @@ impl Management {
     async fn result(&self, question: &Asked) -> Result<Value, String> {
         let mut known = self.known.lock().await;
         self.look(&mut known).await?;
-        let decisions: &Decisions = &known.decisions;
+        let standing: &StandingOrders = &known.standing;
         let kinds = &known.config.kinds.allowed;
-        Ok(question.result(decisions, (!kinds.is_empty()).then_some(kinds)))
+        Ok(question.result(standing, (!kinds.is_empty()).then_some(kinds)))
     }
 }

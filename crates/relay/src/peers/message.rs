@@ -1,9 +1,9 @@
 //! A message from one instance to the others, as bytes.
 //!
 //! It holds a version, the sending instance, the message's number and time, flags that say whether something was
-//! committed or ordered, how often which buckets were paid from, and a code over all of it. The code and the names of the buckets
-//! are made under keys of the store's: a stranger who reaches the channel can neither make a message nor tell whose
-//! buckets it names.
+//! committed or ordered, how often which buckets were paid from, and a code over all of it. The code and the names of
+//! the buckets are made under keys of the store's: a stranger who reaches the channel can neither make a message nor
+//! tell whose buckets it names.
 
 use std::hash::Hasher as _;
 

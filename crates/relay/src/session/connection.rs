@@ -118,7 +118,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     let mut last_read = Instant::now();
     let life_end = lifetime::end(app.config.server.connection_lifetime_secs, last_read);
     let mut changes = app.management.changes();
-    session.look_at_decisions()?;
+    session.look_at_orders()?;
     let mut is_pinged = false;
     // A message that came while no further event could be under way. Until then the client's pongs are read, and
     // nothing behind it.
@@ -143,7 +143,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             },
             // The sender lives as long as the relay.
             _ = changes.changed() => {
-                session.look_at_decisions()?;
+                session.look_at_orders()?;
                 None
             }
             () = outbox.filled() => {

@@ -63,7 +63,7 @@ impl Session {
     ///
     /// # Errors
     /// The end of the connection, where a key of its reader or its address is banned.
-    fn look_at_decisions(&self) -> Result<(), ConnectionEnd> {
+    fn look_at_orders(&self) -> Result<(), ConnectionEnd> {
         let app = &self.caller.app;
         let policy = app.policy();
         if policy.is_banned_reader(&self.caller.reader) {

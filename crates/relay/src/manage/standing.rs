@@ -1,4 +1,4 @@
-//! The operator's decisions over NIP-86, as the store keeps them: one JSON document.
+//! The operator's standing orders over NIP-86, as the store keeps them: one JSON document.
 //!
 //! Source: docs/rules.md, "Management". Every list has a bound, so that the document fits into a record of every store.
 
@@ -25,7 +25,7 @@ const AUDIT_KEPT_MAX: usize = 256;
 /// See the module. A document of a newer release may have more; this one passes over it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Decisions {
+pub(super) struct StandingOrders {
     /// Each list maps an entry to its reason.
     lists: BTreeMap<List, BTreeMap<String, String>>,
     allowed_kinds: BTreeSet<u16>,
@@ -88,7 +88,7 @@ pub(super) struct Ordered {
     pub(super) at: u64,
 }
 
-impl Decisions {
+impl StandingOrders {
     /// The document of the store.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl Decisions {
         }
     }
 
-    /// The decisions that the rules read. Entries that this release cannot read count for nothing.
+    /// The standing orders that the rules read. Entries that this release cannot read count for nothing.
     pub(super) fn moderation(&self) -> Moderation {
         let keys = |list| self.list(list).filter_map(|(entry, _)| PublicKey::from_hex(entry)).collect();
         let kinds = |kinds: &BTreeSet<u16>| kinds.iter().map(|kind| Kind(*kind)).collect();
@@ -246,37 +246,37 @@ mod tests {
 
     #[test]
     fn a_ban_takes_a_key_off_the_other_list() {
-        let mut decisions = Decisions::default();
+        let mut standing = StandingOrders::default();
         let alice = key("alice").to_hex();
-        decisions.carry_out(&ordered(Order::Put(List::AllowedKeys, alice.clone()), "")).expect("there is room");
-        decisions.carry_out(&ordered(Order::Put(List::BannedKeys, alice.clone()), "spam")).expect("there is room");
-        let moderation = decisions.moderation();
+        standing.carry_out(&ordered(Order::Put(List::AllowedKeys, alice.clone()), "")).expect("there is room");
+        standing.carry_out(&ordered(Order::Put(List::BannedKeys, alice.clone()), "spam")).expect("there is room");
+        let moderation = standing.moderation();
         assert!(moderation.banned_keys.contains(&key("alice")) && moderation.allowed_keys.is_empty());
-        assert_eq!(decisions.list(List::BannedKeys).collect::<Vec<_>>(), [(alice.as_str(), "spam")]);
-        decisions.carry_out(&ordered(Order::Remove(List::BannedKeys, alice), "")).expect("it needs no room");
-        assert!(decisions.moderation().banned_keys.is_empty());
+        assert_eq!(standing.list(List::BannedKeys).collect::<Vec<_>>(), [(alice.as_str(), "spam")]);
+        standing.carry_out(&ordered(Order::Remove(List::BannedKeys, alice), "")).expect("it needs no room");
+        assert!(standing.moderation().banned_keys.is_empty());
     }
 
     /// Every list is full, with the longest reasons, and the audit trail is as long as it gets.
     #[test]
     fn the_fullest_document_fits_into_a_record() {
-        let mut decisions = Decisions::default();
+        let mut standing = StandingOrders::default();
         let long = "r".repeat(2 * REASON_BYTES_MAX);
         for n in 0..ENTRIES_MAX {
             let order = Order::Put(List::BannedEvents, format!("{n:064x}"));
-            decisions.carry_out(&ordered(order, &long)).expect("there is room");
+            standing.carry_out(&ordered(order, &long)).expect("there is room");
         }
         let one_more = ordered(Order::Put(List::BannedKeys, key("bob").to_hex()), "");
-        assert!(decisions.carry_out(&one_more).is_err());
+        assert!(standing.carry_out(&one_more).is_err());
         for kind in 0..KINDS_MAX as u16 {
-            decisions.carry_out(&ordered(Order::RefuseKind(60_000 + kind), &long)).expect("there is room");
-            decisions.carry_out(&ordered(Order::AllowKind(50_000 + kind), &long)).expect("there is room");
+            standing.carry_out(&ordered(Order::RefuseKind(60_000 + kind), &long)).expect("there is room");
+            standing.carry_out(&ordered(Order::AllowKind(50_000 + kind), &long)).expect("there is room");
         }
         let name = Order::State(Statement::Description, "d".repeat(DESCRIPTION_BYTES_MAX));
-        decisions.carry_out(&ordered(name, &long)).expect("there is room");
-        let document = serde_json::to_vec(&decisions).expect("JSON");
+        standing.carry_out(&ordered(name, &long)).expect("there is room");
+        let document = serde_json::to_vec(&standing).expect("JSON");
         assert!(document.len() <= RECORD_BYTES_MAX, "{}", document.len());
-        assert_eq!(decisions.audit().count(), AUDIT_KEPT_MAX);
-        assert_eq!(Decisions::read(&document), Ok(decisions));
+        assert_eq!(standing.audit().count(), AUDIT_KEPT_MAX);
+        assert_eq!(StandingOrders::read(&document), Ok(standing));
     }
 }
