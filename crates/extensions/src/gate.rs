@@ -292,9 +292,11 @@ impl Gate {
     ///
     /// # Errors
     /// `auth-required:` where the reader has no keys and the relay, or a kind that a filter names, needs one: clients
-    /// repeat after AUTH only the requests that were CLOSED. `restricted:` for a banned key.
+    /// repeat after AUTH only the requests that were CLOSED. `restricted:` for a banned key,
+    /// and `error:` while the orders over NIP-86 are not known.
     pub fn admit_request(&self, reader: &Reader, filters: &[Filter]) -> Result<(), Rejection> {
         let policy = self.policy.now();
+        policy.require_orders()?;
         if policy.is_banned_reader(reader) {
             return Err(Rejection::restricted("this key is banned from this relay"));
         }
@@ -418,7 +420,7 @@ impl Gate {
         if policy.auth_required && asker.reader.is_anonymous() {
             return None;
         }
-        if policy.hides(event) || policy.is_banned_reader(asker.reader) {
+        if policy.moderation.is_unknown || policy.hides(event) || policy.is_banned_reader(asker.reader) {
             return None;
         }
         let open = match &sealed.audience {

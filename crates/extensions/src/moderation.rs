@@ -10,6 +10,8 @@ use nostr_protocol::{EventId, Kind, PublicKey};
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moderation {
+    /// Set while the store has not told the orders. Nothing is admitted or served then.
+    pub is_unknown: bool,
     /// Keys that neither publish nor read. An admin key among them counts as not banned.
     pub banned_keys: HashSet<PublicKey>,
     /// Events that are neither taken nor served.

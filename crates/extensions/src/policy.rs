@@ -217,8 +217,9 @@ impl Policy {
     /// back its own events, as long as it need not authenticate for that.
     ///
     /// # Errors
-    /// `blocked:`.
+    /// `blocked:`, or `error:` while the orders are not known.
     pub(crate) fn moderate(&self, event: &Event, reader: &Reader) -> Result<(), Rejection> {
+        self.require_orders()?;
         let is_banned = self.is_banned(&event.pubkey()) && !takes_back(event.kind());
         if is_banned || self.is_banned_reader(reader) {
             return Err(Rejection::blocked("this key is banned from this relay"));
@@ -228,6 +229,17 @@ impl Policy {
         }
         if !self.takes_kind(event.kind()) {
             return Err(Rejection::blocked(format!("this relay takes no events of kind {}", event.kind().0)));
+        }
+        Ok(())
+    }
+
+    /// Refuses everything until the orders over NIP-86 are known.
+    ///
+    /// # Errors
+    /// `error:`.
+    pub(crate) fn require_orders(&self) -> Result<(), Rejection> {
+        if self.moderation.is_unknown {
+            return Err(Rejection::error("storage unavailable, try again"));
         }
         Ok(())
     }

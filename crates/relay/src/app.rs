@@ -102,6 +102,9 @@ impl App {
         if let Some(reason) = self.delivery.not_ready() {
             return Some(reason);
         }
+        if self.policy().moderation.is_unknown {
+            return Some("the orders of management were not read");
+        }
         self.writer.health().is_bad().then_some("the store takes no events")
     }
 }

@@ -262,6 +262,10 @@ impl Running {
         } else {
             Command::new(command)
         };
+        // Variables of the relay may hold its secrets.
+        for (name, _) in config::process_environment().filter(|(name, _)| name.starts_with("RNOSTR_")) {
+            start.env_remove(name);
+        }
         let mut child = start.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(std::io::Error::other("it has no pipes"));

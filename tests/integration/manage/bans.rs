@@ -149,3 +149,35 @@ async fn a_ban_outlives_the_relay() {
     let relay = start().await;
     Client::connect(&relay).await.publish(&alice.event(1).sign()).await.refused("blocked");
 }
+
+/// An instance that could not read the orders yet takes and serves nothing, and then obeys them.
+#[tokio::test]
+async fn an_instance_without_the_orders_is_shut() {
+    use std::sync::atomic::Ordering;
+
+    use crate::support::{WAIT, shared::Shared};
+    let [admin, alice] = Keys::some();
+    let shared = Shared::new();
+    let configure = |config: &mut nostr_relay::config::Config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    };
+    let first = TestRelay::start_over(shared.instance().0, configure).await;
+    let note = alice.event(1).sign();
+    Client::connect(&first).await.publish(&note).await.ok();
+    Rest::of(&first, &admin).ordered("banpubkey", json!([alice.hex()])).await;
+    let (store, link) = shared.instance();
+    link.is_down.store(true, Ordering::Relaxed);
+    let second = TestRelay::start_over(store, configure).await;
+    let mut client = Client::connect(&second).await;
+    assert!(client.ids(json!({ "ids": [note.id()] })).await.is_err_and(|reason| reason.starts_with("error")));
+    client.publish(&admin.event(1).sign()).await.refused("error");
+    link.is_down.store(false, Ordering::Relaxed);
+    let ready = async {
+        while crate::support::http(second.address, "GET /ready", &[]).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, ready).await.expect("it is ready");
+    assert_eq!(client.ids(json!({ "ids": [note.id()] })).await, Ok(Vec::new()));
+    client.publish(&admin.event(1).content("2").sign()).await.ok();
+}

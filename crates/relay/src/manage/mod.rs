@@ -1,8 +1,9 @@
 //! Management: the operator's configuration and standing orders in force, which change while the relay runs.
 //!
-//! Source: NIP-86; docs/rules.md, "Management". The standing orders are one record of the store, changed by compare-
-//! and-set. Each instance holds them in memory, and looks at the record's version when another instance says that it
-//! has changed the record, and each [`POLL_MS`]. A look that fails leaves the standing orders as they were last read.
+//! Source: NIP-86; docs/rules.md, "Management". The standing orders are one record of the store, changed by
+//! compare-and-set. Each instance holds them in memory, and looks at the record's version when another instance says
+//! that it has changed the record, and each [`POLL_MS`]. A look that fails leaves the standing orders as they were last
+//! read.
 
 mod order;
 mod reload;
@@ -12,8 +13,7 @@ mod standing;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
-use nostr_extensions::CurrentPolicy;
+use nostr_extensions::{CurrentPolicy, Moderation};
 use nostr_store::{RECORD_BYTES_MAX, RecordName, Store, StoreError};
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::reload::tell;
 pub(crate) use self::rpc::{answer, is_order};
-use self::standing::{Ordered, StandingOrders};
+use self::standing::{Blocked, Ordered, StandingOrders};
 use crate::config::Config;
 
 /// Milliseconds between two looks at the record of a store that instances share.
@@ -45,6 +45,8 @@ pub(crate) struct Management {
 
 struct Known {
     config: Config,
+    /// Set once the record was read.
+    is_read: bool,
     version: u64,
     standing: StandingOrders,
 }
@@ -53,7 +55,7 @@ struct Known {
 pub(crate) struct Shown {
     /// The configuration, with the statements of the standing orders in it.
     pub(crate) config: Config,
-    blocked: Vec<IpNet>,
+    blocked: Blocked,
 }
 
 impl Shown {
@@ -77,9 +79,10 @@ impl Management {
     /// Reads the standing orders of `store` and puts them into force.
     ///
     /// # Errors
-    /// In words for the operator, where they cannot be read: without them banned keys would be served.
+    /// In words for the operator, where the store of this process alone cannot be read. A shared store may answer later;
+    /// until then nothing is admitted or served, since a key may be banned.
     pub(crate) async fn start(config: &Config, store: Arc<dyn Store>, policy: CurrentPolicy) -> Result<Self, String> {
-        let known = Known { config: config.clone(), version: 0, standing: StandingOrders::default() };
+        let known = Known { config: config.clone(), is_read: false, version: 0, standing: StandingOrders::default() };
         let management = Self {
             shown: ArcSwap::from_pointee(Shown::of(&known)),
             known: Mutex::new(known),
@@ -89,7 +92,13 @@ impl Management {
             told: Arc::default(),
         };
         let mut known = management.known.lock().await;
-        management.look(&mut known).await?;
+        match management.look(&mut known).await {
+            Err(error) if management.store.notifications().is_some() => {
+                tracing::warn!("{error}; nothing is admitted or served until it can be read");
+                management.put_into_force(&known);
+            }
+            looked => looked?,
+        }
         drop(known);
         Ok(management)
     }
@@ -106,9 +115,7 @@ impl Management {
 
     /// Whether clients of this address are refused.
     pub(crate) fn blocks(&self, address: IpAddr) -> bool {
-        let shown = self.shown.load();
-        let address = address.to_canonical();
-        shown.blocked.iter().any(|range| range.contains(&address))
+        self.shown.load().blocked.holds(address)
     }
 
     /// Follows the record of a store that instances share, until `stopping`.
@@ -155,7 +162,10 @@ impl Management {
         let found = self.store.record(RecordName::Management, known.version).await;
         if let Some(record) = found.map_err(|error| unavailable(&error))? {
             known.standing = StandingOrders::read(&record.value)?;
-            known.version = record.version;
+            (known.version, known.is_read) = (record.version, true);
+            self.put_into_force(known);
+        } else if !known.is_read {
+            known.is_read = true;
             self.put_into_force(known);
         }
         Ok(())
@@ -163,7 +173,7 @@ impl Management {
 
     fn put_into_force(&self, known: &Known) {
         let mut policy = known.config.policy();
-        policy.moderation = Arc::new(known.standing.moderation());
+        policy.moderation = Arc::new(Moderation { is_unknown: !known.is_read, ..known.standing.moderation() });
         self.policy.replace(policy);
         self.shown.store(Arc::new(Shown::of(known)));
         self.changes.send_modify(|changes| *changes += 1);

@@ -2,7 +2,10 @@
 //!
 //! Source: docs/rules.md, "Management". Every list has a bound, so that the document fits into a record of every store.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use nostr_extensions::Moderation;
@@ -11,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most keys, events and addresses on all lists together, at about 200 bytes in the document.
 const ENTRIES_MAX: usize = 4_000;
+/// Most blocked ranges of several addresses. A client is held against each of them.
+const RANGES_MAX: usize = 256;
 /// Most bytes of a reason; the rest of a longer one is cut off.
 const REASON_BYTES_MAX: usize = 128;
 /// Most bytes of the relay's name and of the URL of its picture.
@@ -170,6 +175,13 @@ impl StandingOrders {
     fn put(&mut self, list: List, entry: &str, reason: &str) -> Result<(), String> {
         let count: usize = self.lists.values().map(BTreeMap::len).sum();
         let entries = self.lists.entry(list).or_default();
+        let is_range = |entry: &str| entry.parse().is_ok_and(|range| !is_one_address(&range));
+        if list == List::BlockedAddresses && !entries.contains_key(entry) && is_range(entry) {
+            let ranges = entries.keys().filter(|entry| is_range(entry)).count();
+            if ranges >= RANGES_MAX {
+                return Err(format!("the list holds {RANGES_MAX} ranges, as many as it may; take others off first"));
+            }
+        }
         if count >= ENTRIES_MAX && !entries.contains_key(entry) {
             return Err(format!("the lists hold {ENTRIES_MAX} entries, as many as they may; take others off first"));
         }
@@ -188,6 +200,7 @@ impl StandingOrders {
         let keys = |list| self.list(list).filter_map(|(entry, _)| PublicKey::from_hex(entry)).collect();
         let kinds = |kinds: &BTreeSet<u16>| kinds.iter().map(|kind| Kind(*kind)).collect();
         Moderation {
+            is_unknown: false,
             banned_keys: keys(List::BannedKeys),
             banned_events: self.list(List::BannedEvents).filter_map(|(id, _)| EventId::from_hex(id)).collect(),
             allowed_keys: keys(List::AllowedKeys),
@@ -197,9 +210,35 @@ impl StandingOrders {
     }
 
     /// The addresses whose clients are refused.
-    pub(super) fn blocked(&self) -> Vec<IpNet> {
-        self.list(List::BlockedAddresses).filter_map(|(entry, _)| entry.parse().ok()).collect()
+    pub(super) fn blocked(&self) -> Blocked {
+        let mut blocked = Blocked::default();
+        for range in self.list(List::BlockedAddresses).filter_map(|(entry, _)| entry.parse::<IpNet>().ok()) {
+            if is_one_address(&range) {
+                blocked.addresses.insert(range.addr());
+            } else {
+                blocked.ranges.push(range);
+            }
+        }
+        blocked
     }
+}
+
+/// Addresses whose clients are refused.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocked {
+    addresses: HashSet<IpAddr>,
+    ranges: Vec<IpNet>,
+}
+
+impl Blocked {
+    pub(super) fn holds(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.addresses.contains(&address) || self.ranges.iter().any(|range| range.contains(&address))
+    }
+}
+
+fn is_one_address(range: &IpNet) -> bool {
+    range.prefix_len() == range.max_prefix_len()
 }
 
 impl List {
@@ -255,6 +294,23 @@ mod tests {
         assert_eq!(standing.list(List::BannedKeys).collect::<Vec<_>>(), [(alice.as_str(), "spam")]);
         standing.carry_out(&ordered(Order::Remove(List::BannedKeys, alice), "")).expect("it needs no room");
         assert!(standing.moderation().banned_keys.is_empty());
+    }
+
+    #[test]
+    fn addresses_and_ranges_are_blocked() {
+        let mut standing = StandingOrders::default();
+        let mut block = |entry: String| standing.carry_out(&ordered(Order::Put(List::BlockedAddresses, entry), ""));
+        block("192.0.2.1/32".to_owned()).expect("there is room");
+        for n in 0..RANGES_MAX {
+            block(format!("10.{n}.0.0/16")).expect("there is room");
+        }
+        assert!(block("172.16.0.0/12".to_owned()).is_err(), "one range too many");
+        block("10.7.0.0/16".to_owned()).expect("it is there");
+        block("2001:db8::1/128".to_owned()).expect("an address needs no room of ranges");
+        let blocked = standing.blocked();
+        let holds = |address: &str| blocked.holds(address.parse().expect("an address"));
+        assert!(holds("192.0.2.1") && holds("::ffff:192.0.2.1") && holds("10.255.1.2") && holds("2001:db8::1"));
+        assert!(!holds("192.0.2.2") && !holds("11.0.0.1") && !holds("2001:db8::2"));
     }
 
     /// Every list is full, with the longest reasons, and the audit trail is as long as it gets.

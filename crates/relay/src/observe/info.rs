@@ -196,7 +196,9 @@ fn limitation(config: &Config) -> LimitationDocument {
         min_pow_difficulty: 0,
         auth_required: config.auth.enabled,
         payment_required: false,
-        restricted_writes: config.has_whitelist(),
+        restricted_writes: config.has_whitelist()
+            || !config.kinds.allowed.is_empty()
+            || config.write_policy.plugin.is_some(),
         created_at_upper_limit,
         max_event_length,
         max_filters,

@@ -71,7 +71,7 @@ impl PeerMessage {
         bytes.extend_from_slice(&self.instance);
         bytes.extend_from_slice(&self.number.to_be_bytes());
         bytes.extend_from_slice(&self.sent_ms.to_be_bytes());
-        bytes.push(u8::from(self.has_commits) * COMMITS | u8::from(self.has_orders) * ORDERS);
+        bytes.push(u8::from(self.has_commits) * COMMITS + u8::from(self.has_orders) * ORDERS);
         for Charge { bucket, times } in self.charges.iter().take(CHARGES_MAX) {
             bytes.push(bucket.kind as u8);
             bytes.extend_from_slice(&bucket.hash.to_be_bytes());

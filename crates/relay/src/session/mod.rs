@@ -76,8 +76,8 @@ impl Session {
         if app.management.blocks(self.caller.client.address) {
             return Err(ConnectionEnd::Close(CloseCode::Policy, "this address is blocked at this relay"));
         }
-        if !self.caller.reader.is_anonymous() {
-            // The key may be an admin key by now, to which the rosters of all groups go.
+        if policy.has_admin_key(keys) {
+            // The rosters of all groups go to a key that has become an admin key.
             app.live.set_reader(self.id, &self.caller.reader);
         }
         Ok(())
