@@ -59,7 +59,7 @@ async fn no_door_shows_what_is_banned() {
     let by = json!({ "authors": [alice.hex(), carol.hex()], "kinds": [1, 4, 443] });
     assert_eq!(bobs.ids(by.clone()).await.expect("an answer"), Vec::<String>::new());
     assert_eq!(bobs.ids(json!({ "ids": [other.id()] })).await.expect("an answer"), Vec::<String>::new());
-    assert_eq!(bobs.count(&[by.clone()]).await, Ok(0));
+    assert_eq!(bobs.count(std::slice::from_ref(&by)).await, Ok(0));
     assert_eq!(bobs.neg_ids(by).await.expect("an answer"), Vec::<String>::new());
     let rest = Rest::of(&relay, &bob);
     assert_eq!(shown(&rest, &format!("/keypackages?owner={}", alice.hex()), "cursor").await, Ok(Vec::new()));

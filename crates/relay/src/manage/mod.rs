@@ -79,8 +79,8 @@ impl Management {
     /// Reads the standing orders of `store` and puts them into force.
     ///
     /// # Errors
-    /// In words for the operator, where the store of this process alone cannot be read. A shared store may answer later;
-    /// until then nothing is admitted or served, since a key may be banned.
+    /// In words for the operator, where the store of this process alone cannot be read. A shared store may answer
+    /// later; until then nothing is admitted or served, since a key may be banned.
     pub(crate) async fn start(config: &Config, store: Arc<dyn Store>, policy: CurrentPolicy) -> Result<Self, String> {
         let known = Known { config: config.clone(), is_read: false, version: 0, standing: StandingOrders::default() };
         let management = Self {
