@@ -13,6 +13,7 @@ mod keygen;
 mod man;
 mod moving;
 mod relay;
+mod reload;
 mod restore;
 mod stats;
 mod verify_store;
@@ -40,6 +41,7 @@ enum Command {
     Import(import::Import),
     Keygen(keygen::Keygen),
     Man(man::Man),
+    Reload(reload::Reload),
     Restore(restore::Restore),
     Stats(stats::Stats),
     VerifyStore(verify_store::VerifyStore),
@@ -59,6 +61,7 @@ impl Cli {
             Command::Import(command) => command.run(),
             Command::Keygen(command) => command.run(),
             Command::Man(command) => command.run(),
+            Command::Reload(command) => command.run(),
             Command::Restore(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::VerifyStore(command) => command.run(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nostr_relay::{
-    config::{self, Config},
+    config::{self, Config, Reading},
     observe::telemetry,
 };
 
@@ -19,12 +19,13 @@ impl Relay {
     pub(super) fn run(self) -> Result<(), String> {
         let config =
             Config::load(self.config.as_deref(), config::process_environment()).map_err(|error| error.to_string())?;
+        let read = || Reading::of(self.config.as_deref(), config::process_environment());
         telemetry::init(&config.server);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.server.workers)
             .enable_all()
             .build()
             .map_err(|error| format!("the runtime cannot start: {error}"))?;
-        runtime.block_on(nostr_relay::run(config)).map_err(|error| error.to_string())
+        runtime.block_on(nostr_relay::run(config, read)).map_err(|error| error.to_string())
     }
 }

@@ -6,5 +6,6 @@ mod check;
 mod doctor;
 mod health;
 mod moving;
+mod reload;
 mod run;
 mod server;

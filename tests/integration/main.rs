@@ -8,6 +8,7 @@ mod durability;
 mod every_path_agrees;
 mod hidden;
 mod instances;
+mod manage;
 mod metrics;
 mod mls_protocol_compliance;
 mod noise_client;

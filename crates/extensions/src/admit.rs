@@ -99,6 +99,7 @@ pub fn precheck(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: U
     if let Publication::Refused(refuse) = rules(event.kind()).publication {
         return Err(refuse(event.kind()).under(PUBLISHED_BY));
     }
+    policy.moderate(event, publisher.reader)?;
     within_bounds(event, policy, now).map_err(|refusal| refusal.under(BOUNDS))
 }
 
@@ -141,14 +142,18 @@ pub fn admit(
         Publication::Checked(admit) => admit(&event, &cx).map_err(|refusal| refusal.under(FORM))?,
         Publication::Refused(refuse) => return Err(refuse(event.kind())),
     };
+    let kept_until = match verdict.expires_at {
+        NEVER => policy.retained_until(event.kind(), now),
+        end => end,
+    };
     let expires_at = match expiration {
         Some(_) if !rules.may_expire => {
             let kinds = in_words(|rules| !rules.may_expire);
             let refusal = Rejection::invalid(format!("kinds {kinds} carry no expiration; remove the tag"));
             return Err(refusal.under(Rule("Archive", 3)));
         }
-        Some(expiration) => verdict.expires_at.min(expiration),
-        None => verdict.expires_at,
+        Some(expiration) => kept_until.min(expiration),
+        None => kept_until,
     };
     if expires_at <= now {
         let refusal = Rejection::invalid("the event has expired; give a later expiration in Unix seconds");

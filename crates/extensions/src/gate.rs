@@ -8,8 +8,6 @@
 
 mod hidden;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use nostr_protocol::{Event, EventId, EventRef, Filter, Kind, Matcher, Rejection, UnixSecs};
 
@@ -18,7 +16,7 @@ use crate::{
     audience::{Audience, audience_of, is_for_admin_keys, is_for_group, may_be_for_keys, may_be_public},
     kinds::{GROUP_KINDS, GroupChange, KindRules, Readers, rules},
     mls_gateway::group::{Group, GroupStatus, NostrGroupId, Source},
-    policy::{KeyPackageConsumption, Policy},
+    policy::{BANNED_KEY, BANNED_KEYS, CurrentPolicy, KeyPackageConsumption},
     reader::Reader,
     route::Condition,
     tags,
@@ -274,22 +272,22 @@ impl Released {
     }
 }
 
-/// The read decision, under one policy.
+/// The read decision, under the policy in force.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    policy: Arc<Policy>,
+    policy: CurrentPolicy,
 }
 
 impl Gate {
     /// A gate under `policy`.
     #[must_use]
-    pub const fn new(policy: Arc<Policy>) -> Self {
+    pub const fn new(policy: CurrentPolicy) -> Self {
         Self { policy }
     }
 
     /// The policy that it decides by.
     #[must_use]
-    pub const fn policy(&self) -> &Arc<Policy> {
+    pub const fn policy(&self) -> &CurrentPolicy {
         &self.policy
     }
 
@@ -297,12 +295,18 @@ impl Gate {
     ///
     /// # Errors
     /// `auth-required:` where the reader has no keys and the relay, or a kind that a filter names, needs one: clients
-    /// repeat after AUTH only the requests that were CLOSED.
+    /// repeat after AUTH only the requests that were CLOSED. `restricted:` for a banned key,
+    /// and `error:` while the orders over NIP-86 are not known.
     pub fn admit_request(&self, reader: &Reader, filters: &[Filter]) -> Result<(), Rejection> {
+        let policy = self.policy.now();
+        policy.require_orders()?;
+        if policy.is_banned_reader(reader) {
+            return Err(Rejection::restricted(BANNED_KEY).under(BANNED_KEYS));
+        }
         if !reader.is_anonymous() {
             return Ok(());
         }
-        if self.policy.auth_required {
+        if policy.auth_required {
             return Err(Rejection::auth_required("this relay answers nothing before AUTH (NIP-42)"));
         }
         let needs_key = |filter: &Filter| {
@@ -315,7 +319,7 @@ impl Gate {
             };
             kinds.iter().any(|kind| match rules(*kind).readers {
                 Readers::Everyone | Readers::EveryoneOrAuthor => {
-                    kind.is_key_package() && self.policy.keypackage_consumption == KeyPackageConsumption::OnRead
+                    kind.is_key_package() && policy.keypackage_consumption == KeyPackageConsumption::OnRead
                 }
                 Readers::Recipients | Readers::AuthorAndRecipients | Readers::Group { unlisted: false, .. } => true,
                 Readers::Group { unlisted: true, .. } => !names_capability(),
@@ -351,7 +355,7 @@ impl Gate {
                 let names_id =
                     |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.binary_search(&id).is_ok());
                 let is_open = unlisted
-                    && self.policy.unlisted_groups
+                    && self.policy.now().unlisted_groups
                     && group.id.is_capability()
                     && (names() || id.is_some_and(names_id));
                 if is_open { Ok(()) } else { Err(Hidden::NotOpened) }
@@ -363,11 +367,11 @@ impl Gate {
     /// (docs/rules.md, "Access service" 9).
     #[must_use]
     pub fn is_closed(&self, group: &Group) -> bool {
-        self.policy.sources.contains(&Source::Acl) && group.awaits_answer()
+        self.policy.now().sources.contains(&Source::Acl) && group.awaits_answer()
     }
 
     fn has_admin_key(&self, reader: &Reader) -> bool {
-        self.policy.has_admin_key(reader.keys())
+        self.policy.now().has_admin_key(reader.keys())
     }
 
     /// Whether a store need look into a group at all for this asker: a group that stays shut is never scanned.
@@ -384,7 +388,7 @@ impl Gate {
         let kinds = asker.filter.kinds.as_deref();
         let any = |test: fn(Kind) -> bool| kinds.is_none_or(|kinds| kinds.iter().any(|kind| test(*kind)));
         Scans {
-            everyone: any(may_be_public) && (!asker.reader.is_anonymous() || !self.policy.auth_required),
+            everyone: any(may_be_public) && (!asker.reader.is_anonymous() || !self.policy.now().auth_required),
             keys: any(may_be_for_keys),
             groups: any(is_for_group),
             all_rosters: any(is_for_admin_keys) && self.has_admin_key(asker.reader),
@@ -448,8 +452,12 @@ impl Gate {
         if !matches() {
             return Err(Hidden::NotAskedFor);
         }
-        if self.policy.auth_required && asker.reader.is_anonymous() {
+        let policy = self.policy.now();
+        if policy.auth_required && asker.reader.is_anonymous() {
             return Err(Hidden::BeforeAuth);
+        }
+        if let Some(hidden) = policy.hides(event, asker.reader) {
+            return Err(hidden);
         }
         match &sealed.audience {
             Audience::Everyone if self.serves_key_package(event, asker) => {}
@@ -468,7 +476,7 @@ impl Gate {
     /// Whether an event for everyone goes to this asker: if reading consumes, another owner's KeyPackage goes only to
     /// the query that claimed it.
     fn serves_key_package(&self, event: &Event, asker: Asker<'_>) -> bool {
-        self.policy.keypackage_consumption == KeyPackageConsumption::Never
+        self.policy.now().keypackage_consumption == KeyPackageConsumption::Never
             || !event.kind().is_key_package()
             || asker.reader.has(&event.pubkey())
             || (!asker.reader.is_anonymous() && asker.claimed.contains(&event.id()))

@@ -45,7 +45,7 @@ impl Gate {
         let event = released.event();
         let readers = rules(event.kind()).readers;
         let Readers::Group { admin_keys, .. } = readers else { return None };
-        if admin_keys && self.policy().has_admin_key(reader.keys()) {
+        if admin_keys && self.policy().now().has_admin_key(reader.keys()) {
             return None;
         }
         match audience_of(event.view(), readers) {

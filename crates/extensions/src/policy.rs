@@ -1,10 +1,25 @@
 //! The operator's choices, as data. Every rule that depends on a choice reads it here.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use nostr_protocol::{DAY_SECS, PublicKey, Rejection, Rule};
+use arc_swap::{ArcSwap, Guard};
+use nostr_protocol::{DAY_SECS, Event, Kind, PublicKey, Rejection, Rule, UnixSecs};
 
-use crate::mls_gateway::group::{CommitOrdering, MembershipBounds, Source};
+use crate::{
+    effect::NEVER,
+    gate::Hidden,
+    kinds::rules,
+    mls_gateway::group::{CommitOrdering, MembershipBounds, Source},
+    moderation::Moderation,
+    reader::Reader,
+};
+
+/// The rules of the orders over NIP-86.
+pub(crate) const ORDERS: Rule = Rule("Management", 2);
+pub(crate) const BANNED_KEYS: Rule = Rule("Management", 3);
+pub(crate) const BANNED_EVENTS: Rule = Rule("Management", 6);
+/// The text for a banned key.
+pub(crate) const BANNED_KEY: &str = "this key is banned from this relay";
 
 /// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +70,55 @@ impl KeyPackageConsumption {
     }
 }
 
+/// Kinds from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindRange {
+    /// The lowest kind.
+    pub first: u16,
+    /// The highest kind.
+    pub last: u16,
+}
+
+impl KindRange {
+    /// Whether it holds `kind`.
+    #[must_use]
+    pub const fn holds(self, kind: Kind) -> bool {
+        self.first <= kind.0 && kind.0 <= self.last
+    }
+}
+
+/// A rule of `[retention]`: how long events of some kinds are kept that are otherwise kept without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The kinds.
+    pub kinds: KindRange,
+    /// Seconds from receipt.
+    pub secs: u64,
+}
+
+/// The policy in force. It may be replaced while the relay runs, and every part of the relay reads it where it decides.
+#[derive(Clone, Debug)]
+pub struct CurrentPolicy(Arc<ArcSwap<Policy>>);
+
+impl CurrentPolicy {
+    /// The policy as of now. One decision goes by one value of it.
+    #[must_use]
+    pub fn now(&self) -> Guard<Arc<Policy>> {
+        self.0.load()
+    }
+
+    /// Puts another policy into force.
+    pub fn replace(&self, policy: Policy) {
+        self.0.store(Arc::new(policy));
+    }
+}
+
+impl From<Policy> for CurrentPolicy {
+    fn from(policy: Policy) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(policy)))
+    }
+}
+
 /// The operator's choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -102,6 +166,12 @@ pub struct Policy {
     pub event_tags_max: usize,
     /// Most seconds that `created_at` may lie ahead of now.
     pub created_at_ahead_secs_max: u64,
+    /// `[kinds] allowed`; `None` for every kind.
+    pub kinds: Option<Vec<KindRange>>,
+    /// `[retention] rules`. The first one that holds a kind counts.
+    pub retention: Vec<Retention>,
+    /// The standing orders over NIP-86.
+    pub moderation: Arc<Moderation>,
 }
 
 impl Policy {
@@ -114,14 +184,95 @@ impl Policy {
     /// Whether a list of residents is set and `key` is on it.
     #[must_use]
     pub fn is_listed(&self, key: &PublicKey) -> bool {
-        self.residents.as_ref().is_some_and(|residents| residents.contains(key))
+        let is_allowed = || self.moderation.allowed_keys.contains(key);
+        self.residents.as_ref().is_some_and(|residents| residents.contains(key) || is_allowed())
+    }
+
+    /// Whether `key` is banned. An admin key never is, so that the operator cannot be locked out.
+    #[must_use]
+    pub fn is_banned(&self, key: &PublicKey) -> bool {
+        let banned = &self.moderation.banned_keys;
+        !banned.is_empty() && banned.contains(key) && !self.is_admin(key)
+    }
+
+    /// Whether one of the reader's keys is banned.
+    #[must_use]
+    pub fn is_banned_reader(&self, reader: &Reader) -> bool {
+        reader.keys().iter().any(|key| self.is_banned(key))
+    }
+
+    /// The order by which this reader is not served an event. A ban of its author leaves the events of groups, which
+    /// the other members need ("Deletion" 2).
+    pub(crate) fn hides(&self, event: &Event, reader: &Reader) -> Option<Hidden> {
+        let banned = &self.moderation.banned_events;
+        if self.moderation.is_unknown {
+            Some(Hidden::OrdersUnknown)
+        } else if !banned.is_empty() && banned.contains(&event.id()) {
+            Some(Hidden::BannedEvent)
+        } else if self.is_banned(&event.pubkey()) && !rules(event.kind()).is_for_group() {
+            Some(Hidden::BannedAuthor)
+        } else {
+            self.is_banned_reader(reader).then_some(Hidden::BannedReader)
+        }
+    }
+
+    /// Whether events of this kind are taken. Deletions and requests to vanish always are.
+    #[must_use]
+    pub fn takes_kind(&self, kind: Kind) -> bool {
+        let moderation = &self.moderation;
+        let is_listed = || match &self.kinds {
+            None => true,
+            Some(kinds) => kinds.iter().any(|range| range.holds(kind)) || moderation.allowed_kinds.contains(&kind),
+        };
+        takes_back(kind) || (!moderation.refused_kinds.contains(&kind) && is_listed())
+    }
+
+    /// Refuses an event that the operator takes from nobody, or not from this reader. A banned author may still take
+    /// back its own events, as long as it need not authenticate for that.
+    ///
+    /// # Errors
+    /// `blocked:`, or `error:` while the orders are not known.
+    pub(crate) fn moderate(&self, event: &Event, reader: &Reader) -> Result<(), Rejection> {
+        self.require_orders()?;
+        let is_banned = self.is_banned(&event.pubkey()) && !takes_back(event.kind());
+        if is_banned || self.is_banned_reader(reader) {
+            return Err(Rejection::blocked(BANNED_KEY).under(BANNED_KEYS));
+        }
+        if self.moderation.banned_events.contains(&event.id()) {
+            return Err(Rejection::blocked("this event is banned from this relay").under(BANNED_EVENTS));
+        }
+        if !self.takes_kind(event.kind()) {
+            let refusal = Rejection::blocked(format!("this relay takes no events of kind {}", event.kind().0));
+            return Err(refusal.under(Rule("Management", 8)));
+        }
+        Ok(())
+    }
+
+    /// Refuses everything until the orders over NIP-86 are known.
+    ///
+    /// # Errors
+    /// `error:`.
+    pub(crate) fn require_orders(&self) -> Result<(), Rejection> {
+        if self.moderation.is_unknown {
+            return Err(Rejection::error("storage unavailable, try again").under(ORDERS));
+        }
+        Ok(())
+    }
+
+    /// End of an event of which the rules of its kind say none, received `now`.
+    pub(crate) fn retained_until(&self, kind: Kind, now: UnixSecs) -> UnixSecs {
+        let rule = self.retention.iter().find(|rule| rule.kinds.holds(kind));
+        rule.filter(|_| !takes_back(kind)).map_or(NEVER, |rule| now.saturating_add(rule.secs))
     }
 
     /// Whether the relay takes a proof of `key`.
     ///
     /// # Errors
-    /// `restricted:` where every reader must have a key, and this one is no resident.
+    /// `restricted:` for a banned key, and where every reader must have a key, and this one is no resident.
     pub fn may_authenticate(&self, key: &PublicKey) -> Result<(), Rejection> {
+        if self.is_banned(key) {
+            return Err(Rejection::restricted(BANNED_KEY).under(BANNED_KEYS));
+        }
         if !self.auth_required || self.is_resident(key) {
             return Ok(());
         }
@@ -147,6 +298,11 @@ impl Policy {
     pub fn has_admin_key(&self, keys: &[PublicKey]) -> bool {
         keys.iter().any(|key| self.is_admin(key))
     }
+}
+
+/// Whether events of this kind take back others of their author.
+const fn takes_back(kind: Kind) -> bool {
+    matches!(kind, Kind::DELETION | Kind::VANISH)
 }
 
 impl Default for Policy {
@@ -175,6 +331,9 @@ impl Default for Policy {
             event_bytes_max: 256 * 1024,
             event_tags_max: 2_500,
             created_at_ahead_secs_max: 900,
+            kinds: None,
+            retention: Vec::new(),
+            moderation: Arc::default(),
         }
     }
 }

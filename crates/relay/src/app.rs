@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use nostr_extensions::{Gate, Policy};
+use arc_swap::Guard;
+use nostr_extensions::{CurrentPolicy, Gate, Policy};
 use nostr_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -11,6 +12,7 @@ use crate::{
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks},
+    manage::Management,
     memory::Memory,
     observe::{metrics::Metrics, request_log::RequestLog, telemetry::OwnerTags},
     rate_limit::{RateLimits, ReadBudgets},
@@ -20,14 +22,17 @@ use crate::{
     shares::Shares,
     system::clock::Clock,
     turns::Turns,
+    write_policy::WritePolicy,
 };
 
 /// The relay's parts.
 pub struct App {
     /// The operator's choices.
     pub config: Arc<Config>,
-    /// The choices that the rules read.
-    pub(crate) policy: Arc<Policy>,
+    /// The choices that the rules read, as of now.
+    pub(crate) current_policy: CurrentPolicy,
+    /// The configuration and the standing orders in force.
+    pub(crate) management: Arc<Management>,
     /// The read decision.
     pub(crate) gate: Gate,
     /// Events and groups.
@@ -40,6 +45,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// Takes committed events from the writer to the open subscriptions.
     pub(crate) delivery: Arc<Delivery>,
+    /// The operator's program that may refuse events.
+    pub(crate) write_policy: WritePolicy,
     /// Takes admitted events to the store.
     pub(crate) writer: Writer,
     /// Facts that were read out of KeyPackages.
@@ -79,6 +86,11 @@ pub struct App {
 }
 
 impl App {
+    /// The choices that the rules read, as of now.
+    pub(crate) fn policy(&self) -> Guard<Arc<Policy>> {
+        self.current_policy.now()
+    }
+
     /// Bytes that clients make the relay hold, by estimate.
     pub fn memory_used(&self) -> usize {
         self.memory.used()
@@ -91,6 +103,9 @@ impl App {
         }
         if let Some(reason) = self.delivery.not_ready() {
             return Some(reason);
+        }
+        if self.policy().moderation.is_unknown {
+            return Some("the orders of management were not read");
         }
         self.writer.health().is_bad().then_some("the store takes no events")
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_extensions::{Gate, RouteHasher};
+use nostr_extensions::{CurrentPolicy, Gate, RouteHasher};
 use nostr_store::Store;
 use tokio::{
     net::TcpListener,
@@ -18,17 +18,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::Access,
     app::App,
-    config::{Config, StorageBackend},
+    config::{Config, Reading, StorageBackend},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks, system_key},
     error::StartError,
     expiry,
+    manage::{self, Management},
     memory::Memory,
     observe::{
         metrics::{Metrics, Recorder},
         request_log::RequestLog,
         telemetry::{self, OwnerTags},
     },
+    pid_file::PidFile,
     rate_limit::{RateLimits, ReadBudgets},
     rest::Cursors,
     server::{self, tls::Certificates},
@@ -39,6 +41,7 @@ use crate::{
         random,
     },
     turns::Turns,
+    write_policy::WritePolicy,
 };
 
 /// A relay that listens.
@@ -54,11 +57,11 @@ pub struct Relay {
     delivery: Vec<JoinHandle<()>>,
 }
 
-/// Runs a relay until SIGTERM or Ctrl-C. At SIGHUP it reads its certificate again.
+/// Runs a relay until SIGTERM or Ctrl-C. At SIGHUP it reads its certificate again, and its configuration by `read`.
 ///
 /// # Errors
 /// [`StartError`], in words for the operator.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(config: Config, read: impl Fn() -> Reading) -> Result<(), StartError> {
     telemetry::init(&config.server);
     raise_descriptor_limit(config.server.connections_max);
     // Signals are listened to from here on, so that one that comes while the relay starts stops it in order too.
@@ -69,6 +72,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         store = storage::open(&config) => store?,
         () = &mut stop_signal => return Ok(()),
     };
+    let _running = PidFile::of(&config).map_err(StartError::new)?;
     let config = Arc::new(config);
     let recorder = Recorder::installed();
     let relay = Relay::start_with(Arc::clone(&config), store, Arc::new(SystemClock), recorder).await?;
@@ -76,7 +80,10 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     loop {
         tokio::select! {
             () = &mut stop_signal => break,
-            _ = hang_up.recv() => relay.reload(),
+            _ = hang_up.recv() => {
+                relay.reload();
+                relay.reconfigure(&read()).await;
+            }
         }
     }
     tracing::info!("stopping: no new connections, what was accepted is finished");
@@ -133,8 +140,10 @@ impl Relay {
         let metrics_address = metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let store_clock = Arc::new(StoreClock::new(clock));
         let clock = Arc::<StoreClock>::clone(&store_clock) as Arc<dyn Clock>;
-        let policy = Arc::new(config.policy());
-        let gate = Gate::new(Arc::clone(&policy));
+        let policy = CurrentPolicy::from(config.policy());
+        let management = Management::start(&config, Arc::clone(&store), policy.clone()).await;
+        let management = Arc::new(management.map_err(StartError::new)?);
+        let gate = Gate::new(policy.clone());
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
         let groups = Arc::new(Groups::new(Arc::clone(&store), group_ttl));
         let metrics = Arc::new(Metrics::new(recorder));
@@ -155,7 +164,8 @@ impl Relay {
         ));
         let (delivery, delivery_tasks) = Delivery::start(Parts {
             config: Arc::clone(&config),
-            policy: Arc::clone(&policy),
+            policy: policy.clone(),
+            ordered: Arc::clone(&management.told),
             store: Arc::clone(&store),
             groups: Arc::clone(&groups),
             live: Arc::clone(&live),
@@ -166,6 +176,8 @@ impl Relay {
         let request_log = Arc::new(RequestLog::open(&config.server, clock.as_ref(), random::below(u64::MAX))?);
         let (writer, writer_task) =
             Writer::start(Arc::clone(&store), Arc::clone(&delivery), Arc::clone(&metrics), Arc::clone(&request_log));
+        let stopping = CancellationToken::new();
+        let write_policy = WritePolicy::start(Arc::clone(&management), stopping.clone());
         let access = Access::of(&config, &store, &groups, &metrics, &clock)?;
         let workers = config.server.workers.max(1);
         let app = Arc::new(App {
@@ -180,7 +192,9 @@ impl Relay {
             neg_memory: Arc::default(),
             request_log,
             owner_tags: OwnerTags::new(random::bytes32()),
-            policy,
+            current_policy: policy,
+            management,
+            write_policy,
             gate,
             store,
             groups,
@@ -192,7 +206,7 @@ impl Relay {
             certificates,
             clock,
             started: Instant::now(),
-            stopping: CancellationToken::new(),
+            stopping,
             connections: TaskTracker::new(),
             config,
         });
@@ -200,6 +214,9 @@ impl Relay {
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
+        if app.delivery.is_followed() {
+            tokio::spawn(Arc::clone(&app.management).follow(app.stopping.clone()));
+        }
         if let Some(access) = &app.access {
             tokio::spawn(Arc::clone(access).keep_fresh(Arc::clone(&app.live), app.stopping.clone()));
         }
@@ -228,6 +245,12 @@ impl Relay {
             Some(certificates) => certificates.read_again(),
             None => tracing::info!("SIGHUP: this relay has no certificate to read again"),
         }
+    }
+
+    /// Puts the keys of a configuration into force that may change while the relay runs, and logs those that may not.
+    /// One with faults changes nothing.
+    pub async fn reconfigure(&self, reading: &Reading) {
+        manage::tell(&self.app.management.reload(reading).await);
     }
 
     /// The relay's parts.

@@ -182,6 +182,35 @@ pub struct Stats {
     pub bytes_max: u64,
 }
 
+/// A record of the relay itself, which all processes of a store share, see [`Store::record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordName {
+    /// The operator's standing orders over NIP-86.
+    Management,
+}
+
+impl RecordName {
+    /// The name in the store.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Management => "management",
+        }
+    }
+}
+
+/// The value of a record, see [`Store::record`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// The number of writes so far.
+    pub version: u64,
+    /// The value of the last write.
+    pub value: Vec<u8>,
+}
+
+/// Most bytes of a record's value: a document of Firestore holds 1 MiB.
+pub const RECORD_BYTES_MAX: usize = 1_000_000;
+
 /// A name that is used once, see [`Store::use_once`]: an id, or a hash.
 pub type OnceName = [u8; 32];
 /// Most names past their time that one transaction of a sweep forgets.
@@ -306,6 +335,14 @@ pub trait Store: Send + Sync + 'static {
     /// Uses a name once over all processes: gives `true` to the first of any number of calls, and `false` to the others
     /// until `until`. Later the name may be forgotten, and used again. The use is durable before the answer.
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError>;
+
+    /// The value of a record, if its version is not `known`; version 0 stands for a record that was never written.
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError>;
+
+    /// Writes a record of at most [`RECORD_BYTES_MAX`] bytes, if its version is still `known`, and raises the version
+    /// by one. Of any number of processes that know the same version one writes, and the others get `false`. The value
+    /// is durable before the answer.
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError>;
 
     /// The stock of an owner.
     async fn stock(&self, owner: &PublicKey, now: UnixSecs) -> Result<Stock, StoreError>;

@@ -19,7 +19,7 @@ after(() => server?.stop())
 
 test('the information document names the relay\'s NIPs, limits and kinds', async () => {
   const document = await within(nip11.fetchRelayInformation(server.url), 'the document')
-  for (const nip of [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77]) {
+  for (const nip of [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86]) {
     assert.ok(document.supported_nips.includes(nip), `NIP-${nip}`)
   }
   assert.equal(document.limitation.auth_required, false)

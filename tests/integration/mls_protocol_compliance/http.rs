@@ -35,7 +35,7 @@ async fn the_root_serves_nip_11_to_programs_and_a_page_to_people() {
     let document = answer.json();
     assert_eq!(document["name"], "A relay <of> tests");
     assert_eq!(document["limitation"]["max_subscriptions"], 7);
-    for nip in [1, 9, 11, 40, 42, 45, 59, 62, 67, 70, 77] {
+    for nip in [1, 9, 11, 40, 42, 45, 59, 62, 67, 70, 77, 86] {
         assert!(document["supported_nips"].as_array().expect("a list").contains(&json!(nip)), "NIP-{nip}");
     }
     for kind in [443, 445, 446, 447, 450, 1059, 30443] {
@@ -59,8 +59,8 @@ async fn nip_11_is_public_and_keeps_its_musts() {
         let answer = http(world.relay.address, "GET /", &[("accept", accept), evil]).await;
         assert_eq!(answer.header("content-type"), Some("application/nostr+json"), "{accept}");
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-        assert_eq!(answer.header("access-control-allow-headers"), Some("*"));
-        assert_eq!(answer.header("access-control-allow-methods"), Some("get, head, options"));
+        assert_eq!(answer.header("access-control-allow-headers"), Some("*, authorization"));
+        assert_eq!(answer.header("access-control-allow-methods"), Some("get, head, options, post"));
         assert!(answer.json()["software"].as_str().is_some_and(|url| url.starts_with("https://")), "{}", answer.body);
     }
     let refused =
@@ -68,7 +68,8 @@ async fn nip_11_is_public_and_keeps_its_musts() {
     assert_eq!(refused.header("content-type"), Some("text/html; charset=utf-8"));
 }
 
-/// RFC 9110: the answers at `/` vary by `Accept`, and methods other than GET, HEAD and OPTIONS get 405 with `Allow`.
+/// RFC 9110: the answers at `/` vary by `Accept`. Methods other than those in `Allow` get 405, as does a POST that is
+/// no call of NIP-86.
 #[tokio::test]
 async fn the_root_varies_by_accept_and_takes_no_post() {
     let world = World::new().await;
@@ -78,7 +79,7 @@ async fn the_root_varies_by_accept_and_takes_no_post() {
     }
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let answer = http(world.relay.address, &format!("{method} /"), &[("content-length", "0")]).await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head, options")), "{method}");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head, options, post")), "{method}");
     }
     let head = http(world.relay.address, "HEAD /", &[("accept", "application/nostr+json")]).await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));

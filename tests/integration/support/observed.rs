@@ -9,7 +9,8 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
+    Swept,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -149,6 +150,14 @@ impl Store for Observed {
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.store.use_once(name, until, now).await
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        self.store.record(name, known).await
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        self.store.put_record(name, known, value).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -14,7 +14,7 @@ use std::{
 use nostr_relay::{
     Relay,
     app::App,
-    config::Config,
+    config::{Config, Reading},
     system::clock::{Clock, SetClock},
 };
 use nostr_store::{Store, memory::Memory};
@@ -165,6 +165,13 @@ impl TestRelay {
     /// Reads the certificates again, as at SIGHUP.
     pub fn reload(&self) {
         self.relays.iter().for_each(Relay::reload);
+    }
+
+    /// Puts another configuration into force on all instances, as at SIGHUP.
+    pub async fn reconfigure(&self, reading: &Reading) {
+        for relay in &self.relays {
+            relay.reconfigure(reading).await;
+        }
     }
 
     /// Looks at the certificates, as each minute.

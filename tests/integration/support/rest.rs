@@ -63,6 +63,20 @@ impl Rest {
         Ask { body: Some(body.into()), ..ask }
     }
 
+    /// A call of NIP-86.
+    pub fn order(&self, method: &str, parameters: &Value) -> Ask {
+        let body = serde_json::json!({ "method": method, "params": parameters }).to_string().into_bytes();
+        let headers = vec![("content-type".to_owned(), "application/nostr+json+rpc".to_owned())];
+        Ask { rest: self.clone(), method: "POST".to_owned(), target: "/".to_owned(), headers, body: Some(body) }
+    }
+
+    /// Calls a method of NIP-86, and expects a result.
+    pub async fn ordered(&self, method: &str, parameters: Value) -> Value {
+        let answer = self.order(method, &parameters).ok().await;
+        assert!(answer.get("error").is_none(), "{method} {parameters}: {answer}");
+        answer["result"].clone()
+    }
+
     /// Publishes an event.
     pub async fn publish(&self, event: &Event) -> Response {
         self.post("/events", event.0.to_string()).send().await

@@ -20,7 +20,8 @@ use nostr_extensions::{
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, memory::Memory,
+    ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
+    Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -370,6 +371,16 @@ impl Store for Instance {
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.link.pass().await?;
         self.shared.memory.use_once(name, until, now).await
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.record(name, known).await
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.put_record(name, known, value).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

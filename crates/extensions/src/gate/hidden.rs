@@ -4,6 +4,8 @@ use std::fmt;
 
 use nostr_protocol::Rule;
 
+use crate::policy::{BANNED_EVENTS, BANNED_KEYS, ORDERS};
+
 /// The reason why an event is not released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
@@ -13,6 +15,14 @@ pub enum Hidden {
     NotAskedFor,
     /// The relay shows nothing before AUTH.
     BeforeAuth,
+    /// The orders over NIP-86 are not known.
+    OrdersUnknown,
+    /// The operator has banned it.
+    BannedEvent,
+    /// The operator has banned its author.
+    BannedAuthor,
+    /// The operator has banned a key of the reader.
+    BannedReader,
     /// Reading uses KeyPackages up, and the reader has not claimed this one.
     NotClaimed,
     /// It is for keys that the reader does not have.
@@ -37,6 +47,9 @@ impl Hidden {
             Self::Expired => Rule("Archive", 5),
             Self::NotAskedFor => Rule("Who may publish, who may read", 1),
             Self::BeforeAuth => Rule("Identity", 7),
+            Self::OrdersUnknown => ORDERS,
+            Self::BannedEvent => BANNED_EVENTS,
+            Self::BannedAuthor | Self::BannedReader => BANNED_KEYS,
             Self::NotClaimed => Rule("Consumption on read", 3),
             Self::GroupUnknown => Rule("Groups", 5),
             Self::GroupClosed => Rule("Access service", 9),
@@ -53,6 +66,10 @@ impl fmt::Display for Hidden {
             Self::Expired => "the event has expired",
             Self::NotAskedFor => "the request does not ask for it",
             Self::BeforeAuth => "this relay shows nothing before AUTH",
+            Self::OrdersUnknown => "the operator's orders are not known yet",
+            Self::BannedEvent => "the event is banned from this relay",
+            Self::BannedAuthor => "the author of the event is banned from this relay",
+            Self::BannedReader => "a key of the reader is banned from this relay",
             Self::NotClaimed => "a KeyPackage of another owner goes to a request that claims it",
             Self::ForOthers => "the event is for other keys",
             Self::GroupUnknown => "the state of its group cannot be read",

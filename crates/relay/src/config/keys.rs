@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    env,
+    Config, env,
     gateway::{MlsGateway, RateLimitRates},
+    moderation::{Kinds, RetentionRules, WritePolicy},
     nip11::{Information, Limitation},
     section::{Key, Section, ShownDefault},
     server::{Auth, Data, Metrics, Outbound, Server},
@@ -21,11 +22,48 @@ pub(super) const SECTIONS: &[Section] = &[
     Information::SECTION,
     Metrics::SECTION,
     Outbound::SECTION,
+    Kinds::SECTION,
+    RetentionRules::SECTION,
+    WritePolicy::SECTION,
 ];
 
 /// Every key, in the order of the tables.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+/// The path of every key.
+#[cfg(test)]
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    all().map(Key::path)
+}
+
+/// Keys of which a configuration that was read again has another value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Keys whose new value was taken over.
+    pub taken: Vec<String>,
+    /// Keys that keep their value until the next start.
+    pub left: Vec<String>,
+}
+
+impl Config {
+    /// Takes over the keys of `next` that `is_live` names, and tells all keys that differ.
+    pub(crate) fn take_over(&mut self, next: &Self, is_live: impl Fn(&str) -> bool) -> Differences {
+        let mut differences = Differences::default();
+        let mut others = self.clone();
+        for key in all() {
+            let path = key.path();
+            if is_live(&path) {
+                if (key.take_over)(self, next) {
+                    differences.taken.push(path);
+                }
+            } else if (key.take_over)(&mut others, next) {
+                differences.left.push(path);
+            }
+        }
+        differences
+    }
 }
 
 /// The key at `path`, as `server.port`.

@@ -20,6 +20,7 @@ mod gateway;
 mod keys;
 mod load;
 mod memory;
+mod moderation;
 mod network;
 mod nip11;
 mod policy;
@@ -34,8 +35,11 @@ mod value;
 pub use env::process_environment;
 pub use error::ConfigError;
 pub use gateway::{MlsGateway, RateLimitRates, StorageBackend, WakeBy};
-pub use keys::markdown;
+#[cfg(test)]
+pub(crate) use keys::paths as key_paths;
+pub use keys::{Differences, markdown};
 pub use load::Reading;
+pub use moderation::{Kinds, RetentionRules, WritePolicy};
 pub use network::{Origins, RelayUrl};
 pub use nip11::{Information, Limitation};
 pub use secret::Secret;
@@ -63,6 +67,12 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[outbound]`.
     pub outbound: Outbound,
+    /// `[kinds]`.
+    pub kinds: Kinds,
+    /// `[retention]`.
+    pub retention: RetentionRules,
+    /// `[write_policy]`.
+    pub write_policy: WritePolicy,
     /// Set when `K_SERVICE` is. Then the Host header names the relay if no `public_url` does, the last hop's
     /// X-Forwarded-For is believed, logs are JSON, and the relay listens on 0.0.0.0, unless chosen otherwise.
     pub on_cloud_run: bool,

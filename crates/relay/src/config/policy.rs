@@ -1,5 +1,7 @@
 //! The rules' view of a configuration.
 
+use std::sync::Arc;
+
 use nostr_extensions::{ForeignRules, Policy, mls_gateway::group::MembershipBounds};
 use nostr_protocol::{DAY_SECS, auth::RelayNames};
 
@@ -35,6 +37,9 @@ impl Config {
             event_bytes_max: self.limitation.max_event_length,
             event_tags_max: self.limitation.max_event_tags,
             created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
+            kinds: (!self.kinds.allowed.is_empty()).then(|| self.kinds.allowed.clone()),
+            retention: self.retention.rules.clone(),
+            moderation: Arc::default(),
         }
     }
 

@@ -63,9 +63,20 @@ macro_rules! section {
                             Self::of(config).$field = value.$read($($how),*)$(.map($into))??;
                             Ok(())
                         },
+                        take_over: |config, next| {
+                            let next = &Self::within(next).$field;
+                            let field = &mut Self::of(config).$field;
+                            let differs = field != next;
+                            field.clone_from(next);
+                            differs
+                        },
                     }
                 ),+],
             };
+
+            const fn within(config: &$crate::config::Config) -> &Self {
+                &config.$($within).+
+            }
 
             fn of(config: &mut $crate::config::Config) -> &mut Self {
                 &mut config.$($within).+
@@ -116,6 +127,8 @@ pub(super) struct Key {
     pub(super) help: &'static str,
     /// Reads a value and writes it into the key's field.
     pub(super) set: fn(&mut Config, &Value) -> Result<(), Problem>,
+    /// Copies the key's value out of another configuration; `false` if it is the same.
+    pub(super) take_over: fn(&mut Config, &Config) -> bool,
 }
 
 /// The default of a key, as operators see it.

@@ -66,6 +66,9 @@ section! {
         shutdown_timeout_secs: u64 = "8" in "s", by integer(1..=600);
         /// Time for which a start tries to reach the database before it gives up.
         startup_timeout_secs: u64 = "60" in "s", by integer(0..=3_600);
+        /// File with the number of the process, for `rnostr reload`. The relay holds it locked while it runs.
+        pid_file: Option<PathBuf> = (None, "`rnostr.pid` in `data.path` with the embedded store, else none"),
+            by optional(path);
         /// Shape of log lines: `text` for a terminal, `json` for one object a line. On Cloud Run `json` is the default.
         log_format: LogFormat = "text", by one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)]);
         /// Logged levels: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,nostr_relay=debug`.

@@ -43,6 +43,15 @@ impl Config {
         if gateway.keypackage_consumption == KeyPackageConsumption::OnRead {
             lines.push("A KeyPackage is served once; the last one of an owner is always served.".to_owned());
         }
+        if !self.kinds.allowed.is_empty() {
+            lines.push("Events of some kinds alone are taken.".to_owned());
+        }
+        if !self.retention.rules.is_empty() {
+            lines.push("Events of some kinds are kept for a limited time.".to_owned());
+        }
+        if self.write_policy.plugin.is_some() {
+            lines.push("A program of the operator may refuse events.".to_owned());
+        }
         lines
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use nostr_extensions::{Policy, Sealed};
+use nostr_extensions::{CurrentPolicy, Sealed};
 use nostr_protocol::Kind;
 use nostr_store::{Saved, Store, StoreError};
 use tokio::task::JoinHandle;
@@ -20,14 +20,14 @@ use super::{
 /// The writer's end of direct delivery. The tasks at the other end finish when this is dropped.
 pub(crate) struct Direct {
     groups: Arc<Groups>,
-    policy: Arc<Policy>,
+    policy: CurrentPolicy,
     feed: Feed,
 }
 
 impl Direct {
     pub(super) fn start(
         groups: Arc<Groups>,
-        policy: Arc<Policy>,
+        policy: CurrentPolicy,
         live: &Arc<Live>,
         store: &Arc<dyn Store>,
     ) -> (Self, Vec<JoinHandle<()>>) {
@@ -37,7 +37,7 @@ impl Direct {
 
     /// Direct delivery into queues that a test reads.
     #[cfg(test)]
-    pub(super) const fn over(groups: Arc<Groups>, policy: Arc<Policy>, feed: Feed) -> Self {
+    pub(super) const fn over(groups: Arc<Groups>, policy: CurrentPolicy, feed: Feed) -> Self {
         Self { groups, policy, feed }
     }
 
@@ -60,7 +60,7 @@ impl Direct {
         let through = events.last().map_or(0, Sealed::cursor);
         let committed = Instant::now();
         let live_event = |(sealed, group): (Sealed, _)| {
-            let is_logged = is_logged(sealed.kind(), &self.policy);
+            let is_logged = is_logged(sealed.kind(), &self.policy.now());
             Arc::new(LiveEvent::new(sealed, group, is_logged, committed))
         };
         let events: Vec<Arc<LiveEvent>> = events.into_iter().zip(states).map(live_event).collect();
@@ -69,6 +69,6 @@ impl Direct {
 
     /// Returns whether the log holds events of this kind, or delivery has room for one that is in no log.
     pub(super) fn takes(&self, kind: Kind) -> bool {
-        is_logged(kind, &self.policy) || self.feed.takes_unlogged()
+        is_logged(kind, &self.policy.now()) || self.feed.takes_unlogged()
     }
 }

@@ -114,6 +114,12 @@ impl Followed {
         self.tell_peers(paid);
     }
 
+    pub(super) fn tell_of_orders(&self) {
+        if let Some(peers) = &self.peers {
+            peers.ordered();
+        }
+    }
+
     pub(super) fn tell_peers(&self, paid: impl IntoIterator<Item = BucketId>) {
         if let Some(peers) = &self.peers {
             peers.committed(paid);

@@ -91,7 +91,7 @@ struct AwaitedEntry {
 
 impl Follower {
     pub(super) fn new(log: Arc<FollowedLog>, parts: &Parts, feed: Feed) -> Self {
-        let policy = &parts.policy;
+        let policy = parts.policy.now();
         Self {
             log,
             store: Arc::clone(&parts.store),

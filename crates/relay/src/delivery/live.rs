@@ -142,9 +142,11 @@ impl Live {
     /// Sets the reader of a connection, in all its subscriptions.
     pub(crate) fn set_reader(&self, connection: ConnectionId, reader: &Reader) {
         let open = self.index(connection).set_reader(connection, reader);
-        let policy = self.gate.policy();
+        let policy = self.gate.policy().now();
         for OfReader { number, filters, routes: before } in open {
-            let Some((routes, new)) = before.for_reader(&self.route_hasher, &filters, reader, policy) else { continue };
+            let Some((routes, new)) = before.for_reader(&self.route_hasher, &filters, reader, &policy) else {
+                continue;
+            };
             self.index(connection).replace_routes(number, routes);
             let mut added = new.into_iter();
             while self.index(connection).add_routes(number, &mut added) {}
@@ -183,7 +185,7 @@ impl Live {
         let Some((reader, payer)) = self.index(connection).reader(connection) else { return Ok(0) };
         payer.charge_opened(hashing_cost(&filters), self.clock.now_ms())?;
         // The reader changes between the requests of a connection alone, and not meanwhile.
-        let (routes, weight) = Routes::of(&self.route_hasher, &filters, &reader, self.gate.policy()).await;
+        let (routes, weight) = Routes::of(&self.route_hasher, &filters, &reader, &self.gate.policy().now()).await;
         payer.charge_opened(routes.len(), self.clock.now_ms())?;
         let routes = Arc::new(routes);
         let opened = (Arc::clone(&routes), weight);
@@ -415,7 +417,7 @@ impl Live {
     /// Returns whether a query finds events of this kind, so that a subscription gets each from the archive or from
     /// here and not from both.
     fn is_archived(&self, kind: Kind) -> bool {
-        rules(kind).kept.persistence(self.gate.policy()) == Persistence::Stored
+        rules(kind).kept.persistence(&self.gate.policy().now()) == Persistence::Stored
     }
 }
 

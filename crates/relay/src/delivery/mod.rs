@@ -69,10 +69,10 @@ pub(crate) mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use nostr_extensions::{Persistence, Policy, Sealed, kinds::rules};
+use nostr_extensions::{CurrentPolicy, Persistence, Policy, Sealed, kinds::rules};
 use nostr_protocol::{Kind, Rejection};
 use nostr_store::{Saved, Store, StoreError};
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use self::{
     direct::Direct,
@@ -103,7 +103,9 @@ pub(crate) enum Delivery {
 /// The parts that delivery works with. The writer is none of them, so that it can end before delivery does.
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) policy: CurrentPolicy,
+    /// Told when another instance has carried out an order of management.
+    pub(crate) ordered: Arc<Notify>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) groups: Arc<Groups>,
     pub(crate) live: Arc<Live>,
@@ -223,6 +225,13 @@ impl Delivery {
     /// An empty list of charges, which stays empty where no other instance is told.
     pub(crate) fn charges(&self) -> Charges {
         Charges::new(matches!(self, Self::Followed(followed) if followed.has_peers()))
+    }
+
+    /// Tells the other instances that an order of management was carried out.
+    pub(crate) fn tell_of_orders(&self) {
+        if let Self::Followed(followed) = self {
+            followed.tell_of_orders();
+        }
     }
 
     /// Tells the other instances which buckets have paid for a claim of KeyPackages.

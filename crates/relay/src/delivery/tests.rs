@@ -8,8 +8,8 @@ use std::{
 };
 
 use nostr_extensions::{
-    Gate, Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Policy, Publisher, Reader, Role, Sealed, Source,
-    Stamp, admit, admit::NEVER,
+    CurrentPolicy, Gate, Group, GroupRecord, GroupStatus, ManagedGroup, NostrGroupId, Policy, Publisher, Reader, Role,
+    Sealed, Source, Stamp, admit, admit::NEVER,
 };
 use nostr_protocol::{
     Filter, PublicKey,
@@ -35,7 +35,7 @@ const NOW: u64 = 1_795_370_771;
 struct Relay {
     store: Arc<dyn Store>,
     groups: Arc<Groups>,
-    policy: Arc<Policy>,
+    policy: CurrentPolicy,
     metrics: Arc<Metrics>,
     live: Arc<Live>,
     memory: Arc<memory::Memory>,
@@ -51,9 +51,9 @@ impl Relay {
     fn with_shards(shards: usize) -> Self {
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let groups = Arc::new(Groups::new(Arc::clone(&store), std::time::Duration::from_secs(60)));
-        let (policy, metrics) = (Arc::new(Policy::default()), Arc::<Metrics>::default());
+        let (policy, metrics) = (CurrentPolicy::from(Policy::default()), Arc::<Metrics>::default());
         let live = Live::new(
-            Gate::new(Arc::clone(&policy)),
+            Gate::new(policy.clone()),
             Arc::clone(&groups),
             store.route_hasher(),
             Arc::clone(&metrics),
@@ -67,7 +67,7 @@ impl Relay {
     /// Direct delivery, and the shards that the test runs.
     fn direct(&self) -> (Direct, Vec<Shard>) {
         let (feed, shards) = Shard::all(&self.live, &self.store, &self.groups);
-        (Direct::over(Arc::clone(&self.groups), Arc::clone(&self.policy), feed), shards)
+        (Direct::over(Arc::clone(&self.groups), self.policy.clone(), feed), shards)
     }
 
     /// Saves events and hands them on as the writer does.
@@ -75,7 +75,8 @@ impl Relay {
         let (reader, names) = (Reader::default(), RelayNames::Loopback);
         let admitted = events.into_iter().map(|event| {
             let publisher = Publisher { reader: &reader, names: &names };
-            admit::admit(event.sign(&keypair("alice")), publisher, &self.policy, None, NOW).expect("it is admitted")
+            admit::admit(event.sign(&keypair("alice")), publisher, &self.policy.now(), None, NOW)
+                .expect("it is admitted")
         });
         let saved = self.store.save(admitted.collect()).await;
         let states = direct.note(&saved);

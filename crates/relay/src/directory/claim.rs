@@ -59,6 +59,10 @@ impl<R: Into<Rejection>> From<R> for NothingGiven {
 /// [`NothingGiven`]. Nothing was used up then.
 pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question) -> Result<Answered, NothingGiven> {
     let app = &caller.app;
+    if app.policy().is_banned(&question.owner) {
+        // The gate would hide the KeyPackages, and they would be used up.
+        return Err(NothingGiven::None);
+    }
     let mut meter = Meter::new(caller);
     let claimant = Claimant::of(caller, reader, &meter);
     if question.kept.is_some() {
@@ -118,7 +122,7 @@ async fn rates(
     };
     // A key that the operator named can be made by nobody else, and one that shares a group with the owner is known to
     // it: the owner has acted there itself.
-    let may_be_stranger = rates.strangers_percent < 100 && reader != owner && !app.policy.is_named(&reader);
+    let may_be_stranger = rates.strangers_percent < 100 && reader != owner && !app.policy().is_named(&reader);
     let is_stranger = may_be_stranger && is_stranger(app, meter, &owner, &reader).await?;
     let rates = ClaimRates { is_stranger, ..rates };
     Ok(rates.limits().then_some(rates))

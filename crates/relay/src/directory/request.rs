@@ -119,7 +119,8 @@ impl Requests {
         }
         let reader = Reader::new(&[self.key.public()]);
         let publisher = Publisher { reader: &reader, names: &RelayNames::Loopback };
-        let admitted = admit::admit(event, publisher, &app.policy, None, now).map_err(|refused| refused.to_string())?;
+        let admitted =
+            admit::admit(event, publisher, &app.policy(), None, now).map_err(|refused| refused.to_string())?;
         let payer = app.limits.payer_hash(Payer::Key(self.key.public()));
         let outbox = Outbox::new(0, app.memory.open(payer), Challenge::new(String::new()));
         let in_flight = Arc::new(InFlight::of_request(Arc::new(outbox)));

@@ -4,7 +4,10 @@
 
 use std::fmt::Write as _;
 
-use nostr_extensions::kinds::{KINDS, rules};
+use nostr_extensions::{
+    Retention,
+    kinds::{KINDS, rules},
+};
 use nostr_protocol::PublicKey;
 use serde::Serialize;
 
@@ -14,7 +17,7 @@ use crate::{
 };
 
 /// The NIPs that this relay keeps. A NIP that is listed works.
-const SUPPORTED_NIPS: [u16; 12] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77];
+const SUPPORTED_NIPS: [u16; 13] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86];
 
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
 const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
@@ -49,7 +52,16 @@ pub(crate) struct InformationDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     terms_of_service: Option<&'a str>,
     limitation: LimitationDocument,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    retention: Vec<RetentionDocument>,
     mls_gateway: GatewayDocument,
+}
+
+/// An entry of `retention`: seconds for which events of these kinds are kept.
+#[derive(Debug, Serialize)]
+struct RetentionDocument {
+    kinds: [[u16; 2]; 1],
+    time: u64,
 }
 
 /// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do
@@ -151,6 +163,7 @@ pub(crate) fn document(config: &Config) -> InformationDocument<'_> {
         privacy_policy: privacy_policy.as_deref(),
         terms_of_service: terms.as_deref(),
         limitation: limitation(config),
+        retention: retention(config),
         mls_gateway: gateway(config),
     }
 }
@@ -183,7 +196,9 @@ fn limitation(config: &Config) -> LimitationDocument {
         min_pow_difficulty: 0,
         auth_required: config.auth.enabled,
         payment_required: false,
-        restricted_writes: config.has_whitelist(),
+        restricted_writes: config.has_whitelist()
+            || !config.kinds.allowed.is_empty()
+            || config.write_policy.plugin.is_some(),
         created_at_upper_limit,
         max_event_length,
         max_filters,
@@ -192,6 +207,12 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_ids,
         rate_limits: rate_limits(config),
     }
+}
+
+fn retention(config: &Config) -> Vec<RetentionDocument> {
+    let of_rule =
+        |rule: &Retention| RetentionDocument { kinds: [[rule.kinds.first, rule.kinds.last]], time: rule.secs };
+    config.retention.rules.iter().map(of_rule).collect()
 }
 
 fn rate_limits(config: &Config) -> RateLimitsDocument {
@@ -337,7 +358,7 @@ mod tests {
         config.auth.pubkey_whitelist = vec![PublicKey::from_bytes([1; 32])];
         config.information.self_pubkey = Some(PublicKey::from_bytes([2; 32]));
         let document = serde_json::to_value(document(&config)).expect("JSON");
-        assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77]));
+        assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86]));
         assert_eq!(document["limitation"]["auth_required"], true);
         assert_eq!(document["limitation"]["restricted_writes"], true);
         assert_eq!(document["limitation"]["max_message_length"], 1_048_576);

@@ -1,9 +1,9 @@
 //! A message from one instance to the others, as bytes.
 //!
-//! It holds a version, the sending instance, the message's number and time, a flag that says whether something was
-//! committed, how often which buckets were paid from, and a code over all of it. The code and the names of the buckets
-//! are made under keys of the store's: a stranger who reaches the channel can neither make a message nor tell whose
-//! buckets it names.
+//! It holds a version, the sending instance, the message's number and time, flags that say whether something was
+//! committed or ordered, how often which buckets were paid from, and a code over all of it. The code and the names of
+//! the buckets are made under keys of the store's: a stranger who reaches the channel can neither make a message nor
+//! tell whose buckets it names.
 
 use std::hash::Hasher as _;
 
@@ -18,6 +18,10 @@ pub(super) const CHARGES_MAX: usize = 256;
 pub(super) const CHARGE_TIMES_MAX: u32 = 1_000;
 /// Version of the layout. Version 1 had neither number nor time nor code.
 const VERSION: u8 = 2;
+/// Flag of a message whose sender committed something.
+const COMMITS: u8 = 1;
+/// Flag of a message whose sender carried out an order of management. A release that does not know it looks at the log.
+const ORDERS: u8 = 2;
 const HEAD_BYTES: usize = 34;
 const CHARGE_BYTES: usize = 13;
 const CODE_BYTES: usize = 16;
@@ -39,6 +43,8 @@ pub(super) struct PeerMessage {
     pub(super) sent_ms: u64,
     /// Set when something was committed; a message without it only shows that the channel works.
     pub(super) has_commits: bool,
+    /// Set when an order of management was carried out.
+    pub(super) has_orders: bool,
     /// The costs of accepted events.
     pub(super) charges: Vec<Charge>,
 }
@@ -65,7 +71,7 @@ impl PeerMessage {
         bytes.extend_from_slice(&self.instance);
         bytes.extend_from_slice(&self.number.to_be_bytes());
         bytes.extend_from_slice(&self.sent_ms.to_be_bytes());
-        bytes.push(u8::from(self.has_commits));
+        bytes.push(u8::from(self.has_commits) * COMMITS + u8::from(self.has_orders) * ORDERS);
         for Charge { bucket, times } in self.charges.iter().take(CHARGES_MAX) {
             bytes.push(bucket.kind as u8);
             bytes.extend_from_slice(&bucket.hash.to_be_bytes());
@@ -90,7 +96,7 @@ impl PeerMessage {
         let (instance, bytes) = signed.get(1..)?.split_first_chunk::<16>()?;
         let (number, bytes) = bytes.split_first_chunk::<8>()?;
         let (sent_ms, bytes) = bytes.split_first_chunk::<8>()?;
-        let (has_commits, bytes) = bytes.split_first()?;
+        let (flags, bytes) = bytes.split_first()?;
         let (charges, rest) = bytes.as_chunks::<CHARGE_BYTES>();
         let read = |[kind, bytes @ ..]: &[u8; CHARGE_BYTES]| {
             let (hash, times) = bytes.split_first_chunk::<8>()?;
@@ -102,7 +108,8 @@ impl PeerMessage {
             instance: *instance,
             number: u64::from_be_bytes(*number),
             sent_ms: u64::from_be_bytes(*sent_ms),
-            has_commits: *has_commits != 0,
+            has_commits: flags & COMMITS != 0,
+            has_orders: flags & ORDERS != 0,
             charges: charges.iter().filter_map(read).collect(),
         })
     }
@@ -119,7 +126,14 @@ mod tests {
     fn message(n: usize) -> PeerMessage {
         let bucket = |n: usize| BucketId { kind: BucketKind::SenderEvents, hash: n as u64 };
         let charges = (0..n).map(|n| Charge { bucket: bucket(n), times: 3 }).collect();
-        PeerMessage { instance: [7; 16], number: 9, sent_ms: 1_795_370_831_000, has_commits: true, charges }
+        PeerMessage {
+            instance: [7; 16],
+            number: 9,
+            sent_ms: 1_795_370_831_000,
+            has_commits: true,
+            has_orders: n == 1,
+            charges,
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(crate) struct PeerChannel {
 #[derive(Default)]
 struct Pending {
     has_commits: bool,
+    has_orders: bool,
     charges: HashMap<BucketId, u32>,
 }
 
@@ -75,7 +76,12 @@ pub(crate) enum Transport {
 /// [`StartError`] where the instances are to use Redis and its URL is missing or malformed.
 pub(crate) fn open(parts: &Parts, log: &Arc<FollowedLog>) -> Result<Option<(Arc<PeerChannel>, Transport)>, StartError> {
     let channel = Arc::new(PeerChannel::new(&parts.store.route_hasher(), Arc::<StoreClock>::clone(&parts.clock)));
-    let receiver = PeerReceiver::new(Arc::clone(&channel), Arc::clone(&parts.limits), Arc::clone(&parts.metrics));
+    let receiver = PeerReceiver::new(
+        Arc::clone(&channel),
+        Arc::clone(&parts.limits),
+        Arc::clone(&parts.metrics),
+        Arc::clone(&parts.ordered),
+    );
     let gateway = &parts.config.mls_gateway;
     let transport = match gateway.wake {
         WakeBy::Redis => {
@@ -124,20 +130,28 @@ impl PeerChannel {
         self.filled.notify_one();
     }
 
+    /// Queues the news that an order of management was carried out.
+    pub(crate) fn ordered(&self) {
+        self.pending.lock().has_orders = true;
+        self.filled.notify_one();
+    }
+
     /// Takes the message that waits.
     fn take(&self) -> PeerMessage {
-        let Pending { has_commits, charges } = std::mem::take(&mut *self.pending.lock());
+        let Pending { has_commits, has_orders, charges } = std::mem::take(&mut *self.pending.lock());
         PeerMessage {
             instance: self.instance,
             number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
             sent_ms: self.clock.now_ms(),
             has_commits,
+            has_orders,
             charges: charges.into_iter().map(|(bucket, times)| Charge { bucket, times }).collect(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        !self.pending.lock().has_commits
+        let pending = self.pending.lock();
+        !pending.has_commits && !pending.has_orders
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{PeerChannel, message::PeerMessage};
 use crate::{observe::metrics::Metrics, rate_limit::RateLimits};
@@ -26,6 +27,8 @@ pub(super) struct PeerReceiver {
     /// The buckets from which the events of other instances are paid too.
     limits: Arc<RateLimits>,
     metrics: Arc<Metrics>,
+    /// Told when another instance has carried out an order of management.
+    ordered: Arc<Notify>,
     instances: Mutex<HashMap<[u8; 16], Instance>>,
 }
 
@@ -51,8 +54,13 @@ pub(super) enum Received {
 }
 
 impl PeerReceiver {
-    pub(super) fn new(channel: Arc<PeerChannel>, limits: Arc<RateLimits>, metrics: Arc<Metrics>) -> Self {
-        Self { channel, limits, metrics, instances: Mutex::default() }
+    pub(super) fn new(
+        channel: Arc<PeerChannel>,
+        limits: Arc<RateLimits>,
+        metrics: Arc<Metrics>,
+        ordered: Arc<Notify>,
+    ) -> Self {
+        Self { channel, limits, metrics, ordered, instances: Mutex::default() }
     }
 
     /// Takes in a message: charges the buckets that it names.
@@ -76,6 +84,9 @@ impl PeerReceiver {
             return Ok(Received::Own);
         }
         let believed = self.credit(&message, now_ms)?;
+        if message.has_orders {
+            self.ordered.notify_one();
+        }
         let mut heard = true;
         for charge in message.charges.iter().take(believed) {
             heard &= self.limits.charge(*charge, now_ms);
@@ -136,7 +147,7 @@ mod tests {
         let limits = Arc::new(RateLimits::new(&RateLimitRates::default(), 0, &hasher));
         let clock = Arc::new(SetClock::at(NOW));
         let channel = Arc::new(PeerChannel::new(&hasher, Arc::<SetClock>::clone(&clock)));
-        let receiver = PeerReceiver::new(channel, Arc::clone(&limits), Arc::default());
+        let receiver = PeerReceiver::new(channel, Arc::clone(&limits), Arc::default(), Arc::default());
         World { receiver, limits, clock }
     }
 
@@ -145,7 +156,7 @@ mod tests {
     }
 
     fn message(number: u64, charges: Vec<Charge>) -> PeerMessage {
-        PeerMessage { instance: [9; 16], number, sent_ms: NOW * 1_000, has_commits: true, charges }
+        PeerMessage { instance: [9; 16], number, sent_ms: NOW * 1_000, has_commits: true, has_orders: false, charges }
     }
 
     fn charging(number: u64, hash: u64, times: u32) -> PeerMessage {
@@ -153,6 +164,18 @@ mod tests {
     }
 
     const BELIEVED: Received = Received::Others { has_commits: true };
+
+    #[tokio::test]
+    async fn the_news_of_an_order_is_passed_on() {
+        use futures_util::FutureExt as _;
+        let World { receiver, .. } = world();
+        let is_told = || receiver.ordered.notified().now_or_never().is_some();
+        receiver.receive(&message(1, Vec::new()).encode(&receiver.channel.key));
+        assert!(!is_told());
+        let order = PeerMessage { has_orders: true, has_commits: false, ..message(2, Vec::new()) };
+        let received = receiver.receive(&order.encode(&receiver.channel.key));
+        assert_eq!((received, is_told()), (Received::Others { has_commits: false }, true));
+    }
 
     #[test]
     fn a_forged_message_charges_nobody() {

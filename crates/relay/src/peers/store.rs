@@ -64,7 +64,7 @@ async fn send(store: &dyn Store, channel: &PeerChannel, ended: CancellationToken
             () = ended.cancelled() => true,
         };
         let message = channel.take();
-        if !message.charges.is_empty()
+        if (message.has_orders || !message.charges.is_empty())
             && let Err(error) = store.broadcast(message.encode(&channel.key)).await
         {
             tracing::debug!(%error, "the other instances were not told what events cost");

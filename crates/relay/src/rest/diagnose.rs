@@ -86,7 +86,7 @@ impl From<Diagnosis> for DiagnoseAnswer {
     ))]
 pub(super) async fn diagnose(visit: Visit) -> Result<Answer, Problem> {
     let asking = visit.key()?;
-    if !visit.app().policy.is_admin(&asking) {
+    if !visit.app().policy().is_admin(&asking) {
         return Err(Rejection::restricted("diagnoses are for the admin keys of this relay").into());
     }
     let form = || Problem::bad_parameter("the body is {\"event\": a signed event, \"reader\": hex, npub or null}");

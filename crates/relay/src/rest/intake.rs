@@ -18,13 +18,16 @@ use crate::{
     session::intake::{BYTES_PER_SEC_MIN, MESSAGE_SECS_MAX},
 };
 
+/// The media type of the doors' bodies.
+pub(super) const JSON: &str = "application/json";
+
 /// Reads a JSON body of at most `bytes_max` bytes.
 ///
 /// # Errors
 /// 415 for another media type, 413 for a longer body, 400 for one that breaks off or comes too slowly, and 503 where
 /// the unfinished bodies of the payer hold too much memory.
 pub(super) async fn read(
-    headers: &HeaderMap,
+    (headers, media_type): (&HeaderMap, &str),
     body: Body,
     bytes_max: usize,
     holding: &Holding,
@@ -33,8 +36,8 @@ pub(super) async fn read(
         let detail = format!("invalid: the body is over {bytes_max} bytes, which is max_message_length");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    if !is_json(headers) {
-        let detail = "invalid: the body is JSON; send Content-Type: application/json";
+    if !is_of_media_type(headers, media_type) {
+        let detail = format!("invalid: the body is JSON; send Content-Type: {media_type}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -78,10 +81,11 @@ async fn receive(body: Body, bytes_max: usize, holding: &Holding) -> Result<Opti
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body is said to be of this media type.
+pub(crate) fn is_of_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    let told = value.split(';').next().unwrap_or_default().trim();
+    told.eq_ignore_ascii_case(media_type)
 }
 
 #[cfg(test)]
@@ -93,9 +97,10 @@ mod tests {
     #[test]
     fn json_is_told_by_its_media_type() {
         let of = |value: &'static str| {
-            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]))
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
+            is_of_media_type(&headers, JSON)
         };
         assert!(of("application/json") && of("Application/JSON; charset=utf-8"));
-        assert!(!of("text/plain") && !of("application/jsonx") && !of("") && !is_json(&HeaderMap::new()));
+        assert!(!of("text/plain") && !of("application/jsonx") && !of("") && !is_of_media_type(&HeaderMap::new(), JSON));
     }
 }

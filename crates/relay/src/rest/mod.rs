@@ -41,8 +41,8 @@ use tower_http::{
     cors::{AllowOrigin, Any, CorsLayer},
 };
 
-use self::{answer::Answer, visit::Visit};
-pub(crate) use self::{cursor::Cursors, problem::Problem, sheds::Sheds};
+use self::answer::Answer;
+pub(crate) use self::{cursor::Cursors, intake::is_of_media_type, problem::Problem, sheds::Sheds, visit::Visit};
 use crate::{
     app::App,
     config::{Config, Origins},

@@ -125,7 +125,7 @@ impl Problem {
     }
 
     /// The refusal of a parameter.
-    pub(super) fn bad_parameter(text: impl std::fmt::Display) -> Self {
+    pub(crate) fn bad_parameter(text: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("invalid: {text}"))
     }
 

@@ -58,7 +58,7 @@ pub(super) fn check(
     let request = HttpRequest { method: method.as_str(), target, body_sha256: body.as_deref() };
     let key = authenticate_request(proof, request, names, app.clock.now());
     let key = key.map_err(|rejection| Problem::bad_proof(&rejection))?;
-    app.policy.may_authenticate(&key)?;
+    app.policy().may_authenticate(&key)?;
     Ok(key)
 }
 

@@ -1,6 +1,6 @@
 //! One request: its caller, who may have proven a key, and its body.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     body::Bytes,
@@ -33,6 +33,16 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// The address of the client.
+    pub(crate) const fn address(&self) -> IpAddr {
+        self.caller.client.address
+    }
+
+    /// The body.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The relay's parts.
     pub(super) fn app(&self) -> &Arc<App> {
         &self.caller.app
@@ -42,7 +52,7 @@ impl Visit {
     ///
     /// # Errors
     /// 401 where it has proven none.
-    pub(super) fn key(&self) -> Result<PublicKey, Problem> {
+    pub(crate) fn key(&self) -> Result<PublicKey, Problem> {
         self.caller.reader.primary().ok_or_else(Problem::key_required)
     }
 
@@ -98,6 +108,20 @@ impl FromRequest<Arc<App>> for Visit {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let visit = Self::of(request, app, intake::JSON).await?;
+        if app.management.blocks(visit.address()) {
+            return Err(Reason::restricted("this address is blocked at this relay").into());
+        }
+        Ok(visit)
+    }
+}
+
+impl Visit {
+    /// A request whose body, if it has one, is JSON of this media type.
+    ///
+    /// # Errors
+    /// The refusal of a request that is malformed or not authenticated.
+    pub(crate) async fn of(request: Request, app: &Arc<App>, media_type: &str) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let uri = parts.extensions.get::<OriginalUri>().map_or_else(|| parts.uri.clone(), |uri| uri.0.clone());
         let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
@@ -107,13 +131,13 @@ impl FromRequest<Arc<App>> for Visit {
         let headers = parts.headers.clone();
         let mut visit = Self { caller: caller(app, client, &connected), body: Bytes::new(), uri, headers };
         let proof = proof::of_headers(app, &parts.headers)?;
-        if proof.is_none() && app.policy.auth_required {
+        if proof.is_none() && app.policy().auth_required {
             return Err(Problem::key_required());
         }
         let has_body = !parts.method.is_safe() && has_body(&parts.headers);
         if has_body {
             let bytes_max = app.config.limitation.max_message_length;
-            visit.body = intake::read(&parts.headers, body, bytes_max, visit.holding()).await?;
+            visit.body = intake::read((&parts.headers, media_type), body, bytes_max, visit.holding()).await?;
             visit.holding().grow(BODY_FACTOR * visit.body.len());
             visit.caller.share.pause().await;
         }

@@ -23,6 +23,7 @@ use super::{Admission, Connected, accept, forwarding, metrics, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
+    manage,
     observe::info,
     rate_limit::AddressBlock,
     rest,
@@ -151,7 +152,7 @@ async fn favicon() -> Response {
 }
 
 /// Methods that the endpoint answers.
-const ENDPOINT_METHODS: &str = "GET, HEAD, OPTIONS";
+const ENDPOINT_METHODS: &str = "GET, HEAD, OPTIONS, POST";
 
 async fn endpoint(
     State(shared): State<RouterState>,
@@ -169,6 +170,7 @@ async fn endpoint(
         return upgrade(&shared, peer, permit, &mut request);
     }
     let mut response = match *request.method() {
+        _ if manage::is_order(request.method(), request.headers()) => manage::answer(&shared.app, request).await,
         Method::GET | Method::HEAD => document_or_page(&shared.app, request.headers()),
         Method::OPTIONS => [(header::ALLOW, ENDPOINT_METHODS)].into_response(),
         _ => {
@@ -184,14 +186,16 @@ async fn endpoint(
 /// says that they depend on `Accept` (RFC 9110, 12.5.5).
 const PUBLIC_HEADERS: [(HeaderName, &str); 4] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+    // A wildcard stands for no `Authorization` (Fetch, "CORS protocol").
+    (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
     (header::ACCESS_CONTROL_ALLOW_METHODS, ENDPOINT_METHODS),
     (header::VARY, "Accept"),
 ];
 
 fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
     if accept::prefers_document(headers) {
-        let document = axum::Json(info::document(&app.config));
+        let shown = app.management.shown();
+        let document = axum::Json(info::document(&shown.config));
         return ([(header::CONTENT_TYPE, "application/nostr+json")], document).into_response();
     }
     let html = [
@@ -199,7 +203,7 @@ fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
         (header::CONTENT_SECURITY_POLICY, info::PAGE_CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (html, info::landing_page(&app.config, &page_url(app, headers))).into_response()
+    (html, info::landing_page(&app.management.shown().config, &page_url(app, headers))).into_response()
 }
 
 /// The WebSocket URL that the page shows: the configured one, else the one that the visitor came by. It is never
@@ -221,6 +225,9 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
     {
         let text = "the Origin of this request is not allowed; list it in [server] allowed_origins of the relay\n";
         return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    if app.management.blocks(client.address) {
+        return (StatusCode::FORBIDDEN, "this address is blocked at this relay\n").into_response();
     }
     let silence = request.extensions().get::<Silence>().cloned().unwrap_or_default();
     let place = if permit.has_place() {

@@ -46,7 +46,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// The party that pays for requests, apart from events: the first key that the operator named, else the address.
     pub(crate) fn payer(&self) -> Payer {
-        match self.reader.keys().iter().find(|key| self.app.policy.is_named(key)) {
+        match self.reader.keys().iter().find(|key| self.app.policy().is_named(key)) {
             Some(key) => Payer::Key(*key),
             None => Payer::Address(self.client.block()),
         }
@@ -56,7 +56,7 @@ impl Caller {
     /// key and the reader has it, else [`Self::payer`].
     pub(crate) fn payer_of(&self, event: &Event) -> Payer {
         let author = event.pubkey();
-        if self.reader.has(&author) && self.app.policy.is_named(&author) { Payer::Key(author) } else { self.payer() }
+        if self.reader.has(&author) && self.app.policy().is_named(&author) { Payer::Key(author) } else { self.payer() }
     }
 
     /// The number of [`Self::payer`] in fair turns.

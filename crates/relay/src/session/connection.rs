@@ -117,6 +117,8 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     let idle = Duration::from_secs(app.config.server.ping_interval_secs);
     let mut last_read = Instant::now();
     let life_end = lifetime::end(app.config.server.connection_lifetime_secs, last_read);
+    let mut changes = app.management.changes();
+    session.look_at_orders()?;
     let mut is_pinged = false;
     // A message that came while no further event could be under way. Until then the client's pongs are read, and
     // nothing behind it.
@@ -139,6 +141,11 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 outbox.close();
                 return Err(ConnectionEnd::Close(CloseCode::Again, NO_MEMORY));
             },
+            // The sender lives as long as the relay.
+            _ = changes.changed() => {
+                session.look_at_orders()?;
+                None
+            }
             () = outbox.filled() => {
                 session.caller.share.pause().await;
                 if drain(&app, wire, outbox).await? {

@@ -67,7 +67,7 @@ pub(crate) async fn of(caller: &Caller, event: Verified, reader: &Reader) -> Res
     let mut meter = Meter::new(caller);
     meter.may_go_on()?;
     meter.charge(Cost { units: LOOK_UNITS + NAMED_GROUP_UNITS, documents: 0 });
-    if let Some(Err(rejection)) = reader.primary().map(|key| app.policy.may_authenticate(&key)) {
+    if let Some(Err(rejection)) = reader.primary().map(|key| app.policy().may_authenticate(&key)) {
         let verdict = Verdict::refused(rejection)?;
         return Ok(Diagnosis { write: verdict.clone(), read: verdict });
     }

@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use nostr_extensions::{READER_KEYS_MAX, Reader};
 use nostr_protocol::{Filter, PublicKey, Rejection};
+use yawc::close::CloseCode;
 
 pub(crate) use self::{
     caller::{Caller, Client},
     wire::{Accepted, Silence},
 };
-use self::{handlers::neg::NegSessions, waiting::Waiting};
+use self::{handlers::neg::NegSessions, waiting::Waiting, wire::ConnectionEnd};
 use crate::{
     config::Limitation,
     delivery::{ConnectionId, outbox::Challenge},
@@ -56,6 +57,30 @@ impl Session {
         self.caller.set_reader(Reader::new(&keys));
         self.challenge.meet();
         self.caller.app.live.set_reader(self.id, &self.caller.reader);
+        Ok(())
+    }
+
+    /// Looks at a change of the policy or the blocked addresses.
+    ///
+    /// # Errors
+    /// The end of the connection, where a key of its reader or its address is banned.
+    fn look_at_orders(&self) -> Result<(), ConnectionEnd> {
+        let app = &self.caller.app;
+        let policy = app.policy();
+        if policy.is_banned_reader(&self.caller.reader) {
+            return Err(ConnectionEnd::Close(CloseCode::Policy, "this key is banned from this relay"));
+        }
+        let keys = self.caller.reader.keys();
+        if policy.auth_required && !keys.iter().all(|key| policy.is_resident(key)) {
+            return Err(ConnectionEnd::Close(CloseCode::Policy, "this key is not on this relay's list any more"));
+        }
+        if app.management.blocks(self.caller.client.address) {
+            return Err(ConnectionEnd::Close(CloseCode::Policy, "this address is blocked at this relay"));
+        }
+        if policy.has_admin_key(keys) {
+            // The rosters of all groups go to a key that has become an admin key.
+            app.live.set_reader(self.id, &self.caller.reader);
+        }
         Ok(())
     }
 

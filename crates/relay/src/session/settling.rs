@@ -43,7 +43,7 @@ pub(crate) async fn for_publisher(
     stored: Arc<GroupState>,
 ) -> Result<Arc<GroupState>, Rejection> {
     let Some(access) = &app.access else { return Ok(stored) };
-    let question = Question::of_named(&app.policy, reader, &stored);
+    let question = Question::of_named(&app.policy(), reader, &stored);
     if reader.is_anonymous() && question.asks_anew() {
         // No answer lets a reader without a key do anything here.
         return Ok(stored);
@@ -64,7 +64,7 @@ pub(crate) async fn for_named(
 ) -> Result<HashSet<NostrGroupId>, ReadError> {
     let (app, reader) = (&caller.app, &caller.reader);
     let Some(access) = &app.access else { return Ok(HashSet::new()) };
-    let question = |state: &Group| Question::of_named(&app.policy, reader, state);
+    let question = |state: &Group| Question::of_named(&app.policy(), reader, state);
     let is_member = |state: &Group| state.has_member(reader.keys());
     let turn = meter.turn_at_store().await;
     let questions = app.groups.verdicts(ids, &caller.named, is_member, question).await?;
@@ -108,7 +108,7 @@ pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item
     let Some(access) = &app.access else { return settled };
     let mut paid = Vec::new();
     for state in states {
-        match Question::of_open(&app.policy, &caller.reader, state).pay(app, access, caller.payer()) {
+        match Question::of_open(&app.policy(), &caller.reader, state).pay(app, access, caller.payer()) {
             Ok(question) => paid.push(question),
             Err(retry) => {
                 settled.closed.insert(state.id.clone());

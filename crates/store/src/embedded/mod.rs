@@ -20,6 +20,7 @@ mod packages;
 mod plan;
 mod queue;
 mod received;
+mod records;
 mod reply;
 mod scan;
 mod summed;
@@ -68,7 +69,8 @@ use self::{
 };
 use crate::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt,
-    Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
+    Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    StoredRecord, Swept,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
 };
@@ -474,6 +476,15 @@ impl Store for Embedded {
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         let name = *name;
         self.queue.call(|answer| Call::UseOnce { name, until, now, answer }).await?
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        let record = self.read(|txn| self.tables.record(txn, name))?;
+        Ok(Some(record).filter(|record| record.version != known))
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        self.queue.call(|answer| Call::PutRecord { name, known, value, answer }).await?
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::sweep::Swept;
 use crate::{
-    AppliedAnswer, Claim, Claimed, OnceName, Saved, StockRequest, StoreError,
+    AppliedAnswer, Claim, Claimed, OnceName, RecordName, Saved, StockRequest, StoreError,
     decide::claim::Candidate,
     moving::{Imported, Record},
 };
@@ -58,6 +58,13 @@ pub(super) enum Call {
         now: UnixSecs,
         answer: Answer<Result<bool, StoreError>>,
     },
+    /// See [`crate::Store::put_record`].
+    PutRecord {
+        name: RecordName,
+        known: u64,
+        value: Vec<u8>,
+        answer: Answer<Result<bool, StoreError>>,
+    },
     Sweep {
         now: UnixSecs,
         events_max: usize,
@@ -88,6 +95,7 @@ impl Call {
             | Self::Rehearse { .. }
             | Self::Request { .. }
             | Self::UseOnce { .. }
+            | Self::PutRecord { .. }
             | Self::Sweep { .. }
             | Self::Service { .. }
             | Self::Probe { .. } => 1,
@@ -108,6 +116,7 @@ impl Call {
             Self::Claim { .. }
             | Self::Request { .. }
             | Self::UseOnce { .. }
+            | Self::PutRecord { .. }
             | Self::Sweep { .. }
             | Self::Service { .. }
             | Self::Probe { .. } => 0,

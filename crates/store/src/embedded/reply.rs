@@ -9,6 +9,7 @@ pub(super) enum Outcome {
     Claimed(Option<Claimed>),
     Requested(bool),
     UsedOnce(bool),
+    RecordPut(bool),
     Swept(Swept),
     Imported(Vec<Imported>),
     Applied(Option<AppliedAnswer>),
@@ -24,6 +25,7 @@ pub(super) enum Reply {
     Claim(Answer<Result<Option<Claimed>, StoreError>>),
     Request(Answer<Result<bool, StoreError>>),
     UseOnce(Answer<Result<bool, StoreError>>),
+    PutRecord(Answer<Result<bool, StoreError>>),
     Sweep(Answer<Result<Swept, StoreError>>),
     Import(Answer<Result<Vec<Imported>, StoreError>>),
     Service(Answer<Result<Option<AppliedAnswer>, StoreError>>),
@@ -60,6 +62,13 @@ impl Reply {
             Self::UseOnce(answer) => {
                 let _ = answer.send(match outcomes.next() {
                     Some(Ok(Outcome::UsedOnce(is_new))) => Ok(is_new),
+                    Some(Err(error)) => Err(error),
+                    _ => Err(lost()),
+                });
+            }
+            Self::PutRecord(answer) => {
+                let _ = answer.send(match outcomes.next() {
+                    Some(Ok(Outcome::RecordPut(is_put))) => Ok(is_put),
                     Some(Err(error)) => Err(error),
                     _ => Err(lost()),
                 });

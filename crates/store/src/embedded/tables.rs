@@ -149,6 +149,8 @@ tables! {
     histories: Summed = "histories";
     /// name (32) -> the time (5) until which it is used, see [`crate::Store::use_once`].
     once: Summed = "once";
+    /// name -> version (8), value, see [`crate::Store::record`].
+    records: Summed = "records";
     /// until (5), name (32): the names of `once` in the order in which they are forgotten.
     once_expiry: Table = "once-expiry";
     /// key (32) -> vanished at (8), cursor up to which its events go (6), cursor up to which they are gone (6).

@@ -28,7 +28,7 @@ use super::{
     write::Tx,
 };
 use crate::{
-    Claim, Cursor, OnceName, Saved, StockRequest,
+    Claim, Cursor, OnceName, RecordName, Saved, StockRequest,
     decide::{claim::Candidate, event::Decider},
     moving::Record,
     weight::{BATCH_ROWS_MAX, Load, Weight},
@@ -61,6 +61,11 @@ enum Work {
         name: OnceName,
         until: UnixSecs,
         now: UnixSecs,
+    },
+    PutRecord {
+        name: RecordName,
+        known: u64,
+        value: Vec<u8>,
     },
     Sweep {
         now: UnixSecs,
@@ -223,6 +228,10 @@ impl Writer {
                     works.push(Work::UseOnce { name, until, now });
                     Reply::UseOnce(answer)
                 }
+                Call::PutRecord { name, known, value, answer } => {
+                    works.push(Work::PutRecord { name, known, value });
+                    Reply::PutRecord(answer)
+                }
                 Call::Sweep { now, events_max, answer } => {
                     works.push(Work::Sweep { now, events_max });
                     Reply::Sweep(answer)
@@ -348,6 +357,8 @@ impl Writer {
                 }
                 Work::UseOnce { .. } if free < Room::Removals => Err(Fail::Full.to_store_error()),
                 Work::UseOnce { name, until, now } => Ok(Outcome::UsedOnce(tx.use_once(name, *until, *now)?)),
+                Work::PutRecord { .. } if free < Room::Removals => Err(Fail::Full.to_store_error()),
+                Work::PutRecord { name, known, value } => Ok(Outcome::RecordPut(tx.put_record(*name, *known, value)?)),
                 Work::Sweep { now, events_max } => {
                     let has_more_names = tx.forget_once(*now)?;
                     let mut swept = tx.sweep(*now, *events_max)?;
@@ -423,6 +434,7 @@ fn batch_len(works: &[Work]) -> usize {
         Work::Claim { .. }
         | Work::Request { .. }
         | Work::UseOnce { .. }
+        | Work::PutRecord { .. }
         | Work::Sweep { .. }
         | Work::Import { .. }
         | Work::Service { .. }

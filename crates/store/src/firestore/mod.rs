@@ -69,7 +69,8 @@ use self::{
 };
 use crate::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept, decide::hiding::Hiding,
+    ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
+    Swept, decide::hiding::Hiding,
 };
 
 /// The state that all calls and tasks share.
@@ -228,6 +229,14 @@ impl Store for Firestore {
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, _now: UnixSecs) -> Result<bool, StoreError> {
         Ok(self.inner.use_once(name, until).await?)
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        Ok(self.inner.record(name, known).await?)
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        Ok(self.inner.put_record(name, known, value).await?)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 use self::state::{Item, State};
 use crate::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, ExpiredPackage, LogEntry, LogPage, OnceName, Page, PageBounds,
-    Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError, Swept,
-    decide::MARK_KIND,
+    Receipt, Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    StoredRecord, Swept, decide::MARK_KIND,
 };
 
 /// A store that ends with the process.
@@ -281,6 +281,20 @@ impl Store for Memory {
             state.once.insert(*name, until);
         }
         Ok(is_new)
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        let found = self.state.lock().records.get(&name).cloned();
+        Ok(found.filter(|record| record.version != known))
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        let is_known = state.records.get(&name).map_or(0, |record| record.version) == known;
+        if is_known {
+            state.records.insert(name, StoredRecord { version: known + 1, value });
+        }
+        Ok(is_known)
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -22,7 +22,7 @@ use nostr_extensions::{
 use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 use crate::{
-    AppliedAnswer, ClaimRates, Cursor, OnceName, Saved,
+    AppliedAnswer, ClaimRates, Cursor, OnceName, RecordName, Saved, StoredRecord,
     decide::{
         keys::{Address, Claimed, TombstoneKey, address, claimed, tombstone_key},
         stock::{LAST_RESORT_MAX, TWINS_MAX},
@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) receipts: HashMap<(PublicKey, [u8; 16]), KeptAnswer>,
     /// The last request for KeyPackages to an owner.
     pub(super) requests: HashMap<PublicKey, LastRequest>,
+    /// Records of the relay itself.
+    pub(super) records: HashMap<RecordName, StoredRecord>,
     /// Names that are used once, each with the time of its end.
     pub(super) once: HashMap<OnceName, UnixSecs>,
 }

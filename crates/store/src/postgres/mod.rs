@@ -18,6 +18,7 @@ mod moving;
 mod once;
 mod pipeline;
 mod received;
+mod records;
 mod rows;
 mod save;
 mod scan;
@@ -55,8 +56,8 @@ use self::{
 };
 use crate::{
     AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page,
-    PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage, Saved, Stats, Stock, StockRequest, Store, StoreError,
-    Swept,
+    PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store,
+    StoreError, StoredRecord, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
 };
 
@@ -342,6 +343,14 @@ impl Store for Postgres {
 
     async fn use_once(&self, name: &OnceName, until: UnixSecs, now: UnixSecs) -> Result<bool, StoreError> {
         self.call(async move |client| once::use_once(client, name, until, now).await).await
+    }
+
+    async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
+        self.call(async move |client| records::read(client, name, known).await).await
+    }
+
+    async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
+        self.call(async move |client| records::put(client, name, known, &value).await).await
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0011.sql"),
     include_str!("migrations/0012.sql"),
     include_str!("migrations/0013.sql"),
+    include_str!("migrations/0014.sql"),
 ];
 /// The advisory lock of a migration, held for one transaction.
 const MIGRATION_LOCK: i64 = 0x726e_6f73_7472;

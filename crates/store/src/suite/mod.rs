@@ -17,6 +17,7 @@ pub mod queries;
 pub mod races;
 pub mod random;
 pub mod received;
+pub mod records;
 pub mod removals;
 pub mod service;
 pub mod stock;
@@ -161,6 +162,10 @@ macro_rules! conformance {
                 a_group_is_shared_with_an_owner_that_acted_in_it
                 many_common_groups_do_not_hide_the_one_that_counts
             ]
+            records: [
+                a_record_is_written_by_those_who_know_its_version
+                a_record_may_be_large
+            ]
             stock: [
                 of_an_owner_the_newest_packages_are_kept
                 what_is_sent_again_pushes_nothing_newer_out
@@ -196,6 +201,7 @@ macro_rules! races {
             of_forty_commits_of_one_epoch_one_counts
             of_forty_claimants_each_package_goes_to_one
             of_forty_racers_one_uses_a_name
+            of_forty_writers_of_one_record_one_wins
             who_follows_the_log_misses_nothing_and_sees_nothing_twice
             no_message_of_a_member_lies_behind_its_removal
             a_membership_that_was_acted_in_never_gives_way

@@ -20,7 +20,7 @@ use super::{
     },
 };
 use crate::{
-    Cursor, LogEntry, Saved, Store,
+    Cursor, LogEntry, RecordName, Saved, Store,
     moving::{Moving, Record},
 };
 
@@ -131,6 +131,18 @@ pub async fn of_forty_racers_one_uses_a_name(handles: &Handles) {
         let racing = (0..40).map(|n| {
             let store = handles.store(n % 4);
             tokio::spawn(async move { store.use_once(&[name; 32], START + 60, START).await.expect("an answer") })
+        });
+        let won = join_all(racing).await.into_iter().filter(|won| *won.as_ref().expect("no panic")).count();
+        assert_eq!(won, 1);
+    }
+}
+
+pub async fn of_forty_writers_of_one_record_one_wins(handles: &Handles) {
+    for known in 0..5 {
+        let racing = (0..40).map(|n| {
+            let store = handles.store(n % 4);
+            let put = async move { store.put_record(RecordName::Management, known, vec![n as u8]).await };
+            tokio::spawn(async move { put.await.expect("an answer") })
         });
         let won = join_all(racing).await.into_iter().filter(|won| *won.as_ref().expect("no panic")).count();
         assert_eq!(won, 1);

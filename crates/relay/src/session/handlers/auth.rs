@@ -52,7 +52,7 @@ async fn prove(session: &mut Session, event: Unverified) -> Result<PublicKey, Re
     })?;
     let app = &session.caller.app;
     let key = authenticate(&verified, session.challenge.text(), &session.caller.client.names, app.clock.now())?;
-    app.policy.may_authenticate(&key)?;
+    app.policy().may_authenticate(&key)?;
     Ok(key)
 }
 

@@ -59,7 +59,7 @@ struct Claiming<'a> {
 /// `rate-limited:` where the reader has used up too many KeyPackages of an owner, or its budget of reads; nothing was
 /// used up then.
 pub(super) async fn claim(caller: &Caller, filters: &Arc<[Filter]>, limits: Limits) -> Result<Claims, Rejection> {
-    let consumes = caller.app.policy.keypackage_consumption != KeyPackageConsumption::Never;
+    let consumes = caller.app.policy().keypackage_consumption != KeyPackageConsumption::Never;
     let asks = |filter: &Filter| KEY_PACKAGE_KINDS.iter().any(|kind| filter.asks_kind(*kind));
     let withholds = consumes && filters.iter().any(asks);
     let claims = Claims { given: Vec::new(), filters: Arc::clone(filters), failed: None, withholds };
@@ -68,8 +68,10 @@ pub(super) async fn claim(caller: &Caller, filters: &Arc<[Filter]>, limits: Limi
         return Ok(claims);
     }
     let filters = ClaimFilters::new(Arc::clone(filters), |filter| limits.of_filter(filter));
-    let owners: Vec<PublicKey> =
-        filters.owners().filter(|owner| !caller.reader.has(owner)).take(OWNERS_MAX + 1).collect();
+    let policy = caller.app.policy();
+    let is_served = |owner: &PublicKey| !caller.reader.has(owner) && !policy.is_banned(owner);
+    let owners: Vec<PublicKey> = filters.owners().filter(is_served).take(OWNERS_MAX + 1).collect();
+    drop(policy);
     if owners.len() > OWNERS_MAX {
         return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {OWNERS_MAX} owners")));
     }

@@ -32,6 +32,7 @@ use crate::{
     error::read_failed,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
     system::time::rfc3339,
+    write_policy,
 };
 
 /// Takes in the event `json` of the message `text`, which may be paid for already. Every answer goes through the
@@ -142,21 +143,21 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
     let (app, now) = (&caller.app, caller.app.clock.now());
     let publisher = Publisher { reader: &caller.reader, names: &caller.client.names };
     // No group is looked up for an event that cannot pass, or that lacks a key whatever its group is.
-    if let Err(rejection) = admit::precheck(event, publisher, &app.policy, now) {
+    if let Err(rejection) = admit::precheck(event, publisher, &app.policy(), now) {
         return rejection.word == Word::AuthRequired;
     }
     let group = match admit::group_of(event) {
         Some(group) => app.groups.get(&group).await.ok(),
         None => None,
     };
-    admit::lacks_key(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)
+    admit::lacks_key(event, publisher, &app.policy(), group.as_deref().map(GroupState::group), now)
 }
 
 async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Result<Intake, Refused> {
     let app = &caller.app;
     let now = app.clock.now();
     let publisher = Publisher { reader: &caller.reader, names: &caller.client.names };
-    admit::precheck(event.event(), publisher, &app.policy, now)?;
+    admit::precheck(event.event(), publisher, &app.policy(), now)?;
     let id = event.event().id();
     // The transaction that would store the event looks it up too; a store that is shared is asked only then.
     let is_stored = !app.delivery.is_followed() && app.store.holds(&id, now).await.map_err(read_failed)?;
@@ -174,6 +175,8 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
         return Ok(Intake::Duplicate);
     }
     pay_sender(caller, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
+    let source = write_policy::Source { address: caller.client.address, authenticated: caller.reader.primary() };
+    app.write_policy.ask(admitted.event(), source, now).await?;
     if rules(admitted.event().kind()).budget == Budget::KeyPackages {
         log_key_package(app, payment.arrival, &admitted);
     }
@@ -201,11 +204,11 @@ pub(crate) async fn decide(
     let retry = group.as_ref().filter(|_| app.delivery.is_followed()).map(|group| (event.clone(), group.id.clone()));
     let mut group = group;
     let admitted =
-        match (admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
+        match (admit::admit(event, publisher, &app.policy(), group.as_deref().map(GroupState::group), now), retry) {
             (Err(_), Some((event, id))) => {
                 app.delivery.fresh().await?;
                 group = Some(app.groups.get(&id).await.map_err(read_failed)?);
-                admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
+                admit::admit(event, publisher, &app.policy(), group.as_deref().map(GroupState::group), now)?
             }
             (admitted, _) => admitted?,
         };
@@ -257,7 +260,7 @@ impl Member {
         let keys = caller.reader.keys();
         let author = keys.iter().filter(|key| **key == author);
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
-        let policy = &caller.app.policy;
+        let policy = &caller.app.policy();
         let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
         let may_change = match event.kind() {
             Kind::ROSTER => true,

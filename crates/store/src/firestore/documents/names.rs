@@ -149,7 +149,7 @@ impl Collection {
             Self::Founders => &["times"],
             Self::Inviters => &["count"],
             Self::Once => &[field::EXPIRES_AT],
-            Self::Meta => &["version", "router", "swept"],
+            Self::Meta => &["version", "router", "swept", "value"],
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod claims;
 pub(crate) mod epochs;
 pub(crate) mod once;
+mod records;
 pub(crate) mod save;
 mod service;
 mod sweep;

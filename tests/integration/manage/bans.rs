@@ -1,0 +1,183 @@
+//! Bans hold for authors and for readers, by every door.
+
+use serde_json::json;
+
+use super::{ends, in_force, managed};
+use crate::support::{
+    Client, Keys, TestRelay, backend,
+    gateway::{key_package, message, roster, wrap},
+    rest::{Rest, shown},
+};
+
+#[tokio::test]
+async fn a_banned_key_neither_reads_nor_writes_and_its_connections_end() {
+    let (relay, admin, _) = managed().await;
+    let [alice, bob] = Keys::some();
+    let mut alices = Client::of(&relay, &[&alice]).await;
+    let mut bobs = Client::of(&relay, &[&bob, &alice]).await;
+    let mut others = Client::connect(&relay).await;
+    alices.publish(&alice.event(1).sign()).await.ok();
+    assert_eq!(admin.ordered("banpubkey", json!([alice.hex(), "spam"])).await, json!(true));
+    ends(&mut alices).await;
+    ends(&mut bobs).await;
+    in_force().await;
+    others.publish(&alice.event(1).content("again").sign()).await.refused("blocked");
+    others.publish(&bob.event(1).sign()).await.ok();
+    others.auth(&alice).await.refused("restricted");
+    let rest = Rest::of(&relay, &alice);
+    assert!(rest.get("/inbox").refused(403).await.contains("banned"));
+    let listed = admin.ordered("listbannedpubkeys", json!([])).await;
+    assert_eq!(listed, json!([{ "pubkey": alice.hex(), "reason": "spam" }]));
+    // A key that is unbanned is as any other, and its events are there again.
+    admin.ordered("unbanpubkey", json!([alice.hex()])).await;
+    in_force().await;
+    let mut alices = Client::of(&relay, &[&alice]).await;
+    assert_eq!(alices.ids(json!({ "authors": [alice.hex()] })).await.expect("an answer").len(), 1);
+    alices.publish(&alice.event(1).content("again").sign()).await.ok();
+}
+
+/// No door shows an event of a banned author, or a banned event; the answers are those of a store without it.
+#[tokio::test]
+async fn no_door_shows_what_is_banned() {
+    let (relay, admin, keys) = managed().await;
+    let [alice, bob, carol] = Keys::some();
+    let mut admins = Client::of(&relay, &[&keys]).await;
+    admins.publish(&roster(&keys, "grp_a", 1, "bootstrap", &[&alice, &bob]).sign()).await.ok();
+    let mut alices = Client::of(&relay, &[&alice]).await;
+    let (note, package) = (alice.event(1).sign(), key_package(&alice).sign());
+    let (to_bob, other) = (alice.event(4).tag(["p", &bob.hex()]).sign(), carol.event(1).sign());
+    // The author of a group's message tells nothing about its sender, and members need every commit.
+    let to_group = alice.event(445).tag(["h", "grp_a"]).content("x").sign();
+    for event in [&note, &package, &to_bob, &to_group, &other] {
+        alices.publish(event).await.ok();
+    }
+    let mut bobs = Client::of(&relay, &[&bob]).await;
+    bobs.req("live", &[json!({ "kinds": [1, 4, 443], "authors": [alice.hex(), carol.hex()] })]).await.expect("events");
+    admin.ordered("banpubkey", json!([alice.hex()])).await;
+    admin.ordered("banevent", json!([other.id(), "illegal"])).await;
+    in_force().await;
+    let by = json!({ "authors": [alice.hex(), carol.hex()], "kinds": [1, 4, 443] });
+    assert_eq!(bobs.ids(by.clone()).await.expect("an answer"), Vec::<String>::new());
+    assert_eq!(bobs.ids(json!({ "ids": [other.id()] })).await.expect("an answer"), Vec::<String>::new());
+    assert_eq!(bobs.count(std::slice::from_ref(&by)).await, Ok(0));
+    assert_eq!(bobs.neg_ids(by).await.expect("an answer"), Vec::<String>::new());
+    let rest = Rest::of(&relay, &bob);
+    assert_eq!(shown(&rest, &format!("/keypackages?owner={}", alice.hex()), "cursor").await, Ok(Vec::new()));
+    rest.post("/keypackages/claim", json!({ "owner": alice.hex() }).to_string()).refused(404).await;
+    let group = bobs.ids(json!({ "kinds": [445], "#h": ["grp_a"] })).await;
+    assert_eq!(group.expect("an answer"), [to_group.id()]);
+    bobs.publish(&other).await.refused("blocked");
+    admin.ordered("allowevent", json!([other.id()])).await;
+    in_force().await;
+    assert_eq!(bobs.ids(json!({ "ids": [other.id()] })).await.expect("an answer"), [other.id()]);
+}
+
+/// A banned sender is refused whatever key signed the event, and its own events may still be taken back.
+#[tokio::test]
+async fn a_ban_looks_at_the_sender_and_lets_events_be_taken_back() {
+    let (relay, admin, keys) = managed().await;
+    let [alice, bob] = Keys::some();
+    let note = alice.event(1).sign();
+    let mut anyone = Client::connect(&relay).await;
+    anyone.publish(&note).await.ok();
+    admin.ordered("banpubkey", json!([alice.hex()])).await;
+    in_force().await;
+    let mut banned = Client::connect(&relay).await;
+    banned.auth(&alice).await.refused("restricted");
+    let deletion = alice.event(5).tag(["e", note.id()]).sign();
+    anyone.publish(&deletion).await.ok();
+    admin.ordered("unbanpubkey", json!([alice.hex()])).await;
+    in_force().await;
+    assert_eq!(anyone.ids(json!({ "ids": [note.id()] })).await.expect("an answer"), Vec::<String>::new());
+    // The admin's own connection is not touched by orders.
+    let mut admins = Client::of(&relay, &[&keys]).await;
+    admins.publish(&wrap(&bob).sign()).await.ok();
+    admins.publish(&message("nowhere").sign()).await.refused("restricted");
+}
+
+/// An order on one of four instances holds on the others within a second, for connections that stay open too.
+async fn holds_on_four_instances(backend: &str) {
+    let (admin, [alice, bob]) = (Keys::random(), Keys::some());
+    let relay = TestRelay::start_on(backend, 4, |config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    })
+    .await;
+    let orders = Rest::of(&relay, &admin);
+    let mut alices = Vec::new();
+    let mut bobs = Vec::new();
+    for _ in 0..4 {
+        alices.push(Client::of(&relay, &[&alice]).await);
+        bobs.push(Client::of(&relay, &[&bob]).await);
+    }
+    orders.ordered("banpubkey", json!([alice.hex()])).await;
+    orders.ordered("changerelayname", json!(["Four"])).await;
+    for client in &mut alices {
+        ends(client).await;
+    }
+    in_force().await;
+    for (n, client) in (0..).zip(&mut bobs) {
+        client.publish(&alice.event(1).content(format!("{n}")).sign()).await.refused("blocked");
+        client.publish(&bob.event(1).content(format!("{n}")).sign()).await.ok();
+        let answer = crate::support::http(relay.next_address(), "GET /", &[("accept", "application/nostr+json")]).await;
+        assert_eq!(answer.json()["name"], "Four");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_holds_on_four_instances_within_a_second() {
+    holds_on_four_instances("memory").await;
+}
+
+#[tokio::test]
+async fn an_order_holds_on_four_instances_over_postgres() {
+    holds_on_four_instances("postgres").await;
+}
+
+/// The standing orders are in the store, so a relay that is started again has them.
+#[tokio::test]
+async fn a_ban_outlives_the_relay() {
+    let (directory, admin, alice) = (tempfile::tempdir().expect("a directory"), Keys::random(), Keys::random());
+    let start = || {
+        TestRelay::start_over(backend::embedded(directory.path()), |config| {
+            config.mls_gateway.admin_pubkeys = vec![admin.public()];
+        })
+    };
+    let relay = start().await;
+    Rest::of(&relay, &admin).ordered("banpubkey", json!([alice.hex()])).await;
+    relay.stop().await;
+    let relay = start().await;
+    Client::connect(&relay).await.publish(&alice.event(1).sign()).await.refused("blocked");
+}
+
+/// An instance that could not read the orders yet takes and serves nothing, and then obeys them.
+#[tokio::test]
+async fn an_instance_without_the_orders_is_shut() {
+    use std::sync::atomic::Ordering;
+
+    use crate::support::{WAIT, shared::Shared};
+    let [admin, alice] = Keys::some();
+    let shared = Shared::new();
+    let configure = |config: &mut nostr_relay::config::Config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    };
+    let first = TestRelay::start_over(shared.instance().0, configure).await;
+    let note = alice.event(1).sign();
+    Client::connect(&first).await.publish(&note).await.ok();
+    Rest::of(&first, &admin).ordered("banpubkey", json!([alice.hex()])).await;
+    let (store, link) = shared.instance();
+    link.is_down.store(true, Ordering::Relaxed);
+    let second = TestRelay::start_over(store, configure).await;
+    let mut client = Client::connect(&second).await;
+    assert!(client.ids(json!({ "ids": [note.id()] })).await.is_err_and(|reason| reason.starts_with("error")));
+    client.publish(&admin.event(1).sign()).await.refused("error");
+    link.is_down.store(false, Ordering::Relaxed);
+    let ready = async {
+        while crate::support::http(second.address, "GET /ready", &[]).await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WAIT, ready).await.expect("it is ready");
+    assert_eq!(client.ids(json!({ "ids": [note.id()] })).await, Ok(Vec::new()));
+    client.publish(&admin.event(1).content("2").sign()).await.ok();
+}
