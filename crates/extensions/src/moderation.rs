@@ -5,7 +5,16 @@
 
 use std::collections::HashSet;
 
-use nostr_protocol::{EventId, Kind, PublicKey};
+use nostr_protocol::{Event, EventId, Kind, PublicKey, Rejection, Rule, UnixSecs};
+
+use crate::{effect::NEVER, gate::Hidden, kinds::rules, policy::Policy, reader::Reader};
+
+/// The rules of the orders over NIP-86.
+pub(crate) const ORDERS: Rule = Rule("Management", 2);
+pub(crate) const BANNED_KEYS: Rule = Rule("Management", 3);
+pub(crate) const BANNED_EVENTS: Rule = Rule("Management", 6);
+/// The text for a banned key.
+pub(crate) const BANNED_KEY: &str = "this key is banned from this relay";
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,4 +31,88 @@ pub struct Moderation {
     pub allowed_kinds: HashSet<Kind>,
     /// Kinds that are not taken, whatever the configuration says.
     pub refused_kinds: HashSet<Kind>,
+}
+
+impl Policy {
+    /// Whether `key` is banned. An admin key never is, so that the operator cannot be locked out.
+    #[must_use]
+    pub fn is_banned(&self, key: &PublicKey) -> bool {
+        let banned = &self.moderation.banned_keys;
+        !banned.is_empty() && banned.contains(key) && !self.is_admin(key)
+    }
+
+    /// Whether one of the reader's keys is banned.
+    #[must_use]
+    pub fn is_banned_reader(&self, reader: &Reader) -> bool {
+        reader.keys().iter().any(|key| self.is_banned(key))
+    }
+
+    /// The order by which this reader is not served an event. A ban of its author leaves the events of groups, which
+    /// the other members need ("Deletion" 2).
+    pub(crate) fn hides(&self, event: &Event, reader: &Reader) -> Option<Hidden> {
+        let banned = &self.moderation.banned_events;
+        if self.moderation.is_unknown {
+            Some(Hidden::OrdersUnknown)
+        } else if !banned.is_empty() && banned.contains(&event.id()) {
+            Some(Hidden::BannedEvent)
+        } else if self.is_banned(&event.pubkey()) && !rules(event.kind()).is_for_group() {
+            Some(Hidden::BannedAuthor)
+        } else {
+            self.is_banned_reader(reader).then_some(Hidden::BannedReader)
+        }
+    }
+
+    /// Whether events of this kind are taken. Deletions and requests to vanish always are.
+    #[must_use]
+    pub fn takes_kind(&self, kind: Kind) -> bool {
+        let moderation = &self.moderation;
+        let is_listed = || match &self.kinds {
+            None => true,
+            Some(kinds) => kinds.iter().any(|range| range.holds(kind)) || moderation.allowed_kinds.contains(&kind),
+        };
+        takes_back(kind) || (!moderation.refused_kinds.contains(&kind) && is_listed())
+    }
+
+    /// Refuses an event that the operator takes from nobody, or not from this reader. A banned author may still take
+    /// back its own events, as long as it need not authenticate for that.
+    ///
+    /// # Errors
+    /// `blocked:`, or `error:` while the orders are not known.
+    pub(crate) fn moderate(&self, event: &Event, reader: &Reader) -> Result<(), Rejection> {
+        self.require_orders()?;
+        let is_banned = self.is_banned(&event.pubkey()) && !takes_back(event.kind());
+        if is_banned || self.is_banned_reader(reader) {
+            return Err(Rejection::blocked(BANNED_KEY).under(BANNED_KEYS));
+        }
+        if self.moderation.banned_events.contains(&event.id()) {
+            return Err(Rejection::blocked("this event is banned from this relay").under(BANNED_EVENTS));
+        }
+        if !self.takes_kind(event.kind()) {
+            let refusal = Rejection::blocked(format!("this relay takes no events of kind {}", event.kind().0));
+            return Err(refusal.under(Rule("Management", 8)));
+        }
+        Ok(())
+    }
+
+    /// Refuses everything until the orders over NIP-86 are known.
+    ///
+    /// # Errors
+    /// `error:`.
+    pub(crate) fn require_orders(&self) -> Result<(), Rejection> {
+        if self.moderation.is_unknown {
+            return Err(Rejection::error("storage unavailable, try again").under(ORDERS));
+        }
+        Ok(())
+    }
+
+    /// End of an event of which the rules of its kind say none, received `now`.
+    pub(crate) fn retained_until(&self, kind: Kind, now: UnixSecs) -> UnixSecs {
+        let rule = self.retention.iter().find(|rule| rule.kinds.holds(kind));
+        rule.filter(|_| !takes_back(kind)).map_or(NEVER, |rule| now.saturating_add(rule.secs))
+    }
+}
+
+/// Whether events of this kind take back others of their author.
+const fn takes_back(kind: Kind) -> bool {
+    matches!(kind, Kind::DELETION | Kind::VANISH)
 }

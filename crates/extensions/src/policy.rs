@@ -3,23 +3,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
-use nostr_protocol::{DAY_SECS, Event, Kind, PublicKey, Rejection, Rule, UnixSecs};
+use nostr_protocol::{DAY_SECS, Kind, PublicKey, Rejection, Rule};
 
 use crate::{
-    effect::NEVER,
-    gate::Hidden,
-    kinds::rules,
     mls_gateway::group::{CommitOrdering, MembershipBounds, Source},
-    moderation::Moderation,
-    reader::Reader,
+    moderation::{BANNED_KEY, BANNED_KEYS, Moderation},
 };
-
-/// The rules of the orders over NIP-86.
-pub(crate) const ORDERS: Rule = Rule("Management", 2);
-pub(crate) const BANNED_KEYS: Rule = Rule("Management", 3);
-pub(crate) const BANNED_EVENTS: Rule = Rule("Management", 6);
-/// The text for a banned key.
-pub(crate) const BANNED_KEY: &str = "this key is banned from this relay";
 
 /// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,83 +177,6 @@ impl Policy {
         self.residents.as_ref().is_some_and(|residents| residents.contains(key) || is_allowed())
     }
 
-    /// Whether `key` is banned. An admin key never is, so that the operator cannot be locked out.
-    #[must_use]
-    pub fn is_banned(&self, key: &PublicKey) -> bool {
-        let banned = &self.moderation.banned_keys;
-        !banned.is_empty() && banned.contains(key) && !self.is_admin(key)
-    }
-
-    /// Whether one of the reader's keys is banned.
-    #[must_use]
-    pub fn is_banned_reader(&self, reader: &Reader) -> bool {
-        reader.keys().iter().any(|key| self.is_banned(key))
-    }
-
-    /// The order by which this reader is not served an event. A ban of its author leaves the events of groups, which
-    /// the other members need ("Deletion" 2).
-    pub(crate) fn hides(&self, event: &Event, reader: &Reader) -> Option<Hidden> {
-        let banned = &self.moderation.banned_events;
-        if self.moderation.is_unknown {
-            Some(Hidden::OrdersUnknown)
-        } else if !banned.is_empty() && banned.contains(&event.id()) {
-            Some(Hidden::BannedEvent)
-        } else if self.is_banned(&event.pubkey()) && !rules(event.kind()).is_for_group() {
-            Some(Hidden::BannedAuthor)
-        } else {
-            self.is_banned_reader(reader).then_some(Hidden::BannedReader)
-        }
-    }
-
-    /// Whether events of this kind are taken. Deletions and requests to vanish always are.
-    #[must_use]
-    pub fn takes_kind(&self, kind: Kind) -> bool {
-        let moderation = &self.moderation;
-        let is_listed = || match &self.kinds {
-            None => true,
-            Some(kinds) => kinds.iter().any(|range| range.holds(kind)) || moderation.allowed_kinds.contains(&kind),
-        };
-        takes_back(kind) || (!moderation.refused_kinds.contains(&kind) && is_listed())
-    }
-
-    /// Refuses an event that the operator takes from nobody, or not from this reader. A banned author may still take
-    /// back its own events, as long as it need not authenticate for that.
-    ///
-    /// # Errors
-    /// `blocked:`, or `error:` while the orders are not known.
-    pub(crate) fn moderate(&self, event: &Event, reader: &Reader) -> Result<(), Rejection> {
-        self.require_orders()?;
-        let is_banned = self.is_banned(&event.pubkey()) && !takes_back(event.kind());
-        if is_banned || self.is_banned_reader(reader) {
-            return Err(Rejection::blocked(BANNED_KEY).under(BANNED_KEYS));
-        }
-        if self.moderation.banned_events.contains(&event.id()) {
-            return Err(Rejection::blocked("this event is banned from this relay").under(BANNED_EVENTS));
-        }
-        if !self.takes_kind(event.kind()) {
-            let refusal = Rejection::blocked(format!("this relay takes no events of kind {}", event.kind().0));
-            return Err(refusal.under(Rule("Management", 8)));
-        }
-        Ok(())
-    }
-
-    /// Refuses everything until the orders over NIP-86 are known.
-    ///
-    /// # Errors
-    /// `error:`.
-    pub(crate) fn require_orders(&self) -> Result<(), Rejection> {
-        if self.moderation.is_unknown {
-            return Err(Rejection::error("storage unavailable, try again").under(ORDERS));
-        }
-        Ok(())
-    }
-
-    /// End of an event of which the rules of its kind say none, received `now`.
-    pub(crate) fn retained_until(&self, kind: Kind, now: UnixSecs) -> UnixSecs {
-        let rule = self.retention.iter().find(|rule| rule.kinds.holds(kind));
-        rule.filter(|_| !takes_back(kind)).map_or(NEVER, |rule| now.saturating_add(rule.secs))
-    }
-
     /// Whether the relay takes a proof of `key`.
     ///
     /// # Errors
@@ -298,11 +210,6 @@ impl Policy {
     pub fn has_admin_key(&self, keys: &[PublicKey]) -> bool {
         keys.iter().any(|key| self.is_admin(key))
     }
-}
-
-/// Whether events of this kind take back others of their author.
-const fn takes_back(kind: Kind) -> bool {
-    matches!(kind, Kind::DELETION | Kind::VANISH)
 }
 
 impl Default for Policy {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use nostr_protocol::{Event, PublicKey, Rejection, UnixSecs};
+use nostr_protocol::{Event, PublicKey, Rejection, Rule, UnixSecs};
 use serde::Deserialize;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -62,6 +62,9 @@ struct Question {
     answer: oneshot::Sender<Result<(), Rejection>>,
 }
 
+/// The rule by which the program refuses.
+const ASKED: Rule = Rule("Management", 12);
+
 impl WritePolicy {
     /// Starts the task that runs the program that the configuration in force names.
     pub(crate) fn start(management: Arc<Management>, stopping: CancellationToken) -> Self {
@@ -84,9 +87,10 @@ impl WritePolicy {
         let silent = || Rejection::error("this relay's write policy gives no answer; try again");
         let (answer, answered) = oneshot::channel();
         let question = Question { id: event.id().to_hex(), line: line(event, &source, now), answer };
-        self.questions.try_send(question).map_err(|_| silent())?;
+        self.questions.try_send(question).map_err(|_| silent().under(ASKED))?;
         let answered = timeout(Duration::from_millis(config.timeout_ms), answered).await;
-        answered.unwrap_or_else(|_| Ok(Err(silent()))).unwrap_or_else(|_| Err(silent()))
+        let outcome = answered.unwrap_or_else(|_| Ok(Err(silent()))).unwrap_or_else(|_| Err(silent()));
+        outcome.map_err(|refusal| refusal.under(ASKED))
     }
 }
 

@@ -181,3 +181,34 @@ async fn an_instance_without_the_orders_is_shut() {
     assert_eq!(client.ids(json!({ "ids": [note.id()] })).await, Ok(Vec::new()));
     client.publish(&admin.event(1).content("2").sign()).await.ok();
 }
+
+/// A diagnosis goes by the orders, and names the rule of each.
+#[tokio::test]
+async fn a_diagnosis_sees_the_orders() {
+    let (relay, admin, _) = managed().await;
+    let [alice, bob] = Keys::some();
+    let mut bobs = Client::of(&relay, &[&bob]).await;
+    let (note, long) = (bob.event(1).sign(), bob.event(30_023).tag(["d", "x"]).sign());
+    bobs.publish(&note).await.ok();
+    admin.ordered("banevent", json!([note.id()])).await;
+    admin.ordered("banpubkey", json!([alice.hex()])).await;
+    admin.ordered("disallowkind", json!([30_023])).await;
+    in_force().await;
+    let (hers, his) = (alice.event(1).sign(), bob.event(1).content("other").sign());
+    let table = "Who may publish, who may read";
+    let cases = [
+        (&note, &bob, "Management 6"),
+        (&hers, &bob, "Management 3"),
+        (&his, &alice, "Management 3"),
+        (&long, &bob, "Management 8"),
+        (&his, &bob, table),
+    ];
+    for (event, reader, rule) in cases {
+        let question = json!({ "event": event.0, "reader": reader.hex() });
+        let answer = admin.post("/diagnose", question.to_string()).ok().await;
+        let told = |part: &str, yes: &str| (answer[part][yes] == true, answer[part]["rule"].clone());
+        let decided = (rule == table, json!(rule));
+        assert_eq!(told("write", "allowed"), decided, "{answer}");
+        assert_eq!(told("read", "visible"), decided, "{answer}");
+    }
+}

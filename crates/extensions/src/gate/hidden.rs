@@ -4,7 +4,7 @@ use std::fmt;
 
 use nostr_protocol::Rule;
 
-use crate::policy::{BANNED_EVENTS, BANNED_KEYS, ORDERS};
+use crate::moderation::{BANNED_EVENTS, BANNED_KEYS, ORDERS};
 
 /// The reason why an event is not released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

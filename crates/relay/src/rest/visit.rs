@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Method, Uri, header},
 };
 use nostr_extensions::Reader;
-use nostr_protocol::{PublicKey, Rejection as Reason};
+use nostr_protocol::{PublicKey, Rejection as Reason, Rule};
 use serde::de::DeserializeOwned;
 
 use super::{Problem, intake, proof};
@@ -110,7 +110,8 @@ impl FromRequest<Arc<App>> for Visit {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let visit = Self::of(request, app, intake::JSON).await?;
         if app.management.blocks(visit.address()) {
-            return Err(Reason::restricted("this address is blocked at this relay").into());
+            let refusal = Reason::restricted("this address is blocked at this relay");
+            return Err(refusal.under(Rule("Management", 7)).into());
         }
         Ok(visit)
     }
