@@ -43,8 +43,8 @@ impl Restore {
         let directory = &std::path::absolute(named).map_err(|error| format!("{}: {error}", named.display()))?;
         if named.is_relative() {
             eprintln!(
-                "warning: [data] path is {}, relative to this directory: a relay that is started in another one does not \
-                 find this store, and begins with an empty one; write an absolute path",
+                "warning: [data] path is {}, relative to this directory: a relay that is started in another one does \
+                 not find this store, and begins with an empty one; write an absolute path",
                 named.display()
             );
         }
