@@ -44,6 +44,7 @@ pub use self::{
         Repetition, Stock, StockRequest, Swept,
     },
     cost::Cost,
+    decide::stock::KEY_PACKAGES_KEPT_MAX,
     plan::{Part, parts},
     received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
     saved::{DUPLICATE, Saved},

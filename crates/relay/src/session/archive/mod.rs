@@ -134,6 +134,9 @@ struct FilterRead {
     query_bytes: usize,
 }
 
+/// The fault of a place that the store's history does not have.
+pub(crate) const RESTORED: &str = "the store was restored to an older state than this cursor";
+
 /// The reason why a read ends early.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -149,6 +152,8 @@ pub(crate) enum ReadError {
     NoMemory,
     /// The group that is asked for is closed.
     Closed,
+    /// The store was restored to an older state than the place from which the request goes on.
+    OtherHistory,
 }
 
 impl From<StoreError> for ReadError {
@@ -167,6 +172,7 @@ impl From<ReadError> for Rejection {
             ),
             ReadError::UsedUp(retry) => retry.into(),
             ReadError::Closed => settling::closed(),
+            ReadError::OtherHistory => Self::invalid(RESTORED),
             ReadError::NoMemory => Self::error("the relay is short of memory; ask for less at one time"),
         }
     }
