@@ -41,7 +41,7 @@ pub(super) async fn show(app: &App, peer: SocketAddr, headers: &HeaderMap) -> Re
         return (StatusCode::UNAUTHORIZED, challenge, "set [metrics] auth and send it as a bearer token\n")
             .into_response();
     }
-    app.metrics.gauges.gather(app).await;
+    app.metrics.gauges.gather(app);
     let format = if accept::prefers_openmetrics(headers) { Format::OpenMetrics } else { Format::Prometheus };
     let about = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     (about, app.metrics.render(format)).into_response()
