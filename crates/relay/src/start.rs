@@ -25,7 +25,7 @@ use crate::{
     expiry,
     memory::Memory,
     observe::{
-        metrics::{Metrics, Recorder},
+        metrics::{Metrics, Recorder, sizes},
         request_log::RequestLog,
         telemetry::{self, OwnerTags},
     },
@@ -199,6 +199,7 @@ impl Relay {
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
+        let counting = tokio::spawn(sizes::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
         if let Some(access) = &app.access {
             tokio::spawn(Arc::clone(access).keep_fresh(Arc::clone(&app.live), app.stopping.clone()));
@@ -211,7 +212,7 @@ impl Relay {
         let settling =
             tokio::spawn(async move { stopping.run_until_cancelled(settled.settle()).await.unwrap_or_default() });
         let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
-        let tasks = [listening, sweeping, settling].into_iter().chain(asking).chain(showing).collect();
+        let tasks = [listening, sweeping, counting, settling].into_iter().chain(asking).chain(showing).collect();
         Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
     }
 

@@ -7,7 +7,7 @@
 //!
 //! [`Shares`]: crate::shares::Shares
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{
     Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
@@ -304,7 +304,9 @@ pub(crate) struct Payment {
 /// The payment for an event: the one that was made when it came, or a new one.
 async fn payment(caller: &mut Caller, event: &Event, paid: Option<Payment>) -> Result<Payment, Rejection> {
     if let Some(paid) = paid {
-        return Ok(paid);
+        // The wait for the client's AUTH is no time of the relay's.
+        let arrival = Arrival { at: Instant::now(), ..paid.arrival };
+        return Ok(Payment { arrival, ..paid });
     }
     let arrival = caller.app.request_log.arrival();
     tracing::debug!(request = %arrival.request, event_kind = event.kind().0, "event arrived");

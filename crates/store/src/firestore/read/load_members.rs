@@ -36,6 +36,8 @@ use crate::{
 
 /// Most counts of memberships at one time.
 const COUNTS_MAX: usize = 4;
+/// Most memberships that one count finds, well above those that a key may have.
+const COUNTED_MAX: u64 = 10_000;
 /// Most memberships that are remembered as acted in.
 const ACTED_MAX: usize = 65_536;
 
@@ -153,8 +155,8 @@ impl Inner {
 
     async fn count_together(&self, keys: &[PublicKey]) -> Result<usize, Fail> {
         let ((heads, _), (shards, _)) = tokio::try_join!(
-            self.client.count(query::memberships_of(&self.names, Collection::Groups, keys)),
-            self.client.count(query::memberships_of(&self.names, Collection::Members, keys)),
+            self.client.count(query::memberships_of(&self.names, Collection::Groups, keys), COUNTED_MAX),
+            self.client.count(query::memberships_of(&self.names, Collection::Members, keys), COUNTED_MAX),
         )?;
         Ok(usize::try_from(heads + shards).unwrap_or(usize::MAX))
     }
