@@ -249,6 +249,14 @@ impl GroupRecord {
             awaits_since_ms: None,
         }
     }
+
+    /// Whether the members may be keys that one client made for itself: anyone founded the group, and the access service
+    /// does not decide about it. Rosters change nothing here, since a founder is a group admin and sends its own.
+    #[must_use]
+    pub fn is_anyones(&self) -> bool {
+        // A record from an older export may lack its founder.
+        self.source != Source::Acl && (self.founder.is_some() || self.source == Source::GiftWrap)
+    }
 }
 
 /// A managed group as of some commit.

@@ -108,7 +108,7 @@ pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item
     let Some(access) = &app.access else { return settled };
     let mut paid = Vec::new();
     for state in states {
-        match Question::of_open(&app.policy, &caller.reader, state).pay(app, access, caller.payer()) {
+        match Question::of_open(&caller.reader, state).pay(app, access, caller.payer()) {
             Ok(question) => paid.push(question),
             Err(retry) => {
                 settled.closed.insert(state.id.clone());

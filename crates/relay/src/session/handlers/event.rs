@@ -245,7 +245,7 @@ struct Member {
     key: PublicKey,
     /// Number of members of the group, if the event may change them.
     changed_members: usize,
-    /// Set where anyone may found such a group, so that a client can make as many such keys as it founds groups.
+    /// Set where anyone founded the group, so that a client can make as many such keys as it likes.
     is_free: bool,
 }
 
@@ -258,7 +258,6 @@ impl Member {
         let author = keys.iter().filter(|key| **key == author);
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
         let policy = &caller.app.policy;
-        let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
         let may_change = match event.kind() {
             Kind::ROSTER => true,
             Kind::GIFT_WRAP => {
@@ -268,7 +267,7 @@ impl Member {
             _ => false,
         };
         let changed_members = if may_change { view.members.len() } else { 0 };
-        Some(Self { key, changed_members, is_free: anyone_founds && !policy.is_named(&key) })
+        Some(Self { key, changed_members, is_free: view.record.is_anyones() && !policy.is_named(&key) })
     }
 }
 
