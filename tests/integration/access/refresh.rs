@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// POSTs to the door that has a group asked about, with this token.
-async fn refresh(relay: &TestRelay, group: &str, token: &str) -> Response {
+pub async fn refresh(relay: &TestRelay, group: &str, token: &str) -> Response {
     let line = format!("POST /api/v1/mls/groups/{group}/refresh");
     let bearer = format!("Bearer {token}");
     http(relay.address, &line, &[("authorization", &bearer), ("content-length", "0")]).await
