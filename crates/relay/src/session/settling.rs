@@ -6,8 +6,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Group, NostrGroupId, Reader};
-use nostr_protocol::{Rejection, Rule};
+use nostr_extensions::{Group, NostrGroupId, Reader, mls_gateway::group::Refusal};
+use nostr_protocol::Rejection;
 
 use super::{
     Caller,
@@ -21,14 +21,12 @@ use crate::{
     rate_limit::{Payer, RetryAfter},
 };
 
-/// The text for a client in a group about which the service cannot be asked.
-const CLOSED: &str = "the members of this group cannot be asked of the access service now; try again";
 /// Most groups whose states are held at one time while their questions are made.
 const STATES_TOGETHER_MAX: usize = 64;
 
 /// The refusal where a group is closed.
 pub(crate) fn closed() -> Rejection {
-    Rejection::error(CLOSED).under(Rule("Access service", 7))
+    Refusal::Closed.into()
 }
 
 /// The state of the group that a publisher names, by an answer of the service that is young enough. `stored` is the

@@ -204,7 +204,11 @@ pub(crate) async fn decide(
         match (admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
             (Err(_), Some((event, id))) => {
                 app.delivery.fresh().await?;
-                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+                let fresh = app.groups.get(&id).await.map_err(read_failed)?;
+                if app.gate.is_closed(&fresh) {
+                    return Err(settling::closed());
+                }
+                group = Some(fresh);
                 admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
             }
             (admitted, _) => admitted?,
