@@ -479,8 +479,8 @@ impl<'a> PageGroups<'a> {
             let now = app.clock.now();
             let asks = |sealed: &&Sealed| {
                 let state = groups.state_for(sealed);
-                // A member of a group that is closed has it asked about: nobody else may.
-                let waits = |state: &Group| app.gate.is_closed(state) && state.has_member(caller.reader.keys());
+                // A reader to whom a closed group opens later has it asked about: nobody else may.
+                let waits = |state: &Group| app.gate.opens_later(sealed, state, &caller.reader);
                 state.is_some_and(waits) || app.gate.release(sealed, asker, state, now).is_some()
             };
             let asked: HashSet<&NostrGroupId> = page.iter().filter(asks).filter_map(Sealed::group).collect();
