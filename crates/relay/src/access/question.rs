@@ -11,7 +11,7 @@ use nostr_extensions::{Group, GroupStatus, NostrGroupId, Policy, Reader, Source}
 use super::{Access, Age, Askers};
 use crate::{
     app::App,
-    rate_limit::{Payer, RetryAfter},
+    rate_limit::{Cause, Payer, RetryAfter},
 };
 
 /// A question that a reader needs an answer to.
@@ -20,6 +20,7 @@ pub(crate) struct Question {
     id: NostrGroupId,
     age: Age,
     standing: Standing,
+    cause: Cause,
 }
 
 /// The reader's standing in the group, by the stored state.
@@ -53,17 +54,22 @@ impl Question {
     pub(crate) fn of_named(policy: &Policy, reader: &Reader, state: &Group) -> Self {
         let is_unlisted = !state.is_managed() && policy.unlisted_groups && state.id.is_capability();
         if is_unlisted || state.has_member(reader.keys()) {
-            Self::of_open(reader, state)
+            Self::of_open(reader, state, Cause::Named)
         } else {
-            Self { id: state.id.clone(), age: Age::Since(Instant::now()), standing: Standing::Anybody }
+            Self {
+                id: state.id.clone(),
+                age: Age::Since(Instant::now()),
+                standing: Standing::Anybody,
+                cause: Cause::Named,
+            }
         }
     }
 
     /// The question about a group that this stored state opens to the reader: a cached answer is enough, unless the
     /// group waits for another one.
-    pub(crate) fn of_open(reader: &Reader, state: &Group) -> Self {
+    pub(crate) fn of_open(reader: &Reader, state: &Group, cause: Cause) -> Self {
         let age = if state.awaits_answer() { Age::Since(Instant::now()) } else { Age::Cached };
-        Self { id: state.id.clone(), age, standing: Standing::of(reader, state) }
+        Self { id: state.id.clone(), age, standing: Standing::of(reader, state), cause }
     }
 
     /// Whether no cached answer counts.
@@ -79,7 +85,7 @@ impl Question {
     pub(crate) fn pay(self, app: &App, access: &Access, payer: Payer) -> Result<Paid, RetryAfter> {
         let is_free = self.standing != Standing::Anybody || access.is_settled(&self.id, self.age);
         if let (Payer::Address(block), false) = (payer, is_free) {
-            app.limits.question(block, app.clock.now_ms())?;
+            app.limits.question(block, self.cause, app.clock.now_ms())?;
         }
         let askers = match self.standing {
             Standing::Member => Askers::Members,
