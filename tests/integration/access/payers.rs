@@ -116,6 +116,8 @@ async fn groups_that_a_key_founds_for_itself_cost_it() {
     let by_eve = message("own-99").sign();
     Client::of(&world.relay, &[&world.admin, &eve]).await.publish(&by_eve).await.ok();
     tokio::time::sleep(OLD).await;
+    // The groups that the publishers had looked up cost their address as well.
+    world.relay.advance(30);
     let (rest, asked) = (Rest::of(&world.relay, &eve), world.service.directory.questions());
     let (mut shown, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -139,7 +141,8 @@ async fn groups_that_a_key_founds_for_itself_cost_it() {
     let first = message("team").sign();
     let by_admin = Client::of(&world.relay, &[&world.admin, &alice]).await.publish(&first).await;
     by_admin.ok();
-    assert_eq!(world.client(&eve).await.ids(json!({"kinds": [445]})).await, Ok(vec![first.id().to_owned()]));
+    let found = world.client(&eve).await.ids(json!({"kinds": [445]})).await.expect("an answer");
+    assert!(found.contains(&first.id().to_owned()), "{found:?}");
     let asked = world.service.directory.questions() - asked;
     assert!(asked <= 60, "{asked} questions by one request of a payer that has asked too much");
     assert_eq!(of_alice.ids(json!({"kinds": [445]})).await, Ok(vec![first.id().to_owned()]));
