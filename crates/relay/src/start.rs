@@ -248,6 +248,9 @@ impl Relay {
                 let _ = task.await;
             }
             self.app.connections.wait().await;
+            if let Some(access) = &self.app.access {
+                access.finished().await;
+            }
             let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);

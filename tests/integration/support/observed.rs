@@ -149,6 +149,10 @@ impl Store for Observed {
         self.store.groups_of(keys).await
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.store.invited_groups(keys).await
+    }
+
     async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
         self.store.rehearse(admitted).await
     }

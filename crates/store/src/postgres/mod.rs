@@ -320,6 +320,10 @@ impl Store for Postgres {
         self.call(async move |client| log::groups_of(client, keys).await).await
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.call(async move |client| log::invited_groups(client, keys).await).await
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         self.apply(answer, now).await.map_err(|fail| fail.to_store_error())
     }

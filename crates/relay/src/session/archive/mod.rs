@@ -30,7 +30,7 @@ use crate::{
     error::{read_failed, storage_unavailable},
     memory::Held,
     observe::slow::ReadWork,
-    rate_limit::RetryAfter,
+    rate_limit::{Cause, RetryAfter},
 };
 
 /// Most events of one page.
@@ -446,7 +446,9 @@ impl<'a> ArchiveRead<'a> {
             let groups = self.app.store.groups_of(self.reader.keys()).await;
             drop(turn);
             let mut groups = groups?;
-            let closed = settling::for_ids(self.caller, &self.meter, &groups).await?.closed();
+            let invited = settling::invited(self.caller, &mut self.meter, &groups).await?;
+            let cause = |id: &NostrGroupId| if invited.contains(id) { Cause::Invited } else { Cause::Acted };
+            let closed = settling::for_ids(self.caller, &self.meter, &groups, cause).await?.closed();
             self.is_withheld |= !closed.is_empty();
             groups.retain(|id| !closed.contains(id));
             let count = groups.len() as u64;
@@ -485,13 +487,14 @@ impl<'a> PageGroups<'a> {
             let now = app.clock.now();
             let asks = |sealed: &&Sealed| {
                 let state = groups.state_for(sealed);
-                // A member of a group that is closed has it asked about: nobody else may.
-                let waits = |state: &Group| app.gate.is_closed(state) && state.has_member(caller.reader.keys());
+                // A reader to whom a closed group opens later has it asked about: nobody else may.
+                let waits = |state: &Group| app.gate.opens_later(sealed, state, &caller.reader);
                 state.is_some_and(waits) || app.gate.release(sealed, asker, state, now).is_some()
             };
             let asked: HashSet<&NostrGroupId> = page.iter().filter(asks).filter_map(Sealed::group).collect();
             let states = groups.states.iter().map(|state| state.group()).filter(|state| asked.contains(&state.id));
-            groups.closed = settling::for_open(caller, states).await.paid()?;
+            let cause = settling::cause_of(asker.filter);
+            groups.closed = settling::for_open(caller, states, |_| cause).await.of_request(cause)?;
             groups.states = app.groups.get_all(&groups.ids).await?;
             let closed = groups.states.iter().filter(|state| asked.contains(&state.id) && app.gate.is_closed(state));
             groups.closed.extend(closed.map(|state| state.id.clone()));

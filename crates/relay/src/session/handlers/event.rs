@@ -204,7 +204,11 @@ pub(crate) async fn decide(
         match (admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now), retry) {
             (Err(_), Some((event, id))) => {
                 app.delivery.fresh().await?;
-                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+                let fresh = app.groups.get(&id).await.map_err(read_failed)?;
+                if app.gate.is_closed(&fresh) {
+                    return Err(settling::closed());
+                }
+                group = Some(fresh);
                 admit::admit(event, publisher, &app.policy, group.as_deref().map(GroupState::group), now)?
             }
             (admitted, _) => admitted?,
@@ -245,7 +249,7 @@ struct Member {
     key: PublicKey,
     /// Number of members of the group, if the event may change them.
     changed_members: usize,
-    /// Set where anyone may found such a group, so that a client can make as many such keys as it founds groups.
+    /// Set where anyone founded the group, so that a client can make as many such keys as it likes.
     is_free: bool,
 }
 
@@ -258,7 +262,6 @@ impl Member {
         let author = keys.iter().filter(|key| **key == author);
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
         let policy = &caller.app.policy;
-        let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
         let may_change = match event.kind() {
             Kind::ROSTER => true,
             Kind::GIFT_WRAP => {
@@ -268,7 +271,7 @@ impl Member {
             _ => false,
         };
         let changed_members = if may_change { view.members.len() } else { 0 };
-        Some(Self { key, changed_members, is_free: anyone_founds && !policy.is_named(&key) })
+        Some(Self { key, changed_members, is_free: view.record.is_anyones() && !policy.is_named(&key) })
     }
 }
 
