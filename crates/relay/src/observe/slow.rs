@@ -1,8 +1,8 @@
 //! Log lines about requests that took long: their plan and their work, and nothing of their content.
 //!
 //! Source: docs/rules.md, "Elsewhere" 3. A plan tells the lengths of a filter's lists and no value of them, since a
-//! line above `debug` names no key, id or group. Clients can cause such lines, so their number is bounded. Time in which
-//! the relay waits for a client does not count: a client that is slow on purpose would fill the lines of others.
+//! line above `debug` names no key, id or group. Clients can cause such lines, so their number is bounded. Time in
+//! which the relay waits for a client does not count: a client that is slow on purpose would fill the lines of others.
 
 use std::{
     fmt::Write as _,
