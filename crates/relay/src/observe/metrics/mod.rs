@@ -1,8 +1,8 @@
 //! The relay's counters, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
 //!
-//! `catalogue` lists them, `recorder` keeps them, `families` holds those with labels, `exposition` writes them, `gather`
-//! sets those that are read when somebody asks, and `sizes` asks the store for its sizes. Counting takes an atomic
-//! addition, or an entry of a list.
+//! `catalogue` lists them, `recorder` keeps them, `families` holds those with labels, `exposition` writes them,
+//! `gather` sets those that are read when somebody asks, and `sizes` asks the store for its sizes. Counting takes an
+//! atomic addition, or an entry of a list.
 
 mod catalogue;
 mod exposition;
