@@ -10,6 +10,12 @@ use super::{
     moving::{configured, embedded, progress::Progress},
 };
 
+/// Consequences of going back in time that the store cannot know of, for the operator.
+const AFTERWARDS: &str = "\
+All that came after the backup is undone: events and their deletions, changes of groups, claims of KeyPackages, and the
+order of commits. KeyPackages that were claimed since are on offer again, and a commit may be accepted for an epoch that
+had one. See \"After a restore\" in docs/backup.md.";
+
 /// Make the store that the configuration names out of a backup
 ///
 /// It checks the backup's checksum and everything in it, and never writes over a store. Clients that list messages by
@@ -33,7 +39,15 @@ pub(super) struct Restore {
 impl Restore {
     pub(super) fn run(self) -> Result<(), String> {
         let config = configured(self.config.as_deref())?;
-        let (directory, options) = embedded(&config)?;
+        let (named, options) = embedded(&config)?;
+        let directory = &std::path::absolute(named).map_err(|error| format!("{}: {error}", named.display()))?;
+        if named.is_relative() {
+            eprintln!(
+                "warning: [data] path is {}, relative to this directory: a relay that is started in another one does \
+                 not find this store, and begins with an empty one; write an absolute path",
+                named.display()
+            );
+        }
         let expected = if self.without_checksum { None } else { Some(self.expected()?) };
         let bytes = fs::metadata(&self.from).map_err(|error| format!("{}: {error}", self.from.display()))?.len();
         let mut progress = Progress::new("bytes", Some(bytes));
@@ -41,6 +55,7 @@ impl Restore {
         progress.end();
         let restored = restored.map_err(|error| error.to_string())?;
         println!("restored to {}: {} events", directory.display(), restored.events);
+        println!("{AFTERWARDS}");
         Ok(())
     }
 

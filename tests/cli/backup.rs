@@ -166,8 +166,17 @@ fn a_flipped_byte_of_a_backup_is_found() {
     fs::remove_file(sum).expect("it is removed");
     let error = rnostr(to.path(), &["restore", "--from", name]).fails();
     assert!(error.contains("--without-checksum"), "{error}");
-    rnostr(to.path(), &["restore", "--from", name, "--without-checksum"]).succeeds();
+    let restored = rnostr(to.path(), &["restore", "--from", name, "--without-checksum"]);
+    let place = format!("restored to {}/data: ", to.path().display());
+    assert!(restored.out.starts_with(&place) && restored.out.contains("claims of KeyPackages"), "{}", restored.out);
+    assert!(restored.err.contains("warning: [data] path is ./data, relative"), "{}", restored.err);
     assert_eq!(held(to.path()), whole);
+    let absolute = to.path().join("absolute");
+    fs::write(to.path().join("absolute.toml"), format!("[data]\npath = {absolute:?}\n")).expect("it is written");
+    let words = ["restore", "-c", "absolute.toml", "--from", name, "--without-checksum"];
+    let restored = rnostr(to.path(), &words);
+    assert!(restored.code == 0 && !restored.err.contains("warning: [data]"), "{}", restored.err);
+    assert!(absolute.join("data.mdb").exists());
     let error = rnostr(to.path(), &["restore", "--from", name, "--without-checksum"]).fails();
     assert!(error.contains("there is a store already"), "{error}");
 }

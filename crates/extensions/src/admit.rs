@@ -10,7 +10,7 @@ use crate::{
     context::Context,
     effect::Effect,
     kinds::{Budget, NonResidents, Publication, in_words, rules},
-    mls_gateway::group::{Group, NostrGroupId},
+    mls_gateway::group::{Group, NostrGroupId, Source},
     policy::Policy,
     tags::{self, recipients, tag_secs},
 };
@@ -27,6 +27,7 @@ pub struct Admitted {
     expires_at: UnixSecs,
     persistence: Persistence,
     effect: Effect,
+    asks_service: bool,
 }
 
 impl Admitted {
@@ -52,6 +53,12 @@ impl Admitted {
     #[must_use]
     pub const fn persistence(&self) -> Persistence {
         self.persistence
+    }
+
+    /// Whether the access service decides about groups: one that awaits an answer takes no event.
+    #[must_use]
+    pub const fn asks_service(&self) -> bool {
+        self.asks_service
     }
 
     /// The change that storing it makes beside the event.
@@ -160,7 +167,8 @@ pub fn admit(
         return Err(refusal.under(Rule("Archive", 5)));
     }
     let persistence = rules.kept.persistence(policy);
-    Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect })
+    let asks_service = policy.sources.contains(&Source::Acl);
+    Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect, asks_service })
 }
 
 /// Whether the event would be refused for want of a key of the reader. The signature is not looked at, so the answer

@@ -371,6 +371,14 @@ impl Gate {
         self.policy.now().sources.contains(&Source::Acl) && group.awaits_answer()
     }
 
+    /// Whether the reader may see an event of a closed group at another time, by the state that the group has now.
+    #[must_use]
+    pub fn opens_later(&self, sealed: &Sealed, group: &Group, reader: &Reader) -> bool {
+        let Readers::Group { admin_keys, .. } = sealed.rules.readers else { return false };
+        let is_inside = group.has_member(reader.keys()) || admin_keys && self.has_admin_key(reader);
+        self.is_closed(group) && is_inside
+    }
+
     fn has_admin_key(&self, reader: &Reader) -> bool {
         self.policy.now().has_admin_key(reader.keys())
     }

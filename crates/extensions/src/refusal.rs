@@ -4,7 +4,9 @@ use nostr_protocol::{Rejection, Rule};
 
 use crate::{
     kinds,
-    mls_gateway::group::{GROUP_MEMBERS_MAX, NOT_A_MEMBER, NOT_AN_ADMIN, Refusal, SEQ_STEP_MAX, WRAP_BY_STRANGER},
+    mls_gateway::group::{
+        CLOSED, GROUP_MEMBERS_MAX, NOT_A_MEMBER, NOT_AN_ADMIN, Refusal, SEQ_STEP_MAX, WRAP_BY_STRANGER,
+    },
 };
 
 impl Refusal {
@@ -21,6 +23,7 @@ impl Refusal {
             Self::LastAdmin => Rule("Rosters", 6),
             Self::ChangesNothing => Rule("Rosters", 10),
             Self::ServiceDecides => Rule("Access service", 8),
+            Self::Closed => Rule("Access service", 7),
             Self::GroupFull => Rule("Groups", 2),
             Self::WrapByStranger { .. } => Rule("Gift wraps", 4),
             Self::MembershipsFull(_) => Rule("Memberships", 4),
@@ -70,6 +73,7 @@ fn in_words(refusal: Refusal) -> Rejection {
         Refusal::ServiceDecides => Rejection::blocked(
             "an access service decides about the members of this group; ask the relay's operator to change them",
         ),
+        Refusal::Closed => Rejection::error(CLOSED),
         Refusal::GroupFull => Rejection::invalid(format!("a group has at most {GROUP_MEMBERS_MAX} members")),
         Refusal::WrapByStranger { anonymous: false } => Rejection::restricted(WRAP_BY_STRANGER),
         Refusal::WrapByStranger { anonymous: true } => Rejection::auth_required(WRAP_BY_STRANGER),

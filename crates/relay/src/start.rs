@@ -26,7 +26,7 @@ use crate::{
     manage::{self, Management},
     memory::Memory,
     observe::{
-        metrics::{Metrics, Recorder},
+        metrics::{Metrics, Recorder, sizes},
         request_log::RequestLog,
         telemetry::{self, OwnerTags},
     },
@@ -213,6 +213,7 @@ impl Relay {
         let serving = Arc::clone(&app);
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
+        let counting = tokio::spawn(sizes::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
         if app.delivery.is_followed() {
             tokio::spawn(Arc::clone(&app.management).follow(app.stopping.clone()));
@@ -228,7 +229,7 @@ impl Relay {
         let settling =
             tokio::spawn(async move { stopping.run_until_cancelled(settled.settle()).await.unwrap_or_default() });
         let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
-        let tasks = [listening, sweeping, settling].into_iter().chain(asking).chain(showing).collect();
+        let tasks = [listening, sweeping, counting, settling].into_iter().chain(asking).chain(showing).collect();
         Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
     }
 
@@ -270,6 +271,9 @@ impl Relay {
                 let _ = task.await;
             }
             self.app.connections.wait().await;
+            if let Some(access) = &self.app.access {
+                access.finished().await;
+            }
             let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);

@@ -44,6 +44,7 @@ pub use self::{
         Repetition, Stock, StockRequest, Swept,
     },
     cost::Cost,
+    decide::stock::KEY_PACKAGES_KEPT_MAX,
     plan::{Part, parts},
     received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
     saved::{DUPLICATE, Saved},
@@ -314,6 +315,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
+
+    /// Those of these groups in which one of these keys has not acted, since another key made it a member (docs/rules.md,
+    /// "Memberships" 2), each once.
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
     /// The outcome that [`Self::save`] would have for this event now, by the same decision. Nothing is stored or
     /// changed, and a place in the log that the outcome tells is none.

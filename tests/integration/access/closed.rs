@@ -100,7 +100,7 @@ async fn an_answer_without_a_closed_group_does_not_say_that_it_is_complete() {
 }
 
 /// The hint of the EOSE to a request.
-async fn eose(client: &mut Client, filter: &Value) -> Option<String> {
+pub async fn eose(client: &mut Client, filter: &Value) -> Option<String> {
     client.send(&json!(["REQ", "hint", filter])).await;
     loop {
         let frame = client.recv().await;

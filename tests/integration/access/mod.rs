@@ -1,6 +1,7 @@
 //! The access service decides about members: a real service, one that answers wrong, and one that dies.
 
 mod closed;
+mod dropped;
 mod faults;
 mod payers;
 mod refresh;

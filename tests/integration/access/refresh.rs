@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{
+    closed::eose,
     faults::members,
     service::{Fault, Faulty, Reference, TOKEN, ask},
 };
@@ -14,7 +15,7 @@ use crate::support::{
 };
 
 /// POSTs to the door that has a group asked about, with this token.
-async fn refresh(relay: &TestRelay, group: &str, token: &str) -> Response {
+pub async fn refresh(relay: &TestRelay, group: &str, token: &str) -> Response {
     let line = format!("POST /api/v1/mls/groups/{group}/refresh");
     let bearer = format!("Bearer {token}");
     http(relay.address, &line, &[("authorization", &bearer), ("content-length", "0")]).await
@@ -90,7 +91,9 @@ async fn a_failed_refresh_closes_the_group_on_every_instance() {
             assert_eq!(client.neg_ids(filter.clone()).await, Ok(vec![]), "{filter}");
         }
     }
-    assert_eq!(admins.ids(json!({"kinds": [450]})).await, Ok(vec![]), "nobody reads of a closed group");
+    let rosters = json!({"kinds": [450]});
+    assert_eq!(admins.ids(rosters.clone()).await, Ok(vec![]), "nobody reads of a closed group");
+    assert_eq!(eose(&mut admins, &rosters).await, None, "an admin key is not told that this is all");
 
     service.now(everybodys);
     tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;

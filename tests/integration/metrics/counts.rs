@@ -1,6 +1,9 @@
 //! Counts that follow what clients do.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nostr_relay::{Relay, config::Config, observe::metrics::Recorder, system::clock::SystemClock};
 use nostr_store::memory::Memory;
@@ -10,8 +13,10 @@ use super::{metrics, value};
 use crate::support::{
     Client, Keys, TestRelay, WAIT,
     gateway::{capability, key_package, message, roster, welcome, wrap},
+    observed::Observed,
 };
 
+const STORE_EVENTS: &str = "mls_gateway_store_events";
 const UPDATES: &str = "mls_gateway_membership_updates_total";
 
 /// A roster and a gift wrap that take a member in are changes of members. A gift wrap that changes no group is none.
@@ -63,12 +68,56 @@ async fn traffic_and_times_count() {
     assert_eq!(of("mls_gateway_request_duration_seconds_count{door=\"count\"}"), 1.0);
     assert!(of("mls_gateway_tasks") > 2.0 && of("process_resident_memory_bytes") > 1e6 && of("process_open_fds") > 5.0);
     assert!(of("mls_gateway_client_memory_bytes") > 0.0);
-    assert_eq!(of("mls_gateway_store_events"), 2.0, "asked by the first scrape");
     let sum: f64 = ["groups", "key_packages"]
         .map(|cache| of(&format!("mls_gateway_cache_misses_total{{cache=\"{cache}\"}}")))
         .iter()
         .sum();
     assert!(sum > 0.0, "the group's state was read");
+}
+
+/// A scrape wakes the task that asks the store for its sizes, and waits for nothing. The store is not asked again for
+/// a while, however many scrapes come, whether it answered or failed.
+#[tokio::test]
+async fn scrapes_do_not_count_the_store() {
+    for fails in [false, true] {
+        let observed = Observed::new(Arc::new(Memory::default()));
+        observed.fail_stats(fails);
+        let relay = TestRelay::start_over(Arc::<Observed>::clone(&observed) as _, |_| {}).await;
+        Client::connect(&relay).await.publish(&Keys::random().event(1).content("a note").sign()).await.ok();
+        assert_eq!(observed.stats_asked(), 0, "nobody scrapes");
+        let until = Instant::now() + WAIT;
+        while observed.stats_asked() == 0 || value(&metrics(relay.address).await, STORE_EVENTS) < 1.0 {
+            metrics(relay.address).await;
+            if fails && observed.stats_asked() > 0 {
+                break;
+            }
+            assert!(Instant::now() < until, "the sizes are not shown");
+        }
+        for _ in 0..50 {
+            metrics(relay.address).await;
+        }
+        assert_eq!(observed.stats_asked(), 1, "50 scrapes ask for nothing; fails: {fails}");
+        relay.stop().await;
+    }
+}
+
+/// A store that takes long to count holds up no scrape, and its call is not dropped.
+#[tokio::test]
+async fn a_slow_count_holds_up_no_scrape() {
+    let observed = Observed::new(Arc::new(Memory::default()));
+    observed.delay_stats(Duration::from_secs(3));
+    let relay = TestRelay::start_over(Arc::<Observed>::clone(&observed) as _, |_| {}).await;
+    Client::connect(&relay).await.publish(&Keys::random().event(1).content("a note").sign()).await.ok();
+    let started = Instant::now();
+    metrics(relay.address).await;
+    assert!(started.elapsed() < Duration::from_millis(1_500), "{:?}", started.elapsed());
+    let until = Instant::now() + WAIT;
+    while value(&metrics(relay.address).await, STORE_EVENTS) < 1.0 {
+        assert!(Instant::now() < until, "the sizes are not shown");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(observed.stats_asked(), 1);
+    relay.stop().await;
 }
 
 /// A refusal by a rate counts under its reason, and by the way in.

@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::{
     Client, Keys, WAIT,
@@ -102,4 +106,54 @@ async fn slow_requests_are_logged_with_their_plan_and_without_their_content() {
     assert!(read["fields"]["pages"].as_u64() >= Some(1) && read["fields"]["units"].as_u64() > Some(0), "{read}");
     let log = relay.log();
     assert!(!log.contains(&group) && !log.contains("c2VjcmV0"), "{log}");
+}
+
+/// A client that is slow on purpose writes no line: neither by its body, nor by its AUTH, nor by its reading.
+#[tokio::test]
+async fn slow_clients_write_no_lines_about_slow_requests() {
+    const SLOW: Duration = Duration::from_secs(4);
+    let (directory, alice) = (tempfile::tempdir().expect("a directory"), Keys::random());
+    let config = [
+        ("server", "log_format = \"json\""),
+        ("server", "log_level = \"info\""),
+        ("server", "slow_request_ms = 2500"),
+        ("auth", "auth_grace_ms = 20000"),
+    ];
+    let relay = Process::start(directory.path(), &config);
+    let mut publisher = Client::open(&relay.url, &[]).await.expect("a connection");
+    let long = "c2VjcmV0".repeat(24_000);
+    for n in 0..80 {
+        publisher.publish(&alice.event(1).content(format!("{n}{long}")).sign()).await.ok();
+    }
+    let (mut waiting, mut reading) = (
+        Client::open(&relay.url, &[]).await.expect("a connection"),
+        Client::open(&relay.url, &[]).await.expect("a connection"),
+    );
+    // Only the author may publish an event with a `-` tag, so this one waits for the AUTH.
+    let protected = alice.event(1).tag(["-"]).sign();
+    waiting.send(&json!(["EVENT", protected.0])).await;
+    reading.send(&json!(["REQ", "s", {"kinds": [1], "limit": 80}])).await;
+    let body = Keys::random().event(1).content("by REST").sign().0.to_string();
+    let mut posting = TcpStream::connect(relay.address).await.expect("the relay listens");
+    let head = format!(
+        "POST /api/v1/mls/events HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{}",
+        relay.address,
+        body.len(),
+        &body[..9]
+    );
+    posting.write_all(head.as_bytes()).await.expect("the head is sent");
+    tokio::time::sleep(SLOW).await;
+    posting.write_all(&body.as_bytes()[9..]).await.expect("the rest is sent");
+    let mut answer = String::new();
+    posting.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    waiting.auth(&alice).await.ok();
+    waiting.answer(protected.id()).await.ok();
+    reading.find(|frame| frame[0] == "EOSE").await;
+    // The relay answers in order, so the line of the request would stand before this one.
+    reading.publish(&key_package(&alice).sign()).await.ok();
+    let (lines, _) = lines_with(&relay, "Processing KeyPackage from owner: ").await;
+    let slow: Vec<_> = lines.iter().filter(|line| line["message"] == "slow request").collect();
+    assert!(slow.is_empty(), "{slow:?}");
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::support::{
     Client, Event, Keys, TestRelay,
-    gateway::{message, welcome, wrap},
+    gateway::{message, roster, welcome, wrap},
     wire::Wire,
 };
 
@@ -150,6 +150,27 @@ async fn a_member_pays_by_its_key_alone() {
     }
 }
 
+/// The members of a group that anyone founded have a ceiling together at their address, and a roster of its founder
+/// makes them no keys that cost something.
+#[tokio::test]
+async fn a_roster_gives_no_burst_to_keys_that_cost_nothing() {
+    let [eve, bob] = Keys::some();
+    let members = Keys::some::<16>();
+    let world = World::alone(events_per_minute(60)).await;
+    let mut eves = world.client(&[&eve]).await;
+    eves.publish(&welcome(&bob, "grp").sign()).await.ok();
+    let added: Vec<&Keys> = members.iter().collect();
+    eves.publish(&roster(&eve, "grp", 1, "add", &added).sign()).await.ok();
+    let mut accepted = 0;
+    for keys in &members {
+        // Four of them cost nearly the 400 of one member.
+        let heavy = || message("grp").tags("t", (0..2_400).map(|n| n.to_string())).sign();
+        let messages: Vec<Event> = (0..4).map(|_| heavy()).collect();
+        accepted += taken(&world.client(&[keys]).await.publish_all(&messages).await);
+    }
+    assert!((36..=44).contains(&accepted), "{accepted}: ten members' bursts, and the address's");
+}
+
 /// The key that is the member pays for a 445: a fresh key that authenticates first brings no burst of its own.
 #[tokio::test]
 async fn the_member_key_pays_for_a_group_message() {
@@ -173,8 +194,8 @@ async fn forty_addresses_leave_room_for_a_friend() {
     let [carol, friend, fellow, stranger] = Keys::some();
     let mut admin = from(&world, "198.51.100.1").await;
     admin.auth(&world.admin).await.ok();
-    let roster = crate::support::gateway::roster(&world.admin, "grp_a", 1, "bootstrap", &[&carol, &fellow]).sign();
-    admin.publish(&roster).await.ok();
+    let group = roster(&world.admin, "grp_a", 1, "bootstrap", &[&carol, &fellow]).sign();
+    admin.publish(&group).await.ok();
     let mut carols = from(&world, "198.51.100.2").await;
     carols.auth(&carol).await.ok();
     carols.publish(&wrap(&friend).sign()).await.ok();

@@ -8,6 +8,7 @@ use super::relay_of;
 use crate::support::{
     Client, Event, Keys, TestRelay,
     gateway::{capability, deletion, message, noise, request, roster, wrap},
+    http,
     rest::Rest,
 };
 
@@ -279,4 +280,20 @@ async fn a_cursor_does_not_survive_a_restore_that_grew_past_it() {
     let gone = Rest::of(&relay, &bob).get(&format!("/messages?group=grp&since_cursor={late}")).refused(410).await;
     assert!(gone.contains("begin again"), "{gone}");
     assert_eq!(behind(&relay, Some(&early)).await.0, other, "a place that the copy has holds");
+}
+
+/// The marks of the log's history are paid for, as much where nothing is found.
+#[tokio::test]
+async fn a_request_pays_for_the_marks_of_its_places() {
+    let [admin, bob] = Keys::some();
+    let relay = TestRelay::start_alone(|config| config.mls_gateway.admin_pubkeys = vec![admin.public()]).await;
+    let spent = async || -> u64 {
+        let page = http(relay.address, "GET /metrics", &[]).await.body;
+        let units = page.lines().find_map(|line| line.strip_prefix("mls_gateway_read_cost_total "));
+        units.map_or(0, |units| units.parse().expect("a number"))
+    };
+    let before = spent().await;
+    Rest::of(&relay, &bob).get("/messages?group=absent").ok().await;
+    // 2 for the filter, 8 for the group and 1 for each of two marks.
+    assert_eq!(spent().await - before, 12);
 }

@@ -175,3 +175,22 @@ async fn requests_that_find_no_room_are_counted() {
     here.stop().await;
     elsewhere.stop().await;
 }
+
+/// A stranger's list names a relay by a port on which nothing listens, by the wrong scheme and by a path that is none
+/// of a relay. The relay itself does not rest for that.
+#[tokio::test]
+async fn a_strangers_list_locks_no_relay_out() {
+    let (here, elsewhere) = sender_and_taker().await;
+    let wrong = elsewhere.url.replace("ws://", "wss://");
+    let closed = "ws://127.0.0.1:1".to_owned();
+    send_to(&here, &[closed, wrong, format!("{}/none/of/a/relay", elsewhere.url.trim_end_matches('/'))]).await;
+    let refused = async {
+        while outcomes(&here, "refused").await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(WAIT, refused).await.expect("the upgrade is refused");
+    arrives(&here, &elsewhere).await;
+    here.stop().await;
+    elsewhere.stop().await;
+}

@@ -1,6 +1,12 @@
 //! A store that notes the pages that were read of it, around another store.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use nostr_extensions::{
@@ -27,12 +33,36 @@ pub struct ObservedPage {
 pub struct Observed {
     store: Arc<dyn Store>,
     pages: Mutex<Vec<ObservedPage>>,
+    stats_asked: AtomicUsize,
+    stats_fail: AtomicBool,
+    stats_delay_ms: AtomicU64,
 }
 
 impl Observed {
     /// Notes the pages of `store`.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, pages: Mutex::default() })
+        Arc::new(Self {
+            store,
+            pages: Mutex::default(),
+            stats_asked: AtomicUsize::new(0),
+            stats_fail: AtomicBool::new(false),
+            stats_delay_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Questions for the store's sizes so far.
+    pub fn stats_asked(&self) -> usize {
+        self.stats_asked.load(Ordering::SeqCst)
+    }
+
+    /// Lets each such question fail.
+    pub fn fail_stats(&self, fails: bool) {
+        self.stats_fail.store(fails, Ordering::SeqCst);
+    }
+
+    /// Lets each such question take so long.
+    pub fn delay_stats(&self, delay: Duration) {
+        self.stats_delay_ms.store(u64::try_from(delay.as_millis()).expect("a short time"), Ordering::SeqCst);
     }
 
     /// The pages so far, in the order in which they were read.
@@ -120,6 +150,10 @@ impl Store for Observed {
         self.store.groups_of(keys).await
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.store.invited_groups(keys).await
+    }
+
     async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
         self.store.rehearse(admitted).await
     }
@@ -169,6 +203,11 @@ impl Store for Observed {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
+        self.stats_asked.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(self.stats_delay_ms.load(Ordering::SeqCst))).await;
+        if self.stats_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("the test says so".to_owned()));
+        }
         self.store.stats().await
     }
 

@@ -322,6 +322,11 @@ impl Store for Instance {
         self.shared.memory.groups_of(keys).await
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.invited_groups(keys).await
+    }
+
     async fn rehearse(&self, admitted: &Admitted) -> Result<Saved, StoreError> {
         self.link.pass().await?;
         self.shared.memory.rehearse(admitted).await

@@ -249,6 +249,20 @@ impl GroupRecord {
             awaits_since_ms: None,
         }
     }
+
+    /// Whether no answer of the access service counts before the next one.
+    #[must_use]
+    pub const fn awaits_answer(&self) -> bool {
+        self.awaits_since_ms.is_some()
+    }
+
+    /// Whether the members may be keys that one client made for itself: anyone founded the group, and the access service
+    /// does not decide about it. Rosters change nothing here, since a founder is a group admin and sends its own.
+    #[must_use]
+    pub fn is_anyones(&self) -> bool {
+        // A record from an older export may lack its founder.
+        self.source != Source::Acl && (self.founder.is_some() || self.source == Source::GiftWrap)
+    }
 }
 
 /// A managed group as of some commit.
@@ -293,7 +307,7 @@ impl Group {
     /// Whether no answer of the access service counts before the next one.
     #[must_use]
     pub fn awaits_answer(&self) -> bool {
-        matches!(&self.status, GroupStatus::Managed(view) if view.record.awaits_since_ms.is_some())
+        matches!(&self.status, GroupStatus::Managed(view) if view.record.awaits_answer())
     }
 
     /// Whether it is managed.
@@ -438,6 +452,8 @@ pub enum Refusal {
     ChangesNothing,
     /// A roster changes members of a group about which the access service decides.
     ServiceDecides,
+    /// The group awaits an answer of the access service, and nobody goes by its members before.
+    Closed,
     /// More than [`GROUP_MEMBERS_MAX`] members.
     GroupFull,
     /// A gift wrap by no member: the group exists, or the wrap may not found it. One answer for every cause, as each
@@ -490,6 +506,8 @@ pub const NOT_A_MEMBER: &str =
     "this group is not founded here, or you are no member of it; found it first, or authenticate with a member's key";
 /// The words for a refused roster, the same for every group, `seq` and `p`.
 pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
+/// The words for a client in a group about which the access service cannot be asked.
+pub const CLOSED: &str = "the members of this group cannot be asked of the access service now; try again";
 /// The words for a gift wrap that neither founds its group nor comes from a member, the same for every group and cause.
 pub const WRAP_BY_STRANGER: &str =
     "this gift wrap may neither found its group nor add to it; leave out the h tag, or send it with a member's key";

@@ -11,6 +11,7 @@
 
 mod ages;
 mod answer;
+mod line;
 mod question;
 mod service;
 
@@ -27,11 +28,11 @@ use nostr_extensions::{
 };
 use nostr_store::Store;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::question::{Paid, Question};
-use self::{ages::Ages, service::Service};
+use self::{ages::Ages, line::Line, service::Service};
 use crate::{
     config::Config,
     delivery::{Live, groups::Groups},
@@ -51,8 +52,6 @@ const OF_PAYER_TOGETHER_MAX: usize = 4;
 const OF_REQUEST_TOGETHER_MAX: usize = 4;
 /// Most questions at one time that keep answers young while nobody waits for them.
 const REFRESHES_TOGETHER_MAX: usize = 4;
-/// Most groups about which requests wait for answers at one time. The groups beyond them are as good as unanswered.
-const WAITING_GROUPS_MAX: usize = 4_096;
 /// Shortest time between two looks for answers that grow old, in milliseconds.
 const LOOK_MS: u64 = 100;
 
@@ -91,8 +90,11 @@ pub(crate) struct Access {
     ages: Ages,
     /// Groups about which the service is being asked, each with a lock for which others wait.
     asking: Mutex<HashMap<NostrGroupId, Arc<tokio::sync::Mutex<()>>>>,
-    questions: Semaphore,
+    questions: Arc<Semaphore>,
     questions_of_others: Arc<Turns>,
+    /// Questions that have been sent. Each ends by itself, after the longest time that an answer may take and the write
+    /// of it, also where its request is dropped: an answer that is written and not noted would be in force later.
+    sent: TaskTracker,
 }
 
 impl Access {
@@ -122,8 +124,9 @@ impl Access {
             bounds: config.policy().membership_bounds,
             ages: Ages::default(),
             asking: Mutex::default(),
-            questions: Semaphore::new(QUESTIONS_TOGETHER_MAX),
+            questions: Arc::new(Semaphore::new(QUESTIONS_TOGETHER_MAX)),
             questions_of_others: Turns::new(OTHERS_TOGETHER_MAX, OF_PAYER_TOGETHER_MAX),
+            sent: TaskTracker::new(),
         })))
     }
 
@@ -142,7 +145,7 @@ impl Access {
     ///
     /// # Errors
     /// [`Closed`].
-    pub(crate) async fn settle(&self, Paid { id, age, askers }: Paid) -> Result<(), Closed> {
+    pub(crate) async fn settle(self: &Arc<Self>, Paid { id, age, askers }: Paid) -> Result<(), Closed> {
         if self.is_settled(&id, age) {
             return Ok(());
         }
@@ -152,34 +155,56 @@ impl Access {
             age => age,
         };
         // Before the line: a member never waits for a turn of others.
-        let _of_others = match askers {
+        let of_others = match askers {
             Askers::Others(payer) => Some(self.questions_of_others.take(payer).await),
             Askers::Members => None,
         };
         let Some(line) = Line::join(self, &id) else { return self.unanswered(&id, age) };
-        let _turn = line.lock.lock().await;
+        let head = line.head().await;
         if self.is_settled(&id, age) {
             return Ok(());
         }
-        match self.ask(&id, askers, false).await {
+        if !self.ages.may_ask(&id) {
+            return self.unanswered(&id, age);
+        }
+        let of_members = match askers {
+            Askers::Members => Some(self.place_of_members().await),
+            Askers::Others(_) => None,
+        };
+        let (access, asked) = (Arc::clone(self), id.clone());
+        let answered = self.finish(async move {
+            let _held = (head, of_others, of_members);
+            access.ask(&asked, askers, false).await
+        });
+        match answered.await {
             Ok(()) => Ok(()),
             Err(Closed) => self.unanswered(&id, age),
         }
     }
 
-    /// Asks the service about a group, whose line the caller heads, and writes its answer into the store.
+    /// A place among the questions of members and of the relay.
+    async fn place_of_members(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes the semaphore.
+        Arc::clone(&self.questions).acquire_owned().await.ok()
+    }
+
+    /// Runs a question to its end in a task of its own, whatever becomes of the request that waits for it.
+    async fn finish(&self, question: impl Future<Output = Result<(), Closed>> + Send + 'static) -> Result<(), Closed> {
+        self.sent.spawn(question).await.unwrap_or(Err(Closed))
+    }
+
+    /// Waits for the questions that have been sent.
+    pub(crate) async fn finished(&self) {
+        self.sent.close();
+        self.sent.wait().await;
+    }
+
+    /// Asks the service about a group, whose line the caller heads, and writes its answer into the store. The caller
+    /// runs it to its end ([`Self::finish`]).
     ///
     /// # Errors
-    /// [`Closed`]: the service has failed a moment ago, fails now, or its answer cannot be written.
+    /// [`Closed`]: the service fails, or its answer cannot be written.
     async fn ask(&self, id: &NostrGroupId, askers: Askers, is_refresh: bool) -> Result<(), Closed> {
-        // The service itself asks for a refresh.
-        if !is_refresh && !self.ages.may_ask(id) {
-            return Err(Closed);
-        }
-        let _of_members = match askers {
-            Askers::Members => Some(self.questions.acquire().await),
-            Askers::Others(_) => None,
-        };
         let (asked, asked_at_ms) = (Instant::now(), self.clock.now_ms());
         let told = match self.service.members(id).await {
             Ok(members) => members.map_or(Told::Unknown, Told::Members),
@@ -197,7 +222,10 @@ impl Access {
     }
 
     /// Settles several groups at once. Returns those that are closed.
-    pub(crate) async fn settle_all(&self, questions: impl IntoIterator<Item = Paid>) -> HashSet<NostrGroupId> {
+    pub(crate) async fn settle_all(
+        self: &Arc<Self>,
+        questions: impl IntoIterator<Item = Paid>,
+    ) -> HashSet<NostrGroupId> {
         let settle = |question: Paid| async move {
             let id = question.id.clone();
             let is_closed = self.settle(question).await.is_err();
@@ -212,21 +240,26 @@ impl Access {
     ///
     /// # Errors
     /// [`Closed`]: a group that is managed is closed on every instance until the service answers.
-    pub(crate) async fn refresh(&self, id: &NostrGroupId) -> Result<(), Closed> {
+    pub(crate) async fn refresh(self: &Arc<Self>, id: &NostrGroupId) -> Result<(), Closed> {
         let asked_at_ms = self.clock.now_ms();
-        let asked = match Line::join(self, id) {
-            Some(line) => {
-                let _turn = line.lock.lock().await;
-                self.ask(id, Askers::Members, true).await
-            }
-            None => Err(Closed),
+        let head = match Line::join(self, id) {
+            Some(line) => Some((line.head().await, self.place_of_members().await)),
+            None => None,
         };
-        if asked.is_err() {
-            let (group, told) = (id.clone(), Told::Nothing);
-            let _ =
-                self.apply(&ServiceAnswer { group, told, asked_at_ms, is_refresh: true, bounds: self.bounds }).await;
-        }
-        asked
+        let (access, group) = (Arc::clone(self), id.clone());
+        // The service itself asks for it, so an earlier failure is no reason to wait.
+        let answered = self.finish(async move {
+            let asked = match &head {
+                Some(_) => access.ask(&group, Askers::Members, true).await,
+                None => Err(Closed),
+            };
+            if asked.is_err() {
+                let (told, bounds) = (Told::Nothing, access.bounds);
+                let _ = access.apply(&ServiceAnswer { group, told, asked_at_ms, is_refresh: true, bounds }).await;
+            }
+            asked
+        });
+        answered.await
     }
 
     /// Asks again about the groups that a subscription waits for, before their answers are old, until `stopping`.
@@ -234,7 +267,7 @@ impl Access {
         let _ = stopping.run_until_cancelled(self.look_again(&live)).await;
     }
 
-    async fn look_again(&self, live: &Live) {
+    async fn look_again(self: &Arc<Self>, live: &Live) {
         let look = (self.ttl / 8).max(Duration::from_millis(LOOK_MS));
         loop {
             tokio::time::sleep(look).await;
@@ -247,7 +280,7 @@ impl Access {
     }
 
     /// Asks again about a group, if a subscription waits for it. Else its answer is forgotten once nobody goes by it.
-    async fn refresh_group(&self, id: NostrGroupId, live: &Live) {
+    async fn refresh_group(self: &Arc<Self>, id: NostrGroupId, live: &Live) {
         let state = match self.groups.last_known(&id) {
             Some(state) => Some(state),
             None => self.groups.get(&id).await.ok(),
@@ -292,34 +325,5 @@ impl Access {
             );
         }
         Ok(true)
-    }
-}
-
-/// A place in the line of those that wait for an answer about one group.
-struct Line<'a> {
-    access: &'a Access,
-    id: &'a NostrGroupId,
-    lock: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl<'a> Line<'a> {
-    /// Joins the line; `None` where requests wait for too many groups.
-    fn join(access: &'a Access, id: &'a NostrGroupId) -> Option<Self> {
-        let mut asking = access.asking.lock();
-        if asking.len() >= WAITING_GROUPS_MAX && !asking.contains_key(id) {
-            return None;
-        }
-        let lock = Arc::clone(asking.entry(id.clone()).or_default());
-        Some(Self { access, id, lock })
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        let mut asking = self.access.asking.lock();
-        // The map's own, and this one.
-        if Arc::strong_count(&self.lock) == 2 {
-            asking.remove(self.id);
-        }
     }
 }

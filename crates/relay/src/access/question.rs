@@ -11,7 +11,7 @@ use nostr_extensions::{Group, GroupStatus, NostrGroupId, Policy, Reader, Source}
 use super::{Access, Age, Askers};
 use crate::{
     app::App,
-    rate_limit::{Payer, RetryAfter},
+    rate_limit::{Cause, Payer, RetryAfter},
 };
 
 /// A question that a reader needs an answer to.
@@ -20,6 +20,7 @@ pub(crate) struct Question {
     id: NostrGroupId,
     age: Age,
     standing: Standing,
+    cause: Cause,
 }
 
 /// The reader's standing in the group, by the stored state.
@@ -27,22 +28,22 @@ pub(crate) struct Question {
 enum Standing {
     /// The service named a key of the reader as a member.
     Member,
-    /// An admin key or a group admin made a key of the reader a member, in a group that nobody founds for free.
+    /// An admin key or a group admin made a key of the reader a member, in a group that an admin key founded.
     Vouched,
-    /// Anybody else: also a member of a group that anyone founds, for any number of own keys.
+    /// Anybody else: also a member of a group that anyone founded, for any number of own keys, whoever runs it now.
     Anybody,
 }
 
 impl Standing {
-    fn of(policy: &Policy, reader: &Reader, state: &Group) -> Self {
+    fn of(reader: &Reader, state: &Group) -> Self {
         let GroupStatus::Managed(view) = &state.status else { return Self::Anybody };
         if !state.has_member(reader.keys()) {
             return Self::Anybody;
         }
         match view.record.source {
             Source::Acl => Self::Member,
-            Source::Roster if !policy.open_bootstrap => Self::Vouched,
-            Source::Roster | Source::GiftWrap => Self::Anybody,
+            Source::Roster | Source::GiftWrap if view.record.is_anyones() => Self::Anybody,
+            Source::Roster | Source::GiftWrap => Self::Vouched,
         }
     }
 }
@@ -53,17 +54,22 @@ impl Question {
     pub(crate) fn of_named(policy: &Policy, reader: &Reader, state: &Group) -> Self {
         let is_unlisted = !state.is_managed() && policy.unlisted_groups && state.id.is_capability();
         if is_unlisted || state.has_member(reader.keys()) {
-            Self::of_open(policy, reader, state)
+            Self::of_open(reader, state, Cause::Named)
         } else {
-            Self { id: state.id.clone(), age: Age::Since(Instant::now()), standing: Standing::Anybody }
+            Self {
+                id: state.id.clone(),
+                age: Age::Since(Instant::now()),
+                standing: Standing::Anybody,
+                cause: Cause::Named,
+            }
         }
     }
 
     /// The question about a group that this stored state opens to the reader: a cached answer is enough, unless the
     /// group waits for another one.
-    pub(crate) fn of_open(policy: &Policy, reader: &Reader, state: &Group) -> Self {
+    pub(crate) fn of_open(reader: &Reader, state: &Group, cause: Cause) -> Self {
         let age = if state.awaits_answer() { Age::Since(Instant::now()) } else { Age::Cached };
-        Self { id: state.id.clone(), age, standing: Standing::of(policy, reader, state) }
+        Self { id: state.id.clone(), age, standing: Standing::of(reader, state), cause }
     }
 
     /// Whether no cached answer counts.
@@ -79,7 +85,7 @@ impl Question {
     pub(crate) fn pay(self, app: &App, access: &Access, payer: Payer) -> Result<Paid, RetryAfter> {
         let is_free = self.standing != Standing::Anybody || access.is_settled(&self.id, self.age);
         if let (Payer::Address(block), false) = (payer, is_free) {
-            app.limits.question(block, app.clock.now_ms())?;
+            app.limits.question(block, self.cause, app.clock.now_ms())?;
         }
         let askers = match self.standing {
             Standing::Member => Askers::Members,
@@ -106,33 +112,34 @@ mod tests {
 
     use super::*;
 
-    fn group(id: &str, source: Source, members: &[&str]) -> Group {
+    fn group(source: Source, founder: Option<&str>, members: &[&str]) -> Group {
         let members = members.iter().map(|name| (key(name), Role::Member)).collect::<HashMap<_, _>>();
-        let view = ManagedGroup { record: GroupRecord::new(source, 1, 0, None), members };
-        let id = NostrGroupId::parse(id).expect("an id");
+        let view = ManagedGroup { record: GroupRecord::new(source, 1, 0, founder.map(key)), members };
+        let id = NostrGroupId::parse("grp").expect("an id");
         Group { id, status: GroupStatus::Managed(Arc::new(view)) }
     }
 
-    /// The members' share belongs to members that the service named, and to nobody that can make itself a member.
+    /// The members' share belongs to members that the service named, and to nobody that can make itself a member: the
+    /// founder of a group sends rosters for it as well.
     #[test]
     fn a_reader_that_makes_itself_a_member_is_anybody() {
-        let reader = Reader::new(&[key("alice")]);
-        let (closed, open) = (Policy::default(), Policy { open_bootstrap: true, ..Policy::default() });
-        for (policy, source, expected) in [
-            (&closed, Source::Acl, Standing::Member),
-            (&open, Source::Acl, Standing::Member),
-            (&closed, Source::Roster, Standing::Vouched),
-            (&open, Source::Roster, Standing::Anybody),
-            (&closed, Source::GiftWrap, Standing::Anybody),
+        let (policy, reader) = (Policy::default(), Reader::new(&[key("alice")]));
+        for (source, founder, expected) in [
+            (Source::Acl, None, Standing::Member),
+            (Source::Acl, Some("eve"), Standing::Member),
+            (Source::Roster, None, Standing::Vouched),
+            (Source::Roster, Some("eve"), Standing::Anybody),
+            (Source::GiftWrap, Some("eve"), Standing::Anybody),
+            (Source::GiftWrap, None, Standing::Anybody),
         ] {
-            let question = Question::of_named(policy, &reader, &group("grp", source, &["alice"]));
+            let question = Question::of_named(&policy, &reader, &group(source, founder, &["alice"]));
             assert_eq!((question.standing, question.asks_anew()), (expected, false), "{source:?}");
-            let outside = Question::of_named(policy, &reader, &group("grp", source, &["bob"]));
+            let outside = Question::of_named(&policy, &reader, &group(source, founder, &["bob"]));
             assert_eq!((outside.standing, outside.asks_anew()), (Standing::Anybody, true), "{source:?}");
         }
         let unlisted =
             Group { id: NostrGroupId::parse(&"a".repeat(64)).expect("an id"), status: GroupStatus::Unlisted };
-        let question = Question::of_named(&closed, &reader, &unlisted);
+        let question = Question::of_named(&policy, &reader, &unlisted);
         assert_eq!((question.standing, question.asks_anew()), (Standing::Anybody, false));
     }
 }

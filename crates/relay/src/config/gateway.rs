@@ -20,8 +20,10 @@ use super::{
 const TTL_DAYS_MAX: u64 = 3_650;
 /// Longest lifetime that a key of the configuration may set, in seconds.
 const TTL_SECS_MAX: u64 = TTL_DAYS_MAX * DAY_SECS;
-/// Largest number of KeyPackages of an owner that the configuration may set.
-const PER_OWNER_MAX: u64 = 1_000;
+/// Largest number of KeyPackages of an owner that the configuration may set. A store that goes through a bounded number
+/// of an owner's events could not keep it to a larger one.
+const PER_OWNER_MAX: u64 = 93;
+const _: () = assert!(PER_OWNER_MAX as usize <= nostr_store::KEY_PACKAGES_KEPT_MAX);
 /// Largest rate of the configuration: a million a minute is more than a core verifies.
 const RATE_MAX: u64 = 1_000_000;
 
@@ -93,8 +95,8 @@ section! {
         /// Effect of reading a KeyPackage. `never`: none; `on_read`: a REQ with `authors` uses up the ones it claims.
         keypackage_consumption: KeyPackageConsumption = "never",
             by one_of(&KeyPackageConsumption::ALL.map(|mode| (mode.as_str(), mode)));
-        /// KeyPackages of one owner that are kept and were not claimed, the newest by their `created_at`. Those marked
-        /// as ones of last resort are not counted.
+        /// KeyPackages of one owner that are kept and were not claimed, the newest by their `created_at`; at most 93.
+        /// Those marked as ones of last resort are not counted.
         keypackages_per_owner_max as "keypackage_max_per_owner": usize = "15" in "KeyPackages",
             by integer(1..=PER_OWNER_MAX);
         /// Number of unclaimed KeyPackages below which the relay asks their owner for more, if it has a system key.

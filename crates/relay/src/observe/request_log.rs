@@ -1,6 +1,6 @@
 //! The end of each event and request: a line if it was slow, and a trace if the operator collects them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nostr_protocol::{Filter, Kind};
 
@@ -46,13 +46,14 @@ impl RequestLog {
 
     /// Notes a request that was answered.
     pub(crate) fn read(&self, door: Door, arrival: Arrival, stages: Stages<'_>, filters: &[Filter], work: ReadWork) {
-        self.slow.read(arrival.request, door.word(), arrival.at.elapsed(), filters, work);
+        let took = arrival.at.elapsed().saturating_sub(work.with_client);
+        self.slow.read(arrival.request, door.word(), took, filters, work);
         self.traces.read(door.verb(), arrival.request, arrival.at, stages, work);
     }
 
-    /// Notes an HTTP request to this route that was answered.
-    pub(crate) fn route(&self, arrival: Arrival, method: &str, route: &str) {
-        self.slow.route(arrival.request, method, route, arrival.at.elapsed());
+    /// Notes an HTTP request to this route that was answered, after `with_client` of waiting for its client.
+    pub(crate) fn route(&self, arrival: Arrival, method: &str, route: &str, with_client: Duration) {
+        self.slow.route(arrival.request, method, route, arrival.at.elapsed().saturating_sub(with_client));
     }
 
     /// Sends the traces that wait. Blocks for a short time.

@@ -1,7 +1,8 @@
 //! Log lines about requests that took long: their plan and their work, and nothing of their content.
 //!
 //! Source: docs/rules.md, "Elsewhere" 3. A plan tells the lengths of a filter's lists and no value of them, since a
-//! line above `debug` names no key, id or group. Clients can cause such lines, so their number is bounded.
+//! line above `debug` names no key, id or group. Clients can cause such lines, so their number is bounded. Time in
+//! which the relay waits for a client does not count: a client that is slow on purpose would fill the lines of others.
 
 use std::{
     fmt::Write as _,
@@ -62,6 +63,8 @@ pub(crate) struct ReadWork {
     pub(crate) events: usize,
     /// Units that the request cost.
     pub(crate) units: u64,
+    /// Time in which the client took what it was sent. It does not make a request slow.
+    pub(crate) with_client: Duration,
 }
 
 impl SlowLog {
@@ -95,6 +98,7 @@ impl SlowLog {
             %request,
             door,
             took_ms = ms(took),
+            with_client_ms = ms(work.with_client),
             plan = plan(filters),
             parts = work.parts,
             pages = work.pages,

@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) is_secure: bool,
+    /// Scheme, host and port, which tell one server from another.
+    pub(super) origin: String,
 }
 
 impl Target {
@@ -53,7 +55,8 @@ impl Target {
         };
         let port = port.map_or(Some(default_port), |port| port.parse().ok())?;
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        (!host.is_empty() && port != 0).then(|| Self { url: url.to_owned(), host, port, is_secure })
+        let origin = format!("{}://{host}:{port}", if is_secure { "wss" } else { "ws" });
+        (!host.is_empty() && port != 0).then(|| Self { url: url.to_owned(), host, port, is_secure, origin })
     }
 
     /// The last two labels of the host's name: whoever has a domain has all names under it.
@@ -82,15 +85,20 @@ impl Target {
     }
 }
 
-/// The network whose share a connection to this address takes: an address of IPv4, or a /48 of IPv6.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+/// A network, an address of IPv4 or a /48 of IPv6, and a port there.
+pub(super) type Network = (IpAddr, u16);
+
+/// The network whose share a connection to this address takes. A name that leads to somebody else's machine takes no
+/// share of that machine's other ports.
+pub(super) fn network(address: &SocketAddr) -> Network {
+    let network = match address.ip().to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, ..] = address.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
         }
         address => address,
-    }
+    };
+    (network, address.port())
 }
 
 /// Whether an address is one of the public internet.
@@ -164,9 +172,13 @@ mod tests {
         assert_eq!(site("wss://a.b.example.org"), "example.org");
         assert_eq!(site("wss://example.org"), "example.org");
         assert_eq!(site("wss://localhost"), "localhost");
-        let network = |address: &str| network(address.parse().expect("an address")).to_string();
-        assert_eq!(network("::ffff:1.2.3.4"), "1.2.3.4");
-        assert_eq!(network("2001:4860:1:2::3"), "2001:4860:1::");
+        let network = |address: &str| {
+            let (network, port) = network(&address.parse().expect("an address"));
+            format!("{network} {port}")
+        };
+        assert_eq!(network("[::ffff:1.2.3.4]:80"), "1.2.3.4 80");
+        assert_eq!(network("1.2.3.4:443"), "1.2.3.4 443");
+        assert_eq!(network("[2001:4860:1:2::3]:80"), "2001:4860:1:: 80");
     }
 
     #[test]

@@ -15,10 +15,10 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
+    tungstenite::{Error, Message, protocol::WebSocketConfig},
 };
 
 use super::address::Target;
@@ -36,7 +36,9 @@ const MESSAGE_BYTES_MAX: usize = 64 << 10;
 pub(super) enum Failed {
     /// The relay answered, and does not take it.
     Refused(String),
-    /// The relay cannot be reached, or does not answer.
+    /// A server is there, which spoke HTTP or WebSocket, but did not answer the event. The path may be none of a relay.
+    Unanswered(String),
+    /// The relay cannot be reached.
     Unreachable(String),
 }
 
@@ -55,17 +57,15 @@ pub(super) async fn send(
     key: &SecretKey,
 ) -> Result<(), Failed> {
     let connecting = timeout(Duration::from_secs(CONNECT_SECS_MAX), connect(target, addresses)).await;
-    let mut socket = connecting
-        .map_err(|_| Failed::Unreachable("it was not connected in time".to_owned()))?
-        .map_err(Failed::Unreachable)?;
+    let mut socket = connecting.map_err(|_| Failed::Unreachable("it was not connected in time".to_owned()))??;
     let answered = timeout(Duration::from_secs(ANSWER_SECS_MAX), publish(&mut socket, target, event, key)).await;
-    let answered = answered.unwrap_or_else(|_| Err(Failed::Unreachable("it did not answer in time".to_owned())));
+    let answered = answered.unwrap_or_else(|_| Err(Failed::Unanswered("it did not answer in time".to_owned())));
     // The answer is there, or will not come.
     let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
     answered
 }
 
-async fn connect(target: &Target, addresses: &[SocketAddr]) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
+async fn connect(target: &Target, addresses: &[SocketAddr]) -> Result<WebSocketStream<Box<dyn Stream>>, Failed> {
     let mut failed = "it has no address".to_owned();
     for address in addresses {
         // The address that was checked is dialled, and no other.
@@ -74,22 +74,31 @@ async fn connect(target: &Target, addresses: &[SocketAddr]) -> Result<WebSocketS
             Err(error) => failed = error.to_string(),
         }
     }
-    Err(failed)
+    Err(Failed::Unreachable(failed))
 }
 
-async fn upgrade(target: &Target, stream: TcpStream) -> Result<WebSocketStream<Box<dyn Stream>>, String> {
+async fn upgrade(target: &Target, stream: TcpStream) -> Result<WebSocketStream<Box<dyn Stream>>, Failed> {
     let stream: Box<dyn Stream> = if target.is_secure {
-        let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
-        let secured = TlsConnector::from(tls()?).connect(name, stream).await;
-        Box::new(secured.map_err(|error| error.to_string())?)
+        Box::new(secure(target, stream).await.map_err(Failed::Unreachable)?)
     } else {
         Box::new(stream)
     };
     let config =
         WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
-    // A redirect is an error.
     let upgraded = client_async_with_config(target.url.as_str(), stream, Some(config)).await;
-    upgraded.map(|(socket, _)| socket).map_err(|error| error.to_string())
+    upgraded.map(|(socket, _)| socket).map_err(|error| match error {
+        Error::Http(answer) => {
+            let reason = format!("the upgrade was answered with {}", answer.status());
+            // A redirect is a refusal too.
+            if answer.status().is_server_error() { Failed::Unanswered(reason) } else { Failed::Refused(reason) }
+        }
+        error => Failed::Unreachable(error.to_string()),
+    })
+}
+
+async fn secure(target: &Target, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
+    TlsConnector::from(tls()?).connect(name, stream).await.map_err(|error| error.to_string())
 }
 
 /// TLS 1.2 and up, with the roots of Mozilla.
@@ -107,7 +116,7 @@ async fn publish(
     event: &Event,
     key: &SecretKey,
 ) -> Result<(), Failed> {
-    let lost = |reason: String| Failed::Unreachable(reason);
+    let lost = |reason: String| Failed::Unanswered(reason);
     let json = String::from_utf8_lossy(&event.json()).into_owned();
     let frame = format!("[\"EVENT\",{json}]");
     socket.send(Message::text(frame.clone())).await.map_err(|error| lost(error.to_string()))?;

@@ -1,22 +1,23 @@
-//! The hosts of other relays, by name and by network: the connections that each has, and its pause after a failure.
+//! The hosts of other relays, by origin and by network: the connections that each has, and its pause after a failure.
 //!
-//! Anyone may name a host in a list. A name has one connection at one time, all names that lead into one network share
+//! Anyone may name a host in a list, also somebody else's with a port on which nothing listens. So a pause holds for
+//! one origin: scheme, host and port. Each has one connection at one time, all that lead to one port of a network share
 //! a few, and the look-ups under one domain follow one another: a machine with a thousand names takes up as much as one
 //! with a single name.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use super::address::{Target, network};
+use super::address::{Network, Target, network};
 
 /// Most hosts that are remembered; each further one takes the place of the host whose pause ends first.
 pub(super) const HOSTS_MAX: usize = 1_024;
 /// Most connections to other relays at one time.
 pub(super) const CONNECTIONS_MAX: usize = 32;
-/// Most connections into one network at one time: to one address of IPv4, or into a /48 of IPv6.
+/// Most connections to one port of a network at one time: of one address of IPv4, or of a /48 of IPv6.
 pub(super) const NETWORK_CONNECTIONS_MAX: usize = 2;
 /// Most look-ups of names at one time, which are one at most for each domain.
 pub(super) const LOOK_UPS_MAX: usize = 16;
@@ -52,8 +53,8 @@ pub(super) enum Step {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    by_name: HashMap<String, Host>,
-    connections: HashMap<IpAddr, usize>,
+    by_origin: HashMap<String, Host>,
+    connections: HashMap<Network, usize>,
     connected: usize,
     looked_up_sites: HashSet<String>,
 }
@@ -61,29 +62,29 @@ pub(super) struct Hosts {
 impl Hosts {
     /// The end of the host's pause, if it is still to come.
     pub(super) fn pause(&self, target: &Target, now: Instant) -> Option<Instant> {
-        self.by_name.get(&target.host)?.until.filter(|until| *until > now)
+        self.by_origin.get(&target.origin)?.until.filter(|until| *until > now)
     }
 
     /// The failures of the host since it answered the last time.
     pub(super) fn failures(&self, target: &Target) -> u32 {
-        self.by_name.get(&target.host).map_or(0, |host| host.failures)
+        self.by_origin.get(&target.origin).map_or(0, |host| host.failures)
     }
 
     /// The networks that the host's name led into, while that is known.
-    pub(super) fn networks(&self, target: &Target, now: Instant) -> impl Iterator<Item = IpAddr> {
-        let addresses = self.by_name.get(&target.host).and_then(|host| host.addresses(now)).unwrap_or_default();
-        addresses.iter().map(|address| network(address.ip()))
+    pub(super) fn networks(&self, target: &Target, now: Instant) -> impl Iterator<Item = Network> {
+        let addresses = self.by_origin.get(&target.origin).and_then(|host| host.addresses(now)).unwrap_or_default();
+        addresses.iter().map(network)
     }
 
     /// Whether the host may be looked up, or connected to, now.
     pub(super) fn is_open(&self, target: &Target, now: Instant) -> bool {
-        let host = self.by_name.get(&target.host);
+        let host = self.by_origin.get(&target.origin);
         if host.is_some_and(|host| host.is_busy || host.until.is_some_and(|until| until > now)) {
             return false;
         }
         match host.and_then(|host| host.addresses(now)) {
             Some(addresses) => {
-                let used = |address: &SocketAddr| self.connections.get(&network(address.ip())).copied().unwrap_or(0);
+                let used = |address: &SocketAddr| self.connections.get(&network(address)).copied().unwrap_or(0);
                 self.connected < CONNECTIONS_MAX && addresses.iter().all(|it| used(it) < NETWORK_CONNECTIONS_MAX)
             }
             None => self.looked_up_sites.len() < LOOK_UPS_MAX && !self.looked_up_sites.contains(target.site()),
@@ -92,12 +93,12 @@ impl Hosts {
 
     /// Begins the next step towards a host that is open.
     pub(super) fn begin(&mut self, target: &Target, now: Instant) -> Step {
-        if self.by_name.len() >= HOSTS_MAX && !self.by_name.contains_key(&target.host) {
-            let idle = self.by_name.iter().filter(|(_, host)| !host.is_busy);
-            let first = idle.min_by_key(|(_, host)| host.until).map(|(name, _)| name.clone());
-            first.and_then(|name| self.by_name.remove(&name));
+        if self.by_origin.len() >= HOSTS_MAX && !self.by_origin.contains_key(&target.origin) {
+            let idle = self.by_origin.iter().filter(|(_, host)| !host.is_busy);
+            let first = idle.min_by_key(|(_, host)| host.until).map(|(origin, _)| origin.clone());
+            first.and_then(|origin| self.by_origin.remove(&origin));
         }
-        let host = self.by_name.entry(target.host.clone()).or_default();
+        let host = self.by_origin.entry(target.origin.clone()).or_default();
         host.is_busy = true;
         let Some(addresses) = host.addresses(now).map(<[_]>::to_vec) else {
             self.looked_up_sites.insert(target.site().to_owned());
@@ -105,7 +106,7 @@ impl Hosts {
         };
         self.connected += 1;
         for address in &addresses {
-            *self.connections.entry(network(address.ip())).or_default() += 1;
+            *self.connections.entry(network(address)).or_default() += 1;
         }
         Step::Connect(addresses)
     }
@@ -113,7 +114,7 @@ impl Hosts {
     /// Ends a look-up.
     pub(super) fn looked_up(&mut self, target: &Target, found: Option<Vec<SocketAddr>>, now: Instant) {
         self.looked_up_sites.remove(target.site());
-        let Some(host) = self.by_name.get_mut(&target.host) else { return };
+        let Some(host) = self.by_origin.get_mut(&target.origin) else { return };
         host.is_busy = false;
         match found {
             Some(addresses) => host.addresses = Some((addresses, now)),
@@ -125,7 +126,7 @@ impl Hosts {
     pub(super) fn ended(&mut self, target: &Target, addresses: &[SocketAddr], answered: bool, now: Instant) {
         self.connected = self.connected.saturating_sub(1);
         for address in addresses {
-            let network = network(address.ip());
+            let network = network(address);
             if let Some(used) = self.connections.get_mut(&network) {
                 *used -= 1;
                 if *used == 0 {
@@ -133,7 +134,7 @@ impl Hosts {
                 }
             }
         }
-        if let Some(host) = self.by_name.get_mut(&target.host) {
+        if let Some(host) = self.by_origin.get_mut(&target.origin) {
             host.is_busy = false;
             if answered {
                 (host.failures, host.until) = (0, None);
@@ -144,7 +145,7 @@ impl Hosts {
     }
 
     fn failed(&mut self, target: &Target, now: Instant) {
-        if let Some(host) = self.by_name.get_mut(&target.host) {
+        if let Some(host) = self.by_origin.get_mut(&target.origin) {
             let secs = (PAUSE_SECS << host.failures.min(16)).min(PAUSE_SECS_MAX);
             host.failures = host.failures.saturating_add(1);
             host.until = now.checked_add(Duration::from_secs(secs));
@@ -187,6 +188,23 @@ mod tests {
         assert!(hosts.connections.is_empty() && hosts.connected == 0);
     }
 
+    /// A list that names a port on which nothing listens, or the wrong scheme, stops nothing but itself.
+    #[test]
+    fn another_port_of_a_host_does_not_rest_with_it() {
+        let (mut hosts, now) = (Hosts::default(), Instant::now());
+        let of = |url: &str| Target::parse(url).expect("a target");
+        let closed = [of("wss://relay.example:9"), of("ws://relay.example:443")];
+        for closed in &closed {
+            hosts.begin(closed, now);
+            hosts.looked_up(closed, Some(at("1.1.1.1")), now);
+            hosts.begin(closed, now);
+            hosts.ended(closed, &at("1.1.1.1"), false, now);
+            assert!(!hosts.is_open(closed, now));
+        }
+        let open = of("wss://relay.example/path");
+        assert!(hosts.is_open(&open, now) && hosts.failures(&open) == 0 && hosts.pause(&open, now).is_none());
+    }
+
     #[test]
     fn all_names_of_one_network_share_its_connections() {
         let (mut hosts, now) = (Hosts::default(), Instant::now());
@@ -218,6 +236,6 @@ mod tests {
             hosts.begin(&target, now);
             hosts.looked_up(&target, None, now);
         }
-        assert_eq!(hosts.by_name.len(), HOSTS_MAX);
+        assert_eq!(hosts.by_origin.len(), HOSTS_MAX);
     }
 }

@@ -130,7 +130,9 @@ async fn take(sending: Sending, step: Step, key: SecretKey, allows_private: bool
             match &answer {
                 Ok(()) => {}
                 Err(Failed::Refused(reason)) => tracing::debug!(host, "a request was refused: {reason}"),
-                Err(Failed::Unreachable(reason)) => tracing::debug!(host, "a request was not sent: {reason}"),
+                Err(Failed::Unanswered(reason) | Failed::Unreachable(reason)) => {
+                    tracing::debug!(host, "a request was not sent: {reason}");
+                }
             }
             Taken::Connection(addresses, answer)
         }

@@ -4,6 +4,7 @@
 //! network, because the hosts are named by anyone.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use std::{
 use nostr_protocol::Event;
 
 use super::{
-    address::Target,
+    address::{Network, Target},
     connection::Failed,
     hosts::{Hosts, Step},
 };
@@ -20,7 +21,7 @@ use super::{
 pub(super) const WAITING_MAX: usize = 1_024;
 /// Most of them whose hosts are of one domain.
 pub(super) const SITE_WAITING_MAX: usize = 128;
-/// Most of them whose hosts' names lead into one network.
+/// Most of them whose hosts' names lead to one port of a network.
 pub(super) const NETWORK_WAITING_MAX: usize = 128;
 /// Most tries at one relay.
 const TRIES_MAX: u32 = 3;
@@ -67,6 +68,11 @@ impl End {
 pub(super) struct Schedule {
     waiting: Vec<Sending>,
     hosts: Hosts,
+    /// The turn in which a domain had a step last, of the domains that wait.
+    turns: HashMap<String, u64>,
+    turn: u64,
+    /// The requests that lost their places to others since they were asked for.
+    displaced: Vec<End>,
 }
 
 impl Schedule {
@@ -82,19 +88,43 @@ impl Schedule {
         if self.waiting.len() >= WAITING_MAX || of_site >= SITE_WAITING_MAX {
             return Err(End::Dropped);
         }
-        for network in self.hosts.networks(&sending.target, now) {
-            let leads_there = |other: &&Sending| self.hosts.networks(&other.target, now).any(|it| it == network);
-            if self.waiting.iter().filter(leads_there).count() >= NETWORK_WAITING_MAX {
-                return Err(End::Dropped);
-            }
+        let networks: Vec<Network> = self.hosts.networks(&sending.target, now).collect();
+        for network in networks {
+            self.make_room(site, network, now)?;
         }
         self.waiting.push(sending);
         Ok(())
     }
 
+    /// Finds a place in a network for a request of this domain. Anyone can have names lead to somebody else's machine,
+    /// so in a full network the newest request of the domain that has the most places gives way to one that has fewer.
+    fn make_room(&mut self, site: &str, network: Network, now: Instant) -> Result<(), End> {
+        let mut by_site: HashMap<&str, (usize, usize)> = HashMap::new();
+        let mut taken = 0;
+        for (place, other) in self.waiting.iter().enumerate() {
+            if self.hosts.networks(&other.target, now).any(|it| it == network) {
+                taken += 1;
+                let (count, newest) = by_site.entry(other.target.site()).or_insert((0, place));
+                *count += 1;
+                if other.until >= self.waiting[*newest].until {
+                    *newest = place;
+                }
+            }
+        }
+        if taken < NETWORK_WAITING_MAX {
+            return Ok(());
+        }
+        let own = by_site.get(site).map_or(0, |(count, _)| *count);
+        let most = by_site.values().max().copied();
+        let (_, newest) = most.filter(|(count, _)| *count > own + 1).ok_or(End::Dropped)?;
+        self.waiting.swap_remove(newest);
+        self.displaced.push(End::Dropped);
+        Ok(())
+    }
+
     /// Ends the requests whose hosts rest, or are busy, until it is too late.
     pub(super) fn end_late(&mut self, now: Instant) -> Vec<End> {
-        let mut ends = Vec::new();
+        let mut ends = std::mem::take(&mut self.displaced);
         let hosts = &self.hosts;
         self.waiting.retain_mut(|sending| {
             if let Some(pause) = hosts.pause(&sending.target, now) {
@@ -110,12 +140,20 @@ impl Schedule {
         ends
     }
 
-    /// Begins the next step of a request whose host is open. Hosts that have not failed come first.
+    /// Begins the next step of a request whose host is open. Hosts that have not failed come first, and domains take
+    /// turns: the names of one, which may all lead to somebody else's machine, do not stand before another's.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Sending, Step)> {
         let hosts = &self.hosts;
         let open = self.waiting.iter().enumerate().filter(|(_, it)| it.due <= now && hosts.is_open(&it.target, now));
-        let (place, _) = open.min_by_key(|(_, it)| (hosts.failures(&it.target) > 0, it.due))?;
+        let turn_of = |it: &Sending| self.turns.get(it.target.site()).copied().unwrap_or_default();
+        let (place, _) = open.min_by_key(|(_, it)| (hosts.failures(&it.target) > 0, turn_of(it), it.due))?;
+        if self.turns.len() >= WAITING_MAX {
+            let waiting: HashSet<&str> = self.waiting.iter().map(|it| it.target.site()).collect();
+            self.turns.retain(|site, _| waiting.contains(site.as_str()));
+        }
         let sending = self.waiting.swap_remove(place);
+        self.turn += 1;
+        self.turns.insert(sending.target.site().to_owned(), self.turn);
         let step = self.hosts.begin(&sending.target, now);
         Some((sending, step))
     }
@@ -151,7 +189,7 @@ impl Schedule {
             Ok(()) => Err(End::Sent),
             // Another try would be answered alike.
             Err(Failed::Refused(_)) => Err(End::Refused),
-            Err(Failed::Unreachable(_)) => self.retry(sending, now),
+            Err(Failed::Unanswered(_) | Failed::Unreachable(_)) => self.retry(sending, now),
         }
     }
 
@@ -166,82 +204,4 @@ impl Schedule {
 }
 
 #[cfg(test)]
-mod tests {
-    use nostr_protocol::testing::{EventBuilder, keypair};
-
-    use super::*;
-
-    fn target(host: &str) -> Target {
-        Target::parse(&format!("ws://{host}:80")).expect("a target")
-    }
-
-    fn add(schedule: &mut Schedule, host: &str, now: Instant) -> Result<(), End> {
-        schedule.add(target(host), EventBuilder::new(447).event(&keypair("system")), now)
-    }
-
-    fn at(address: &str) -> Vec<SocketAddr> {
-        vec![SocketAddr::new(address.parse().expect("an address"), 80)]
-    }
-
-    #[test]
-    fn a_request_is_tried_three_times() {
-        let (mut schedule, mut now) = (Schedule::default(), Instant::now());
-        add(&mut schedule, "dead", now).expect("a place");
-        let begun = now;
-        for tries in 1..=TRIES_MAX {
-            let (sending, step) = schedule.next(now).expect("it is due");
-            assert_eq!(step, Step::LookUp);
-            let went_on = schedule.looked_up(sending, None, now);
-            if tries == TRIES_MAX {
-                assert_eq!(went_on, Err(End::Unreachable));
-                break;
-            }
-            went_on.expect("a place");
-            assert!(schedule.next(now).is_none() && schedule.end_late(now).is_empty());
-            now = schedule.wakes(now).expect("it waits");
-        }
-        assert_eq!((now - begun).as_secs(), 55);
-        // The host now rests for 16 s, and a further request may wait for it. One for an hour's rest may not.
-        add(&mut schedule, "dead", now).expect("a place");
-        assert!(schedule.end_late(now).is_empty());
-        for _ in 0..9 {
-            schedule.hosts.looked_up(&target("dead"), None, now);
-        }
-        assert_eq!(schedule.end_late(now), [End::Unreachable]);
-    }
-
-    #[test]
-    fn requests_are_bounded_by_domain_and_by_network() {
-        let (mut schedule, now) = (Schedule::default(), Instant::now());
-        for n in 0..SITE_WAITING_MAX {
-            add(&mut schedule, &format!("a{n}.evil.example"), now).expect("a place");
-        }
-        assert_eq!(add(&mut schedule, "one-more.evil.example", now), Err(End::Dropped));
-        let mut ends = Vec::new();
-        for n in 0..SITE_WAITING_MAX {
-            add(&mut schedule, &format!("evil{n}.example.n{n}"), now).expect("a place");
-            let by_name = schedule.waiting.pop().expect("it waits");
-            schedule.hosts.begin(&by_name.target, now);
-            ends.extend(schedule.looked_up(by_name, Some(at("6.6.6.6")), now).err());
-        }
-        assert_eq!(ends, []);
-        add(&mut schedule, "good.example", now).expect("a place");
-        let more = schedule.waiting.iter().position(|it| it.target.host == "good.example").expect("it waits");
-        let more = schedule.waiting.swap_remove(more);
-        schedule.hosts.begin(&more.target, now);
-        assert_eq!(schedule.looked_up(more, Some(at("6.6.6.6")), now), Err(End::Dropped));
-    }
-
-    /// A host that has failed waits for the ones that have not.
-    #[test]
-    fn hosts_that_answer_come_first() {
-        let (mut schedule, now) = (Schedule::default(), Instant::now());
-        schedule.hosts.begin(&target("dead"), now);
-        schedule.hosts.looked_up(&target("dead"), None, now);
-        let later = now + Duration::from_secs(5);
-        add(&mut schedule, "dead", now).expect("a place");
-        add(&mut schedule, "alive", later).expect("a place");
-        let order: Vec<String> = std::iter::from_fn(|| schedule.next(later)).map(|(it, _)| it.target.host).collect();
-        assert_eq!(order, ["alive", "dead"]);
-    }
-}
+mod tests;

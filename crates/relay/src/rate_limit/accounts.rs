@@ -26,8 +26,20 @@ impl RateLimits {
         times: u32,
         now_ms: u64,
     ) -> Result<Paid, RetryAfter> {
+        self.take_all_leaving(|_| 0, accounts, times, now_ms)
+    }
+
+    /// Takes events as [`Self::take_all`] does, and leaves as many in each bucket as `reserve` says for its rate.
+    pub(super) fn take_all_leaving(
+        &self,
+        reserve: impl Fn(Rate) -> u32,
+        accounts: impl Iterator<Item = (Account, &'static str)> + Clone,
+        times: u32,
+        now_ms: u64,
+    ) -> Result<Paid, RetryAfter> {
         for (n, (account, reason)) in accounts.clone().enumerate() {
-            let taken = self.buckets(account.bucket.kind).take(&account, Amount::of(times), now_ms);
+            let amount = Amount { times, reserve: reserve(account.rate) };
+            let taken = self.buckets(account.bucket.kind).take(&account, amount, now_ms);
             if let Err(secs) = taken {
                 self.put_back(Paid::new(accounts.take(n).map(|(account, _)| account.bucket), times));
                 return Err(RetryAfter { reason, secs });

@@ -41,6 +41,10 @@ const LOOKUPS_PER_MINUTE: u32 = 2;
 const ADDRESS_LOOKUPS_PER_MINUTE: u32 = 600;
 /// Price of a question to the access service, in groups that are looked up.
 const QUESTION_COST: u32 = 2;
+/// Questions about groups that a request does not name use one of so many parts of an address's bucket.
+const UNNAMED_PARTS: u32 = 4;
+/// Those of them in which the reader's key has not acted use one of so many parts.
+const INVITED_PARTS: u32 = 8;
 /// HTTP requests of one address in a minute, all of which it may send at once: pages, probes and scrapes of a whole
 /// network send fewer.
 pub(crate) const ADDRESS_REQUESTS_PER_MINUTE: u32 = 1_200;
@@ -102,6 +106,17 @@ impl ConnectionLimits {
     }
 }
 
+/// The cause of a question to the access service about a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The request names the group, or an event of it.
+    Named,
+    /// The reader is a member, and the request names no group.
+    Acted,
+    /// The same of a membership in which the reader's key has not acted, and which anybody may have made.
+    Invited,
+}
+
 impl RateLimits {
     /// The full buckets of a new connection.
     pub(crate) fn connection(&self, now_ms: u64) -> ConnectionLimits {
@@ -133,15 +148,20 @@ impl RateLimits {
             || self.take_blocks(BlockKinds::LOOKUPS, (), block, one, now_ms).is_ok()
     }
 
-    /// Takes the price of a question to the access service about a group of which the reader is no member.
+    /// Takes the price of a question to the access service about a group that anybody may have the reader in. One that
+    /// the request does not name leaves most of the bucket: others add the reader's key to groups.
     ///
     /// # Errors
     /// When the address has asked too much.
-    pub(crate) fn question(&self, block: AddressBlock, now_ms: u64) -> Result<(), RetryAfter> {
+    pub(crate) fn question(&self, block: AddressBlock, cause: Cause, now_ms: u64) -> Result<(), RetryAfter> {
         let reason = "too many questions about groups of which you are no member";
-        self.take_blocks(BlockKinds::LOOKUPS, (), block, Amount::of(QUESTION_COST), now_ms)
-            .map(drop)
-            .map_err(|secs| RetryAfter { reason, secs })
+        let reserve = |rate: Rate| match cause {
+            Cause::Named => 0,
+            Cause::Acted => rate.burst() - rate.burst() / UNNAMED_PARTS,
+            Cause::Invited => rate.burst() - rate.burst() / INVITED_PARTS,
+        };
+        let accounts = self.block_accounts(BlockKinds::LOOKUPS, (), block).map(|account| (account, reason));
+        self.take_all_leaving(reserve, accounts, QUESTION_COST, now_ms).map(drop)
     }
 
     /// Charges a connection for a message that the relay cannot use, of so many bytes. Its address pays too, and once

@@ -52,7 +52,7 @@ pub(crate) use self::{
     charge::{BucketId, BucketKind, Charge, Charges, Paid},
     claims::ClaimAllowance,
     client_address::client_address,
-    connection::{ConnectionLimits, Fault},
+    connection::{Cause, ConnectionLimits, Fault},
     payer::{AddressBlock, Payer, Width},
     reads::{ReadAccount, ReadBudgets},
 };

@@ -25,7 +25,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{Problem, Visit};
+use super::{Problem, Visit, intake::BodyTime};
 use crate::{
     app::App,
     delivery::Outbox,
@@ -123,7 +123,7 @@ impl Stream for HeldBody {
 }
 
 /// Gives each refusal for want of a proof the URL that a proof names, and a client that has the answer 304.
-pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let url = expected_url(&app, &request);
     let asked = match *request.method() {
         Method::GET | Method::HEAD => request.headers().get(header::IF_NONE_MATCH).cloned(),
@@ -132,9 +132,11 @@ pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: 
     let arrival = app.request_log.arrival();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
+    let body_time = BodyTime::default();
+    request.extensions_mut().insert(body_time.clone());
     let mut response = next.run(request).await;
     let route = route.as_ref().map_or("no route", MatchedPath::as_str);
-    app.request_log.route(arrival, method.as_str(), route);
+    app.request_log.route(arrival, method.as_str(), route, body_time.get());
     if let Some(reason) = reason_of(response.status()) {
         app.metrics.error(reason);
         if response.status() == StatusCode::TOO_MANY_REQUESTS {

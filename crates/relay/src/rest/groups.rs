@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::read_failed,
+    rate_limit::Cause,
     session::{
         archive::{ArchiveRead, Limits, MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
         settling,
@@ -149,12 +150,14 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
     ids.sort_unstable();
     ids.retain(|id| behind.as_deref().is_none_or(|behind| id.as_str() > behind));
     let mut page = List::new(limit);
+    let invited = settling::invited(&visit.caller, &mut meter, &ids).await.map_err(Rejection::from)?;
+    let cause = |id: &NostrGroupId| if invited.contains(id) { Cause::Invited } else { Cause::Acted };
     for some in ids.chunks(GROUPS_PER_TURN_MAX) {
         if page.is_full() {
             break;
         }
-        let settled = settling::for_ids(&visit.caller, &meter, some).await.map_err(Rejection::from)?;
-        let closed = settled.paid().map_err(Rejection::from)?;
+        let settled = settling::for_ids(&visit.caller, &meter, some, cause).await.map_err(Rejection::from)?;
+        let closed = settled.closed();
         let open: Vec<NostrGroupId> = some.iter().filter(|id| !closed.contains(*id)).cloned().collect();
         for group in states(&visit, &mut meter, &open).await? {
             // A group that the key left meanwhile is not shown.

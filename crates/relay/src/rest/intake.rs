@@ -2,7 +2,13 @@
 //!
 //! Source: docs/rules.md, "Memory" 4 and 5. Its bytes count as an unfinished message while it comes.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -20,6 +26,22 @@ use crate::{
 
 /// The media type of the doors' bodies.
 pub(super) const JSON: &str = "application/json";
+
+/// The time for which a request's body came, which no slow request of the relay's is made of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BodyTime(Arc<AtomicU64>);
+
+impl BodyTime {
+    /// Notes the time.
+    pub(super) fn set(&self, time: Duration) {
+        self.0.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The time that was noted; none for a request without a body.
+    pub(super) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// Reads a JSON body of at most `bytes_max` bytes.
 ///

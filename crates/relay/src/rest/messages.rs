@@ -17,10 +17,9 @@ use super::{
     list,
     problem::OfList,
 };
-use crate::{
-    app::App,
-    error::read_failed,
-    session::archive::receipts::{self, Receipts},
+use crate::session::archive::{
+    RESTORED, ReadError,
+    receipts::{self, Place, Receipts},
 };
 
 /// The kinds of an inbox.
@@ -113,57 +112,42 @@ async fn catch_up(
         asked => list::limit(asked, limitation.max_limit.max(1))?,
     };
     let from = match since {
-        Some(cursor) => Place::unpack(&app.cursors.open(question, &cursor)?)?,
+        Some(cursor) => unpack(&app.cursors.open(question, &cursor)?)?,
         None => Place::default(),
     };
     app.delivery.fresh().await?;
     let up_to = app.groups.readable_up_to();
-    if from.receipt.cursor > up_to || history_at(app, &from.receipt).await? != from.history {
-        return Err(cursor::gone("the store was restored to an older state than this cursor"));
+    if from.receipt.cursor > up_to {
+        return Err(cursor::gone(RESTORED));
     }
-    let read =
-        receipts::read(&visit.caller, (&query, &filter), from.receipt, up_to, limit).await.map_err(Rejection::from)?;
-    let Receipts { events, next, has_more } = read;
-    // Asked also where the place is the same, so that the time does not tell whether there were events.
-    let place = Place { history: history_at(app, &next).await?, receipt: next };
+    let Receipts { events, next, has_more } =
+        match receipts::read(&visit.caller, (&query, &filter), from, up_to, limit).await {
+            Err(ReadError::OtherHistory) => return Err(cursor::gone(RESTORED)),
+            read => read.map_err(Rejection::from)?,
+        };
     let bytes: usize = events.iter().map(|event| event.event().record().len()).sum();
     visit.holding().grow(bytes);
     let caught = Caught {
         events: events.iter().map(EventJson::new).collect(),
-        next_cursor: app.cursors.seal(question, &place.pack()),
+        next_cursor: app.cursors.seal(question, &pack(&next)),
         has_more,
     };
     Answer::json(visit, &caught).await
 }
 
-/// A place in the order of receipt, as a cursor holds it.
-#[derive(Default)]
-struct Place {
-    receipt: Receipt,
-    /// The mark of the log's history up to it. A store that was restored may have grown past the place by other events,
-    /// and would pass over those before it.
-    history: u64,
+/// A place as a cursor holds it.
+fn pack(place: &Place) -> [u8; 24] {
+    let Place { receipt: Receipt { cursor, look_from }, history } = *place;
+    let mut packed = [0; 24];
+    for (part, number) in packed.chunks_exact_mut(8).zip([cursor, look_from, history]) {
+        part.copy_from_slice(&number.to_be_bytes());
+    }
+    packed
 }
 
-impl Place {
-    fn pack(&self) -> [u8; 24] {
-        let Self { receipt: Receipt { cursor, look_from }, history } = *self;
-        let mut packed = [0; 24];
-        for (part, number) in packed.chunks_exact_mut(8).zip([cursor, look_from, history]) {
-            part.copy_from_slice(&number.to_be_bytes());
-        }
-        packed
-    }
-
-    fn unpack(packed: &[u8]) -> Result<Self, Problem> {
-        let packed: [u8; 24] = list::fixed(packed)?;
-        let mut numbers =
-            packed.chunks_exact(8).map(|part| part.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
-        let mut next = || numbers.next().unwrap_or_default();
-        Ok(Self { receipt: Receipt { cursor: next(), look_from: next() }, history: next() })
-    }
-}
-
-async fn history_at(app: &App, place: &Receipt) -> Result<u64, Rejection> {
-    app.store.history_at(place.cursor).await.map_err(read_failed)
+fn unpack(packed: &[u8]) -> Result<Place, Problem> {
+    let packed: [u8; 24] = list::fixed(packed)?;
+    let mut numbers = packed.chunks_exact(8).map(|part| part.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    let mut next = || numbers.next().unwrap_or_default();
+    Ok(Place { receipt: Receipt { cursor: next(), look_from: next() }, history: next() })
 }

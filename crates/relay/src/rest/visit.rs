@@ -1,6 +1,6 @@
 //! One request: its caller, who may have proven a key, and its body.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     body::Bytes,
@@ -11,7 +11,11 @@ use nostr_extensions::Reader;
 use nostr_protocol::{PublicKey, Rejection as Reason, Rule};
 use serde::de::DeserializeOwned;
 
-use super::{Problem, intake, proof};
+use super::{
+    Problem,
+    intake::{self, BodyTime},
+    proof,
+};
 use crate::{
     app::App,
     delivery::{Outbox, groups::NamedGroups, outbox::Challenge, writer::InFlight},
@@ -138,7 +142,12 @@ impl Visit {
         let has_body = !parts.method.is_safe() && has_body(&parts.headers);
         if has_body {
             let bytes_max = app.config.limitation.max_message_length;
-            visit.body = intake::read((&parts.headers, media_type), body, bytes_max, visit.holding()).await?;
+            let reading = Instant::now();
+            let body = intake::read((&parts.headers, media_type), body, bytes_max, visit.holding()).await;
+            if let Some(time) = parts.extensions.get::<BodyTime>() {
+                time.set(reading.elapsed());
+            }
+            visit.body = body?;
             visit.holding().grow(BODY_FACTOR * visit.body.len());
             visit.caller.share.pause().await;
         }

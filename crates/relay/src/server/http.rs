@@ -84,15 +84,16 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/metrics", get(show_metrics))
         .route("/favicon.ico", get(favicon))
         .route_layer(cors)
+        // No web page may read the metrics.
+        .route("/metrics", get(show_metrics))
         .fallback(endpoint)
         .with_state(RouterState { app, options, admission, endpoint_paths });
     router.merge(api)
 }
 
-/// Lets the pages of `allowed_origins` read health, readiness and metrics.
+/// Lets the pages of `allowed_origins` read health and readiness.
 fn cors(allowed: &Origins) -> CorsLayer {
     let cors = CorsLayer::new().allow_headers(Any).allow_methods(Any);
     match allowed {
@@ -140,7 +141,7 @@ async fn show_metrics(
     headers: HeaderMap,
 ) -> Response {
     match shared.app.config.metrics.listen {
-        None => metrics::show(&shared.app, peer, &headers).await,
+        None => metrics::show(&shared.app, peer, &headers),
         Some(_) => (StatusCode::NOT_FOUND, "the metrics are at the address of [metrics] listen\n").into_response(),
     }
 }

@@ -10,7 +10,7 @@ use super::{
     archive::{Meter, ReadError},
     settling,
 };
-use crate::app::App;
+use crate::{app::App, rate_limit::Cause};
 
 /// Memory that an opening takes beside the group's id, in bytes, approximately.
 const OPENING_BYTES: usize = 192;
@@ -54,7 +54,10 @@ impl Openings {
         }
         app.delivery.fresh().await.map_err(|_| ReadError::NotCurrent)?;
         let groups: Vec<NostrGroupId> = self.by_group.keys().cloned().collect();
-        if !settling::for_ids(caller, &Meter::new(caller), &groups).await?.paid()?.is_empty() {
+        let is_named = filters.iter().any(|filter| settling::cause_of(filter) == Cause::Named);
+        let cause = if is_named { Cause::Named } else { Cause::Acted };
+        let settled = settling::for_ids(caller, &Meter::new(caller), &groups, |_| cause).await?;
+        if !settled.of_request(cause)?.is_empty() {
             return Ok(false);
         }
         let holds = |state: &Group, opening: &Opening| {

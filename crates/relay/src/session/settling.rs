@@ -6,29 +6,28 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Group, NostrGroupId, Reader};
-use nostr_protocol::{Rejection, Rule};
+use nostr_extensions::{Group, NostrGroupId, Reader, mls_gateway::group::Refusal};
+use nostr_protocol::{Filter, Rejection};
+use nostr_store::Cost;
 
 use super::{
     Caller,
-    archive::{Meter, ReadError},
+    archive::{MEMBERSHIP_UNITS, Meter, ReadError},
 };
 use crate::{
     access::{Age, Question},
     app::App,
     delivery::groups::GroupState,
     error::read_failed,
-    rate_limit::{Payer, RetryAfter},
+    rate_limit::{Cause, Payer, RetryAfter},
 };
 
-/// The text for a client in a group about which the service cannot be asked.
-const CLOSED: &str = "the members of this group cannot be asked of the access service now; try again";
 /// Most groups whose states are held at one time while their questions are made.
 const STATES_TOGETHER_MAX: usize = 64;
 
 /// The refusal where a group is closed.
 pub(crate) fn closed() -> Rejection {
-    Rejection::error(CLOSED).under(Rule("Access service", 7))
+    Refusal::Closed.into()
 }
 
 /// The state of the group that a publisher names, by an answer of the service that is young enough. `stored` is the
@@ -88,27 +87,69 @@ impl Settled {
     ///
     /// # Errors
     /// When the payer has asked too much.
-    pub(crate) fn paid(self) -> Result<HashSet<NostrGroupId>, ReadError> {
+    fn paid(self) -> Result<HashSet<NostrGroupId>, ReadError> {
         match self.unpaid {
             Some(retry) => Err(ReadError::UsedUp(retry)),
             None => Ok(self.closed),
         }
     }
 
-    /// The groups of which nothing is to be read. The groups beyond the payer's means are among them: anybody may add a
-    /// key to groups, and would else shut its requests out.
+    /// The groups of which nothing is to be read by a request that names none. The groups beyond the payer's means are
+    /// among them: anybody may add a key to groups, and would else shut its requests out.
     pub(crate) fn closed(self) -> HashSet<NostrGroupId> {
         self.closed
     }
+
+    /// The groups of which nothing is to be read by a request of this cause.
+    ///
+    /// # Errors
+    /// When the payer has asked too much about groups that it names.
+    pub(crate) fn of_request(self, cause: Cause) -> Result<HashSet<NostrGroupId>, ReadError> {
+        if cause == Cause::Named { self.paid() } else { Ok(self.closed()) }
+    }
 }
 
-/// Settles groups that these stored states open to the reader.
-pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item = &'s Group>) -> Settled {
+/// The cause of questions about groups whose events a filter found: it names them by their ids or by those of their
+/// events, or the reader's memberships have been settled before.
+pub(crate) fn cause_of(filter: &Filter) -> Cause {
+    let is_named = filter.ids.is_some() || filter.tags.contains_key(&b'h');
+    if is_named { Cause::Named } else { Cause::Acted }
+}
+
+/// The groups of the reader in which its keys have not acted. Nothing is read where nobody has to be asked about `ids`.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn invited(
+    caller: &Caller,
+    meter: &mut Meter<'_>,
+    ids: &[NostrGroupId],
+) -> Result<HashSet<NostrGroupId>, ReadError> {
+    let app = &caller.app;
+    let Some(access) = &app.access else { return Ok(HashSet::new()) };
+    if ids.iter().all(|id| access.is_settled(id, Age::Cached)) {
+        return Ok(HashSet::new());
+    }
+    let turn = meter.turn_at_store().await;
+    let invited = app.store.invited_groups(caller.reader.keys()).await?;
+    drop(turn);
+    let count = invited.len() as u64;
+    let documents = if app.store.documents_read().is_some() { count.max(1) } else { 0 };
+    meter.charge(Cost { units: count * MEMBERSHIP_UNITS, documents });
+    Ok(invited.into_iter().collect())
+}
+
+/// Settles groups that these stored states open to the reader, each for its cause.
+pub(crate) async fn for_open<'s>(
+    caller: &Caller,
+    states: impl IntoIterator<Item = &'s Group>,
+    cause: impl Fn(&NostrGroupId) -> Cause,
+) -> Settled {
     let (app, mut settled) = (&caller.app, Settled::default());
     let Some(access) = &app.access else { return settled };
     let mut paid = Vec::new();
     for state in states {
-        match Question::of_open(&app.policy(), &caller.reader, state).pay(app, access, caller.payer()) {
+        match Question::of_open(&caller.reader, state, cause(&state.id)).pay(app, access, caller.payer()) {
             Ok(question) => paid.push(question),
             Err(retry) => {
                 settled.closed.insert(state.id.clone());
@@ -124,7 +165,12 @@ pub(crate) async fn for_open<'s>(caller: &Caller, states: impl IntoIterator<Item
 ///
 /// # Errors
 /// Those of the store, where a state cannot be read.
-pub(crate) async fn for_ids(caller: &Caller, meter: &Meter<'_>, ids: &[NostrGroupId]) -> Result<Settled, ReadError> {
+pub(crate) async fn for_ids(
+    caller: &Caller,
+    meter: &Meter<'_>,
+    ids: &[NostrGroupId],
+    cause: impl Fn(&NostrGroupId) -> Cause,
+) -> Result<Settled, ReadError> {
     let (app, mut settled) = (&caller.app, Settled::default());
     let Some(access) = &app.access else { return Ok(settled) };
     let unsettled: Vec<&NostrGroupId> = ids.iter().filter(|id| !access.is_settled(id, Age::Cached)).collect();
@@ -132,7 +178,7 @@ pub(crate) async fn for_ids(caller: &Caller, meter: &Meter<'_>, ids: &[NostrGrou
         let turn = meter.turn_at_store().await;
         let states = app.groups.get_all(some).await?;
         drop(turn);
-        let Settled { closed, unpaid } = for_open(caller, states.iter().map(|state| state.group())).await;
+        let Settled { closed, unpaid } = for_open(caller, states.iter().map(|state| state.group()), &cause).await;
         settled.closed.extend(closed);
         settled.unpaid = settled.unpaid.or(unpaid);
     }

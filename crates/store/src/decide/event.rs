@@ -74,8 +74,16 @@ impl<S: Apply> Decider<'_, S> {
         let (event, now) = (admitted.event().view(), admitted.received_at());
         // Only a sender that may send the event now is told whether it is stored.
         let sender = match admitted.effect() {
-            Effect::GroupMessage { group, keys, unlisted, .. } => self.check_sender(group, keys, *unlisted)?,
-            Effect::Wrap(change) => self.check_inviter(change)?,
+            Effect::GroupMessage { group, keys, unlisted, .. } => {
+                let sender = self.check_sender(group, keys, *unlisted)?;
+                self.check_open(group, admitted)?;
+                sender
+            }
+            Effect::Wrap(change) => {
+                let sender = self.check_inviter(change)?;
+                self.check_open(&change.group, admitted)?;
+                sender
+            }
             _ => Sender::default(),
         };
         let expired = self.check_new(event, now)?;
@@ -97,7 +105,7 @@ impl<S: Apply> Decider<'_, S> {
                 let message = GroupMessage { group, epoch: *epoch, order: *order };
                 advice = self.group_message(event.id(), &message, sender, now)?;
             }
-            Effect::Roster(change) => touches = self.roster(change, now)?,
+            Effect::Roster(change) => touches = self.roster(change, admitted)?,
             Effect::Wrap(change) => touches = self.wrap(change, sender, now)?,
             Effect::Delete(deletion) => touches = self.delete(event, deletion, &mut placement.meta)?,
             Effect::Vanish => touches = self.vanish(event, now)?,

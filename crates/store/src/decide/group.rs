@@ -3,7 +3,7 @@
 //! Source: docs/rules.md, "Groups" and "Memberships".
 
 use nostr_extensions::{
-    GroupStatus, NostrGroupId, Source,
+    Admitted, GroupStatus, NostrGroupId, Source,
     gate::Touches,
     mls_gateway::group::{
         Changed, Invited, MembershipBounds, OrderedMessage, Refusal, RosterChange, Ruling, SeenEpoch, WrapChange,
@@ -55,6 +55,13 @@ impl<S: Apply> Decider<'_, S> {
         let has_member = self.find_members(&change.group, &change.publishers, &mut sender)?;
         let is_from_inside = change.is_from_inside(source, |_| Ok::<_, S::Error>(has_member))?;
         if is_from_inside { Ok(sender) } else { Err(NotPut::refused(Refusal::stranger(&change.publishers))) }
+    }
+
+    /// Refuses an event to a group that awaits an answer of the access service: admission may have gone by the state
+    /// before. Only a sender whom the members let in comes here, so a stranger learns nothing of the group.
+    pub(super) fn check_open(&self, group: &NostrGroupId, admitted: &Admitted) -> Result<(), NotPut<S::Error>> {
+        let is_closed = admitted.asks_service() && self.0.record(group)?.is_some_and(|record| record.awaits_answer());
+        if is_closed { Err(NotPut::refused(Refusal::Closed)) } else { Ok(()) }
     }
 
     /// Whether one of the keys is a member. Notes those that have not acted.
@@ -124,9 +131,13 @@ impl<S: Apply> Decider<'_, S> {
     }
 
     /// Applies a roster. Returns the groups that it changed.
-    pub(super) fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<Touches, NotPut<S::Error>> {
-        let status = self.0.group(&change.group)?;
-        let mut changed = apply_roster(&status, change, now).map_err(NotPut::refused)?;
+    pub(super) fn roster(&mut self, change: &RosterChange, admitted: &Admitted) -> Result<Touches, NotPut<S::Error>> {
+        let (status, now) = (self.0.group(&change.group)?, admitted.received_at());
+        let changed = apply_roster(&status, change, now);
+        if !matches!(changed, Err(Refusal::NotAdmin)) {
+            self.check_open(&change.group, admitted)?;
+        }
+        let mut changed = changed.map_err(NotPut::refused)?;
         self.count_invitations(&mut changed)?;
         let gives_way = self.memberships_that_give_way(&changed, &change.bounds, change.by_admin_key)?;
         let touches = self.change_members(&change.group, changed, gives_way, now)?;

@@ -95,8 +95,8 @@ impl Placement<'_> {
     }
 }
 
-/// Most KeyPackage events of one owner that a decision goes through. An owner has more only where the operator lets it
-/// keep many.
+/// Most KeyPackage events of one owner that a decision goes through, which are all that the configuration lets an owner
+/// keep ([`super::stock::KEY_PACKAGES_KEPT_MAX`]).
 pub(crate) const OWNED_MAX: usize = 1_000;
 
 /// The questions. A vanished key hides the events that it left: they are no answer, but for [`Lookup::stored`].

@@ -9,12 +9,15 @@ use std::{borrow::Cow, cmp::Reverse, collections::HashMap};
 use nostr_extensions::mls_gateway::{group::Refusal, key_package::DirectoryEntry};
 use nostr_protocol::{EventId, UnixSecs};
 
-use super::lookup::OwnedPackage;
+use super::lookup::{OWNED_MAX, OwnedPackage};
 
 /// Most KeyPackages of last resort that an owner keeps.
 pub(crate) const LAST_RESORT_MAX: usize = 32;
 /// Most events that hold the bytes of one KeyPackage.
 pub(crate) const TWINS_MAX: usize = 8;
+/// Most KeyPackages of an owner, those of last resort not counted, that a relay may let it keep: with those, and all
+/// their twins, a decision still sees every event that the owner has.
+pub const KEY_PACKAGES_KEPT_MAX: usize = OWNED_MAX / TWINS_MAX - LAST_RESORT_MAX;
 /// Most KeyPackages that give way to one. There are more only where the operator lowered the bound, and the next ones
 /// go on.
 const LEAVING_MAX: usize = 32;

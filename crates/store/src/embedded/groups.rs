@@ -48,6 +48,12 @@ fn invited_key(key: &PublicKey, rank: u64, group: &NostrGroupId) -> Vec<u8> {
     [&key.as_bytes()[..], &rank.to_be_bytes(), group.as_str().as_bytes()].concat()
 }
 
+/// The group of a membership in which the key has not acted, by the name of its entry.
+fn invited_group(name: &[u8]) -> Result<NostrGroupId, Fail> {
+    let id = std::str::from_utf8(name.get(40..).unwrap_or_default()).ok().and_then(NostrGroupId::parse);
+    id.ok_or(Fail::Corrupt("a membership has no group"))
+}
+
 /// The value of a member: its role, and its [`Invited::rank`] while it has not acted.
 fn member_value(role: Role, rank: Option<u64>) -> Vec<u8> {
     let mut value = vec![u8::from(role == Role::Admin)];
@@ -133,10 +139,20 @@ impl Tables {
     ) -> Result<Option<(NostrGroupId, Invited)>, Fail> {
         let Some(found) = self.invited.prefix_iter(txn, key.as_bytes())?.next() else { return Ok(None) };
         let (tail, inviter) = found?;
-        let id = std::str::from_utf8(tail.get(40..).unwrap_or_default()).ok().and_then(NostrGroupId::parse);
         let by = inviter.try_into().ok().map(PublicKey::from_bytes);
         let invited = Invited::of_rank(number_from(&tail[32..40]), by);
-        Ok(Some((id.ok_or(Fail::Corrupt("a membership has no group"))?, invited)))
+        Ok(Some((invited_group(tail)?, invited)))
+    }
+
+    /// The groups of the keys' memberships in which they have not acted.
+    pub(super) fn invited_groups(&self, txn: &RoTxn<'_>, keys: &[PublicKey]) -> Result<BTreeSet<NostrGroupId>, Fail> {
+        let mut groups = BTreeSet::new();
+        for key in keys {
+            for entry in self.invited.prefix_iter(txn, key.as_bytes())? {
+                groups.insert(invited_group(entry?.0)?);
+            }
+        }
+        Ok(groups)
     }
 
     /// The members of a group that have not acted.

@@ -157,8 +157,8 @@ impl<'a> Stored<'a> {
         })
     }
 
-    /// Refuses an event whose checksum is another one. Each event is held against it before it is given out, and none that
-    /// is only looked at.
+    /// Refuses an event whose checksum is another one. Each event is held against it before it is given out, and none
+    /// that is only looked at.
     ///
     /// # Errors
     /// [`Fail::Corrupt`] where it does not have its checksum.

@@ -421,6 +421,10 @@ impl Store for Embedded {
         self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect()))
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.read(|txn| Ok(self.tables.invited_groups(txn, keys)?.into_iter().collect()))
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         if answer.agrees_with(&self.group_now(&answer.group)?.0.status) {
             return Ok(None);

@@ -2,9 +2,9 @@
 //!
 //! LMDB has no checksums. An event has one of its own and an index follows from the events, but a flipped bit in a
 //! membership or in a deletion's mark would be believed. The last four bytes of each value here are the CRC-32 of its
-//! key and of the rest. A read of a value checks them, so a damaged value is an error and no answer. A read by a key does
-//! not find a row whose key is damaged; a check of the whole file alone does (`tools::check`). [`Summed::has`] checks
-//! nothing, for marks that say all by being there.
+//! key and of the rest. A read of a value checks them, so a damaged value is an error and no answer. A read by a key
+//! does not find a row whose key is damaged; a check of the whole file alone does (`tools::check`). [`Summed::has`]
+//! checks nothing, for marks that say all by being there.
 
 use std::ops::RangeBounds;
 

@@ -57,8 +57,9 @@ impl Tx<'_> {
         Ok(swept)
     }
 
-    /// Takes the rows of removed events off the disk. A damaged mark, or one of a damaged event, stays for a repair: the
-    /// first may name another event than the one that was removed, and the second does not tell its rows of the index.
+    /// Takes the rows of removed events off the disk. A damaged mark, or one of a damaged event, stays for a repair:
+    /// the first may name another event than the one that was removed, and the second does not tell its rows of the
+    /// index.
     fn sweep_removed(&mut self, events_max: usize) -> Result<Swept, Fail> {
         let mut swept = Swept::default();
         let (mut behind, mut damaged) = (cursor_bytes(0).to_vec(), 0);
@@ -85,7 +86,7 @@ impl Tx<'_> {
         if self.shared.damaged_marks.swap(damaged, Ordering::Relaxed) < damaged {
             tracing::warn!(
                 marks = damaged,
-                "removed events stay on the disk, as they or their marks are damaged; see `rnostr verify-store --repair`"
+                "removed events stay on the disk, as they or their marks are damaged; see `rnostr verify-store`"
             );
         }
         Ok(swept)

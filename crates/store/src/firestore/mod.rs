@@ -205,6 +205,11 @@ impl Store for Firestore {
         Ok(self.inner.groups_of(keys).await?)
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.invited_groups(keys).await?)
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         Ok(self.inner.apply(answer, now).await?)
     }

@@ -6,6 +6,8 @@ use crate::OpenError;
 pub const PREFIX: &str = "rnostr";
 /// Most writes of one Commit.
 pub const BATCH_SIZE_MAX: usize = 500;
+/// Most entries that one count for the store's sizes looks at. The service charges a read for each 1,000.
+const STATS_ENTRIES_MAX: u64 = 1_000_000;
 /// Options of [`super::Firestore::open`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -23,6 +25,9 @@ pub struct Options {
     /// Greatest age, in seconds, of the answer of [`crate::Store::stats`]. The service counts by reading its indexes,
     /// and charges for it.
     pub stats_secs: u64,
+    /// Most events, and most groups, that are counted for [`crate::Store::stats`]. A store that has more tells this
+    /// number.
+    pub stats_entries_max: u64,
     /// Time, in seconds, between two looks whether the database is still the one that was opened. Each reads one
     /// document.
     pub layout_secs: u64,
@@ -42,6 +47,7 @@ impl Options {
             batch_size: BATCH_SIZE_MAX,
             emulator_host: None,
             stats_secs: 300,
+            stats_entries_max: STATS_ENTRIES_MAX,
             layout_secs: 10,
             reads_per_minute_max: 0,
         }

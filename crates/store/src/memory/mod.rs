@@ -252,6 +252,12 @@ impl Store for Memory {
         Ok(groups.into_iter().collect())
     }
 
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        let state = self.state.lock();
+        let invited = state.invited.keys().filter(|(_, member)| keys.contains(member));
+        Ok(invited.map(|(group, _)| group.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {
         Ok(self.state.lock().apply_answer(answer, now))
     }

@@ -120,6 +120,11 @@ impl State {
             Effect::Wrap(change) if self.groups.get(&change.group).is_some_and(|view| is_stranger(view, change)) => {
                 return Saved::Refused(Refusal::stranger(&change.publishers));
             }
+            Effect::GroupMessage { group, .. } | Effect::Wrap(WrapChange { group, .. })
+                if self.is_closed(group, admitted) =>
+            {
+                return Saved::Refused(Refusal::Closed);
+            }
             _ => {}
         }
         if let Some(saved) = self.is_known(event, now) {
@@ -143,7 +148,7 @@ impl State {
                     Err(refusal) => Err(Saved::Refused(refusal)),
                 }
             }
-            Effect::Roster(change) => self.roster(change, now),
+            Effect::Roster(change) => self.roster(change, admitted),
             Effect::Wrap(change) => self.wrap(change, now),
             Effect::Delete(deletion) => self.delete(event, deletion, now),
             Effect::Vanish => Ok(self.vanish(event, now)),
@@ -370,8 +375,18 @@ impl State {
         invited.min_by_key(|((group, _), invited)| (std::cmp::Reverse(invited.nth), invited.since, group))
     }
 
-    fn roster(&mut self, change: &RosterChange, now: UnixSecs) -> Result<StoredWith, Saved> {
-        let mut changed = apply_roster(&self.status(&change.group), change, now).map_err(Saved::Refused)?;
+    /// Whether the group awaits an answer of the access service.
+    fn is_closed(&self, group: &NostrGroupId, admitted: &Admitted) -> bool {
+        admitted.asks_service() && self.groups.get(group).is_some_and(|view| view.record.awaits_answer())
+    }
+
+    fn roster(&mut self, change: &RosterChange, admitted: &Admitted) -> Result<StoredWith, Saved> {
+        let now = admitted.received_at();
+        let mut changed = match apply_roster(&self.status(&change.group), change, now) {
+            Err(Refusal::NotAdmin) => return Err(Saved::Refused(Refusal::NotAdmin)),
+            _ if self.is_closed(&change.group, admitted) => return Err(Saved::Refused(Refusal::Closed)),
+            changed => changed.map_err(Saved::Refused)?,
+        };
         self.count_invitations(&mut changed);
         let gives_way = self.gives_way(&changed, &change.bounds, change.by_admin_key).map_err(Saved::Refused)?;
         let placement = self.change(&change.group, changed, gives_way, now);

@@ -48,6 +48,8 @@ const BEGIN: &str = "insert into rnostr.histories (head, mark) select head, $1 f
 const FORGET: &str = "delete from rnostr.histories where head < \
     (select head from rnostr.histories order by head desc offset $1 limit 1)";
 const MARK: &str = "select mark from rnostr.histories where head < $1 order by head desc limit 1";
+/// The server's timeline, which is another one after each failover and after each restore from a backup.
+const TIMELINE: &str = "select ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint as timeline";
 
 /// One commit, as it is recognised later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +85,13 @@ pub(super) struct History {
     /// The last commit that is known, of whichever process.
     known: Mutex<Option<Commit>>,
     is_other: AtomicBool,
+    /// Whether the server tells its timeline.
+    has_timeline: bool,
 }
 
 impl History {
-    pub(super) const fn new(known: Option<Commit>) -> Self {
-        Self { known: Mutex::new(known), is_other: AtomicBool::new(false) }
+    pub(super) const fn new(known: Option<Commit>, has_timeline: bool) -> Self {
+        Self { known: Mutex::new(known), is_other: AtomicBool::new(false), has_timeline }
     }
 
     /// The last commit that is known.
@@ -140,12 +144,38 @@ pub(super) async fn begin(client: &mut Client) -> Result<(), Fail> {
     Ok(transaction.commit().await?)
 }
 
-/// See [`crate::Store::history_at`].
-pub(super) async fn mark_at(client: &Client, place: Cursor) -> Result<u64, Fail> {
-    let statement = client.prepare_cached(MARK).await?;
-    let place = i64::try_from(place).unwrap_or(i64::MAX);
-    let row = client.query_opt(&statement, &[&place]).await?;
-    Ok(row.map_or(Ok(0), |row| row.try_get::<_, i64>("mark"))?.cast_unsigned())
+/// Whether the server tells its timeline. A service that keeps its log in a way of its own may not have one.
+///
+/// # Errors
+/// The connection's.
+pub(super) async fn has_timeline(client: &Client) -> Result<bool, Fail> {
+    match client.query_one(TIMELINE, &[]).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.as_db_error().is_some() => {
+            tracing::warn!(%error, "the server tells no timeline: after a failover that loses commits, start anew");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl History {
+    /// See [`crate::Store::history_at`].
+    ///
+    /// An instance that had not read what a failover lost goes on, and draws no mark. So the mark of a place is also
+    /// another one on another timeline. The first timeline changes none.
+    pub(super) async fn mark_at(&self, client: &Client, place: Cursor) -> Result<u64, Fail> {
+        let place = i64::try_from(place).unwrap_or(i64::MAX);
+        let statement = client.prepare_cached(MARK).await?;
+        let Some(row) = client.query_opt(&statement, &[&place]).await? else { return Ok(0) };
+        let mark = row.try_get::<_, i64>("mark")?.cast_unsigned();
+        if !self.has_timeline {
+            return Ok(mark);
+        }
+        let statement = client.prepare_cached(TIMELINE).await?;
+        let timeline = client.query_one(&statement, &[]).await?.try_get::<_, i64>("timeline")?.cast_unsigned();
+        Ok(mark ^ timeline.saturating_sub(1).rotate_left(32))
+    }
 }
 
 /// A look for a known commit whose answer is to be checked.

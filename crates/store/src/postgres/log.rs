@@ -51,6 +51,9 @@ const KNOWN_GROUPS: &str = "select asked.id from unnest($1::text[]) as asked(id)
         or exists (select from rnostr.unlisted u where u.group_id = asked.id)";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
+const INVITED_GROUPS: &str = "select distinct group_id from rnostr.members \
+    where key = any($1::bytea[]) and invited_at is not null order by group_id";
+
 /// A reader of the log.
 pub(super) struct LogReader<'a> {
     pub(super) hiding: &'a Hiding,
@@ -160,7 +163,16 @@ pub(super) async fn known_groups(client: &Client, ids: &[NostrGroupId]) -> Resul
 }
 
 pub(super) async fn groups_of(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
-    let statement = client.prepare_cached(GROUPS_OF).await?;
+    groups_by(client, GROUPS_OF, keys).await
+}
+
+pub(super) async fn invited_groups(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+    groups_by(client, INVITED_GROUPS, keys).await
+}
+
+/// The groups of keys by this statement.
+async fn groups_by(client: &Client, statement: &str, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+    let statement = client.prepare_cached(statement).await?;
     let keys: Vec<&[u8]> = keys.iter().map(|key| &key.as_bytes()[..]).collect();
     client.query(&statement, &[&keys]).await?.iter().map(|row| group_id(row, "group_id")).collect()
 }

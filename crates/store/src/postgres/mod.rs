@@ -151,7 +151,7 @@ impl Postgres {
         let router_key = fixed(&log, "router_key")?;
         let (route_hasher, secret) = (RouteHasher::new(&router_key), crate::random::secret_of(&router_key));
         let head = AtomicU64::new(cursor(&log, "head")?);
-        let history = History::new(Commit::of(&log)?);
+        let history = History::new(Commit::of(&log)?, history::has_timeline(&client).await?);
         let hiding = Hiding::default();
         vanished::learn(&client, &hiding).await?;
         drop(client);
@@ -289,7 +289,7 @@ impl Store for Postgres {
     }
 
     async fn history_at(&self, cursor: Cursor) -> Result<u64, StoreError> {
-        self.call(async move |client| history::mark_at(client, cursor).await).await
+        self.call(async move |client| self.history.mark_at(client, cursor).await).await
     }
 
     fn notifications(&self) -> Option<watch::Receiver<u64>> {
@@ -319,6 +319,10 @@ impl Store for Postgres {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.call(async move |client| log::groups_of(client, keys).await).await
+    }
+
+    async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
+        self.call(async move |client| log::invited_groups(client, keys).await).await
     }
 
     async fn apply_answer(&self, answer: &ServiceAnswer, now: UnixSecs) -> Result<Option<AppliedAnswer>, StoreError> {

@@ -30,8 +30,8 @@ const VANISHED_MAX: usize = 500;
 const TOUCHES_KEPT_SECS: u64 = 120;
 /// Most such entries that one call removes.
 const TOUCHES_SWEPT_MAX: i64 = 5_000;
-/// Number of events above which the server's estimate is taken for the count.
-const COUNTED_MAX: f32 = 100_000.0;
+/// Most rows of a table that are counted for the store's sizes. Above it the server's estimate is taken.
+const COUNTED_ROWS_MAX: i64 = 100_000;
 
 const LOCK: &str = "select pg_try_advisory_xact_lock($1)";
 /// Expired events, up to the one that reaches a number of rows of the index.
@@ -64,14 +64,18 @@ const SWEEP_REMOVED: &str = "with waiting as materialized (select cursor, cardin
 const SWEEP_TOUCHES: &str = "delete from rnostr.removed_touches where cursor = any(array(select cursor \
     from rnostr.removed_touches where at < extract(epoch from clock_timestamp())::bigint - $1::bigint \
     order by at limit $2))";
-const STATS: &str = "select case when c.reltuples > $1 then c.reltuples::bigint \
-        else (select count(*) from rnostr.events where flags & 8 = 0) end as events, \
-    (select count(*) from rnostr.groups) as groups, \
-    (select case when p.reltuples > $1 then p.reltuples::bigint else (select count(*) from rnostr.packages) end \
-        from pg_class p where p.oid = 'rnostr.packages'::regclass) as packages, \
+/// A table that was never analysed has no estimate: its count ends at the bound.
+const STATS: &str = "select case when e.reltuples > $1::bigint then e.reltuples::bigint \
+        else (select count(*) filter (where flags & 8 = 0) \
+            from (select flags from rnostr.events limit $1::bigint) counted) end as events, \
+    case when g.reltuples > $1::bigint then g.reltuples::bigint \
+        else (select count(*) from (select 1 from rnostr.groups limit $1::bigint) counted) end as groups, \
+    case when p.reltuples > $1::bigint then p.reltuples::bigint \
+        else (select count(*) from (select 1 from rnostr.packages limit $1::bigint) counted) end as packages, \
     (select coalesce(sum(pg_total_relation_size(r.oid)), 0)::bigint from pg_class r \
-        where r.relnamespace = c.relnamespace and r.relkind = 'r') as bytes \
-    from pg_class c where c.oid = 'rnostr.events'::regclass";
+        where r.relnamespace = e.relnamespace and r.relkind = 'r') as bytes \
+    from pg_class e, pg_class g, pg_class p where e.oid = 'rnostr.events'::regclass \
+        and g.oid = 'rnostr.groups'::regclass and p.oid = 'rnostr.packages'::regclass";
 
 /// Removes at most `events_max` events, and returns their number.
 pub(super) async fn sweep(
@@ -203,7 +207,7 @@ fn expired_package(row: &Row) -> Result<ExpiredPackage, Fail> {
 
 pub(super) async fn stats(client: &Client) -> Result<Stats, Fail> {
     let statement = client.prepare_cached(STATS).await?;
-    let row = client.query_one(&statement, &[&COUNTED_MAX]).await?;
+    let row = client.query_one(&statement, &[&COUNTED_ROWS_MAX]).await?;
     let number = |column: &str| -> Result<u64, Fail> { super::rows::unsigned(row.try_get(column)?) };
     Ok(Stats {
         events: number("events")?,

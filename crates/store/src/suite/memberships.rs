@@ -33,6 +33,11 @@ async fn groups_of(w: &World, name: &str) -> Vec<String> {
     groups.iter().map(|id| id.as_str().to_owned()).collect()
 }
 
+async fn invited_groups(w: &World, name: &str) -> Vec<String> {
+    let groups = w.store.invited_groups(&[key(name), key("nobody")]).await.expect("groups");
+    groups.iter().map(|id| id.as_str().to_owned()).collect()
+}
+
 /// Saves one event of `by`, `secs` after the start.
 async fn after(w: &World, secs: u64, event: &EventBuilder, by: &str) -> Saved {
     w.publish_at(START + secs, event, by).await
@@ -47,6 +52,7 @@ pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) 
     w.send(&message("a-talk", "hi"), "throw-away", "bob").await;
     new(w.publish(&invitation("carol", "b-club"), "bob").await);
     new(w.publish(&roster("c-team", 2, "add", &["carol"]), "bob").await);
+    assert_eq!(invited_groups(w, "bob").await, [""; 0], "by an admin key, or acted in");
     let own = ["a-talk", "b-club", "c-team"];
     let mut last = None;
     for n in 0..10_u64 {
@@ -58,6 +64,7 @@ pub async fn strangers_never_take_a_membership_that_was_acted_in(w: &mut World) 
         let mut expected: Vec<&str> = own.to_vec();
         expected.push(&founded);
         assert_eq!(groups_of(w, "bob").await, expected, "the oldest gives way");
+        assert_eq!(invited_groups(w, "bob").await, [founded.as_str()]);
         if let Some(before) = last.replace(founded) {
             let members = w.members(&before).await.expect("a group");
             assert_eq!(members, [(key(&format!("stranger {}", n - 1)), Role::Admin)]);

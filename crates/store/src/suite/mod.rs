@@ -106,6 +106,7 @@ macro_rules! conformance {
                 the_answer_to_an_earlier_question_comes_too_late
                 no_answer_to_a_question_before_a_refresh_counts
                 a_refresh_without_an_answer_closes_the_group_until_there_is_one
+                a_group_that_awaits_an_answer_takes_no_event
                 the_service_takes_over_what_other_sources_ran
                 a_key_without_room_stays_out
                 a_shared_store_tells_followers_of_an_answer

@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 
 use nostr_extensions::{
-    GroupRecord, GroupStatus, Role, Source,
+    Admitted, GroupRecord, GroupStatus, Policy, Publisher, Reader, Role, Source,
+    admit::admit,
     gate::Touches,
     mls_gateway::group::{MembershipBounds, Refusal, ServiceAnswer, Told},
 };
+use nostr_protocol::{
+    auth::RelayNames,
+    testing::{EventBuilder, keypair},
+};
 
-use super::world::{START, World, capability, group, key, message, new, roster, vanish};
+use super::world::{START, World, capability, group, key, message, new, roster, vanish, wrap};
 use crate::{AppliedAnswer, Saved};
 
 /// An answer to a question at this time, which names these members, the first of them as admin.
@@ -21,6 +26,16 @@ fn answer(id: &str, names: &[&str], asked_at_ms: u64) -> ServiceAnswer {
 
 fn unknown(id: &str, asked_at_ms: u64) -> ServiceAnswer {
     ServiceAnswer { told: Told::Unknown, ..answer(id, &[], asked_at_ms) }
+}
+
+/// The event of this builder, as a relay that asks the service admits it from a reader with the key of `by`.
+#[allow(clippy::expect_used, reason = "for tests alone")]
+async fn admitted(w: &World, event: &EventBuilder, by: &str) -> Admitted {
+    let policy = Policy { sources: [Source::Acl, Source::Roster, Source::GiftWrap].into(), ..w.policy.clone() };
+    let state = w.group("grp").await;
+    let reader = Reader::new(&[key(by)]);
+    let publisher = Publisher { reader: &reader, names: &RelayNames::Loopback };
+    admit(event.sign(&keypair(by)), publisher, &policy, Some(&state), START).expect("an event that is admitted")
 }
 
 /// The same as the answer to a refresh.
@@ -186,5 +201,35 @@ pub async fn a_shared_store_tells_followers_of_an_answer(w: &World) {
         let touches: Vec<&Touches> = log.entries.iter().map(|entry| &entry.touches).collect();
         assert_eq!(touches, [&Touches::Groups(vec![group("grp")])]);
         assert!(w.store.events_at(&[log.entries[0].cursor]).await.expect("the events").is_empty());
+    }
+}
+
+/// A refresh fails between admission and the transaction, which refuses what would go by the members of before. A
+/// sender that is no member by them learns nothing of it.
+pub async fn a_group_that_awaits_an_answer_takes_no_event(w: &World) {
+    w.apply(&answer("grp", &["alice", "bob"], 10)).await.expect("a change");
+    let named = roster("grp", 1, "add", &["alice"]).tag(&["name", "Crew"]);
+    let by_bob = admitted(w, &message("grp", "out"), "bob").await;
+    let mut waiting = Vec::new();
+    for event in [message("grp", "hi"), named, wrap("carol", "in").tag(&["h", "grp"])] {
+        waiting.push(admitted(w, &event, "alice").await);
+    }
+    w.apply(&answer("grp", &["alice"], 20)).await.expect("a change");
+    w.apply(&nothing("grp", 50)).await.expect("a change");
+    for admitted in &waiting {
+        let saved = w.save(vec![admitted.clone()]).await.remove(0);
+        assert_eq!(refusal(saved), Some(Refusal::Closed), "{:?}", admitted.effect());
+    }
+    assert_eq!(refusal(w.save(vec![by_bob]).await.remove(0)), Some(Refusal::NotMember));
+    w.apply(&answer("grp", &["alice"], 60)).await.expect("the group is open");
+    for admitted in waiting {
+        new(w.save(vec![admitted]).await.remove(0));
+    }
+}
+
+fn refusal(saved: Saved) -> Option<Refusal> {
+    match saved {
+        Saved::Refused(refusal) => Some(refusal),
+        _ => None,
     }
 }

@@ -50,6 +50,23 @@ async fn firestore_reads_have_a_ceiling() {
     assert_eq!(store.events_at(&cursors).await.expect("live delivery goes on").len(), 51);
 }
 
+/// The sizes are counted up to a bound, so that a large store is not counted whole.
+#[tokio::test]
+async fn the_sizes_are_counted_up_to_a_bound() {
+    let Some(database) = Database::new() else { return };
+    let options = Options { stats_entries_max: 3, stats_secs: 3_600, ..database.0.clone() };
+    let store = std::sync::Arc::new(Firestore::open(options).await.expect("the database opens"));
+    let world = World::new(Subject { store: std::sync::Arc::<Firestore>::clone(&store), keep: Box::new(()) });
+    for n in 0..5 {
+        assert!(matches!(world.publish(&event(1, &n.to_string()), "alice").await, Saved::New(_)));
+    }
+    let before = store.documents_read().expect("a store that counts");
+    assert_eq!(store.stats().await.expect("sizes").events, 3, "at least so many");
+    assert_eq!(store.documents_read().expect("a store that counts") - before, 2, "one for each count");
+    store.stats().await.expect("sizes");
+    assert_eq!(store.documents_read().expect("a store that counts") - before, 2, "the last sizes are told again");
+}
+
 /// A group that nobody knows costs a thirtieth of a document, not two.
 #[tokio::test]
 async fn unknown_groups_share_a_document() {

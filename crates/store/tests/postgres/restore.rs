@@ -138,3 +138,28 @@ async fn a_place_that_is_reached_again_belongs_to_another_history() {
     assert_eq!(mark(&restored, early).await, marks.0);
     assert_ne!(mark(&restored, late).await, marks.1);
 }
+
+/// A failover loses commits that one instance had not read: it goes on, and neither its own check nor a start tells.
+#[tokio::test]
+async fn a_place_from_before_a_failover_belongs_to_another_history() {
+    let Some(database) = Database::new() else { return };
+    let store = database.open().await;
+    let note = world(&store).admitted(&event(1, "a note"), "alice").await;
+    assert!(matches!(store.save(vec![note]).await[0], Ok(Saved::New(_))));
+    let place = store.head();
+    let before = store.history_at(place).await.expect("a mark");
+    let other = database.open().await;
+    assert_eq!(other.history_at(place).await.expect("a mark"), before);
+    // Another server of the same data, on the next timeline.
+    database.sql(
+        "create function rnostr.pg_walfile_name(pg_lsn) returns text language sql as \
+        $$ select lpad(to_hex(('x' || left(pg_catalog.pg_walfile_name($1), 8))::bit(32)::int + 1), 8, '0') $$",
+    );
+    database.sql(
+        "do $$ begin execute format('alter database %I set search_path = rnostr, pg_catalog', current_database()); \
+        end $$",
+    );
+    let promoted = database.open().await;
+    assert_ne!(promoted.history_at(place).await.expect("a mark"), before);
+    assert_eq!(promoted.history_at(0).await.expect("a mark"), 0, "nothing stands before the beginning");
+}

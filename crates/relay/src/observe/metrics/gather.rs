@@ -1,20 +1,13 @@
 //! The gauges that are set when somebody asks for the metrics: what is open, what waits, what is stored, and what the
 //! process takes.
 
-use std::time::{Duration, Instant};
-
 use metrics::{Counter, Gauge};
 use metrics_process::collector;
 use nostr_store::Stats;
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 
 use super::{catalogue as c, families::ByWord, recorder::Recorder};
 use crate::{app::App, config::StorageBackend};
-
-/// Shortest time between two questions to the store for its sizes, in seconds.
-const STATS_SECS: u64 = 10;
-/// Longest wait for the store's sizes, in milliseconds. The metrics then show the last ones.
-const STATS_WAIT_MS: u64 = 2_000;
 
 /// The gauges, made once.
 pub(crate) struct Gauges {
@@ -44,8 +37,8 @@ pub(crate) struct Gauges {
     max_fds: Gauge,
     threads: Gauge,
     start_time: Gauge,
-    /// Time of the last question to the store for its sizes.
-    asked: Mutex<Option<Instant>>,
+    /// Wakes [`super::sizes`] at each scrape.
+    pub(super) scraped: Notify,
 }
 
 impl Gauges {
@@ -79,12 +72,12 @@ impl Gauges {
             max_fds: gauge(&c::MAX_FDS),
             threads: gauge(&c::THREADS),
             start_time: gauge(&c::START_TIME),
-            asked: Mutex::new(None),
+            scraped: Notify::new(),
         }
     }
 
-    /// Sets the gauges of this relay.
-    pub(crate) async fn gather(&self, app: &App) {
+    /// Sets the gauges of this relay. The store is asked for nothing: the sizes are those that it told last.
+    pub(crate) fn gather(&self, app: &App) {
         self.subscriptions.set(app.live.subscriptions() as f64);
         self.log_cursor.set(app.live.cursor() as f64);
         self.log_head.set(app.store.head() as f64);
@@ -114,8 +107,11 @@ impl Gauges {
             self.cache_hits.raise(cache, hits);
             self.cache_misses.raise(cache, misses);
         }
+        if let Some(documents) = app.store.documents_read() {
+            self.documents_read.absolute(documents);
+        }
         self.gather_process();
-        self.gather_store(app).await;
+        self.scraped.notify_one();
     }
 
     fn gather_process(&self) {
@@ -134,24 +130,13 @@ impl Gauges {
         process.cpu_seconds_total.into_iter().for_each(|secs| self.cpu.set(secs));
     }
 
-    /// Asks the store for its sizes, unless it was asked a moment ago or is being asked.
-    async fn gather_store(&self, app: &App) {
-        if let Some(documents) = app.store.documents_read() {
-            self.documents_read.absolute(documents);
-        }
-        let Ok(mut asked) = self.asked.try_lock() else { return };
-        if asked.is_some_and(|at| at.elapsed() < Duration::from_secs(STATS_SECS)) {
-            return;
-        }
-        *asked = Some(Instant::now());
-        let stats = tokio::time::timeout(Duration::from_millis(STATS_WAIT_MS), app.store.stats()).await;
-        if let Ok(Ok(Stats { events, groups, key_packages, bytes_used, bytes_max })) = stats {
-            self.store_events.set(events as f64);
-            self.store_groups.set(groups as f64);
-            self.key_package_stock.set(key_packages.map_or(-1.0, |count| count as f64));
-            self.store_bytes.set(bytes_used as f64);
-            self.store_bytes_max.set(bytes_max as f64);
-        }
+    /// Sets the gauges of the store's sizes.
+    pub(super) fn set_sizes(&self, Stats { events, groups, key_packages, bytes_used, bytes_max }: Stats) {
+        self.store_events.set(events as f64);
+        self.store_groups.set(groups as f64);
+        self.key_package_stock.set(key_packages.map_or(-1.0, |count| count as f64));
+        self.store_bytes.set(bytes_used as f64);
+        self.store_bytes_max.set(bytes_max as f64);
     }
 }
 

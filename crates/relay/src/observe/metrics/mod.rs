@@ -1,13 +1,15 @@
 //! The relay's counters, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
 //!
-//! `catalogue` lists them, `recorder` keeps them, `families` holds those with labels, `exposition` writes them, and
-//! `gather` sets those that are read when somebody asks. Counting takes an atomic addition, or an entry of a list.
+//! `catalogue` lists them, `recorder` keeps them, `families` holds those with labels, `exposition` writes them,
+//! `gather` sets those that are read when somebody asks, and `sizes` asks the store for its sizes. Counting takes an
+//! atomic addition, or an entry of a list.
 
 mod catalogue;
 mod exposition;
 mod families;
 mod gather;
 mod recorder;
+pub(crate) mod sizes;
 #[cfg(test)]
 mod tests;
 

@@ -30,7 +30,7 @@ use crate::{
     error::{read_failed, storage_unavailable},
     memory::Held,
     observe::slow::ReadWork,
-    rate_limit::RetryAfter,
+    rate_limit::{Cause, RetryAfter},
 };
 
 /// Most events of one page.
@@ -134,6 +134,9 @@ struct FilterRead {
     query_bytes: usize,
 }
 
+/// The fault of a place that the store's history does not have.
+pub(crate) const RESTORED: &str = "the store was restored to an older state than this cursor";
+
 /// The reason why a read ends early.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -149,6 +152,8 @@ pub(crate) enum ReadError {
     NoMemory,
     /// The group that is asked for is closed.
     Closed,
+    /// The store was restored to an older state than the place from which the request goes on.
+    OtherHistory,
 }
 
 impl From<StoreError> for ReadError {
@@ -167,6 +172,7 @@ impl From<ReadError> for Rejection {
             ),
             ReadError::UsedUp(retry) => retry.into(),
             ReadError::Closed => settling::closed(),
+            ReadError::OtherHistory => Self::invalid(RESTORED),
             ReadError::NoMemory => Self::error("the relay is short of memory; ask for less at one time"),
         }
     }
@@ -440,7 +446,9 @@ impl<'a> ArchiveRead<'a> {
             let groups = self.app.store.groups_of(self.reader.keys()).await;
             drop(turn);
             let mut groups = groups?;
-            let closed = settling::for_ids(self.caller, &self.meter, &groups).await?.closed();
+            let invited = settling::invited(self.caller, &mut self.meter, &groups).await?;
+            let cause = |id: &NostrGroupId| if invited.contains(id) { Cause::Invited } else { Cause::Acted };
+            let closed = settling::for_ids(self.caller, &self.meter, &groups, cause).await?.closed();
             self.is_withheld |= !closed.is_empty();
             groups.retain(|id| !closed.contains(id));
             let count = groups.len() as u64;
@@ -479,13 +487,14 @@ impl<'a> PageGroups<'a> {
             let now = app.clock.now();
             let asks = |sealed: &&Sealed| {
                 let state = groups.state_for(sealed);
-                // A member of a group that is closed has it asked about: nobody else may.
-                let waits = |state: &Group| app.gate.is_closed(state) && state.has_member(caller.reader.keys());
+                // A reader to whom a closed group opens later has it asked about: nobody else may.
+                let waits = |state: &Group| app.gate.opens_later(sealed, state, &caller.reader);
                 state.is_some_and(waits) || app.gate.release(sealed, asker, state, now).is_some()
             };
             let asked: HashSet<&NostrGroupId> = page.iter().filter(asks).filter_map(Sealed::group).collect();
             let states = groups.states.iter().map(|state| state.group()).filter(|state| asked.contains(&state.id));
-            groups.closed = settling::for_open(caller, states).await.paid()?;
+            let cause = settling::cause_of(asker.filter);
+            groups.closed = settling::for_open(caller, states, |_| cause).await.of_request(cause)?;
             groups.states = app.groups.get_all(&groups.ids).await?;
             let closed = groups.states.iter().filter(|state| asked.contains(&state.id) && app.gate.is_closed(state));
             groups.closed.extend(closed.map(|state| state.id.clone()));

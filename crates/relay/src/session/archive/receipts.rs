@@ -9,8 +9,19 @@ use super::{
 };
 use crate::session::{Caller, settling};
 
+/// Units for a mark of the log's history.
+const MARK_UNITS: u64 = 1;
 /// Bytes of the events of one answer, which the last event may exceed.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// A place in the order of receipt, as it is known to its reader.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub(crate) receipt: Receipt,
+    /// The mark of the log's history up to it. A store that was restored may have grown past the place by other events,
+    /// and would pass over those before it.
+    pub(crate) history: u64,
+}
 
 /// The events of one answer.
 #[derive(Default)]
@@ -19,7 +30,7 @@ pub(crate) struct Receipts {
     pub(crate) events: Vec<Released>,
     /// The place behind them. It is the one that was asked from where no event was given, so that a list that is shut
     /// to its reader goes on like an empty one.
-    pub(crate) next: Receipt,
+    pub(crate) next: Place,
     /// Whether more events may lie behind them.
     pub(crate) has_more: bool,
 }
@@ -30,25 +41,53 @@ pub(crate) struct Receipts {
 /// of which a group is closed, so that nobody misses the events of that page who goes on from its end.
 ///
 /// # Errors
-/// [`ReadError::Closed`] where the group is closed and no event stands before.
+/// [`ReadError::OtherHistory`] where the store has lost what stood before `from`; [`ReadError::Closed`] where the group
+/// is closed and no event stands before.
 pub(crate) async fn read(
     caller: &Caller,
     (query, filter): (&Received, &Filter),
-    from: Receipt,
+    from: Place,
     up_to: Cursor,
     events_max: usize,
 ) -> Result<Receipts, ReadError> {
     let mut meter = Meter::new(caller);
     meter.may_go_on()?;
     meter.charge(Cost::of_units(FILTER_UNITS));
-    let mut receipts = Receipts { next: from, ..Receipts::default() };
-    if let Recipient::Group(group) = &query.to
-        && !opens(caller, &mut meter, group, filter).await?
-    {
-        return Ok(receipts);
+    if mark_at(caller, &mut meter, &from.receipt).await? != from.history {
+        return Err(ReadError::OtherHistory);
     }
+    let mut receipts = Receipts { next: from, ..Receipts::default() };
+    let is_open = match &query.to {
+        Recipient::Group(group) => opens(caller, &mut meter, group, filter).await?,
+        Recipient::Key(_) => true,
+    };
+    if is_open {
+        look(caller, &mut meter, (query, filter), (up_to, events_max), &mut receipts).await?;
+    }
+    // Asked also where the place is the same, so that the time does not tell whether there were events.
+    receipts.next.history = mark_at(caller, &mut meter, &receipts.next.receipt).await?;
+    Ok(receipts)
+}
+
+/// The mark of the history up to a place. The party that asks pays, and waits for its turn at the store.
+async fn mark_at(caller: &Caller, meter: &mut Meter<'_>, place: &Receipt) -> Result<u64, ReadError> {
+    let turn = meter.turn_at_store().await;
+    let mark = caller.app.store.history_at(place.cursor).await?;
+    drop(turn);
+    meter.charge(Cost::of_units(MARK_UNITS));
+    Ok(mark)
+}
+
+/// Reads the events of a list that is open, behind the place in `receipts`.
+async fn look(
+    caller: &Caller,
+    meter: &mut Meter<'_>,
+    (query, filter): (&Received, &Filter),
+    (up_to, events_max): (Cursor, usize),
+    receipts: &mut Receipts,
+) -> Result<(), ReadError> {
     let mut held = caller.in_flight.outbox().holding().hold(0);
-    let (mut place, mut bytes) = (from, 0);
+    let (mut place, mut bytes) = (receipts.next.receipt, 0);
     loop {
         meter.may_go_on()?;
         let bounds = ReceivedBounds {
@@ -95,9 +134,9 @@ pub(crate) async fn read(
         }
     }
     if !receipts.events.is_empty() {
-        receipts.next = place;
+        receipts.next.receipt = place;
     }
-    Ok(receipts)
+    Ok(())
 }
 
 /// Whether the list of a group is read at all: a group that stays shut is never looked into, at the cost of one that

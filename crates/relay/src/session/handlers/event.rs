@@ -7,7 +7,7 @@
 //!
 //! [`Shares`]: crate::shares::Shares
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{
     Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
@@ -207,7 +207,11 @@ pub(crate) async fn decide(
         match (admit::admit(event, publisher, &app.policy(), group.as_deref().map(GroupState::group), now), retry) {
             (Err(_), Some((event, id))) => {
                 app.delivery.fresh().await?;
-                group = Some(app.groups.get(&id).await.map_err(read_failed)?);
+                let fresh = app.groups.get(&id).await.map_err(read_failed)?;
+                if app.gate.is_closed(&fresh) {
+                    return Err(settling::closed());
+                }
+                group = Some(fresh);
                 admit::admit(event, publisher, &app.policy(), group.as_deref().map(GroupState::group), now)?
             }
             (admitted, _) => admitted?,
@@ -248,7 +252,7 @@ struct Member {
     key: PublicKey,
     /// Number of members of the group, if the event may change them.
     changed_members: usize,
-    /// Set where anyone may found such a group, so that a client can make as many such keys as it founds groups.
+    /// Set where anyone founded the group, so that a client can make as many such keys as it likes.
     is_free: bool,
 }
 
@@ -260,8 +264,7 @@ impl Member {
         let keys = caller.reader.keys();
         let author = keys.iter().filter(|key| **key == author);
         let key = author.chain(keys).find(|key| view.members.contains_key(*key)).copied()?;
-        let policy = &caller.app.policy();
-        let anyone_founds = view.record.source == Source::GiftWrap || policy.open_bootstrap;
+        let policy = caller.app.policy();
         let may_change = match event.kind() {
             Kind::ROSTER => true,
             Kind::GIFT_WRAP => {
@@ -271,7 +274,7 @@ impl Member {
             _ => false,
         };
         let changed_members = if may_change { view.members.len() } else { 0 };
-        Some(Self { key, changed_members, is_free: anyone_founds && !policy.is_named(&key) })
+        Some(Self { key, changed_members, is_free: view.record.is_anyones() && !policy.is_named(&key) })
     }
 }
 
@@ -307,7 +310,9 @@ pub(crate) struct Payment {
 /// The payment for an event: the one that was made when it came, or a new one.
 async fn payment(caller: &mut Caller, event: &Event, paid: Option<Payment>) -> Result<Payment, Rejection> {
     if let Some(paid) = paid {
-        return Ok(paid);
+        // The wait for the client's AUTH is no time of the relay's.
+        let arrival = Arrival { at: Instant::now(), ..paid.arrival };
+        return Ok(Payment { arrival, ..paid });
     }
     let arrival = caller.app.request_log.arrival();
     tracing::debug!(request = %arrival.request, event_kind = event.kind().0, "event arrived");

@@ -7,7 +7,10 @@
 //!
 //! From the cursor on events come live. No event falls between the two, and none comes twice.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nostr_protocol::{
     Filter, Rejection,
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     delivery::{Outgoing, outbox::SubscriptionName},
-    observe::request_log::Door,
+    observe::{request_log::Door, slow::ReadWork},
 };
 
 /// The reason why a request ends before its EOSE.
@@ -64,7 +67,8 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     let name = SubscriptionName::new(id);
     let given: usize = claims.given.iter().map(|event| event.event().record().len()).sum();
     let held = session.caller.in_flight.outbox().holding().hold(given);
-    wire.feed(claims.given.iter().map(|event| Outgoing::event(&name, event))).await?;
+    let mut with_client = Duration::ZERO;
+    feed(wire, claims.given.iter().map(|event| Outgoing::event(&name, event)), &mut with_client).await?;
     drop(held);
     if let Some(rejection) = claims.failed {
         // The KeyPackages that were used up are sent with the CLOSED.
@@ -75,12 +79,14 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
     let mut read = ArchiveRead::new(&session.caller, &claims.filters, up_to, limits);
     while let Some(page) = read.next_page().await.map_err(Rejection::from)? {
         // Fed events are written when the socket's buffer is full, or with the EOSE.
-        wire.feed(page.iter().map(|event| Outgoing::event(&name, event))).await?;
+        feed(wire, page.iter().map(|event| Outgoing::event(&name, event)), &mut with_client).await?;
     }
     let read_through = Instant::now();
     app.metrics.request("req");
     let completeness = if claims.withholds { Completeness::Unknown } else { read.completeness() };
+    let sending = Instant::now();
     wire.send(eose_frame(id, completeness)).await?;
+    with_client += sending.elapsed();
     app.metrics.request_took("req", arrival.at.elapsed());
     let stages = [
         ("fresh", fresh),
@@ -89,6 +95,18 @@ pub(crate) async fn handle(session: &mut Session, wire: &mut Wire, id: &str, fil
         ("archive", read_through),
         ("eose", Instant::now()),
     ];
-    app.request_log.read(Door::Req, arrival, &stages, &filters, read.work());
+    app.request_log.read(Door::Req, arrival, &stages, &filters, ReadWork { with_client, ..read.work() });
     Ok(())
+}
+
+/// Feeds frames, and adds the time that they took to `with_client`.
+async fn feed(
+    wire: &mut Wire,
+    frames: impl Iterator<Item = Outgoing>,
+    with_client: &mut Duration,
+) -> Result<(), ConnectionEnd> {
+    let feeding = Instant::now();
+    let fed = wire.feed(frames).await;
+    *with_client += feeding.elapsed();
+    fed
 }

@@ -96,8 +96,8 @@ fn loose_invited(tables: &Tables, txn: &RoTxn<'_>) -> Result<Vec<Loose>, Fail> {
     Ok(loose)
 }
 
-/// Writes the lost rows of `invited`. The key that invited the member is not known any more, so that the membership counts
-/// against nobody; that the member has not acted stays.
+/// Writes the lost rows of `invited`. The key that invited the member is not known any more, so that the membership
+/// counts against nobody; that the member has not acted stays.
 fn put_invited(env: &Env<WithTls>, tables: &Tables) -> Result<(), Fail> {
     let mut missing = Vec::new();
     let mut txn = env.write_txn()?;

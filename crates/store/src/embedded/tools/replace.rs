@@ -84,9 +84,9 @@ impl Work {
 }
 
 impl Work {
-    /// Gives the new file, and the lock beside it, to the owner of the old file, or of the directory where there is none.
-    /// An operator runs these tools as root, and the relay does not; a file of root would keep the relay out. Only root
-    /// can give a file away, so that the files of any other user stay that user's.
+    /// Gives the new file, and the lock beside it, to the owner of the old file, or of the directory where there is
+    /// none. An operator runs these tools as root, and the relay does not; a file of root would keep the relay out.
+    /// Only root can give a file away, so that the files of any other user stay that user's.
     fn give_to_owner(&self) -> io::Result<()> {
         let was = fs::metadata(self.store()).or_else(|_| fs::metadata(&self.directory))?;
         for path in [self.file(), self.directory.join(LOCK_FILE)] {

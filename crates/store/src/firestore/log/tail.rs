@@ -46,17 +46,18 @@ impl Inner {
             return Ok(None);
         }
         let newest = known.logs.last_key_value().map_or(from, |((at, _), _)| *at).max(from);
+        let before = known.logs.range((from, String::new())..(newest, String::new())).count() as u64;
         let (found, count) = tokio::try_join!(
             self.client.query(query::log_from(&self.names, newest, None, LOG_DOCUMENTS_MAX)),
             async {
                 if newest == from {
                     return Ok((0, Micros::MAX));
                 }
-                self.client.count(query::log_between(&self.names, from, Some(newest))).await
+                // One more tells that another entry has come.
+                self.client.count(query::log_between(&self.names, from, Some(newest)), before + 1).await
             },
         )?;
         let (count, counted_at) = count;
-        let before = known.logs.range((from, String::new())..(newest, String::new())).count() as u64;
         if before != count || found.documents.len() >= LOG_DOCUMENTS_MAX {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::{
     Effect, NostrGroupId, Source,
-    mls_gateway::group::{Invited, RosterOp},
+    mls_gateway::group::{Invited, MEMBERSHIPS_MAX, RosterOp},
 };
 use nostr_protocol::{Event, PublicKey, hex};
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ use crate::{
 
 /// Most counts of memberships at one time.
 const COUNTS_MAX: usize = 4;
+/// Most memberships that one count finds, well above those that a key may have.
+const COUNTED_MAX: u64 = 10_000;
 /// Most memberships that are remembered as acted in.
 const ACTED_MAX: usize = 65_536;
 
@@ -153,10 +155,29 @@ impl Inner {
 
     async fn count_together(&self, keys: &[PublicKey]) -> Result<usize, Fail> {
         let ((heads, _), (shards, _)) = tokio::try_join!(
-            self.client.count(query::memberships_of(&self.names, Collection::Groups, keys)),
-            self.client.count(query::memberships_of(&self.names, Collection::Members, keys)),
+            self.client.count(query::memberships_of(&self.names, Collection::Groups, keys), COUNTED_MAX),
+            self.client.count(query::memberships_of(&self.names, Collection::Members, keys), COUNTED_MAX),
         )?;
         Ok(usize::try_from(heads + shards).unwrap_or(usize::MAX))
+    }
+
+    /// The groups of the keys' memberships in which they have not acted.
+    pub(crate) async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
+        let asking: Vec<_> = keys.iter().map(|key| self.invited_documents(key, MEMBERSHIPS_MAX)).collect();
+        let found: Vec<Vec<_>> = stream::iter(asking).buffered(COUNTS_MAX).try_collect().await?;
+        let group = |document: Document| named(id_of(&document)).ok_or(Fail::Damaged("a membership"));
+        let groups = found.into_iter().flatten().map(|document| Ok(group(document)?.1));
+        Ok(groups.collect::<Result<BTreeSet<_>, Fail>>()?.into_iter().collect())
+    }
+
+    /// The documents of a key's memberships in which it has not acted, those first that give way first.
+    async fn invited_documents(&self, key: &PublicKey, most: usize) -> Result<Vec<Document>, Fail> {
+        let prefix = format!("{}_", key.to_hex());
+        let behind = self.names.named(Collection::Invited, &prefix);
+        let asked = query::every(&self.names, Collection::Invited, Some(&behind), &["by"], most);
+        let mut found = self.client.query(asked).await?.documents;
+        found.retain(|document| id_of(document).starts_with(&prefix));
+        Ok(found)
     }
 
     /// For keys that come near the bound, as many memberships as the batch may make give way.
@@ -168,11 +189,7 @@ impl Inner {
         let near = memberships.iter().filter(|(key, count)| **count + times(wanted, key) > wanted.memberships_max);
         let asking: Vec<_> = near
             .map(|(key, _)| async move {
-                let prefix = format!("{}_", key.to_hex());
-                let behind = self.names.named(Collection::Invited, &prefix);
-                let asked = query::every(&self.names, Collection::Invited, Some(&behind), &["by"], times(wanted, key));
-                let mut found = self.client.query(asked).await?.documents;
-                found.retain(|document| id_of(document).starts_with(&prefix));
+                let found = self.invited_documents(key, times(wanted, key)).await?;
                 let read = found.into_iter().map(|document| {
                     let (rank, group) = named(id_of(&document)).ok_or(Fail::Damaged("a membership"))?;
                     let invited = Invited::of_rank(rank, inviter(&document));

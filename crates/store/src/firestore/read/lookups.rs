@@ -29,9 +29,16 @@ const MEMBERSHIPS_MAX: usize = 1_000;
 /// Most reads of a group that changes while it is read.
 const READS_MAX: usize = 8;
 
-/// The last sizes, and the time of their count.
+/// The last sizes, and the time of the last count.
 #[derive(Debug, Default)]
-pub(crate) struct StatsCache(Mutex<Option<(Instant, Stats)>>);
+pub(crate) struct StatsCache(Mutex<Counted>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// The beginning of the last count, whether or not it had an answer.
+    began: Option<Instant>,
+    stats: Option<Stats>,
+}
 
 impl Inner {
     pub(crate) async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, Fail> {
@@ -169,17 +176,25 @@ impl Inner {
         }
     }
 
+    /// The sizes of the last count, which is repeated after [`Options::stats_secs`], failed or not.
+    ///
+    /// [`Options::stats_secs`]: crate::firestore::Options::stats_secs
     pub(crate) async fn stats(&self) -> Result<Stats, Fail> {
-        let known = *self.stats.0.lock();
-        if let Some((_, stats)) = known.filter(|(at, _)| at.elapsed() < Duration::from_secs(self.options.stats_secs)) {
-            return Ok(stats);
+        {
+            let mut counted = self.stats.0.lock();
+            let is_fresh = |at: Instant| at.elapsed() < Duration::from_secs(self.options.stats_secs);
+            if counted.began.is_some_and(is_fresh) {
+                let failed = || Fail::Unavailable("the last count had no answer; the next one is due later".to_owned());
+                return counted.stats.ok_or_else(failed);
+            }
+            counted.began = Some(Instant::now());
         }
-        let ((events, _), (groups, _)) = tokio::try_join!(
-            self.client.count(query::all_events(&self.names)),
-            self.client.count(query::managed_groups(&self.names)),
-        )?;
+        // One after the other, so that clients lack the documents of one count at a time.
+        let most = self.options.stats_entries_max;
+        let (events, _) = self.client.count(query::all_events(&self.names), most).await?;
+        let (groups, _) = self.client.count(query::managed_groups(&self.names), most).await?;
         let stats = Stats { events, groups, key_packages: None, bytes_used: 0, bytes_max: 0 };
-        *self.stats.0.lock() = Some((Instant::now(), stats));
+        self.stats.0.lock().stats = Some(stats);
         Ok(stats)
     }
 }

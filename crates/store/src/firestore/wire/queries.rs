@@ -57,10 +57,11 @@ impl Client {
         .await
     }
 
-    /// The number of documents of a query, and the time of the read.
-    pub(crate) async fn count(&self, asked: StructuredQuery) -> Result<(u64, Micros), Fail> {
+    /// The number of documents of a query, at most `up_to`, and the time of the read.
+    pub(crate) async fn count(&self, asked: StructuredQuery, up_to: u64) -> Result<(u64, Micros), Fail> {
         debug_assert_eq!(index::check(&asked), Ok(()));
-        let count = aggregation::Operator::Count(aggregation::Count { up_to: None });
+        let most = i64::try_from(up_to).unwrap_or(i64::MAX);
+        let count = aggregation::Operator::Count(aggregation::Count { up_to: Some(most) });
         let counted = StructuredAggregationQuery {
             aggregations: vec![Aggregation { alias: "count".to_owned(), operator: Some(count) }],
             query_type: Some(structured_aggregation_query::QueryType::StructuredQuery(asked)),
@@ -73,6 +74,7 @@ impl Client {
             request_options: None,
         };
         self.in_time("count", async {
+            let paid = self.reads.pay_for_count(up_to);
             let failed = |status| Fail::of("count", &status);
             let mut answers =
                 self.line.api().run_aggregation_query(Self::request(message)).await.map_err(failed)?.into_inner();
@@ -82,7 +84,7 @@ impl Client {
                 let value = answer.result.and_then(|mut result| result.aggregate_fields.remove("count"));
                 if let Some(ValueType::IntegerValue(count)) = value.and_then(|value| value.value_type) {
                     let count = u64::try_from(count).unwrap_or(0);
-                    self.reads.count_count(count);
+                    paid.settle(count);
                     return Ok((count, self.seen(read_at)));
                 }
             }

@@ -49,13 +49,7 @@ impl Reads {
     /// Counts documents that were read, for whomever.
     pub(crate) fn count(&self, documents: u64) {
         self.total.fetch_add(documents, Ordering::Relaxed);
-        if self.per_minute_max > 0 {
-            let cost = i64::try_from(documents).unwrap_or(i64::MAX).saturating_mul(PERIOD_MS);
-            let mut left = self.left.lock();
-            let level = left.filled(self.per_minute_max);
-            // A debt of more than a minute would shut clients out for longer than the reads of a minute are worth.
-            left.level = level.saturating_sub(cost).max(-i64::from(self.per_minute_max) * PERIOD_MS);
-        }
+        self.take(documents);
     }
 
     /// Counts the documents of a query's answer.
@@ -65,9 +59,24 @@ impl Reads {
         documents
     }
 
-    /// Counts a count of `entries`.
-    pub(crate) fn count_count(&self, entries: u64) {
-        self.count(entries.div_ceil(COUNTED_PER_READ).max(1));
+    /// Pays for a count of at most `entries_max` entries before it begins. A count that ends without an answer stays
+    /// paid: the service may have made it.
+    pub(crate) fn pay_for_count(&self, entries_max: u64) -> PaidCount<'_> {
+        let documents = documents_of(entries_max);
+        let taken = self.take(documents);
+        PaidCount { reads: self, documents, taken }
+    }
+
+    /// Takes documents from the minute's, and gives how much its level fell.
+    fn take(&self, documents: u64) -> i64 {
+        if self.per_minute_max == 0 {
+            return 0;
+        }
+        let mut left = self.left.lock();
+        let before = left.filled(self.per_minute_max);
+        // A debt of more than a minute would shut clients out for longer than the reads of a minute are worth.
+        left.level = before.saturating_sub(level_of(documents)).max(-i64::from(self.per_minute_max) * PERIOD_MS);
+        before - left.level
     }
 
     /// Returns whether a client's read may begin. The reads of saves, admission and followers do not ask.
@@ -84,6 +93,40 @@ impl Reads {
         }
         let per_sec = 1_000 * u64::from(self.per_minute_max);
         Err(Fail::UsedUp(missing.unsigned_abs().div_ceil(per_sec)))
+    }
+}
+
+/// Documents that the service charges for a count.
+fn documents_of(entries: u64) -> u64 {
+    entries.div_ceil(COUNTED_PER_READ).max(1)
+}
+
+fn level_of(documents: u64) -> i64 {
+    i64::try_from(documents).unwrap_or(i64::MAX).saturating_mul(PERIOD_MS)
+}
+
+/// A count that is paid for and under way.
+#[derive(Debug)]
+pub(crate) struct PaidCount<'a> {
+    reads: &'a Reads,
+    /// Documents that count as read when it ends.
+    documents: u64,
+    /// Fall of the minute's level, given back as far as the answer was cheaper.
+    taken: i64,
+}
+
+impl PaidCount<'_> {
+    /// Settles the price by the answer.
+    pub(crate) fn settle(mut self, entries: u64) {
+        self.documents = documents_of(entries);
+        let back = self.taken.saturating_sub(level_of(self.documents)).max(0);
+        self.reads.left.lock().level += back;
+    }
+}
+
+impl Drop for PaidCount<'_> {
+    fn drop(&mut self) {
+        self.reads.total.fetch_add(self.documents, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +166,23 @@ mod tests {
         reads.count(1_000_000);
         assert!(reads.allow().is_ok());
         assert_eq!(reads.count_query(0), 1, "a query that finds nothing costs one");
-        reads.count_count(1_500);
+        reads.pay_for_count(1_000_000).settle(1_500);
         assert_eq!(reads.total(), 1_000_003);
+    }
+
+    #[test]
+    fn a_count_is_paid_for_before_it_begins() {
+        let reads = Reads::new(60);
+        let paid = reads.pay_for_count(120_000);
+        assert!(matches!(reads.allow(), Err(Fail::UsedUp(60..=61))), "as by the dearest answer");
+        paid.settle(1_500);
+        assert!(reads.allow().is_ok(), "the rest is given back");
+        assert_eq!(reads.total(), 2);
+        drop(reads.pay_for_count(120_000));
+        assert!(reads.allow().is_err(), "one without an answer stays paid");
+        assert_eq!(reads.total(), 122);
+        // The debt is bounded, and so is what is given back.
+        reads.pay_for_count(u64::MAX).settle(0);
+        assert!(reads.allow().is_err());
     }
 }
