@@ -316,8 +316,8 @@ pub trait Store: Send + Sync + 'static {
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
-    /// Those of these groups in which one of these keys has not acted, since another key made it a member (docs/rules.md,
-    /// "Memberships" 2), each once.
+    /// Those of these groups in which one of these keys has not acted, since another key made it a member
+    /// (docs/rules.md, "Memberships" 2), each once.
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
 
     /// The outcome that [`Self::save`] would have for this event now, by the same decision. Nothing is stored or

@@ -112,10 +112,6 @@ async fn groups_that_a_key_founds_for_itself_cost_it() {
         }
     }
     tokio::time::sleep(OLD).await;
-    // She acts in the last of them.
-    let by_eve = message("own-99").sign();
-    Client::of(&world.relay, &[&world.admin, &eve]).await.publish(&by_eve).await.ok();
-    tokio::time::sleep(OLD).await;
     // The groups that the publishers had looked up cost their address as well.
     world.relay.advance(30);
     let (rest, asked) = (Rest::of(&world.relay, &eve), world.service.directory.questions());
@@ -129,7 +125,7 @@ async fn groups_that_a_key_founds_for_itself_cost_it() {
     let asked = world.service.directory.questions() - asked;
     // An eighth of the bucket, and some for which time has paid meanwhile.
     assert!((30..=90).contains(&asked), "{} groups, {asked} questions", shown.len());
-    assert_eq!(shown.last(), Some(&json!("own-99")), "the group in which she acted is asked about all the same");
+    assert!(shown.len() < groups.len(), "groups beyond her means are passed over");
     // Her address has the rest of the bucket for groups that requests name.
     let ids: Vec<String> = (0..100).map(|n| format!("named-{n}")).collect();
     let mut named = world.client(&Keys::random()).await;

@@ -117,7 +117,7 @@ async fn slow_clients_write_no_lines_about_slow_requests() {
         ("server", "log_format = \"json\""),
         ("server", "log_level = \"info\""),
         ("server", "slow_request_ms = 2500"),
-        ("auth", "auth_grace_ms = 20000"),
+        ("auth", "auth_grace_ms = 10000"),
     ];
     let relay = Process::start(directory.path(), &config);
     let mut publisher = Client::open(&relay.url, &[]).await.expect("a connection");

@@ -256,8 +256,9 @@ impl GroupRecord {
         self.awaits_since_ms.is_some()
     }
 
-    /// Whether the members may be keys that one client made for itself: anyone founded the group, and the access service
-    /// does not decide about it. Rosters change nothing here, since a founder is a group admin and sends its own.
+    /// Whether the members may be keys that one client made for itself: anyone founded the group, and the access
+    /// service does not decide about it. Rosters change nothing here, since a founder is a group admin and sends its
+    /// own.
     #[must_use]
     pub fn is_anyones(&self) -> bool {
         // A record from an older export may lack its founder.

@@ -58,7 +58,8 @@ fn each_error_names_its_line_and_what_would_be_right() {
         ("\n[sever]\nport = 1", "relay.toml:2: sever: unknown section; did you mean [server]?"),
         (
             "[extensions.mls_gateway]\nkeypackage_max_per_owner = 94",
-            "relay.toml:2: extensions.mls_gateway.keypackage_max_per_owner: out of range; write a whole number from 1 to 93",
+            "relay.toml:2: extensions.mls_gateway.keypackage_max_per_owner: out of range; write a whole number \
+             from 1 to 93",
         ),
         (
             "[extensions.mls_gatway]\n",
