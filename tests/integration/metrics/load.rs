@@ -6,11 +6,13 @@ use tokio::task::JoinHandle;
 use crate::support::{
     Client, Keys, TestRelay,
     gateway::{capability, key_package, message, noise, roster, welcome, wrap},
-    http,
+    http, now,
 };
 
 /// Groups that gift wraps found. A key founds few in a while.
 const FOUNDED: u64 = 3;
+/// Age of the first KeyPackage, in seconds; each round publishes one that is a second younger.
+const FIRST_AGE: u64 = 36_000;
 
 /// Publishes, reads and is refused until the task is aborted.
 pub(super) async fn start(relay: &TestRelay, admin: &Keys) -> JoinHandle<()> {
@@ -23,6 +25,7 @@ pub(super) async fn start(relay: &TestRelay, admin: &Keys) -> JoinHandle<()> {
     reader.req("live", std::slice::from_ref(&of_groups)).await.expect("a subscription");
     let (mut writer, mut stranger) = (Client::of(relay, &[&alice]).await, Client::connect(relay).await);
     let (address, admin) = (relay.next_address(), admin.clone());
+    let first = now() - FIRST_AGE;
     tokio::spawn(async move {
         for round in 0_u64.. {
             for _ in 0..10 {
@@ -37,7 +40,8 @@ pub(super) async fn start(relay: &TestRelay, admin: &Keys) -> JoinHandle<()> {
             if round < FOUNDED {
                 writer.publish(&welcome(&bob, &format!("{group}_{round}")).sign()).await.ok();
             }
-            writer.publish(&key_package(&alice).sign()).await.ok();
+            // Each is newer than the one before, so that none is refused for the stock.
+            writer.publish(&key_package(&alice).created_at(first + round).sign()).await.ok();
             admins.publish(&roster(&admin, &group, 2 + round, "add", &[&Keys::random()]).sign()).await.ok();
             writer.req_now("old", std::slice::from_ref(&of_groups)).await.expect("stored events");
             writer.count_now("count", std::slice::from_ref(&of_groups)).await.expect("a count");

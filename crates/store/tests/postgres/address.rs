@@ -31,7 +31,7 @@ async fn ten_processes_start_at_once_on_an_empty_database() {
         started.expect("no panic").expect("it opens");
     }
     let sql = |sql: &str| services::Postgres::shared().psql(&database.0, sql).expect("psql");
-    assert_eq!(sql("select version from rnostr.schema_version"), "13");
+    assert_eq!(sql("select version from rnostr.schema_version"), "14");
     assert_eq!(sql("select count(*) from rnostr.log"), "1");
 }
 
@@ -49,7 +49,7 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     sql("alter table rnostr.groups drop column founder");
     sql("alter table rnostr.events drop column touched_groups");
     sql("drop table rnostr.removed_touches");
-    sql("drop table rnostr.used_once, rnostr.ledgers, rnostr.receipts, rnostr.histories");
+    sql("drop table rnostr.used_once, rnostr.ledgers, rnostr.receipts, rnostr.histories, rnostr.records");
     sql("drop index rnostr.events_received");
     // Entries of the log that name the group of a gift wrap, and stand for any group.
     for (cursor, touches_group, flags) in [(1, "'club'", 0), (2, "null", 4), (3, "null", 0)] {
@@ -65,7 +65,7 @@ async fn tables_of_the_first_release_are_brought_up_to_date() {
     sql("update rnostr.schema_version set version = 1");
     sql("insert into rnostr.vanished values (decode(repeat('01', 32), 'hex'), 1)");
     let store = database.open().await;
-    assert_eq!(sql("select version from rnostr.schema_version"), "13");
+    assert_eq!(sql("select version from rnostr.schema_version"), "14");
     let log = store.after(0, 10).await.expect("the log");
     let touches: Vec<Touches> = log.entries.into_iter().map(|entry| entry.touches).collect();
     assert_eq!(touches, [Touches::groups([group("club")]), Touches::EveryGroup, Touches::Nothing]);
