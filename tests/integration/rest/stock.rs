@@ -26,7 +26,7 @@ pub fn with_system_key(keys: &Keys) -> impl Fn(&mut Config) {
 }
 
 pub async fn publish(client: &mut Client, owner: &Keys, count: usize) {
-    // Of one second the ids decide which of them are the oldest.
+    // The ids decide which events of one second are the oldest.
     let first = now() - 100;
     for n in 0..count as u64 {
         client.publish(&key_package(owner).created_at(first + n).tag(["cs", "0x0001"]).sign()).await.ok();

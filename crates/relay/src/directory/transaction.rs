@@ -49,7 +49,7 @@ impl Claimant {
     /// Takes the price of so many events for an answer that is kept.
     ///
     /// # Errors
-    /// Where a party has not so many left.
+    /// A rate limit, if a party has not so many left.
     pub(super) fn pay(&self, times: usize) -> Result<(), Rejection> {
         let (app, price, now_ms) = (&self.app, price_of(times), self.app.clock.now_ms());
         let mut charges = app.delivery.charges();

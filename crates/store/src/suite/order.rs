@@ -169,7 +169,7 @@ pub async fn a_commit_that_ends_early_is_none(w: &World) {
     assert_eq!(w.epoch().await, None);
     new(w.publish(&ends(commit(7, "as long as the archive"), archive_secs), "alice").await);
     assert_eq!(w.epoch().await, Some(8));
-    // Where the order is advisory, it is stored, and ends no epoch.
+    // A relay whose order is advisory stores it, and it ends no epoch.
     new(w.publish(&choice(2, "add", "advisory"), "admin").await);
     let answer = w.answer(&ends(commit(8, "ends"), 5)).await.expect("it is stored");
     assert!(answer.contains("leave out the expiration"), "{answer}");

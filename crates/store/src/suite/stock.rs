@@ -84,7 +84,7 @@ pub async fn what_is_sent_again_pushes_nothing_newer_out(w: &mut World) {
     let old = |saved: &Saved| matches!(saved, Saved::Refused(Refusal::StockIsNewer));
     assert!(old(&saved[0]) && saved[1].new_event().is_some() && old(&saved[2]), "{saved:?}");
     assert!(!w.holds(ids[3]).await && w.holds(ids[4]).await && w.holds(ids[5]).await);
-    // Of one second the event with the lowest id counts as the newest, as in NIP-01.
+    // The event with the lowest id counts as the newest of one second, as in NIP-01.
     let mut same: Vec<EventId> = Vec::new();
     for n in 0..5_u64 {
         let event = key_package(&format!("same {n}"), &format!("same {n}")).at(START + 200);

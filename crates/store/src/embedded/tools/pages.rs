@@ -26,7 +26,7 @@ pub(super) struct Pages {
     pub(super) faults: Faults,
 }
 
-/// Where a walk is in its tree.
+/// The place of a walk in its tree.
 struct Place<'a> {
     table: &'a str,
     has_numbers: bool,

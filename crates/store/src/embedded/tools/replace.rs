@@ -101,7 +101,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // What is left is removed by the next run.
+        // The next run removes the files that are left.
         let _ = fs::remove_dir_all(&self.work);
     }
 }
