@@ -64,13 +64,13 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     process.kill();
 
     let file = directory.path().join("data/data.mdb");
-    set_schema(&file, 4, 9);
+    set_schema(&file, 5, 9);
     let newer = std::fs::read(&file).expect("the store is a file");
     let said = Process::refusal(directory.path(), &[]);
     assert!(said.contains("newer rnostr") && said.contains("schema 9"), "{said}");
     assert_eq!(tables_only(&std::fs::read(&file).expect("the store is a file")), tables_only(&newer));
 
-    set_schema(&file, 9, 4);
+    set_schema(&file, 9, 5);
     let process = Process::start(directory.path(), &[]);
     let found = super::load::found(&mut Wire::connect(process.address).await, [&event.id().to_owned()]).await;
     assert_eq!(found.len(), 1);

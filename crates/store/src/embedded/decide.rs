@@ -174,8 +174,8 @@ impl Apply for Tx<'_> {
         }
         let (received_at, expires_at) = (meta.received_at, meta.expires_at);
         let stamp = Stamp { cursor, received_at, expires_at, author_only: meta.author_only };
-        let (flags, ids, scratch) = (flags_of(&meta), &mut self.ids, &mut self.scratch);
-        let sealed = self.tables.put_event(&mut self.txn, event, stamp, flags, ids, scratch)?;
+        let (flags, recent, scratch) = (flags_of(&meta), &mut self.recent, &mut self.scratch);
+        let sealed = self.tables.put_event(&mut self.txn, event, stamp, flags, recent, scratch)?;
         if let Some(told) = &meta.touches {
             self.tables.keep_touched(&mut self.txn, cursor, told)?;
         }

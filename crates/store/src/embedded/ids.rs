@@ -10,23 +10,20 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use heed::{RoTxn, RwTxn};
+use heed::RwTxn;
 use nostr_protocol::EventId;
 use parking_lot::RwLock;
 
 use super::{
     fail::Fail,
-    keys::{Stored, cursor_bytes, cursors_from, number_from},
+    keys::{cursor_bytes, cursors_from, number_from},
     tables::Tables,
+    written::{SHARDS, Written},
 };
 use crate::Cursor;
 
 /// Most ids in memory, at about 24 bytes each.
-pub(super) const RECENT_MAX: usize = 262_144;
-/// By the first byte of an id.
-const SHARDS: usize = 256;
-/// In `meta`: for each shard the cursor up to which its ids are written, 6 bytes each.
-pub(super) const WRITTEN: &[u8] = b"ids-written";
+pub(super) const RECENT_IDS_MAX: usize = 262_144;
 
 /// The first bytes of an id, by which the `ids` table is keyed.
 pub(super) type IdPrefix = u64;
@@ -38,19 +35,20 @@ pub(super) fn prefix(id: &EventId) -> IdPrefix {
     number_from(&id.as_bytes()[..8])
 }
 
+/// The shard of an id, by its first byte.
 pub(super) fn shard_of(prefix: IdPrefix) -> usize {
     usize::from(prefix.to_be_bytes()[0])
 }
 
 /// Ids that are not in the `ids` table yet. Readers ask here first and in their snapshot then: an id that leaves here
 /// is in every later snapshot.
-pub(super) struct Recent {
+pub(super) struct RecentIds {
     shards: Box<[Shard]>,
     len: AtomicUsize,
     most: usize,
 }
 
-impl Recent {
+impl RecentIds {
     /// Cursors of events whose ids begin as this one does.
     pub(super) fn cursors(&self, id: &EventId) -> Vec<Cursor> {
         let prefix = prefix(id);
@@ -70,51 +68,21 @@ impl Recent {
         }
     }
 
-    /// Reads back the ids that an earlier process had in memory.
-    pub(super) fn recover(tables: &Tables, txn: &RoTxn<'_>, most: usize) -> Result<Self, Fail> {
+    /// Without ids; they stay at most about `most`.
+    pub(super) fn new(most: usize) -> Self {
         let shards = std::iter::repeat_with(RwLock::default).take(SHARDS).collect();
-        let recent = Self { shards, len: AtomicUsize::new(0), most };
-        let written = Written::read(tables, txn)?;
-        let from = cursor_bytes(written.0.iter().copied().min().unwrap_or(0));
-        let range = (std::ops::Bound::Excluded(&from[..]), std::ops::Bound::Unbounded);
-        for entry in tables.events.range(txn, &range)? {
-            let (key, value) = entry?;
-            let (cursor, prefix) = (number_from(key), prefix(&Stored::read(value)?.event.id()));
-            if cursor > written.0[shard_of(prefix)] && !tables.is_removed(txn, cursor)? {
-                recent.insert((prefix, cursor));
-            }
-        }
-        Ok(recent)
-    }
-}
-
-/// Up to which cursor each shard is written.
-#[derive(Clone)]
-pub(super) struct Written(pub(super) [Cursor; SHARDS]);
-
-impl Written {
-    pub(super) fn read(tables: &Tables, txn: &RoTxn<'_>) -> Result<Self, Fail> {
-        let mut written = Self([0; SHARDS]);
-        for (to, cursor) in written.0.iter_mut().zip(cursors_from(tables.meta.get(txn, WRITTEN)?.unwrap_or_default())) {
-            *to = cursor;
-        }
-        Ok(written)
+        Self { shards, len: AtomicUsize::new(0), most }
     }
 
-    /// All ids are written up to this cursor.
-    pub(super) const fn all(up_to: Cursor) -> Self {
-        Self([up_to; SHARDS])
-    }
-
-    pub(super) fn put(&self, tables: &Tables, txn: &mut RwTxn<'_>) -> Result<(), Fail> {
-        let packed: Vec<u8> = self.0.iter().copied().flat_map(cursor_bytes).collect();
-        tables.put_meta(txn, WRITTEN, &packed)
+    /// Keeps an id that an earlier process may not have written to the table.
+    pub(super) fn recover(&self, id: &EventId, cursor: Cursor) {
+        self.insert((prefix(id), cursor));
     }
 }
 
 /// The changes of ids in a transaction; readers learn of them when it is committed.
 pub(super) struct IdChanges<'a> {
-    recent: &'a Recent,
+    recent: &'a RecentIds,
     written: Written,
     /// The shard to be written next.
     turn: usize,
@@ -123,7 +91,7 @@ pub(super) struct IdChanges<'a> {
 }
 
 impl<'a> IdChanges<'a> {
-    pub(super) const fn new(recent: &'a Recent, written: Written, turn: usize) -> Self {
+    pub(super) const fn new(recent: &'a RecentIds, (written, turn): (Written, usize)) -> Self {
         Self { recent, written, turn, added: BTreeSet::new(), removed: BTreeSet::new() }
     }
 
@@ -150,7 +118,7 @@ impl<'a> IdChanges<'a> {
         cursor: Cursor,
     ) -> Result<(), Fail> {
         let entry = (prefix(id), cursor);
-        if cursor > self.written.0[shard_of(entry.0)] {
+        if !self.written.has(shard_of(entry.0), cursor) {
             if !self.added.remove(&entry) {
                 self.removed.insert(entry);
             }
@@ -204,7 +172,7 @@ impl<'a> IdChanges<'a> {
         for (prefix, cursor) in &entries {
             put(tables, txn, *prefix, *cursor)?;
         }
-        self.written.0[shard] = up_to;
+        self.written.raise(shard, up_to);
         Ok(entries.len())
     }
 

@@ -7,8 +7,9 @@ use nostr_protocol::{Event, EventId};
 use super::{
     fail::Fail,
     hot::{Hot, Value},
-    ids::IdChanges,
     keys::{self, ID_BYTES, LOG_ONLY, Stored, TELLS_TOUCHES, TOUCHES_GROUPS, cursor_bytes, cursors_from, number_from},
+    recent::Changes,
+    rows::Kept,
     summed::Summed,
     tables::Tables,
 };
@@ -49,6 +50,22 @@ impl Tables {
         Ok(self.events.get(txn, &cursor_bytes(cursor))?.map(Value::Mapped))
     }
 
+    /// The value in the log to which a row of `index` or `received` leads; `None` where the event was removed after a
+    /// reader took the row from memory.
+    pub(super) fn led_to<'t>(
+        &self,
+        txn: &'t RoTxn<'_>,
+        hot: &Hot,
+        cursor: Cursor,
+        may_be_gone: bool,
+    ) -> Result<Option<Value<'t>>, Fail> {
+        // `hot` does not know whether the event is still there.
+        if may_be_gone && self.events.get(txn, &cursor_bytes(cursor))?.is_none() {
+            return Ok(None);
+        }
+        self.value(txn, hot, cursor)?.map(Some).ok_or(Fail::Corrupt("an index leads to no event"))
+    }
+
     /// The event of this id, hidden or not. `recent` are the cursors under which it may lie and which the `ids` table
     /// does not know yet.
     pub(super) fn find<'t>(
@@ -81,18 +98,19 @@ impl Tables {
         event: &Event,
         stamp: Stamp,
         flags: u8,
-        ids: &mut IdChanges<'_>,
+        recent: &mut Changes<'_>,
         scratch: &mut Vec<u8>,
     ) -> Result<Sealed, Fail> {
         let cursor = stamp.cursor;
         let sealed = Sealed::new(event.clone(), stamp);
         Stored::write(scratch, &stamp, flags, event.record());
         self.events.put_with_flags(txn, PutFlags::APPEND, &cursor_bytes(cursor), scratch)?;
-        ids.add(&event.id(), cursor);
+        recent.ids.add(&event.id(), cursor);
         if flags & LOG_ONLY == 0 {
-            keys::index_keys(event.view(), sealed.audience(), cursor, |key| Ok(self.index.put(txn, key, &[])?))?;
+            let mut put = |table, key: &[u8]| recent.rows.put(self, txn, table, key);
+            keys::index_keys(event.view(), sealed.audience(), cursor, |key| put(Kept::Index, key))?;
             if let Some(key) = keys::received_key(event.view(), sealed.audience(), cursor) {
-                self.received.put(txn, &key, &[])?;
+                put(Kept::Received, &key)?;
             }
         }
         Ok(sealed)
@@ -103,7 +121,7 @@ impl Tables {
     pub(super) fn remove_event(
         &self,
         txn: &mut RwTxn<'_>,
-        ids: &mut IdChanges<'_>,
+        recent: &mut Changes<'_>,
         cursor: Cursor,
         rows_max: usize,
     ) -> Result<Removal, Fail> {
@@ -113,7 +131,7 @@ impl Tables {
         let address = keys::address_of(event);
         // To count the rows costs some work by itself.
         let at_once = rows_max > 0 && Weight::of(event).rows <= rows_max;
-        ids.remove(self, txn, &id, cursor)?;
+        recent.ids.remove(self, txn, &id, cursor)?;
         if let Some(address) = address
             && self.addresses.get(txn, &address)? == Some(&cursor_bytes(cursor))
         {
@@ -128,27 +146,21 @@ impl Tables {
             }
         }
         if at_once {
-            return self.erase(txn, cursor).map(Removal::Erased);
+            return self.erase(txn, recent, cursor).map(Removal::Erased);
         }
         self.removed.put(txn, &cursor_bytes(cursor), &[])?;
         Ok(Removal::Hidden)
     }
 
     /// Takes the value of a removed event and its keys in the index off the disk, and gives the number of rows.
-    pub(super) fn erase(&self, txn: &mut RwTxn<'_>, cursor: Cursor) -> Result<usize, Fail> {
+    pub(super) fn erase(&self, txn: &mut RwTxn<'_>, recent: &mut Changes<'_>, cursor: Cursor) -> Result<usize, Fail> {
         let Some(value) = self.events.get(txn, &cursor_bytes(cursor))?.map(<[u8]>::to_vec) else { return Ok(0) };
         let stored = Stored::read(&value)?;
         let mut rows = 1;
-        if let Some(key) = stored.received_key(cursor) {
+        each_row(&stored, cursor, |table, key| {
             rows += 1;
-            self.received.delete(txn, &key)?;
-        }
-        if !stored.has(LOG_ONLY) {
-            rows += keys::index_keys(stored.event, &stored.audience(), cursor, |key| {
-                self.index.delete(txn, key)?;
-                Ok(())
-            })?;
-        }
+            recent.rows.delete(self, txn, table, key)
+        })?;
         self.events.delete(txn, &cursor_bytes(cursor))?;
         Ok(rows)
     }
@@ -184,6 +196,19 @@ impl Tables {
         }
         Ok(tails)
     }
+}
+
+/// Calls `visit` with the rows of `index` and `received` that lead to the event at `cursor`.
+pub(super) fn each_row(
+    stored: &Stored<'_>,
+    cursor: Cursor,
+    mut visit: impl FnMut(Kept, &[u8]) -> Result<(), Fail>,
+) -> Result<(), Fail> {
+    if stored.has(LOG_ONLY) {
+        return Ok(());
+    }
+    keys::index_keys(stored.event, &stored.audience(), cursor, |key| visit(Kept::Index, key))?;
+    stored.received_key(cursor).map_or(Ok(()), |key| visit(Kept::Received, &key))
 }
 
 /// The key of `touched` for a group that the event at `cursor` touched.
@@ -234,8 +259,8 @@ mod tests {
         embedded::{
             Options,
             env::open_env,
-            ids::{Recent, Written},
-            scan::Scan,
+            recent::{Most, Progress, Recent},
+            scan::{Before, Scan},
             vanished::Vanishing,
         },
     };
@@ -255,54 +280,53 @@ mod tests {
         env: Env<WithTls>,
         tables: Tables,
         recent: Recent,
-        written: (Written, usize),
+        progress: Progress,
         last: Cursor,
         _directory: tempfile::TempDir,
     }
 
     impl Twins {
-        /// A store that keeps at most `most` ids in memory.
+        /// A store that keeps at most `most` ids and rows in memory.
         fn new(most: usize) -> Self {
             let directory = tempfile::tempdir().expect("a directory");
             let env = open_env(directory.path(), &Options::default()).expect("an environment");
             let tables = Tables::open(&env).expect("a store");
             let txn = env.read_txn().expect("a reader");
-            let recent = Recent::recover(&tables, &txn, most).expect("no ids");
-            let written = (Written::read(&tables, &txn).expect("none"), 0);
+            let most = Most { ids: most, rows: most };
+            let (recent, progress) = Recent::recover(&tables, &txn, most).expect("nothing");
             drop(txn);
-            let mut twins = Self { env, tables, recent, written, last: 0, _directory: directory };
+            let mut twins = Self { env, tables, recent, progress, last: 0, _directory: directory };
             for (cursor, last) in (1..).zip(IDS) {
                 twins.last = cursor;
                 let stamp = Stamp { cursor, received_at: 1, expires_at: NEVER, author_only: false };
-                twins.change(|tables, txn, ids| {
-                    tables.put_event(txn, &twin(last), stamp, 0, ids, &mut Vec::new()).expect("it is put");
+                twins.change(|tables, txn, recent| {
+                    tables.put_event(txn, &twin(last), stamp, 0, recent, &mut Vec::new()).expect("it is put");
                 });
             }
             twins
         }
 
-        fn change<T>(&mut self, change: impl FnOnce(&Tables, &mut RwTxn<'_>, &mut IdChanges<'_>) -> T) -> T {
-            let (written, turn) = self.written.clone();
-            let mut ids = IdChanges::new(&self.recent, written, turn);
+        fn change<T>(&mut self, change: impl FnOnce(&Tables, &mut RwTxn<'_>, &mut Changes<'_>) -> T) -> T {
+            let mut recent = Changes::new(&self.recent, &self.progress);
             let mut txn = self.env.write_txn().expect("a writer");
-            let changed = change(&self.tables, &mut txn, &mut ids);
-            ids.write_overflow(&self.tables, &mut txn, self.last).expect("ids are written");
-            txn.commit().expect("a commit");
-            self.written = ids.commit();
+            let changed = change(&self.tables, &mut txn, &mut recent);
+            recent.write_overflow(&self.tables, &mut txn, self.last).expect("they are written");
+            self.progress = recent.commit(txn).expect("a commit");
             changed
         }
 
         fn find(&self, recent: &Recent, last: u8) -> Option<Cursor> {
             let id = twin(last).id();
             let txn = self.env.read_txn().expect("a reader");
-            self.tables.find(&txn, &id, &recent.cursors(&id)).expect("an answer").map(|(cursor, _)| cursor)
+            self.tables.find(&txn, &id, &recent.ids.cursors(&id)).expect("an answer").map(|(cursor, _)| cursor)
         }
 
         /// The cursors under which the three are found, by this process and by the next.
         fn found(&self) -> [Option<Cursor>; 3] {
             let found = IDS.map(|last| self.find(&self.recent, last));
             let txn = self.env.read_txn().expect("a reader");
-            let recovered = Recent::recover(&self.tables, &txn, 3).expect("the ids");
+            let most = Most { ids: 3, rows: 3 };
+            let (recovered, _) = Recent::recover(&self.tables, &txn, most).expect("the ids");
             drop(txn);
             assert_eq!(IDS.map(|last| self.find(&recovered, last)), found);
             assert_eq!(self.find(&self.recent, 2), None);
@@ -316,13 +340,14 @@ mod tests {
             let mut twins = Twins::new(most);
             assert_eq!(twins.found(), [Some(1), Some(2), Some(3)], "{most}");
             for (removed, left) in [(2, [Some(1), None, Some(3)]), (1, [None, None, Some(3)]), (3, [None; 3])] {
-                let mut remove = || twins.change(|tables, txn, ids| tables.remove_event(txn, ids, removed, rows_max));
+                let mut remove =
+                    || twins.change(|tables, txn, recent| tables.remove_event(txn, recent, removed, rows_max));
                 let first = remove().expect("it is removed");
                 assert_eq!(matches!(first, Removal::Erased(1..)), rows_max > 0);
                 assert_eq!(remove().expect("it is gone"), Removal::Absent);
                 assert_eq!(twins.found(), left);
                 if first == Removal::Hidden {
-                    twins.change(|tables, txn, _| tables.erase(txn, removed)).expect("it is erased");
+                    twins.change(|tables, txn, recent| tables.erase(txn, recent, removed)).expect("it is erased");
                 }
             }
             let txn = twins.env.read_txn().expect("a reader");
@@ -334,7 +359,7 @@ mod tests {
 
     #[test]
     fn pages_go_on_between_ids_that_begin_alike() {
-        let Twins { env, tables, _directory, .. } = Twins::new(1);
+        let Twins { env, tables, recent, _directory, .. } = Twins::new(1);
         let query = Query { filter: Filter::default(), scope: Scope { everyone: true, ..Scope::default() } };
         let mut from: Option<Position> = None;
         let mut found = Vec::new();
@@ -342,7 +367,8 @@ mod tests {
             let bounds = PageBounds { part: Part::WHOLE, events_max: 1, bytes_max: 1, entries_max: 1 };
             let vanishing = Vanishing::default();
             let (tables, query, vanishing, hot) = (&tables, &query, &vanishing, &Hot::default());
-            let scan = Scan { tables, vanishing, hot, query, recent: &[], from, up_to: 3, bounds, now: 1 };
+            let before = Before::take(&recent, query, bounds.part);
+            let scan = Scan { tables, vanishing, hot, query, before, from, up_to: 3, bounds, now: 1 };
             let page = scan.run(&env.read_txn().expect("a reader")).expect("a page");
             found.extend(page.events.iter().map(|sealed| sealed.position().id.as_bytes()[31]));
             from = page.next;

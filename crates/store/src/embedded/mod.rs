@@ -20,8 +20,10 @@ mod packages;
 mod plan;
 mod queue;
 mod received;
+mod recent;
 mod records;
 mod reply;
+mod rows;
 mod scan;
 mod summed;
 mod sweep;
@@ -30,6 +32,7 @@ pub mod tools;
 mod vanished;
 mod write;
 mod writer;
+mod written;
 
 use std::{
     fs::File,
@@ -58,10 +61,10 @@ use self::{
     fail::Fail,
     groups::Epochs,
     hot::Hot,
-    ids::{RECENT_MAX, Recent, Written},
     keys::{Stored, cursor_bytes, number_from},
     log::seal,
     queue::{Call, Queue},
+    recent::{Most, Progress, Recent},
     scan::Scan,
     tables::{NEXT_CURSOR, Tables},
     vanished::Vanishing,
@@ -152,7 +155,7 @@ impl Embedded {
     /// [`OpenError`], in words for the operator: the directory cannot be written, is in use by another rnostr, holds no
     /// store, or one that a newer version made.
     pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        Self::open_with(directory.as_ref(), options, RECENT_MAX, REMOVED_ROWS_MAX)
+        Self::open_with(directory.as_ref(), options, Most::DEFAULT, REMOVED_ROWS_MAX)
     }
 
     /// Like [`Embedded::open`], with so few ids in memory that some are written all the time.
@@ -163,9 +166,10 @@ impl Embedded {
     pub fn open_with_recent_ids(
         directory: impl AsRef<Path>,
         options: Options,
-        recent_ids_max: usize,
+        recent_max: usize,
     ) -> Result<Self, OpenError> {
-        Self::open_with(directory.as_ref(), options, recent_ids_max, REMOVED_ROWS_MAX)
+        let most = Most { ids: recent_max, rows: recent_max };
+        Self::open_with(directory.as_ref(), options, most, REMOVED_ROWS_MAX)
     }
 
     /// Like [`Embedded::open`], but every removal leaves its rows to a sweep.
@@ -174,27 +178,22 @@ impl Embedded {
     /// See [`Embedded::open`].
     #[cfg(feature = "testing")]
     pub fn open_that_leaves_rows(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
-        Self::open_with(directory.as_ref(), options, 3, 0)
+        Self::open_with(directory.as_ref(), options, Most { ids: 3, rows: 3 }, 0)
     }
 
-    fn open_with(
-        directory: &Path,
-        options: Options,
-        recent_ids_max: usize,
-        removed_rows_max: usize,
-    ) -> Result<Self, OpenError> {
+    fn open_with(directory: &Path, options: Options, most: Most, removed_rows_max: usize) -> Result<Self, OpenError> {
         let lock = env::lock(directory)?;
         let env = env::open_env(directory, &options)?;
         let tables = Tables::open(&env)?;
         let damaged = |fail: Fail| OpenError::Refused(format!("{}: {}", directory.display(), fail.to_store_error()));
         let secret = tables.secret(&env).map_err(damaged)?;
-        let (shared, written) = recovered(&env, &tables, recent_ids_max).map_err(damaged)?;
+        let (shared, progress) = recovered(&env, &tables, most).map_err(damaged)?;
         tables.begin_history(&env, shared.head.load(Ordering::Acquire)).map_err(damaged)?;
         let shared = Arc::new(shared);
         let queue = Arc::new(Queue::new());
         let (to_share, to_queue) = (Arc::clone(&shared), Arc::clone(&queue));
         let bounds = (options.durability, removed_rows_max);
-        let writer = Writer::new(env.clone(), tables, to_share, to_queue, written, bounds);
+        let writer = Writer::new(env.clone(), tables, to_share, to_queue, progress, bounds);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -293,21 +292,22 @@ impl Embedded {
 }
 
 /// The state that a process needs before its first transaction.
-fn recovered(env: &Env<WithTls>, tables: &Tables, recent_ids_max: usize) -> Result<(Shared, Written), Fail> {
+fn recovered(env: &Env<WithTls>, tables: &Tables, most: Most) -> Result<(Shared, Progress), Fail> {
     let txn = env.read_txn()?;
     let next = tables.meta.get(&txn, NEXT_CURSOR)?.map_or(1, number_from);
     let head = tables.last_cursor(&txn)?.max(next.saturating_sub(1));
     let vanishing = Vanishing::read(tables, &txn)?;
+    let (recent, progress) = Recent::recover(tables, &txn, most)?;
     let shared = Shared {
         head: AtomicU64::new(head),
         vanishing: ArcSwap::from_pointee(vanishing),
-        recent: Recent::recover(tables, &txn, recent_ids_max)?,
+        recent,
         epochs: Mutex::default(),
         most_rows: AtomicUsize::new(0),
         most_rows_served: AtomicUsize::new(0),
         damaged_marks: AtomicUsize::new(0),
     };
-    Ok((shared, Written::read(tables, &txn)?))
+    Ok((shared, progress))
 }
 
 impl Drop for Embedded {
@@ -346,11 +346,9 @@ impl Store for Embedded {
         bounds: PageBounds,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
-        let ids = bounds.part.of(query.filter.ids.as_deref().unwrap_or_default());
-        let recent: Vec<_> = ids.iter().map(|id| self.shared.recent.cursors(id)).collect();
-        let (tables, recent) = (&self.tables, &recent[..]);
-        let vanishing = &self.shared.vanishing.load();
-        let scan = Scan { tables, vanishing, hot: &self.hot, query, recent, from, up_to, bounds, now };
+        let before = scan::Before::take(&self.shared.recent, query, bounds.part);
+        let (tables, vanishing) = (&self.tables, &self.shared.vanishing.load());
+        let scan = Scan { tables, vanishing, hot: &self.hot, query, before, from, up_to, bounds, now };
         self.read(|txn| scan.run(txn))
     }
 
@@ -362,9 +360,11 @@ impl Store for Embedded {
         bounds: ReceivedBounds,
         now: UnixSecs,
     ) -> Result<ReceivedPage, StoreError> {
-        let up_to = up_to.min(keys::CURSOR_MAX);
+        // Events behind the head may not stand in the list yet.
+        let up_to = up_to.min(self.head());
+        let before = received::Before::take(&self.shared.recent.rows, query);
         let (tables, vanishing) = (&self.tables, &self.shared.vanishing.load());
-        let list = received::List { tables, vanishing, hot: &self.hot, query, from, up_to, bounds, now };
+        let list = received::List { tables, vanishing, hot: &self.hot, query, before, from, up_to, bounds, now };
         self.read(|txn| list.run(txn))
     }
 
@@ -393,7 +393,7 @@ impl Store for Embedded {
     }
 
     async fn holds(&self, id: &EventId, now: UnixSecs) -> Result<bool, StoreError> {
-        let recent = self.shared.recent.cursors(id);
+        let recent = self.shared.recent.ids.cursors(id);
         let vanishing = self.shared.vanishing.load();
         self.read(|txn| {
             let found = self.tables.find(txn, id, &recent)?;

@@ -11,13 +11,15 @@ use nostr_protocol::{EventId, UnixSecs};
 use super::{
     fail::Fail,
     hot::Hot,
-    keys::{Key, LOG_ONLY, ORDER_BYTES, SUFFIX_BYTES, Stored, TIME_MAX, number_from, order, time_bytes},
+    keys::{LOG_ONLY, ORDER_BYTES, SUFFIX_BYTES, Stored, TIME_MAX, number_from, order, time_bytes},
     log::{seal, seal_and_keep},
-    plan::plan,
+    plan::{Lead, Leads},
+    recent::Recent,
+    rows::{Mark, RecentRows, Slice},
     tables::Tables,
     vanished::Vanishing,
 };
-use crate::{Cost, Cursor, Page, PageBounds};
+use crate::{Cost, Cursor, Page, PageBounds, Part};
 
 /// The question that a page answers.
 pub(super) struct Scan<'a> {
@@ -25,24 +27,51 @@ pub(super) struct Scan<'a> {
     pub(super) vanishing: &'a Vanishing,
     pub(super) hot: &'a Hot,
     pub(super) query: &'a Query,
-    /// The cursors that [`super::ids::Recent`] gave for each id of the part before the snapshot was taken.
-    pub(super) recent: &'a [Vec<Cursor>],
+    pub(super) before: Before<'a>,
     pub(super) from: Option<Position>,
     pub(super) up_to: Cursor,
     pub(super) bounds: PageBounds,
     pub(super) now: UnixSecs,
 }
 
+/// All that was taken from memory before the snapshot was.
+pub(super) struct Before<'a> {
+    rows: &'a RecentRows,
+    mark: Mark,
+    leads: Leads,
+    /// The cursors for each id of the part.
+    ids: Vec<Vec<Cursor>>,
+}
+
+impl<'a> Before<'a> {
+    /// Takes it.
+    pub(super) fn take(recent: &'a Recent, query: &Query, part: Part) -> Self {
+        let ids = query.filter.ids.as_deref().unwrap_or_default();
+        let ids = part.of(ids).iter().map(|id| recent.ids.cursors(id)).collect();
+        let mark = recent.rows.mark();
+        Self { rows: &recent.rows, mark, leads: Leads::of(query, part, &recent.rows), ids }
+    }
+}
+
+/// The end of a key of the index.
+type Suffix = [u8; SUFFIX_BYTES];
+
 /// A range of the index that is being read, at one entry.
 struct Range<'t> {
     entries: RoRevRange<'t, Bytes, Bytes>,
+    /// The next entry of the table.
+    written: Option<Suffix>,
+    /// The entries in memory that come next.
+    recent: Slice,
     prefix_len: usize,
-    at: [u8; SUFFIX_BYTES],
+    at: Suffix,
+    /// Whether the entry was in memory.
+    is_recent: bool,
 }
 
 impl<'t> Range<'t> {
     /// On its first entry; `None` where it has none.
-    fn open(scan: &Scan<'_>, txn: &'t RoTxn<'_>, prefix: Key) -> Result<Option<Self>, Fail> {
+    fn open(scan: &Scan<'_>, txn: &'t RoTxn<'_>, (prefix, recent): Lead) -> Result<Option<Self>, Fail> {
         let filter = &scan.query.filter;
         let until = filter.until.unwrap_or(TIME_MAX);
         let lower = prefix.with(&time_bytes(filter.since.unwrap_or(0)));
@@ -54,19 +83,41 @@ impl<'t> Range<'t> {
         };
         let range = (Bound::Included(&lower[..]), Bound::Included(&upper[..]));
         let entries = scan.tables.index.rev_range(txn, &range)?;
-        let mut opened = Self { entries, prefix_len: prefix.len(), at: [0; SUFFIX_BYTES] };
+        let recent = recent.between(&lower, &upper);
+        let (prefix_len, at) = (prefix.len(), [0; SUFFIX_BYTES]);
+        let mut opened = Self { entries, written: None, recent, prefix_len, at, is_recent: false };
+        opened.read_written()?;
         Ok(opened.advance()?.then_some(opened))
     }
 
     /// Goes to the next entry; `false` where there is none.
     fn advance(&mut self) -> Result<bool, Fail> {
-        let Some(entry) = self.entries.next().transpose()? else { return Ok(false) };
-        self.at = *entry
-            .0
-            .get(self.prefix_len..)
-            .and_then(|suffix| suffix.first_chunk())
-            .ok_or(Fail::Corrupt("an entry of the index is cut short"))?;
+        let recent = self.recent.last().map(|key| self.suffix_of(key)).transpose()?;
+        let Some(next) = recent.max(self.written) else { return Ok(false) };
+        self.at = next;
+        self.is_recent = recent == Some(next);
+        if self.is_recent {
+            self.recent.drop_last();
+        }
+        // An entry may stand in both.
+        if self.written == Some(next) {
+            self.is_recent = false;
+            self.read_written()?;
+        }
         Ok(true)
+    }
+
+    fn read_written(&mut self) -> Result<(), Fail> {
+        self.written = match self.entries.next().transpose()? {
+            Some((key, _)) => Some(self.suffix_of(key)?),
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn suffix_of(&self, key: &[u8]) -> Result<Suffix, Fail> {
+        let suffix = key.get(self.prefix_len..).and_then(|suffix| suffix.first_chunk());
+        suffix.copied().ok_or(Fail::Corrupt("an entry of the index is cut short"))
     }
 }
 
@@ -132,7 +183,7 @@ impl Scan<'_> {
     /// Each id is looked up; the caller bounds their number by the part.
     fn by_ids(&self, txn: &RoTxn<'_>, ids: &[EventId]) -> Result<Page, Fail> {
         let mut found = Vec::new();
-        for (id, recent) in ids.iter().zip(self.recent) {
+        for (id, recent) in ids.iter().zip(&self.before.ids) {
             let Some((cursor, stored)) = self.tables.find(txn, id, recent)? else { continue };
             let position = position(&stored);
             if self.is_behind_from(position) {
@@ -156,14 +207,15 @@ impl Scan<'_> {
     }
 
     fn by_ranges(&self, txn: &RoTxn<'_>) -> Result<Page, Fail> {
-        let (mut prefixes, descents) = plan(self.tables, txn, self.query, self.bounds.part)?;
-        let descents = descents + prefixes.len();
+        let (mut leads, descents) = self.before.leads.ranges(self.tables, txn)?;
+        let descents = descents + leads.len();
         // Neighbours lie on the same pages; a reader may hold ten thousand groups.
-        prefixes.sort_unstable_by(|a, b| a[..].cmp(&b[..]));
+        leads.sort_unstable_by(|(a, _), (b, _)| a[..].cmp(&b[..]));
         let mut ranges = BinaryHeap::new();
-        for prefix in prefixes {
-            ranges.extend(Range::open(self, txn, prefix)?);
+        for lead in leads {
+            ranges.extend(Range::open(self, txn, lead)?);
         }
+        let is_as_marked = self.before.rows.is_as_marked(self.before.mark);
         let mut filling = Filling::default();
         let mut tied = Vec::new();
         let mut events = Vec::new();
@@ -171,10 +223,10 @@ impl Scan<'_> {
             // One event may stand in several ranges, and several events may share all that the index orders by.
             filling.entries += tied.len() as u64;
             tied.sort_unstable();
-            tied.dedup();
-            for cursor in tied.drain(..) {
-                let value = self.tables.value(txn, self.hot, cursor)?;
-                let value = value.ok_or(Fail::Corrupt("the index leads to no event"))?;
+            tied.dedup_by_key(|(cursor, _)| *cursor);
+            for (cursor, is_recent) in tied.drain(..) {
+                let found = self.tables.led_to(txn, self.hot, cursor, is_recent && !is_as_marked)?;
+                let Some(value) = found else { continue };
                 events.push((position(&Stored::read(value.bytes())?), cursor, value));
             }
             events.sort_unstable_by_key(|(position, ..)| *position);
@@ -219,16 +271,17 @@ fn position(stored: &Stored<'_>) -> Position {
     Position { created_at: stored.event.created_at(), id: stored.event.id() }
 }
 
-/// Moves the cursors of all entries that stand first into `tied`; `false` where there are none.
-fn pop_tied(ranges: &mut BinaryHeap<Range<'_>>, tied: &mut Vec<Cursor>) -> Result<bool, Fail> {
+/// Moves the cursors of all entries that stand first into `tied`, and whether the entry was in memory; `false` where
+/// there are none.
+fn pop_tied(ranges: &mut BinaryHeap<Range<'_>>, tied: &mut Vec<(Cursor, bool)>) -> Result<bool, Fail> {
     tied.clear();
     let Some(first) = ranges.peek() else { return Ok(false) };
-    let first: [u8; SUFFIX_BYTES] = first.at;
+    let first: Suffix = first.at;
     while let Some(mut range) = ranges.peek_mut() {
         if range.at[..ORDER_BYTES] != first[..ORDER_BYTES] {
             break;
         }
-        tied.push(number_from(&range.at[ORDER_BYTES..]));
+        tied.push((number_from(&range.at[ORDER_BYTES..]), range.is_recent));
         if !range.advance()? {
             PeekMut::pop(range);
         }

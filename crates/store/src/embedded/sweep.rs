@@ -78,7 +78,7 @@ impl Tx<'_> {
                 }
                 continue;
             }
-            self.rows += 1 + self.tables.erase(&mut self.txn, cursor)?;
+            self.rows += 1 + self.tables.erase(&mut self.txn, &mut self.recent, cursor)?;
             self.tables.removed.delete(&mut self.txn, &cursor_bytes(cursor))?;
             swept.removed += 1;
         }

@@ -8,6 +8,7 @@ use super::{
     fail::Fail,
     keys::{Stored, cursor_bytes, number_from},
     summed::{Summed, sum},
+    written::{IDS_WRITTEN, ROWS_WRITTEN, Written},
 };
 use crate::{OpenError, StoreError};
 
@@ -15,14 +16,14 @@ use crate::{OpenError, StoreError};
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
 /// The version of the layout that this build writes.
-pub(super) const SCHEMA_VERSION: u32 = 4;
+pub(super) const SCHEMA_VERSION: u32 = 5;
 pub(super) const SCHEMA: &[u8] = b"schema";
 /// In `meta`: a cursor that no event has reached; the next process starts here.
 pub(super) const NEXT_CURSOR: &[u8] = b"next-cursor";
 /// In `meta`: the store's secret.
 pub(super) const SECRET: &[u8] = b"secret";
 /// All names of `meta`.
-pub(super) const META: [&[u8]; 4] = [SCHEMA, NEXT_CURSOR, SECRET, super::ids::WRITTEN];
+pub(super) const META: [&[u8]; 5] = [SCHEMA, NEXT_CURSOR, SECRET, IDS_WRITTEN, ROWS_WRITTEN];
 /// Most events that one round of a migration reads.
 const MIGRATED_MAX: usize = 10_000;
 
@@ -100,10 +101,10 @@ tables! {
     events: Table = "events";
     /// id (first 8) -> cursors (6 each) of the events whose ids begin so.
     ids: Table = "ids";
-    /// See [`super::keys::index_keys`].
+    /// See [`super::keys::index_keys`]; without the newest rows, see [`super::rows`].
     index: Table = "index";
     /// prefix, cursor (6): events of a group or of one recipient in the order of their receipt, see
-    /// [`crate::received`].
+    /// [`crate::received`]; without the newest rows.
     received: Table = "received";
     /// expires_at (5), first cursor (6) -> cursors (6 each) of the events that one transaction stored with that expiry.
     expiry: Table = "expiry";
@@ -161,7 +162,7 @@ tables! {
 type Step = fn(&mut RwTxn<'_>, &Tables) -> Result<(), Fail>;
 
 /// The steps: the one at `n` leads from version `n + 1` to `n + 2`.
-const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed, list_received, sum_rows];
+const MIGRATIONS: [Step; SCHEMA_VERSION as usize - 1] = [know_removed, list_received, sum_rows, keep_rows];
 
 /// Leads to version 2, whose builds pass over the events in `removed`. A build that does not know that table would show
 /// them.
@@ -218,6 +219,12 @@ fn sum_rows(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
         }
     }
     Ok(())
+}
+
+/// Leads to version 5, whose builds keep the newest rows of `index` and `received` in memory. Older builds have written
+/// all of them.
+fn keep_rows(txn: &mut RwTxn<'_>, tables: &Tables) -> Result<(), Fail> {
+    Written::all(ROWS_WRITTEN, tables.last_cursor(txn)?).put(tables, txn)
 }
 
 /// The name of the checksum of a row of `meta`.
@@ -444,12 +451,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let env = open_env(dir.path(), &super::super::Options::default()).expect("an environment");
         let tables = Tables::open(&env).expect("a store of this version");
-        assert!(tables.climb(&env, &[know_removed, list_received, sum_rows, mark, fail]).is_err());
+        assert!(tables.climb(&env, &[know_removed, list_received, sum_rows, keep_rows, mark, fail]).is_err());
         assert_eq!(marks(&env, &tables), 0, "a step that fails takes those before it along");
-        tables.climb(&env, &[know_removed, list_received, sum_rows, mark, mark]).expect("two steps");
-        tables.climb(&env, &[know_removed, list_received, sum_rows, mark, mark]).expect("nothing left to do");
+        tables.climb(&env, &[know_removed, list_received, sum_rows, keep_rows, mark, mark]).expect("two steps");
+        tables
+            .climb(&env, &[know_removed, list_received, sum_rows, keep_rows, mark, mark])
+            .expect("nothing left to do");
         assert_eq!(marks(&env, &tables), 2);
         let refused = tables.climb(&env, &[]).expect_err("a newer store");
-        assert!(refused.to_string().contains("made by a newer rnostr (schema 6, this build knows 1)"), "{refused}");
+        assert!(refused.to_string().contains("made by a newer rnostr (schema 7, this build knows 1)"), "{refused}");
     }
 }

@@ -13,9 +13,9 @@ use super::{
     Shared,
     fail::Fail,
     groups::KnownGroups,
-    ids::IdChanges,
     keys::{self, Key, Stored},
     log::Removal,
+    recent::Changes,
     tables::Tables,
     vanished::Vanishing,
 };
@@ -39,7 +39,7 @@ pub(super) struct Tx<'e> {
     /// The cursor of the next event.
     pub(super) next: Cursor,
     pub(super) vanishing: Arc<Vanishing>,
-    pub(super) ids: IdChanges<'e>,
+    pub(super) recent: Changes<'e>,
     pub(super) epochs: HashMap<NostrGroupId, Option<u64>>,
     pub(super) expiring: BTreeMap<UnixSecs, Vec<u8>>,
     pub(super) scratch: Vec<u8>,
@@ -55,7 +55,7 @@ impl<'e> Tx<'e> {
         txn: RwTxn<'e>,
         (tables, shared, known_groups): (&'e Tables, &'e Shared, &'e mut KnownGroups),
         next: Cursor,
-        ids: IdChanges<'e>,
+        recent: Changes<'e>,
         removable: usize,
     ) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl<'e> Tx<'e> {
             known_groups,
             next,
             vanishing: shared.vanishing.load_full(),
-            ids,
+            recent,
             epochs: HashMap::new(),
             expiring: BTreeMap::new(),
             scratch: Vec::new(),
@@ -96,7 +96,7 @@ impl<'e> Tx<'e> {
 
     /// Removes an event for every reader; `false` where there is none.
     pub(super) fn remove_event(&mut self, cursor: Cursor) -> Result<bool, Fail> {
-        let removal = self.tables.remove_event(&mut self.txn, &mut self.ids, cursor, self.removable)?;
+        let removal = self.tables.remove_event(&mut self.txn, &mut self.recent, cursor, self.removable)?;
         match removal {
             Removal::Absent => {}
             Removal::Erased(rows) => {
@@ -110,7 +110,7 @@ impl<'e> Tx<'e> {
 
     /// The stored event of this id, hidden or not.
     pub(super) fn find(&self, id: &EventId) -> Result<Option<(Cursor, Stored<'_>)>, Fail> {
-        self.tables.find(&self.txn, id, &self.ids.cursors(id))
+        self.tables.find(&self.txn, id, &self.recent.ids.cursors(id))
     }
 
     /// The last epoch of a group, where it is not to be read from the group's record.

@@ -21,8 +21,8 @@ use super::{
     Durability, Shared,
     fail::Fail,
     groups::KnownGroups,
-    ids::{IdChanges, Written},
     queue::{Call, Queue, Taken, Waiting},
+    recent::{Changes, Progress},
     reply::{Outcome, Outcomes, Reply},
     tables::{NEXT_CURSOR, Tables},
     write::Tx,
@@ -100,8 +100,7 @@ pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
     durability: Durability,
     known_groups: KnownGroups,
-    /// The cursors up to which ids are written, and the shard of ids that comes next.
-    ids: (Written, usize),
+    progress: Progress,
     /// Most rows of removed events that go at once in the calls that are served together.
     removed_rows_max: usize,
     /// Such rows that may still go in the calls that are being served.
@@ -131,7 +130,7 @@ impl Writer {
         tables: Tables,
         shared: Arc<Shared>,
         queue: Arc<Queue>,
-        written: Written,
+        progress: Progress,
         (durability, removed_rows_max): (Durability, usize),
     ) -> Self {
         let next = shared.head.load(Ordering::Acquire) + 1;
@@ -143,7 +142,7 @@ impl Writer {
             queue,
             durability,
             known_groups: KnownGroups::default(),
-            ids: (written, 0),
+            progress,
             removed_rows_max,
             removable: 0,
             rows: 0,
@@ -267,9 +266,9 @@ impl Writer {
 
     /// Saves an event in a transaction that is given up.
     fn rehearse(&mut self, admitted: &Admitted) -> Result<Saved, Fail> {
-        let ids = IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1);
+        let recent = Changes::new(&self.shared.recent, &self.progress);
         let parts = (&self.tables, &*self.shared, &mut self.known_groups);
-        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, ids, self.removable);
+        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, recent, self.removable);
         let saved = tx.save(admitted);
         drop(tx);
         self.known_groups.forget_all();
@@ -318,9 +317,9 @@ impl Writer {
     /// Does the works in one transaction, up to the one by which it reaches the rows of a batch.
     fn transact(&mut self, works: &[Work], closing: bool) -> Result<Outcomes, Fail> {
         let before = self.shared.vanishing.load_full();
-        let ids = IdChanges::new(&self.shared.recent, self.ids.0.clone(), self.ids.1);
+        let recent = Changes::new(&self.shared.recent, &self.progress);
         let parts = (&self.tables, &*self.shared, &mut self.known_groups);
-        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, ids, self.removable);
+        let mut tx = Tx::begin(self.env.write_txn()?, parts, self.next, recent, self.removable);
         let unwritten = if closing || self.epochs_written.elapsed() >= EPOCHS_PERIOD {
             self.shared.epochs.lock().unwritten()
         } else {
@@ -386,7 +385,7 @@ impl Writer {
             });
         }
         tx.flush_expiry()?;
-        tx.ids.write_overflow(tx.tables, &mut tx.txn, tx.next - 1)?;
+        tx.recent.write_overflow(tx.tables, &mut tx.txn, tx.next - 1)?;
         let set_aside = if closing {
             Some(tx.next)
         } else {
@@ -399,13 +398,12 @@ impl Writer {
         if brings && room(&self.env, &self.tables, &tx.txn, Spare::After)? < Room::Everything {
             return Err(Fail::Full);
         }
-        let Tx { txn, next, vanishing, ids, epochs, rows, removable, .. } = tx;
-        txn.commit()?;
+        let Tx { txn, next, vanishing, recent, epochs, rows, removable, .. } = tx;
+        self.progress = recent.commit(txn)?;
         self.removable = removable;
         self.rows += rows;
         self.shared.most_rows.fetch_max(rows, Ordering::Relaxed);
 
-        self.ids = ids.commit();
         self.next = next;
         self.set_aside = set_aside.unwrap_or(self.set_aside);
         let wrote = !works.is_empty() || !unwritten.is_empty() || closing;

@@ -11,10 +11,11 @@ use super::{
         Durability, Options,
         env::open_env,
         fail::Fail,
-        ids::{self, Written},
+        ids,
         keys::{Stored, cursor_bytes, number_from},
         summed::checked,
         tables::{META, Table, Tables, is_summed, sum_name},
+        written::{IDS_WRITTEN, ROWS_WRITTEN, Written},
     },
     check::whole_event,
     derived::{self, Derived},
@@ -181,7 +182,9 @@ fn derive(env: &Env<WithTls>, tables: &Tables, rebuilt: &mut Rebuilt) -> Result<
     );
     put(env, &rows)?;
     let mut txn = env.write_txn()?;
-    Written::all(last).put(tables, &mut txn)?;
+    for name in [IDS_WRITTEN, ROWS_WRITTEN] {
+        Written::all(name, last).put(tables, &mut txn)?;
+    }
     Ok(txn.commit()?)
 }
 
