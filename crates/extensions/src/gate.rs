@@ -356,9 +356,9 @@ impl Gate {
                 let names_id =
                     |id: EventId| asker.filter.ids.as_ref().is_some_and(|ids| ids.binary_search(&id).is_ok());
                 let is_open = unlisted
-                    && self.policy.now().unlisted_groups
                     && group.id.is_capability()
-                    && (names() || id.is_some_and(names_id));
+                    && (names() || id.is_some_and(names_id))
+                    && self.policy.now().unlisted_groups;
                 if is_open { Ok(()) } else { Err(Hidden::NotOpened) }
             }
         }
@@ -368,7 +368,7 @@ impl Gate {
     /// (docs/rules.md, "Access service" 9).
     #[must_use]
     pub fn is_closed(&self, group: &Group) -> bool {
-        self.policy.now().sources.contains(&Source::Acl) && group.awaits_answer()
+        group.awaits_answer() && self.policy.now().sources.contains(&Source::Acl)
     }
 
     /// Whether the reader may see an event of a closed group at another time, by the state that the group has now.

@@ -55,10 +55,11 @@ const NO_MEMORY: &str = "the relay is short of memory, and this connection holds
 const SETTLE_SECS_MAX: u64 = 5;
 
 /// Serves one client until it leaves or the relay stops, on the share of the one that pays for it.
-pub(crate) async fn serve(app: Arc<App>, client: Client, accepted: Accepted) {
+pub(crate) fn serve(app: Arc<App>, client: Client, accepted: Accepted) -> impl Future<Output = ()> {
     let payer = Payer::Address(client.block());
     let share = app.shares.share(app.limits.payer_hash(payer));
-    share.clone().run(serve_on(share, app, client, accepted)).await;
+    // Boxed, since each future that it is handed to would keep room for it twice.
+    share.clone().run(Box::pin(serve_on(share, app, client, accepted)))
 }
 
 async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepted) {
@@ -107,7 +108,8 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     app.metrics.connection_closed();
 }
 
-/// Serves until the relay stops, or the connection has lasted for as long as it may.
+/// Serves until the relay stops, or the connection has lasted for as long as it may. The work for a message is boxed,
+/// so that a connection that waits for one does not keep the room for it.
 ///
 /// # Errors
 /// The reason why the connection ends before.
@@ -130,7 +132,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
         let room = session.caller.in_flight.count() < IN_FLIGHT_MAX;
         if let Some((frame, _held)) = waiting.take_if(|_| room) {
             session.caller.share.pause().await;
-            receive(session, wire, outbox, frame).await?;
+            Box::pin(receive(session, wire, outbox, frame)).await?;
             continue;
         }
         let frame = tokio::select! {
@@ -160,7 +162,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 }
                 None
             }
-            () = session.waiting.over(), if waiting.is_none() => time_is_over(session, wire).await?,
+            () = session.waiting.over(), if waiting.is_none() => Box::pin(time_is_over(session, wire)).await?,
             () = sleep_until(life_end.map_or(last_read + idle, |end| end.min(last_read + idle))) => {
                 if life_end.is_some_and(|end| end <= Instant::now()) {
                     return Ok(());
@@ -184,7 +186,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             let held = outbox.holding().hold(frame.payload().len());
             waiting = Some((frame, held));
         } else {
-            receive(session, wire, outbox, frame).await?;
+            Box::pin(receive(session, wire, outbox, frame)).await?;
         }
     }
 }
