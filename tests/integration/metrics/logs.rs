@@ -84,12 +84,13 @@ async fn slow_requests_are_logged_with_their_plan_and_without_their_content() {
     for _ in 0..8 {
         client.publish(&message(&group).content(content.clone()).sign()).await.ok();
     }
-    client.req_now("s", &[json!({"kinds": [445], "#h": [group], "limit": 8})]).await.expect("stored events");
     let until = Instant::now() + WAIT;
     let of_door = |lines: &[Value], door: &str| {
         lines.iter().find(|line| line["message"] == "slow request" && line["fields"]["door"] == door).cloned()
     };
     let (event, read) = loop {
+        // A fast machine may answer within the millisecond.
+        client.req_now("s", &[json!({"kinds": [445], "#h": [group], "limit": 8})]).await.expect("stored events");
         let lines = lines(&relay.log());
         if let (Some(event), Some(read)) = (of_door(&lines, "event"), of_door(&lines, "req")) {
             break (event, read);
