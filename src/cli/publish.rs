@@ -145,11 +145,15 @@ struct Publication<'a> {
     unanswered: VecDeque<Event>,
     published: u64,
     refused: u64,
+    /// Lines that were read.
+    lines: u64,
+    /// Whether there may be further lines.
+    is_open: bool,
 }
 
 impl<'a> Publication<'a> {
     const fn new(client: Client, relay: &'a Address, has_key: bool) -> Self {
-        Self { client, relay, has_key, unanswered: VecDeque::new(), published: 0, refused: 0 }
+        Self { client, relay, has_key, unanswered: VecDeque::new(), published: 0, refused: 0, lines: 0, is_open: true }
     }
 
     async fn run(mut self, mut lines: Receiver<Line>) -> Result<(), String> {
@@ -158,7 +162,10 @@ impl<'a> Publication<'a> {
             // The lines before were printed, so this one is worth a try.
             let _ = say(&format!("unanswered {}", event.id()));
         }
-        sent?;
+        sent.map_err(|why| match self.is_open {
+            true => format!("{why}; nothing behind line {} of the input was sent", self.lines),
+            false => why,
+        })?;
         match (self.refused, self.refused + self.published) {
             (0, 0) => Err("the input has no events".to_owned()),
             (0, _) => Ok(()),
@@ -167,20 +174,20 @@ impl<'a> Publication<'a> {
     }
 
     async fn send_all(&mut self, lines: &mut Receiver<Line>) -> Result<(), String> {
-        let (mut number, mut fault, mut is_open) = (0_u64, None, true);
+        let mut fault = None;
         let mut until = Instant::now() + Duration::from_secs(ANSWER_SECS);
-        while is_open || !self.unanswered.is_empty() {
+        while self.is_open || !self.unanswered.is_empty() {
             tokio::select! {
-                line = lines.recv(), if is_open && self.unanswered.len() < UNANSWERED_MAX => match line {
+                line = lines.recv(), if self.is_open && self.unanswered.len() < UNANSWERED_MAX => match line {
                     Some(Ok(line)) => {
-                        number += 1;
+                        self.lines += 1;
                         if self.unanswered.is_empty() {
                             until = Instant::now() + Duration::from_secs(ANSWER_SECS);
                         }
-                        self.send(number, &line).await?;
+                        self.send(&line).await?;
                     }
-                    Some(Err(reason)) => (fault, is_open) = (Some(reason), false),
-                    None => is_open = false,
+                    Some(Err(reason)) => (fault, self.is_open) = (Some(reason), false),
+                    None => self.is_open = false,
                 },
                 message = self.client.next(until) => {
                     let is_answer = match message? {
@@ -198,7 +205,7 @@ impl<'a> Publication<'a> {
     }
 
     /// Sends the event of a line; says of a line without one that it was not sent.
-    async fn send(&mut self, number: u64, line: &[u8]) -> Result<(), String> {
+    async fn send(&mut self, line: &[u8]) -> Result<(), String> {
         if line.is_empty() {
             return Ok(());
         }
@@ -210,7 +217,7 @@ impl<'a> Publication<'a> {
             }
             Err(error) => {
                 self.refused += 1;
-                say(&format!("refused line {number}: not sent: {}", said(&error.to_string())))
+                say(&format!("refused line {}: not sent: {}", self.lines, said(&error.to_string())))
             }
         }
     }

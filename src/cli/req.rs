@@ -125,11 +125,12 @@ impl<'a> Reading<'a> {
                 until = Instant::now() + self.wait();
                 continue;
             };
+            let before = self.progress();
+            let step = self.take(message, &mut io::stdout().lock())?;
             // A relay that sends anything else does not prolong the wait for stored events.
-            let mut prolongs = self.is_live || matches!(message, Message::Event { .. });
-            let had_notice = self.notice.is_some();
-            match self.take(message, &mut io::stdout().lock())? {
-                Step::GoOn => prolongs |= self.is_live || self.notice.is_some() != had_notice,
+            let mut prolongs = self.is_live || self.progress() != before;
+            match step {
+                Step::GoOn => {}
                 Step::End => return Ok(()),
                 Step::Closed(reason) => {
                     if !(client::asks_for_auth(&reason) && client.prove().await?) {
@@ -143,6 +144,11 @@ impl<'a> Reading<'a> {
                 (is_asked, until) = (false, Instant::now() + self.wait());
             }
         }
+    }
+
+    /// Progress of the answer.
+    const fn progress(&self) -> (u64, bool) {
+        (self.events, self.notice.is_some())
     }
 
     fn take(&mut self, message: Message, out: &mut impl Write) -> Result<Step, String> {

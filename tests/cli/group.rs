@@ -78,6 +78,24 @@ fn without_the_api_the_rosters_tell() {
 }
 
 #[test]
+fn a_part_of_the_rosters_does_not_tell_the_members() {
+    let relay = Relay::start("", &format!("{}enable_api = false\n[limitation]\nmax_limit = 1", admin_of(false)));
+    let [admin, alice, bob, _] = Person::some();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let roster = |seq: u64, op: &str, member: &Person| {
+        let seq_text = seq.to_string();
+        let roster = EventBuilder::new(450).tag(&["h", "grp_old"]).tag(&["seq", &seq_text]).tag(&["op", op]);
+        roster.tag(&["p", &member.hex()]).at(now - 100 * seq).json(&admin.keys)
+    };
+    // By their dates the second roster is the older one.
+    let rosters = [roster(1, "bootstrap", &alice), roster(2, "add", &bob)].join("\n");
+    std::fs::write(relay.directory.path().join("rosters.jsonl"), rosters).expect("it is written");
+    admin.runs(&relay, &["publish", "rosters.jsonl"]).succeeds();
+    let shown = admin.runs(&relay, &["group", "grp_old"]).succeeds();
+    assert!(shown.contains("members   unknown\n") && !shown.contains(&alice.hex()), "{shown}");
+}
+
+#[test]
 fn a_group_of_many_members_is_shown_whole() {
     let relay = Relay::start("", &admin_of(false));
     let admin = Person::new("admin");

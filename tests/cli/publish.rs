@@ -1,16 +1,13 @@
 //! `rnostr publish` against relays with and without AUTH.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    process::Stdio,
-};
+use std::{fs, io::Write as _, process::Stdio};
 
 use nostr_protocol::testing::EventBuilder;
 
 use super::{
+    fake,
     person::{Person, admin_of, anonymous, contents, events},
-    run::{command, rnostr_reading, run, spawn},
+    run::{LINE_MAX, command, lines, rnostr_reading, run, spawn},
     server::Relay,
 };
 
@@ -65,10 +62,11 @@ fn an_answer_is_printed_before_the_input_ends() {
     let mut publishing = command(relay.directory.path(), &["publish", "-", "--relay", &relay.url]);
     let mut publishing = spawn(publishing.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut input = publishing.stdin.take().expect("its input");
-    let mut lines = BufReader::new(publishing.stdout.take().expect("its output")).lines();
+    let answers = lines(publishing.stdout.take().expect("its output"));
     for note in notes(&alice, 2) {
         writeln!(input, "{note}").expect("it is written");
-        assert!(lines.next().expect("a line").expect("text").starts_with("ok "));
+        let answer = answers.recv_timeout(LINE_MAX);
+        assert!(answer.is_ok_and(|answer| answer.starts_with("ok ")), "the answer waits for more input");
     }
     drop(input);
     assert_eq!(publishing.wait().expect("it ends").code(), Some(0));
@@ -125,8 +123,39 @@ fn events_without_an_answer_are_listed() {
     let event = notes(&Person::new("alice"), 1).remove(0);
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("events.jsonl"), &event).expect("it is written");
-    let url = super::fake::server(&[], vec![vec!["[\"OK\",\"another\",true,\"\"]".to_owned()]]);
+    let url = fake::server(&[], vec![vec!["[\"OK\",\"another\",true,\"\"]".to_owned()]]);
     let ran = run(&mut command(directory.path(), &["publish", "events.jsonl", "--relay", &url]));
     assert_eq!(ran.out, format!("unanswered {}\n", events(&event)[0].id()));
     assert!(ran.fails().contains("1 events have no answer"));
+}
+
+#[test]
+fn an_event_that_needs_auth_is_sent_again() {
+    let alice = Person::new("alice");
+    let directory = tempfile::tempdir().expect("a directory");
+    let event = notes(&alice, 1).remove(0);
+    fs::write(directory.path().join("events.jsonl"), &event).expect("it is written");
+    let refusal = ["[\"AUTH\",\"prove it\"]", "[\"OK\",\"ID\",false,\"auth-required: prove it\"]"];
+    let accepted = vec!["[\"OK\",\"ID\",true,\"\"]".to_owned()];
+    let answers = vec![refusal.map(str::to_owned).to_vec(), accepted.clone(), accepted];
+    let words = ["publish", "events.jsonl", "--relay", &fake::server(&[], answers)];
+    let ran = run(command(directory.path(), &words).env("RNOSTR_KEY", alice.nsec()));
+    assert_eq!(alice.keeps_secret(ran).succeeds(), format!("ok {}\n", events(&event)[0].id()));
+}
+
+#[test]
+fn a_connection_that_ends_says_how_far_it_came() {
+    let mut relay = Relay::start("", "");
+    let alice = Person::new("alice");
+    let mut publishing = command(relay.directory.path(), &["publish", "-", "--relay", &relay.url]);
+    let publishing = publishing.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut publishing = spawn(publishing);
+    let mut input = publishing.stdin.take().expect("its input");
+    writeln!(input, "{}", notes(&alice, 1)[0]).expect("it is written");
+    lines(publishing.stdout.take().expect("its output")).recv_timeout(LINE_MAX).expect("a line");
+    relay.kill();
+    let output = publishing.wait_with_output().expect("it ends");
+    let told = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("nothing behind line 1 of the input was sent"), "{told}");
 }
