@@ -3,18 +3,24 @@
 mod address;
 mod backup;
 mod check_config;
+mod client;
 mod compact;
 mod completions;
 mod doctor;
 mod export;
+mod group;
 mod health;
 mod import;
+mod key_packages;
 mod keygen;
 mod man;
 mod moving;
+mod publish;
 mod relay;
 mod reload;
+mod req;
 mod restore;
+mod roster;
 mod stats;
 mod verify_store;
 
@@ -37,12 +43,18 @@ enum Command {
     Completions(completions::Completions),
     Doctor(doctor::Doctor),
     Export(export::Export),
+    Group(group::Group),
     Health(health::Health),
     Import(import::Import),
+    #[command(name = "keypackages")]
+    KeyPackages(key_packages::KeyPackages),
     Keygen(keygen::Keygen),
     Man(man::Man),
+    Publish(publish::Publish),
     Reload(reload::Reload),
+    Req(req::Req),
     Restore(restore::Restore),
+    Roster(roster::Roster),
     Stats(stats::Stats),
     VerifyStore(verify_store::VerifyStore),
 }
@@ -57,12 +69,17 @@ impl Cli {
             Command::Completions(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
+            Command::Group(command) => command.run(),
             Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
+            Command::KeyPackages(command) => command.run(),
             Command::Keygen(command) => command.run(),
             Command::Man(command) => command.run(),
+            Command::Publish(command) => command.run(),
             Command::Reload(command) => command.run(),
+            Command::Req(command) => command.run(),
             Command::Restore(command) => command.run(),
+            Command::Roster(command) => command.run(),
             Command::Stats(command) => command.run(),
             Command::VerifyStore(command) => command.run(),
         }

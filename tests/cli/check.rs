@@ -132,11 +132,16 @@ fn every_command_has_a_manual_page_and_is_completed() {
     assert!(commands.contains(&"backup") && commands.len() > 10, "{help}");
     rnostr(at, &["man", "--to", "."]).succeeds();
     let completions = rnostr(at, &["completions", "bash"]).succeeds();
+    let tools = ["backup", "restore", "compact", "stats", "verify-store", "completions", "man"];
+    let with_example = [&tools[..], &["req", "publish", "keypackages", "group", "roster"]].concat();
+    assert!(with_example.iter().all(|command| commands.contains(command)), "{help}");
     for command in commands {
         let page = std::fs::read_to_string(at.join(format!("rnostr-{command}.1"))).expect("a page");
         let help = rnostr(at, &[command, "--help"]).succeeds();
-        let new = ["backup", "restore", "compact", "stats", "verify-store", "completions", "man"];
-        assert!(!new.contains(&command) || (help.contains("Example") && page.contains("Example")), "{help}{page}");
+        assert!(
+            !with_example.contains(&command) || (help.contains("Example") && page.contains("Example")),
+            "{help}{page}"
+        );
         assert!(completions.contains(&format!("rnostr,{command})")), "{command}");
     }
 }

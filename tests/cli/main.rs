@@ -4,8 +4,15 @@
 mod backup;
 mod check;
 mod doctor;
+mod fake;
+mod group;
 mod health;
+mod key_packages;
 mod moving;
+mod person;
+mod publish;
 mod reload;
+mod req;
+mod roster;
 mod run;
 mod server;

@@ -1,10 +1,18 @@
 //! Runner of the binary.
 
 use std::{
+    io::{BufRead as _, BufReader, Read},
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
 };
+
+/// Longest wait for a line that a process is to print.
+pub(crate) const LINE_MAX: Duration = Duration::from_secs(10);
 
 /// Lock that keeps processes from being started while a store is open in this process. A new process inherits the open
 /// files of its parent for a moment, and with them the lock of the store.
@@ -25,6 +33,15 @@ pub(crate) fn with_store<T>(work: impl FnOnce() -> T) -> T {
 /// Starts a command.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     starting(|| command.spawn()).expect("it is run")
+}
+
+/// The lines of a process as it prints them, for a test that does not wait for ever.
+pub(crate) fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    receiver
 }
 
 /// Runs a command to its end.

@@ -61,7 +61,8 @@ fn constants() -> Vec<Constant> {
 
 fn is_source(file: &Path) -> bool {
     let text = file.to_string_lossy();
-    text.starts_with("crates/") && text.contains("/src/") && !text.ends_with("tests.rs") && !text.contains("/suite/")
+    let is_program = text.starts_with("src/") || text.starts_with("crates/") && text.contains("/src/");
+    is_program && !text.ends_with("tests.rs") && !text.contains("/suite/")
 }
 
 fn read(file: &Path) -> Vec<Constant> {

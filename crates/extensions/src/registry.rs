@@ -7,7 +7,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use crate::{
     gate::Gate,
-    mls_gateway::group::{Group, GroupStatus, ManagedGroup, NostrGroupId, Role},
+    mls_gateway::group::{Group, GroupStatus, ManagedGroup, NostrGroupId, Role, Source},
     reader::Reader,
 };
 
@@ -52,6 +52,18 @@ impl<'a> ShownGroup<'a> {
     #[must_use]
     pub const fn created_at(&self) -> UnixSecs {
         self.view.record.created_at
+    }
+
+    /// The source that decides about the members.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        self.view.record.source
+    }
+
+    /// The last roster's `seq`; 0 before the first.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.view.record.seq
     }
 
     /// Number of members.

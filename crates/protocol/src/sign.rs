@@ -53,6 +53,18 @@ impl SecretKey {
         Keypair::from_secret_bytes(bytes).ok().map(Self)
     }
 
+    /// Reads the text of a key file: a key in one of these spellings, or the pair that `rnostr keygen --out` writes, in
+    /// lines or as JSON.
+    #[must_use]
+    pub fn from_file_text(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Ok(serde_json::Value::Object(pair)) = serde_json::from_str(text) {
+            return Self::from_hex_or_nsec(pair.get("secret_key")?.as_str()?);
+        }
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("secret_key"));
+        Self::from_hex_or_nsec(line.unwrap_or(text).trim())
+    }
+
     /// Its public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
@@ -93,6 +105,18 @@ mod tests {
         let event = event.expect("it is an event").into_event();
         assert_eq!((event.pubkey(), event.kind().0, event.created_at()), (key.public(), 447, 9));
         assert_eq!(event.content(), "{\"a\":\"b\"}");
+    }
+
+    #[test]
+    fn a_key_file_holds_one_key_or_a_pair() {
+        let lines = format!("public_key  aa\nnpub        bb\nsecret_key  {HEX}\nnsec        {NSEC}\n");
+        let json = format!("{{\"public_key\":\"aa\",\"secret_key\":\"{HEX}\",\"nsec\":\"{NSEC}\"}}\n");
+        for text in [HEX, &format!(" {NSEC}\n"), &lines, &json] {
+            assert_eq!(SecretKey::from_file_text(text), SecretKey::from_hex_or_nsec(HEX), "{text}");
+        }
+        for text in ["", "{}", "{\"secret_key\":1}", "secret_key", &format!("{HEX}\n{HEX}")] {
+            assert_eq!(SecretKey::from_file_text(text), None, "{text}");
+        }
     }
 
     #[test]

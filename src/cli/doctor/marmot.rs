@@ -4,9 +4,9 @@ use nostr_protocol::Kind;
 use serde_json::json;
 
 use super::{
+    super::client::{Answer, Client, Trouble},
     Address,
     advice::{Advice, Step},
-    client::{Answer, Client, Trouble},
     person::{Person, group_message, random_id},
     report::Report,
 };
@@ -48,8 +48,8 @@ async fn talk(relay: &Address, report: &mut Report) -> Result<(), Trouble> {
     let answer = writer.publish(&message).await?;
     if note(report, STEP, Step::UnlistedMessage, answer, "\"Unlisted groups\" 2") {
         const READS: &str = "whoever knows the group's id reads it";
-        let (id, _) = reader.next_event("group").await?;
-        if id == message.id().to_hex() {
+        let id = reader.next_event("group").await?.id();
+        if id == message.id() {
             report.passed(READS, "it came live", "\"Unlisted groups\" 2");
         } else {
             report.failed(READS, format!("another event came: {id}"), Advice::of_silence());

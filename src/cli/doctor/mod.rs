@@ -7,7 +7,6 @@
 
 mod advice;
 mod claim;
-mod client;
 mod marmot;
 mod onboarding;
 mod person;
@@ -20,8 +19,11 @@ use std::{
 
 use nostr_relay::config::{self, Config};
 
-use self::{client::Trouble, report::Report};
-use super::address::Address;
+use self::report::Report;
+use super::{
+    address::Address,
+    client::{self, Trouble},
+};
 
 /// Play an onboarding against a running relay with throw-away keys, and say of each step which rule decided it
 #[derive(Debug, clap::Args)]
@@ -40,16 +42,17 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(self) -> Result<(), String> {
         let relay = match self.url {
-            Some(url) => Address { name: url.clone(), url, api_prefix: DEFAULT_API_PREFIX.to_owned() },
+            Some(url) => Address::named(&url).map_err(|fault| format!("--url: {fault}"))?,
             None => Address::of(
                 &Config::load(self.config.as_deref(), config::process_environment())
                     .map_err(|error| error.to_string())?,
             ),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
         let mut report = Report::new(&relay.url, !self.json);
-        runtime.block_on(examine(&relay, &mut report));
+        client::run(async {
+            examine(&relay, &mut report).await;
+            Ok(())
+        })?;
         if self.json {
             // A reader that has seen enough (`| head`) is no failure.
             let _ = io::stdout().lock().write_all(report.json().as_bytes());
@@ -60,9 +63,6 @@ impl Doctor {
         }
     }
 }
-
-/// The specification's prefix of the REST API.
-const DEFAULT_API_PREFIX: &str = "/api/v1/mls";
 
 /// Goes through all steps. A step that fails ends the part that needs it, and a relay that gives no answer ends all.
 async fn examine(relay: &Address, report: &mut Report) {

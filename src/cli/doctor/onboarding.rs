@@ -5,10 +5,10 @@ use nostr_protocol::{Event, Kind};
 use serde_json::json;
 
 use super::{
+    super::client::{Answer, Client, Trouble},
     Address,
     advice::{Advice, Step},
     claim::{Claimed, claim},
-    client::{Answer, Client, Trouble},
     person::{Founded, Person, random_id},
     report::Report,
 };
@@ -197,8 +197,8 @@ impl Scene<'_> {
 
     /// Waits for an event at Bob's connection.
     async fn arrives(&mut self, step: &'static str, subscription: &str, event: &Event) -> Result<(), Trouble> {
-        let (id, _) = self.bob.client.next_event(subscription).await?;
-        if id == event.id().to_hex() {
+        let id = self.bob.client.next_event(subscription).await?.id();
+        if id == event.id() {
             self.report.passed(step, "it came live", READ);
         } else {
             self.report.failed(step, format!("another event came: {id}"), Advice::of_silence());

@@ -11,9 +11,9 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use secp256k1::{Keypair, rand};
 
-use super::{
-    super::moving::now,
+use super::super::{
     client::{Draft, Trouble, sign},
+    moving::now,
 };
 
 const CIPHERSUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;

@@ -40,7 +40,7 @@ async fn a_group_is_shown_as_the_specification_has_it() {
         let created_at = shown["created_at"].as_str().expect("a time").to_owned();
         assert!(created_at.ends_with('Z') && created_at.len() == "2025-01-01T00:00:00Z".len(), "{created_at}");
         let expected = json!({"group_id": "grp_abc123", "display_name": "Team Chat", "member_count": 3,
-            "last_epoch": 42, "created_at": created_at});
+            "last_epoch": 42, "created_at": created_at, "source": "roster", "seq": 2});
         assert_eq!(shown, expected);
     }
     // Percent-encoded, the id is the same.
@@ -157,7 +157,9 @@ async fn a_hidden_group_is_answered_as_one_that_does_not_exist() {
         assert!(Rest::anonymous(&relay).get(&format!("/groups/grp{rest}")).refused(401).await.contains("NIP-98"));
     }
     // The owner of the wrap's group, whose group it is by the wrap.
-    assert_eq!(Rest::of(&relay, &bob).get("/groups/grp_wrapped").ok().await["member_count"], 2);
+    let shown = Rest::of(&relay, &bob).get("/groups/grp_wrapped").ok().await;
+    assert_eq!(shown["member_count"], 2);
+    assert_eq!((&shown["source"], &shown["seq"]), (&json!("giftwrap"), &json!(0)));
 }
 
 /// A reader spends as much of its budget on a group that is hidden as on one that does not exist.

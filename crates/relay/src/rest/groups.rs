@@ -59,6 +59,12 @@ pub(crate) struct GroupInfo {
     /// Time at which the group was founded, in UTC (RFC 3339).
     #[schema(example = "2025-01-01T00:00:00Z", format = DateTime)]
     created_at: String,
+    /// The source that decides about the members: `acl`, `roster` or `giftwrap`.
+    #[schema(example = "roster")]
+    source: &'static str,
+    /// The `seq` of the last roster; 0 before the first.
+    #[schema(example = 17)]
+    seq: u64,
 }
 
 impl GroupInfo {
@@ -69,6 +75,8 @@ impl GroupInfo {
             member_count: shown.member_count(),
             last_epoch: shown.last_epoch(),
             created_at: rfc3339(shown.created_at()),
+            source: shown.source().as_str(),
+            seq: shown.seq(),
         }
     }
 }
