@@ -5,6 +5,7 @@ mod backup;
 mod check_config;
 mod compact;
 mod completions;
+mod delete;
 mod doctor;
 mod export;
 mod health;
@@ -16,6 +17,7 @@ mod relay;
 mod reload;
 mod restore;
 mod stats;
+mod sync;
 mod verify_store;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Compact(compact::Compact),
     Completions(completions::Completions),
+    Delete(delete::Delete),
     Doctor(doctor::Doctor),
     Export(export::Export),
     Health(health::Health),
@@ -44,6 +47,7 @@ enum Command {
     Reload(reload::Reload),
     Restore(restore::Restore),
     Stats(stats::Stats),
+    Sync(sync::Sync),
     VerifyStore(verify_store::VerifyStore),
 }
 
@@ -55,6 +59,7 @@ impl Cli {
             Command::CheckConfig(command) => command.run(),
             Command::Compact(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Delete(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Health(command) => command.run(),
@@ -64,6 +69,7 @@ impl Cli {
             Command::Reload(command) => command.run(),
             Command::Restore(command) => command.run(),
             Command::Stats(command) => command.run(),
+            Command::Sync(command) => command.run(),
             Command::VerifyStore(command) => command.run(),
         }
     }

@@ -3,9 +3,12 @@
 
 mod backup;
 mod check;
+mod delete;
 mod doctor;
 mod health;
 mod moving;
 mod reload;
 mod run;
 mod server;
+mod sqlite;
+mod sync;
