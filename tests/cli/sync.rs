@@ -292,6 +292,11 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
         let asked: Value = serde_json::from_str(text).expect("JSON");
         if asked[0] == "NEG-OPEN" { vec![json!(["NEG-MSG", asked[1], "6100000281"]).to_string()] } else { Vec::new() }
     };
+    let ending = |text: &str| {
+        let asked: Value = serde_json::from_str(text).expect("JSON");
+        let ended = json!(["NEG-ERR", asked[1], "closed: anew"]).to_string();
+        if asked[0] == "NEG-OPEN" { vec![ended] } else { Vec::new() }
+    };
     let refusing = |text: &str| {
         let asked: Value = serde_json::from_str(text).expect("JSON");
         match asked[0].as_str() {
@@ -306,6 +311,7 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
         (lying(many), "announced over 10000 events that it does not give"),
         (lying(differing), "comes to no end within 5000 messages"),
         (lying(cut), "a NEG-MSG that breaks off"),
+        (lying(ending), "ends session after session"),
         (lying(refusing), "the relay refuses: blocked: [31mno"),
     ] {
         let (target, begun) = (empty(), Instant::now());
