@@ -1,5 +1,7 @@
 //! `rnostr import`: reads an export, or another relay's events, into the store that the configuration names.
 
+mod sqlite;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -16,9 +18,12 @@ use super::moving::{Endpoint, configured, file_key, now, private, progress::Prog
 /// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Read an export, or a file of one event a line, into the store, checking each event's signature; importing a file
-/// again changes nothing
+/// Read an export, a file of one event a line, or nostr-rs-relay's SQLite file into the store, checking each event's
+/// signature; importing a file again changes nothing
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example, with nostr-rs-relay and the relay stopped:\n  \
+    rnostr import -c rnostr.toml --from nostr.db\n\
+    reads its events in the order in which it stored them; --resume goes on after an interruption.")]
 pub(super) struct Import {
     /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
@@ -42,32 +47,25 @@ impl Import {
         let from = Endpoint::of(self.from);
         let config = configured(self.config.as_deref())?;
         let key = file_key(self.key_file.as_deref())?;
-        let (input, bytes, name): (Box<dyn Read + Send>, _, _) = match &from {
-            Endpoint::Pipe if self.resume => {
-                return Err("--resume continues with a file; name it with --from".to_owned());
-            }
-            Endpoint::Pipe if io::stdin().is_terminal() => return Err("name the file with --from".to_owned()),
-            Endpoint::Pipe => (Box::new(io::stdin()), None, "standard input".to_owned()),
-            Endpoint::File(path) => {
-                let failed = |error: io::Error| format!("{}: {error}", path.display());
-                let file = fs::File::open(path).map_err(failed)?;
-                let bytes = file.metadata().map_err(failed)?.len();
-                (Box::new(file), Some(bytes), path.display().to_string())
-            }
-        };
+        let source = Source::open(&from, self.resume)?;
         let mut note = Note::beside(&from);
         let done = if self.resume { note.read() } else { None };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let foreign = Arc::new(config.foreign_rules());
-        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key, foreign };
+        let Source { input, name, progress: (unit, of), hidden } = source;
+        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key, foreign, events: hidden.is_some() };
         with_store(&config, async |store| {
-            let mut progress = Progress::new("bytes", bytes);
+            let mut progress = Progress::new(unit, of);
             let written = |report: &Report| {
-                progress.at(report.bytes, count(report));
+                let rows = report.done.as_ref().map_or(0, |done| done.lines);
+                progress.at(if hidden.is_some() { rows } else { report.bytes }, count(report));
                 note.write_at_times(report);
             };
-            let (report, imported) = import(&*store, input, options, now, written).await;
+            let (mut report, imported) = import(&*store, input, options, now, written).await;
             progress.end();
+            if let Some(rows @ 1..) = hidden {
+                report.not_taken.insert("hidden by nostr-rs-relay, as deleted ones".to_owned(), rows);
+            }
             let text = text_of(&name, &report);
             // The reader of a pipe may close it early, which is no failure.
             let _ = io::stdout().lock().write_all(text.as_bytes());
@@ -82,6 +80,43 @@ impl Import {
                 }
             }
         })
+    }
+}
+
+/// The input of an import.
+struct Source {
+    input: Box<dyn Read + Send>,
+    /// The input's name in reports.
+    name: String,
+    /// The unit of the progress display, and the total.
+    progress: (&'static str, Option<u64>),
+    /// The rows that a SQLite file hides; `None` for any other input.
+    hidden: Option<u64>,
+}
+
+impl Source {
+    fn open(from: &Endpoint, resume: bool) -> Result<Self, String> {
+        let path = match from {
+            Endpoint::Pipe if resume => {
+                return Err("--resume continues with a file; name it with --from".to_owned());
+            }
+            Endpoint::Pipe if io::stdin().is_terminal() => return Err("name the file with --from".to_owned()),
+            Endpoint::Pipe => {
+                let (input, name) = (Box::new(io::stdin()), "standard input".to_owned());
+                return Ok(Self { input, name, progress: ("bytes", None), hidden: None });
+            }
+            Endpoint::File(path) => path,
+        };
+        let name = path.display().to_string();
+        let failed = |error: io::Error| format!("{name}: {error}");
+        let mut file = fs::File::open(path).map_err(failed)?;
+        if sqlite::is_database(&mut file).map_err(failed)? {
+            let rows = sqlite::Rows::open(path).map_err(|error| format!("{name}: {error}"))?;
+            let (shown, hidden) = rows.counts();
+            return Ok(Self { input: Box::new(rows), name, progress: ("rows", Some(shown)), hidden: Some(hidden) });
+        }
+        let bytes = file.metadata().map_err(failed)?.len();
+        Ok(Self { input: Box::new(file), name, progress: ("bytes", Some(bytes)), hidden: None })
     }
 }
 
@@ -107,7 +142,12 @@ fn count(report: &Report) -> u64 {
 
 /// Writes the result: a line for each sort of record, and further lines for skipped, bad and kept records.
 fn text_of(name: &str, report: &Report) -> String {
-    let mut text = format!("imported from {name}: {} records\n", count(report));
+    format!("imported from {name}: {} records\n{}", count(report), outcomes_of(report))
+}
+
+/// Writes the outcomes of a report, a line for each sort of record and for each reason.
+pub(super) fn outcomes_of(report: &Report) -> String {
+    let mut text = String::new();
     for (sort, outcomes) in &report.records {
         let each: Vec<String> = outcomes.iter().map(|(outcome, count)| format!("{count} {}", word(*outcome))).collect();
         let _ = writeln!(text, "  {sort}: {}", each.join(", "));

@@ -6,6 +6,7 @@ mod check_config;
 mod client;
 mod compact;
 mod completions;
+mod delete;
 mod doctor;
 mod export;
 mod group;
@@ -22,6 +23,7 @@ mod req;
 mod restore;
 mod roster;
 mod stats;
+mod sync;
 mod verify_store;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +43,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Compact(compact::Compact),
     Completions(completions::Completions),
+    Delete(delete::Delete),
     Doctor(doctor::Doctor),
     Export(export::Export),
     Group(group::Group),
@@ -56,6 +59,7 @@ enum Command {
     Restore(restore::Restore),
     Roster(roster::Roster),
     Stats(stats::Stats),
+    Sync(sync::Sync),
     VerifyStore(verify_store::VerifyStore),
 }
 
@@ -67,6 +71,7 @@ impl Cli {
             Command::CheckConfig(command) => command.run(),
             Command::Compact(command) => command.run(),
             Command::Completions(command) => command.run(),
+            Command::Delete(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Group(command) => command.run(),
@@ -81,6 +86,7 @@ impl Cli {
             Command::Restore(command) => command.run(),
             Command::Roster(command) => command.run(),
             Command::Stats(command) => command.run(),
+            Command::Sync(command) => command.run(),
             Command::VerifyStore(command) => command.run(),
         }
     }

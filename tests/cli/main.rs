@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod delete;
 mod doctor;
 mod fake;
 mod group;
@@ -16,3 +17,5 @@ mod req;
 mod roster;
 mod run;
 mod server;
+mod sqlite;
+mod sync;

@@ -11,6 +11,7 @@ pub mod key;
 pub mod kind;
 mod matcher;
 pub mod message;
+pub mod negentropy;
 mod parse;
 pub mod rejection;
 pub mod sign;

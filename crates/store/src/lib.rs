@@ -188,6 +188,8 @@ pub struct Stats {
 pub enum RecordName {
     /// The operator's standing orders over NIP-86.
     Management,
+    /// The positions of fillings from other relays that were broken off.
+    Sync,
 }
 
 impl RecordName {
@@ -196,6 +198,7 @@ impl RecordName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Management => "management",
+            Self::Sync => "sync",
         }
     }
 }

@@ -16,9 +16,10 @@ use super::{
     collect::Collecting,
     event::{Decider, NotPut},
     facts::{Facts, Wanted},
+    keys::tombstone_key,
     lookup::{Apply, Placement},
 };
-use crate::moving::{Imported, Record, foundings_missing, merge_group};
+use crate::moving::{Imported, Record, Removal, foundings_missing, merge_group};
 
 /// Most members of the groups of one part that [`cut`] gives.
 const PART_MEMBERS_MAX: usize = 2 * GROUP_MEMBERS_MAX;
@@ -78,6 +79,11 @@ impl Wanted {
                     wanted.whole.insert(id.clone());
                     wanted.ordered.insert(id.clone());
                 }
+                Record::Removal(removal) => {
+                    wanted.targets.insert(removal.id);
+                    wanted.named.insert((removal.id, removal.author));
+                    wanted.tombstones.insert(tombstone_key(&removal.id, &removal.author));
+                }
                 Record::Event(restored) => {
                     wanted.add_event(restored.event(), restored.effect());
                     if let Effect::GroupMessage { group, .. } = restored.effect() {
@@ -97,6 +103,15 @@ pub(crate) fn decide(
     route_hasher: &RouteHasher,
     now: UnixSecs,
 ) -> Restoring {
+    // A follower may have missed what an event changed that is removed now.
+    let mut removed = Touches::Nothing;
+    for record in records {
+        if let Record::Removal(removal) = record
+            && let Some(target) = facts.targets.get(&removal.id)
+        {
+            removed.add(target.touches.clone());
+        }
+    }
     let mut collecting = Collecting::new(facts, route_hasher);
     let mut outcomes = Vec::with_capacity(records.len());
     for record in records {
@@ -104,8 +119,8 @@ pub(crate) fn decide(
         outcomes.push(imported);
     }
     let mut changes = collecting.changes;
-    let mark = Mark { at: now, touches: Touches::EveryGroup };
-    changes.mark = (!(changes.groups.is_empty() && changes.vanished.is_empty())).then_some(mark);
+    let touches = if changes.groups.is_empty() && changes.vanished.is_empty() { removed } else { Touches::EveryGroup };
+    changes.mark = (touches != Touches::Nothing).then_some(Mark { at: now, touches });
     Restoring { outcomes, changes }
 }
 
@@ -150,6 +165,7 @@ impl<S: Apply> Decider<'_, S> {
             Record::Unlisted(group) => self.0.mark_unlisted(group)?,
             Record::Group { id, view, invited } => return self.restore_group(id, view, invited, now),
             Record::Event(restored) => return self.restore_event(restored, now),
+            Record::Removal(removal) => self.remove_event(removal)?,
         };
         Ok(Imported::new_if(is_new))
     }
@@ -179,6 +195,17 @@ impl<S: Apply> Decider<'_, S> {
             }
         }
         Ok(imported)
+    }
+
+    /// Removes an event by the operator's word, whatever its kind. Returns whether it was stored.
+    fn remove_event(&mut self, removal: &Removal) -> Result<bool, S::Error> {
+        let Some(target) = self.0.target(&removal.id)? else { return Ok(false) };
+        let (at, is_public) = (target.at, target.is_public());
+        if removal.is_marked {
+            self.0.bury(&tombstone_key(&removal.id, &removal.author), is_public)?;
+        }
+        self.0.remove(at, &removal.id)?;
+        Ok(true)
     }
 
     fn restore_event(&mut self, restored: &Restored, now: UnixSecs) -> Result<Imported, S::Error> {

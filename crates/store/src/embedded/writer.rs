@@ -365,9 +365,8 @@ impl Writer {
                     tx.removable = self.removable;
                     Ok(Outcome::Swept(swept))
                 }
-                Work::Import { .. } | Work::Service { .. } | Work::Probe if free < Room::Everything => {
-                    Err(Fail::Full.to_store_error())
-                }
+                Work::Import { records, .. } if free < needed_by(records) => Err(Fail::Full.to_store_error()),
+                Work::Service { .. } | Work::Probe if free < Room::Everything => Err(Fail::Full.to_store_error()),
                 Work::Probe => {
                     brings = true;
                     probe = true;
@@ -378,7 +377,7 @@ impl Writer {
                     Ok(Outcome::Applied(tx.apply_answer(given, *now)?))
                 }
                 Work::Import { records, now } => {
-                    brings = true;
+                    brings |= needed_by(records) == Room::Everything;
                     let imported = records.iter().map(|record| Decider(&mut tx).record(record, *now));
                     Ok(Outcome::Imported(imported.collect::<Result<_, _>>()?))
                 }
@@ -447,6 +446,12 @@ fn needed(admitted: &Admitted) -> Room {
         Kind::DELETION | Kind::VANISH => Room::Removals,
         _ => Room::Everything,
     }
+}
+
+/// The room that records of an import need: removals alone are taken by a full store, as deletions are.
+fn needed_by(records: &[Record<Restored>]) -> Room {
+    let is_removal = |record: &Record<Restored>| matches!(record, Record::Removal(_));
+    if records.iter().all(is_removal) { Room::Removals } else { Room::Everything }
 }
 
 /// How much of the reserve must be left: all of it before a transaction, half of it after one.

@@ -22,7 +22,7 @@ use crate::{
     decide::keys::{address, tombstone_key},
     index::front,
     moving::{
-        ExportBounds, ExportPage, ExportPosition, Exported, Imported, Moving, Part, Record, after_part,
+        ExportBounds, ExportPage, ExportPosition, Exported, Imported, Moving, Part, Record, Removal, after_part,
         foundings_missing, merge_group,
     },
 };
@@ -147,7 +147,20 @@ impl State {
                 imported
             }
             Record::Event(restored) => self.restore(&restored, now),
+            Record::Removal(removal) => Imported::new_if(self.take_out(&removal)),
         }
+    }
+
+    /// Removes an event by the operator's word. Returns whether it was stored.
+    fn take_out(&mut self, removal: &Removal) -> bool {
+        let Some(cursor) = self.ids.get(&removal.id).copied() else { return false };
+        let Some(item) = self.log.get(&cursor) else { return false };
+        if removal.is_marked {
+            let public = *item.seal().audience() == Audience::Everyone;
+            self.tombstones.insert(tombstone_key(&removal.id, &removal.author), public);
+        }
+        self.remove(cursor);
+        true
     }
 
     fn restore(&mut self, restored: &Restored, now: UnixSecs) -> Imported {

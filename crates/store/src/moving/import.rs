@@ -116,6 +116,8 @@ pub struct ImportOptions {
     pub key: Option<FileKey>,
     /// The rules for a file of another relay's events.
     pub foreign: Arc<ForeignRules>,
+    /// Whether the input is known to hold one event a line. Otherwise its first line tells.
+    pub events: bool,
 }
 
 /// Progress of an import. The command keeps it beside the file, so that a later import can continue.
@@ -204,7 +206,7 @@ pub async fn import(
         at_events: false,
         probe: VecDeque::new(),
         ended: false,
-        format: Format::Export,
+        format: if options.events { Format::Events } else { Format::Export },
     };
     let imported = importing.run(input, options, &now, &mut written).await;
     (report, imported)

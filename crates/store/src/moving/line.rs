@@ -370,6 +370,7 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
         Record::Founded { key: it, at } => Wire::Founded { key: key(it), at: at.clone() },
         Record::Unlisted(id) => Wire::Unlisted(id.as_str().into()),
         Record::Group { id, view, invited } => group(id, view, invited),
+        Record::Removal(never) => match *never {},
         Record::Event(Exported { event, kept }) => {
             json = event.json();
             Wire::Event {

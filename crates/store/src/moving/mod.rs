@@ -8,6 +8,7 @@
 //!
 //! Other relays export and import one event a line. [`import`] takes such a file too, and [`export_events`] writes one.
 
+mod delete;
 mod export;
 mod import;
 mod key;
@@ -16,17 +17,21 @@ mod lines;
 mod position;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible, fmt::Debug};
 
 use async_trait::async_trait;
 use nostr_extensions::{
     EventMeta, ManagedGroup, NostrGroupId, Restored,
-    mls_gateway::group::{CommitLog, Invited, Refusal},
+    mls_gateway::{
+        deletion::may_delete,
+        group::{CommitLog, Invited, Refusal},
+    },
 };
-use nostr_protocol::{DAY_SECS, Event, PublicKey, UnixSecs};
+use nostr_protocol::{DAY_SECS, Event, EventId, PublicKey, UnixSecs};
 
 pub(crate) use self::position::after_part;
 pub use self::{
+    delete::{Matching, delete, matching},
     export::{Begun, Counts, ExportError, FileContent, export, export_events, resume},
     import::{Done, ImportError, ImportOptions, Report, import},
     key::FileKey,
@@ -36,10 +41,45 @@ pub use self::{
 pub use crate::index::Front;
 use crate::{Saved, Store, StoreError};
 
+/// An event of a [`Record`], which tells in which direction the record goes.
+pub trait Moved {
+    /// An event that the operator removes. Only a store that takes records in is given one.
+    type Removal: Clone + Debug + Send + Sync;
+}
+
+impl Moved for Exported {
+    type Removal = Infallible;
+}
+
+impl Moved for Restored {
+    type Removal = Removal;
+}
+
+/// An event that the operator removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// The event's id.
+    pub(crate) id: EventId,
+    /// The event's author, under whose key the mark of the removal stands.
+    pub(crate) author: PublicKey,
+    /// Whether the store's directory of the author's KeyPackages may name it.
+    pub(crate) is_key_package: bool,
+    /// Whether a mark keeps the event from coming back: one stands where the author's own deletion would leave one.
+    pub(crate) is_marked: bool,
+}
+
+impl From<&Event> for Removal {
+    fn from(event: &Event) -> Self {
+        let author = event.pubkey();
+        let is_marked = may_delete(event.view(), &author);
+        Self { id: event.id(), author, is_key_package: event.kind().is_key_package(), is_marked }
+    }
+}
+
 /// One thing that a store holds, or that was removed and must not come back. `E` is an event: [`Exported`] when it
 /// comes out of a store, [`Restored`] when it goes into one.
 #[derive(Clone, Debug)]
-pub enum Record<E> {
+pub enum Record<E: Moved> {
     /// A key that vanished (NIP-62). Its events up to `at` are removed.
     Vanished {
         /// The vanished key.
@@ -90,9 +130,11 @@ pub enum Record<E> {
     },
     /// An event, in the order of the log.
     Event(E),
+    /// An event that the operator removes.
+    Removal(E::Removal),
 }
 
-impl<E> Record<E> {
+impl<E: Moved> Record<E> {
     /// Name of the record's sort, as an export spells it.
     #[must_use]
     pub const fn sort(&self) -> &'static str {
@@ -105,6 +147,7 @@ impl<E> Record<E> {
             Self::Unlisted(_) => "unlisted",
             Self::Group { .. } => "group",
             Self::Event(_) => "event",
+            Self::Removal(_) => "removal",
         }
     }
 }
@@ -214,7 +257,8 @@ pub trait Moving: Store {
     /// same batch again is harmless.
     ///
     /// - Events that were removed from this store stay removed. The newest event of an address stays.
-    /// - A record of a removal removes the events that it names.
+    /// - A record of a removal removes the events that it names. [`Imported::New`] says that an event was removed by
+    ///   the operator's [`Removal`], and [`Imported::Unchanged`] that there was none.
     /// - A managed group replaces a stored one with a lower `seq`, members and all. No event changes a group.
     /// - Instances that follow the log see the events, and drop all cached groups when a group was written.
     async fn import(&self, records: Vec<Record<Restored>>, now: UnixSecs) -> Result<Vec<Imported>, StoreError>;

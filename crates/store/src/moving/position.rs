@@ -54,6 +54,12 @@ impl ExportPosition {
         Self { part: Part::Vanished, up_to, behind: Vec::new() }
     }
 
+    /// The position before all events that lie in the log up to `up_to`.
+    #[must_use]
+    pub const fn events(up_to: Cursor) -> Self {
+        Self { part: Part::Events, up_to, behind: Vec::new() }
+    }
+
     /// Reads the text that [`Display`](std::fmt::Display) writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -98,8 +98,10 @@ impl VerifiedLines {
             spawn("import-verify", Box::new(work))?;
         }
         let count = Count::new(options.key.as_ref());
-        let format = Format::Export;
-        let mut reader = LineReader { lines: Lines::new(input), count, format, chunk: Vec::new(), bytes: 0, done };
+        let known = options.events.then_some(Format::Events);
+        let lines = Lines::new(input);
+        let format = known.unwrap_or(Format::Export);
+        let mut reader = LineReader { lines, count, known, format, chunk: Vec::new(), bytes: 0, done };
         let work = move || {
             let mut send = |lines, format| {
                 let (answer, answered) = oneshot::channel();
@@ -133,6 +135,8 @@ fn read((number, raw, around): RawLine, format: Format, rules: &ForeignRules, no
 struct LineReader {
     lines: Lines<Box<dyn Read + Send>>,
     count: Count,
+    /// The format, if the caller knows it.
+    known: Option<Format>,
     format: Format,
     chunk: Vec<RawLine>,
     bytes: usize,
@@ -145,7 +149,7 @@ impl LineReader {
         while let Some(raw) = self.lines.next().map_err(ImportError::Read)? {
             let number = self.count.lines + 1;
             if number == 1 {
-                self.format = Format::of(raw.content());
+                self.format = self.known.unwrap_or_else(|| Format::of(raw.content()));
             }
             let is_export = self.format == Format::Export;
             let ends = is_export && raw.content().starts_with(END);

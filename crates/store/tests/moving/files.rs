@@ -89,7 +89,7 @@ impl Read for Stalls {
 }
 
 fn options(done: Option<Done>) -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done, key: None, foreign: foreign_rules() }
+    ImportOptions { threads: 2, skip_bad: false, done, key: None, foreign: foreign_rules(), events: false }
 }
 
 fn skipping() -> ImportOptions {

@@ -26,7 +26,7 @@ pub(crate) fn foreign_rules() -> Arc<ForeignRules> {
 }
 
 fn options() -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done: None, key: None, foreign: foreign_rules() }
+    ImportOptions { threads: 2, skip_bad: false, done: None, key: None, foreign: foreign_rules(), events: false }
 }
 
 async fn imported(store: &dyn Moving, text: &str, options: ImportOptions) -> (Report, Result<(), ImportError>) {

@@ -33,7 +33,7 @@ async fn exported(key: Option<&FileKey>) -> (Arc<Memory>, Vec<u8>) {
 }
 
 async fn imported(to: &Memory, text: &[u8], key: Option<FileKey>, skip_bad: bool) -> Result<(), ImportError> {
-    let options = ImportOptions { threads: 2, skip_bad, done: None, key, foreign: foreign_rules() };
+    let options = ImportOptions { threads: 2, skip_bad, done: None, key, foreign: foreign_rules(), events: false };
     import(to, Box::new(Cursor::new(text.to_vec())), options, || NOW, |_| ()).await.1
 }
 

@@ -6,7 +6,6 @@ pub(crate) mod count;
 pub(crate) mod event;
 pub(crate) mod neg;
 pub(crate) mod neg_memory;
-mod neg_message;
 pub(crate) mod req;
 
 use nostr_protocol::{

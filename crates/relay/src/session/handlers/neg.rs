@@ -9,6 +9,7 @@ use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_protocol::{
     Filter, Rejection, UnixSecs, hex,
     message::{Answer, neg_err_frame, neg_msg_frame, neg_refused_frame},
+    negentropy::is_whole,
 };
 use tokio::time::Instant;
 
@@ -19,7 +20,6 @@ use super::{
         openings::Openings,
     },
     neg_memory::SessionMemory,
-    neg_message::is_whole,
 };
 use crate::observe::request_log::Door;
 

@@ -42,6 +42,7 @@ impl<'a> LoadRequest<'a> {
             match record {
                 Record::Vanished { key, .. } => drop(owners.insert(*key)),
                 Record::AddressTombstone { address, .. } => owners.extend(owner_at(address)),
+                Record::Removal(removal) if removal.is_key_package => drop(owners.insert(removal.author)),
                 _ => {}
             }
         }

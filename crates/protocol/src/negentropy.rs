@@ -1,7 +1,7 @@
 //! The form of a negentropy message (NIP-77, "Negentropy Protocol V1").
 //!
 //! The library reads a number that is cut off as if it ended there, so a message that breaks off within one would be
-//! answered as if it said that both sets are equal.
+//! answered as if it said that both sets are equal. Neither side of a reconciliation hands such a message to it.
 
 /// First byte of a message of version 1.
 const VERSION: u8 = 0x61;
@@ -14,7 +14,8 @@ const ID_BYTES: usize = 32;
 
 /// Returns whether each range of a message of version 1 is there to its end. Any other version is whole: its answer
 /// names the version that this relay speaks.
-pub(super) fn is_whole(message: &[u8]) -> bool {
+#[must_use]
+pub fn is_whole(message: &[u8]) -> bool {
     match message.split_first() {
         None => false,
         Some((&VERSION, ranges)) => ranges_are_whole(ranges).is_some(),
@@ -60,9 +61,8 @@ fn skip(rest: &mut &[u8], bytes: usize) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use nostr_protocol::hex::parse_any;
-
     use super::*;
+    use crate::hex::parse_any;
 
     fn is_whole_hex(hex: &str) -> bool {
         is_whole(&parse_any(hex.as_bytes()).expect("hex"))
