@@ -13,10 +13,6 @@ async fn name_of(relay: &TestRelay) -> String {
     answer.json()["name"].as_str().expect("a name").to_owned()
 }
 
-fn reading(config: Config) -> Reading {
-    Reading { config, faults: Vec::new() }
-}
-
 /// Keys that may change take effect at once, and no connection is dropped for them.
 #[tokio::test]
 async fn a_change_is_in_force_without_a_dropped_connection() {
@@ -29,7 +25,7 @@ async fn a_change_is_in_force_without_a_dropped_connection() {
     next.auth.pubkey_whitelist = vec![bob.public()];
     next.information.name = "another".to_owned();
     next.server.ping_interval_secs = 7;
-    relay.reconfigure(&reading(next)).await;
+    relay.reconfigure(&next.into());
     client.publish(&bob.event(1).content("2").sign()).await.ok();
     client.publish(&alice.event(1).content("2").sign()).await.refused("auth-required");
     assert_eq!(name_of(&relay).await, "another");
@@ -48,7 +44,7 @@ async fn a_key_that_is_no_resident_any_more_leaves() {
     let mut bobs = Client::of(&relay, &[&bob]).await;
     let mut next = Config::clone(&relay.app().config);
     next.auth.pubkey_whitelist = vec![bob.public()];
-    relay.reconfigure(&reading(next)).await;
+    relay.reconfigure(&next.into());
     ends(&mut alices).await;
     bobs.publish(&bob.event(1).sign()).await.ok();
 }
@@ -61,8 +57,27 @@ async fn a_reading_with_faults_changes_nothing() {
     fs::write(file.path(), text).expect("it is written");
     let faulty = Reading::of(Some(file.path()), []);
     assert_eq!((faulty.faults.len(), faulty.config.information.name.as_str()), (1, "another"));
-    relay.reconfigure(&faulty).await;
+    relay.reconfigure(&faulty);
     assert_eq!(name_of(&relay).await, "rnostr");
+}
+
+/// A file that was cut off, or is being written, opens no relay by the defaults.
+#[tokio::test]
+async fn a_file_that_sets_nothing_changes_nothing() {
+    let [alice, bob] = Keys::some();
+    let relay = TestRelay::start(|config| config.auth.pubkey_whitelist = vec![alice.public()]).await;
+    let mut client = Client::connect(&relay).await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    for text in ["", "# nothing\n", "[auth]\n"] {
+        fs::write(file.path(), text).expect("it is written");
+        assert!(Reading::of(Some(file.path()), []).faults.is_empty(), "a start takes it");
+        relay.reconfigure(&Reading::again(Some(file.path()), []));
+    }
+    let path = file.path().to_owned();
+    drop(file);
+    relay.reconfigure(&Reading::again(Some(&path), []));
+    client.publish(&bob.event(1).sign()).await.refused("auth-required");
+    client.publish(&alice.event(1).sign()).await.ok();
 }
 
 /// A program that answers by the content of an event: `no` is refused, `hidden` is to be pretended, `silence` gets no
