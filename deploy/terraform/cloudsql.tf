@@ -34,7 +34,7 @@ resource "google_sql_database_instance" "relay" {
 
     database_flags {
       name  = "max_connections"
-      value = tostring(var.max_instances * (var.sql_connections + 1) + 20)
+      value = tostring(var.max_instances * (var.sql_connections + 2) + 20)
     }
   }
 }

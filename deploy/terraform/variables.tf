@@ -38,13 +38,13 @@ variable "firestore_location" {
 }
 
 variable "sql_tier" {
-  description = "The machine of the Cloud SQL instance. It needs connections for max_instances * (sql_connections + 1)."
+  description = "The machine of the Cloud SQL instance. It needs connections for max_instances * (sql_connections + 2)."
   type        = string
   default     = "db-custom-2-8192"
 }
 
 variable "sql_connections" {
-  description = "Connections to Cloud SQL that each instance of the relay takes, beside the one that listens."
+  description = "Connections to Cloud SQL that each instance of the relay takes, beside one that listens and one that reads orders."
   type        = number
   default     = 20
 

@@ -31,7 +31,7 @@ impl CheckConfig {
     }
 
     fn check(&self) -> Result<String, String> {
-        let Reading { config, faults } = Reading::of(self.config.as_deref(), config::process_environment());
+        let Reading { config, faults, .. } = Reading::of(self.config.as_deref(), config::process_environment());
         let faults: Vec<String> = faults.iter().map(ToString::to_string).chain(check::files(&config)).collect();
         if !faults.is_empty() {
             // `main` writes the first "error: ".

@@ -168,8 +168,11 @@ pub(super) fn outcomes_of(report: &Report) -> String {
         let _ =
             writeln!(text, "  changed after the export: a line from {first} to {last}, and maybe lines behind them");
     }
-    let kept = report.records.get("group").and_then(|outcomes| outcomes.get(&Imported::Kept));
-    if kept.is_some() {
+    let kept = |sort| report.records.get(sort).is_some_and(|outcomes| outcomes.contains_key(&Imported::Kept));
+    if kept("orders") {
+        text.push_str("  The store kept its own orders of management; give those that it lacks over NIP-86.\n");
+    }
+    if kept("group") {
         let _ = writeln!(text, "  The store kept its own group where its seq is not lower than the imported one's.");
     }
     text

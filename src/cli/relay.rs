@@ -19,7 +19,7 @@ impl Relay {
     pub(super) fn run(self) -> Result<(), String> {
         let config =
             Config::load(self.config.as_deref(), config::process_environment()).map_err(|error| error.to_string())?;
-        let read = || Reading::of(self.config.as_deref(), config::process_environment());
+        let read = || Reading::again(self.config.as_deref(), config::process_environment());
         telemetry::init(&config.server);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.server.workers)

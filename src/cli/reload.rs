@@ -21,7 +21,7 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), String> {
-        let Reading { config, faults } = Reading::of(self.config.as_deref(), config::process_environment());
+        let Reading { config, faults, .. } = Reading::again(self.config.as_deref(), config::process_environment());
         if !faults.is_empty() {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
             // `main` writes the first "error: ".

@@ -64,7 +64,7 @@ def no_other_container_takes_the_address_of_caddy():
 
 def the_relays_fit_into_postgresql():
     found = services()
-    each = int(found["relay-1"]["environment"]["RNOSTR_EXTENSIONS__MLS_GATEWAY__MAX_CONNECTIONS"]) + 1
+    each = int(found["relay-1"]["environment"]["RNOSTR_EXTENSIONS__MLS_GATEWAY__MAX_CONNECTIONS"]) + 2
     words = found["postgres"]["command"].split()
     room = next(int(word.split("=")[1]) for word in words if word.startswith("max_connections="))
     assert 2 * each + 3 <= room, (each, room)

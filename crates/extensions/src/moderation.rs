@@ -7,7 +7,13 @@ use std::collections::HashSet;
 
 use nostr_protocol::{Event, EventId, Kind, PublicKey, Rejection, Rule, UnixSecs};
 
-use crate::{effect::NEVER, gate::Hidden, kinds::rules, policy::Policy, reader::Reader};
+use crate::{
+    effect::NEVER,
+    gate::Hidden,
+    kinds::{Kept, Publication, rules},
+    policy::{KeptFor, KindRange, Policy, Retention},
+    reader::Reader,
+};
 
 /// The rules of the orders over NIP-86.
 pub(crate) const ORDERS: Rule = Rule("Management", 2);
@@ -98,9 +104,10 @@ impl Policy {
     ///
     /// # Errors
     /// `error:`.
-    pub(crate) fn require_orders(&self) -> Result<(), Rejection> {
+    pub fn require_orders(&self) -> Result<(), Rejection> {
         if self.moderation.is_unknown {
-            return Err(Rejection::error("storage unavailable, try again").under(ORDERS));
+            let text = "this relay has not read its operator's orders yet; try again in a second";
+            return Err(Rejection::error(text).under(ORDERS));
         }
         Ok(())
     }
@@ -110,6 +117,43 @@ impl Policy {
         let rule = self.retention.iter().find(|rule| rule.kinds.holds(kind));
         rule.filter(|_| !takes_back(kind)).map_or(NEVER, |rule| now.saturating_add(rule.secs))
     }
+
+    /// The kinds for which each rule of `[retention]` counts, of those whose events are taken and would be kept without
+    /// end.
+    #[must_use]
+    pub fn retention_told(&self) -> Vec<KeptFor> {
+        let of_rule = |rule: &Retention| KeptFor { kinds: Vec::new(), secs: rule.secs };
+        let mut told: Vec<KeptFor> = self.retention.iter().map(of_rule).collect();
+        for number in 0..=u16::MAX {
+            let kind = Kind(number);
+            let rule = self.retention.iter().position(|rule| rule.kinds.holds(kind));
+            let Some(rule) = rule.filter(|_| self.takes_kind(kind) && !takes_back(kind) && has_no_end(kind)) else {
+                continue;
+            };
+            match told[rule].kinds.last_mut() {
+                Some(range) if range.last.checked_add(1) == Some(number) => range.last = number,
+                _ => told[rule].kinds.push(KindRange { first: number, last: number }),
+            }
+        }
+        told.retain(|rule| !rule.kinds.is_empty());
+        told
+    }
+}
+
+/// Whether the rules of a kind keep its events, and name no end for them. The check of such a kind gives [`NEVER`].
+fn has_no_end(kind: Kind) -> bool {
+    let ends = matches!(
+        kind,
+        Kind::KEY_PACKAGE
+            | Kind::ADDRESSABLE_KEY_PACKAGE
+            | Kind::GROUP_MESSAGE
+            | Kind::NOISE_DM
+            | Kind::KEY_PACKAGE_REQUEST
+            | Kind::ROSTER
+            | Kind::GIFT_WRAP
+    );
+    let rules = rules(kind);
+    !ends && rules.kept == Kept::Stored && matches!(rules.publication, Publication::Checked(_))
 }
 
 /// Whether events of this kind take back others of their author.

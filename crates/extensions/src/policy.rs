@@ -85,6 +85,15 @@ pub struct Retention {
     pub secs: u64,
 }
 
+/// Kinds whose events are kept for a time by a rule of `[retention]`, for NIP-11.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptFor {
+    /// The kinds, in ascending order. Each range is as long as it may be.
+    pub kinds: Vec<KindRange>,
+    /// Seconds from receipt.
+    pub secs: u64,
+}
+
 /// The policy in force. It may be replaced while the relay runs, and every part of the relay reads it where it decides.
 #[derive(Clone, Debug)]
 pub struct CurrentPolicy(Arc<ArcSwap<Policy>>);
@@ -180,8 +189,10 @@ impl Policy {
     /// Whether the relay takes a proof of `key`.
     ///
     /// # Errors
-    /// `restricted:` for a banned key, and where every reader must have a key, and this one is no resident.
+    /// `restricted:` for a banned key, and where every reader must have a key, and this one is no resident; `error:`
+    /// while the orders over NIP-86 are not known, since the key may be banned.
     pub fn may_authenticate(&self, key: &PublicKey) -> Result<(), Rejection> {
+        self.require_orders()?;
         if self.is_banned(key) {
             return Err(Rejection::restricted(BANNED_KEY).under(BANNED_KEYS));
         }

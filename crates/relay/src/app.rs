@@ -1,6 +1,6 @@
 //! The relay's parts in one value that is passed down; there is no global state.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::Guard;
 use nostr_extensions::{CurrentPolicy, Gate, Policy};
@@ -72,7 +72,7 @@ pub struct App {
     /// Ids of events and requests, and the lines and traces about them.
     pub(crate) request_log: Arc<RequestLog>,
     /// Names of owners in logs.
-    pub(crate) owner_tags: OwnerTags,
+    pub(crate) owner_tags: Arc<OwnerTags>,
     /// The certificate and the key, where the relay speaks TLS itself.
     pub(crate) certificates: Option<Arc<Certificates>>,
     /// The time of day.
@@ -89,6 +89,11 @@ impl App {
     /// The choices that the rules read, as of now.
     pub(crate) fn policy(&self) -> Guard<Arc<Policy>> {
         self.current_policy.now()
+    }
+
+    /// Whether clients of this address are refused by an order.
+    pub fn blocks(&self, address: IpAddr) -> bool {
+        self.management.blocks(address)
     }
 
     /// Bytes that clients make the relay hold, by estimate.

@@ -5,9 +5,11 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::Write as _,
-    path::PathBuf,
-    process,
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process, thread,
+    time::Duration,
 };
 
 use crate::config::{Config, StorageBackend};
@@ -15,16 +17,33 @@ use crate::config::{Config, StorageBackend};
 /// Name of the file in the directory of the embedded store.
 const NAME: &str = "rnostr.pid";
 
+/// Most times that the file is opened and locked. Another process may remove it in between, and `rnostr reload` holds
+/// it for a moment.
+const TRIES_MAX: usize = 50;
+/// Milliseconds between two tries.
+const RETRY_MS: u64 = 10;
+
 /// See the module. The file goes with this value.
 pub(crate) struct PidFile {
     path: PathBuf,
-    _locked: File,
+    locked: File,
 }
 
 fn path(config: &Config) -> Option<PathBuf> {
     let with_store = || config.data.path.join(NAME);
     let is_embedded = config.mls_gateway.storage_backend == StorageBackend::Embedded;
     config.server.pid_file.clone().or_else(|| is_embedded.then(with_store))
+}
+
+/// Whether the path leads to the file. A relay that ends removes its file, and one that starts may have opened it
+/// before: its lock would keep no third one out.
+fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl PidFile {
@@ -34,24 +53,35 @@ impl PidFile {
     /// In words for the operator.
     pub(crate) fn of(config: &Config) -> Result<Option<Self>, String> {
         let Some(path) = path(config) else { return Ok(None) };
-        let failed = |error: std::io::Error| format!("server.pid_file {}: {error}", path.display());
-        let mut file = File::options().create(true).write(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(format!("server.pid_file {}: another relay runs by it; write another one", path.display()));
+        let held = Self::hold(&path).map_err(|error| format!("server.pid_file {}: {error}", path.display()))?;
+        let taken = || format!("server.pid_file {}: another relay runs by it; write another one", path.display());
+        held.map(Some).ok_or_else(taken)
+    }
+
+    /// The file under a lock, with the number of this process; `None` while another process holds it.
+    fn hold(path: &Path) -> io::Result<Option<Self>> {
+        for _ in 0..TRIES_MAX {
+            let mut file = File::options().create(true).write(true).truncate(false).open(path)?;
+            match file.try_lock() {
+                Ok(()) if leads_to(path, &file)? => {
+                    file.set_len(0)?;
+                    writeln!(file, "{}", process::id())?;
+                    return Ok(Some(Self { path: path.to_owned(), locked: file }));
+                }
+                Ok(()) | Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(RETRY_MS)),
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", process::id())).map_err(failed)?;
-        Ok(Some(Self { path, _locked: file }))
+        Ok(None)
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // A file that stays is not locked, and so stands for no process.
-        let _ = fs::remove_file(&self.path);
+        // A file that stays is not locked, and so stands for no process. One that took its place is another relay's.
+        if leads_to(&self.path, &self.locked).unwrap_or(false) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -71,4 +101,75 @@ pub fn running(config: &Config) -> Result<u32, String> {
     }
     let text = fs::read_to_string(&path).map_err(|error| format!("{shown}: {error}"))?;
     text.trim().parse().map_err(|_| format!("{shown} holds no number of a process"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configured(directory: &Path) -> Config {
+        let mut config = Config::default();
+        config.server.pid_file = Some(directory.join("relay.pid"));
+        config
+    }
+
+    #[test]
+    fn one_relay_holds_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = configured(directory.path());
+        let held = PidFile::of(&config).expect("it is free").expect("it is named");
+        assert_eq!(running(&config), Ok(process::id()));
+        assert!(PidFile::of(&config).is_err_and(|text| text.contains("another relay runs by it")));
+        drop(held);
+        assert!(running(&config).is_err());
+        assert!(PidFile::of(&config).is_ok());
+    }
+
+    /// A relay that ends removes the file which another one has opened and waits for.
+    #[test]
+    fn a_file_that_was_removed_is_made_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = configured(directory.path());
+        for _ in 0..20 {
+            let ending = PidFile::of(&config).expect("it is free");
+            let starting = thread::scope(|scope| {
+                let starting = scope.spawn(|| PidFile::of(&config));
+                thread::sleep(Duration::from_millis(1));
+                drop(ending);
+                starting.join().expect("no panic")
+            });
+            let starting = starting.expect("it is free by now").expect("it is named");
+            assert_eq!(running(&config), Ok(process::id()));
+            assert!(PidFile::hold(&starting.path).expect("a file").is_none(), "a third one is kept out");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_relay_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = configured(directory.path());
+        let first = PidFile::of(&config).expect("it is free").expect("it is named");
+        fs::remove_file(&first.path).expect("it is removed");
+        let second = PidFile::of(&config).expect("it is free").expect("it is named");
+        drop(first);
+        assert_eq!(running(&config), Ok(process::id()));
+        drop(second);
+    }
+
+    /// `rnostr reload` holds the file for a moment, which keeps no relay from starting.
+    #[test]
+    fn a_look_at_the_file_keeps_no_relay_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = configured(directory.path());
+        let path = path(&config).expect("it is named");
+        let looking = File::create(&path).expect("a file");
+        looking.try_lock_shared().expect("nobody holds it");
+        let started = thread::scope(|scope| {
+            let starting = scope.spawn(|| PidFile::of(&config));
+            thread::sleep(Duration::from_millis(20));
+            drop(looking);
+            starting.join().expect("no panic")
+        });
+        assert!(started.is_ok_and(|held| held.is_some()));
+    }
 }

@@ -82,7 +82,7 @@ pub async fn run(config: Config, read: impl Fn() -> Reading) -> Result<(), Start
             () = &mut stop_signal => break,
             _ = hang_up.recv() => {
                 relay.reload();
-                relay.reconfigure(&read()).await;
+                relay.reconfigure(&read());
             }
         }
     }
@@ -141,7 +141,8 @@ impl Relay {
         let store_clock = Arc::new(StoreClock::new(clock));
         let clock = Arc::<StoreClock>::clone(&store_clock) as Arc<dyn Clock>;
         let policy = CurrentPolicy::from(config.policy());
-        let management = Management::start(&config, Arc::clone(&store), policy.clone()).await;
+        let owner_tags = Arc::new(OwnerTags::new(random::bytes32()));
+        let management = Management::start(&config, Arc::clone(&store), policy.clone(), Arc::clone(&owner_tags)).await;
         let management = Arc::new(management.map_err(StartError::new)?);
         let gate = Gate::new(policy.clone());
         let group_ttl = Duration::from_secs(config.mls_gateway.group_cache_ttl_secs);
@@ -191,7 +192,7 @@ impl Relay {
             cursors: Cursors::new(&store.secret()),
             neg_memory: Arc::default(),
             request_log,
-            owner_tags: OwnerTags::new(random::bytes32()),
+            owner_tags,
             current_policy: policy,
             management,
             write_policy,
@@ -250,8 +251,8 @@ impl Relay {
 
     /// Puts the keys of a configuration into force that may change while the relay runs, and logs those that may not.
     /// One with faults changes nothing.
-    pub async fn reconfigure(&self, reading: &Reading) {
-        manage::tell(&self.app.management.reload(reading).await);
+    pub fn reconfigure(&self, reading: &Reading) {
+        manage::tell(&self.app.management.reload(reading));
     }
 
     /// The relay's parts.

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use nostr_extensions::{Sealed, mls_gateway::key_package};
+use nostr_extensions::{Moderation, Sealed, mls_gateway::key_package};
 use nostr_protocol::{EventId, EventRef, Filter, Kind, PublicKey, UnixSecs};
 
 use crate::Cost;
@@ -132,13 +132,23 @@ pub struct Claim {
     pub rates: Option<ClaimRates>,
     /// The name under which the answer is kept for a repetition of the request.
     pub receipt: Option<ReceiptName>,
+    /// The operator's orders. The owner's stock is counted, and its KeyPackages are given, as if a banned event were
+    /// not there.
+    pub orders: Arc<Moderation>,
 }
 
 impl Claim {
-    /// A claim without rates that the store counts, and without a receipt.
+    /// A claim without rates that the store counts, without a receipt, and without banned events.
     #[must_use]
-    pub const fn new(owner: PublicKey, filters: ClaimFilters, given_max: usize, used_max: usize) -> Self {
-        Self { owner, filters, given_max, used_max, bytes_max: usize::MAX, rates: None, receipt: None }
+    pub fn new(owner: PublicKey, filters: ClaimFilters, given_max: usize, used_max: usize) -> Self {
+        let orders = Arc::default();
+        Self { owner, filters, given_max, used_max, bytes_max: usize::MAX, rates: None, receipt: None, orders }
+    }
+
+    /// Whether the claim passes over the KeyPackage event of this id.
+    pub(crate) fn passes_over(&self, id: &EventId) -> bool {
+        let banned = &self.orders.banned_events;
+        !banned.is_empty() && banned.contains(id)
     }
 }
 

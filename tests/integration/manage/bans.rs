@@ -171,6 +171,19 @@ async fn an_instance_without_the_orders_is_shut() {
     let mut client = Client::connect(&second).await;
     assert!(client.ids(json!({ "ids": [note.id()] })).await.is_err_and(|reason| reason.starts_with("error")));
     client.publish(&admin.event(1).sign()).await.refused("error");
+    // The store answers again before the instance reads the orders, so that every door must ask for them itself.
+    link.records_are_down.store(true, Ordering::Relaxed);
+    link.is_down.store(false, Ordering::Relaxed);
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    assert!(client.auth(&alice).await.refused("error").contains("try again"));
+    let rest = Rest::of(&second, &admin);
+    let claim = json!({ "owner": alice.hex() }).to_string();
+    rest.post("/keypackages/claim", claim).refused(503).await;
+    for path in ["/keypackages?owner=", "/events/", "/groups/", "/inbox?"].map(|it| format!("{it}{}", alice.hex())) {
+        assert!(rest.get(&path).refused(503).await.contains("orders"), "{path}");
+    }
+    Rest::anonymous(&second).get("/groups").refused(503).await;
+    link.records_are_down.store(false, Ordering::Relaxed);
     link.is_down.store(false, Ordering::Relaxed);
     let ready = async {
         while crate::support::http(second.address, "GET /ready", &[]).await.status != 200 {
@@ -180,6 +193,85 @@ async fn an_instance_without_the_orders_is_shut() {
     tokio::time::timeout(WAIT, ready).await.expect("it is ready");
     assert_eq!(client.ids(json!({ "ids": [note.id()] })).await, Ok(Vec::new()));
     client.publish(&admin.event(1).content("2").sign()).await.ok();
+}
+
+/// A banned KeyPackage is not used up by a claim, by REST or by reading, and the answers are those of a store without
+/// it.
+#[tokio::test]
+async fn a_banned_key_package_is_not_used_up() {
+    use nostr_extensions::policy::KeyPackageConsumption;
+    let (admin, [alice, bob]) = (Keys::random(), Keys::some());
+    let relay = TestRelay::start(|config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+        config.mls_gateway.keypackage_consumption = KeyPackageConsumption::OnRead;
+        config.mls_gateway.claim_strangers_percent = 100;
+    })
+    .await;
+    let orders = Rest::of(&relay, &admin);
+    let package = |n: u64| key_package(&alice).tag(["n", &n.to_string()]).content(format!("package {n}")).sign();
+    let (first, second, third) = (package(1), package(2), package(3));
+    let mut alices = Client::of(&relay, &[&alice]).await;
+    let mut bobs = Client::of(&relay, &[&bob]).await;
+    let wanted = json!({ "kinds": [443], "authors": [alice.hex()] });
+    let claimed = async || {
+        let body = json!({ "owner": alice.hex() }).to_string();
+        let answer = Rest::of(&relay, &bob).post("/keypackages/claim", body).ok().await;
+        answer["keypackages"][0]["event"]["id"].as_str().expect("an id").to_owned()
+    };
+    alices.publish(&first).await.ok();
+    orders.ordered("banevent", json!([first.id()])).await;
+    in_force().await;
+    let body = json!({ "owner": alice.hex() }).to_string();
+    Rest::of(&relay, &bob).post("/keypackages/claim", body).refused(404).await;
+    assert_eq!(bobs.ids(wanted.clone()).await, Ok(Vec::new()));
+    alices.publish(&second).await.ok();
+    alices.publish(&third).await.ok();
+    assert_eq!(claimed().await, second.id());
+    assert_eq!(bobs.ids(wanted.clone()).await, Ok(vec![third.id().to_owned()]));
+    orders.ordered("unbanevent", json!([first.id()])).await;
+    in_force().await;
+    // The third one was the owner's last, and stays for when there is no other.
+    assert_eq!(claimed().await, first.id());
+    assert_eq!(bobs.ids(wanted).await, Ok(vec![third.id().to_owned()]));
+}
+
+/// A set that was read before an order tells nothing of what the order hides.
+#[tokio::test]
+async fn an_order_ends_sets_that_were_read_before_it() {
+    let (relay, admin, _) = managed().await;
+    let [alice, bob] = Keys::some();
+    let note = alice.event(1).sign();
+    let mut bobs = Client::of(&relay, &[&bob]).await;
+    bobs.publish(&note).await.ok();
+    let (_, first) = crate::support::empty_set();
+    bobs.send(&json!(["NEG-OPEN", "set", { "authors": [alice.hex()] }, first])).await;
+    let open = bobs.recv().await;
+    assert!(open[0] == "NEG-MSG" && open.to_string().contains(note.id()), "{open}");
+    admin.ordered("banpubkey", json!([alice.hex()])).await;
+    bobs.send(&json!(["NEG-MSG", "set", first])).await;
+    let ended = bobs.recv().await;
+    assert_eq!((&ended[0], &ended[1]), (&json!("NEG-ERR"), &json!("set")), "{ended}");
+    assert!(ended[2].as_str().is_some_and(|reason| reason.starts_with("closed: ")), "{ended}");
+}
+
+/// A client of IPv6 has a network of addresses, and a block of one of them holds it.
+#[tokio::test]
+async fn a_block_of_an_address_holds_its_client() {
+    let (relay, admin, _) = managed().await;
+    for (given, listed) in [
+        ("2001:db8:0:7::1", "2001:db8:0:7::/64"),
+        ("2001:db8:0:8::1/128", "2001:db8:0:8::/64"),
+        ("::ffff:198.51.100.0/120", "198.51.100.0/24"),
+    ] {
+        admin.ordered("blockip", json!([given, "abuse"])).await;
+        assert_eq!(admin.ordered("listblockedips", json!([])).await, json!([{ "ip": listed, "reason": "abuse" }]));
+        let app = relay.app();
+        let blocks = |address: &str| app.blocks(address.parse().expect("an address"));
+        assert!(blocks("198.51.100.7") == (listed == "198.51.100.0/24"));
+        assert!(blocks("2001:db8:0:7:a:b:c:d") == (listed == "2001:db8:0:7::/64"));
+        admin.ordered("unblockip", json!([given])).await;
+        assert_eq!(admin.ordered("listblockedips", json!([])).await, json!([]));
+    }
 }
 
 /// A diagnosis goes by the orders, and names the rule of each.

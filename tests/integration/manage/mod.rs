@@ -3,6 +3,7 @@
 mod bans;
 mod orders;
 mod policy;
+mod program;
 mod reload;
 
 use crate::support::{Client, Keys, TestRelay, rest::Rest};

@@ -153,3 +153,68 @@ async fn the_audit_trail_says_who_did_what() {
     };
     assert_eq!(trail, json!([line("unbanpubkey", None), line("banpubkey", Some("spam"))]));
 }
+
+/// An order whose client goes away is carried out to its end: it is in the store, and in force here.
+#[tokio::test]
+async fn an_order_is_carried_out_without_its_client() {
+    use std::sync::atomic::Ordering;
+
+    use crate::support::shared::Shared;
+    let [admin, alice] = Keys::some();
+    let (store, link) = Shared::new().instance();
+    // Nobody looks at the record of a store that one process has.
+    link.is_alone.store(true, Ordering::Relaxed);
+    let relay = TestRelay::start_over(store, |config| config.mls_gateway.admin_pubkeys = vec![admin.public()]).await;
+    let orders = Rest::of(&relay, &admin);
+    let held = link.recording.write().await;
+    let banned = json!([alice.hex(), "spam"]);
+    let ban = tokio::spawn(async move { orders.ordered("banpubkey", banned).await });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    ban.abort();
+    assert!(ban.await.is_err());
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    drop(held);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let mut client = Client::connect(&relay).await;
+    client.publish(&alice.event(1).sign()).await.refused("blocked");
+}
+
+/// An instance whose read of the record gets no answer gives it up, and learns of the order within a second.
+#[tokio::test]
+async fn a_read_without_an_answer_delays_no_order() {
+    use std::sync::atomic::Ordering;
+
+    use crate::support::shared::Shared;
+    let [admin, alice] = Keys::some();
+    let shared = Shared::new();
+    let configure = |config: &mut nostr_relay::config::Config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+    };
+    let first = TestRelay::start_over(shared.instance().0, configure).await;
+    let (store, link) = shared.instance();
+    let second = TestRelay::start_over(store, configure).await;
+    let mut client = Client::connect(&second).await;
+    link.record_delay_ms.store(8_000, Ordering::Relaxed);
+    while link.record_delay_ms.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Rest::of(&first, &admin).ordered("banpubkey", json!([alice.hex()])).await;
+    in_force().await;
+    client.publish(&alice.event(1).sign()).await.refused("blocked");
+}
+
+/// A stranger's call is refused before the store notes that its proof was used.
+#[tokio::test]
+async fn a_strangers_call_costs_the_store_nothing() {
+    let [admin, eve] = Keys::some();
+    for admins in [Vec::new(), vec![admin.public()]] {
+        let relay = TestRelay::start(|config| config.mls_gateway.admin_pubkeys = admins.clone()).await;
+        let call = || Rest::of(&relay, &eve).order("supportedmethods", &json!([]));
+        let proof = header_of(&call().proof(&eve));
+        for _ in 0..2 {
+            // The second one would get 401 if the first one had used the proof.
+            let answer = call().header("authorization", &proof).send_bare().await;
+            assert_eq!(answer.status, 403, "{}", answer.body);
+        }
+    }
+}

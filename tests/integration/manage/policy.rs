@@ -60,6 +60,33 @@ async fn an_event_is_kept_for_the_time_of_its_kind() {
     assert_eq!(left(30).await, [1, 5, 11]);
     assert_eq!(left(600).await, [5, 11]);
     let document = http(relay.next_address(), "GET /", &[("accept", "application/nostr+json")]).await.json();
-    let told = json!([{ "kinds": [[7, 7]], "time": 60 }, { "kinds": [[0, 9]], "time": 600 }]);
+    // The first rule holds kind 7, and kind 5 is kept without end.
+    let told = json!([{ "kinds": [[7, 7]], "time": 60 }, { "kinds": [[0, 4], [6, 6], [8, 9]], "time": 600 }]);
     assert_eq!(document["retention"], told);
+}
+
+/// NIP-11 tells the kinds that a rule holds, and no kind that is not taken, not kept, or has an end of its own.
+#[tokio::test]
+async fn the_retention_that_is_told_is_the_one_that_holds() {
+    let admin = Keys::random();
+    let relay = TestRelay::start(|config| {
+        config.mls_gateway.admin_pubkeys = vec![admin.public()];
+        config.retention.rules = vec![Retention { kinds: KindRange { first: 0, last: 65_535 }, secs: 60 }];
+    })
+    .await;
+    Rest::of(&relay, &admin).ordered("disallowkind", json!([40_000])).await;
+    super::in_force().await;
+    let document = http(relay.next_address(), "GET /", &[("accept", "application/nostr+json")]).await.json();
+    let kinds = [
+        [0, 4],
+        [6, 12],
+        [14, 61],
+        [63, 442],
+        [452, 1058],
+        [1060, 19_999],
+        [30_000, 30_442],
+        [30_444, 39_999],
+        [40_001, 65_535],
+    ];
+    assert_eq!(document["retention"], json!([{ "kinds": kinds, "time": 60 }]));
 }

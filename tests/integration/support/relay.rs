@@ -168,10 +168,8 @@ impl TestRelay {
     }
 
     /// Puts another configuration into force on all instances, as at SIGHUP.
-    pub async fn reconfigure(&self, reading: &Reading) {
-        for relay in &self.relays {
-            relay.reconfigure(reading).await;
-        }
+    pub fn reconfigure(&self, reading: &Reading) {
+        self.relays.iter().for_each(|relay| relay.reconfigure(reading));
     }
 
     /// Looks at the certificates, as each minute.

@@ -46,6 +46,12 @@ pub struct Link {
     pub is_down: AtomicBool,
     /// Calls that read the log fail; all other calls succeed.
     pub log_is_down: AtomicBool,
+    /// Reads of records fail.
+    pub records_are_down: AtomicBool,
+    /// A test that holds this lock for writing keeps back the answers to writes of records.
+    pub recording: RwLock<()>,
+    /// Milliseconds that the next read of a record takes longer.
+    pub record_delay_ms: AtomicU64,
     /// Pages of the log come without rosters.
     pub lost_rosters: AtomicBool,
     /// Number of further failures; every second call fails until they are used up.
@@ -110,6 +116,9 @@ impl Shared {
             delay_ms: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
             log_is_down: AtomicBool::new(false),
+            records_are_down: AtomicBool::new(false),
+            recording: RwLock::new(()),
+            record_delay_ms: AtomicU64::new(0),
             lost_rosters: AtomicBool::new(false),
             hiccups: AtomicU64::new(0),
             group_failures: AtomicU64::new(0),
@@ -380,12 +389,19 @@ impl Store for Instance {
 
     async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
         self.link.pass().await?;
+        let delay = self.link.record_delay_ms.swap(0, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        if self.link.records_are_down.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
         self.shared.memory.record(name, known).await
     }
 
     async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {
         self.link.pass().await?;
-        self.shared.memory.put_record(name, known, value).await
+        let written = self.shared.memory.put_record(name, known, value).await;
+        let _answers = self.link.recording.read().await;
+        written
     }
 
     async fn sweep(&self, now: UnixSecs, events_max: usize) -> Result<Swept, StoreError> {

@@ -38,7 +38,7 @@ section! {
         /// The database of `cloudsql`: `postgresql://user:password@host/db`, with `?sslmode=` and `sslrootcert=` for
         /// TLS, or `?host=/directory` for a socket.
         database_url: Option<Secret> = "", by optional(database_url);
-        /// Most connections of an instance to `cloudsql`; one more listens.
+        /// Most connections of an instance to `cloudsql`; one more listens, and one reads orders.
         max_connections: Option<usize> = (None, "twice the cores, at most 20") in "connections",
             by integer(2..=1_000).map(Some);
         /// Most writes of one commit to `firestore`, 20 to 500.

@@ -52,6 +52,15 @@ pub struct Reading {
     pub config: Config,
     /// The faults: those of the file in the order of its lines, then those of variables.
     pub faults: Vec<ConfigError>,
+    /// Set where the file sets no key.
+    is_blank: bool,
+}
+
+impl From<Config> for Reading {
+    /// A reading without a fault.
+    fn from(config: Config) -> Self {
+        Self { config, faults: Vec::new(), is_blank: false }
+    }
 }
 
 impl Reading {
@@ -75,12 +84,24 @@ impl Reading {
         }
     }
 
+    /// Reads as [`Reading::of`] does, for a relay that runs. A file that sets no key has a fault: it was cut off, or is
+    /// being written, and its defaults would open the relay.
+    pub fn again(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut reading = Self::of(file, env);
+        if let Some(path) = file.filter(|_| reading.is_blank) {
+            let text = "sets no key, and a relay that runs is not opened by its defaults; write the file as a whole";
+            reading.faults.push(ConfigError::keyless(Location::whole(path), text));
+        }
+        reading
+    }
+
     fn of_text(text: &str, path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Self {
         let (settings, faults) = read_file(text, path);
         Self::from_parts(settings, faults, env::read(env))
     }
 
     fn from_parts(file: Vec<Setting>, mut faults: Vec<ConfigError>, environment: Environment) -> Self {
+        let is_blank = file.is_empty() && faults.is_empty();
         faults.extend(environment.faults);
         let layers = [environment.under_file, file, environment.over_file];
         // A later layer wins.
@@ -97,7 +118,7 @@ impl Reading {
         config.fill_in(|path| settings.contains_key(path));
         faults.extend(config.check_pairs(&settings, &refused));
         faults.sort_by_key(ConfigError::order);
-        Self { config, faults }
+        Self { config, faults, is_blank }
     }
 
     fn into_first_fault(self) -> Result<Config, ConfigError> {

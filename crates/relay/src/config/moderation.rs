@@ -29,7 +29,8 @@ section! {
         /// A path, or a command with spaces for the shell; empty: none. It is asked about each event that the rules
         /// take.
         plugin: Option<String> = "", by optional(text);
-        /// Time for an answer, after which the event is refused with `error:` and the program is started anew.
+        /// Longest time without an answer while the program is asked, after which its events are refused with `error:`
+        /// and it is started anew. It has 10 s from its start for its first answer.
         timeout_ms: u64 = "2000" in "ms", by integer(10..=60_000);
     }
 }

@@ -3,6 +3,8 @@
 //! Source: docs/rules.md, "Claims". A claim costs the budget of reads as a query does. One whose answer is kept for
 //! repetitions is paid for like events, since it takes room in the store.
 
+use std::sync::Arc;
+
 use nostr_protocol::{PublicKey, Rejection};
 use nostr_store::{Claim, ClaimFilters, ClaimRates, Claimed, ReceiptName, Repetition};
 
@@ -59,10 +61,15 @@ impl<R: Into<Rejection>> From<R> for NothingGiven {
 /// [`NothingGiven`]. Nothing was used up then.
 pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question) -> Result<Answered, NothingGiven> {
     let app = &caller.app;
-    if app.policy().is_banned(&question.owner) {
-        // The gate would hide the KeyPackages, and they would be used up.
-        return Err(NothingGiven::None);
-    }
+    let orders = {
+        let policy = app.policy();
+        policy.require_orders()?;
+        if policy.is_banned(&question.owner) {
+            // The gate would hide the KeyPackages, and they would be used up.
+            return Err(NothingGiven::None);
+        }
+        Arc::clone(&policy.moderation)
+    };
     let mut meter = Meter::new(caller);
     let claimant = Claimant::of(caller, reader, &meter);
     if question.kept.is_some() {
@@ -72,6 +79,7 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
         bytes_max: question.kept.map_or(ANSWER_BYTES_MAX, |_| question.count * KEPT_BYTES_MAX),
         rates: rates(caller, &mut meter, reader, question.owner).await?,
         receipt: question.kept.map(|(name, request)| ReceiptName { reader, name, request }),
+        orders,
         ..Claim::new(
             question.owner,
             ClaimFilters::of_owner(question.owner, question.suite, question.count as u64),
@@ -85,7 +93,8 @@ pub(crate) async fn claim(caller: &Caller, reader: PublicKey, question: Question
     if claimed.repetition == Repetition::OfAnother {
         return Err(NothingGiven::NameTaken);
     }
-    if claimed.given.is_empty() {
+    // The gate hides a KeyPackage of a kept answer that was banned since, and one that is banned at this moment.
+    if handed.is_empty() {
         return Err(nothing(&claimed));
     }
     Ok(Answered { handed, remaining: claimed.remaining })

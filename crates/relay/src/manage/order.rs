@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use nostr_extensions::{KindRange, Policy};
 use nostr_protocol::{EventId, PublicKey};
 use serde_json::{Value, json};
 
-use super::standing::{List, Order, StandingOrders, Statement};
+use super::{
+    blocked::AddressRange,
+    standing::{List, Order, StandingOrders, Statement},
+};
 
 /// The methods that this relay knows, beside `supportedmethods`. The last one is its own.
 const METHODS: [&str; 23] = [
@@ -88,8 +90,8 @@ impl Asked {
             "changerelayicon" => Order::State(Statement::Icon, text(parameters)?.to_owned()),
             "allowkind" => Order::AllowKind(kind(parameters)?),
             "disallowkind" => Order::RefuseKind(refusable(kind(parameters)?)?),
-            "blockip" => Order::Put(List::BlockedAddresses, blockable(range(text(parameters)?)?, from)?),
-            _ => Order::Remove(List::BlockedAddresses, range(text(parameters)?)?.to_string()),
+            "blockip" => Order::Put(List::BlockedAddresses, blockable(text(parameters)?.parse()?, from)?),
+            _ => Order::Remove(List::BlockedAddresses, text(parameters)?.parse::<AddressRange>()?.to_string()),
         };
         let reason = match order {
             Order::Put(..) | Order::Remove(..) => parameters.get(1).and_then(Value::as_str).unwrap_or_default(),
@@ -155,16 +157,10 @@ fn bannable(key: PublicKey, policy: &Policy) -> Result<String, String> {
     Ok(key.to_hex())
 }
 
-fn range(text: &str) -> Result<IpNet, String> {
-    let range = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())).or_else(|_| text.parse());
-    let range: IpNet = range.map_err(|_| "not an address or a range; write 192.0.2.1, or 2001:db8::/48".to_owned())?;
-    Ok(range.trunc())
-}
-
 /// A range that an admin may block.
-fn blockable(range: IpNet, from: IpAddr) -> Result<String, String> {
-    if range.contains(&from.to_canonical()) {
-        return Err("this is the address that you ask from".to_owned());
+fn blockable(range: AddressRange, from: IpAddr) -> Result<String, String> {
+    if range.holds(from) {
+        return Err(format!("{range} holds the address that you ask from"));
     }
     Ok(range.to_string())
 }
@@ -203,6 +199,7 @@ mod tests {
             ("banpubkey", json!(key("system").to_hex())),
             ("blockip", json!("192.0.2.0/24")),
             ("blockip", json!("::ffff:192.0.2.9")),
+            ("blockip", json!("::ffff:192.0.2.0/120")),
             ("disallowkind", json!(5)),
             ("disallowkind", json!(62)),
         ] {

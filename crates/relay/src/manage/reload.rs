@@ -34,11 +34,11 @@ impl Management {
     ///
     /// # Errors
     /// The faults of the reading, which changes nothing then.
-    pub(crate) async fn reload(&self, reading: &Reading) -> Result<Differences, Vec<String>> {
+    pub(crate) fn reload(&self, reading: &Reading) -> Result<Differences, Vec<String>> {
         if !reading.faults.is_empty() {
             return Err(reading.faults.iter().map(ToString::to_string).collect());
         }
-        let mut known = self.known.lock().await;
+        let mut known = self.known.lock();
         let differences = known.config.take_over(&reading.config, is_live);
         if !differences.taken.is_empty() {
             self.put_into_force(&known);

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, Method, header},
     response::{IntoResponse as _, Response},
 };
-use nostr_protocol::Rejection;
+use nostr_protocol::{PublicKey, Rejection};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,26 +42,30 @@ struct Call {
     params: Vec<Value>,
 }
 
+/// Refuses a request that is signed by no admin key, before the store is asked whether its proof was used.
+fn require_admin(app: &App, signer: Option<PublicKey>) -> Result<(), Problem> {
+    let policy = app.policy();
+    if policy.admin_keys.is_empty() {
+        let text = "this relay is managed by its configuration alone; its operator has set no admin_pubkeys";
+        return Err(Rejection::restricted(text).into());
+    }
+    match signer {
+        None => Err(Problem::key_required()),
+        Some(key) if policy.is_admin(&key) => Ok(()),
+        Some(_) => Err(Rejection::restricted("only the keys in admin_pubkeys manage this relay").into()),
+    }
+}
+
 /// The answer to an admin: the result, or the reason why there is none.
 async fn visit(app: &Arc<App>, request: Request) -> Result<Value, Problem> {
-    let visit = Visit::of(request, app, MEDIA_TYPE).await?;
+    let visit = Visit::of(request, app, MEDIA_TYPE, require_admin).await?;
     let key = visit.key()?;
-    let policy = app.policy();
-    if !policy.is_admin(&key) {
-        return Err(Rejection::restricted("only the keys in admin_pubkeys manage this relay").into());
-    }
     let call: Call = serde_json::from_slice(visit.body())
         .map_err(|_| Problem::bad_parameter("the body is {\"method\":\"…\",\"params\":[…]} (NIP-86)"))?;
-    let asked = Asked::read(&call.method, &call.params, &policy, visit.address());
-    drop(policy);
+    let asked = Asked::read(&call.method, &call.params, &app.policy(), visit.address());
     let done = match asked {
         Ok(Asked::Order { order, method, reason }) => {
-            let at = app.clock.now();
-            let ordered = Ordered { order, method, reason, by: key, at };
-            app.management.carry_out(&ordered).await.map(|()| {
-                app.delivery.tell_of_orders();
-                json!(true)
-            })
+            carry_out(app, Ordered { order, method, reason, by: key, at: app.clock.now() }).await
         }
         Ok(question) => app.management.result(&question).await,
         Err(reason) => Err(reason),
@@ -72,11 +76,24 @@ async fn visit(app: &Arc<App>, request: Request) -> Result<Value, Problem> {
     })
 }
 
+/// Carries an order out in a task of its own: a client that goes away drops the task of its request, and an order that
+/// is in the store is to be in force on this instance too. A stop waits for the task as for a connection.
+async fn carry_out(app: &Arc<App>, ordered: Ordered) -> Result<Value, String> {
+    let ordering = Arc::clone(app);
+    let task = async move {
+        ordering.management.carry_out(&ordered).await?;
+        ordering.delivery.tell_of_orders();
+        Ok(json!(true))
+    };
+    let ended = app.connections.spawn(task).await;
+    ended.unwrap_or_else(|_| Err("error: the order may not be carried out; ask for the list".to_owned()))
+}
+
 impl Management {
     /// The answer to a question, by the record as of now.
     async fn result(&self, question: &Asked) -> Result<Value, String> {
-        let mut known = self.known.lock().await;
-        self.look(&mut known).await?;
+        self.look().await?;
+        let known = self.known.lock();
         let standing: &StandingOrders = &known.standing;
         let kinds = &known.config.kinds.allowed;
         Ok(question.result(standing, (!kinds.is_empty()).then_some(kinds)))

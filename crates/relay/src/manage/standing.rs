@@ -2,15 +2,14 @@
 //!
 //! Source: docs/rules.md, "Management". Every list has a bound, so that the document fits into a record of every store.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use ipnet::IpNet;
 use nostr_extensions::Moderation;
 use nostr_protocol::{EventId, Kind, PublicKey};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::blocked::{AddressRange, Blocked};
 
 /// Most keys, events and addresses on all lists together, at about 200 bytes in the document.
 const ENTRIES_MAX: usize = 4_000;
@@ -27,12 +26,15 @@ const KINDS_MAX: usize = 2_048;
 /// Orders that the audit trail keeps, the newest ones.
 const AUDIT_KEPT_MAX: usize = 256;
 
-/// See the module. A document of a newer release may have more; this one passes over it.
+/// Fields of a document that this release does not know. It keeps them, so that an order given at an instance of this
+/// release takes nothing from one of a newer release.
+type Unknown = Map<String, Value>;
+
+/// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct StandingOrders {
-    /// Each list maps an entry to its reason.
-    lists: BTreeMap<List, BTreeMap<String, String>>,
+    lists: Lists,
     allowed_kinds: BTreeSet<u16>,
     refused_kinds: BTreeSet<u16>,
     pub(super) name: Option<String>,
@@ -40,11 +42,26 @@ pub(super) struct StandingOrders {
     pub(super) icon: Option<String>,
     /// The newest order comes last.
     audit: VecDeque<Audited>,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
-/// A list of entries with reasons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// A list maps an entry to its reason.
+type Entries = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Lists {
+    banned_keys: Entries,
+    allowed_keys: Entries,
+    banned_events: Entries,
+    blocked_addresses: Entries,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+/// The name of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
     BannedKeys,
     AllowedKeys,
@@ -63,6 +80,8 @@ pub(super) struct Audited {
     subject: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 /// A statement about the relay that NIP-11 shows.
@@ -102,12 +121,18 @@ impl StandingOrders {
         if value.is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_slice(value).map_err(|error| format!("the record of management cannot be read: {error}"))
+        let mut standing: Self = serde_json::from_slice(value)
+            .map_err(|error| format!("the record of management cannot be read: {error}"))?;
+        // Earlier releases wrote ranges that held no client. One that this release cannot read stays as it is.
+        let blocked = std::mem::take(&mut standing.lists.blocked_addresses).into_iter();
+        standing.lists.blocked_addresses =
+            blocked.map(|(it, reason)| (it.parse::<AddressRange>().map_or(it, |it| it.to_string()), reason)).collect();
+        Ok(standing)
     }
 
     /// The entries of a list with their reasons.
     pub(super) fn list(&self, list: List) -> impl Iterator<Item = (&str, &str)> {
-        self.lists.get(&list).into_iter().flatten().map(|(entry, reason)| (entry.as_str(), reason.as_str()))
+        self.lists.of(list).iter().map(|(entry, reason)| (entry.as_str(), reason.as_str()))
     }
 
     pub(super) const fn allowed_kinds(&self) -> &BTreeSet<u16> {
@@ -129,27 +154,21 @@ impl StandingOrders {
     /// In words for the admin, where a bound forbids it.
     pub(super) fn carry_out(&mut self, ordered: &Ordered) -> Result<(), String> {
         let reason = cut(&ordered.reason, REASON_BYTES_MAX);
-        let subject = match &ordered.order {
+        match &ordered.order {
             Order::Put(list, entry) => {
                 if let Some(opposite) = list.opposite() {
                     self.remove(opposite, entry);
                 }
                 self.put(*list, entry, &reason)?;
-                entry.clone()
             }
-            Order::Remove(list, entry) => {
-                self.remove(*list, entry);
-                entry.clone()
-            }
+            Order::Remove(list, entry) => self.remove(*list, entry),
             Order::AllowKind(kind) => {
                 self.refused_kinds.remove(kind);
                 put_kind(&mut self.allowed_kinds, *kind)?;
-                kind.to_string()
             }
             Order::RefuseKind(kind) => {
                 self.allowed_kinds.remove(kind);
                 put_kind(&mut self.refused_kinds, *kind)?;
-                kind.to_string()
             }
             Order::State(statement, text) => {
                 let (place, max) = match statement {
@@ -161,11 +180,12 @@ impl StandingOrders {
                     return Err(format!("write at most {max} bytes"));
                 }
                 *place = Some(text.clone()).filter(|text| !text.is_empty());
-                cut(text, REASON_BYTES_MAX)
             }
-        };
+        }
+        let subject = cut(&ordered.order.subject(), REASON_BYTES_MAX);
         let by = ordered.by.to_hex();
-        self.audit.push_back(Audited { at: ordered.at, by, method: ordered.method.to_owned(), subject, reason });
+        let method = ordered.method.to_owned();
+        self.audit.push_back(Audited { at: ordered.at, by, method, subject, reason, unknown: Unknown::new() });
         while self.audit.len() > AUDIT_KEPT_MAX {
             self.audit.pop_front();
         }
@@ -173,9 +193,9 @@ impl StandingOrders {
     }
 
     fn put(&mut self, list: List, entry: &str, reason: &str) -> Result<(), String> {
-        let count: usize = self.lists.values().map(BTreeMap::len).sum();
-        let entries = self.lists.entry(list).or_default();
-        let is_range = |entry: &str| entry.parse().is_ok_and(|range| !is_one_address(&range));
+        let count = self.lists.len();
+        let entries = self.lists.of_mut(list);
+        let is_range = |entry: &str| entry.parse::<AddressRange>().is_ok_and(|range| !range.is_one_client());
         if list == List::BlockedAddresses && !entries.contains_key(entry) && is_range(entry) {
             let ranges = entries.keys().filter(|entry| is_range(entry)).count();
             if ranges >= RANGES_MAX {
@@ -190,9 +210,7 @@ impl StandingOrders {
     }
 
     fn remove(&mut self, list: List, entry: &str) {
-        if let Some(entries) = self.lists.get_mut(&list) {
-            entries.remove(entry);
-        }
+        self.lists.of_mut(list).remove(entry);
     }
 
     /// The standing orders that the rules read. Entries that this release cannot read count for nothing.
@@ -211,34 +229,58 @@ impl StandingOrders {
 
     /// The addresses whose clients are refused.
     pub(super) fn blocked(&self) -> Blocked {
-        let mut blocked = Blocked::default();
-        for range in self.list(List::BlockedAddresses).filter_map(|(entry, _)| entry.parse::<IpNet>().ok()) {
-            if is_one_address(&range) {
-                blocked.addresses.insert(range.addr());
-            } else {
-                blocked.ranges.push(range);
-            }
+        self.list(List::BlockedAddresses).filter_map(|(entry, _)| entry.parse::<AddressRange>().ok()).collect()
+    }
+}
+
+impl Lists {
+    const fn of(&self, list: List) -> &Entries {
+        match list {
+            List::BannedKeys => &self.banned_keys,
+            List::AllowedKeys => &self.allowed_keys,
+            List::BannedEvents => &self.banned_events,
+            List::BlockedAddresses => &self.blocked_addresses,
         }
-        blocked
+    }
+
+    const fn of_mut(&mut self, list: List) -> &mut Entries {
+        match list {
+            List::BannedKeys => &mut self.banned_keys,
+            List::AllowedKeys => &mut self.allowed_keys,
+            List::BannedEvents => &mut self.banned_events,
+            List::BlockedAddresses => &mut self.blocked_addresses,
+        }
+    }
+
+    /// Number of entries on all of them.
+    fn len(&self) -> usize {
+        let Self { banned_keys, allowed_keys, banned_events, blocked_addresses, unknown: _ } = self;
+        [banned_keys, allowed_keys, banned_events, blocked_addresses].map(BTreeMap::len).iter().sum()
     }
 }
 
-/// Addresses whose clients are refused.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Blocked {
-    addresses: HashSet<IpAddr>,
-    ranges: Vec<IpNet>,
-}
-
-impl Blocked {
-    pub(super) fn holds(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.addresses.contains(&address) || self.ranges.iter().any(|range| range.contains(&address))
+impl Order {
+    /// The sort of the order's subject, for the log.
+    pub(super) const fn sort(&self) -> &'static str {
+        match self {
+            Self::Put(List::BannedKeys | List::AllowedKeys, _)
+            | Self::Remove(List::BannedKeys | List::AllowedKeys, _) => "key",
+            Self::Put(List::BannedEvents, _) | Self::Remove(List::BannedEvents, _) => "event",
+            Self::Put(List::BlockedAddresses, _) | Self::Remove(List::BlockedAddresses, _) => "address",
+            Self::AllowKind(_) | Self::RefuseKind(_) => "kind",
+            Self::State(Statement::Name, _) => "name",
+            Self::State(Statement::Description, _) => "description",
+            Self::State(Statement::Icon, _) => "icon",
+        }
     }
-}
 
-fn is_one_address(range: &IpNet) -> bool {
-    range.prefix_len() == range.max_prefix_len()
+    /// The order's subject, which no log above `debug` names.
+    pub(super) fn subject(&self) -> String {
+        match self {
+            Self::Put(_, entry) | Self::Remove(_, entry) | Self::State(_, entry) => entry.clone(),
+            Self::AllowKind(kind) | Self::RefuseKind(kind) => kind.to_string(),
+        }
+    }
 }
 
 impl List {
@@ -276,6 +318,7 @@ fn cut(text: &str, bytes_max: usize) -> String {
 mod tests {
     use nostr_protocol::testing::key;
     use nostr_store::RECORD_BYTES_MAX;
+    use serde_json::json;
 
     use super::*;
 
@@ -306,11 +349,42 @@ mod tests {
         }
         assert!(block("172.16.0.0/12".to_owned()).is_err(), "one range too many");
         block("10.7.0.0/16".to_owned()).expect("it is there");
-        block("2001:db8::1/128".to_owned()).expect("an address needs no room of ranges");
+        block("2001:db8::/64".to_owned()).expect("a client needs no room of ranges");
         let blocked = standing.blocked();
         let holds = |address: &str| blocked.holds(address.parse().expect("an address"));
         assert!(holds("192.0.2.1") && holds("::ffff:192.0.2.1") && holds("10.255.1.2") && holds("2001:db8::1"));
-        assert!(!holds("192.0.2.2") && !holds("11.0.0.1") && !holds("2001:db8::2"));
+        assert!(!holds("192.0.2.2") && !holds("11.0.0.1") && !holds("2001:db8:0:1::1"));
+    }
+
+    /// An order that is given at an instance of this release loses nothing that a newer one has written.
+    #[test]
+    fn a_document_of_a_newer_release_keeps_its_fields() {
+        let document = json!({
+            "lists": { "banned_keys": { key("alice").to_hex(): "spam" }, "muted_words": { "a": { "since": 7 } } },
+            "refused_kinds": [7],
+            "audit": [{ "at": 1, "by": "a", "method": "muteword", "subject": "a", "from": "console" }],
+            "pow": 20,
+        });
+        let mut standing = StandingOrders::read(&serde_json::to_vec(&document).expect("JSON")).expect("it is read");
+        assert!(standing.moderation().banned_keys.contains(&key("alice")));
+        let order = Order::Remove(List::BannedKeys, key("alice").to_hex());
+        standing.carry_out(&ordered(order, "")).expect("it needs no room");
+        let written = serde_json::to_value(&standing).expect("JSON");
+        assert_eq!(written["lists"]["muted_words"], document["lists"]["muted_words"]);
+        assert_eq!((&written["pow"], &written["audit"][0]["from"]), (&json!(20), &json!("console")));
+        assert_eq!((&written["lists"]["banned_keys"], &written["refused_kinds"]), (&json!({}), &json!([7])));
+    }
+
+    /// Releases before this one wrote an address of IPv6, and mapped ranges, as they were given.
+    #[test]
+    fn ranges_of_earlier_releases_hold_clients() {
+        let document = json!({ "lists": { "blocked_addresses": {
+            "2001:db8::1/128": "one", "::ffff:192.0.2.0/120": "two", "unknown": "three"
+        } } });
+        let standing = StandingOrders::read(&serde_json::to_vec(&document).expect("JSON")).expect("it is read");
+        let listed: Vec<_> = standing.list(List::BlockedAddresses).collect();
+        assert_eq!(listed, [("192.0.2.0/24", "two"), ("2001:db8::/64", "one"), ("unknown", "three")]);
+        assert!(standing.blocked().holds("2001:db8::2".parse().expect("an address")));
     }
 
     /// Every list is full, with the longest reasons, and the audit trail is as long as it gets.

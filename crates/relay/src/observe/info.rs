@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 
 use nostr_extensions::{
-    Retention,
     kinds::{KINDS, rules},
+    policy::KeptFor,
 };
 use nostr_protocol::PublicKey;
 use serde::Serialize;
@@ -60,8 +60,14 @@ pub(crate) struct InformationDocument<'a> {
 /// An entry of `retention`: seconds for which events of these kinds are kept.
 #[derive(Debug, Serialize)]
 struct RetentionDocument {
-    kinds: [[u16; 2]; 1],
+    kinds: Vec<[u16; 2]>,
     time: u64,
+}
+
+impl RetentionDocument {
+    fn of(rule: &KeptFor) -> Self {
+        Self { kinds: rule.kinds.iter().map(|range| [range.first, range.last]).collect(), time: rule.secs }
+    }
 }
 
 /// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do
@@ -136,8 +142,8 @@ struct GatewayDocument {
     system_pubkey: Option<String>,
 }
 
-/// The document of a relay that runs with `config`.
-pub(crate) fn document(config: &Config) -> InformationDocument<'_> {
+/// The document of a relay that runs with `config` and keeps some kinds for a time.
+pub(crate) fn document<'a>(config: &'a Config, retention: &[KeptFor]) -> InformationDocument<'a> {
     let Information {
         name,
         description,
@@ -163,7 +169,7 @@ pub(crate) fn document(config: &Config) -> InformationDocument<'_> {
         privacy_policy: privacy_policy.as_deref(),
         terms_of_service: terms.as_deref(),
         limitation: limitation(config),
-        retention: retention(config),
+        retention: retention.iter().map(RetentionDocument::of).collect(),
         mls_gateway: gateway(config),
     }
 }
@@ -207,12 +213,6 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_ids,
         rate_limits: rate_limits(config),
     }
-}
-
-fn retention(config: &Config) -> Vec<RetentionDocument> {
-    let of_rule =
-        |rule: &Retention| RetentionDocument { kinds: [[rule.kinds.first, rule.kinds.last]], time: rule.secs };
-    config.retention.rules.iter().map(of_rule).collect()
 }
 
 fn rate_limits(config: &Config) -> RateLimitsDocument {
@@ -357,7 +357,7 @@ mod tests {
         config.auth.enabled = true;
         config.auth.pubkey_whitelist = vec![PublicKey::from_bytes([1; 32])];
         config.information.self_pubkey = Some(PublicKey::from_bytes([2; 32]));
-        let document = serde_json::to_value(document(&config)).expect("JSON");
+        let document = serde_json::to_value(document(&config, &[])).expect("JSON");
         assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86]));
         assert_eq!(document["limitation"]["auth_required"], true);
         assert_eq!(document["limitation"]["restricted_writes"], true);
@@ -378,7 +378,7 @@ mod tests {
     fn the_document_tells_the_rates_and_the_bursts() {
         let mut config = Config::default();
         config.mls_gateway.rate_limits.max_keypackages_per_hour = 0;
-        let document = serde_json::to_value(document(&config)).expect("JSON");
+        let document = serde_json::to_value(document(&config, &[])).expect("JSON");
         let rate = |number: u32, burst: u32| json!({"number": number, "period_secs": 60, "burst": burst});
         let expected = json!({
             "events": rate(100, 200),

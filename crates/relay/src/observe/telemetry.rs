@@ -136,7 +136,17 @@ impl OwnerTags {
     ///
     /// Both hashed parts have a fixed length and most of the hash is cut off, so the plain prefix is a sound key.
     pub(crate) fn owner_tag(&self, key: &PublicKey) -> OwnerTag {
-        let hash: [u8; 32] = Sha256::new().chain_update(self.secret).chain_update(key.as_bytes()).finalize().into();
+        self.tag(key.as_bytes())
+    }
+
+    /// The tag of an order's subject: that of a key if it is one in hex.
+    pub(crate) fn subject_tag(&self, subject: &str) -> OwnerTag {
+        let hashed = || Sha256::digest(subject).into();
+        self.tag(&hex::parse_lower(subject.as_bytes()).unwrap_or_else(hashed))
+    }
+
+    fn tag(&self, bytes: &[u8; 32]) -> OwnerTag {
+        let hash: [u8; 32] = Sha256::new().chain_update(self.secret).chain_update(bytes).finalize().into();
         OwnerTag([hash[0], hash[1], hash[2], hash[3]])
     }
 }
@@ -206,5 +216,7 @@ mod tests {
         assert_ne!(tags.owner_tag(&key), tags.owner_tag(&PublicKey::from_bytes([8; 32])));
         assert_ne!(tags.owner_tag(&key), OwnerTags::new([2; 32]).owner_tag(&key));
         assert_eq!(tags.owner_tag(&key).to_string().len(), 8);
+        assert_eq!(tags.subject_tag(&key.to_hex()), tags.owner_tag(&key));
+        assert_ne!(tags.subject_tag("192.0.2.1/32"), tags.subject_tag("192.0.2.2/32"));
     }
 }

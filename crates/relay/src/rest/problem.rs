@@ -115,7 +115,7 @@ impl Problem {
     }
 
     /// The answer to a request that needs a key.
-    pub(super) fn key_required() -> Self {
+    pub(crate) fn key_required() -> Self {
         Self::from(Rejection::auth_required("authenticate this request by NIP-98: Authorization: Nostr <base64>"))
     }
 

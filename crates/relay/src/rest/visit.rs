@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Method, Uri, header},
 };
 use nostr_extensions::Reader;
-use nostr_protocol::{PublicKey, Rejection as Reason, Rule};
+use nostr_protocol::{PublicKey, Rejection as Reason};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -112,21 +112,26 @@ impl FromRequest<Arc<App>> for Visit {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let visit = Self::of(request, app, intake::JSON).await?;
-        if app.management.blocks(visit.address()) {
-            let refusal = Reason::restricted("this address is blocked at this relay");
-            return Err(refusal.under(Rule("Management", 7)).into());
-        }
+        // A key, an event or an address may be banned.
+        app.policy().require_orders()?;
+        let visit = Self::of(request, app, intake::JSON, |_, _| Ok(())).await?;
+        app.management.require_open(visit.address())?;
         Ok(visit)
     }
 }
 
 impl Visit {
-    /// A request whose body, if it has one, is JSON of this media type.
+    /// A request whose body, if it has one, is JSON of this media type. `lets_in` is asked about the key that has
+    /// signed the proof before the body is read and the proof is used.
     ///
     /// # Errors
-    /// The refusal of a request that is malformed or not authenticated.
-    pub(crate) async fn of(request: Request, app: &Arc<App>, media_type: &str) -> Result<Self, Problem> {
+    /// The refusal of a request that is malformed, not authenticated or not let in.
+    pub(crate) async fn of(
+        request: Request,
+        app: &Arc<App>,
+        media_type: &str,
+        lets_in: fn(&App, Option<PublicKey>) -> Result<(), Problem>,
+    ) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let uri = parts.extensions.get::<OriginalUri>().map_or_else(|| parts.uri.clone(), |uri| uri.0.clone());
         let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
@@ -139,6 +144,7 @@ impl Visit {
         if proof.is_none() && app.policy().auth_required {
             return Err(Problem::key_required());
         }
+        lets_in(app, proof.as_ref().map(|proof| proof.event().pubkey()))?;
         let has_body = !parts.method.is_safe() && has_body(&parts.headers);
         if has_body {
             let bytes_max = app.config.limitation.max_message_length;

@@ -196,7 +196,7 @@ const PUBLIC_HEADERS: [(HeaderName, &str); 4] = [
 fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
     if accept::prefers_document(headers) {
         let shown = app.management.shown();
-        let document = axum::Json(info::document(&shown.config));
+        let document = axum::Json(info::document(&shown.config, &shown.retention));
         return ([(header::CONTENT_TYPE, "application/nostr+json")], document).into_response();
     }
     let html = [

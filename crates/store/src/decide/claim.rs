@@ -71,9 +71,12 @@ impl<'a> Search<'a> {
             && self.matches[sort] < MATCHES_MAX
     }
 
-    /// Returns whether the event of a KeyPackage should be looked at: events with the same bytes count once.
+    /// Returns whether the event of a KeyPackage should be looked at: events with the same bytes count once, and a
+    /// banned one is never given.
     pub(crate) fn wants(&self, owned: &Owned) -> bool {
-        self.looks_for(owned.last_resort) && !self.contents.contains(&owned.content_hash)
+        self.looks_for(owned.last_resort)
+            && !self.contents.contains(&owned.content_hash)
+            && !self.claim.passes_over(&owned.id)
     }
 
     /// Looks at a KeyPackage event, and returns whether it is a candidate. The caller goes from the oldest event to the
@@ -115,23 +118,24 @@ impl<'a> Search<'a> {
 /// An owner's KeyPackages, as far as the choice among some candidates depends on them.
 #[derive(Debug, Default)]
 pub(crate) struct Stock {
-    /// The events with the bytes of a candidate that are there.
+    /// The events with the bytes of a candidate that are there. A banned one is among them, since it goes with the
+    /// others.
     pub(crate) twins: Vec<Owned>,
-    /// Whether the owner has KeyPackages with other bytes too.
+    /// Whether the owner has KeyPackages with other bytes too. Banned events are not counted here, and not below.
     pub(crate) has_others: bool,
     /// How many of those were never given and are not of last resort.
     pub(crate) fresh_others: usize,
 }
 
 impl Stock {
-    /// The stock of an owner that has these KeyPackages.
-    pub(crate) fn of<'o>(candidates: &[Candidate], owned: impl Iterator<Item = &'o Owned>) -> Self {
+    /// The stock of an owner that has these KeyPackages, for a claim.
+    pub(crate) fn of<'o>(claim: &Claim, candidates: &[Candidate], owned: impl Iterator<Item = &'o Owned>) -> Self {
         let mut stock = Self::default();
         let mut others = Contents::default();
         for owned in owned {
             if is_twin(candidates, &owned.content_hash) {
                 stock.twins.push(owned.clone());
-            } else {
+            } else if !claim.passes_over(&owned.id) {
                 others.add(owned.content_hash, owned.last_resort);
             }
         }

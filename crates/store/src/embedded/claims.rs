@@ -54,7 +54,13 @@ impl Tables {
 
     /// The owner's stock, for a choice among the candidates. Of other KeyPackages it reads few: an owner may have any
     /// number of last resort.
-    fn stock(&self, txn: &RoTxn<'_>, candidates: &[Candidate], of: &PackagesAt<'_>) -> Result<Stock, Fail> {
+    fn stock(
+        &self,
+        txn: &RoTxn<'_>,
+        claim: &Claim,
+        candidates: &[Candidate],
+        of: &PackagesAt<'_>,
+    ) -> Result<Stock, Fail> {
         let mut stock = Stock::default();
         let other = |content_hash: &[u8; 32], _| !is_twin(candidates, content_hash);
         self.visit_packages(txn, of, other, |owned, _| {
@@ -67,7 +73,7 @@ impl Tables {
             others.push(owned);
             Ok(others.len() < OTHERS_MAX)
         })?;
-        Ok(Stock { twins: stock.twins, ..Stock::of(candidates, others.iter()) })
+        Ok(Stock { twins: stock.twins, ..Stock::of(claim, candidates, others.iter()) })
     }
 
     fn answer(
@@ -157,7 +163,7 @@ impl Tables {
         }
         let of = PackagesAt { owner: &claim.owner, vanishing, now };
         let (candidates, cost) = self.candidates(txn, claim, &of)?;
-        let (stock, ledger) = (self.stock(txn, &candidates, &of)?, self.ledger(txn, &claim.owner)?);
+        let (stock, ledger) = (self.stock(txn, claim, &candidates, &of)?, self.ledger(txn, &claim.owner)?);
         let pick = pick(claim, &candidates, &stock, &ledger, now);
         Ok(if pick.writes(claim) {
             Searched::Found(candidates, cost)
@@ -181,7 +187,7 @@ impl Tx<'_> {
         let vanishing = Arc::clone(&self.vanishing);
         let of = PackagesAt { owner: &claim.owner, vanishing: &vanishing, now };
         let mut ledger = self.tables.ledger(&self.txn, &claim.owner)?;
-        let stock = self.tables.stock(&self.txn, candidates, &of)?;
+        let stock = self.tables.stock(&self.txn, claim, candidates, &of)?;
         let pick = pick(claim, candidates, &stock, &ledger, now);
         if pick.is_overtaken {
             return Ok(None);

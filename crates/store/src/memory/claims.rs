@@ -37,7 +37,9 @@ impl State {
 
     fn take(&mut self, claim: &Claim, now: UnixSecs) -> Claimed {
         let owner = &claim.owner;
-        let packages = self.packages_of(owner, now);
+        let is_there = |cursor: &Cursor| self.log.get(cursor).is_some_and(|it| !claim.passes_over(&it.event.id()));
+        let packages: Vec<_> =
+            self.packages_of(owner, now).into_iter().filter(|(cursor, _)| is_there(cursor)).collect();
         let distinct_of = |fresh: bool| {
             let of_sort = packages.iter().filter(|(_, it)| it.last_resort != fresh);
             of_sort.map(|(_, it)| it.content_hash).collect::<BTreeSet<_>>().len()

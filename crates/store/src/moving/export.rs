@@ -12,10 +12,10 @@ use nostr_protocol::UnixSecs;
 
 use super::{
     ExportBounds, ExportPosition, FileKey, Moving, Record,
-    line::{self, END, EndLine, Header, Hex, Line, MARK, Mark, sort_of},
+    line::{self, END, EndLine, Header, Hex, Line, MARK, Mark, ORDERS, sort_of},
     lines::{Count, Lines},
 };
-use crate::StoreError;
+use crate::{RecordName, StoreError};
 
 /// Bounds of a page of an export. An import writes one such page at a time.
 const PAGE: ExportBounds = ExportBounds { records_max: 1_000, bytes_max: 4 << 20 };
@@ -151,12 +151,19 @@ pub async fn export(
         None => {
             let position = ExportPosition::start(store.head());
             let stats = store.stats().await?;
-            let header = Header::new(version, now, [stats.events, stats.groups], key);
+            let orders = orders(store).await?;
+            let header = Header::new(version, now, [stats.events, stats.groups], key, orders.is_some());
             line::write_header(header, &mut text).map_err(unwritable)?;
-            (Count::new(key), Counts::new(), position)
+            let mut records = Counts::new();
+            if let Some(document) = orders {
+                line::write_orders(&document, &mut text).map_err(unwritable)?;
+                records.insert(ORDERS.to_owned(), 1);
+            }
+            (Count::new(key), records, position)
         }
     };
-    let mut lines = u64::from(count.lines == 0);
+    // The lines before the first page are there once.
+    let mut lines = if count.lines == 0 { 1 + records.get(ORDERS).copied().unwrap_or(0) } else { 0 };
     loop {
         let page = store.export(&position, PAGE, now).await?;
         for record in &page.records {
@@ -197,6 +204,13 @@ pub async fn export(
             return Ok(records);
         }
     }
+}
+
+/// The operator's orders, if any was ever given. They come before all events, so that no event is imported without the
+/// ban that hides it.
+async fn orders(store: &dyn Moving) -> Result<Option<Vec<u8>>, StoreError> {
+    let record = store.record(RecordName::Management, 0).await?;
+    Ok(record.map(|record| record.value).filter(|value| !value.is_empty()))
 }
 
 /// Writes the events that `store` holds at `now`, one a line, in the order of the log: for other relays, which know no

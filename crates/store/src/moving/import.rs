@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     FileKey, Imported, Moving, Record,
-    line::{FORMAT, Format, Header, Hex, Line},
+    line::{FORMAT, Format, Header, Hex, Line, ORDERS},
     lines::Count,
     verify::{Next, ReadLine, VerifiedLines},
 };
-use crate::{StoreError, weight::BATCH_TARGETS_MAX};
+use crate::{RecordName, StoreError, weight::BATCH_TARGETS_MAX};
 
 /// Most records between two marks. An export writes a tenth of it.
 const PAGE_RECORDS_MAX: usize = 10_000;
@@ -199,6 +199,7 @@ pub async fn import(
         skip_bad: options.skip_bad,
         key: options.key.clone(),
         report: &mut report,
+        orders: None,
         page: Vec::new(),
         page_bytes: 0,
         targets: 0,
@@ -217,6 +218,8 @@ struct Importing<'a> {
     skip_bad: bool,
     key: Option<FileKey>,
     report: &'a mut Report,
+    /// The orders since the last mark.
+    orders: Option<Vec<u8>>,
     /// Records since the last mark.
     page: Vec<Record<Restored>>,
     page_bytes: usize,
@@ -322,6 +325,10 @@ impl Importing<'_> {
                 }
                 return Ok(());
             }
+            Line::Orders(document) => {
+                self.orders = Some(document);
+                return Ok(());
+            }
             Line::Header(_) | Line::PassedOver(_) => return Ok(()),
             Line::Mark(mark) => (mark.lines, mark.checksum, false),
             Line::End(end) => (end.lines, end.checksum, true),
@@ -414,7 +421,7 @@ impl Importing<'_> {
         // of groups and deletions carry none.
         let is_event = |record: &Record<Restored>| matches!(record, Record::Event(_));
         self.at_events |= !self.page.is_empty() && self.page.iter().all(is_event);
-        if !(self.at_events && self.page.iter().all(is_event)) {
+        if self.orders.is_some() || !(self.at_events && self.page.iter().all(is_event)) {
             return Err(ImportError::Unsigned { first, last });
         }
         // Each checksum covers all lines before it, so after a wrong one all others are wrong too.
@@ -422,7 +429,21 @@ impl Importing<'_> {
         Ok(())
     }
 
+    /// Writes the orders of the page, unless the store has orders of its own.
+    async fn write_orders(&mut self) -> Result<(), ImportError> {
+        let Some(document) = self.orders.take() else { return Ok(()) };
+        let outcome = if self.store.put_record(RecordName::Management, 0, document.clone()).await? {
+            Imported::New
+        } else {
+            let stored = self.store.record(RecordName::Management, 0).await?;
+            if stored.is_some_and(|stored| stored.value == document) { Imported::Unchanged } else { Imported::Kept }
+        };
+        *self.report.records.entry(ORDERS).or_default().entry(outcome).or_default() += 1;
+        Ok(())
+    }
+
     async fn write(&mut self, now: UnixSecs) -> Result<(), ImportError> {
+        self.write_orders().await?;
         let page = std::mem::take(&mut self.page);
         (self.page_bytes, self.targets) = (0, 0);
         if page.is_empty() {

@@ -1,6 +1,6 @@
 //! The format of an export: JSON lines. Each line is an object with one member, whose name is the sort of the line.
 //!
-//! 1. The header identifies the file as an export.
+//! 1. The header identifies the file as an export. Behind it stand the orders of management, if there are any.
 //! 2. Records follow in pages. After each page stands a mark: the position at which the store continues, and the
 //!    checksum of all lines before.
 //! 3. The end says that the export is whole, and holds the checksum of all lines before.
@@ -25,11 +25,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Exported, FileKey, Record};
+use crate::RECORD_BYTES_MAX;
 
 /// The version of an export without a key.
 const FORMAT_PLAIN: u32 = 1;
-/// The version of an export under a key, and the newest: an import reads this version and all before it.
-pub const FORMAT: u32 = 2;
+/// The version of an export under a key.
+const FORMAT_KEYED: u32 = 2;
+/// The version of an export that holds orders, with or without a key, and the newest: an import reads this version and
+/// all before it.
+pub const FORMAT: u32 = 3;
 
 /// Bytes as lower-case hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +72,18 @@ pub struct Header {
 }
 
 impl Header {
-    pub(super) fn new(version: &str, exported_at: UnixSecs, [events, groups]: [u64; 2], key: Option<&FileKey>) -> Self {
-        let format = if key.is_some() { FORMAT } else { FORMAT_PLAIN };
+    pub(super) fn new(
+        version: &str,
+        exported_at: UnixSecs,
+        [events, groups]: [u64; 2],
+        key: Option<&FileKey>,
+        has_orders: bool,
+    ) -> Self {
+        let format = match key {
+            _ if has_orders => FORMAT,
+            Some(_) => FORMAT_KEYED,
+            None => FORMAT_PLAIN,
+        };
         let key_check = key.map(|key| Hex(key.check()));
         Self { format, version: version.to_owned(), exported_at, events, groups, key_check }
     }
@@ -120,6 +134,8 @@ pub(crate) struct EndLine {
 #[allow(clippy::large_enum_variant, reason = "one line at a time stands in it")]
 enum Wire<'a> {
     RnostrExport(Header),
+    /// The document of the orders of management, which this crate does not read.
+    Orders(#[serde(borrow)] &'a RawValue),
     Vanished {
         key: Hex<32>,
         at: UnixSecs,
@@ -200,6 +216,8 @@ const fn is_false(value: &bool) -> bool {
 /// A parsed line.
 pub(crate) enum Line {
     Header(Header),
+    /// The value of [`crate::RecordName::Management`].
+    Orders(Vec<u8>),
     Record(Record<Restored>),
     Mark(Mark),
     End(EndLine),
@@ -209,6 +227,8 @@ pub(crate) enum Line {
 
 /// The beginning of the first line.
 pub(super) const HEADER: &[u8] = b"{\"rnostr_export\":";
+/// The sort of the line of the orders.
+pub(super) const ORDERS: &str = "orders";
 /// The beginning of a line that ends a page.
 pub(super) const MARK: &[u8] = b"{\"mark\":";
 /// The beginning of the last line.
@@ -234,6 +254,10 @@ pub(crate) fn read(line: &[u8]) -> Result<Line, String> {
     let group_id = |id: &str| NostrGroupId::parse(id).ok_or_else(|| "not a group id".to_owned());
     Ok(Line::Record(match wire {
         Wire::RnostrExport(header) => return Ok(Line::Header(header)),
+        Wire::Orders(document) if document.get().len() > RECORD_BYTES_MAX => {
+            return Err(format!("the orders are over {RECORD_BYTES_MAX} bytes"));
+        }
+        Wire::Orders(document) => return Ok(Line::Orders(document.get().as_bytes().to_vec())),
         Wire::Mark(mark) => return Ok(Line::Mark(mark)),
         Wire::End(end) => return Ok(Line::End(end)),
         Wire::Vanished { key, at } => Record::Vanished { key: PublicKey::from_bytes(key.0), at },
@@ -389,6 +413,15 @@ pub(super) fn write(record: &Record<Exported>, out: &mut Vec<u8>) -> Result<(), 
         }
     };
     push(&wire, out)
+}
+
+/// Appends the line of the orders to `out`.
+///
+/// # Errors
+/// The fault of a record that cannot be written, because the store is damaged.
+pub(super) fn write_orders(document: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let document = serde_json::from_slice(document).map_err(|error| format!("the orders are no JSON: {error}"))?;
+    push(&Wire::Orders(document), out)
 }
 
 fn group<'a>(id: &'a NostrGroupId, view: &ManagedGroup, invited: &BTreeMap<PublicKey, Invited>) -> Wire<'a> {

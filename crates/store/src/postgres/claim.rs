@@ -55,7 +55,10 @@ const TWINS: &str =
     owned!("p.cursor, e.id, p.content_hash, p.last_resort", " and p.content_hash = any($3::bytea[]) order by p.cursor");
 const OTHERS: &str = concat!(
     "select count(*) as all, count(distinct content_hash) filter (where not last_resort) as fresh from (",
-    owned!("p.content_hash, p.last_resort", " and p.content_hash <> all($3::bytea[]) limit $4"),
+    owned!(
+        "p.content_hash, p.last_resort",
+        " and p.content_hash <> all($3::bytea[]) and p.cursor <> all($5::bigint[]) limit $4"
+    ),
     ") others"
 );
 const CONTENTS: &str = owned!("p.content_hash, p.last_resort, e.kind", " order by p.last_resort, p.cursor limit $3");
@@ -89,6 +92,8 @@ fn owned(row: &Row) -> Result<Owned, Fail> {
 struct Found {
     candidates: Vec<Candidate>,
     events: HashMap<Cursor, (Event, Stamp)>,
+    /// The owner's banned KeyPackage events.
+    banned: Vec<i64>,
     stock: Stock,
     ledger: Ledger,
     cost: Cost,
@@ -259,8 +264,9 @@ async fn search(client: &mut Client, claim: &Claim, now: UnixSecs) -> Result<Fou
         }
     }
     let candidates = search.candidates();
-    let stock = Stock::of(&candidates, all.iter());
-    Ok(Found { candidates, events, stock, ledger, cost: search.cost() })
+    let stock = Stock::of(claim, &candidates, all.iter());
+    let banned = all.iter().filter(|it| claim.passes_over(&it.id)).map(|it| number(it.cursor)).collect();
+    Ok(Found { candidates, events, banned, stock, ledger, cost: search.cost() })
 }
 
 /// Chooses among the candidates and uses up, under the lock of the log.
@@ -277,7 +283,7 @@ async fn take(
     pipeline.add(LOCK, Vec::new());
     let fence = history.fence(&mut pipeline);
     pipeline.add(TWINS, parameters![owner.clone(), number(now), contents.clone()]);
-    pipeline.add(OTHERS, parameters![owner.clone(), number(now), contents, OTHERS_MAX as i64]);
+    pipeline.add(OTHERS, parameters![owner.clone(), number(now), contents, OTHERS_MAX as i64, found.banned.clone()]);
     pipeline.add(LEDGER, parameters![owner.clone()]);
     if let Some(name) = &claim.receipt {
         let (reader, name) = (name.reader.as_bytes().to_vec(), name.name.to_vec());

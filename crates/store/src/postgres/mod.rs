@@ -91,6 +91,8 @@ impl Default for Options {
 /// The store over one database. See the module.
 pub struct Postgres {
     pool: Pool,
+    /// One connection that reads records alone: an order of the operator is learnt however busy clients keep the pool.
+    records: Pool,
     suspicion: Arc<Suspicion>,
     route_hasher: RouteHasher,
     secret: [u8; 32],
@@ -144,6 +146,7 @@ impl Postgres {
     async fn open_at(address: DatabaseAddress, options: Options) -> Result<Self, Fail> {
         let suspicion = Arc::<Suspicion>::default();
         let pool = address.pool(options.connections_max.max(1), &suspicion)?;
+        let records = address.pool(1, &suspicion)?;
         let mut client = pool.get().await?;
         schema::migrate(&mut client).await?;
         history::begin(&mut client).await?;
@@ -164,6 +167,7 @@ impl Postgres {
         };
         Ok(Self {
             pool,
+            records,
             suspicion,
             route_hasher,
             secret,
@@ -350,7 +354,8 @@ impl Store for Postgres {
     }
 
     async fn record(&self, name: RecordName, known: u64) -> Result<Option<StoredRecord>, StoreError> {
-        self.call(async move |client| records::read(client, name, known).await).await
+        let read = async |client: &mut Client| records::read(client, name, known).await;
+        self.with_client_of(&self.records, read).await.map_err(|fail| fail.to_store_error())
     }
 
     async fn put_record(&self, name: RecordName, known: u64, value: Vec<u8>) -> Result<bool, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Client, Object};
+use deadpool_postgres::{Client, Object, Pool};
 use nostr_extensions::Admitted;
 
 use super::{
@@ -159,8 +159,17 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
     ) -> Result<T, Fail> {
+        self.with_client_of(&self.pool, work).await
+    }
+
+    /// [`Postgres::with_client`], with a connection of this pool.
+    pub(super) async fn with_client_of<T>(
+        &self,
+        pool: &Pool,
+        work: impl AsyncFnOnce(&mut Client) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
         self.history.is_ours()?;
-        let mut lent = Lent { client: Some(self.pool.get().await?), suspicion: &self.suspicion };
+        let mut lent = Lent { client: Some(pool.get().await?), suspicion: &self.suspicion };
         let Some(client) = &mut lent.client else { return Err(Fail::Late) };
         let done = match tokio::time::timeout(super::CALL_MAX, work(client)).await {
             Ok(done) => done,

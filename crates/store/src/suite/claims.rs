@@ -1,5 +1,8 @@
 //! Claims with rates and receipts, and requests for more.
 
+use std::sync::Arc;
+
+use nostr_extensions::Moderation;
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 
 use super::world::{
@@ -66,6 +69,25 @@ pub async fn the_last_package_is_of_last_resort_once_it_was_given(w: &mut World)
     // A twin of it is of last resort as well, and counts for nothing new.
     new(w.publish(&event(30_443, "package 1").tag(&["d", "slot"]), "alice").await);
     assert_eq!(stock(w, "alice", START).await, (0, 1));
+}
+
+/// A banned KeyPackage is not given and not used up, and does not count as the owner's stock. A twin of it may be
+/// given, and takes it along.
+pub async fn a_banned_package_is_as_if_it_were_not_there(w: &mut World) {
+    let ids = publish(w, "alice", 0..3).await;
+    let without = |banned: &[EventId], most| {
+        let orders = Moderation { banned_events: banned.iter().copied().collect(), ..Moderation::default() };
+        Claim { orders: Arc::new(orders), ..claim("alice", most) }
+    };
+    assert_eq!(given(&claimed(w, &without(&ids, 5), START).await), []);
+    let second = claimed(w, &without(&ids[..1], 1), START).await;
+    assert_eq!((given(&second), second.used, second.remaining), (vec![ids[1]], 1, 1));
+    // The first one is banned, so the third one is the owner's last and stays.
+    let third = claimed(w, &without(&ids[..1], 5), START).await;
+    assert_eq!((given(&third), third.used, third.remaining), (vec![ids[2]], 0, 0));
+    let twin = id_of(&new(w.publish(&event(30_443, "package 0").tag(&["d", "slot"]), "alice").await));
+    assert_eq!(given(&claimed(w, &without(&ids[..1], 1), START).await), [twin]);
+    assert_eq!(given(&claimed(w, &claim("alice", 5), START).await), [ids[2]]);
 }
 
 pub async fn a_claim_takes_packages_of_its_ciphersuite(w: &mut World) {

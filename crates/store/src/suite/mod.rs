@@ -151,6 +151,7 @@ macro_rules! conformance {
             ]
             claims: [
                 the_last_package_is_of_last_resort_once_it_was_given
+                a_banned_package_is_as_if_it_were_not_there
                 a_claim_takes_packages_of_its_ciphersuite
                 the_rates_of_claims_hold_for_an_hour
                 strangers_take_a_part_of_the_stock

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nostr_store::{
-    Store as _,
+    RecordName, Store as _,
     memory::Memory,
     moving::{
         Done, ExportError, FileContent, ImportError, ImportOptions, Imported, Moving, Report, export, import, resume,
@@ -342,6 +342,40 @@ async fn a_group_that_was_tampered_with_is_refused() {
     }
 }
 
+/// The operator's orders move with the events, and never take the place of others.
+#[tokio::test]
+async fn orders_move_into_a_store_that_has_none() {
+    const ORDERS: &[u8] = br#"{"lists":{"banned_keys":{"00":"spam"}},"name":"A name"}"#;
+    const NAME: RecordName = RecordName::Management;
+    let from = Memory::new();
+    assert!(from.put_record(NAME, 0, ORDERS.to_vec()).await.expect("it works"));
+    let mut text = Vec::new();
+    let records = export(&from, &mut text, None, None, "9.9.9", NOW, |_| ()).await.expect("an export");
+    assert_eq!(records.get("orders"), Some(&1));
+    assert!(text.starts_with(br#"{"rnostr_export":{"format":3,"#), "an older release says that it cannot read it");
+    assert_eq!(numbers(&text, r#"{"orders":{"#), [2]);
+    assert!(matches!(resume(&text[..], None), Ok(FileContent::Whole(resumed)) if resumed == records));
+    let to = Memory::new();
+    let outcome = async |to: &Memory, text: &[u8]| {
+        let (report, ended) = imported(to, text, options(None)).await;
+        ended.expect("it is whole");
+        report.records["orders"].clone()
+    };
+    assert_eq!(outcome(&to, &text).await, [(Imported::New, 1)].into());
+    let stored = to.record(NAME, 0).await.expect("it works").expect("a record");
+    assert_eq!((stored.version, &stored.value[..]), (1, ORDERS));
+    assert_eq!(outcome(&to, &text).await, [(Imported::Unchanged, 1)].into());
+    let other = Memory::new();
+    assert!(other.put_record(NAME, 0, b"{}".to_vec()).await.expect("it works"));
+    assert_eq!(outcome(&other, &text).await, [(Imported::Kept, 1)].into());
+    // Orders carry no signature.
+    let changed = with_line(&text, 2, |line| line.replace("spam", "spa "));
+    let to = Memory::new();
+    let (_, ended) = imported(&to, changed, skipping()).await;
+    assert!(matches!(ended, Err(ImportError::Unsigned { .. })), "{ended:?}");
+    assert_eq!(to.record(NAME, 0).await.expect("it works"), None);
+}
+
 #[tokio::test]
 async fn what_is_no_export_is_refused() {
     let Filled { text, .. } = filled().await;
@@ -351,8 +385,8 @@ async fn what_is_no_export_is_refused() {
     };
     assert!(refused(b"hello\n").await.contains("no export of rnostr"));
     assert!(refused(b"{\"id\":\"00\",\"kind\":1}\n").await.contains("no export of rnostr"));
-    let newer = with_line(text, 1, |line| line.replace("\"format\":1", "\"format\":3"));
-    assert!(refused(&newer).await.contains("format 3"), "{}", refused(&newer).await);
+    let newer = with_line(text, 1, |line| line.replace("\"format\":1", "\"format\":4"));
+    assert!(refused(&newer).await.contains("format 4"), "{}", refused(&newer).await);
     let twice = [&text[..], &text[..]].concat();
     let (_, ended) = imported(&Memory::new(), twice, options(None)).await;
     assert!(matches!(ended, Err(ImportError::Line { reason, .. }) if reason.contains("behind the line")));

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use nostr_extensions::{Asker, Released, Sealed, policy::KeyPackageConsumption};
+use nostr_extensions::{Asker, Moderation, Released, Sealed, policy::KeyPackageConsumption};
 use nostr_protocol::{Filter, Kind, PublicKey, Rejection, UnixSecs};
 use nostr_store::{Claim, ClaimFilters, Claimed};
 
@@ -50,6 +50,8 @@ struct Claiming<'a> {
     filters: ClaimFilters,
     claims: Claims,
     limits: Limits,
+    /// The operator's orders when the request came.
+    orders: Arc<Moderation>,
     meter: Meter<'a>,
 }
 
@@ -71,11 +73,12 @@ pub(super) async fn claim(caller: &Caller, filters: &Arc<[Filter]>, limits: Limi
     let policy = caller.app.policy();
     let is_served = |owner: &PublicKey| !caller.reader.has(owner) && !policy.is_banned(owner);
     let owners: Vec<PublicKey> = filters.owners().filter(is_served).take(OWNERS_MAX + 1).collect();
+    let orders = Arc::clone(&policy.moderation);
     drop(policy);
     if owners.len() > OWNERS_MAX {
         return Err(Rejection::invalid(format!("a request takes KeyPackages of at most {OWNERS_MAX} owners")));
     }
-    Claiming { caller, reader, filters, claims, limits, meter: Meter::new(caller) }.run(owners).await
+    Claiming { caller, reader, filters, claims, limits, orders, meter: Meter::new(caller) }.run(owners).await
 }
 
 impl Claiming<'_> {
@@ -114,7 +117,10 @@ impl Claiming<'_> {
     async fn owner(&mut self, owner: PublicKey, allowance: ClaimAllowance) -> Result<(), Rejection> {
         let now = self.caller.app.clock.now();
         let wait = allowance.wait;
-        let claim = Claim::new(owner, self.filters.clone(), self.given_max(&owner), allowance.used_max());
+        let claim = Claim {
+            orders: Arc::clone(&self.orders),
+            ..Claim::new(owner, self.filters.clone(), self.given_max(&owner), allowance.used_max())
+        };
         // Earlier owners may have been given all that the filters of this one ask for.
         let claimed = if claim.given_max == 0 { Ok(Claimed::default()) } else { self.ask(&claim, now).await };
         self.settle(allowance, claimed.as_ref().map_or(0, |claimed| claimed.used));

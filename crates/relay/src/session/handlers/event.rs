@@ -14,7 +14,7 @@ use nostr_extensions::{
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Verified, Word,
+    Event, EventError, EventId, Kind, PublicKey, Rejection, UnixSecs, Unverified, Verified, Word,
     message::{Answer, notice_frame, refused_frame},
 };
 use nostr_store::{
@@ -170,17 +170,30 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
         caller.in_flight.groups_settled().await;
     }
     let payer = caller.payer_of(verified.event());
-    let (admitted, group) = decide(app, verified, publisher, payer).await?;
+    let asked = app.write_policy.asks().then(|| (verified.clone(), app.management.changes()));
+    let (mut admitted, group) = decide(app, verified, publisher, payer).await?;
     if is_stored {
         return Ok(Intake::Duplicate);
     }
     pay_sender(caller, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
-    let source = write_policy::Source { address: caller.client.address, authenticated: caller.reader.primary() };
-    app.write_policy.ask(admitted.event(), source, now).await?;
+    if let Some((verified, changes)) = asked {
+        ask_program(caller, admitted.event(), now).await?;
+        if changes.has_changed().unwrap_or(true) {
+            // An order that was given while the event waited holds for it too.
+            app.management.require_open(caller.client.address)?;
+            admitted = decide(app, verified, publisher, payer).await?.0;
+        }
+    }
     if rules(admitted.event().kind()).budget == Budget::KeyPackages {
         log_key_package(app, payment.arrival, &admitted);
     }
     Ok(Intake::New(Box::new(admitted), payment.charges))
+}
+
+/// Asks the operator's program about an admitted event.
+async fn ask_program(caller: &Caller, event: &Event, now: UnixSecs) -> Result<(), Rejection> {
+    let (address, authenticated, payer) = (caller.client.address, caller.reader.primary(), caller.payer_hash());
+    caller.app.write_policy.ask(event, write_policy::Source { address, authenticated, payer }, now).await
 }
 
 /// Decides whether the rules let a reader publish an event, as far as that is decided before the store does, and gives

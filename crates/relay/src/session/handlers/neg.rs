@@ -11,7 +11,7 @@ use nostr_protocol::{
     message::{Answer, neg_err_frame, neg_msg_frame, neg_refused_frame},
     negentropy::is_whole,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     super::{
@@ -39,7 +39,8 @@ pub(super) const IDLE_SECS_MAX: u64 = 60;
 const LIFE_SECS_MAX: u64 = 600;
 /// Time between two looks for sessions that have ended, in milliseconds.
 const LOOK_MS: u64 = 1_000;
-/// The answer to a message of a session that never was, that the client closed, or that ended with a group.
+/// The answer to a message of a session that never was, that the client closed, or that ended with a group or by an
+/// order of the operator.
 const NOT_OPEN: &str = "closed: the session is not open; NEG-OPEN it anew";
 
 /// The NIP-77 sessions of one connection.
@@ -54,6 +55,9 @@ struct NegSession {
     filter: Filter,
     /// The groups that opened their events to the reader: the session ends when one of them is shut to it.
     openings: Openings,
+    /// Changes with each order of the operator and each configuration that is put into force: the session, whose ids
+    /// were read by the ones before, ends then.
+    orders: watch::Receiver<u64>,
     opened_at: UnixSecs,
     /// Time of the client's last message.
     used_at: UnixSecs,
@@ -124,12 +128,13 @@ pub(crate) async fn open(session: &mut Session, id: &str, filter: Filter, messag
 
 async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSession, Rejection> {
     let arrival = session.caller.app.request_log.arrival();
+    let app = &session.caller.app;
+    let orders = app.management.changes();
     session.check_request(id, std::slice::from_ref(&filter))?;
     if session.neg.open.len() >= SESSIONS_MAX {
         return Err(Rejection::error(format!("a connection has at most {SESSIONS_MAX} sessions; NEG-CLOSE one first")));
     }
     session.caller.in_flight.settled().await;
-    let app = &session.caller.app;
     app.delivery.fresh().await?;
     let mut memory =
         SessionMemory::new(&app.neg_memory, session.caller.payer_hash(), session.caller.in_flight.outbox());
@@ -157,7 +162,7 @@ async fn try_open(session: &Session, id: &str, filter: Filter) -> Result<NegSess
     app.metrics.request_took("neg", arrival.at.elapsed());
     app.request_log.read(Door::Neg, arrival, &[("archive", std::time::Instant::now())], filters, work);
     let now = app.clock.now();
-    Ok(NegSession { negentropy, filter, openings, opened_at: now, used_at: now, memory })
+    Ok(NegSession { negentropy, filter, openings, orders, opened_at: now, used_at: now, memory })
 }
 
 /// The time and the id of an event.
@@ -187,7 +192,7 @@ async fn sealed(mut pages: Vec<Box<[Item]>>, events: usize) -> Option<Negentropy
 }
 
 /// Answers a message of an open session. The answer is made first and goes out only if every group that had a part in
-/// the session is still open to its reader.
+/// the session is still open to its reader, and the operator has given no order since the session was opened.
 pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> Answer {
     let Some(open) = session.neg.open.get_mut(id) else { return neg_err_frame(id, NOT_OPEN) };
     if open.memory.is_over() {
@@ -201,6 +206,7 @@ pub(crate) async fn message(session: &mut Session, id: &str, message: &str) -> A
     let refusal = match open.openings.hold(&session.caller, filters).await {
         Err(error) => Rejection::from(error).to_string(),
         Ok(false) => NOT_OPEN.to_owned(),
+        Ok(true) if open.orders.has_changed().unwrap_or(true) => NOT_OPEN.to_owned(),
         Ok(true) => match answer {
             Some(answer) => return neg_msg_frame(id, &hex::to_hex(&answer)),
             None => "invalid: the message is no negentropy message of version 1 in hex".to_owned(),

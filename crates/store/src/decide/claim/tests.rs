@@ -18,7 +18,7 @@ fn owned(n: u8, last_resort: bool) -> Owned {
 fn pick_of(claim: &Claim, all: &[Owned], left: &[Owned]) -> Pick {
     let candidate = |it: &Owned| Candidate { owned: it.clone(), matching: vec![0], bytes: 100 };
     let candidates: Vec<Candidate> = all.iter().map(candidate).collect();
-    pick(claim, &candidates, &Stock::of(&candidates, left.iter()), &Ledger::default(), NOW)
+    pick(claim, &candidates, &Stock::of(claim, &candidates, left.iter()), &Ledger::default(), NOW)
 }
 
 /// The cursors of those that are given and of those that go.

@@ -96,7 +96,7 @@ impl Inner {
         let mut directory = Directory::read(got.get(&name))?;
         let all: Vec<Owned> = self.owned_of(&claim.owner, &directory, now).zip(0..).map(owned).collect();
         let found = self.search(claim, &all, &directory.ledger, now).await?;
-        let stock = Stock::of(&found.candidates, all.iter().filter(|it| !found.missing.contains(&it.id)));
+        let stock = Stock::of(claim, &found.candidates, all.iter().filter(|it| !found.missing.contains(&it.id)));
         let pick = pick(claim, &found.candidates, &stock, &directory.ledger, now);
         let event = |index: usize| found.events.get(&found.candidates[index].owned.id).cloned();
         let (claimed, answer) = pick.answer(claim, now, found.cost, event);
@@ -136,7 +136,7 @@ impl Inner {
             let sort: Vec<&Owned> = all.iter().filter(|it| it.last_resort == last_resort).collect();
             for some in sort.chunks(claim.given_max.max(1)) {
                 let so_far = search.candidates();
-                let picked = pick(claim, &so_far, &Stock::of(&so_far, all.iter()), ledger, now);
+                let picked = pick(claim, &so_far, &Stock::of(claim, &so_far, all.iter()), ledger, now);
                 let is_served = picked.given.len() >= claim.given_max || (picked.withheld && !last_resort);
                 if is_served || !search.looks_for(last_resort) {
                     break;
