@@ -211,7 +211,7 @@ fn changes(before: Option<&View>, after: Option<&View>) -> String {
         None => &none,
         Some(view) => match &view.members {
             Some(members) => members,
-            None => return format!("The group has {} members.\n", now.len()),
+            None => return format!("The group has {}.\n", text::count(now.len(), "member")),
         },
     };
     let mut lines = String::new();
@@ -229,7 +229,7 @@ fn changes(before: Option<&View>, after: Option<&View>) -> String {
     if lines.is_empty() {
         lines += "  no member changes\n";
     }
-    lines + &format!("The group has {} members.\n", now.len())
+    lines + &format!("The group has {}.\n", text::count(now.len(), "member"))
 }
 
 /// Prints; a reader that has seen enough (`| head`) is no failure.
