@@ -185,7 +185,11 @@ struct Scene<'a> {
 impl Scene<'_> {
     async fn send(&self, roster: &Event, seq: u64, before: Option<&View>) -> Result<(), String> {
         let Self { relay, key, group } = self;
-        let answer = Client::open(relay, Some(key)).await?.publish(roster).await?;
+        let mut client = Client::open(relay, Some(key)).await?;
+        let answer = client.publish(roster).await;
+        let answer = answer.map_err(|why| {
+            format!("{why}; whether roster {seq} is in force is not known, so look at it with `rnostr group`")
+        })?;
         if !answer.accepted {
             let again = if answer.reason.contains(" is not above ") {
                 "; somebody else changed the group: look at it with `rnostr group`, and repeat what is still wanted"
