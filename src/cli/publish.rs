@@ -16,7 +16,10 @@ use tokio::{
 
 use super::{
     address::Address,
-    client::{self, ANSWER_SECS, Answer, Client, Connection, Draft, Message, sign, text::said},
+    client::{
+        self, ANSWER_SECS, Answer, Client, Connection, Draft, Message, sign,
+        text::{count, said},
+    },
 };
 
 /// Most events that are sent before the relay has answered one of them.
@@ -254,7 +257,7 @@ impl<'a> Publication<'a> {
 
     fn silence(&self) -> String {
         let (url, waiting) = (&self.relay.url, self.unanswered.len());
-        format!("{url} does not answer within {ANSWER_SECS} s; {waiting} events have no answer, publish them again")
+        format!("{url} does not answer within {ANSWER_SECS} s; without an answer: {}", count(waiting, "event"))
     }
 }
 

@@ -207,7 +207,10 @@ impl<'a> Reading<'a> {
     /// The end of the command after an answer that was read to its end.
     fn end(&self) -> Result<(), String> {
         match (&self.notice, self.wrong) {
-            (_, 1..) => Err(format!("{} events of {} have a wrong id or signature", self.wrong, self.relay.url)),
+            (_, 1..) => {
+                let wrong = text::count(self.wrong, "event");
+                Err(format!("{} sent {wrong} with a wrong id or signature", self.relay.url))
+            }
             (Some(notice), 0) => Err(format!("{} says: {notice}", self.relay.url)),
             (None, 0) => Ok(()),
         }

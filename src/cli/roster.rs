@@ -185,7 +185,11 @@ struct Scene<'a> {
 impl Scene<'_> {
     async fn send(&self, roster: &Event, seq: u64, before: Option<&View>) -> Result<(), String> {
         let Self { relay, key, group } = self;
-        let answer = Client::open(relay, Some(key)).await?.publish(roster).await?;
+        let mut client = Client::open(relay, Some(key)).await?;
+        let answer = client.publish(roster).await;
+        let answer = answer.map_err(|why| {
+            format!("{why}; whether roster {seq} is in force is not known, so look at it with `rnostr group`")
+        })?;
         if !answer.accepted {
             let again = if answer.reason.contains(" is not above ") {
                 "; somebody else changed the group: look at it with `rnostr group`, and repeat what is still wanted"
@@ -211,7 +215,7 @@ fn changes(before: Option<&View>, after: Option<&View>) -> String {
         None => &none,
         Some(view) => match &view.members {
             Some(members) => members,
-            None => return format!("The group has {} members.\n", now.len()),
+            None => return format!("The group has {}.\n", text::count(now.len(), "member")),
         },
     };
     let mut lines = String::new();
@@ -229,7 +233,7 @@ fn changes(before: Option<&View>, after: Option<&View>) -> String {
     if lines.is_empty() {
         lines += "  no member changes\n";
     }
-    lines + &format!("The group has {} members.\n", now.len())
+    lines + &format!("The group has {}.\n", text::count(now.len(), "member"))
 }
 
 /// Prints; a reader that has seen enough (`| head`) is no failure.

@@ -126,7 +126,7 @@ fn events_without_an_answer_are_listed() {
     let url = fake::server(&[], vec![vec!["[\"OK\",\"another\",true,\"\"]".to_owned()]]);
     let ran = run(&mut command(directory.path(), &["publish", "events.jsonl", "--relay", &url]));
     assert_eq!(ran.out, format!("unanswered {}\n", events(&event)[0].id()));
-    assert!(ran.fails().contains("1 events have no answer"));
+    assert!(ran.fails().contains("without an answer: 1 event"));
 }
 
 #[test]

@@ -18,14 +18,14 @@ fn each_change_is_told_in_words() {
             (
                 &alice,
                 vec!["add", &eve.npub(), &bob.npub()],
-                vec![format!("joins as member  {}", eve.hex()), "has 3".into()],
+                vec![format!("joins as member  {}", eve.hex()), "has 3 members.".into()],
             ),
             (&alice, vec!["promote", &eve.hex()], vec![format!("is now admin     {}", eve.hex())]),
             (&eve, vec!["demote", &alice.hex()], vec![format!("is now member    {}", alice.hex())]),
             (
                 &eve,
                 vec!["remove", &bob.hex(), &alice.hex()],
-                vec![format!("leaves           {}", bob.hex()), "has 1".into()],
+                vec![format!("leaves           {}", bob.hex()), "has 1 member.".into()],
             ),
             (
                 &admin,

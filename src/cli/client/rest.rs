@@ -130,13 +130,7 @@ fn reply(status: StatusCode, body: &Value) -> Reply {
         StatusCode::OK => Reply::Found(body.clone()),
         // A door answers by a problem document.
         StatusCode::NOT_FOUND if body["status"].is_null() => Reply::NoDoor,
-        _ => {
-            let mut reason = said(body["detail"].as_str().unwrap_or("no reason"));
-            if let Some(url) = body["url"].as_str() {
-                reason += &format!(" (the relay calls this {})", said(url));
-            }
-            Reply::Refused(Refusal { status, reason })
-        }
+        _ => Reply::Refused(Refusal { status, reason: said(body["detail"].as_str().unwrap_or("no reason")) }),
     }
 }
 
@@ -164,10 +158,8 @@ mod tests {
         assert!(matches!(reply(StatusCode::NOT_FOUND, &Value::Null), Reply::NoDoor));
         let Reply::Refused(refusal) = reply(StatusCode::NOT_FOUND, &problem) else { panic!("a refusal") };
         assert_eq!(refusal.to_string(), "404 Not Found: invalid: no\\u{1b}such thing");
-        let Reply::Refused(refusal) = reply(StatusCode::UNAUTHORIZED, &json!({"url": "wss://a"})) else {
-            panic!("one")
-        };
-        assert_eq!(refusal.to_string(), "401 Unauthorized: no reason (the relay calls this wss://a)");
+        let Reply::Refused(refusal) = reply(StatusCode::BAD_GATEWAY, &Value::Null) else { panic!("a refusal") };
+        assert_eq!(refusal.to_string(), "502 Bad Gateway: no reason");
     }
 
     #[test]

@@ -71,6 +71,13 @@ pub(in crate::cli) fn distance(at: u64, now: u64) -> String {
     if at > now { format!("in {}", span(at - now)) } else { format!("{} ago", span(now - at)) }
 }
 
+/// A number of things: `1 member`, `2 members`.
+pub(in crate::cli) fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    // No count here is beyond 64 bits.
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +110,6 @@ mod tests {
             assert_eq!(distance(at, 100), text);
         }
         assert_eq!(span(7_200), "2 h");
+        assert_eq!([0_u64, 1, 2].map(|number| count(number, "key")), ["0 keys", "1 key", "2 keys"]);
     }
 }
