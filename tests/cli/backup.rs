@@ -139,7 +139,8 @@ fn a_backup_of_a_busy_relay_holds_everything_acknowledged() {
     let lost = before.difference(&held).count();
     assert_eq!(lost, 0, "of {} acknowledged before the backup", before.len());
     println!(
-        "{rate:.0} events a second before the backup and {meanwhile:.0} during it; {} acknowledged before the backup, {after} when it ended {took:?} later; it has {}",
+        "{rate:.0} events a second before the backup and {meanwhile:.0} during it; {} acknowledged before the backup, \
+         {after} when it ended {took:?} later; it has {}",
         before.len(),
         held.len()
     );
