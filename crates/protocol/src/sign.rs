@@ -53,10 +53,23 @@ impl SecretKey {
         Keypair::from_secret_bytes(bytes).ok().map(Self)
     }
 
+    /// Reads the text of a file with a key: one spelling alone, or a line `secret_key` among others, as `rnostr keygen
+    /// --out` writes them.
+    #[must_use]
+    pub fn from_file_text(text: &str) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("secret_key"));
+        Self::from_hex_or_nsec(line.unwrap_or(text).trim())
+    }
+
     /// Its public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_bytes(self.0.x_only_public_key().0.to_byte_array())
+    }
+
+    /// Signs a SHA-256 (BIP-340).
+    pub(crate) fn sign_digest(&self, digest: &[u8; 32]) -> [u8; 64] {
+        schnorr::sign_no_aux_rand(digest, &self.0).to_byte_array()
     }
 
     /// Signs an event.
@@ -70,7 +83,7 @@ impl SecretKey {
             Sha256::digest(serde_json::json!([0, pubkey, created_at, kind, tags, content]).to_string()).into();
         let signed = serde_json::json!({
             "id": hex::to_hex(&id), "pubkey": pubkey, "created_at": created_at, "kind": kind, "tags": tags,
-            "content": content, "sig": hex::to_hex(&schnorr::sign_no_aux_rand(&id, &self.0).to_byte_array()),
+            "content": content, "sig": hex::to_hex(&self.sign_digest(&id)),
         });
         Unverified::parse(signed.to_string().as_bytes())?.verify()
     }

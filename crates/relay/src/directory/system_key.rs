@@ -38,9 +38,7 @@ fn read(path: &Path) -> Result<SecretKey, String> {
         return Err(failed("no file with a key; write 64 hex digits or nsec1… into it"));
     }
     let text = fs::read_to_string(path).map_err(|error| failed(&error.to_string()))?;
-    // A file of `rnostr keygen --out` has a line for each spelling.
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("secret_key"));
-    SecretKey::from_hex_or_nsec(line.unwrap_or(&text).trim())
+    SecretKey::from_file_text(&text)
         .ok_or_else(|| failed("no secret key; write 64 hex digits or nsec1…, as rnostr keygen prints them"))
 }
 
