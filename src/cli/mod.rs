@@ -9,6 +9,7 @@ mod doctor;
 mod export;
 mod health;
 mod import;
+mod invite;
 mod keygen;
 mod man;
 mod moving;
@@ -39,6 +40,7 @@ enum Command {
     Export(export::Export),
     Health(health::Health),
     Import(import::Import),
+    Invite(invite::Invite),
     Keygen(keygen::Keygen),
     Man(man::Man),
     Reload(reload::Reload),
@@ -59,6 +61,7 @@ impl Cli {
             Command::Export(command) => command.run(),
             Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
+            Command::Invite(command) => command.run(),
             Command::Keygen(command) => command.run(),
             Command::Man(command) => command.run(),
             Command::Reload(command) => command.run(),

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod doctor;
 mod health;
+mod invite;
 mod moving;
 mod reload;
 mod run;
