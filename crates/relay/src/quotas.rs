@@ -7,7 +7,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use nostr_extensions::{Admitted, kinds::Quota, policy::QuotaBounds};
+use nostr_extensions::{Admitted, Sealed, kinds::Quota, policy::QuotaBounds};
 use nostr_protocol::{PublicKey, Rejection, Rule};
 use nostr_store::{Cursor, PageBounds, Part, authored};
 use parking_lot::Mutex;
@@ -32,9 +32,9 @@ const COUNTED_PAGE_EVENTS_MAX: usize = 128;
 const COUNTED_PAGE_BYTES_MAX: usize = 256 << 10;
 /// Most index entries that such a page looks at.
 const COUNTED_PAGE_ENTRIES_MAX: usize = 2_000;
-/// Units of the work after which a count goes no further through private events of a key. Others may send it any number
-/// of direct messages, which lie beside its own.
-const PRIVATE_UNITS_MAX: u64 = 20_000;
+/// Most pages of private events that a count reads and does not find full of the author's. Others may send the author
+/// any number of direct messages, which lie beside its own.
+const POOR_PAGES_MAX: usize = 2;
 
 const FULL: Rule = Rule("Quotas", 3);
 const OF_OTHERS: Rule = Rule("Quotas", 4);
@@ -264,9 +264,8 @@ async fn count_stored(
     let mut meter = Meter::new(caller);
     let mut counted = Amount::default();
     for query in authored(author, quota) {
-        let units_max = if query.scope.everyone { u64::MAX } else { PRIVATE_UNITS_MAX };
-        let (mut from, mut units) = (None, 0);
-        while units < units_max && counted.is_within(bounds) {
+        let (mut from, mut poor_pages) = (None, 0);
+        while poor_pages < POOR_PAGES_MAX && counted.is_within(bounds) {
             match meter.may_go_on() {
                 Ok(()) => {}
                 // Events that end by themselves may lie beside those that count. A count that passes over more of them
@@ -285,7 +284,9 @@ async fn count_stored(
             drop(turn);
             let page = page.map_err(read_failed)?;
             meter.charge(page.cost);
-            units += page.cost.units;
+            let bytes: usize = page.events.iter().map(Sealed::byte_len).sum();
+            let is_full = page.events.len() >= COUNTED_PAGE_EVENTS_MAX || bytes >= COUNTED_PAGE_BYTES_MAX;
+            poor_pages += usize::from(!is_full && !query.scope.everyone);
             let policy = app.policy();
             let counts = page.events.iter().filter(|sealed| policy.quota_of(sealed.kind()) == Some(quota));
             counted = counts.map(|sealed| Amount::of_event(sealed.byte_len())).fold(counted, Amount::plus);

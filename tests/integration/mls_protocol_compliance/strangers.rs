@@ -90,7 +90,12 @@ async fn an_invited_key_founds_a_group_until_its_time() {
 /// An inbox is open until its owner asks, by its list of relays, and is open for keys that the owner has written to.
 #[tokio::test]
 async fn an_owner_asks_strangers_for_work_or_an_invitation() {
-    let world = World::with(|config| config.strangers.inbox_owners_ask = true).await;
+    // The relay remembers by its rates to whom a key has written.
+    let world = World::alone(|config| {
+        config.strangers.inbox_owners_ask = true;
+        config.mls_gateway.rate_limits.max_events_per_minute = 6_000;
+    })
+    .await;
     let [alice, bob, carol] = Keys::some();
     let mut strangers = world.client(&[]).await;
     strangers.publish(&wrap(&bob).sign()).await.ok();
@@ -118,6 +123,7 @@ async fn an_owner_asks_strangers_for_work_or_an_invitation() {
     let mut alices = world.client(&[&alice]).await;
     alices.publish(&wrap(&bob).sign()).await.refused("pow");
     bobs.publish(&wrap(&alice).sign()).await.ok();
+    alices.publish(&wrap(&bob).sign()).await.ok();
     let mut knows = world.client(&[&carol]).await;
     knows.publish(&wrap(&bob).sign()).await.refused("pow");
     world.group("grp_a", &[&bob, &carol]).await;
