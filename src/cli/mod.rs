@@ -12,6 +12,7 @@ mod export;
 mod group;
 mod health;
 mod import;
+mod invite;
 mod key_packages;
 mod keygen;
 mod man;
@@ -49,6 +50,7 @@ enum Command {
     Group(group::Group),
     Health(health::Health),
     Import(import::Import),
+    Invite(invite::Invite),
     #[command(name = "keypackages")]
     KeyPackages(key_packages::KeyPackages),
     Keygen(keygen::Keygen),
@@ -77,6 +79,7 @@ impl Cli {
             Command::Group(command) => command.run(),
             Command::Health(command) => command.run(),
             Command::Import(command) => command.run(),
+            Command::Invite(command) => command.run(),
             Command::KeyPackages(command) => command.run(),
             Command::Keygen(command) => command.run(),
             Command::Man(command) => command.run(),

@@ -8,6 +8,7 @@ mod doctor;
 mod fake;
 mod group;
 mod health;
+mod invite;
 mod key_packages;
 mod moving;
 mod person;

@@ -71,6 +71,16 @@ impl Context<'_> {
         Err(refusal.under(Rule("Identity", 11)))
     }
 
+    /// Whether a key may found groups: a resident, and one that the operator invited.
+    pub(crate) fn may_found(&self, event: &Event, founder: &PublicKey) -> bool {
+        self.policy.is_resident(founder) || self.policy.invites_founder(event, founder, self.now)
+    }
+
+    /// See [`Policy::require_founding_proof`].
+    pub(crate) fn require_founding_proof(&self, event: &Event, founder: &PublicKey) -> Result<(), Rejection> {
+        self.policy.require_founding_proof(event, founder, self.publisher.reader, self.now)
+    }
+
     /// Status of the group `id`; `None` where the caller has given no state, or another group's.
     pub(crate) fn status(&self, id: &NostrGroupId) -> Option<&GroupStatus> {
         self.group.filter(|group| group.id == *id).map(|group| &group.status)

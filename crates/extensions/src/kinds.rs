@@ -21,7 +21,7 @@ use nostr_protocol::Kind;
 
 pub(crate) use self::kind_rules::Publication;
 pub use self::kind_rules::{
-    Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Readers,
+    Budget, Deletable, GroupChange, Kept, KindCounter, KindRules, NonResidents, Owners, Quota, Readers,
 };
 use crate::mls_gateway;
 

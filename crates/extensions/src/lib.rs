@@ -25,6 +25,7 @@ mod refusal;
 pub mod registry;
 pub mod restore;
 pub mod route;
+pub mod strangers;
 mod tags;
 
 pub use admit::Admitted;
@@ -40,3 +41,4 @@ pub use query::{Query, Scope};
 pub use reader::{READER_KEYS_MAX, Reader};
 pub use restore::{EventMeta, ForeignRules, Restored};
 pub use route::RouteHasher;
+pub use strangers::{AskedProof, StrangerRules};

@@ -10,15 +10,19 @@ use nostr_protocol::{Event, EventId, Kind, PublicKey, Rejection, Rule, UnixSecs}
 use crate::{
     effect::NEVER,
     gate::Hidden,
-    kinds::{Kept, Publication, rules},
+    kinds::{Kept, Publication, Quota, rules},
     policy::{KeptFor, KindRange, Policy, Retention},
     reader::Reader,
+    strangers::INBOX_LIST,
 };
 
 /// The rules of the orders over NIP-86.
 pub(crate) const ORDERS: Rule = Rule("Management", 2);
 pub(crate) const BANNED_KEYS: Rule = Rule("Management", 3);
 pub(crate) const BANNED_EVENTS: Rule = Rule("Management", 6);
+/// Replaceable kinds by which others find a person: profile, contacts, and the lists of relays (NIP-65, NIP-17). They
+/// count against no quota, so that each can be replaced at any time. A key has one event of each.
+const LISTS_OF_PEOPLE: [Kind; 4] = [Kind(0), Kind(3), Kind(10_002), INBOX_LIST];
 /// The text for a banned key.
 pub(crate) const BANNED_KEY: &str = "this key is banned from this relay";
 
@@ -114,8 +118,21 @@ impl Policy {
 
     /// End of an event of which the rules of its kind say none, received `now`.
     pub(crate) fn retained_until(&self, kind: Kind, now: UnixSecs) -> UnixSecs {
+        self.retention_of(kind).map_or(NEVER, |secs| now.saturating_add(secs))
+    }
+
+    /// Seconds for which the operator's rules keep an event of which the rules of its kind say no end; `None` without
+    /// end.
+    fn retention_of(&self, kind: Kind) -> Option<u64> {
         let rule = self.retention.iter().find(|rule| rule.kinds.holds(kind));
-        rule.filter(|_| !takes_back(kind)).map_or(NEVER, |rule| now.saturating_add(rule.secs))
+        rule.filter(|_| !takes_back(kind)).map(|rule| rule.secs)
+    }
+
+    /// The quota against which an event counts that the relay keeps without end, as far as the operator and the kind
+    /// say. An `expiration` that its author chose changes nothing: it may lie a thousand years ahead.
+    #[must_use]
+    pub fn quota_of(&self, kind: Kind) -> Option<Quota> {
+        rules(kind).quota.filter(|_| self.retention_of(kind).is_none() && !LISTS_OF_PEOPLE.contains(&kind))
     }
 
     /// The kinds for which each rule of `[retention]` counts, of those whose events are taken and would be kept without

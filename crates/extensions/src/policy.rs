@@ -8,6 +8,7 @@ use nostr_protocol::{DAY_SECS, Kind, PublicKey, Rejection, Rule};
 use crate::{
     mls_gateway::group::{CommitOrdering, MembershipBounds, Source},
     moderation::{BANNED_KEY, BANNED_KEYS, Moderation},
+    strangers::StrangerRules,
 };
 
 /// Check of a KeyPackage's bytes against its tags (docs/rules.md, "KeyPackages").
@@ -94,6 +95,15 @@ pub struct KeptFor {
     pub secs: u64,
 }
 
+/// Most that the relay keeps without end of one key, in each of its quotas; 0 for any number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaBounds {
+    /// Events.
+    pub events_max: u64,
+    /// Bytes that the events take.
+    pub bytes_max: u64,
+}
+
 /// The policy in force. It may be replaced while the relay runs, and every part of the relay reads it where it decides.
 #[derive(Clone, Debug)]
 pub struct CurrentPolicy(Arc<ArcSwap<Policy>>);
@@ -168,6 +178,10 @@ pub struct Policy {
     pub kinds: Option<Vec<KindRange>>,
     /// `[retention] rules`. The first one that holds a kind counts.
     pub retention: Vec<Retention>,
+    /// `[retention] events_per_key_max` and `bytes_per_key_max`.
+    pub quota: QuotaBounds,
+    /// `[strangers]`.
+    pub strangers: StrangerRules,
     /// The standing orders over NIP-86.
     pub moderation: Arc<Moderation>,
 }
@@ -251,6 +265,8 @@ impl Default for Policy {
             created_at_ahead_secs_max: 900,
             kinds: None,
             retention: Vec::new(),
+            quota: QuotaBounds::default(),
+            strangers: StrangerRules::default(),
             moderation: Arc::default(),
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     mls_gateway::group::{Group, GroupRecord, GroupStatus, ManagedGroup, Role, SeenEpoch, Source},
     policy::Policy,
     reader::Reader,
+    strangers::StrangerRules,
     tags::one_group,
 };
 
@@ -102,7 +103,10 @@ impl ForeignRules {
     pub fn new(policy: Policy, names: RelayNames) -> Self {
         // Without sources a gift wrap changes no group, and its shape is checked all the same.
         let sources = HashSet::new();
-        let policy = Policy { auth_required: false, residents: None, sources, unlisted_groups: true, ..policy };
+        // Events of an import were sent elsewhere, and bring no proofs.
+        let strangers = StrangerRules::default();
+        let policy =
+            Policy { auth_required: false, residents: None, sources, unlisted_groups: true, strangers, ..policy };
         Self { policy, names }
     }
 

@@ -11,6 +11,8 @@ pub enum Word {
     Invalid,
     /// A filter asks for something that this relay does not have.
     Unsupported,
+    /// The event carries too little proof of work (NIP-13).
+    Pow,
     /// Nobody may do this here.
     Blocked,
     /// This reader may not do this.
@@ -31,6 +33,7 @@ impl Word {
             Self::Duplicate => "duplicate",
             Self::Invalid => "invalid",
             Self::Unsupported => "unsupported",
+            Self::Pow => "pow",
             Self::Blocked => "blocked",
             Self::Restricted => "restricted",
             Self::AuthRequired => "auth-required",
@@ -87,6 +90,11 @@ impl Rejection {
     /// `unsupported:`
     pub fn unsupported(text: impl Into<Cow<'static, str>>) -> Self {
         Self { word: Word::Unsupported, text: text.into(), rule: None }
+    }
+
+    /// `pow:`
+    pub fn pow(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { word: Word::Pow, text: text.into(), rule: None }
     }
 
     /// `blocked:`

@@ -71,6 +71,11 @@ impl SecretKey {
         PublicKey::from_bytes(self.0.x_only_public_key().0.to_byte_array())
     }
 
+    /// Signs a SHA-256 (BIP-340).
+    pub(crate) fn sign_digest(&self, digest: &[u8; 32]) -> [u8; 64] {
+        schnorr::sign_no_aux_rand(digest, &self.0).to_byte_array()
+    }
+
     /// Signs an event.
     ///
     /// # Errors
@@ -82,7 +87,7 @@ impl SecretKey {
             Sha256::digest(serde_json::json!([0, pubkey, created_at, kind, tags, content]).to_string()).into();
         let signed = serde_json::json!({
             "id": hex::to_hex(&id), "pubkey": pubkey, "created_at": created_at, "kind": kind, "tags": tags,
-            "content": content, "sig": hex::to_hex(&schnorr::sign_no_aux_rand(&id, &self.0).to_byte_array()),
+            "content": content, "sig": hex::to_hex(&self.sign_digest(&id)),
         });
         Unverified::parse(signed.to_string().as_bytes())?.verify()
     }

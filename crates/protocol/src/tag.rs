@@ -34,6 +34,8 @@ pub mod name {
     pub const FORCE: &str = "force";
     /// The group's routing id on Nostr (`NostrGroupId`), never the MLS group id.
     pub const GROUP: &str = "h";
+    /// Invitation of a key ([`crate::invitation`]).
+    pub const INVITATION: &str = "invitation";
     /// MLS epoch of a group message; kind of a target in a deletion (NIP-09).
     pub const K: &str = "k";
     /// Reference of a KeyPackage, in the gateway's spelling.
@@ -46,10 +48,14 @@ pub mod name {
     pub const METHOD: &str = "method";
     /// A group's name for people.
     pub const NAME: &str = "name";
+    /// Number that makes an id hard to find, with the difficulty that was aimed at (NIP-13).
+    pub const NONCE: &str = "nonce";
     /// Operation of a roster.
     pub const OP: &str = "op";
     /// SHA-256 of a request's body (NIP-98).
     pub const PAYLOAD: &str = "payload";
+    /// Difficulty that the owner of an inbox asks for, in its kind 10050.
+    pub const POW: &str = "pow";
     /// Mark of an event that its author alone publishes (NIP-70).
     pub const PROTECTED: &str = "-";
     /// A public key: recipient, owner or member.

@@ -12,9 +12,11 @@ use crate::{
     config::Config,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks},
+    inboxes::Inboxes,
     manage::Management,
     memory::Memory,
     observe::{metrics::Metrics, request_log::RequestLog, telemetry::OwnerTags},
+    quotas::Quotas,
     rate_limit::{RateLimits, ReadBudgets},
     rest::Cursors,
     server::tls::Certificates,
@@ -47,6 +49,10 @@ pub struct App {
     pub(crate) delivery: Arc<Delivery>,
     /// The operator's program that may refuse events.
     pub(crate) write_policy: WritePolicy,
+    /// Inboxes that ask strangers for a proof.
+    pub(crate) inboxes: Inboxes,
+    /// Counts of what is kept of each key without end.
+    pub(crate) quotas: Quotas,
     /// Takes admitted events to the store.
     pub(crate) writer: Writer,
     /// Facts that were read out of KeyPackages.

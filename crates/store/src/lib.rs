@@ -6,6 +6,7 @@
 //! [`memory::Memory`] is the oracle: the conformance suite (feature `testing`) compares every store with it.
 #![deny(clippy::disallowed_methods)]
 
+mod authored;
 pub mod backoff;
 mod claim;
 mod cost;
@@ -39,6 +40,7 @@ use tokio::sync::{broadcast, watch};
 pub(crate) const HISTORIES_KEPT_MAX: usize = 4_096;
 
 pub use self::{
+    authored::authored,
     claim::{
         Claim, ClaimFilters, ClaimRates, Claimed, ExpiredPackage, Given, PartyHash, RECEIPT_SECS, ReceiptName,
         Repetition, Stock, StockRequest, Swept,

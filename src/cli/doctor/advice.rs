@@ -113,6 +113,9 @@ impl Advice {
                 "\"Rate limits\" 4",
                 "[extensions.mls_gateway.rate_limits] max_events_per_minute: raise it, or wait as the reason says",
             ),
+            ("pow", _) => {
+                Self::new("\"Strangers\" 1", "[strangers] founding_min_pow = 0, inbox_min_pow = 0, or an invitation")
+            }
             ("error", Step::Auth(url) | Step::Vanish(url)) if reason.contains("public_url") => {
                 Self::new("\"Identity\" 5", format!("[server] public_url = \"{url}\""))
             }

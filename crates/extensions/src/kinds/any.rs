@@ -4,7 +4,7 @@
 
 use nostr_protocol::{Event, Lifetime, Rejection};
 
-use super::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers};
+use super::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Quota, Readers};
 use crate::{
     context::{Context, Verdict},
     effect::{Effect, NEVER},
@@ -22,7 +22,7 @@ pub(super) const fn rules(lifetime: Lifetime) -> &'static KindRules {
 
 const REGULAR: KindRules = regular(admit);
 const REPLACEABLE: KindRules = of_range(Kept::Stored, admit_replaceable, takes_its_kind);
-const EPHEMERAL: KindRules = of_range(Kept::Ephemeral, admit, refuse_to_restore);
+const EPHEMERAL: KindRules = KindRules { quota: None, ..of_range(Kept::Ephemeral, admit, refuse_to_restore) };
 const ADDRESSABLE: KindRules = of_range(Kept::Stored, admit_addressable, takes_its_address);
 
 /// The rules of a kind that is stored as any other, and has a check of its own.
@@ -44,6 +44,7 @@ const fn of_range(
         readers: Readers::Everyone,
         changes: GroupChange::Nothing,
         kept,
+        quota: Some(Quota::Events),
         may_expire: true,
         owners: Owners::Author,
         deletable: Deletable::ByOwners,

@@ -2,7 +2,7 @@
 //!
 //! Source: NIP-04.
 
-use super::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, any};
+use super::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Quota, Readers, any};
 
 pub(super) const RULES: KindRules = KindRules {
     publication: Publication::Checked(any::admit),
@@ -13,6 +13,7 @@ pub(super) const RULES: KindRules = KindRules {
     readers: Readers::AuthorAndRecipients,
     changes: GroupChange::Nothing,
     kept: Kept::Stored,
+    quota: Some(Quota::DirectMessages),
     may_expire: true,
     owners: Owners::Author,
     deletable: Deletable::ByOwners,

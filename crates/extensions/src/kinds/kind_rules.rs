@@ -26,6 +26,8 @@ pub struct KindRules {
     pub changes: GroupChange,
     /// How long it is kept, as far as the kind alone decides.
     pub kept: Kept,
+    /// The quota of its author that it counts against; `None` where its own rules end it, or no store keeps it.
+    pub quota: Option<Quota>,
     /// Whether an `expiration` tag (NIP-40) may end it earlier; else the tag is refused.
     pub may_expire: bool,
     /// The keys that an event belongs to, and that may take it back.
@@ -115,6 +117,19 @@ pub enum Kept {
     /// It is delivered to the subscriptions that are open, and no query finds it. A shared store keeps it in its log
     /// for a minute, for the other instances.
     Ephemeral,
+}
+
+/// See [`KindRules::quota`]. Events of one quota count together, and those of another one beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quota {
+    /// Events of all kinds that have no quota of their own.
+    Events,
+    /// Direct messages (4).
+    DirectMessages,
+    /// Deletions, which must find room where events do not.
+    Deletions,
+    /// Requests to vanish.
+    Vanishing,
 }
 
 /// See [`KindRules::owners`].

@@ -13,7 +13,9 @@ use crate::{
     audience::{Audience, audience},
     context::{Context, Verdict},
     effect::{Effect, NEVER},
-    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers, rules},
+    kinds::{
+        Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Quota, Readers, rules,
+    },
     tags::{decimal, event_id, recipients},
 };
 
@@ -30,6 +32,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::EveryoneOrAuthor,
     changes: GroupChange::Nothing,
     kept: Kept::Stored,
+    quota: Some(Quota::Deletions),
     may_expire: false,
     owners: Owners::Author,
     // A deletion of a deletion has no effect (NIP-09).

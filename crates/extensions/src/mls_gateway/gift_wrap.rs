@@ -23,6 +23,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Recipients,
     changes: GroupChange::NamedGroup,
     kept: Kept::Stored,
+    quota: None,
     may_expire: true,
     owners: Owners::AuthorAndRecipients,
     deletable: Deletable::ByOwners,
@@ -41,6 +42,7 @@ pub(crate) const EPHEMERAL_RULES: KindRules = KindRules {
     readers: Readers::Recipients,
     changes: GroupChange::Nothing,
     kept: Kept::Ephemeral,
+    quota: None,
     may_expire: true,
     owners: Owners::Author,
     deletable: Deletable::ByOwners,
@@ -64,7 +66,7 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
                 recipient,
                 bounds: cx.policy.membership_bounds,
             };
-            check(&change, cx)?;
+            check(event, &change, cx)?;
             Effect::Wrap(change)
         }
         _ => Effect::None,
@@ -73,19 +75,33 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
 }
 
 /// Refuses a wrap that may change its group neither as a member's nor by founding it. The transaction checks it again.
-fn check(change: &WrapChange, cx: &Context<'_>) -> Result<(), Rejection> {
+///
+/// Anybody but a member brings a stranger's proof before the state of the group counts: whether a proof is missing does
+/// not tell whether the group exists.
+fn check(event: &Event, change: &WrapChange, cx: &Context<'_>) -> Result<(), Rejection> {
     let may_try = match cx.status(&change.group) {
         Some(GroupStatus::Managed(view)) => {
             let Ok(is_from_inside) = change.is_from_inside(view.record.source, |key| {
                 Ok::<_, std::convert::Infallible>(view.members.contains_key(key))
             });
+            if !is_from_inside {
+                require_proof(event, change, cx)?;
+            }
             is_from_inside
         }
-        Some(GroupStatus::Unknown) => change.unlisted || change.founder.is_some_and(|key| key != change.recipient),
-        Some(GroupStatus::Unlisted) => change.unlisted,
+        Some(status) => {
+            require_proof(event, change, cx)?;
+            let founds = *status == GroupStatus::Unknown && change.founder.is_some_and(|key| key != change.recipient);
+            change.unlisted || founds
+        }
         None => return Err(Rejection::error("the group's state is not known, try again").under(Rule("Groups", 5))),
     };
     if may_try { Ok(()) } else { Err(Refusal::stranger(&change.publishers).into()) }
+}
+
+/// Refuses a wrap that would found its group, if the group had no record, without a stranger's proof.
+fn require_proof(event: &Event, change: &WrapChange, cx: &Context<'_>) -> Result<(), Rejection> {
+    change.founder.map_or(Ok(()), |founder| cx.require_founding_proof(event, &founder))
 }
 
 /// Open to every publisher; the shape is that of a 1059, without an effect on groups.
@@ -100,5 +116,5 @@ fn founder(event: &Event, cx: &Context<'_>) -> Option<PublicKey> {
     let author = event.pubkey();
     let reader = cx.publisher.reader;
     let founder = if reader.has(&author) { author } else { reader.primary()? };
-    cx.policy.is_resident(&founder).then_some(founder)
+    cx.may_found(event, &founder).then_some(founder)
 }

@@ -28,6 +28,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Group { unlisted: true, admin_keys: false },
     changes: GroupChange::Nothing,
     kept: Kept::Archived,
+    quota: None,
     may_expire: true,
     owners: Owners::Author,
     // A commit that some members have applied must reach the others.

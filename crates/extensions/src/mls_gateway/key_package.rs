@@ -28,6 +28,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Everyone,
     changes: GroupChange::Nothing,
     kept: Kept::Stored,
+    quota: None,
     may_expire: true,
     owners: Owners::Author,
     deletable: Deletable::ByOwners,

@@ -24,6 +24,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Recipients,
     changes: GroupChange::Nothing,
     kept: Kept::Stored,
+    quota: None,
     may_expire: true,
     owners: Owners::AuthorAndRecipients,
     deletable: Deletable::ByOwners,

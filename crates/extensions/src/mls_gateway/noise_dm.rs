@@ -21,6 +21,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Recipients,
     changes: GroupChange::Nothing,
     kept: Kept::Archived,
+    quota: None,
     may_expire: true,
     owners: Owners::AuthorAndRecipients,
     deletable: Deletable::ByOwners,

@@ -29,6 +29,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Group { unlisted: false, admin_keys: true },
     changes: GroupChange::NamedGroup,
     kept: Kept::Stored,
+    quota: None,
     may_expire: false,
     owners: Owners::Author,
     // The rosters are the audit of the group.
@@ -54,9 +55,15 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
             Some(_) => cx.policy.open_bootstrap,
             None => false,
         };
-    let leaves = asks_to_leave(event);
-    if !leaves {
+    let is_member = matches!(status, Some(GroupStatus::Managed(view)) if view.members.contains_key(&signer));
+    let founds = cx.policy.open_bootstrap && !by_admin_key && !is_member && asks_to_found(event);
+    let is_open = asks_to_leave(event) || (founds && cx.may_found(event, &signer));
+    if !is_open {
         cx.require_resident(event)?;
+    }
+    if founds {
+        // As with gift wraps, the answer to a missing proof is the same for a group that exists.
+        cx.require_founding_proof(event, &signer)?;
     }
     if !may_try {
         return Err(Refusal::NotAdmin.into());
@@ -72,6 +79,11 @@ fn admit(event: &Event, cx: &Context<'_>) -> Result<Verdict, Rejection> {
         if by_admin_key || group_admin { rejection.under(Rule("Rosters", 5)) } else { Refusal::NotAdmin.into() }
     })?;
     Ok(Verdict { expires_at: cx.now.saturating_add(cx.policy.roster_ttl_secs), effect: Effect::Roster(change) })
+}
+
+/// Whether the roster founds its group, if the group has no record.
+fn asks_to_found(event: &Event) -> bool {
+    event.tags().value(name::OP) == Some("bootstrap")
 }
 
 /// Whether the roster takes out its signer and nobody else, for which a member needs no residence.

@@ -7,7 +7,7 @@ use nostr_protocol::{Event, Rejection, Rule, tag::name};
 use crate::{
     context::{Context, Verdict},
     effect::{Effect, NEVER},
-    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Readers},
+    kinds::{Budget, Deletable, GroupChange, Kept, KindRules, NonResidents, Owners, Publication, Quota, Readers},
 };
 
 pub(crate) const RULES: KindRules = KindRules {
@@ -20,6 +20,7 @@ pub(crate) const RULES: KindRules = KindRules {
     readers: Readers::Everyone,
     changes: GroupChange::EveryGroup,
     kept: Kept::Stored,
+    quota: Some(Quota::Vanishing),
     may_expire: false,
     owners: Owners::Author,
     // A deletion of a request to vanish has no effect, and the request outlives the key's other events (NIP-62).

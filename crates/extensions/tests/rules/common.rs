@@ -97,6 +97,7 @@ pub fn letter<T>(answer: &Result<T, Rejection>) -> char {
         Err(Word::AuthRequired) => 'a',
         Err(Word::Restricted) => 'r',
         Err(Word::Blocked) => 'b',
+        Err(Word::Pow) => 'p',
         Err(Word::Invalid) => 'i',
         Err(Word::Error) => 'e',
         Err(Word::RateLimited) => 'l',

@@ -2,39 +2,39 @@
 
 use nostr_extensions::kinds::{
     ADMIN_KINDS, Budget, Deletable, GROUP_KINDS, GroupChange, KEPT_FROM_VANISHED, KEY_KINDS, KINDS, Kept, KindCounter,
-    NonResidents, OWNED_BY_RECIPIENTS, Owners, Readers, rules,
+    NonResidents, OWNED_BY_RECIPIENTS, Owners, Quota, Readers, rules,
 };
 use nostr_protocol::{Kind, Lifetime};
 
 /// Columns: the readers; whether admission needs the group's state; the groups it may change; how it is kept; whether
 /// an `expiration` may end it; its owners; whether they delete it; whether they take it along when they vanish; the
-/// budget; the keys off the whitelist that publish it; its counters (KeyPackages, groups); NIP-11.
+/// budget; the keys off the whitelist that publish it; its counters (KeyPackages, groups); NIP-11; the quota.
 const TABLE: &str = "
-    # kind  readers         state changes kept      expires owners   deleted vanishes budget   others   count nip-11
-      4     author+p        -     -       stored    yes     author   yes     yes      events   -        -     -
-      5     everyone/author -     -       stored    -       author   -       yes      events   check    -     -
-      6     everyone        -     -       stored    yes     author   yes     yes      events   -        -     -
-      13    -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      16    everyone        -     -       stored    yes     author   yes     yes      events   -        -     -
-      62    everyone        -     all     stored    -       author   -       -        events   check    -     -
-      443   everyone        -     -       stored    yes     author   yes     yes      packages -        k     yes
-      444   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      445   group+unlisted  yes   -       archive   yes     author   refused yes      messages check    g     yes
-      446   p               -     -       archive   yes     author+p yes     yes      events   -        -     yes
-      447   p               -     -       stored    yes     author+p yes     yes      events   -        -     yes
-      448   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      449   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      450   group+admins    yes   h       stored    -       author   refused -        events   check    g     yes
-      451   -               -     -       stored    yes     author   yes     yes      events   -        -     -
-      1059  p               yes   h       stored    yes     author+p yes     yes      wraps    resident -     yes
-      21059 p               -     -       ephemeral yes     author   yes     yes      wraps    resident -     -
-      22242 -               -     -       ephemeral yes     author   yes     yes      events   -        -     -
-      27235 -               -     -       ephemeral yes     author   yes     yes      events   -        -     -
-      30443 everyone        -     -       stored    yes     author   yes     yes      packages -        k     yes
+    # kind  readers         state changes kept      ends owners   deleted vanish budget   others   count nip-11 quota
+      4     author+p        -     -       stored    yes  author   yes     yes    events   -        -     -      direct
+      5     everyone/author -     -       stored    -    author   -       yes    events   check    -     -      delete
+      6     everyone        -     -       stored    yes  author   yes     yes    events   -        -     -      events
+      13    -               -     -       stored    yes  author   yes     yes    events   -        -     -      -
+      16    everyone        -     -       stored    yes  author   yes     yes    events   -        -     -      events
+      62    everyone        -     all     stored    -    author   -       -      events   check    -     -      vanish
+      443   everyone        -     -       stored    yes  author   yes     yes    packages -        k     yes    -
+      444   -               -     -       stored    yes  author   yes     yes    events   -        -     -      -
+      445   group+unlisted  yes   -       archive   yes  author   refused yes    messages check    g     yes    -
+      446   p               -     -       archive   yes  author+p yes     yes    events   -        -     yes    -
+      447   p               -     -       stored    yes  author+p yes     yes    events   -        -     yes    -
+      448   -               -     -       stored    yes  author   yes     yes    events   -        -     -      -
+      449   -               -     -       stored    yes  author   yes     yes    events   -        -     -      -
+      450   group+admins    yes   h       stored    -    author   refused -      events   check    g     yes    -
+      451   -               -     -       stored    yes  author   yes     yes    events   -        -     -      -
+      1059  p               yes   h       stored    yes  author+p yes     yes    wraps    resident -     yes    -
+      21059 p               -     -       ephemeral yes  author   yes     yes    wraps    resident -     -      -
+      22242 -               -     -       ephemeral yes  author   yes     yes    events   -        -     -      -
+      27235 -               -     -       ephemeral yes  author   yes     yes    events   -        -     -      -
+      30443 everyone        -     -       stored    yes  author   yes     yes    packages -        k     yes    -
 ";
 
 /// The line of every kind that the table does not name; `kept` follows from the range (NIP-01).
-const OTHERS: &str = "everyone - - kept yes author yes yes events - - -";
+const OTHERS: &str = "everyone - - kept yes author yes yes events - - - quota";
 
 fn line(kind: Kind) -> String {
     let rules = rules(kind);
@@ -88,7 +88,14 @@ fn line(kind: Kind) -> String {
     let counted = if counted.is_empty() { "-" } else { &counted };
     let read = [readers, yes(rules.needs_group), changes, kept, yes(rules.may_expire)];
     let removed = [owners, deletable, yes(rules.vanishes)];
-    [&read[..], &removed, &[budget, others, counted, yes(rules.in_nip11)]].concat().join(" ")
+    let quota = match rules.quota {
+        None => "-",
+        Some(Quota::Events) => "events",
+        Some(Quota::DirectMessages) => "direct",
+        Some(Quota::Deletions) => "delete",
+        Some(Quota::Vanishing) => "vanish",
+    };
+    [&read[..], &removed, &[budget, others, counted, yes(rules.in_nip11), quota]].concat().join(" ")
 }
 
 #[test]
@@ -107,8 +114,9 @@ fn each_kind_answers_as_the_table_says() {
 #[test]
 fn every_other_kind_is_public_and_kept_by_its_range() {
     for kind in (0..=u16::MAX).map(Kind).filter(|kind| !KINDS.contains(kind)) {
-        let kept = if kind.lifetime() == Lifetime::Ephemeral { "ephemeral" } else { "stored" };
-        assert_eq!(line(kind), OTHERS.replace("kept", kept), "{kind}");
+        let is_kept = kind.lifetime() != Lifetime::Ephemeral;
+        let (kept, quota) = if is_kept { ("stored", "events") } else { ("ephemeral", "-") };
+        assert_eq!(line(kind), OTHERS.replace("kept", kept).replace("quota", quota), "{kind}");
     }
 }
 

@@ -14,4 +14,5 @@ mod order;
 mod requests;
 mod roster;
 mod shapes;
+mod strangers;
 mod vectors;

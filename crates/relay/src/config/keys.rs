@@ -9,6 +9,7 @@ use super::{
     nip11::{Information, Limitation},
     section::{Key, Section, ShownDefault},
     server::{Auth, Data, Metrics, Outbound, Server},
+    strangers::Strangers,
 };
 
 /// Every section with its keys, in the order of the tables.
@@ -25,6 +26,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Kinds::SECTION,
     RetentionRules::SECTION,
     WritePolicy::SECTION,
+    Strangers::SECTION,
 ];
 
 /// Every key, in the order of the tables.

@@ -19,6 +19,7 @@ use super::{
     section::Key,
     value::{Problem, Value},
 };
+use crate::rate_limit::PARTIES_AT_THE_CEILING;
 
 /// Longest time-out that Cloud Run has for a request, which a WebSocket is to it, in seconds.
 const CLOUD_RUN_TIMEOUT_SECS: u64 = 3_600;
@@ -226,9 +227,32 @@ impl Config {
                 "write at most max_message_length",
             ),
         ];
-        let broken =
-            pairs.into_iter().filter(|(broken, keys, _)| *broken && !keys.iter().any(|key| refused.contains(*key)));
+        let pairs = pairs.into_iter().chain(self.quota_and_strangers());
+        let broken = pairs.filter(|(broken, keys, _)| *broken && !keys.iter().any(|key| refused.contains(*key)));
         broken.filter_map(|(_, [path, _], message)| Some(settings.get(path)?.error(Problem::new(message)))).collect()
+    }
+
+    /// Pairs of `[retention]` and `[strangers]`: whether one is broken, its keys and the message.
+    fn quota_and_strangers(&self) -> [(bool, [&'static str; 2], &'static str); 2] {
+        let (gateway, strangers) = (&self.mls_gateway, &self.strangers);
+        // A count reads each event of a full quota, and one party may read so many documents in a minute.
+        let readable = u64::from(gateway.firestore_reads_per_minute_max / PARTIES_AT_THE_CEILING);
+        let is_dear = readable > 0 && self.retention.events_per_key_max > readable;
+        [
+            (
+                strangers.founding_by_invitation
+                    && strangers.founding_min_pow == 0
+                    && strangers.invitation_pubkeys.is_empty(),
+                ["strangers.founding_by_invitation", "strangers.invitation_pubkeys"],
+                "nobody could found a group; write the keys that invite into invitation_pubkeys",
+            ),
+            (
+                gateway.storage_backend == StorageBackend::Firestore && is_dear,
+                ["retention.events_per_key_max", "extensions.mls_gateway.firestore_reads_per_minute_max"],
+                "a count of a key's events reads each of them; write at most an eighth of \
+                 firestore_reads_per_minute_max",
+            ),
+        ]
     }
 }
 

@@ -27,6 +27,7 @@ mod policy;
 mod secret;
 mod section;
 mod server;
+mod strangers;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use network::{Origins, RelayUrl};
 pub use nip11::{Information, Limitation};
 pub use secret::Secret;
 pub use server::{Auth, Data, Durability, LogFormat, Metrics, Outbound, Server};
+pub use strangers::Strangers;
 
 /// Everything that an operator can choose.
 ///
@@ -73,6 +75,8 @@ pub struct Config {
     pub retention: RetentionRules,
     /// `[write_policy]`.
     pub write_policy: WritePolicy,
+    /// `[strangers]`.
+    pub strangers: Strangers,
     /// Set when `K_SERVICE` is. Then the Host header names the relay if no `public_url` does, the last hop's
     /// X-Forwarded-For is believed, logs are JSON, and the relay listens on 0.0.0.0, unless chosen otherwise.
     pub on_cloud_run: bool,

@@ -5,6 +5,11 @@ use nostr_protocol::DAY_SECS;
 
 use super::{section::section, value::text};
 
+/// Largest quota of events. A count of so many costs what one request may at most.
+const QUOTA_EVENTS_MAX: u64 = 500_000;
+/// Largest quota of bytes.
+const QUOTA_BYTES_MAX: u64 = 1 << 40;
+
 section! {
     /// The kinds that the relay takes. NIP-86 adds to them and takes away from them.
     pub struct Kinds for "kinds" in config.kinds {
@@ -14,12 +19,16 @@ section! {
 }
 
 section! {
-    /// Times for which events are kept that would be kept without end, told in NIP-11's `retention`.
+    /// Bounds on events that would be kept without end: times, told in NIP-11's `retention`, and quotas of each key.
     pub struct RetentionRules for "retention" in config.retention {
         /// Kinds or ranges, each with a time from receipt in s, m, h or d: `["1=30d", "30000-39999=1d"]`. The first one
         /// that holds a kind counts, for events received from then on. Kinds 5 and 62, and kinds that have a time of
         /// their own, keep theirs.
         rules: Vec<Retention> = "", by list(retention);
+        /// Events of one key that are kept without end; 0 for any number. Keys that the operator named have no quota.
+        events_per_key_max: u64 = "0" in "events", by integer(0..=QUOTA_EVENTS_MAX);
+        /// Bytes of the events of one key that are kept without end; 0 for any number.
+        bytes_per_key_max: u64 = "0" in "bytes", by integer(0..=QUOTA_BYTES_MAX);
     }
 }
 
@@ -76,6 +85,29 @@ mod tests {
         assert_eq!(retention("1=30d"), rule(1, 1, 30 * DAY_SECS));
         assert_eq!(retention("30000-39999 = 12h"), rule(30_000, 39_999, 43_200));
         assert_eq!((retention("0=5s"), retention("0=5m")), (rule(0, 0, 5), rule(0, 0, 300)));
+    }
+
+    /// Over Firestore a count costs a document for each event, and a party has a share of the documents of a minute.
+    #[cfg(feature = "firestore")]
+    #[test]
+    fn a_quota_over_firestore_can_be_counted() {
+        use std::path::Path;
+
+        use crate::config::Config;
+
+        let read = |max: u32, reads: u32| {
+            let text = format!(
+                "[retention]\nevents_per_key_max = {max}\n[extensions.mls_gateway]\nstorage_backend = 'firestore'\n\
+                 project_id = 'p'\nfirestore_reads_per_minute_max = {reads}"
+            );
+            Config::parse(&text, Path::new("relay.toml"), []).map_err(|error| error.to_string())
+        };
+        for (max, reads) in [(7_500, 60_000), (0, 60_000), (500_000, 0)] {
+            assert!(read(max, reads).is_ok(), "{max} of {reads}");
+        }
+        let expected = "relay.toml:2: retention.events_per_key_max: a count of a key's events reads each of them; \
+                        write at most an eighth of firestore_reads_per_minute_max";
+        assert_eq!(read(7_501, 60_000).err().as_deref(), Some(expected));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nostr_extensions::{ForeignRules, Policy, mls_gateway::group::MembershipBounds};
+use nostr_extensions::{ForeignRules, Policy, mls_gateway::group::MembershipBounds, policy::QuotaBounds};
 use nostr_protocol::{DAY_SECS, auth::RelayNames};
 
 use super::Config;
@@ -39,6 +39,11 @@ impl Config {
             created_at_ahead_secs_max: self.limitation.created_at_upper_limit_secs,
             kinds: (!self.kinds.allowed.is_empty()).then(|| self.kinds.allowed.clone()),
             retention: self.retention.rules.clone(),
+            quota: QuotaBounds {
+                events_max: self.retention.events_per_key_max,
+                bytes_max: self.retention.bytes_per_key_max,
+            },
+            strangers: self.strangers.rules(),
             moderation: Arc::default(),
         }
     }

@@ -49,8 +49,41 @@ impl Config {
         if !self.retention.rules.is_empty() {
             lines.push("Events of some kinds are kept for a limited time.".to_owned());
         }
+        lines.extend(self.quota_line());
+        lines.extend(self.strangers_lines());
         if self.write_policy.plugin.is_some() {
             lines.push("A program of the operator may refuse events.".to_owned());
+        }
+        lines
+    }
+
+    fn quota_line(&self) -> Option<String> {
+        let (events, bytes) = (self.retention.events_per_key_max, self.retention.bytes_per_key_max);
+        let most = match (events, bytes) {
+            (0, 0) => return None,
+            (events, 0) => format!("{events} events"),
+            (0, bytes) => format!("{bytes} bytes of events"),
+            (events, bytes) => format!("{events} events and {bytes} bytes"),
+        };
+        Some(format!("At most {most} of a key are kept without end."))
+    }
+
+    fn strangers_lines(&self) -> Vec<String> {
+        let strangers = &self.strangers;
+        let mut lines = Vec::new();
+        match (strangers.founding_min_pow, strangers.founding_by_invitation) {
+            (0, false) => {}
+            (0, true) => lines.push("Founding a group takes an invitation.".to_owned()),
+            (bits, false) => lines.push(format!("Founding a group takes {bits} bits of work (NIP-13).")),
+            (bits, true) => {
+                lines.push(format!("Founding a group takes an invitation, or {bits} bits of work (NIP-13)."));
+            }
+        }
+        if strangers.inbox_min_pow > 0 {
+            lines.push(format!("A gift wrap of a stranger takes {} bits of work (NIP-13).", strangers.inbox_min_pow));
+        }
+        if strangers.inbox_owners_ask {
+            lines.push("Owners of inboxes may ask strangers for work or an invitation.".to_owned());
         }
         lines
     }

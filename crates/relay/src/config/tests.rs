@@ -108,6 +108,15 @@ fn each_error_names_its_line_and_what_would_be_right() {
              address",
         ),
         (
+            "[strangers]\nfounding_by_invitation = true",
+            "relay.toml:2: strangers.founding_by_invitation: nobody could found a group; write the keys that invite \
+             into invitation_pubkeys",
+        ),
+        (
+            "[strangers]\ninbox_min_pow = 257",
+            "relay.toml:2: strangers.inbox_min_pow: out of range; write a whole number from 0 to 256",
+        ),
+        (
             "[server]\nlog_level = 'inof'",
             "relay.toml:2: server.log_level: not a log level; write error, warn, info, debug or trace, or \
              module=level,…",
@@ -302,6 +311,7 @@ fn every_key_has_a_place_of_its_own() {
                 "tls_cert" => env.push(("RNOSTR_SERVER__TLS_KEY", "k")),
                 "tls_key" => env.push(("RNOSTR_SERVER__TLS_CERT", "c")),
                 "wake" => env.push(("RNOSTR_EXTENSIONS__MLS_GATEWAY__REDIS_URL", "redis://other")),
+                "founding_by_invitation" => env.push(("RNOSTR_STRANGERS__INVITATION_PUBKEYS", HEX)),
                 _ => {}
             }
             with_env(&env).ok().filter(|config| *config != Config::default())

@@ -49,6 +49,7 @@ use super::{Delivery, outbox::Outbox};
 use crate::{
     error::storage_unavailable,
     observe::{metrics::Metrics, request_id::RequestId, request_log::RequestLog, slow::EventTimes},
+    quotas::Held,
     rate_limit::Charges,
 };
 
@@ -203,6 +204,7 @@ struct Awaiting {
     in_flight: Arc<InFlight>,
     charges: Charges,
     arrival: Arrival,
+    room: Option<Held>,
     /// Time at which the event was handed to the writer.
     handed: Instant,
 }
@@ -222,6 +224,8 @@ pub(crate) struct Handed {
     pub(crate) payer: u64,
     pub(crate) charges: Charges,
     pub(crate) arrival: Arrival,
+    /// The room that the event holds in a quota of its author.
+    pub(crate) room: Option<Held>,
 }
 
 /// The writer's front, to which connections hand events.
@@ -261,7 +265,7 @@ impl Writer {
     /// Submits an event; the answer goes to the publisher's outbox. Waits while the bounds on waiting events are
     /// reached.
     pub(crate) async fn save(&self, handed: Handed, in_flight: &Arc<InFlight>) {
-        let Handed { admitted, payer, charges, arrival } = handed;
+        let Handed { admitted, payer, charges, arrival, room } = handed;
         let handed = Instant::now();
         in_flight.paid_by(payer).await;
         let (id, kind) = (admitted.event().id(), admitted.event().kind());
@@ -269,7 +273,7 @@ impl Writer {
         let kib = u32::try_from(weight.bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         // Every event that waits is given its place.
         let Some(place) = self.room.take(payer, kib).await else { return };
-        let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges, arrival, handed };
+        let publisher = Awaiting { id, kind, in_flight: Arc::clone(in_flight), charges, arrival, room, handed };
         in_flight.begin(kind);
         let submission = Submission { admitted, weight, payer, publisher, place };
         if self.submissions.send(submission).is_err() {
@@ -346,13 +350,18 @@ impl Task {
         let states = self.delivery.note(&saved);
         let mut events = Vec::with_capacity(saved.len());
         let mut paid = Vec::new();
-        for (Awaiting { id, kind, in_flight, charges, arrival, handed }, saved) in publishers.into_iter().zip(saved) {
+        for (Awaiting { id, kind, in_flight, charges, arrival, room, handed }, saved) in
+            publishers.into_iter().zip(saved)
+        {
             self.metrics.saved(kind, &saved);
             let request = arrival.request;
             tracing::debug!(%request, event_kind = kind.0, saved = answer_of(&saved), "event decided");
             let outcome = outcome(request, &saved);
             if let Some(sealed) = saved.ok().and_then(Saved::into_new_event) {
                 events.push(sealed);
+                if let Some(room) = room {
+                    room.stored();
+                }
                 paid.extend(charges.into_buckets());
             }
             in_flight.end(&id, kind, outcome);

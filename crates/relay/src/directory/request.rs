@@ -125,7 +125,7 @@ impl Requests {
         let outbox = Outbox::new(0, app.memory.open(payer), Challenge::new(String::new()));
         let in_flight = Arc::new(InFlight::of_request(Arc::new(outbox)));
         let arrival = app.request_log.arrival();
-        let handed = Handed { admitted, payer, charges: app.delivery.charges(), arrival };
+        let handed = Handed { admitted, payer, charges: app.delivery.charges(), arrival, room: None };
         app.writer.save(handed, &in_flight).await;
         in_flight.settled().await;
         match in_flight.take_outcome() {

@@ -22,6 +22,7 @@ const LIVE: &[&str] = &[
     "kinds.",
     "limitation.created_at_upper_limit",
     "retention.",
+    "strangers.",
     "write_policy.",
 ];
 

@@ -70,8 +70,8 @@ impl RetentionDocument {
     }
 }
 
-/// `limitation`. The costs of reads and the last three fields are not NIP-11's; clients pass over fields that they do
-/// not know.
+/// `limitation`. The costs of reads and the fields from `max_event_length` on are not NIP-11's; clients pass over
+/// fields that they do not know.
 #[derive(Debug, Serialize)]
 struct LimitationDocument {
     max_message_length: usize,
@@ -94,6 +94,10 @@ struct LimitationDocument {
     max_authors: usize,
     max_ids: usize,
     rate_limits: RateLimitsDocument,
+    /// 0 for no quota.
+    events_per_key_max: u64,
+    /// 0 for no quota.
+    bytes_per_key_max: u64,
 }
 
 /// `limitation.rate_limits`: the events that a client may send, so that it need not find out by refusals. A rate that
@@ -138,6 +142,14 @@ struct GatewayDocument {
     keypackage_consumption: &'static str,
     /// Days; 0 means that messages are passed on and not kept.
     message_archive_ttl_days: u64,
+    /// Bits of work that a founding of a stranger takes; 0 for none.
+    founding_min_pow: u16,
+    /// Whether an invitation is asked of a stranger that founds a group, or the work.
+    founding_by_invitation: bool,
+    /// Bits of work that a gift wrap of a stranger takes; 0 for none.
+    inbox_min_pow: u16,
+    /// Whether the owner of an inbox may ask for more by its kind 10050.
+    inbox_owners_ask: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     system_pubkey: Option<String>,
 }
@@ -212,6 +224,8 @@ fn limitation(config: &Config) -> LimitationDocument {
         max_authors,
         max_ids,
         rate_limits: rate_limits(config),
+        events_per_key_max: config.retention.events_per_key_max,
+        bytes_per_key_max: config.retention.bytes_per_key_max,
     }
 }
 
@@ -227,7 +241,7 @@ fn rate_limits(config: &Config) -> RateLimitsDocument {
 }
 
 fn gateway(config: &Config) -> GatewayDocument {
-    let gateway = &config.mls_gateway;
+    let (gateway, strangers) = (&config.mls_gateway, &config.strangers);
     GatewayDocument {
         kinds: KINDS.iter().filter(|kind| rules(**kind).in_nip11).map(|kind| kind.0).collect(),
         membership_sources: gateway.membership_sources.iter().map(|source| source.as_str()).collect(),
@@ -238,6 +252,10 @@ fn gateway(config: &Config) -> GatewayDocument {
         verify_keypackages: gateway.verify_keypackages.as_str(),
         keypackage_consumption: gateway.keypackage_consumption.as_str(),
         message_archive_ttl_days: if gateway.enable_message_archive { gateway.message_archive_ttl_days } else { 0 },
+        founding_min_pow: strangers.founding_min_pow,
+        founding_by_invitation: strangers.founding_by_invitation,
+        inbox_min_pow: strangers.inbox_min_pow,
+        inbox_owners_ask: strangers.inbox_owners_ask,
         system_pubkey: gateway.system_pubkey.as_ref().map(PublicKey::to_hex),
     }
 }
@@ -357,6 +375,8 @@ mod tests {
         config.auth.enabled = true;
         config.auth.pubkey_whitelist = vec![PublicKey::from_bytes([1; 32])];
         config.information.self_pubkey = Some(PublicKey::from_bytes([2; 32]));
+        config.retention.events_per_key_max = 10_000;
+        config.strangers.founding_min_pow = 20;
         let document = serde_json::to_value(document(&config, &[])).expect("JSON");
         assert_eq!(document["supported_nips"], json!([1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86]));
         assert_eq!(document["limitation"]["auth_required"], true);
@@ -365,6 +385,8 @@ mod tests {
         assert_eq!(document["limitation"]["max_authors"], 10_000);
         assert_eq!(document["limitation"]["max_ids"], 10_000);
         assert_eq!(document["limitation"]["created_at_upper_limit"], 900);
+        assert_eq!(document["limitation"]["events_per_key_max"], 10_000);
+        assert_eq!(document["mls_gateway"]["founding_min_pow"], 20);
         assert_eq!(document["mls_gateway"]["kinds"], json!([443, 445, 446, 447, 450, 1059, 30443]));
         assert_eq!(document["mls_gateway"]["membership_sources"], json!(["roster", "giftwrap"]));
         assert_eq!(document["mls_gateway"]["supported_mips"], json!([0, 1, 2, 3]));

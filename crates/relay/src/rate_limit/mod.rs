@@ -54,7 +54,7 @@ pub(crate) use self::{
     client_address::client_address,
     connection::{Cause, ConnectionLimits, Fault},
     payer::{AddressBlock, Payer, Width},
-    reads::{ReadAccount, ReadBudgets},
+    reads::{PARTIES_AT_THE_CEILING, ReadAccount, ReadBudgets},
 };
 use crate::config::RateLimitRates;
 

@@ -21,7 +21,7 @@ const PERIOD_MS: u32 = 60_000;
 /// somewhere.
 const PARTS_TO_BEGIN: u32 = 60;
 /// Parties that may read at their limit beside each other before the ceiling of documents refuses others too.
-const PARTIES_AT_THE_CEILING: u32 = 8;
+pub(crate) const PARTIES_AT_THE_CEILING: u32 = 8;
 
 /// The budgets of all parties.
 pub(crate) struct ReadBudgets {

@@ -158,7 +158,7 @@ const fn status_of(word: Word) -> StatusCode {
     match word {
         Word::Invalid | Word::Unsupported => StatusCode::BAD_REQUEST,
         Word::AuthRequired => StatusCode::UNAUTHORIZED,
-        Word::Blocked | Word::Restricted => StatusCode::FORBIDDEN,
+        Word::Blocked | Word::Restricted | Word::Pow => StatusCode::FORBIDDEN,
         Word::Duplicate => StatusCode::CONFLICT,
         Word::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Word::Error => StatusCode::SERVICE_UNAVAILABLE,

@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the names of the tests say what they promise")]
 #![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "tests panic where a promise is broken")]
 
+pub mod authored;
 pub mod claims;
 pub mod events;
 pub mod groups;
@@ -62,6 +63,9 @@ macro_rules! conformance {
                 a_reader_of_many_groups_finds_them_merged
                 a_request_of_many_values_is_read_in_bounded_pieces
                 groups_that_are_known_are_told_from_those_that_are_not
+            ]
+            authored: [
+                all_events_of_an_author_are_found_by_their_quota
             ]
             groups: [
                 a_roster_changes_its_group_as_it_is_stored

@@ -79,6 +79,7 @@ pub(super) const DOORS: &[&str] = &["event", "req", "count", "neg", "auth", "res
 pub(super) const REASONS: &[&str] = &[
     "invalid",
     "unsupported",
+    "pow",
     "blocked",
     "restricted",
     "auth-required",

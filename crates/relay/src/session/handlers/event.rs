@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Instant};
 
 use nostr_extensions::{
-    Admitted, Group, GroupStatus, NostrGroupId, Publisher, Source, admit, audience,
+    Admitted, Group, GroupStatus, Publisher, Source, admit, audience,
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
@@ -30,6 +30,8 @@ use crate::{
         writer::{Arrival, Handed, Outcome},
     },
     error::read_failed,
+    inboxes::is_known,
+    quotas,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
     system::time::rfc3339,
     write_policy,
@@ -82,8 +84,8 @@ async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
     let named = event.event().clone();
     let arrival = payment.arrival;
     match take(caller, event, payment).await {
-        Ok(Intake::New(admitted, charges)) => {
-            let handed = Handed { admitted: *admitted, payer: caller.payer_hash(), charges, arrival };
+        Ok(Intake::New(admitted, charges, room)) => {
+            let handed = Handed { admitted: *admitted, payer: caller.payer_hash(), charges, arrival, room };
             caller.app.writer.save(handed, &caller.in_flight).await;
         }
         Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
@@ -105,8 +107,8 @@ fn refuse(caller: &mut Caller, event: &Event, refused: Refused) {
 }
 
 enum Intake {
-    /// An event for the writer, with the charges for it.
-    New(Box<Admitted>, Charges),
+    /// An event for the writer, with the charges for it and its room in a quota.
+    New(Box<Admitted>, Charges, Option<quotas::Held>),
     /// An event that is stored already.
     Duplicate,
 }
@@ -172,10 +174,13 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     let payer = caller.payer_of(verified.event());
     let asked = app.write_policy.asks().then(|| (verified.clone(), app.management.changes()));
     let (mut admitted, group) = decide(app, verified, publisher, payer).await?;
+    let state = group.as_deref().map(GroupState::group);
+    app.inboxes.require_proof(caller, &caller.reader, admitted.event(), state).await?;
     if is_stored {
         return Ok(Intake::Duplicate);
     }
-    pay_sender(caller, admitted.event(), group.as_deref().map(GroupState::group), &mut payment).await?;
+    pay_sender(caller, admitted.event(), state, &mut payment).await?;
+    let room = app.quotas.hold(caller, &admitted).await?;
     if let Some((verified, changes)) = asked {
         ask_program(caller, admitted.event(), now).await?;
         if changes.has_changed().unwrap_or(true) {
@@ -187,7 +192,7 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     if rules(admitted.event().kind()).budget == Budget::KeyPackages {
         log_key_package(app, payment.arrival, &admitted);
     }
-    Ok(Intake::New(Box::new(admitted), payment.charges))
+    Ok(Intake::New(Box::new(admitted), payment.charges, room))
 }
 
 /// Asks the operator's program about an admitted event.
@@ -384,35 +389,13 @@ async fn pay_sender(
         }
         Budget::GiftWraps => {
             for recipient in audience::recipients(event.view()) {
-                let is_known = limits.is_crowded(&recipient, now_ms) && is_known(caller, group, &recipient).await;
+                let is_known = limits.is_crowded(&recipient, now_ms)
+                    && is_known(&caller.app, &caller.reader, group, &recipient).await;
                 charges.add(limits.gift_wrap(sender, block, &recipient, is_known, now_ms)?);
             }
         }
     }
     Ok(())
-}
-
-/// Most groups of a recipient, and most of a sender, that are compared to find a common one.
-const COMMON_GROUPS_MAX: usize = 1_000;
-
-/// Returns whether `recipient` knows a key of the reader: it has written to that key, or both are members of one group.
-/// Asked only while strangers use up their part of the inbox's ceiling.
-async fn is_known(caller: &Caller, group: Option<&Group>, recipient: &PublicKey) -> bool {
-    let (app, keys) = (&caller.app, caller.reader.keys());
-    let both = |group: &Group| group.has_member(keys) && group.has_member(&[*recipient]);
-    if keys.iter().any(|key| app.limits.has_written(recipient, key)) || group.is_some_and(both) {
-        return true;
-    }
-    if keys.is_empty() {
-        return false;
-    }
-    let groups_of = async |keys: &[PublicKey]| match app.store.groups_of(keys).await {
-        Ok(groups) => groups.into_iter().take(COMMON_GROUPS_MAX).collect::<Vec<NostrGroupId>>(),
-        // A sender that cannot be recognised now counts as a stranger.
-        Err(_) => Vec::new(),
-    };
-    let theirs: std::collections::HashSet<_> = groups_of(&[*recipient]).await.into_iter().collect();
-    !theirs.is_empty() && groups_of(keys).await.iter().any(|group| theirs.contains(group))
 }
 
 /// The answer to JSON that is no event: `OK false` where it names an id, as NIP-01 has it, else a `NOTICE`.
