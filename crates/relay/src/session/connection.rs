@@ -108,8 +108,8 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     app.metrics.connection_closed();
 }
 
-/// Serves until the relay stops, or the connection has lasted for as long as it may. The work for a message is boxed,
-/// so that a connection that waits for one does not keep the room for it.
+/// Serves until the relay stops, or the connection has lasted for as long as it may. All work is boxed while
+/// it lasts, so that a connection that waits for some does not keep the room for it.
 ///
 /// # Errors
 /// The reason why the connection ends before.
@@ -150,7 +150,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             }
             () = outbox.filled() => {
                 session.caller.share.pause().await;
-                if drain(&app, wire, outbox).await? {
+                if Box::pin(drain(&app, wire, outbox)).await? {
                     outbox.fill_again();
                 }
                 has_turn = true;
@@ -158,7 +158,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             }
             () = session.neg.due() => {
                 for ended in session.neg.end_late(app.clock.now()) {
-                    wire.send(ended).await?;
+                    Box::pin(wire.send(ended)).await?;
                 }
                 None
             }
@@ -173,7 +173,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 }
                 is_pinged = true;
                 last_read = Instant::now();
-                wire.ping().await?;
+                Box::pin(wire.ping()).await?;
                 None
             }
             frame = wire.next_frame(&session.caller.share, &mut has_turn), if waiting.is_none() => Some(frame?),

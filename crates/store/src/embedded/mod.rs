@@ -1,7 +1,7 @@
 //! The embedded store: everything in one LMDB environment (<http://www.lmdb.tech/doc/>), in one process.
 //!
 //! Events lie in the order of their commits, as they were received; a short index by audience leads to them. One thread
-//! writes (`writer`); readers read in place, each in a snapshot of its own, without a lock. The index entries are the
+//! writes (`writer`); readers read in place, each in a snapshot of its own, beside it. The index entries are the
 //! cost of a write, so a group message has one, beside its id.
 
 mod claims;
@@ -346,6 +346,8 @@ impl Store for Embedded {
         bounds: PageBounds,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
+        // The rows of events behind the head may not be in memory yet.
+        let up_to = up_to.min(self.head());
         let before = scan::Before::take(&self.shared.recent, query, bounds.part);
         let (tables, vanishing) = (&self.tables, &self.shared.vanishing.load());
         let scan = Scan { tables, vanishing, hot: &self.hot, query, before, from, up_to, bounds, now };

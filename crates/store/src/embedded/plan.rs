@@ -25,12 +25,13 @@ const KINDS_MAX: usize = 2_000;
 pub(super) type Lead = (Key, Slice);
 
 /// The parts of a query with their rows in memory, taken before the snapshot.
+#[derive(Default)]
 pub(super) struct Leads {
     ranges: Vec<Lead>,
     /// Everything that an author published, of whatever kind.
     authors: Vec<Lead>,
-    /// All public events.
-    everything: Lead,
+    /// All public events, where there are authors.
+    everything: Option<Lead>,
 }
 
 impl Leads {
@@ -43,11 +44,7 @@ impl Leads {
                 Planned::Author(author) => authors.push(lead(prefix::author(author))),
             }
         }
-        let everything = if authors.is_empty() {
-            (prefix::everything_public(), Slice::default())
-        } else {
-            lead(prefix::everything_public())
-        };
+        let everything = (!authors.is_empty()).then(|| lead(prefix::everything_public()));
         Self { ranges, authors, everything }
     }
 
@@ -59,7 +56,7 @@ impl Leads {
         for author in &self.authors {
             if !author_kinds(tables, txn, author, ranges_max, &mut ranges)? {
                 ranges.truncate(self.ranges.len());
-                ranges.push(self.everything.clone());
+                ranges.extend(self.everything.clone());
                 return Ok((ranges, KINDS_MAX));
             }
         }

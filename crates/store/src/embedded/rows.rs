@@ -33,6 +33,8 @@ pub(super) const RECENT_ROWS_MAX: usize = 262_144;
 const SHARD_ROWS_MAX: usize = 2_048;
 /// Rows after which one transaction writes no further shard, unless it adds as many.
 const WRITTEN_ROWS_MAX: usize = BATCH_ROWS_MAX;
+/// Cursors after which a shard is written at the latest: a start reads so many events back, about.
+pub(super) const UNWRITTEN_EVENTS_MAX: Cursor = 262_144;
 
 /// A table whose newest rows are kept in memory. Its rows have no values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +79,16 @@ impl Row {
     }
 }
 
-/// The shard of a key, by a byte behind the letter of its prefix: most prefixes go on with a hash or a key, and rows
-/// that lie close together in a table are in one shard.
+/// The shard of a key or of a prefix, by a byte of the prefix behind its letter: most prefixes go on with a hash or a
+/// key, and rows that lie close together in a table are in one shard. `E` and `L` are prefixes by themselves.
 pub(super) fn shard_of(key: &[u8]) -> usize {
-    let letter = key.first().copied().unwrap_or(0);
-    let at = if letter == b'T' { 2 } else { 1 };
-    usize::from(letter.wrapping_mul(37).wrapping_add(key.get(at).copied().unwrap_or(0)))
+    let byte = |at: usize| key.get(at).copied().unwrap_or(0);
+    let spread = match byte(0) {
+        b'E' | b'L' => 0,
+        b'T' => byte(2),
+        _ => byte(1),
+    };
+    usize::from(byte(0).wrapping_mul(37).wrapping_add(spread))
 }
 
 /// Sorted. A reader holds what it was given, and the writer goes on with a copy then.
@@ -196,7 +202,8 @@ impl Slice {
     fn narrow(mut self, is_before: impl Fn(&Row) -> bool, is_up_to: impl Fn(&Row) -> bool) -> Self {
         let rows = &self.rows[self.from..self.to];
         let start = rows.partition_point(is_before);
-        let end = rows.partition_point(is_up_to);
+        // A range whose end lies before its start is empty.
+        let end = rows.partition_point(is_up_to).max(start);
         (self.from, self.to) = (self.from + start, self.from + end);
         self
     }
@@ -275,10 +282,20 @@ impl<'a> RowChanges<'a> {
             if before.saturating_sub(wrote) <= self.recent.most || wrote >= wrote_max {
                 break;
             }
-            wrote += self.write_shard(tables, txn, self.turn, up_to)?;
+            if !self.emptied.contains(&self.turn) {
+                wrote += self.write_shard(tables, txn, self.turn, up_to)?;
+            }
             self.turn = (self.turn + 1) % SHARDS;
         }
-        if wrote > 0 { self.written.put(tables, txn) } else { Ok(()) }
+        // Shards to which few rows come are written for the sake of the next start.
+        for _ in 0..SHARDS {
+            let (shard, least) = self.written.least_shard();
+            if up_to.saturating_sub(least) <= UNWRITTEN_EVENTS_MAX || wrote >= wrote_max {
+                break;
+            }
+            wrote += self.write_shard(tables, txn, shard, up_to)?;
+        }
+        if self.emptied.is_empty() { Ok(()) } else { self.written.put(tables, txn) }
     }
 
     /// The shards to which this transaction adds, and which are full with that.

@@ -49,7 +49,9 @@ impl<'a> Before<'a> {
         let ids = query.filter.ids.as_deref().unwrap_or_default();
         let ids = part.of(ids).iter().map(|id| recent.ids.cursors(id)).collect();
         let mark = recent.rows.mark();
-        Self { rows: &recent.rows, mark, leads: Leads::of(query, part, &recent.rows), ids }
+        // Ids lead to their events without the index.
+        let leads = if query.filter.ids.is_some() { Leads::default() } else { Leads::of(query, part, &recent.rows) };
+        Self { rows: &recent.rows, mark, leads, ids }
     }
 }
 

@@ -5,7 +5,8 @@ use heed::{RoTxn, RwTxn};
 use super::{
     fail::Fail,
     keys::{cursor_bytes, cursors_from},
-    tables::Tables,
+    summed::checked,
+    tables::{Tables, sum_name},
 };
 use crate::Cursor;
 
@@ -25,10 +26,16 @@ pub(super) struct Written {
 
 impl Written {
     /// The row of this name in `meta`; of a new store, nothing is written.
+    ///
+    /// # Errors
+    /// [`Fail::Corrupt`] where it does not have its checksum.
     pub(super) fn read(name: &'static [u8], tables: &Tables, txn: &RoTxn<'_>) -> Result<Self, Fail> {
         let mut written = Self::all(name, 0);
-        for (to, cursor) in written.up_to.iter_mut().zip(cursors_from(tables.meta.get(txn, name)?.unwrap_or_default()))
-        {
+        let Some(packed) = tables.meta.get(txn, name)? else { return Ok(written) };
+        let sum = tables.meta.get(txn, &sum_name(name))?.unwrap_or_default();
+        // By a row that says too much, rows of the log would be left out for good.
+        let packed = [packed, sum].concat();
+        for (to, cursor) in written.up_to.iter_mut().zip(cursors_from(checked(name, &packed)?)) {
             *to = cursor;
         }
         Ok(written)
@@ -55,6 +62,11 @@ impl Written {
 
     /// Everything up to this cursor is written.
     pub(super) fn least(&self) -> Cursor {
-        self.up_to.iter().copied().min().unwrap_or(0)
+        self.least_shard().1
+    }
+
+    /// The shard that was written least, and up to which cursor.
+    pub(super) fn least_shard(&self) -> (usize, Cursor) {
+        self.up_to.iter().copied().enumerate().min_by_key(|(_, cursor)| *cursor).unwrap_or_default()
     }
 }

@@ -177,3 +177,53 @@ fn a_long_key_is_written_at_once() {
     messages.change(|txn, recent| recent.rows.delete(&messages.tables, txn, rows::Kept::Index, &key).expect("it goes"));
     assert_eq!(messages.written(), 0);
 }
+
+/// Few rows come to most shards, and a start must not read the whole log for their sake.
+#[test]
+fn no_shard_is_left_behind() {
+    let messages = Messages::new(1 << 20);
+    messages.put([1]);
+    messages.last.set(messages.last.get() + rows::UNWRITTEN_EVENTS_MAX);
+    for n in 2..5 {
+        messages.put([n]);
+    }
+    let Progress { rows: (written, _), .. } = messages.progress.borrow().clone();
+    assert!(written.least() > rows::UNWRITTEN_EVENTS_MAX, "{}", written.least());
+    assert_eq!(messages.read_over(|| {}).1.len(), 4);
+}
+
+/// A prefix leads to the shard of all its keys, whatever stands behind it.
+#[test]
+fn a_prefix_has_the_shard_of_its_keys() {
+    let key = nostr_protocol::testing::key("alice");
+    let (kind, public) = (Kind::GROUP_MESSAGE, crate::index::prefix::everything_public());
+    let prefixes = [
+        crate::index::prefix::group(&group(), kind),
+        crate::index::prefix::reader(&key, kind),
+        crate::index::prefix::author(&key),
+        crate::index::prefix::author_kind(&key, kind),
+        crate::index::prefix::tag(b't', "value"),
+        crate::index::prefix::kind(kind),
+        crate::index::prefix::all_rosters(),
+        public,
+    ];
+    for prefix in prefixes {
+        for behind in [[0; 15], [0xff; 15]] {
+            assert_eq!(rows::shard_of(&prefix), rows::shard_of(&prefix.with(&behind)), "{:?}", prefix[0] as char);
+        }
+    }
+}
+
+/// A row that says up to which cursor all is written is believed by its checksum alone.
+#[test]
+fn a_damaged_progress_is_an_error() {
+    let messages = Messages::new(0);
+    messages.put([1]);
+    let mut txn = messages.env.write_txn().expect("a writer");
+    let mut row = messages.tables.meta.get(&txn, ROWS_WRITTEN).expect("a table").expect("a row").to_vec();
+    row[2] ^= 1;
+    messages.tables.meta.put(&mut txn, ROWS_WRITTEN, &row).expect("it is put");
+    txn.commit().expect("a commit");
+    let txn = messages.env.read_txn().expect("a reader");
+    assert!(Recent::recover(&messages.tables, &txn, Most { ids: 0, rows: 0 }).is_err());
+}
