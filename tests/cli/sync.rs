@@ -260,13 +260,13 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
         }
     };
     let mut number = 0_u64;
-    let announcing = move |text: &str| {
+    let mut announcing = move |text: &str, count: u64| {
         let asked: Value = serde_json::from_str(text).expect("JSON");
         match asked[0].as_str() {
             Some("NEG-OPEN" | "NEG-MSG") => {
                 // One range to the end of time, with a list of new ids.
-                let mut message = "610000028f50".to_owned();
-                for _ in 0..2_000 {
+                let mut message = format!("61000002{:02x}{:02x}", 0x80 | count >> 7, count & 0x7f);
+                for _ in 0..count {
                     number += 1;
                     message.push_str(&format!("{number:064x}"));
                 }
@@ -276,6 +276,9 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
             _ => Vec::new(),
         }
     };
+    let mut also_announcing = announcing;
+    let some = move |text: &str| announcing(text, 2_000);
+    let many = move |text: &str| also_announcing(text, 6_000);
     // Sets that always differ, so that the comparison has no end.
     let differing = |text: &str| {
         let asked: Value = serde_json::from_str(text).expect("JSON");
@@ -289,6 +292,11 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
         let asked: Value = serde_json::from_str(text).expect("JSON");
         if asked[0] == "NEG-OPEN" { vec![json!(["NEG-MSG", asked[1], "6100000281"]).to_string()] } else { Vec::new() }
     };
+    let ending = |text: &str| {
+        let asked: Value = serde_json::from_str(text).expect("JSON");
+        let ended = json!(["NEG-ERR", asked[1], "closed: anew"]).to_string();
+        if asked[0] == "NEG-OPEN" { vec![ended] } else { Vec::new() }
+    };
     let refusing = |text: &str| {
         let asked: Value = serde_json::from_str(text).expect("JSON");
         match asked[0].as_str() {
@@ -299,9 +307,11 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
     };
     for (url, why) in [
         (lying(endless), "more than it was asked for"),
-        (lying(announcing), ""),
+        (lying(some), ""),
+        (lying(many), "announced over 10000 events that it does not give"),
         (lying(differing), "comes to no end within 5000 messages"),
         (lying(cut), "a NEG-MSG that breaks off"),
+        (lying(ending), "ends session after session"),
         (lying(refusing), "the relay refuses: blocked: [31mno"),
     ] {
         let (target, begun) = (empty(), Instant::now());

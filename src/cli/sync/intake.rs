@@ -5,7 +5,7 @@ use std::{io::Cursor, sync::Arc};
 
 use nostr_extensions::ForeignRules;
 use nostr_protocol::{Unverified, tag::name};
-use nostr_store::moving::{ImportOptions, Moving, Report, import};
+use nostr_store::moving::{ImportOptions, Imported, Moving, Report, import};
 
 use super::{
     super::moving::{now, progress::Progress},
@@ -69,7 +69,8 @@ impl<'a> Intake<'a> {
             lines.push(b'\n');
         }
         self.store(lines).await?;
-        self.progress.at(self.received, self.received);
+        let stored = self.report.records.values().filter_map(|outcomes| outcomes.get(&Imported::New)).sum();
+        self.progress.at(self.received, stored);
         Ok(fitting)
     }
 

@@ -20,7 +20,11 @@ const LOCAL_EVENTS_MAX: usize = 5_000_000;
 const LOCAL_BYTES_MAX: usize = LOCAL_EVENTS_MAX * size_of::<Item>();
 
 /// See the module.
-pub(super) struct Local(Vec<Item>);
+pub(super) struct Local {
+    items: Vec<Item>,
+    /// Whether items came since they were put in order.
+    is_mixed: bool,
+}
 
 impl Local {
     /// Goes through the store. Events of any kind count, whoever may read them.
@@ -40,23 +44,23 @@ impl Local {
                 LOCAL_BYTES_MAX >> 20
             )));
         }
-        items.sort_unstable();
-        Ok(Self(items))
+        Ok(Self { items, is_mixed: true })
     }
 
     /// The items of a part of time.
-    pub(super) fn within(&self, window: Window) -> &[Item] {
-        let from = self.0.partition_point(|(at, _)| *at < window.since);
-        let to = self.0.partition_point(|(at, _)| *at <= window.until);
-        &self.0[from..to.max(from)]
+    pub(super) fn within(&mut self, window: Window) -> &[Item] {
+        if std::mem::take(&mut self.is_mixed) {
+            self.items.sort_unstable();
+            self.items.dedup();
+        }
+        let from = self.items.partition_point(|(at, _)| *at < window.since);
+        let to = self.items.partition_point(|(at, _)| *at <= window.until);
+        &self.items[from..to.max(from)]
     }
 
     /// Adds events that came since.
     pub(super) fn add(&mut self, items: Vec<Item>) {
-        if !items.is_empty() {
-            self.0.extend(items);
-            self.0.sort_unstable();
-            self.0.dedup();
-        }
+        self.is_mixed |= !items.is_empty();
+        self.items.extend(items);
     }
 }

@@ -20,6 +20,8 @@ use crate::cli::moving::now;
 const MESSAGE_BYTES_MAX: u64 = 30_000;
 /// Most sessions of one run.
 const SESSIONS_MAX: usize = 4_000;
+/// Most sessions in a row that the relay ends before their time and that brought no event.
+const EARLY_ENDS_MAX: usize = 5;
 /// Most messages of one session.
 const ROUNDS_MAX: usize = 5_000;
 /// Most ids that are asked for in one session.
@@ -59,11 +61,19 @@ pub(super) struct Reconciling<'a, 'b> {
 impl Reconciling<'_, '_> {
     pub(super) async fn run(mut self) -> Result<Reconciled, Trouble> {
         let mut windows = parts_around(self.asked.window(), now());
+        let mut early_ends = 0;
         for _ in 0..SESSIONS_MAX {
             let Some(window) = windows.pop() else { return Ok(Reconciled::Done) };
+            let before = self.intake.received;
             match self.session(window).await? {
-                Ended::Done => {}
-                Ended::Early => windows.push(window),
+                Ended::Done => early_ends = 0,
+                Ended::Early if early_ends >= EARLY_ENDS_MAX => {
+                    return Err(Trouble("the relay ends session after session before its time".to_owned()));
+                }
+                Ended::Early => {
+                    early_ends = if self.intake.received > before { 0 } else { early_ends + 1 };
+                    windows.push(window);
+                }
                 Ended::Unknown => return Ok(Reconciled::Unknown),
                 Ended::TooLarge => match window.halves() {
                     Some([later, earlier]) => windows.extend([earlier, later]),
