@@ -13,6 +13,10 @@
 #              RNOSTR_TEST_ROUNDS changes the number of rounds.
 #   claims     twenty races of 64 claimants on four instances for 20 KeyPackages, over PostgreSQL and over the Firestore
 #              emulator; one of each belongs to the other tests.
+#   moving     100,000 events from another relay, and as many from a SQLite file of nostr-rs-relay: each run is killed
+#              and resumed, and the events are counted; with a build of the release profile.
+#   backup     a backup while at least 5,000 events a second come in, with a build of the release profile: it holds all
+#              that was acknowledged before, and flipped bytes are found.
 #   image      builds the image of the Dockerfile by buildah on base images by debootstrap, lists its parts, and sends
 #              messages through a relay in the image's root; needs root.
 #
@@ -32,7 +36,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly LONG_PARTS=(faults claims image)
+readonly LONG_PARTS=(faults claims moving backup image)
 
 usage() {
     echo "usage: $0 [--long [PART]]; the long parts are: ${LONG_PARTS[*]}" >&2
@@ -356,6 +360,17 @@ part_claims() {
         --nocapture --test-threads=1 instances::claims
 }
 
+# Runs tests of the command line, with the binary of the release profile.
+with_release() {
+    limit 3000 cargo build --locked --release --bin rnostr
+    export RNOSTR_TEST_BINARY="$CARGO_TARGET_DIR/release/rnostr"
+    limit 1500 cargo test --locked --workspace --features "$FEATURES" --test cli -- --nocapture --test-threads=1 "$@"
+}
+
+part_moving() { RNOSTR_TEST_EVENTS=100000 with_release goes_on nostr_rs_relay_is_imported; }
+
+part_backup() { RNOSTR_TEST_RATE_MIN=5000 with_release a_backup_of_a_busy_relay; }
+
 needs_engine() {
     if [ -n "${!1:-}" ]; then return 0; fi
     warn "THERE IS NO ENGINE FOR $1: these tests did NOT run"
@@ -676,11 +691,19 @@ long_claims() {
     part "races of claimants" tests part_claims
 }
 
+long_moving() {
+    part "moving 100,000 events" tests part_moving
+}
+
+long_backup() {
+    part "a backup at 5,000 events a second" tests part_backup
+}
+
 if [ ${#CHOSEN[@]} = 0 ]; then
     all_but_long_parts
 else
     part "crates" check part_fetch
-    if [ "${CHOSEN[*]}" != image ]; then
+    if [[ " ${CHOSEN[*]} " == *" faults "* || " ${CHOSEN[*]} " == *" claims "* ]]; then
         part "engines" check part_engines
         use_engines
     fi

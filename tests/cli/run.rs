@@ -66,12 +66,19 @@ impl Ran {
     }
 }
 
-/// `rnostr` with these arguments in a directory, without environment variables that could configure it.
+/// `rnostr` with these arguments in a directory, without environment variables that could configure it. The long parts
+/// of test.sh name a binary of the release profile in `RNOSTR_TEST_BINARY`.
 pub(crate) fn command(directory: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rnostr"));
+    let binary = std::env::var_os("RNOSTR_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_rnostr").into());
+    let mut command = Command::new(binary);
     command.current_dir(directory).args(words).env_clear().stdin(Stdio::null());
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// A number from a variable of the environment, by which test.sh makes a test longer or stricter.
+pub(crate) fn number(variable: &str, else_number: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(else_number)
 }
 
 /// Runs `rnostr` to its end.

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     delete::ids,
-    run::{command, rnostr, spawn},
+    run::{command, number, rnostr, spawn},
 };
 
 /// Events of the file, beside the hidden ones.
@@ -24,7 +24,7 @@ const TABLE: &str = "create table event (id integer primary key, event_hash blob
 
 /// The number of events that a test moves: more in the long form.
 pub(crate) fn events(short: usize) -> usize {
-    std::env::var("RNOSTR_TEST_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(short)
+    number("RNOSTR_TEST_EVENTS", short)
 }
 
 /// Notes of some keys as JSON, signed on two threads.

@@ -6,11 +6,12 @@ use std::{path::Path, sync::Arc};
 use nostr_extensions::{GroupStatus, Role};
 use nostr_protocol::EventId;
 use nostr_store::{
-    Saved, StoreError,
+    Saved, Store as _, StoreError,
     embedded::{Durability, Embedded, Options},
+    moving::{Moving as _, Record, delete},
     suite::world::{
-        START, Subject, World, capability, claim_of, deletion, event, everyone, id_of, key, key_package, message, new,
-        roster, vanish, wrap,
+        START, Subject, World, capability, claim_of, deletion, event, everyone, filter, group, id_of, key, key_package,
+        message, new, roster, vanish, wrap,
     },
     weight::{BATCH_ROWS_MAX, SWEPT_ROWS_MAX},
 };
@@ -183,6 +184,27 @@ async fn a_full_store_reads_deletes_and_sweeps_and_then_takes_events_again() {
     for n in 0..200 {
         new(w.publish_at(START, &padded(6_000 + n, 8_000), "alice").await);
     }
+}
+
+/// The operator can make room in a full store by deleting events, though an import brings nothing in.
+#[tokio::test]
+async fn a_full_store_takes_the_operators_deletions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options { map_bytes_max: 4 << 20, ..Options::default() };
+    let store = Arc::new(Embedded::open(directory.path(), options).expect("a store"));
+    let w = World::new(Subject { store: Arc::<Embedded>::clone(&store), keep: Box::new(directory) });
+    let mut n = 0;
+    while w.store.save(vec![w.admitted(&padded(n, 8_000), "alice").await]).await[0].is_ok() {
+        n += 1;
+        assert!(n < 1_000, "it never fills");
+    }
+    let record = Record::Unlisted(group(&capability("new")));
+    let imported = store.import(vec![record], START).await;
+    assert!(matches!(imported, Err(StoreError::Full(_))), "{imported:?}");
+    let json = format!(r#"{{"authors":["{}"]}}"#, key("alice").to_hex());
+    let deleted = delete(&*store, &filter(&json), store.head(), START, |_| ()).await.expect("it deletes");
+    assert_eq!(deleted.removed, n);
+    new(w.publish(&padded(5_000, 8_000), "alice").await);
 }
 
 #[tokio::test]
