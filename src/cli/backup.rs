@@ -22,13 +22,13 @@ const LOOK_MS: u64 = 200;
 /// `restore` and `sha256sum -c` check. It is for its owner alone: it holds what only members and recipients may read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example, each night, also in the container of a relay:\n  \
-    rnostr backup -c rnostr.toml --to /var/backups/rnostr\n\
+    mkdir -p /var/backups/rnostr\n  rnostr backup -c rnostr.toml --to /var/backups/rnostr\n\
     writes /var/backups/rnostr/rnostr-20261130T031500Z.mdb and the same name with .sha256.")]
 pub(super) struct Backup {
     /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The new file to write, or a directory in which it gets a name by the time
+    /// The new file to write, or a directory that exists, in which it gets a name by the time
     #[arg(long, value_name = "FILE|DIRECTORY")]
     to: PathBuf,
 }
@@ -39,7 +39,7 @@ impl Backup {
         let store = Beside::open(embedded(&config)?.0).map_err(|error| error.to_string())?;
         let to = if self.to.is_dir() { self.to.join(name()) } else { self.to };
         if to.exists() {
-            return Err(format!("{} exists already; use another name", to.display()));
+            return Err(format!("{} exists already; use another name, or name a directory", to.display()));
         }
         let part = beside(&to, ".part");
         let made = write(&store, &part, &to);

@@ -54,7 +54,7 @@ impl Health {
         let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
         let answering = async { timeout(Duration::from_secs(HEALTH_SECS), ask(&url)).await };
         let (status, body) = match runtime.block_on(answering) {
-            Ok(answer) => answer.map_err(|error| format!("{url}: {error}"))?,
+            Ok(answer) => answer.map_err(|error| format!("{url}: {}", causes(&*error)))?,
             Err(_) => return Err(format!("{url} does not answer within {HEALTH_SECS} s")),
         };
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -66,6 +66,12 @@ impl Health {
         let _ = writeln!(io::stdout().lock(), "{answer}");
         Ok(())
     }
+}
+
+/// An error with all its causes.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Sends a GET, and gives the answer's status and body.

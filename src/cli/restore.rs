@@ -48,6 +48,13 @@ impl Restore {
                 named.display()
             );
         }
+        match fs::metadata(&self.from) {
+            Ok(found) if found.is_dir() => {
+                return Err(format!("{} is a directory; name the .mdb file in it", self.from.display()));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(format!("{}: there is no such backup: {error}", self.from.display())),
+        }
         let expected = if self.without_checksum { None } else { Some(self.expected()?) };
         let bytes = fs::metadata(&self.from).map_err(|error| format!("{}: {error}", self.from.display()))?.len();
         let mut progress = Progress::new("bytes", Some(bytes));

@@ -41,7 +41,7 @@ pub(super) struct Roster {
     people: Vec<String>,
     #[command(flatten)]
     connection: Connection,
-    /// The role of keys that bootstrap, add or replace makes members; without it they are plain members
+    /// The role of all keys named that become members; without it they are plain members. Present members keep theirs
     #[arg(long, value_enum)]
     role: Option<RoleWord>,
     /// Give the group a name for people

@@ -155,10 +155,10 @@ impl RelayNames {
     /// The URL that a client writes, in words.
     fn expected(&self) -> String {
         match self {
-            Self::Configured(names) => names.first().map(RelayAddress::to_string).unwrap_or_default(),
+            Self::Configured(names) if !names.is_empty() => names[0].to_string(),
             Self::Host(host) => host.to_string(),
             Self::Loopback => "ws://127.0.0.1 or ws://localhost, and the port,".to_owned(),
-            Self::Unknown => "the URL in [server] public_url".to_owned(),
+            Self::Configured(_) | Self::Unknown => "the URL in [server] public_url".to_owned(),
         }
     }
 }

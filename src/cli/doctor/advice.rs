@@ -148,6 +148,11 @@ impl Advice {
             ("restricted", Step::UnlistedMessage) => {
                 Self::new("\"Unlisted groups\" 1", "[extensions.mls_gateway] unlisted_groups = true")
             }
+            ("restricted", _) if reason.contains("invitation") => Self::new(
+                "\"Strangers\" 1",
+                "[strangers] founding_by_invitation = false and inbox_owners_ask = false, or list the inviting key in \
+                 invitation_pubkeys",
+            ),
             ("restricted" | "auth-required", _) => Self::new(
                 "\"Identity\" 11",
                 "[auth] pubkey_whitelist: leave it out, or list the keys that may publish here",

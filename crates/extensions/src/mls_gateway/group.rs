@@ -506,7 +506,7 @@ pub enum Refusal {
 pub const NOT_A_MEMBER: &str =
     "this group is not founded here, or you are no member of it; found it first, or authenticate with a member's key";
 /// The words for a refused roster, the same for every group, `seq` and `p`.
-pub const NOT_AN_ADMIN: &str = "only an admin of this group may change its roster";
+pub const NOT_AN_ADMIN: &str = "only the group's admins change its roster, and admin_pubkeys found one";
 /// The words for a client in a group about which the access service cannot be asked.
 pub const CLOSED: &str = "the members of this group cannot be asked of the access service now; try again";
 /// The words for a gift wrap that neither founds its group nor comes from a member, the same for every group and cause.

@@ -356,6 +356,6 @@ fn a_refused_roster_has_the_same_words_whatever_the_group_seq_or_p() {
     }
     assert_eq!(
         answers.into_iter().collect::<Vec<_>>(),
-        ["restricted: only an admin of this group may change its roster"]
+        ["restricted: only the group's admins change its roster, and admin_pubkeys found one"]
     );
 }

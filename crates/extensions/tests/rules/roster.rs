@@ -332,7 +332,10 @@ fn whoever_is_no_admin_gets_one_answer_whatever_is_wrong() {
             }
         }
     }
-    assert_eq!(words(Refusal::NotAdmin), "restricted: only an admin of this group may change its roster");
+    assert_eq!(
+        words(Refusal::NotAdmin),
+        "restricted: only the group's admins change its roster, and admin_pubkeys found one"
+    );
 }
 
 #[test]

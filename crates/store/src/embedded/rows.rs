@@ -121,7 +121,7 @@ impl RecentRows {
 
     /// Whether no row was being removed from the mark until now, which is after the snapshot was taken.
     pub(super) fn is_as_marked(&self, mark: Mark) -> bool {
-        mark.0 % 2 == 0 && self.removals.load(Ordering::SeqCst) == mark.0
+        mark.0.is_multiple_of(2) && self.removals.load(Ordering::SeqCst) == mark.0
     }
 
     /// The rows of the table whose keys begin with `prefix`.

@@ -60,7 +60,7 @@ const ANSWERS: &str = "
     roster, removes nobody: false invalid: the roster changes nothing: its keys have that state and the group that \
         name already; send a change
     roster, promotes no member: false invalid: KEY is not a member of the group; add it first
-    roster, by a stranger: false restricted: only an admin of this group may change its roster
+    roster, by a stranger: false restricted: only the group's admins change its roster, and admin_pubkeys found one
     roster, a member leaves: true
     wrap, without h: true
     wrap, to a roster's group by a member: true
