@@ -6,7 +6,7 @@ use std::{
 };
 
 use nostr_protocol::{Event, Filter};
-use nostr_store::moving::{Matching, Moving, delete, matching};
+use nostr_store::moving::{Exported, Matching, Moving, delete, matching};
 
 use super::moving::{configured, now, progress::Progress, require_store, with_store};
 
@@ -88,10 +88,10 @@ async fn confirmed(store: &dyn Moving, filter: &Filter, up_to: u64, dry_run: boo
     let mut progress = started(store).await?;
     let mut shown = String::new();
     let mut lines = 0;
-    let each = |event: &Event| {
+    let each = |found: &Exported| {
         if lines < SHOWN_MAX {
             lines += 1;
-            shown.push_str(&line(event));
+            shown.push_str(&line(&found.event));
         }
     };
     let walked = |matching: &Matching| progress.at(matching.seen, matching.fit);

@@ -20,3 +20,4 @@ mod run;
 mod server;
 mod sqlite;
 mod sync;
+mod sync_secrets;

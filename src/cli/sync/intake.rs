@@ -4,7 +4,7 @@
 use std::{io::Cursor, sync::Arc};
 
 use nostr_extensions::ForeignRules;
-use nostr_protocol::{Unverified, tag::name};
+use nostr_protocol::{Kind, Unverified, tag::name};
 use nostr_store::moving::{ImportOptions, Imported, Moving, Report, import};
 
 use super::{
@@ -62,6 +62,12 @@ impl<'a> Intake<'a> {
             fitting.push((event.created_at(), *event.id().as_bytes()));
             if event.tags().named(name::PROTECTED).next().is_some() {
                 self.pass_over("protected: its author alone publishes it (NIP-70)");
+                continue;
+            }
+            // A member may trust that its relay's messages came from members, and an id that carried a message is
+            // unlisted for good. So the operator must have asked for messages of groups.
+            if event.kind() == Kind::GROUP_MESSAGE && !asked.names(Kind::GROUP_MESSAGE) {
+                self.pass_over("group messages, for which --filter does not ask by \"kinds\":[445]");
                 continue;
             }
             // The text as it was sent, because the event does not hold its signature apart.
