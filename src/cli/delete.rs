@@ -26,7 +26,7 @@ pub(super) struct Delete {
     /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The filter (NIP-01), with at least one condition and without limit
+    /// The filter (NIP-01), with at least one of ids, authors, kinds and tags, and without limit
     #[arg(long, value_name = "JSON")]
     filter: String,
     /// Count the events and show some of them, and delete none
@@ -72,8 +72,10 @@ fn read(json: &str) -> Result<Filter, String> {
     if filter.limit.is_some() {
         return Err("--filter: a limit says nothing about which events go; leave it out".to_owned());
     }
-    if filter == Filter::default() {
-        return Err("--filter: the filter fits every event; write a condition".to_owned());
+    if filter == (Filter { since: filter.since, until: filter.until, ..Filter::default() }) {
+        let fault = "a time alone fits every event of that time, so one wrong number deletes the store; add at least \
+                     one of \"ids\", \"authors\", \"kinds\" and a tag such as \"#t\"";
+        return Err(format!("--filter: {fault}"));
     }
     Ok(filter)
 }
