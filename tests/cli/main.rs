@@ -6,6 +6,7 @@ mod check;
 mod delete;
 mod doctor;
 mod fake;
+mod floods;
 mod group;
 mod health;
 mod invite;

@@ -349,10 +349,10 @@ pub(crate) fn lying(answer: impl FnMut(&str) -> Vec<String> + Send + Clone + 'st
     })
 }
 
-type Serving = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Serving = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// Serves WebSockets on a free port, in a thread of its own that ends with the process.
-fn serving(serve: impl Fn(WebSocketStream<TcpStream>) -> Serving + Send + 'static) -> String {
+pub(crate) fn serving(serve: impl Fn(WebSocketStream<TcpStream>) -> Serving + Send + 'static) -> String {
     let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     listener.set_nonblocking(true).expect("a listener");
     let address = listener.local_addr().expect("an address");

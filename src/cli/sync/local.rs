@@ -1,8 +1,8 @@
 //! The public events of this store that fit the filter, by time and id: this side's set in a reconciliation.
 //!
-//! In a reconciliation the other relay learns the ids of this set: it answers each range with a wrong fingerprint, until
-//! this side lists the range's ids. The id of an unlisted group's message opens the message. So the set holds only
-//! events that the gate would release to any stranger.
+//! In a reconciliation the other relay learns the ids of this set: it answers each range with a wrong fingerprint,
+//! until this side lists the range's ids. The id of an unlisted group's message opens the message. So the set holds
+//! only events that the gate would release to any stranger.
 
 use std::mem::size_of;
 
@@ -51,8 +51,8 @@ impl Local {
         found.map_err(|error| Trouble(error.to_string()))?;
         if public > LOCAL_EVENTS_MAX {
             return Err(Trouble(format!(
-                "over {LOCAL_EVENTS_MAX} public events of this store fit the filter, and to compare so many would take over \
-                 {} MiB; narrow it by since and until, and run once for each part",
+                "over {LOCAL_EVENTS_MAX} public events of this store fit the filter, and to compare so many would \
+                 take over {} MiB; narrow it by since and until, and run once for each part",
                 LOCAL_BYTES_MAX >> 20
             )));
         }

@@ -28,7 +28,7 @@ use self::{
     local::Local,
     pages::Pages,
     position::{Place, Reached},
-    reconcile::{Reconciled, Reconciling},
+    reconcile::{LastEvent, Reconciled, Reconciling},
     window::{Asked, Window},
 };
 use super::{
@@ -107,7 +107,8 @@ async fn fill(
     if before.is_none() {
         let mut local = Local::of(store, gate, asked).await?;
         let (connection, missing) = (&mut connection, &mut filled.missing);
-        let reconciling = Reconciling { connection, asked, local: &mut local, intake, missing };
+        let reconciling =
+            Reconciling { connection, asked, local: &mut local, intake, missing, last_event: LastEvent::new() };
         if matches!(reconciling.run().await?, Reconciled::Done) {
             filled.way = "by NIP-77";
             return Ok(());
