@@ -8,7 +8,7 @@ use std::{
 use nostr_protocol::{Event, Filter};
 use nostr_store::moving::{Exported, Matching, Moving, delete, matching};
 
-use super::moving::{configured, now, progress::Progress, require_store, with_store};
+use super::moving::{configured, confirmed_by_terminal, now, progress::Progress, require_store, with_store};
 
 /// Most events that the command shows before it asks.
 const SHOWN_MAX: usize = 10;
@@ -107,10 +107,7 @@ async fn confirmed(store: &dyn Moving, filter: &Filter, up_to: u64, dry_run: boo
     if dry_run || fit == 0 {
         return Ok(false);
     }
-    eprint!("Delete these {fit} events for good? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| format!("cannot read the answer: {error}"))?;
-    let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
+    let is_yes = confirmed_by_terminal(&format!("Delete these {fit} events for good?"))?;
     if !is_yes {
         say("nothing is deleted\n");
     }

@@ -5,6 +5,7 @@ use std::{io::Cursor, sync::Arc};
 
 use nostr_extensions::ForeignRules;
 use nostr_protocol::{Kind, Unverified, tag::name};
+use nostr_relay::manage::check_orders;
 use nostr_store::moving::{ImportOptions, Imported, Moving, Report, import};
 
 use super::{
@@ -91,6 +92,8 @@ impl<'a> Intake<'a> {
             key: None,
             foreign: Arc::clone(&self.rules),
             events: true,
+            trust: false,
+            check_orders,
         };
         let (report, imported) = import(self.store, Box::new(Cursor::new(lines)), options, now, |_| ()).await;
         self.add(report);
