@@ -6,9 +6,9 @@ use std::{
 };
 
 use nostr_protocol::{Event, Filter};
-use nostr_store::moving::{Matching, Moving, delete, matching};
+use nostr_store::moving::{Exported, Matching, Moving, delete, matching};
 
-use super::moving::{configured, now, progress::Progress, require_store, with_store};
+use super::moving::{configured, confirmed_by_terminal, now, progress::Progress, require_store, with_store};
 
 /// Most events that the command shows before it asks.
 const SHOWN_MAX: usize = 10;
@@ -26,7 +26,7 @@ pub(super) struct Delete {
     /// The configuration, as for `relay`; it names the store
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The filter (NIP-01), with at least one condition and without limit
+    /// The filter (NIP-01), with at least one of ids, authors, kinds and tags, and without limit
     #[arg(long, value_name = "JSON")]
     filter: String,
     /// Count the events and show some of them, and delete none
@@ -72,8 +72,10 @@ fn read(json: &str) -> Result<Filter, String> {
     if filter.limit.is_some() {
         return Err("--filter: a limit says nothing about which events go; leave it out".to_owned());
     }
-    if filter == Filter::default() {
-        return Err("--filter: the filter fits every event; write a condition".to_owned());
+    if filter == (Filter { since: filter.since, until: filter.until, ..Filter::default() }) {
+        let fault = "a time alone fits every event of that time, so one wrong number deletes the store; add at least \
+                     one of \"ids\", \"authors\", \"kinds\" and a tag such as \"#t\"";
+        return Err(format!("--filter: {fault}"));
     }
     Ok(filter)
 }
@@ -88,10 +90,10 @@ async fn confirmed(store: &dyn Moving, filter: &Filter, up_to: u64, dry_run: boo
     let mut progress = started(store).await?;
     let mut shown = String::new();
     let mut lines = 0;
-    let each = |event: &Event| {
+    let each = |found: &Exported| {
         if lines < SHOWN_MAX {
             lines += 1;
-            shown.push_str(&line(event));
+            shown.push_str(&line(&found.event));
         }
     };
     let walked = |matching: &Matching| progress.at(matching.seen, matching.fit);
@@ -105,10 +107,7 @@ async fn confirmed(store: &dyn Moving, filter: &Filter, up_to: u64, dry_run: boo
     if dry_run || fit == 0 {
         return Ok(false);
     }
-    eprint!("Delete these {fit} events for good? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| format!("cannot read the answer: {error}"))?;
-    let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
+    let is_yes = confirmed_by_terminal(&format!("Delete these {fit} events for good?"))?;
     if !is_yes {
         say("nothing is deleted\n");
     }

@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nostr_store::moving::{Done, ImportError, ImportOptions, Imported, Report, import};
+use nostr_relay::{config::Config, manage::check_orders};
+use nostr_store::moving::{Done, FileKey, ImportError, ImportOptions, Imported, Moving, Report, import};
 
-use super::moving::{Endpoint, configured, file_key, now, private, progress::Progress, with_store};
+use super::moving::{
+    Endpoint, configured, confirmed_by_terminal, file_key, now, private, progress::Progress, with_store,
+};
 
 /// Shortest time between two writes of the progress note.
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
@@ -40,46 +43,98 @@ pub(super) struct Import {
     /// The file of the key that the export was made under
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Import an export without a key as a whole, with its groups, orders and removals, which carry no signatures
+    #[arg(long, conflicts_with_all = ["key_file", "events"])]
+    trust: bool,
+    /// Take events alone, from whatever file, by the rules for events of other relays
+    #[arg(long, conflicts_with = "key_file")]
+    events: bool,
 }
 
 impl Import {
     pub(super) fn run(self) -> Result<(), String> {
-        let from = Endpoint::of(self.from);
+        let from = Endpoint::of(self.from.clone());
         let config = configured(self.config.as_deref())?;
         let key = file_key(self.key_file.as_deref())?;
         let source = Source::open(&from, self.resume)?;
-        let mut note = Note::beside(&from);
-        let done = if self.resume { note.read() } else { None };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let foreign = Arc::new(config.foreign_rules());
-        let Source { input, name, progress: (unit, of), hidden } = source;
-        let options = ImportOptions { threads, skip_bad: self.skip_bad, done, key, foreign, events: hidden.is_some() };
         with_store(&config, async |store| {
-            let mut progress = Progress::new(unit, of);
-            let written = |report: &Report| {
-                let rows = report.done.as_ref().map_or(0, |done| done.lines);
-                progress.at(if hidden.is_some() { rows } else { report.bytes }, count(report));
-                note.write_at_times(report);
-            };
-            let (mut report, imported) = import(&*store, input, options, now, written).await;
-            progress.end();
-            if let Some(rows @ 1..) = hidden {
-                report.not_taken.insert("hidden by nostr-rs-relay, as deleted ones".to_owned(), rows);
+            let ended = self.import(&config, (&from, source), &*store, key.clone(), self.trust).await;
+            // Standard input is no terminal where the export itself comes from there.
+            if !matches!(ended, Err(Ended::Untrusted(_))) || !io::stdin().is_terminal() {
+                return ended.map_err(Ended::text);
             }
-            let text = text_of(&name, &report);
-            // The reader of a pipe may close it early, which is no failure.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
-            match imported {
-                Ok(()) => {
-                    note.remove();
-                    Ok(())
-                }
-                Err(error) => {
-                    note.write(&report);
-                    Err(refusal(&name, &report, &error))
-                }
+            let asked = format!(
+                "The export is under no key: whoever had it may have changed groups, bans and removals in it.\n\
+                 Import it as a whole?"
+            );
+            if !confirmed_by_terminal(&asked)? {
+                return ended.map_err(Ended::text);
             }
+            let source = Source::open(&from, self.resume)?;
+            self.import(&config, (&from, source), &*store, key, true).await.map_err(Ended::text)
         })
+    }
+
+    async fn import(
+        &self,
+        config: &Config,
+        (from, source): (&Endpoint, Source),
+        store: &dyn Moving,
+        key: Option<FileKey>,
+        trust: bool,
+    ) -> Result<(), Ended> {
+        let mut note = Note::beside(from);
+        let Source { input, name, progress: (unit, of), hidden } = source;
+        let options = ImportOptions {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            skip_bad: self.skip_bad,
+            done: if self.resume { note.read() } else { None },
+            key,
+            foreign: Arc::new(config.foreign_rules()),
+            events: self.events || hidden.is_some(),
+            trust,
+            check_orders,
+        };
+        let mut progress = Progress::new(unit, of);
+        let written = |report: &Report| {
+            let rows = report.done.as_ref().map_or(0, |done| done.lines);
+            progress.at(if hidden.is_some() { rows } else { report.bytes }, count(report));
+            note.write_at_times(report);
+        };
+        let (mut report, imported) = import(store, input, options, now, written).await;
+        progress.end();
+        if let Err(error @ ImportError::Untrusted) = &imported {
+            return Err(Ended::Untrusted(refusal(&name, &report, error)));
+        }
+        if let Some(rows @ 1..) = hidden {
+            report.not_taken.insert("hidden by nostr-rs-relay, as deleted ones".to_owned(), rows);
+        }
+        // The reader of a pipe may close it early, which is no failure.
+        let _ = io::stdout().lock().write_all(text_of(&name, &report).as_bytes());
+        match imported {
+            Ok(()) => {
+                note.remove();
+                Ok(())
+            }
+            Err(error) => {
+                note.write(&report);
+                Err(Ended::Other(refusal(&name, &report, &error)))
+            }
+        }
+    }
+}
+
+/// The end of an import that failed, in words for the operator.
+enum Ended {
+    /// The export is under no key. Nothing was imported, and the operator may be asked.
+    Untrusted(String),
+    Other(String),
+}
+
+impl Ended {
+    fn text(self) -> String {
+        let (Self::Untrusted(text) | Self::Other(text)) = self;
+        text
     }
 }
 

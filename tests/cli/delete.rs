@@ -52,11 +52,16 @@ fn events_of_a_filter_are_shown_and_deleted_for_good() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     goes_through_delete(at, &[]);
-    for (filter, fault) in
-        [("{}", "fits every event"), (r#"{"kinds":[1],"limit":1}"#, "a limit"), ("kinds", "--filter")]
-    {
+    for (filter, fault) in [
+        ("{}", "at least one of \"ids\""),
+        (r#"{"since":0}"#, "at least one of \"ids\""),
+        (r#"{"until":99999999999}"#, "at least one of \"ids\""),
+        (r#"{"kinds":[1],"limit":1}"#, "a limit"),
+        ("kinds", "--filter"),
+    ] {
         assert!(rnostr(at, &["delete", "--yes", "--filter", filter]).fails().contains(fault), "{filter}");
     }
+    assert_eq!(ids(at, &[]).len(), 1);
     let said = rnostr(at, &["verify-store"]).succeeds();
     assert!(said.ends_with("nothing is wrong\n"), "{said}");
     let empty = tempfile::tempdir().expect("a directory");

@@ -86,13 +86,13 @@ fn a_store_goes_through_a_file_into_another() {
         text.starts_with(&format!("{{\"rnostr_export\":{{\"format\":1,\"version\":\"{}\"", env!("CARGO_PKG_VERSION")))
     );
 
-    let said = rnostr(to.path(), &["import", "--from", name]).succeeds();
+    let said = rnostr(to.path(), &["import", "--from", name, "--trust"]).succeeds();
     assert!(said.starts_with(&format!("imported from {name}: {} records\n", whole.len())), "{said}");
     assert!(said.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{said}");
     assert_eq!(held(to.path()), whole);
     assert!(!from.join("all.jsonl.imported").exists(), "there is nothing to resume");
 
-    let said = rnostr(to.path(), &["import", "--from", name]).succeeds();
+    let said = rnostr(to.path(), &["import", "--from", name, "--trust"]).succeeds();
     assert!(said.contains(&format!("  event: {} unchanged\n", counts(&whole, "event"))), "{said}");
     assert_eq!(held(to.path()), whole);
 
@@ -110,7 +110,7 @@ fn a_store_goes_through_a_pipe_into_another() {
     assert!(exported.err.contains(&format!("exported: {} records", whole.len())), "{}", exported.err);
     let file = from.path().join("piped");
     fs::write(&file, exported.succeeds()).expect("it is written");
-    let said = rnostr_reading(to.path(), &["import", "--from", "-"], &file).succeeds();
+    let said = rnostr_reading(to.path(), &["import", "--from", "-", "--trust"], &file).succeeds();
     assert!(said.starts_with("imported from standard input: "), "{said}");
     assert_eq!(held(to.path()), whole);
     assert!(rnostr(from.path(), &["export", "--resume"]).fails().contains("name it with --to"));
@@ -128,7 +128,7 @@ fn an_export_and_an_import_are_resumed() {
     let name = from.join("part");
     let path = name.to_str().expect("text");
     fs::write(&name, part).expect("it is written");
-    let error = rnostr(to.path(), &["import", "--from", path]).fails();
+    let error = rnostr(to.path(), &["import", "--from", path, "--trust"]).fails();
     assert!(error.contains("is cut off behind line") && error.contains("with the whole file, --resume"), "{error}");
     let kept = held(to.path()).len();
     assert!(kept > 2_000 && kept < whole.len(), "{kept}");
@@ -136,7 +136,7 @@ fn an_export_and_an_import_are_resumed() {
 
     let said = rnostr(from, &["export", "--to", path, "--resume"]).succeeds();
     assert!(said.starts_with(&format!("exported to {path}: {} records\n", whole.len())), "{said}");
-    let said = rnostr(to.path(), &["import", "--from", path, "--resume"]).succeeds();
+    let said = rnostr(to.path(), &["import", "--from", path, "--resume", "--trust"]).succeeds();
     assert!(said.contains("lines that were imported before: "), "{said}");
     assert!(said.contains(&format!("  event: {} new\n", whole.len() - kept)), "{said}");
     assert_eq!(held(to.path()), whole);
@@ -154,13 +154,13 @@ fn a_bad_line_stops_an_import_or_is_skipped() {
     let number = 1 + text.lines().position(|line| line.contains("note 3")).expect("a note");
     fs::write(&file, text.replace("note 3", "note 9")).expect("it is written");
 
-    let error = rnostr(to.path(), &["import", "--from", path]).fails();
+    let error = rnostr(to.path(), &["import", "--from", path, "--trust"]).fails();
     let wanted = format!("error: {path}: line {number}: id does not match the event");
     assert!(error.contains(&wanted) && error.contains("is imported; --skip-bad"), "{error}");
     assert_eq!(counts(&held(to.path()), "event"), 0, "no event of its page is stored");
     assert_eq!(counts(&held(to.path()), "group"), counts(&whole, "group"), "the pages before are stored");
 
-    let said = rnostr(to.path(), &["import", "--from", path, "--skip-bad"]).succeeds();
+    let said = rnostr(to.path(), &["import", "--from", path, "--skip-bad", "--trust"]).succeeds();
     assert!(said.contains("  bad lines: 1\n") && said.contains(&format!("    line {number}: id does not")), "{said}");
     assert!(said.contains("changed after the export"), "{said}");
     assert_eq!(held(to.path()).len(), whole.len() - 1);
@@ -189,6 +189,40 @@ fn an_export_under_a_key_needs_its_key() {
     assert!(held(to.path()).is_empty());
     rnostr(to.path(), &["import", "--from", &all, "--key-file", &file("move.key")]).succeeds();
     assert_eq!(held(to.path()), whole);
+}
+
+/// Groups, orders and removals carry no signatures, so an export without a key is imported as a whole only by the
+/// operator's word. Its events alone are taken from it like those of a stranger.
+#[test]
+fn an_export_without_a_key_needs_a_word_of_the_operator() {
+    let (from, whole) = filled(0);
+    let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
+    let file = |name: &str| from.join(name).to_str().expect("text").to_owned();
+    let imports = |name: &str, words: &[&str]| rnostr(to.path(), &[&["import", "--from", &file(name)], words].concat());
+    rnostr(from, &["export", "--to", &file("all")]).succeeds();
+    for words in [&[][..], &["--skip-bad"], &["--resume"]] {
+        let error = imports("all", words).fails();
+        assert!(error.contains("under no key") && error.contains("--trust"), "{error}");
+        assert!(error.contains("--events") && error.contains("nothing is imported"), "{error}");
+    }
+    assert!(held(to.path()).is_empty() && !from.join("all.imported").exists());
+
+    let text = fs::read_to_string(from.join("all")).expect("text");
+    let header = text.lines().next().expect("a line");
+    fs::write(from.join("orders"), text.replacen(header, &format!("{header}\n{{\"orders\":{{\"lists\":5}}}}"), 1))
+        .expect("it is written");
+    let error = imports("orders", &["--trust"]).fails();
+    assert!(error.contains("line 2: the record of management cannot be read"), "{error}");
+    assert!(held(to.path()).is_empty());
+
+    let said = imports("all", &["--events"]).succeeds();
+    let others = ["group", "tombstone", "claimed", "unlisted", "vanished", "address_tombstone", "founded"];
+    let others: usize = others.iter().map(|sort| counts(&whole, sort)).sum();
+    assert!(said.contains(&format!("  passed over: {others}, groups, orders and removals of an export")), "{said}");
+    let kept = held(to.path());
+    assert!(counts(&kept, "event") > 0 && counts(&kept, "group") == 0, "{said}");
+    imports("all", &["--trust"]).succeeds();
+    assert_eq!(counts(&held(to.path()), "group"), counts(&whole, "group"));
 }
 
 /// Other relays export one event a line: the commands take such a file, and write one.
@@ -257,11 +291,11 @@ fn a_store_goes_to_postgresql_and_back() {
 
     let exported = rnostr(from, &["export", "--to", "first"]);
     exported.succeeds();
-    let imported = rnostr(from, &["import", "-c", "postgres.toml", "--from", "first"]).succeeds();
+    let imported = rnostr(from, &["import", "-c", "postgres.toml", "--from", "first", "--trust"]).succeeds();
     assert!(imported.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{imported}");
     rnostr(from, &["export", "-c", "postgres.toml", "--to", "second"]).succeeds();
     let second = from.join("second");
-    rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
+    rnostr(back.path(), &["import", "--from", second.to_str().expect("text"), "--trust"]).succeeds();
     starting(|| services::Postgres::shared().drop_database(&url));
     assert_eq!(held(back.path()), whole);
 }
@@ -284,7 +318,7 @@ fn a_store_goes_to_firestore_and_back() {
     };
 
     rnostr(from, &["export", "--to", "first"]).succeeds();
-    let imported = with_firestore(&["import", "--from", "first"]);
+    let imported = with_firestore(&["import", "--from", "first", "--trust"]);
     assert!(imported.contains(&format!("  event: {} new\n", counts(&whole, "event"))), "{imported}");
     let exported = with_firestore(&["export", "--to", "second"]);
     assert!(exported.starts_with(&format!("exported to second: {} records\n", whole.len())), "{exported}");
@@ -296,10 +330,10 @@ fn a_store_goes_to_firestore_and_back() {
     };
     assert_eq!(records("second"), records("first"));
     assert_eq!(records("second").len(), whole.len());
-    let imported = with_firestore(&["import", "--from", "second"]);
+    let imported = with_firestore(&["import", "--from", "second", "--trust"]);
     assert!(imported.contains(&format!("  event: {} unchanged\n", counts(&whole, "event"))), "{imported}");
     let second = from.join("second");
-    rnostr(back.path(), &["import", "--from", second.to_str().expect("text")]).succeeds();
+    rnostr(back.path(), &["import", "--from", second.to_str().expect("text"), "--trust"]).succeeds();
     assert_eq!(held(back.path()), whole);
 }
 
@@ -310,7 +344,7 @@ fn an_import_that_is_killed_is_resumed() {
     let (from, to) = (from.path(), tempfile::tempdir().expect("a directory"));
     rnostr(from, &["export", "--to", "all"]).succeeds();
     let path = from.join("all");
-    let words = ["import", "--resume", "--from", path.to_str().expect("text")];
+    let words = ["import", "--resume", "--from", path.to_str().expect("text"), "--trust"];
     let mut killed = 0;
     loop {
         let mut running = spawn(command(to.path(), &words).stdout(Stdio::null()));

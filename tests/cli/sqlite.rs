@@ -120,6 +120,41 @@ fn a_bad_row_is_told_and_another_sqlite_file_is_refused() {
     drop(other);
     let error = rnostr(at, &["import", "--from", "other.db"]).fails();
     assert!(error.contains("has no table `event`"), "{error}");
+    hostile_files_are_refused(at);
     fs::write(at.join("cut.db"), &fs::read(at.join("nostr.db")).expect("bytes")[..5_000]).expect("it is written");
     assert!(rnostr(at, &["import", "--from", "cut.db"]).fails().contains("cut.db: "));
+}
+
+/// Files that compute their rows, whose `id` is no key, and whose rows lie in a wrong order.
+fn hostile_files_are_refused(at: &Path) {
+    for (n, table) in [
+        "create virtual table event using fts5(id, hidden, content)",
+        "create table event (id integer primary key, hidden, note text, content text as (note))",
+        "create table event (id integer primary key, hidden, note text, content text as (note) stored)",
+        "create table event (id integer, hidden, content text)",
+        "create table event (id integer primary key, hidden, content text) without rowid",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("hostile{n}.db");
+        Connection::open(at.join(&name)).expect("a database").execute_batch(table).expect("a table");
+        let error = rnostr(at, &["import", "--from", &name]).fails();
+        assert!(error.contains("has no table `event` as nostr-rs-relay makes it"), "{table}: {error}");
+    }
+
+    let rows: Vec<_> = notes(3).into_iter().map(|note| (note, Some(false))).collect();
+    let path = at.join("order.db");
+    database(&path, &rows);
+    let root = Connection::open(&path).expect("a database");
+    let root: u32 = root.query_row("select rootpage from sqlite_schema", [], |row| row.get(0)).expect("a page");
+    let mut bytes = fs::read(&path).expect("bytes");
+    // The page of a table begins with 8 bytes, and 2 bytes for each row say where it lies.
+    let rows = (root as usize - 1) * 4_096 + 8;
+    assert_eq!(bytes[rows - 8], 0x0d, "a leaf of a table");
+    bytes.swap(rows, rows + 2);
+    bytes.swap(rows + 1, rows + 3);
+    fs::write(&path, bytes).expect("it is written");
+    let error = rnostr(at, &["import", "--from", "order.db"]).fails();
+    assert!(error.contains("the row 1 lies behind the row 4"), "{error}");
 }

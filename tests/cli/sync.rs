@@ -45,7 +45,7 @@ fn relay_with(lines: &[String], more: &str) -> Relay {
     Relay::start_in(directory, "", &format!("{more}\n{rates}"))
 }
 
-fn id(json: &str) -> String {
+pub(crate) fn id(json: &str) -> String {
     serde_json::from_str::<Value>(json).expect("JSON")["id"].as_str().expect("an id").to_owned()
 }
 
@@ -57,7 +57,7 @@ fn empty() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-fn sync(at: &Path, url: &str, words: &[&str]) -> super::run::Ran {
+pub(crate) fn sync(at: &Path, url: &str, words: &[&str]) -> super::run::Ran {
     rnostr(at, &[&["sync", "--from", url], words].concat())
 }
 
@@ -330,7 +330,7 @@ fn a_relay_that_lies_gets_nothing_in_and_holds_nobody_up() {
 }
 
 /// Starts a relay that answers each message as `answer` says. Returns its URL.
-fn lying(answer: impl FnMut(&str) -> Vec<String> + Send + Clone + 'static) -> String {
+pub(crate) fn lying(answer: impl FnMut(&str) -> Vec<String> + Send + Clone + 'static) -> String {
     serving(move |mut socket| {
         let mut answer = answer.clone();
         Box::pin(async move {
@@ -349,10 +349,10 @@ fn lying(answer: impl FnMut(&str) -> Vec<String> + Send + Clone + 'static) -> St
     })
 }
 
-type Serving = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Serving = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// Serves WebSockets on a free port, in a thread of its own that ends with the process.
-fn serving(serve: impl Fn(WebSocketStream<TcpStream>) -> Serving + Send + 'static) -> String {
+pub(crate) fn serving(serve: impl Fn(WebSocketStream<TcpStream>) -> Serving + Send + 'static) -> String {
     let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     listener.set_nonblocking(true).expect("a listener");
     let address = listener.local_addr().expect("an address");

@@ -105,8 +105,7 @@ impl ForeignRules {
         let sources = HashSet::new();
         // Events of an import were sent elsewhere, and bring no proofs.
         let strangers = StrangerRules::default();
-        let policy =
-            Policy { auth_required: false, residents: None, sources, unlisted_groups: true, strangers, ..policy };
+        let policy = Policy { auth_required: false, residents: None, sources, strangers, ..policy };
         Self { policy, names }
     }
 
@@ -144,7 +143,8 @@ impl ForeignRules {
     fn group_message(&self, event: Verified, now: UnixSecs) -> Result<Restored, Rejection> {
         let group = one_group(event.event())?;
         let author = event.event().pubkey();
-        let unlisted = group.is_capability();
+        // Without unlisted groups, an id that carried a message would be closed for good to a managed group.
+        let unlisted = group.is_capability() && self.policy.unlisted_groups;
         let status = if unlisted { GroupStatus::Unlisted } else { managed_with(author, now) };
         let reader = Reader::new(&[author]);
         let publisher = Publisher { reader: &reader, names: &self.names };

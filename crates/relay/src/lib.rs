@@ -12,7 +12,7 @@ mod directory;
 mod error;
 mod expiry;
 mod inboxes;
-mod manage;
+pub mod manage;
 mod memory;
 pub mod observe;
 mod outbound;

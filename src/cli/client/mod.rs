@@ -4,6 +4,7 @@
 //! The relay may be anybody's: its messages are bounded, its events are verified, and its words are made harmless for a
 //! terminal before anything else reads them.
 
+mod control;
 mod draft;
 mod message;
 mod options;
@@ -15,6 +16,7 @@ mod tls;
 use std::{fmt, future::Future};
 
 pub(in crate::cli) use self::{
+    control::Controls,
     draft::{Draft, sign},
     message::{Answer, Message},
     options::{Connection, public_key},

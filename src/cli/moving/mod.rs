@@ -93,6 +93,17 @@ pub(super) fn embedded(config: &Config) -> Result<(&Path, Options), String> {
     }
 }
 
+/// Asks the operator at the terminal, and returns whether the answer is yes.
+///
+/// # Errors
+/// The answer cannot be read.
+pub(super) fn confirmed_by_terminal(question: &str) -> Result<bool, String> {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| format!("cannot read the answer: {error}"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 /// The time, in Unix seconds.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

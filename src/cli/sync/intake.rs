@@ -4,7 +4,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use nostr_extensions::ForeignRules;
-use nostr_protocol::{Unverified, tag::name};
+use nostr_protocol::{Kind, Unverified, tag::name};
+use nostr_relay::manage::check_orders;
 use nostr_store::moving::{ImportOptions, Imported, Moving, Report, import};
 
 use super::{
@@ -64,6 +65,12 @@ impl<'a> Intake<'a> {
                 self.pass_over("protected: its author alone publishes it (NIP-70)");
                 continue;
             }
+            // A member may trust that its relay's messages came from members, and an id that carried a message is
+            // unlisted for good. So the operator must have asked for messages of groups.
+            if event.kind() == Kind::GROUP_MESSAGE && !asked.names(Kind::GROUP_MESSAGE) {
+                self.pass_over("group messages, for which --filter does not ask by \"kinds\":[445]");
+                continue;
+            }
             // The text as it was sent, because the event does not hold its signature apart.
             lines.extend_from_slice(&event.json());
             lines.push(b'\n');
@@ -85,6 +92,8 @@ impl<'a> Intake<'a> {
             key: None,
             foreign: Arc::clone(&self.rules),
             events: true,
+            trust: false,
+            check_orders,
         };
         let (report, imported) = import(self.store, Box::new(Cursor::new(lines)), options, now, |_| ()).await;
         self.add(report);

@@ -17,7 +17,9 @@ use std::{
     path::PathBuf,
 };
 
+use nostr_extensions::Gate;
 use nostr_protocol::sign::SecretKey;
+use nostr_relay::manage::policy_over;
 use nostr_store::moving::Moving;
 
 use self::{
@@ -26,7 +28,7 @@ use self::{
     local::Local,
     pages::Pages,
     position::{Place, Reached},
-    reconcile::{Reconciled, Reconciling},
+    reconcile::{LastEvent, Reconciled, Reconciling},
     window::{Asked, Window},
 };
 use super::{
@@ -79,9 +81,10 @@ impl Sync {
         let config = configured(self.config.as_deref())?;
         let rules = config.foreign_rules();
         with_store(&config, async |store| {
+            let gate = Gate::new(policy_over(&*store, &config).await?.into());
             let mut intake = Intake::new(&*store, rules);
             let mut filled = Filled::default();
-            let ended = fill(&*store, &self.from, keys, &asked, &mut intake, &mut filled).await;
+            let ended = fill((&*store, &gate), &self.from, keys, &asked, &mut intake, &mut filled).await;
             intake.end();
             // A reader that has seen enough is no failure.
             let _ = io::stdout().lock().write_all(text_of(&self.from, &intake, &filled).as_bytes());
@@ -91,7 +94,7 @@ impl Sync {
 }
 
 async fn fill(
-    store: &dyn Moving,
+    (store, gate): (&dyn Moving, &Gate),
     url: &str,
     keys: Option<SecretKey>,
     asked: &Asked,
@@ -102,9 +105,10 @@ async fn fill(
     let place = Place::of(store, url, asked);
     let before = place.read().await?;
     if before.is_none() {
-        let mut local = Local::of(store, asked).await?;
+        let mut local = Local::of(store, gate, asked).await?;
         let (connection, missing) = (&mut connection, &mut filled.missing);
-        let reconciling = Reconciling { connection, asked, local: &mut local, intake, missing };
+        let reconciling =
+            Reconciling { connection, asked, local: &mut local, intake, missing, last_event: LastEvent::new() };
         if matches!(reconciling.run().await?, Reconciled::Done) {
             filled.way = "by NIP-77";
             return Ok(());

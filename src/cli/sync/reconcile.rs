@@ -2,10 +2,11 @@
 //!
 //! A relay reconciles a bounded number of events in one session. So a part of time that is too large for it is halved.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 use nostr_protocol::{EventId, negentropy::is_whole};
+use tokio::time::Instant;
 
 use super::{
     connection::{Connection, NegAnswer, Trouble, shown},
@@ -26,6 +27,8 @@ const EARLY_ENDS_MAX: usize = 5;
 const ROUNDS_MAX: usize = 5_000;
 /// Most ids that are asked for in one session.
 const SESSION_IDS_MAX: usize = 1_000_000;
+/// Longest time without an event that was asked for, in seconds.
+const EVENTLESS_SECS_MAX: u64 = 3_600;
 /// Most ids of one request.
 const IDS_AT_ONCE_MAX: usize = 250;
 /// Most events that the relay may announce and then not give. An event may expire, or be deleted, in between.
@@ -56,6 +59,25 @@ pub(super) struct Reconciling<'a, 'b> {
     pub(super) intake: &'a mut Intake<'b>,
     /// Events that the relay announced and did not give.
     pub(super) missing: &'a mut u64,
+    pub(super) last_event: LastEvent,
+}
+
+/// The time of the last event that was asked for and came.
+pub(super) struct LastEvent(Instant);
+
+impl LastEvent {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// # Errors
+    /// None came for so long that the relay only holds up the command.
+    fn check(&self, now: Instant) -> Result<(), Trouble> {
+        if now.duration_since(self.0) < Duration::from_secs(EVENTLESS_SECS_MAX) {
+            return Ok(());
+        }
+        Err(Trouble(format!("the relay has given no event for {EVENTLESS_SECS_MAX} s, and comes to no end")))
+    }
 }
 
 impl Reconciling<'_, '_> {
@@ -64,6 +86,7 @@ impl Reconciling<'_, '_> {
         let mut early_ends = 0;
         for _ in 0..SESSIONS_MAX {
             let Some(window) = windows.pop() else { return Ok(Reconciled::Done) };
+            self.last_event.check(Instant::now())?;
             let before = self.intake.received;
             match self.session(window).await? {
                 Ended::Done => early_ends = 0,
@@ -99,6 +122,7 @@ impl Reconciling<'_, '_> {
         let (request, mut answer) = self.connection.neg_open(&self.asked.during(window, None), &first).await?;
         let mut wanted: HashSet<EventId> = HashSet::new();
         for _ in 0..ROUNDS_MAX {
+            self.last_event.check(Instant::now())?;
             let message = match answer {
                 NegAnswer::Message(message) if is_whole(&message) => message,
                 NegAnswer::Message(_) => return Err(Trouble("the relay sends a NEG-MSG that breaks off".to_owned())),
@@ -115,6 +139,7 @@ impl Reconciling<'_, '_> {
                 return Ok(Ended::TooLarge);
             }
             for ids in need.chunks(IDS_AT_ONCE_MAX) {
+                self.last_event.check(Instant::now())?;
                 self.fetch(ids, window).await?;
             }
             answer = match next {
@@ -135,6 +160,9 @@ impl Reconciling<'_, '_> {
         taken.sort_unstable();
         taken.dedup();
         taken.retain(|(_, id)| ids.iter().any(|asked| asked.as_bytes() == id));
+        if !taken.is_empty() {
+            self.last_event = LastEvent::new();
+        }
         *self.missing += (ids.len() - taken.len()) as u64;
         if *self.missing > MISSING_MAX {
             return Err(Trouble(format!("the relay announced over {MISSING_MAX} events that it does not give")));
@@ -173,5 +201,18 @@ fn ended(reason: &str) -> Result<Ended, Trouble> {
         Ok(Ended::Early)
     } else {
         Err(Trouble(format!("the relay ends the reconciliation: {}", shown(reason))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_gives_nothing_for_an_hour_is_left() {
+        let last = LastEvent::new();
+        let after = |secs| last.0 + Duration::from_secs(secs);
+        assert!(last.check(after(EVENTLESS_SECS_MAX - 1)).is_ok());
+        assert!(last.check(after(EVENTLESS_SECS_MAX)).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The filter of the operator, narrowed to a part of time for each request.
 
-use nostr_protocol::{Event, EventId, Filter, UnixSecs};
+use nostr_protocol::{Event, EventId, Filter, Kind, UnixSecs};
 use serde_json::{Map, Value, json};
 
 /// A part of time, both ends included.
@@ -56,6 +56,11 @@ impl Asked {
     /// Whether the event is one that was asked for.
     pub(super) fn fits(&self, event: &Event, window: Window) -> bool {
         self.filter.matches(event.view()) && window.holds(event.created_at())
+    }
+
+    /// Whether the filter names the kind.
+    pub(super) fn names(&self, kind: Kind) -> bool {
+        self.filter.kinds.as_ref().is_some_and(|kinds| kinds.contains(&kind))
     }
 
     /// The filter of a part of time, as the relay is to read it.

@@ -42,6 +42,25 @@ const LOOK_DOUBLED_MAX: u32 = 4;
 /// Most times that an order is repeated because another instance carried out one in between.
 const CHANGE_TRIES_MAX: usize = 16;
 
+/// The policy that a relay with this configuration has over this store: the configuration's, with the standing orders
+/// that the store holds. For the operator's commands, which decide once.
+///
+/// # Errors
+/// In words for the operator, where the orders cannot be read.
+pub async fn policy_over(store: &dyn Store, config: &Config) -> Result<Policy, String> {
+    let found = store.record(RecordName::Management, 0).await.map_err(|error| unavailable(&error))?;
+    let standing = found.map(|record| StandingOrders::read(&record.value)).transpose()?.unwrap_or_default();
+    Ok(Policy { moderation: Arc::new(standing.moderation()), ..config.policy() })
+}
+
+/// Checks that a document holds standing orders which a relay of this release can read.
+///
+/// # Errors
+/// In words for the operator.
+pub fn check_orders(document: &[u8]) -> Result<(), String> {
+    StandingOrders::read(document).map(|_| ())
+}
+
 /// See the module.
 pub(crate) struct Management {
     store: Arc<dyn Store>,

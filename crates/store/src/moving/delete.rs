@@ -4,9 +4,9 @@
 //! places in the log, so removals and new events do not disturb it.
 
 use nostr_extensions::Restored;
-use nostr_protocol::{Event, Filter, UnixSecs};
+use nostr_protocol::{Filter, UnixSecs};
 
-use super::{ExportBounds, ExportPosition, Imported, Moving, Record, Removal};
+use super::{ExportBounds, ExportPosition, Exported, Imported, Moving, Record, Removal};
 use crate::{Cursor, StoreError};
 
 /// Bounds of one page of a walk.
@@ -35,7 +35,7 @@ pub async fn matching(
     filter: &Filter,
     up_to: Cursor,
     now: UnixSecs,
-    mut each: impl FnMut(&Event),
+    mut each: impl FnMut(&Exported),
     mut walked: impl FnMut(&Matching),
 ) -> Result<Matching, StoreError> {
     let mut matching = Matching::default();
@@ -66,7 +66,7 @@ pub async fn delete(
     while let Some(from) = position {
         let page = store.export(&from, WALK, now).await?;
         let removals: Vec<Record<Restored>> =
-            fitting(&page.records, filter, &mut matching).map(|event| Record::Removal(Removal::from(event))).collect();
+            fitting(&page.records, filter, &mut matching).map(|it| Record::Removal(Removal::from(&it.event))).collect();
         for some in removals.chunks(REMOVED_AT_ONCE_MAX) {
             let outcomes = store.import(some.to_vec(), now).await?;
             matching.removed += outcomes.into_iter().filter(|outcome| *outcome == Imported::New).count() as u64;
@@ -79,15 +79,15 @@ pub async fn delete(
 
 /// The events of a page that fit the filter, counted.
 fn fitting<'a>(
-    records: &'a [Record<super::Exported>],
+    records: &'a [Record<Exported>],
     filter: &'a Filter,
     matching: &'a mut Matching,
-) -> impl Iterator<Item = &'a Event> {
+) -> impl Iterator<Item = &'a Exported> {
     records.iter().filter_map(|record| {
         let Record::Event(exported) = record else { return None };
         matching.seen += 1;
         let fits = filter.matches(exported.event.view());
         matching.fit += u64::from(fits);
-        fits.then_some(&exported.event)
+        fits.then_some(exported)
     })
 }

@@ -84,6 +84,12 @@ pub enum ImportError {
         /// The line with the wrong checksum.
         last: u64,
     },
+    /// The export is under no key, and the operator did not say that it may be imported as a whole.
+    #[error(
+        "the export is under no key, so whoever had the file may have changed groups, bans and removals in it; --trust \
+         imports it all the same, and --events takes its events alone"
+    )]
+    Untrusted,
     /// The file and the key do not belong together.
     #[error("{0}")]
     Key(&'static str),
@@ -116,8 +122,13 @@ pub struct ImportOptions {
     pub key: Option<FileKey>,
     /// The rules for a file of another relay's events.
     pub foreign: Arc<ForeignRules>,
-    /// Whether the input is known to hold one event a line. Otherwise its first line tells.
+    /// Whether to take events alone, each by the rules for another relay's events, also out of an export. Otherwise the
+    /// first line tells the format.
     pub events: bool,
+    /// Whether an export without a key is imported as a whole. Its groups, orders and removals carry no signatures.
+    pub trust: bool,
+    /// Checks the document of an export's orders, and says what is wrong with it.
+    pub check_orders: fn(&[u8]) -> Result<(), String>,
 }
 
 /// Progress of an import. The command keeps it beside the file, so that a later import can continue.
@@ -198,6 +209,8 @@ pub async fn import(
         store,
         skip_bad: options.skip_bad,
         key: options.key.clone(),
+        trust: options.trust,
+        check_orders: options.check_orders,
         report: &mut report,
         orders: None,
         page: Vec::new(),
@@ -217,6 +230,8 @@ struct Importing<'a> {
     store: &'a dyn Moving,
     skip_bad: bool,
     key: Option<FileKey>,
+    trust: bool,
+    check_orders: fn(&[u8]) -> Result<(), String>,
     report: &'a mut Report,
     /// The orders since the last mark.
     orders: Option<Vec<u8>>,
@@ -299,6 +314,9 @@ impl Importing<'_> {
                     )));
                 }
                 header.fits(self.key.as_ref()).map_err(ImportError::Key)?;
+                if self.key.is_none() && !self.trust {
+                    return Err(ImportError::Untrusted);
+                }
                 self.report.header = Some(header);
                 return Ok(());
             }
@@ -326,6 +344,8 @@ impl Importing<'_> {
                 return Ok(());
             }
             Line::Orders(document) => {
+                let fault = |reason| ImportError::NoExport(format!("line {number}: {reason}"));
+                (self.check_orders)(&document).map_err(fault)?;
                 self.orders = Some(document);
                 return Ok(());
             }

@@ -348,7 +348,11 @@ impl Format {
     }
 }
 
-/// Parses a line with one signed event. The id and the signature are checked before the rules.
+/// The reason for which lines of an export are passed over where events alone are taken.
+const NO_EVENT: &str = "groups, orders and removals of an export, of which events are taken alone";
+
+/// Parses a line with one signed event, by itself or in an export. The id and the signature are checked before the
+/// rules.
 ///
 /// # Errors
 /// The fault of a line that holds no event, or one that does not verify.
@@ -357,7 +361,13 @@ pub(super) fn read_event(line: &[u8], rules: &ForeignRules, now: UnixSecs) -> Re
     if line.is_empty() {
         return Ok(Line::PassedOver(None));
     }
-    let event = Unverified::parse(line).map_err(|error| error.to_string())?;
+    let signed = match serde_json::from_slice(line) {
+        Ok(Wire::Event { signed, .. }) => signed.get().as_bytes(),
+        Ok(Wire::RnostrExport(_) | Wire::Mark(_) | Wire::End(_)) => return Ok(Line::PassedOver(None)),
+        Ok(_) => return Ok(Line::PassedOver(Some(NO_EVENT.to_owned()))),
+        Err(_) => line,
+    };
+    let event = Unverified::parse(signed).map_err(|error| error.to_string())?;
     let event = event.verify().map_err(|error| error.to_string())?;
     Ok(match rules.restored(event, now) {
         // A stored request to vanish would be answered with `duplicate:` when its author sends it here, and would take

@@ -89,7 +89,16 @@ impl Read for Stalls {
 }
 
 fn options(done: Option<Done>) -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done, key: None, foreign: foreign_rules(), events: false }
+    ImportOptions {
+        threads: 2,
+        skip_bad: false,
+        done,
+        key: None,
+        foreign: foreign_rules(),
+        events: false,
+        trust: true,
+        check_orders: |_| Ok(()),
+    }
 }
 
 fn skipping() -> ImportOptions {

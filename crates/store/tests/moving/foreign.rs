@@ -26,7 +26,16 @@ pub(crate) fn foreign_rules() -> Arc<ForeignRules> {
 }
 
 fn options() -> ImportOptions {
-    ImportOptions { threads: 2, skip_bad: false, done: None, key: None, foreign: foreign_rules(), events: false }
+    ImportOptions {
+        threads: 2,
+        skip_bad: false,
+        done: None,
+        key: None,
+        foreign: foreign_rules(),
+        events: false,
+        trust: true,
+        check_orders: |_| Ok(()),
+    }
 }
 
 async fn imported(store: &dyn Moving, text: &str, options: ImportOptions) -> (Report, Result<(), ImportError>) {

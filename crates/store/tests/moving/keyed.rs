@@ -33,7 +33,16 @@ async fn exported(key: Option<&FileKey>) -> (Arc<Memory>, Vec<u8>) {
 }
 
 async fn imported(to: &Memory, text: &[u8], key: Option<FileKey>, skip_bad: bool) -> Result<(), ImportError> {
-    let options = ImportOptions { threads: 2, skip_bad, done: None, key, foreign: foreign_rules(), events: false };
+    let options = ImportOptions {
+        threads: 2,
+        skip_bad,
+        done: None,
+        key,
+        foreign: foreign_rules(),
+        events: false,
+        trust: true,
+        check_orders: |_| Ok(()),
+    };
     import(to, Box::new(Cursor::new(text.to_vec())), options, || NOW, |_| ()).await.1
 }
 
