@@ -125,23 +125,17 @@ mod tests {
         assert!(PidFile::of(&config).is_ok());
     }
 
-    /// A relay that ends removes the file which another one has opened and waits for.
+    /// A relay that ends removes the file which another one may have opened.
     #[test]
-    fn a_file_that_was_removed_is_made_anew() {
+    fn a_path_leads_to_the_file_that_lies_there() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = configured(directory.path());
-        for _ in 0..20 {
-            let ending = PidFile::of(&config).expect("it is free");
-            let starting = thread::scope(|scope| {
-                let starting = scope.spawn(|| PidFile::of(&config));
-                thread::sleep(Duration::from_millis(1));
-                drop(ending);
-                starting.join().expect("no panic")
-            });
-            let starting = starting.expect("it is free by now").expect("it is named");
-            assert_eq!(running(&config), Ok(process::id()));
-            assert!(PidFile::hold(&starting.path).expect("a file").is_none(), "a third one is kept out");
-        }
+        let path = directory.path().join("relay.pid");
+        let opened = File::create(&path).expect("a file");
+        assert!(leads_to(&path, &opened).expect("both are there"));
+        fs::remove_file(&path).expect("it is removed");
+        assert!(!leads_to(&path, &opened).expect("one is there"));
+        let _other = File::create(&path).expect("a file");
+        assert!(!leads_to(&path, &opened).expect("both are there"));
     }
 
     #[test]

@@ -306,3 +306,53 @@ async fn a_program_ends_with_its_key() {
     relay.reconfigure(&next.into());
     tokio::time::timeout(Duration::from_secs(5), until(false)).await.expect("it ends");
 }
+
+/// A program that never answers keeps no event waiting for its turn: all are refused when it ends.
+#[tokio::test]
+async fn a_program_that_never_answers_is_not_waited_for_twice() {
+    const MUTE: &str = "#!/bin/sh\nexec sleep 600\n";
+    let (directory, alice) = (tempfile::tempdir().expect("a directory"), Keys::random());
+    let relay = TestRelay::start(|config| {
+        config.write_policy.plugin = Some(program(directory.path(), MUTE));
+        config.write_policy.timeout_ms = 500;
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(Client::connect(&relay).await);
+    }
+    let publishing = (0..).zip(clients).map(|(n, mut client)| {
+        let event = alice.event(1).tag(["n", &n.to_string()]).sign();
+        async move { client.publish(&event).await.refused("error").to_owned() }
+    });
+    let asked = std::time::Instant::now();
+    futures_util::future::join_all(publishing).await;
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+/// An event that the program passes over is refused in the end, and takes no place from others for ever.
+#[tokio::test]
+async fn a_program_that_passes_events_over_answers_the_others() {
+    const FORGETFUL: &str = r#"#!/usr/bin/env python3
+import json, sys
+for line in sys.stdin:
+    event = json.loads(line)["event"]
+    if event["content"] != "forget":
+        print(json.dumps({"id": event["id"], "action": "accept"}), flush=True)
+"#;
+    let (directory, alice) = (tempfile::tempdir().expect("a directory"), Keys::random());
+    let relay = TestRelay::start(|config| {
+        config.write_policy.plugin = Some(program(directory.path(), FORGETFUL));
+        config.write_policy.timeout_ms = 5_000;
+    })
+    .await;
+    let mut forgotten = Client::connect(&relay).await;
+    let event = alice.event(1).content("forget").sign();
+    let waiting = tokio::spawn(async move { forgotten.publish(&event).await });
+    let mut client = Client::connect(&relay).await;
+    for n in 0..30 {
+        client.publish(&alice.event(1).content(n.to_string()).sign()).await.ok();
+    }
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}

@@ -13,6 +13,7 @@ use crate::support::{
     Client, Keys, WAIT,
     gateway::{key_package, message},
     process::Process,
+    rest::Rest,
 };
 
 /// The lines of a log as JSON.
@@ -69,6 +70,34 @@ async fn a_key_package_has_the_specifications_line_and_its_lines_share_an_id() {
     // The content is no KeyPackage, which a line of the same id says.
     assert!(tied.iter().any(|text| text.starts_with("KeyPackage: ")), "{tied:?}");
     for secret in [alice.hex(), event.id().to_owned()] {
+        let told = lines.iter().find(|line| line["level"] != "DEBUG" && line.to_string().contains(&secret));
+        assert_eq!(told, None);
+    }
+}
+
+/// An order is logged with the sort of its subject and a tag; nobody reads the subject itself above `debug`.
+#[tokio::test]
+async fn an_order_has_a_line_without_its_subject() {
+    let (directory, [admin, alice]) = (tempfile::tempdir().expect("a directory"), Keys::some());
+    let admins = format!("admin_pubkeys = [{:?}]", admin.hex());
+    let config = [
+        ("server", "log_format = \"json\""),
+        ("server", "log_level = \"info,nostr_relay=debug\""),
+        ("extensions.mls_gateway", &*admins),
+    ];
+    let relay = Process::start(directory.path(), &config);
+    let address = relay.url.strip_prefix("ws://").and_then(|it| it.trim_end_matches('/').parse().ok());
+    let orders = Rest::of_process(address.expect("an address"), &admin);
+    orders.ordered("banpubkey", json!([alice.hex(), "spam"])).await;
+    let (lines, line) = lines_with(&relay, "an admin key gave an order").await;
+    let fields = &line["fields"];
+    assert_eq!((&fields["method"], &fields["sort"]), (&json!("banpubkey"), &json!("key")));
+    for tag in ["subject", "by"] {
+        let tag = fields[tag].as_str().expect("a tag");
+        assert!(tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
+        assert!(!alice.hex().starts_with(tag) && !admin.hex().starts_with(tag), "{tag}");
+    }
+    for secret in [alice.hex(), admin.hex()] {
         let told = lines.iter().find(|line| line["level"] != "DEBUG" && line.to_string().contains(&secret));
         assert_eq!(told, None);
     }

@@ -42,6 +42,11 @@ impl Rest {
         Self { keys: Some(keys.clone()), ..Self::anonymous(relay) }
     }
 
+    /// A reader with a key, at a relay that is a process.
+    pub fn of_process(address: SocketAddr, keys: &Keys) -> Self {
+        Self { address, now: super::now(), keys: Some(keys.clone()) }
+    }
+
     /// The same reader at another instance.
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { address, ..self.clone() }

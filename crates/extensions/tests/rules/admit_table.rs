@@ -1,8 +1,11 @@
 //! Publishing: the table of docs/rules.md, "Who may publish, who may read", written out by hand for each kind of
 //! publisher. `+` accepted, `a` auth-required, `r` restricted, `b` blocked, `i` invalid.
 
+use std::collections::BTreeSet;
+
 use nostr_extensions::{
-    Effect, Group, GroupStatus, Policy, Role, Source,
+    Effect, Group, GroupStatus, KindRange, Policy, Retention, Role, Source,
+    admit::Persistence,
     mls_gateway::group::{apply_roster, apply_wrap},
 };
 use nostr_protocol::{
@@ -10,7 +13,7 @@ use nostr_protocol::{
     testing::{EventBuilder, key},
 };
 
-use crate::common::{CAPABILITY, grp, keys, letter, policy, send, state};
+use crate::common::{CAPABILITY, NOW, grp, keys, letter, policy, send, state};
 
 /// The columns, each a reader. The first has no key, and signs with a key that no rule knows.
 const WRITERS: [&[&str]; 6] = [&[], &["carol"], &["alice"], &["ada"], &["operator"], &["system"]];
@@ -213,6 +216,34 @@ fn who_may_publish_where_auth_is_not_required() {
 fn who_may_publish_where_auth_is_required() {
     let policy = Policy { auth_required: true, unlisted_groups: false, ..policy() };
     assert_table(LOCKED, &policy, &[grp()]);
+}
+
+/// NIP-11 tells of the kinds alone whose events a rule of `[retention]` ends.
+#[test]
+fn the_retention_that_is_told_is_that_of_admitted_events() {
+    const SECS: u64 = 77_777;
+    let every_kind = KindRange { first: 0, last: u16::MAX };
+    let policy = Policy { retention: vec![Retention { kinds: every_kind, secs: SECS }], ..policy() };
+    let told = policy.retention_told();
+    let rows = OPEN.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#'));
+    let mut seen = BTreeSet::new();
+    for name in rows.filter_map(|row| row.split_whitespace().next()) {
+        for readers in WRITERS {
+            let writer = readers.first().copied().unwrap_or("ghost");
+            let (event, author) = event(name, writer);
+            let Ok(admitted) = send(readers, author.unwrap_or(writer), event, &policy, &[grp()]) else { continue };
+            let kind = admitted.event().kind();
+            let is_ended = admitted.expires_at() == NOW + SECS && admitted.persistence() == Persistence::Stored;
+            let is_told = told.iter().any(|rule| rule.secs == SECS && rule.kinds.iter().any(|it| it.holds(kind)));
+            assert_eq!(is_told, is_ended, "{name}");
+            seen.insert(kind.0);
+        }
+    }
+    // Every kind with rules of its own that is published, but for reposts and AUTH.
+    assert!(
+        [0, 1, 4, 5, 62, 443, 445, 446, 447, 450, 1059, 21059, 30443].iter().all(|it| seen.contains(it)),
+        "{seen:?}"
+    );
 }
 
 /// A member off the list leaves its group, and does nothing else with a roster.

@@ -143,6 +143,7 @@ impl Asking {
         if let Some(running) = self.running.take() {
             tracing::error!("the program of write_policy.plugin {why}; it is started anew for the next event");
             if !running.has_answered {
+                // The program's turns go to the events that wait when it is dropped, which is later.
                 self.given_up.notify_waiters();
             }
         }

@@ -85,10 +85,12 @@ impl WritePolicy {
         let silent = || Rejection::error("this relay's write policy gives no answer; try again").under(ASKED);
         let limit = Duration::from_millis(self.management.shown().config.write_policy.timeout_ms);
         let turn = tokio::select! {
-            turn = timeout(patience(limit), self.turns.take(source.payer)) => turn.map_err(|_| silent())?,
+            // The end of a program gives its turns to events that are given up with it.
+            biased;
             () = self.given_up.notified() => return Err(silent()),
             // The task has ended, as the relay stops.
             () = self.questions.closed() => return Err(silent()),
+            turn = timeout(patience(limit), self.turns.take(source.payer)) => turn.map_err(|_| silent())?,
         };
         // The line is made now, so that no event that waits has a copy.
         let (question, answered) = Question::new(event.id().to_hex(), line(event, &source, now), turn);
