@@ -1,5 +1,6 @@
 //! Management over NIP-86 (docs/rules.md, "Management").
 
+mod at_program;
 mod bans;
 mod orders;
 mod policy;

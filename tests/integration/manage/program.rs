@@ -28,7 +28,7 @@ for line in sys.stdin:
         print(json.dumps(answer), flush=True)
 "#;
 
-fn program(directory: &Path, text: &str) -> String {
+pub(super) fn program(directory: &Path, text: &str) -> String {
     let path = directory.join("policy.py");
     fs::write(&path, text).expect("it is written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is made a program");

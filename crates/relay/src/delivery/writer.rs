@@ -178,7 +178,8 @@ impl InFlight {
             self.group_changes.fetch_sub(1, Ordering::AcqRel);
         }
         self.events.fetch_sub(1, Ordering::AcqRel);
-        self.settled.notify_one();
+        // A connection that ends waits as well as its event that was at the operator's program.
+        self.settled.notify_waiters();
     }
 }
 

@@ -18,6 +18,7 @@ use yawc::{Frame, OpCode, close::CloseCode};
 
 use super::{
     Caller, Client, Session,
+    at_program::AtProgram,
     handlers::{self, event::Payment},
     lifetime,
     waiting::{Request, Waiting},
@@ -46,7 +47,7 @@ const LONG_BYTES: usize = 16 << 10;
 /// Most bytes of a message that are read before other tasks run: filters of so many take about two milliseconds.
 const PARSED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a message and its parsed form take for each byte of its text, while it is handled.
-const MESSAGE_FACTOR: usize = 4;
+pub(super) const MESSAGE_FACTOR: usize = 4;
 /// The reason of the close frame for a client whose messages were malformed too often.
 const TOO_MANY_FAULTS: &str = "too many messages or events were malformed; mend the client, then connect again";
 /// The reason of the close frame for a client that holds the most memory when there is no more.
@@ -82,6 +83,7 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
         challenge: Arc::clone(&challenge),
         neg: handlers::neg::NegSessions::default(),
         waiting: Waiting::new(app.config.auth.grace_ms, Arc::clone(&outbox)),
+        at_program: AtProgram::default(),
         id,
     };
     let mut wire: Wire = Wire::new(accepted, app.stopping.clone(), Arc::clone(&outbox), Arc::clone(&app.metrics));
@@ -91,8 +93,15 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
     };
     app.live.disconnect(id).await;
     if let ConnectionEnd::Close(..) | ConnectionEnd::Stop = end {
-        // Accepted events are answered before the connection ends.
-        let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), session.caller.in_flight.settled()).await;
+        // Accepted events are answered before the connection ends. One that the relay closes, by an order or for want
+        // of memory, does not wait for the operator's program.
+        let settled = async {
+            if matches!(end, ConnectionEnd::Stop) {
+                decided(&mut session, &outbox).await;
+            }
+            session.caller.in_flight.settled().await;
+        };
+        let _ = timeout(Duration::from_secs(SETTLE_SECS_MAX), settled).await;
         while let Ok(true) = drain(&app, &mut wire, &outbox).await {}
     }
     match end {
@@ -104,8 +113,21 @@ async fn serve_on(share: Share, app: Arc<App>, client: Client, accepted: Accepte
         ConnectionEnd::Stop => wire.end_without_close().await,
         ConnectionEnd::Gone => {}
     }
+    drop(wire);
     outbox.close();
     app.metrics.connection_closed();
+    // A client that leaves behind its last event has published it. The connection keeps its place until then, so that
+    // the number of places bounds the events that wait.
+    decided(&mut session, &outbox).await;
+}
+
+/// Waits until the event that the operator's program is asked about is refused or with the writer, or until its memory
+/// is needed.
+async fn decided(session: &mut Session, outbox: &Outbox) {
+    tokio::select! {
+        () = session.at_program.settled() => {}
+        () = outbox.holding().shed().cancelled() => {}
+    }
 }
 
 /// Serves until the relay stops, or the connection has lasted for as long as it may. All work is boxed while
@@ -122,14 +144,14 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
     let mut changes = app.management.changes();
     session.look_at_orders()?;
     let mut is_pinged = false;
-    // A message that came while no further event could be under way. Until then the client's pongs are read, and
-    // nothing behind it.
+    // A message that came while no further event could be under way, or while one was at the operator's program. Until
+    // then the client's pongs are read, and nothing behind it.
     let mut waiting: Option<(Frame, Held<'_>)> = None;
     // A connection that was given time to write may read one frame in it, so that events without end do not keep it
     // from reading.
     let mut has_turn = false;
     loop {
-        let room = session.caller.in_flight.count() < IN_FLIGHT_MAX;
+        let room = !session.at_program.waits() && session.caller.in_flight.count() < IN_FLIGHT_MAX;
         if let Some((frame, _held)) = waiting.take_if(|_| room) {
             session.caller.share.pause().await;
             Box::pin(receive(session, wire, outbox, frame)).await?;
@@ -162,7 +184,14 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
                 }
                 None
             }
-            () = session.waiting.over(), if waiting.is_none() => Box::pin(time_is_over(session, wire)).await?,
+            () = session.at_program.settled(), if session.at_program.waits() => {
+                // The messages that waited for AUTH with the event came before the one that waits here.
+                Box::pin(end_wait(session, wire)).await?;
+                None
+            }
+            () = session.waiting.over(), if waiting.is_none() && !session.at_program.waits() => {
+                Box::pin(time_is_over(session, wire)).await?
+            }
             () = sleep_until(life_end.map_or(last_read + idle, |end| end.min(last_read + idle))) => {
                 if life_end.is_some_and(|end| end <= Instant::now()) {
                     return Ok(());
@@ -243,10 +272,12 @@ async fn receive(session: &mut Session, wire: &mut Wire, outbox: &Outbox, frame:
     end_wait(session, wire).await
 }
 
-/// Handles the messages that waited for AUTH, in their order, once the wait has ended. Each takes the client's share of
-/// the processor again.
+/// Handles the messages that waited for AUTH, in their order, once the wait has ended, up to an event that the
+/// operator's program is asked about. Each takes the client's share of the processor again.
 async fn end_wait(session: &mut Session, wire: &mut Wire) -> Result<(), ConnectionEnd> {
-    while let Some(waited) = session.waiting.next() {
+    while !session.at_program.waits()
+        && let Some(waited) = session.waiting.next()
+    {
         session.caller.share.pause().await;
         if session.caller.in_flight.count() >= IN_FLIGHT_MAX {
             session.caller.in_flight.settled().await;

@@ -1,6 +1,7 @@
 //! One client's session: its connection, its keys, and the messages it sends.
 
 pub(crate) mod archive;
+mod at_program;
 pub(crate) mod caller;
 pub(crate) mod connection;
 pub(crate) mod diagnosis;
@@ -18,11 +19,11 @@ use nostr_extensions::{READER_KEYS_MAX, Reader};
 use nostr_protocol::{Filter, PublicKey, Rejection};
 use yawc::close::CloseCode;
 
+use self::{at_program::AtProgram, handlers::neg::NegSessions, waiting::Waiting, wire::ConnectionEnd};
 pub(crate) use self::{
     caller::{Caller, Client},
     wire::{Accepted, Silence},
 };
-use self::{handlers::neg::NegSessions, waiting::Waiting, wire::ConnectionEnd};
 use crate::{
     config::Limitation,
     delivery::{ConnectionId, outbox::Challenge},
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     id: ConnectionId,
     neg: NegSessions,
     waiting: Waiting,
+    at_program: AtProgram,
 }
 
 impl Session {

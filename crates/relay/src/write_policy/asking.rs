@@ -85,14 +85,14 @@ impl Asking {
                 continue;
             };
             running.forget_overdue(limit);
-            let (late, is_asked) = (running.late(limit), !running.asked.is_empty());
+            let (late, is_asked) = (running.late(limit), running.is_asked());
             tokio::select! {
                 answer = running.program.exchange() => match answer {
                     Some(answer) => running.take(&answer),
                     None => self.end("ended, or wrote a line that is too long"),
                 },
                 () = sleep_until(late), if is_asked => self.end("gave no answer in time"),
-                question = questions.recv(), if running.count() < ASKED_MAX => match question {
+                question = questions.recv(), if running.has_room() => match question {
                     Some(question) => self.ask(question),
                     None => return,
                 },
@@ -156,9 +156,15 @@ impl Running {
         Self { program, asked: HashMap::new(), started: now, heard: now, has_answered: false }
     }
 
-    /// Number of questions without an answer.
-    fn count(&self) -> usize {
-        self.asked.values().map(VecDeque::len).sum()
+    /// Whether the program may be asked another question now.
+    fn has_room(&self) -> bool {
+        let unanswered: usize = self.asked.values().map(VecDeque::len).sum();
+        unanswered < ASKED_MAX && self.program.has_room()
+    }
+
+    /// Whether the program has a question to answer, or at least to read: one that does neither is not kept.
+    fn is_asked(&self) -> bool {
+        !self.asked.is_empty() || !self.program.has_read()
     }
 
     /// The time at which the program has been silent for too long. It has longer for its first answer.
@@ -172,7 +178,7 @@ impl Running {
         if self.asked.is_empty() {
             self.heard = at;
         }
-        self.program.queue(&line);
+        self.program.queue(line);
         self.asked.entry(id).or_default().push_back(Asked { client, at, _turn: turn });
     }
 

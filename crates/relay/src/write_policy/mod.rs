@@ -32,6 +32,9 @@ const ASKED_BY_ONE_MAX: usize = ASKED_MAX / 2;
 /// Milliseconds from its start within which the program may be silent: it reads its own files first.
 const START_MS_MAX: u64 = 10_000;
 
+/// The characters that end a line for some program.
+const LINE_ENDS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// The rule by which the program refuses.
 const ASKED: Rule = Rule("Management", 12);
 
@@ -105,8 +108,7 @@ fn line(event: &Event, source: &Source, now: UnixSecs) -> Vec<u8> {
     let (address, json) = (source.address.to_canonical(), event.json());
     let family = if address.is_ipv4() { "IP4" } else { "IP6" };
     let mut line = b"{\"type\":\"new\",\"event\":".to_vec();
-    // A line break of the JSON lies between its tokens, where a space says the same.
-    line.extend(json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    push_on_one_line(&mut line, &json);
     let rest = format!(",\"receivedAt\":{now},\"sourceType\":\"{family}\",\"sourceInfo\":\"{address}\"");
     line.extend_from_slice(rest.as_bytes());
     if let Some(key) = source.authenticated {
@@ -114,6 +116,23 @@ fn line(event: &Event, source: &Source, now: UnixSecs) -> Vec<u8> {
     }
     line.extend_from_slice(b"}\n");
     line
+}
+
+/// Appends an event's JSON without a character that the readers of some languages take for the end of a line, as Node's
+/// do with U+2028 and U+2029: a program that reads half an event may end, and its relay would take no event.
+fn push_on_one_line(line: &mut Vec<u8>, json: &[u8]) {
+    let json = String::from_utf8_lossy(json);
+    let mut rest = &*json;
+    while let Some((at, end)) = rest.char_indices().find(|(_, character)| LINE_ENDS.contains(character)) {
+        line.extend_from_slice(&rest.as_bytes()[..at]);
+        // Line feeds lie between the tokens of JSON, where a space says the same; the others lie in strings.
+        match end {
+            '\n' | '\r' => line.push(b' '),
+            _ => line.extend_from_slice(format!("\\u{:04x}", u32::from(end)).as_bytes()),
+        }
+        rest = &rest[at + end.len_utf8()..];
+    }
+    line.extend_from_slice(rest.as_bytes());
 }
 
 #[cfg(test)]
@@ -124,15 +143,21 @@ mod tests {
 
     #[test]
     fn a_question_is_one_line() {
-        let event = EventBuilder::new(1).content("a\nb").event(&keypair("alice"));
+        let content = "a\nb\u{2028}c\u{2029}\u{2029}\u{85}d\\u2028";
+        let event = EventBuilder::new(1).content(content).tag(&["t", "\u{2028}"]).event(&keypair("alice"));
+        let raw = String::from_utf8_lossy(&event.json()).matches(LINE_ENDS).count();
+        assert_eq!(raw, 5, "the sender wrote them as they are");
         let address = "::ffff:192.0.2.1".parse().expect("an address");
         let line = line(&event, &Source { address, authenticated: None, payer: 0 }, 1_795_370_831);
-        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let text = std::str::from_utf8(&line).expect("text");
+        assert_eq!(text.matches(LINE_ENDS).count(), 1, "{text}");
+        assert!(text.ends_with('\n'));
         let read: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(
             (&read["type"], &read["sourceType"], &read["sourceInfo"]),
             (&"new".into(), &"IP4".into(), &"192.0.2.1".into())
         );
-        assert_eq!((&read["event"]["content"], &read["receivedAt"]), (&"a\nb".into(), &1_795_370_831.into()));
+        assert_eq!((&read["event"]["content"], &read["receivedAt"]), (&content.into(), &1_795_370_831.into()));
+        assert_eq!(read["event"]["tags"][0][1], "\u{2028}");
     }
 }

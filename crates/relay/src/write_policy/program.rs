@@ -3,7 +3,7 @@
 //! The process leads a group of its own, so that its end is the end of every process that it started: a command with
 //! spaces runs in a shell, whose death would leave the program itself behind.
 
-use std::{io, path::Path, process::Stdio, time::SystemTime};
+use std::{collections::VecDeque, io, path::Path, process::Stdio, time::SystemTime};
 
 use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -13,6 +13,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, LinesCodec};
 
+use super::ASKED_MAX;
 use crate::config;
 
 /// Most bytes of an answer.
@@ -25,10 +26,38 @@ pub(super) struct Program {
     changed: Option<SystemTime>,
     stdin: ChildStdin,
     answers: FramedRead<ChildStdout, LinesCodec>,
-    /// Bytes of questions that are not written yet, of [`super::ASKED_MAX`] questions at most.
-    unwritten: Vec<u8>,
-    written: usize,
+    unwritten: Unwritten,
     group: Group,
+}
+
+/// The questions that are not written yet, in their order. Each gives its memory back once it is written, however many
+/// wait behind it.
+#[derive(Default)]
+struct Unwritten {
+    lines: VecDeque<Vec<u8>>,
+    /// Bytes of the first line that are written.
+    written: usize,
+}
+
+impl Unwritten {
+    /// Whether a further question may wait: one that was given up waits too, while the program does not read.
+    fn has_room(&self) -> bool {
+        self.lines.len() < ASKED_MAX
+    }
+
+    /// The next bytes to write; none if nothing waits.
+    fn rest(&self) -> &[u8] {
+        self.lines.front().map_or(&[], |line| &line[self.written..])
+    }
+
+    /// Notes that so many of [`Self::rest`] are written.
+    fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.rest().is_empty() {
+            self.lines.pop_front();
+            self.written = 0;
+        }
+    }
 }
 
 /// A process and its group.
@@ -72,8 +101,7 @@ impl Program {
             changed: changed(command),
             stdin,
             answers: FramedRead::new(stdout, LinesCodec::new_with_max_length(ANSWER_BYTES_MAX)),
-            unwritten: Vec::new(),
-            written: 0,
+            unwritten: Unwritten::default(),
             group,
         })
     }
@@ -83,9 +111,19 @@ impl Program {
         self.command == command && self.changed == changed(command)
     }
 
-    /// Queues a question for the program.
-    pub(super) fn queue(&mut self, line: &[u8]) {
-        self.unwritten.extend_from_slice(line);
+    /// Whether a further question may be queued.
+    pub(super) fn has_room(&self) -> bool {
+        self.unwritten.has_room()
+    }
+
+    /// Whether no question waits to be written.
+    pub(super) fn has_read(&self) -> bool {
+        self.unwritten.rest().is_empty()
+    }
+
+    /// Queues a question for the program; [`Self::has_room`] has said that it may wait.
+    pub(super) fn queue(&mut self, line: Vec<u8>) {
+        self.unwritten.lines.push_back(line);
     }
 
     /// Writes queued questions and waits for the next answer, both at one time: a program may answer one question
@@ -95,22 +133,14 @@ impl Program {
     /// too long.
     pub(super) async fn exchange(&mut self) -> Option<String> {
         loop {
-            let rest = &self.unwritten[self.written..];
+            let rest = self.unwritten.rest();
             tokio::select! {
                 answer = self.answers.next() => return answer?.ok(),
                 wrote = self.stdin.write(rest), if !rest.is_empty() => match wrote {
                     Ok(0) | Err(_) => return None,
-                    Ok(bytes) => self.wrote(bytes),
+                    Ok(bytes) => self.unwritten.wrote(bytes),
                 },
             }
-        }
-    }
-
-    fn wrote(&mut self, bytes: usize) {
-        self.written += bytes;
-        if self.written == self.unwritten.len() {
-            // A queue that was long once gives its memory back.
-            (self.unwritten, self.written) = (Vec::new(), 0);
         }
     }
 
@@ -123,4 +153,42 @@ impl Program {
 /// The time of the last change of the file that a command names, which is a path if it has no space.
 fn changed(command: &str) -> Option<SystemTime> {
     if command.contains(' ') { None } else { Path::new(command).metadata().ok()?.modified().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Under load there is never a moment at which nothing waits to be written.
+    #[test]
+    fn a_written_question_gives_its_memory_back_although_others_wait() {
+        const LINE_BYTES: usize = 1_000;
+        let mut unwritten = Unwritten::default();
+        let (mut asked, mut written) = (Vec::new(), Vec::new());
+        for n in 0..10_000_usize {
+            assert!(unwritten.has_room());
+            let line = vec![n as u8; LINE_BYTES];
+            asked.extend_from_slice(&line);
+            unwritten.lines.push_back(line);
+            while written.len() < asked.len() - 1 {
+                let rest = unwritten.rest();
+                let next = rest[..rest.len().min(asked.len() - 1 - written.len()).min(300)].to_vec();
+                written.extend_from_slice(&next);
+                unwritten.wrote(next.len());
+            }
+            let held: usize = unwritten.lines.iter().map(Vec::capacity).sum();
+            assert!(held <= 2 * LINE_BYTES, "{held} bytes after {n} questions");
+        }
+        assert_eq!(written, asked[..asked.len() - 1], "in their order, each byte once");
+        unwritten.wrote(1);
+        assert!(unwritten.rest().is_empty() && unwritten.lines.is_empty());
+    }
+
+    /// A program that does not read is not asked without end.
+    #[test]
+    fn questions_wait_up_to_a_bound() {
+        let mut unwritten = Unwritten::default();
+        let asked = std::iter::from_fn(|| unwritten.has_room().then(|| unwritten.lines.push_back(vec![b'\n']))).count();
+        assert_eq!(asked, ASKED_MAX);
+    }
 }

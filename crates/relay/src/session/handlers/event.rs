@@ -1,5 +1,7 @@
 //! `EVENT`: an event is parsed, paid for, looked up, verified, admitted and handed to the writer, which answers.
 //!
+//! An event that the operator's program is asked about goes on in a task of its own ([`Asked`]).
+//!
 //! An event that lacks nothing but a key of its sender may wait for the client's AUTH: paid for, and not yet verified.
 //!
 //! The connection's task parses the event and checks the signature: the runtime's workers are the pool, the order
@@ -14,7 +16,7 @@ use nostr_extensions::{
     kinds::{Budget, rules},
 };
 use nostr_protocol::{
-    Event, EventError, EventId, Kind, PublicKey, Rejection, UnixSecs, Unverified, Verified, Word,
+    Event, EventError, EventId, Kind, PublicKey, Rejection, Unverified, Verified, Word,
     message::{Answer, notice_frame, refused_frame},
 };
 use nostr_store::{
@@ -22,19 +24,17 @@ use nostr_store::{
     weight::{Weight, price_of_members},
 };
 
-use super::super::{Caller, Session, settling};
+use super::super::{Caller, Session, at_program::Asked, settling};
 use crate::{
     app::App,
     delivery::{
         groups::GroupState,
-        writer::{Arrival, Handed, Outcome},
+        writer::{Arrival, Handed, InFlight, Outcome},
     },
     error::read_failed,
     inboxes::is_known,
-    quotas,
     rate_limit::{Charges, Class, Fault, NotByKey, Payer, Price, Sender},
     system::time::rfc3339,
-    write_policy,
 };
 
 /// Takes in the event `json` of the message `text`, which may be paid for already. Every answer goes through the
@@ -51,7 +51,9 @@ pub(crate) async fn handle(session: &mut Session, text: &str, json: &str, paid: 
     if lacks_key_alone(session, event.event(), text.len()).await {
         return session.waiting.push(text, None, Some(payment));
     }
-    submit(&mut session.caller, event, payment).await;
+    if let Some(asked) = submit(&mut session.caller, event, payment).await {
+        session.at_program.put(asked);
+    }
     tokio::task::consume_budget().await;
 }
 
@@ -62,7 +64,11 @@ pub(crate) async fn handle(session: &mut Session, text: &str, json: &str, paid: 
 pub(crate) async fn publish(caller: &mut Caller, json: &str) -> Result<Outcome, EventError> {
     let event = parse(caller, json)?;
     match payment(caller, event.event(), None).await {
-        Ok(payment) => submit(caller, event, payment).await,
+        Ok(payment) => {
+            if let Some(asked) = submit(caller, event, payment).await {
+                asked.settle().await;
+            }
+        }
         Err(rejection) => refuse(caller, event.event(), rejection.into()),
     }
     caller.in_flight.settled().await;
@@ -79,36 +85,56 @@ fn parse(caller: &mut Caller, json: &str) -> Result<Unverified, EventError> {
     parsed
 }
 
-/// Hands an event that is paid for to the writer, if the rules let it.
-async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) {
+/// Hands an event that is paid for to the writer, if the rules let it. Returns one that the operator's program is to be
+/// asked about before.
+#[must_use]
+async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) -> Option<Asked> {
     let named = event.event().clone();
     let arrival = payment.arrival;
     match take(caller, event, payment).await {
-        Ok(Intake::New(admitted, charges, room)) => {
-            let handed = Handed { admitted: *admitted, payer: caller.payer_hash(), charges, arrival, room };
-            caller.app.writer.save(handed, &caller.in_flight).await;
-        }
+        Ok(Intake::New(handed)) => hand_on(&caller.app, *handed, &caller.in_flight).await,
+        Ok(Intake::Asked(asked)) => return Some(*asked),
         Ok(Intake::Duplicate) => caller.in_flight.conclude(&named.id(), Outcome::Accepted(DUPLICATE.into())),
         Err(refused) => {
-            tracing::debug!(request = %arrival.request, event_kind = named.kind().0, "event refused");
-            caller.app.request_log.refused(arrival, named.kind());
+            note_refused(&caller.app, arrival, named.kind());
             refuse(caller, &named, refused);
         }
     }
+    None
+}
+
+/// Hands an event that nothing refuses to the writer, which answers.
+pub(crate) async fn hand_on(app: &App, handed: Handed, in_flight: &Arc<InFlight>) {
+    if rules(handed.admitted.event().kind()).budget == Budget::KeyPackages {
+        log_key_package(app, handed.arrival, &handed.admitted);
+    }
+    app.writer.save(handed, in_flight).await;
+}
+
+/// Notes the refusal of an event that was paid for in the logs.
+pub(crate) fn note_refused(app: &App, arrival: Arrival, kind: Kind) {
+    tracing::debug!(request = %arrival.request, event_kind = kind.0, "event refused");
+    app.request_log.refused(arrival, kind);
 }
 
 fn refuse(caller: &mut Caller, event: &Event, refused: Refused) {
     if let Refused::Forged(_) = refused {
         caller.fault(Fault::Malformed, event.json().len());
     }
-    let rejection = Rejection::from(refused);
-    caller.app.metrics.rejected(event.kind(), &rejection);
-    caller.in_flight.conclude(&event.id(), Outcome::Refused(rejection));
+    reject(&caller.app, &caller.in_flight, event, Rejection::from(refused));
+}
+
+/// Tells the publisher of an event its refusal.
+pub(crate) fn reject(app: &App, in_flight: &InFlight, event: &Event, rejection: Rejection) {
+    app.metrics.rejected(event.kind(), &rejection);
+    in_flight.conclude(&event.id(), Outcome::Refused(rejection));
 }
 
 enum Intake {
-    /// An event for the writer, with the charges for it and its room in a quota.
-    New(Box<Admitted>, Charges, Option<quotas::Held>),
+    /// An event for the writer.
+    New(Box<Handed>),
+    /// The same, once the operator's program has been asked.
+    Asked(Box<Asked>),
     /// An event that is stored already.
     Duplicate,
 }
@@ -173,7 +199,7 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     }
     let payer = caller.payer_of(verified.event());
     let asked = app.write_policy.asks().then(|| (verified.clone(), app.management.changes()));
-    let (mut admitted, group) = decide(app, verified, publisher, payer).await?;
+    let (admitted, group) = decide(app, verified, publisher, payer).await?;
     let state = group.as_deref().map(GroupState::group);
     app.inboxes.require_proof(caller, &caller.reader, admitted.event(), state).await?;
     if is_stored {
@@ -181,24 +207,14 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     }
     pay_sender(caller, admitted.event(), state, &mut payment).await?;
     let room = app.quotas.hold(caller, &admitted).await?;
-    if let Some((verified, changes)) = asked {
-        ask_program(caller, admitted.event(), now).await?;
-        if changes.has_changed().unwrap_or(true) {
-            // An order that was given while the event waited holds for it too.
-            app.management.require_open(caller.client.address)?;
-            admitted = decide(app, verified, publisher, payer).await?.0;
+    let Payment { charges, arrival, .. } = payment;
+    let handed = Handed { admitted, payer: caller.payer_hash(), charges, arrival, room };
+    Ok(match asked {
+        Some((verified, changes)) => {
+            Intake::Asked(Box::new(Asked::new(caller, (verified, payer), changes, handed, now)))
         }
-    }
-    if rules(admitted.event().kind()).budget == Budget::KeyPackages {
-        log_key_package(app, payment.arrival, &admitted);
-    }
-    Ok(Intake::New(Box::new(admitted), payment.charges, room))
-}
-
-/// Asks the operator's program about an admitted event.
-async fn ask_program(caller: &Caller, event: &Event, now: UnixSecs) -> Result<(), Rejection> {
-    let (address, authenticated, payer) = (caller.client.address, caller.reader.primary(), caller.payer_hash());
-    caller.app.write_policy.ask(event, write_policy::Source { address, authenticated, payer }, now).await
+        None => Intake::New(Box::new(handed)),
+    })
 }
 
 /// Decides whether the rules let a reader publish an event, as far as that is decided before the store does, and gives
