@@ -233,7 +233,7 @@ impl Config {
     }
 
     /// Pairs of `[retention]` and `[strangers]`: whether one is broken, its keys and the message.
-    fn quota_and_strangers(&self) -> [(bool, [&'static str; 2], &'static str); 2] {
+    fn quota_and_strangers(&self) -> [(bool, [&'static str; 2], &'static str); 3] {
         let (gateway, strangers) = (&self.mls_gateway, &self.strangers);
         // A count reads each event of a full quota, and one party may read so many documents in a minute.
         let readable = u64::from(gateway.firestore_reads_per_minute_max / PARTIES_AT_THE_CEILING);
@@ -245,6 +245,12 @@ impl Config {
                     && strangers.invitation_pubkeys.is_empty(),
                 ["strangers.founding_by_invitation", "strangers.invitation_pubkeys"],
                 "nobody could found a group; write the keys that invite into invitation_pubkeys",
+            ),
+            (
+                // A count looks at the index and at each event, and large events cost more.
+                self.retention.events_per_key_max.saturating_mul(3) > self.limitation.max_query_cost,
+                ["retention.events_per_key_max", "limitation.max_query_cost"],
+                "write at most a third of max_query_cost, at which a count of a key's events ends",
             ),
             (
                 gateway.storage_backend == StorageBackend::Firestore && is_dear,

@@ -113,6 +113,11 @@ fn each_error_names_its_line_and_what_would_be_right() {
              into invitation_pubkeys",
         ),
         (
+            "[retention]\nevents_per_key_max = 333334",
+            "relay.toml:2: retention.events_per_key_max: write at most a third of max_query_cost, at which a count of \
+             a key's events ends",
+        ),
+        (
             "[strangers]\ninbox_min_pow = 257",
             "relay.toml:2: strangers.inbox_min_pow: out of range; write a whole number from 0 to 256",
         ),
