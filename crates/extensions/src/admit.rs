@@ -171,6 +171,14 @@ pub fn admit(
     Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect, asks_service })
 }
 
+/// Checks the rules for the sender of an event of any kind. They depend on no group.
+///
+/// # Errors
+/// The [`Rejection`] for the client.
+pub fn check_sender(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
+    may_send(event, &Context { policy, publisher, group: None, now })
+}
+
 /// Whether the event would be refused for want of a key of the reader. The signature is not looked at, so the answer
 /// may come before it is checked.
 #[must_use]
