@@ -107,7 +107,15 @@ pub fn precheck(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: U
         return Err(refuse(event.kind()).under(PUBLISHED_BY));
     }
     policy.moderate(event, publisher.reader)?;
-    within_bounds(event, policy, now).map_err(|refusal| refusal.under(BOUNDS))
+    within_bounds(event, policy, now).map_err(|refusal| refusal.under(BOUNDS))?;
+    // Before the state of its group counts: by the answer to an expired wrap a client would otherwise learn for nothing
+    // whether a group exists.
+    let rules = rules(event.kind());
+    let by_group = rules.needs_group && rules.may_expire;
+    if by_group && tag_secs(event, name::EXPIRATION)?.is_some_and(|end| end <= now) {
+        return Err(expired());
+    }
+    Ok(())
 }
 
 /// Checks the bounds on an event of any kind.
@@ -163,12 +171,23 @@ pub fn admit(
         None => kept_until,
     };
     if expires_at <= now {
-        let refusal = Rejection::invalid("the event has expired; give a later expiration in Unix seconds");
-        return Err(refusal.under(Rule("Archive", 5)));
+        return Err(expired());
     }
     let persistence = rules.kept.persistence(policy);
     let asks_service = policy.sources.contains(&Source::Acl);
     Ok(Admitted { event, received_at: now, expires_at, persistence, effect: verdict.effect, asks_service })
+}
+
+/// Checks the rules for the sender of an event of any kind. They depend on no group.
+///
+/// # Errors
+/// The [`Rejection`] for the client.
+pub fn check_sender(event: &Event, publisher: Publisher<'_>, policy: &Policy, now: UnixSecs) -> Result<(), Rejection> {
+    may_send(event, &Context { policy, publisher, group: None, now })
+}
+
+fn expired() -> Rejection {
+    Rejection::invalid("the event has expired; give a later expiration in Unix seconds").under(Rule("Archive", 5))
 }
 
 /// Whether the event would be refused for want of a key of the reader. The signature is not looked at, so the answer

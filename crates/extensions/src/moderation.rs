@@ -11,7 +11,7 @@ use crate::{
     effect::NEVER,
     gate::Hidden,
     kinds::{Kept, Publication, Quota, rules},
-    policy::{KeptFor, KindRange, Policy, Retention},
+    policy::{KeptFor, KindRange, Policy, QuotaBounds, Retention},
     reader::Reader,
     strangers::INBOX_LIST,
 };
@@ -133,6 +133,13 @@ impl Policy {
     #[must_use]
     pub fn quota_of(&self, kind: Kind) -> Option<Quota> {
         rules(kind).quota.filter(|_| self.retention_of(kind).is_none() && !LISTS_OF_PEOPLE.contains(&kind))
+    }
+
+    /// The quota that bounds events of this kind and author, and its bounds; `None` where none does.
+    #[must_use]
+    pub fn quota_for(&self, author: &PublicKey, kind: Kind) -> Option<(Quota, QuotaBounds)> {
+        let is_bounded = self.quota != QuotaBounds::default() && !self.is_named(author);
+        self.quota_of(kind).filter(|_| is_bounded).map(|quota| (quota, self.quota))
     }
 
     /// The kinds for which each rule of `[retention]` counts, of those whose events are taken and would be kept without

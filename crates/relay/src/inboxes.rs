@@ -4,16 +4,15 @@
 //! as it is stored here. The sender of a gift wrap pays for the look at the list.
 
 use nostr_extensions::{
-    AskedProof, Asker, Group, NostrGroupId, Query, Reader, Scope, audience,
+    AskedProof, Asker, Publisher, Query, Reader, Scope, admit, audience,
     kinds::{Budget, rules},
     strangers::INBOX_LIST,
 };
 use nostr_protocol::{Event, Filter, PublicKey, Rejection};
-use nostr_store::{Cost, Cursor, PageBounds, Part};
+use nostr_store::{Cursor, PageBounds, Part};
 use quick_cache::sync::Cache;
 
 use crate::{
-    app::App,
     error::read_failed,
     session::{Caller, archive::Meter},
 };
@@ -22,10 +21,6 @@ use crate::{
 const INBOXES_MAX: usize = 65_536;
 /// Time for which that is remembered, in milliseconds.
 const ASKED_STANDS_MS: u64 = 60_000;
-/// Units of the look whether an owner knows a sender, for their groups.
-const KNOWN_UNITS: u64 = 64;
-/// Most groups of a recipient, and most of a sender, that are compared to find a common one.
-const COMMON_GROUPS_MAX: usize = 1_000;
 
 /// See the module.
 pub(crate) struct Inboxes {
@@ -40,43 +35,46 @@ impl Default for Inboxes {
 }
 
 impl Inboxes {
-    /// Refuses a gift wrap of `reader` to an inbox that asks for a proof, if the wrap brings none and the owner knows
-    /// no key of the reader. `caller` pays.
+    /// Refuses a gift wrap to an inbox that asks for a proof, if the wrap brings none and the owner knows no key of the
+    /// publishing reader. `caller` pays.
+    ///
+    /// The state of the group that the wrap names plays no part, and the rules about that group come after: an owner
+    /// that asks for a proof that nobody has would otherwise learn for nothing whether a group exists.
     ///
     /// # Errors
     /// The [`Rejection`] for the client.
     pub(crate) async fn require_proof(
         &self,
         caller: &Caller,
-        reader: &Reader,
+        publisher: Publisher<'_>,
         event: &Event,
-        group: Option<&Group>,
     ) -> Result<(), Rejection> {
         if rules(event.kind()).budget != Budget::GiftWraps {
             return Ok(());
         }
+        let reader = publisher.reader;
         let app = &caller.app;
         let policy = app.policy().clone();
         let strangers = &policy.strangers;
         if strangers.inbox.is_nothing() && !strangers.owners_ask {
             return Ok(());
         }
-        for recipient in audience::recipients(event.view()) {
+        // Admission refuses a wrap of any other number of recipients by its form, whatever its group is.
+        if let [recipient] = audience::recipients(event.view())[..] {
+            // Work is of no use to a sender from which the relay takes nothing.
+            admit::check_sender(event, publisher, &policy, app.clock.now())?;
             if reader.keys().iter().any(|key| *key == recipient || policy.is_named(key)) {
-                continue;
+                return Ok(());
             }
             let mut asked = strangers.inbox;
             if strangers.owners_ask {
                 asked = asked.and(self.asked_by(caller, &recipient).await?);
             }
             let proven = policy.require_inbox_proof(event, &recipient, asked, reader, app.clock.now());
-            if let Err(refusal) = proven {
-                let mut meter = Meter::new(caller);
-                meter.may_go_on()?;
-                meter.charge(Cost::of_units(KNOWN_UNITS));
-                if !is_known(app, reader, group, &recipient).await {
-                    return Err(refusal);
-                }
+            if let Err(refusal) = proven
+                && !is_known(caller, reader, &recipient).await?
+            {
+                return Err(refusal);
             }
         }
         Ok(())
@@ -110,21 +108,21 @@ impl Inboxes {
     }
 }
 
-/// Returns whether `recipient` knows a key of the reader: it has written to that key, or both are members of one group.
-pub(crate) async fn is_known(app: &App, reader: &Reader, group: Option<&Group>, recipient: &PublicKey) -> bool {
+/// Returns whether `recipient` knows a key of the reader: it has written to that key, or has acted in a group of which
+/// that key is a member. `caller` pays for each look at the groups of a key.
+///
+/// # Errors
+/// `rate-limited:` where the caller has read too much, and `error:` where the store does not answer.
+pub(crate) async fn is_known(caller: &Caller, reader: &Reader, recipient: &PublicKey) -> Result<bool, Rejection> {
     let keys = reader.keys();
-    let both = |group: &Group| group.has_member(keys) && group.has_member(&[*recipient]);
-    if keys.iter().any(|key| app.limits.has_written(recipient, key)) || group.is_some_and(both) {
-        return true;
+    if keys.iter().any(|key| caller.app.limits.has_written(recipient, key)) {
+        return Ok(true);
     }
-    if keys.is_empty() {
-        return false;
+    let mut meter = Meter::new(caller);
+    for key in keys {
+        if meter.finds_common_group(recipient, key).await? {
+            return Ok(true);
+        }
     }
-    let groups_of = async |keys: &[PublicKey]| match app.store.groups_of(keys).await {
-        Ok(groups) => groups.into_iter().take(COMMON_GROUPS_MAX).collect::<Vec<NostrGroupId>>(),
-        // A sender that cannot be recognised now counts as a stranger.
-        Err(_) => Vec::new(),
-    };
-    let theirs: std::collections::HashSet<_> = groups_of(&[*recipient]).await.into_iter().collect();
-    !theirs.is_empty() && groups_of(keys).await.iter().any(|group| theirs.contains(group))
+    Ok(false)
 }

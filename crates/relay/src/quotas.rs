@@ -210,14 +210,7 @@ impl Quotas {
     pub(crate) async fn hold(&self, caller: &Caller, admitted: &Admitted) -> Result<Option<Held>, Rejection> {
         let app = &caller.app;
         let (author, kind) = (admitted.event().pubkey(), admitted.event().kind());
-        let (whole, quota) = {
-            let policy = app.policy();
-            if policy.quota == QuotaBounds::default() || policy.is_named(&author) {
-                return Ok(None);
-            }
-            (policy.quota, policy.quota_of(kind))
-        };
-        let Some(quota) = quota else { return Ok(None) };
+        let Some((quota, whole)) = app.policy().quota_for(&author, kind) else { return Ok(None) };
         let is_author = caller.reader.has(&author);
         let bounds = Bounds { whole, part: if is_author { whole } else { half(whole) } };
         let amount = Amount::of_event(admitted.event().record().len());

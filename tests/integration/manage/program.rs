@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Keys, TestRelay, rest::Rest};
+use crate::support::{Answer, Client, Event, Keys, TestRelay, gateway::wrap, rest::Rest};
 
 /// A program that answers by the content of an event: `no` is refused, `hidden` is to be pretended, `silence` gets no
 /// answer, `die` ends the program, and everything else passes.
@@ -245,10 +245,8 @@ fn is_alive(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// An event that waits at the program is held by an order that is given meanwhile.
-#[tokio::test]
-async fn an_order_holds_for_an_event_that_waits() {
-    const ON_DEMAND: &str = r#"#!/usr/bin/env python3
+/// A program that says in the file `asked` that it was asked, and answers once there is the file `go`.
+const ON_DEMAND: &str = r#"#!/usr/bin/env python3
 import json, os, sys, time
 here = os.path.dirname(sys.argv[0])
 for line in sys.stdin:
@@ -258,6 +256,32 @@ for line in sys.stdin:
         time.sleep(0.01)
     print(json.dumps({"id": event["id"], "action": "accept"}), flush=True)
 "#;
+
+/// Publishes an event whose content is `wait`, and lets the program answer after `meanwhile`.
+async fn publish_beside(
+    relay: &TestRelay,
+    directory: &Path,
+    event: Event,
+    meanwhile: impl Future<Output = ()>,
+) -> Answer {
+    let _ = fs::remove_file(directory.join("go"));
+    let _ = fs::remove_file(directory.join("asked"));
+    let mut client = Client::connect(relay).await;
+    let publishing = tokio::spawn(async move { client.publish(&event).await });
+    let asked = async {
+        while !directory.join("asked").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.expect("the program is asked");
+    meanwhile.await;
+    fs::write(directory.join("go"), "").expect("it is written");
+    publishing.await.expect("an answer")
+}
+
+/// An event that waits at the program is held by an order that is given meanwhile, and by another configuration.
+#[tokio::test]
+async fn an_order_and_a_configuration_hold_for_an_event_that_waits() {
     let (directory, admin, [alice, bob]) = (tempfile::tempdir().expect("a directory"), Keys::random(), Keys::some());
     let relay = TestRelay::start(|config| {
         config.write_policy.plugin = Some(program(directory.path(), ON_DEMAND));
@@ -267,22 +291,18 @@ for line in sys.stdin:
     .await;
     let orders = Rest::of(&relay, &admin);
     for (method, parameter) in [("banpubkey", json!(alice.hex())), ("disallowkind", json!(7))] {
-        let _ = fs::remove_file(directory.path().join("go"));
-        let _ = fs::remove_file(directory.path().join("asked"));
         let sender = if method == "banpubkey" { &alice } else { &bob };
         let event = sender.event(7).content("wait").sign();
-        let mut client = Client::connect(&relay).await;
-        let publishing = tokio::spawn(async move { client.publish(&event).await });
-        let asked = async {
-            while !directory.path().join("asked").exists() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        let order = async {
+            assert_eq!(orders.ordered(method, json!([parameter])).await, Value::Bool(true));
         };
-        tokio::time::timeout(Duration::from_secs(10), asked).await.expect("the program is asked");
-        assert_eq!(orders.ordered(method, json!([parameter])).await, Value::Bool(true));
-        fs::write(directory.path().join("go"), "").expect("it is written");
-        publishing.await.expect("an answer").refused("blocked");
+        publish_beside(&relay, directory.path(), event, order).await.refused("blocked");
     }
+    let mut next = nostr_relay::config::Config::clone(&relay.app().config);
+    next.strangers.inbox_min_pow = 40;
+    let reload = async { relay.reconfigure(&next.into()) };
+    let wrapped = wrap(&bob).content("wait").sign();
+    publish_beside(&relay, directory.path(), wrapped, reload).await.refused("pow");
 }
 
 /// A program that the configuration names no more ends.

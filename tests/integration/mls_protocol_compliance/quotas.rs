@@ -90,6 +90,35 @@ async fn others_fill_no_more_than_half_of_a_keys_quota() {
     alices.publish(&note(&alice, 63)).await.refused("blocked");
 }
 
+/// A publisher that may not see an author's direct messages does not learn by a refusal how many are stored, nor
+/// whether one is.
+#[tokio::test]
+async fn direct_messages_of_others_are_refused_alike_whatever_is_stored() {
+    let world = World::alone(events(4)).await;
+    let [alice, bob, eve, carol] = Keys::some();
+    let message = |n: usize| alice.event(4).tag(["p", &carol.hex()]).content(n.to_string()).sign();
+    let mut alices = world.client(&[&alice]).await;
+    let mut others = [world.client(&[]).await, world.client(&[&eve]).await];
+    for stored in 0..5 {
+        for (other, word) in others.iter_mut().zip(["auth-required", "restricted"]) {
+            let text = "direct messages (kind 4) are taken from their author alone here; AUTH with the author's key";
+            for n in [0, 10] {
+                assert_eq!(
+                    other.publish(&message(n)).await.refused(word),
+                    format!("{word}: {text}"),
+                    "{stored} stored"
+                );
+            }
+        }
+        assert_eq!(alices.publish(&message(stored)).await.accepted, stored < 4);
+    }
+    // A key that the operator named has no quota, so nothing is to be told.
+    let of_admin = world.admin.event(4).tag(["p", &bob.hex()]).sign();
+    others[0].publish(&of_admin).await.ok();
+    let unbounded = World::new().await;
+    unbounded.client(&[]).await.publish(&message(0)).await.ok();
+}
+
 #[tokio::test]
 async fn events_that_end_or_find_a_person_and_named_keys_have_no_quota() {
     let listed = Keys::random();

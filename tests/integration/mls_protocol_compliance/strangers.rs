@@ -12,7 +12,7 @@ use super::World;
 use crate::support::{
     Event, Keys,
     event::Draft,
-    gateway::{roster, welcome, wrap},
+    gateway::{capability, message, roster, welcome, wrap},
     rest::Rest,
 };
 
@@ -159,6 +159,100 @@ async fn the_operator_asks_for_work_at_every_inbox() {
     strangers.publish(&mined(&wrap(&bob), BITS)).await.ok();
     // Everything else is published without a proof.
     strangers.publish(&alice.event(1).sign()).await.ok();
+}
+
+/// The owner of an inbox that asks for a proof that nobody has learns nothing about a group by wraps that name it, with
+/// a key, without one, and while a client has time for its AUTH.
+#[tokio::test]
+async fn a_wrap_without_a_proof_tells_nothing_about_its_group() {
+    let world = World::with(|config| {
+        config.strangers.inbox_owners_ask = true;
+        config.auth.grace_ms = 600_000;
+    })
+    .await;
+    let [alice, bob, eve] = Keys::some();
+    world.client(&[&bob]).await.publish(&bob.event(10_050).tag(["pow", "255"]).sign()).await.ok();
+    let [managed, unlisted, unknown] = [capability(), capability(), capability()];
+    world.group("grp_a", &[&alice]).await;
+    world.group(&managed, &[&alice]).await;
+    world.client(&[&alice]).await.publish(&message(&unlisted).sign()).await.ok();
+    let mut reasons = std::collections::BTreeSet::new();
+    for group in ["grp_a", "grp_unknown", &managed, &unlisted, &unknown] {
+        for keys in [&[&eve][..], &[]] {
+            let mut client = world.client(keys).await;
+            reasons.insert(client.publish(&welcome(&bob, group).sign()).await.refused("pow").to_owned());
+        }
+        let question = json!({ "event": welcome(&bob, group).sign().0, "reader": eve.hex() });
+        let answer = Rest::of(&world.relay, &world.admin).post("/diagnose", question.to_string()).ok().await;
+        assert_eq!(answer["write"]["rule"], "Strangers 3", "{answer}");
+    }
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    let mut eves = world.client(&[&eve]).await;
+    let of_two = welcome(&bob, "grp_a").tag(["p", &alice.hex()]).sign();
+    eves.publish(&of_two).await.refused("invalid");
+}
+
+/// Work is asked of no sender from which the relay takes nothing.
+#[tokio::test]
+async fn no_work_is_asked_in_vain() {
+    let resident = Keys::random();
+    let world = World::with(|config| {
+        config.strangers.inbox_min_pow = BITS;
+        config.auth.pubkey_whitelist = vec![resident.public()];
+    })
+    .await;
+    let [eve, bob] = Keys::some();
+    let mut eves = world.client(&[&eve]).await;
+    eves.publish(&wrap(&bob).sign()).await.refused("restricted");
+    eves.publish(&wrap(&resident).sign()).await.refused("pow");
+}
+
+/// A key that makes an owner a member of its own group is no key that the owner knows, until the owner acts there.
+#[tokio::test]
+async fn nobody_makes_itself_known_by_a_group_of_its_own() {
+    let world = World::with(foundings(|config| config.strangers.inbox_min_pow = BITS)).await;
+    let [eve, bob] = Keys::some();
+    let mut eves = world.client(&[&eve]).await;
+    eves.publish(&mined(&welcome(&bob, "grp_eve"), BITS)).await.ok();
+    eves.publish(&roster(&eve, "grp_roster", 1, "bootstrap", &[&bob]).sign()).await.ok();
+    eves.publish(&wrap(&bob).sign()).await.refused("pow");
+    eves.publish(&welcome(&bob, "grp_eve").sign()).await.refused("pow");
+    world.client(&[&bob]).await.publish(&message("grp_eve").sign()).await.ok();
+    eves.publish(&wrap(&bob).sign()).await.ok();
+}
+
+/// The look whether an owner knows a sender costs the sender by the groups of its keys.
+#[tokio::test]
+async fn a_sender_pays_for_the_look_at_its_groups() {
+    const GROUPS: u32 = 200;
+    const BUDGET: u32 = 12_000;
+    let world = World::alone(|config| {
+        config.strangers.inbox_min_pow = BITS;
+        config.mls_gateway.rate_limits.max_read_cost_per_minute = BUDGET;
+    })
+    .await;
+    let [alice, bob, eve] = Keys::some();
+    let mut admins = world.admin().await;
+    for n in 0..GROUPS {
+        admins.publish(&roster(&world.admin, &format!("grp_{n}"), 1, "bootstrap", &[&alice]).sign()).await.ok();
+    }
+    // A key of no group pays one unit a look.
+    let mut eves = world.client(&[&eve]).await;
+    for _ in 0..2 * BUDGET / GROUPS {
+        eves.publish(&wrap(&bob).sign()).await.refused("pow");
+    }
+    let mut alices = world.client(&[&alice]).await;
+    let mut looks = 0;
+    loop {
+        let answer = alices.publish(&wrap(&bob).sign()).await;
+        if answer.reason.starts_with("rate-limited: ") {
+            break;
+        }
+        answer.refused("pow");
+        looks += 1;
+        assert!(looks <= BUDGET / GROUPS, "a look costs less than the groups that it reads");
+    }
+    assert!(looks > 0);
 }
 
 #[tokio::test]

@@ -52,6 +52,29 @@ async fn members_add_by_wraps_and_strangers_do_not() {
     world.client(&[&eve]).await.publish(&message("grp_a").sign()).await.refused("restricted");
 }
 
+/// A wrap that has expired, or that says badly when it does, is refused alike whatever its group is, also while a
+/// client has time for its AUTH. It would change nothing, so that the question would cost nothing.
+#[tokio::test]
+async fn an_expired_wrap_tells_nothing_about_its_group() {
+    let world = World::with(|config| config.auth.grace_ms = 600_000).await;
+    let [alice, bob, eve] = Keys::some();
+    let [managed, unknown] = [capability(), capability()];
+    world.group("grp_a", &[&alice]).await;
+    world.group(&managed, &[&alice]).await;
+    let past = world.relay.now().to_string();
+    for end in [past.as_str(), "never"] {
+        let mut reasons = std::collections::BTreeSet::new();
+        for group in ["grp_a", "grp_unknown", &managed, &unknown] {
+            for keys in [&[&eve][..], &[]] {
+                let mut client = world.client(keys).await;
+                let wrap = welcome(&bob, group).tag(["expiration", end]).sign();
+                reasons.insert(client.publish(&wrap).await.refused("invalid").to_owned());
+            }
+        }
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+    }
+}
+
 /// An anonymous publisher founds nothing, and no key founds a group by a wrap to itself.
 #[tokio::test]
 async fn nobody_founds_anonymously_or_for_themselves() {

@@ -10,11 +10,7 @@ use nostr_store::{Claim, ClaimFilters, ClaimRates, Claimed, ReceiptName, Repetit
 
 pub(crate) use super::transaction::Handed;
 use super::transaction::{Claimant, KEPT_BYTES_MAX};
-use crate::{
-    app::App,
-    error::read_failed,
-    session::{Caller, archive::Meter},
-};
+use crate::session::{Caller, archive::Meter};
 
 /// Most KeyPackages that one claim gives.
 pub(crate) const CLAIM_MAX: usize = 10;
@@ -132,17 +128,7 @@ async fn rates(
     // A key that the operator named can be made by nobody else, and one that shares a group with the owner is known to
     // it: the owner has acted there itself.
     let may_be_stranger = rates.strangers_percent < 100 && reader != owner && !app.policy().is_named(&reader);
-    let is_stranger = may_be_stranger && is_stranger(app, meter, &owner, &reader).await?;
+    let is_stranger = may_be_stranger && !meter.finds_common_group(&owner, &reader).await?;
     let rates = ClaimRates { is_stranger, ..rates };
     Ok(rates.limits().then_some(rates))
-}
-
-/// Whether the key shares no group with the owner, read in the payer's turn and at its cost.
-async fn is_stranger(app: &App, meter: &mut Meter<'_>, owner: &PublicKey, key: &PublicKey) -> Result<bool, Rejection> {
-    meter.may_go_on()?;
-    let turn = meter.turn_at_store().await;
-    let (shares, cost) = app.store.shares_group(owner, key).await.map_err(read_failed)?;
-    drop(turn);
-    meter.charge(cost);
-    Ok(!shares)
 }

@@ -8,7 +8,11 @@
 
 use std::sync::Arc;
 
-use nostr_extensions::{Publisher, Reader};
+use nostr_extensions::{
+    Publisher, Reader,
+    kinds::{Budget, rules},
+    strangers::StrangerRules,
+};
 use nostr_protocol::{Rejection, UnixSecs, Verified};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -61,7 +65,9 @@ pub(crate) struct Asked {
     /// The party that pays, as the rules about groups see it.
     payer: Payer,
     verified: Verified,
-    /// The orders since the rules admitted the event.
+    /// What inboxes asked strangers for when the rules admitted the event.
+    strangers: StrangerRules,
+    /// The orders since then.
     changes: watch::Receiver<u64>,
     handed: Handed,
     now: UnixSecs,
@@ -98,6 +104,7 @@ impl Asked {
             reader: caller.reader.clone(),
             payer,
             verified,
+            strangers: caller.app.policy().strangers.clone(),
             changes,
             handed,
             now,
@@ -119,13 +126,17 @@ impl Asked {
     }
 
     async fn decided(self) -> Result<(Handed, Held), Rejection> {
-        let Self { app, client, reader, payer, verified, changes, mut handed, now, held } = self;
+        let Self { app, client, reader, payer, verified, strangers, changes, mut handed, now, held } = self;
         let (address, authenticated) = (client.address, reader.primary());
         let source = write_policy::Source { address, authenticated, payer: handed.payer };
         app.write_policy.ask(handed.admitted.event(), source, now).await?;
         if changes.has_changed().unwrap_or(true) {
             // An order that was given while the event waited holds for it too.
             app.management.require_open(client.address)?;
+            // The publisher would pay for another look at the inbox, and its session is elsewhere by now.
+            if rules(verified.event().kind()).budget == Budget::GiftWraps && app.policy().strangers != strangers {
+                return Err(Rejection::error("the rules for inboxes have changed meanwhile; send the event again"));
+            }
             let publisher = Publisher { reader: &reader, names: &client.names };
             handed.admitted = event::decide(&app, verified, publisher, payer).await?.0;
         }

@@ -14,7 +14,7 @@ use super::{
     handlers::event,
     settling,
 };
-use crate::{delivery::groups::GroupState, error::read_failed};
+use crate::error::read_failed;
 
 /// Units of the look for the stored event.
 const LOOK_UNITS: u64 = 16;
@@ -96,16 +96,12 @@ impl Write {
 async fn publish(caller: &Caller, event: Verified, reader: &Reader) -> Result<(Write, Option<Sealed>), Rejection> {
     let app = &caller.app;
     let publisher = Publisher { reader, names: &caller.client.names };
-    let decided = match event::decide(app, event, publisher, caller.payer()).await {
-        Ok((admitted, group)) => {
-            let state = group.as_deref().map(GroupState::group);
-            let proven = app.inboxes.require_proof(caller, reader, admitted.event(), state).await;
-            proven.map(|()| admitted)
-        }
+    let decided = match app.inboxes.require_proof(caller, publisher, event.event()).await {
+        Ok(()) => event::decide(app, event, publisher, caller.payer()).await,
         Err(rejection) => Err(rejection),
     };
     let admitted = match decided {
-        Ok(admitted) => admitted,
+        Ok((admitted, _)) => admitted,
         Err(rejection) => return Ok((Write::Refused(rejection), None)),
     };
     let saved = app.store.rehearse(&admitted).await.map_err(read_failed)?;

@@ -2,11 +2,13 @@
 //!
 //! Source: docs/rules.md, "Cost of reads".
 
+use nostr_protocol::{PublicKey, Rejection};
 use nostr_store::Cost;
 
 use super::ReadError;
 use crate::{
     app::App,
+    error::read_failed,
     rate_limit::{AddressBlock, ReadAccount},
     session::Caller,
     shares::Share,
@@ -73,6 +75,20 @@ impl<'a> Meter<'a> {
         self.spent += cost;
         self.app.read_budgets.charge(&self.account, cost, self.app.clock.now_ms());
         self.app.metrics.read_cost(cost.units);
+    }
+
+    /// Returns whether `owner` has acted in a group of which `key` is a member, at the price of the groups of `key`.
+    ///
+    /// # Errors
+    /// `rate-limited:` where the party has read too much, and `error:` where the store does not answer.
+    pub(crate) async fn finds_common_group(&mut self, owner: &PublicKey, key: &PublicKey) -> Result<bool, Rejection> {
+        self.may_go_on()?;
+        let turn = self.turn_at_store().await;
+        let found = self.app.store.shares_group(owner, key).await;
+        drop(turn);
+        let (is_shared, cost) = found.map_err(read_failed)?;
+        self.charge(cost);
+        Ok(is_shared)
     }
 
     /// Waits for the party's share of the processor, and at a database that others use too for its turn. Over the

@@ -174,6 +174,10 @@ async fn lacks_key_alone(session: &Session, event: &Event, bytes: usize) -> bool
     if let Err(rejection) = admit::precheck(event, publisher, &app.policy(), now) {
         return rejection.word == Word::AuthRequired;
     }
+    // Whether a wrap waits that brings no proof tells nothing about its group either.
+    if let Err(rejection) = app.inboxes.require_proof(caller, publisher, event).await {
+        return rejection.word == Word::AuthRequired;
+    }
     let group = match admit::group_of(event) {
         Some(group) => app.groups.get(&group).await.ok(),
         None => None,
@@ -199,9 +203,9 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     }
     let payer = caller.payer_of(verified.event());
     let asked = app.write_policy.asks().then(|| (verified.clone(), app.management.changes()));
+    app.inboxes.require_proof(caller, publisher, verified.event()).await?;
     let (admitted, group) = decide(app, verified, publisher, payer).await?;
     let state = group.as_deref().map(GroupState::group);
-    app.inboxes.require_proof(caller, &caller.reader, admitted.event(), state).await?;
     if is_stored {
         return Ok(Intake::Duplicate);
     }
@@ -405,8 +409,9 @@ async fn pay_sender(
         }
         Budget::GiftWraps => {
             for recipient in audience::recipients(event.view()) {
+                // A sender that cannot be recognised now counts as a stranger.
                 let is_known = limits.is_crowded(&recipient, now_ms)
-                    && is_known(&caller.app, &caller.reader, group, &recipient).await;
+                    && is_known(caller, &caller.reader, &recipient).await.unwrap_or(false);
                 charges.add(limits.gift_wrap(sender, block, &recipient, is_known, now_ms)?);
             }
         }
