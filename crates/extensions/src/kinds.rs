@@ -3,8 +3,8 @@
 //! The file of a kind holds its answers ([`KindRules`]) as `RULES`, and this table has one line for it. Every other
 //! part of the relay that treats kinds differently (the gate, the stores' indexes, live delivery, rate limits, metrics,
 //! NIP-11) asks [`rules`]. Elsewhere the code names kinds for AUTH, the directory and the consumption of KeyPackages,
-//! the gift wraps that change groups, rosters and messages of another relay, requests to vanish in the log, and the
-//! events that a full store still takes.
+//! the gift wraps that change groups, rosters and messages of another relay, requests to vanish in the log, the events
+//! that a full store still takes, and the lists of relays by which inboxes are found and ask for proofs.
 //!
 //! Source: docs/rules.md, "Who may publish, who may read".
 //!

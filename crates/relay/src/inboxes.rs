@@ -3,10 +3,10 @@
 //! Source: docs/rules.md, "Strangers" 3 and 4. An owner asks by tags of its list of relays for direct messages (10050),
 //! as it is stored here. The sender of a gift wrap pays for the look at the list.
 
-use nostr_extensions::strangers::INBOX_LIST;
 use nostr_extensions::{
     AskedProof, Asker, Publisher, Query, Reader, Scope, admit, audience,
     kinds::{Budget, rules},
+    strangers::INBOX_LIST,
 };
 use nostr_protocol::{Event, Filter, PublicKey, Rejection};
 use nostr_store::{Cursor, PageBounds, Part};
