@@ -29,7 +29,9 @@ const WRITERS: usize = 4;
 const IN_FLIGHT: usize = 128;
 /// Time from the first event to the backup.
 const BEFORE: Duration = Duration::from_millis(1_500);
-/// Most events of all connections, for each 1,000 a second that are wanted, and at least.
+/// The same in the long form, so that the copy takes a while.
+const LONG_BEFORE: Duration = Duration::from_secs(8);
+/// Events of all connections for each 1,000 a second that are wanted, and the fewest.
 const EVENTS_MAX: usize = 30_000;
 /// Places of a file at which a byte is flipped.
 const FLIPS: u64 = 8;
@@ -109,7 +111,7 @@ fn a_backup_of_a_busy_relay_holds_everything_acknowledged() {
     };
     let count = || acknowledged.lock().expect("a lock").len();
     let begun = Instant::now();
-    std::thread::sleep(BEFORE);
+    std::thread::sleep(if rate_min > 0 { LONG_BEFORE } else { BEFORE });
     let rate = count() as f64 / begun.elapsed().as_secs_f64();
     let before = acknowledged.lock().expect("a lock").clone();
     let began = Instant::now();
@@ -139,8 +141,8 @@ fn a_backup_of_a_busy_relay_holds_everything_acknowledged() {
     let lost = before.difference(&held).count();
     assert_eq!(lost, 0, "of {} acknowledged before the backup", before.len());
     println!(
-        "{rate:.0} events a second before the backup and {meanwhile:.0} during it; {} acknowledged before the backup, \
-         {after} when it ended {took:?} later; it has {}",
+        "{rate:.0} events a second before the backup and {meanwhile:.0} during it; \
+         {} acknowledged before it, {after} when it ended {took:?} later; it has {}",
         before.len(),
         held.len()
     );
