@@ -63,11 +63,9 @@ impl Import {
             if !matches!(ended, Err(Ended::Untrusted(_))) || !io::stdin().is_terminal() {
                 return ended.map_err(Ended::text);
             }
-            let asked = format!(
-                "The export is under no key: whoever had it may have changed groups, bans and removals in it.\n\
-                 Import it as a whole?"
-            );
-            if !confirmed_by_terminal(&asked)? {
+            let asked = "The export is under no key: whoever had it may have changed groups, bans and removals in it.\n\
+                         Import it as a whole?";
+            if !confirmed_by_terminal(asked)? {
                 return ended.map_err(Ended::text);
             }
             let source = Source::open(&from, self.resume)?;

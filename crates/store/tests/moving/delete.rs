@@ -6,7 +6,7 @@ use nostr_extensions::{GroupStatus, gate::Touches};
 use nostr_protocol::testing::EventBuilder;
 use nostr_store::{
     Saved, Store,
-    moving::{Matching, Moving, delete, matching},
+    moving::{Exported, Matching, Moving, delete, matching},
     suite::world::{
         START, Subject, World, capability, claim_of, event, filter, group, key, key_package, message, roster, wrap,
     },
@@ -24,7 +24,7 @@ async fn published(world: &World, event: &EventBuilder, by: &str) -> String {
 /// The ids of all events of a store.
 async fn ids(store: &dyn Moving) -> Vec<String> {
     let mut ids = Vec::new();
-    let each = |event: &nostr_protocol::Event| ids.push(event.id().to_hex());
+    let each = |found: &Exported| ids.push(found.event.id().to_hex());
     matching(store, &filter("{}"), store.head(), START, each, |_| ()).await.expect("a walk");
     ids.sort();
     ids
