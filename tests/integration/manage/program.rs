@@ -302,7 +302,7 @@ async fn an_order_and_a_configuration_hold_for_an_event_that_waits() {
     next.strangers.inbox_min_pow = 40;
     let reload = async { relay.reconfigure(&next.into()) };
     let wrapped = wrap(&bob).content("wait").sign();
-    publish_beside(&relay, directory.path(), wrapped, reload).await.refused("pow");
+    publish_beside(&relay, directory.path(), wrapped, reload).await.refused("error");
 }
 
 /// A program that the configuration names no more ends.
