@@ -88,7 +88,7 @@ fn an_invitation_is_the_founders_own() {
     }
 }
 
-/// Where residents are listed, an invitation admits a founder that is none, and work does not.
+/// A founder that is no listed resident is admitted by an invitation, and not by work.
 #[test]
 fn an_invited_key_founds_a_group_beside_a_list_of_residents() {
     let listed = |founding| Policy { residents: Some(keys(&["bob"]).into_iter().collect()), ..asking(founding) };

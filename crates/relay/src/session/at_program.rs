@@ -65,7 +65,7 @@ pub(crate) struct Asked {
     /// The party that pays, as the rules about groups see it.
     payer: Payer,
     verified: Verified,
-    /// What inboxes asked strangers for when the rules admitted the event.
+    /// The proofs that inboxes asked of strangers when the rules admitted the event.
     strangers: StrangerRules,
     /// The orders since then.
     changes: watch::Receiver<u64>,

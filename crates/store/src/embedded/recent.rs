@@ -33,7 +33,7 @@ pub(super) struct Recent {
     pub(super) rows: RecentRows,
 }
 
-/// Where the writer goes on: what is written, and the shards that come next.
+/// The place at which the writer goes on: what is written, and the shards that come next.
 #[derive(Clone)]
 pub(super) struct Progress {
     ids: (Written, usize),
