@@ -56,7 +56,7 @@ fn the_words_of_a_refusal_are_shown() {
         let relay = club("", needs_auth);
         let [admin, alice, bob, eve] = Person::some();
         for (person, words, told) in [
-            (&bob, ["promote", &bob.hex()], "refuses roster 3: restricted: only an admin of this group"),
+            (&bob, ["promote", &bob.hex()], "refuses roster 3: restricted: only the group's admins"),
             (&eve, ["add", &eve.hex()], "shows no such group"),
             (&alice, ["add", &bob.hex()], "refuses roster 3: invalid:"),
             (&alice, ["promote", &eve.hex()], "refuses roster 3: invalid:"),
