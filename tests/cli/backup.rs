@@ -30,7 +30,7 @@ const IN_FLIGHT: usize = 128;
 /// Time from the first event to the backup.
 const BEFORE: Duration = Duration::from_millis(1_500);
 /// The same in the long form, so that the copy takes a while.
-const LONG_BEFORE: Duration = Duration::from_secs(8);
+const LONG_BEFORE: Duration = Duration::from_secs(3);
 /// Events of all connections for each 1,000 a second that are wanted, and the fewest.
 const EVENTS_MAX: usize = 30_000;
 /// Places of a file at which a byte is flipped.
