@@ -50,9 +50,10 @@ async fn a_key_that_has_no_room_is_told_to_delete_and_then_has_some() {
     client.publish(&note(&alice, 201)).await.ok();
     client.publish(&note(&alice, 202)).await.refused("blocked");
     // So does a request to vanish.
-    let vanish = alice.event(62).tag(["relay", "ALL_RELAYS"]).sign();
+    let at = world.relay.now();
+    let vanish = alice.event(62).created_at(at).tag(["relay", "ALL_RELAYS"]).sign();
     client.publish(&vanish).await.ok();
-    client.publish(&alice.event(1).created_at(world.relay.now() + 1).sign()).await.ok();
+    client.publish(&alice.event(1).created_at(at + 1).sign()).await.ok();
 }
 
 /// Events that come from connections of any number at one time pass the bound by none.
