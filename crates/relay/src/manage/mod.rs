@@ -2,7 +2,7 @@
 //!
 //! Source: NIP-86; docs/rules.md, "Management". The standing orders are one record of the store, changed by
 //! compare-and-set. Each instance holds them in memory, and looks at the record's version when another instance says
-//! that it has changed the record, and each [`POLL_MS`]. A look that fails leaves the standing orders as they were last
+//! that it has changed the record, and each `POLL_MS`. A look that fails leaves the standing orders as they were last
 //! read.
 
 mod blocked;
