@@ -22,7 +22,7 @@ const DAYS_MAX: u64 = 3_650;
 /// Make an invitation for a key: a tag for its events
 ///
 /// The inviting key is read from --key-file, or from the variable INVITATION_KEY: hex or nsec. The relay takes the
-/// invitation if its public half is one of [strangers] invitation_pubkeys, or for an inbox if the key owns that inbox.
+/// invitation if its public half is one of strangers.invitation_pubkeys, or for an inbox if the key owns that inbox.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  rnostr invite --to group --for npub1… --days 7 --key-file host.key")]
 pub(super) struct Invite {
