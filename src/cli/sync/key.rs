@@ -26,8 +26,6 @@ pub(super) fn of(file: Option<&Path>) -> Result<Option<SecretKey>, String> {
         (None, Ok(text)) => (text, format!("{KEY_VARIABLE}: ")),
         (None, Err(_)) => return Ok(None),
     };
-    // A file of `rnostr keygen --out` has a line for each spelling.
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("secret_key"));
-    let key = SecretKey::from_hex_or_nsec(line.unwrap_or(&text).trim());
+    let key = SecretKey::from_file_text(&text);
     key.map(Some).ok_or_else(|| format!("{place}no secret key; write 64 hex digits or nsec1…"))
 }
