@@ -21,10 +21,10 @@
 #              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus by apt-get (as root or by
-# sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by
-# cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
-# apt-get and cargo-cyclonedx by cargo.
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, curl, docker-compose, strace and Prometheus by apt-get (as root or
+# by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny and mdbook by cargo, the clients'
+# packages by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and
+# debootstrap by apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
 # One database server of each sort runs for all tests, on free ports of this machine and in temporary directories, and
@@ -70,6 +70,7 @@ readonly TOOLS="$CARGO_TARGET_DIR/tools"
 readonly MDK_TARGET_DIR="$CARGO_TARGET_DIR/mdk-target"
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_CYCLONEDX_VERSION=0.5.9
+readonly MDBOOK_VERSION=0.5.4
 readonly ARTILLERY_VERSION=2.0.34
 # nostr-tools' cryptography needs it.
 readonly NODE_MAJOR_MIN=20
@@ -262,7 +263,10 @@ part_engines() {
 
 part_tests() { limit 2700 cargo test --locked --workspace --features "$FEATURES" --no-fail-fast; }
 
-part_docs() { RUSTDOCFLAGS="-D warnings" limit 1200 cargo doc --locked --workspace --no-deps; }
+part_docs() {
+    RUSTDOCFLAGS="-D warnings" limit 1200 cargo doc --locked --workspace --no-deps
+    build_book
+}
 
 part_dependencies() {
     install_cargo cargo-deny "$CARGO_DENY_VERSION"
@@ -520,21 +524,29 @@ part_image() {
     limit 3000 deploy/image/build.sh "$CARGO_TARGET_DIR/image"
 }
 
-# Runs the README's first conversation as it is written there, and compares what it prints.
-part_readme() {
+# Builds the book, and looks for links of it that lead nowhere.
+build_book() {
+    if ! cmp -s <(echo "$MDBOOK_VERSION") "$TOOLS/mdbook.version"; then
+        say "installing with cargo into $TOOLS: mdbook $MDBOOK_VERSION"
+        CARGO_TARGET_DIR="$TOOLS/build" retry cargo install --debug --locked --root "$TOOLS" --no-default-features \
+            --features search "mdbook@$MDBOOK_VERSION"
+        rm -rf "$TOOLS/build"
+        echo "$MDBOOK_VERSION" >"$TOOLS/mdbook.version"
+    fi
+    command -v python3 >/dev/null || { warn "python3 is missing"; return "$SKIPPED"; }
+    limit 120 mdbook build --dest-dir "$CARGO_TARGET_DIR/book" docs
+    python3 tests/book/links.py "$CARGO_TARGET_DIR/book"
+}
+
+# Runs the blocks of code of all documents.
+part_book() {
     needs_relay
-    needs_packages
-    "$RNOSTR_BIN" keygen --out "$SCRATCH/admin.key"
-    ADMIN_SECRET="$(sed -n 's/^secret_key *//p' "$SCRATCH/admin.key")"
-    start_relay "RNOSTR_EXTENSIONS__MLS_GATEWAY__ADMIN_PUBKEYS=$(sed -n 's/^public_key *//p' "$SCRATCH/admin.key")"
-    sed -n '/^<!-- conversation: begin -->$/,/^<!-- conversation: end -->$/p' README.md |
-        sed -n '/^```sh$/,/^```$/p' | sed '/^```/d' >"$SCRATCH/conversation.sh"
-    sed -n '/^<!-- printed: begin -->$/,/^<!-- printed: end -->$/p' README.md |
-        sed '/^```/d; /^<!--/d' >"$SCRATCH/printed"
-    ADMIN_SECRET="$ADMIN_SECRET" RELAY_URL="$RELAY_URL" limit 120 bash -euo pipefail "$SCRATCH/conversation.sh" |
-        tee "$SCRATCH/conversation.out"
-    diff "$SCRATCH/printed" "$SCRATCH/conversation.out"
-    stop_relay
+    install_node
+    local packages=() program
+    for program in curl openssl; do command -v "$program" >/dev/null || packages+=("$program"); done
+    if [ ${#packages[@]} != 0 ]; then apt_install "${packages[@]}"; fi
+    command -v python3 >/dev/null || { warn "python3 is missing"; return "$SKIPPED"; }
+    PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)" limit 1500 python3 tests/book/run.py
 }
 
 needs_relay() {
@@ -675,7 +687,7 @@ all_but_long_parts() {
     part "REST: Schemathesis" check part_rest
     part "deployment files" tests part_deploy
     part "load: artillery" check part_artillery
-    part "the README's conversation" check part_readme
+    part "the book" tests part_book
 }
 
 long_faults() {

@@ -70,3 +70,12 @@ fn every_metric_is_in_an_alert_or_on_the_dashboard() {
     let expected = ["mls_gateway_backend_info", "process_threads", "process_virtual_memory_bytes"];
     assert_eq!(missing.into_iter().copied().collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn every_alert_has_a_section_of_the_operations() {
+    let (rules, page) = (deployed("prometheus/alerts.yml"), read(&root().join("docs/operations.md")));
+    let alerts: BTreeSet<&str> = named(&rules, "alert: ").into_iter().collect();
+    let (_, sections) = page.split_once("\n## Alerts\n").expect("the page has a section of alerts");
+    let sections: BTreeSet<&str> = named(sections, "### ").into_iter().collect();
+    assert_eq!(sections, alerts, "docs/operations.md has a section for each alert and for nothing else");
+}

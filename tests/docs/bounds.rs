@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::files::{root, tracked};
+use crate::files::{is_source, root, tracked};
 
 const DOCUMENT: &str = "docs/bounds.md";
 const BEGIN: &str = "<!-- bounds: begin -->\n";
@@ -57,12 +57,6 @@ fn constants() -> Vec<Constant> {
     let mut files: Vec<PathBuf> = tracked(&["rs"]).into_iter().filter(|file| is_source(file)).collect();
     files.sort();
     files.iter().flat_map(|file| read(file)).collect()
-}
-
-fn is_source(file: &Path) -> bool {
-    let text = file.to_string_lossy();
-    let is_program = text.starts_with("src/") || text.starts_with("crates/") && text.contains("/src/");
-    is_program && !text.ends_with("tests.rs") && !text.contains("/suite/")
 }
 
 fn read(file: &Path) -> Vec<Constant> {

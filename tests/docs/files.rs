@@ -26,6 +26,13 @@ pub(crate) fn tracked(extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
+/// Whether a file is a source of a program, and not of its tests.
+pub(crate) fn is_source(file: &Path) -> bool {
+    let text = file.to_string_lossy();
+    let is_program = text.starts_with("src/") || text.starts_with("crates/") && text.contains("/src/");
+    is_program && !text.ends_with("tests.rs") && !text.contains("/suite/")
+}
+
 /// The text of a file.
 pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
