@@ -74,6 +74,7 @@ trap 'for port in "${!serving[@]}"; do stop "$port"; done' EXIT
 CARGO = """#!/bin/sh
 # Runs a binary that is built already.
 case "$1 $2" in
+    "build --release") ;;
     "run --release") shift 3; exec rnostr "$@" ;;
     "run -p") program=$3; shift 4; exec "{binaries}/$program" "$@" ;;
     *) echo "the book has no binary for: cargo $*" >&2; exit 1 ;;
