@@ -21,14 +21,16 @@ const PAGE: &str = "docs/troubleshooting.md";
 const TEXTS_MIN: usize = 500;
 
 /// Literals that read as words and that nobody is told, each with the reason.
-const NOT_TOLD: [(&str, &str); 26] = [
+const NOT_TOLD: [(&str, &str); 28] = [
     ("at line", "cuts a parser's text"),
+    ("with found as (", "is SQL"),
+    ("select flags,", "is SQL"),
+    ("select e.cursor, i.age, i.id,", "is SQL"),
     ("p.content_hash, p.last_resort", "is SQL"),
     ("p.content_hash, p.last_resort, e.kind", "is SQL"),
     ("Bearer owner", "is a header"),
     ("GET, HEAD, OPTIONS, POST", "is a header"),
     ("public, max-age=86400", "is a header"),
-    ("text/html; charset=utf-8", "is a header"),
     ("{\"reason\":\"operator\",\"note\":\"please publish new KeyPackages\"}", "is the content of an event"),
     (
         "{\"reason\":\"stock_low\",\"note\":\"few KeyPackages are left here; publish new ones\"}",
@@ -98,12 +100,11 @@ const SILENT: [(&str, &str, &str); 35] = [
 ];
 
 /// Sources that tell nobody of a fault, each with the reason.
-const SILENT_FILES: [(&str, &str); 9] = [
+const SILENT_FILES: [(&str, &str); 8] = [
     ("crates/protocol/src/testing.rs", "makes events for tests"),
     ("crates/relay/src/config/keys.rs", "prints the tables of docs/configuration.md"),
     ("crates/relay/src/observe/info.rs", "is the NIP-11 document and the page for people"),
     ("crates/relay/src/observe/metrics/catalogue.rs", "is docs/metrics.md, which another test compares"),
-    ("crates/relay/src/observe/metrics/exposition.rs", "names media types"),
     ("crates/relay/src/rest/document.rs", "is the OpenAPI document"),
     ("crates/relay/src/rest/page.rs", "is the page of the OpenAPI document"),
     ("crates/store/src/firestore/documents/deploy.rs", "prints the files of deploy/"),
@@ -189,7 +190,7 @@ impl Collector<'_> {
 
     fn literal(&mut self, value: &str, word: Option<&'static str>, line: usize) {
         let text = normal(value);
-        if is_sql(&text) || (word.is_none() && !reads_as_words(&text)) {
+        if is_for_machines(&text) || (word.is_none() && !reads_as_words(&text)) {
             return;
         }
         let place = format!("{}:{line}", self.file.display());
@@ -255,11 +256,13 @@ fn reads_as_words(text: &str) -> bool {
     text.split(' ').filter(is_word).count() >= 2
 }
 
-/// Whether a text is a statement or a part of one.
-fn is_sql(text: &str) -> bool {
-    let first = text.split(' ').next().unwrap_or_default();
-    ["begin;", "delete", "insert", "order", "select", "update", "with"].contains(&first)
-        || ["::", "rnostr.", "$1", "p.cursor", "set local"].iter().any(|part| text.contains(part))
+/// Whether a text is a statement of SQL or a part of one, a value of a header, or markup of a page.
+fn is_for_machines(text: &str) -> bool {
+    ["::b", "::int", "::text", "$1", "?1", "p.cursor", "set local"].iter().any(|part| text.contains(part))
+        || ["select count(", "select to_regclass("].iter().any(|start| text.starts_with(start))
+        || ["from", "into", "join", "update"].iter().any(|verb| text.contains(&format!("{verb} rnostr.")))
+        || ["application/", "default-src ", "text/"].iter().any(|start| text.starts_with(start))
+        || text.starts_with('<') && text.ends_with('>')
 }
 
 fn texts() -> Vec<Text> {
@@ -393,4 +396,16 @@ fn an_entry_is_explained_by_itself_or_by_its_list() {
     let found: Vec<_> = entries(page).into_iter().map(|entry| (entry.text, entry.is_explained)).collect();
     let expected = [("one", false), ("two", true), ("a `b`", true), ("three", true), ("four", false)];
     assert_eq!(found, expected.map(|(text, is_explained)| (text.to_owned(), is_explained)));
+}
+
+#[test]
+fn words_for_people_are_not_taken_for_those_of_machines() {
+    for text in
+        ["delete some of them (kind 5)", "not an address; write ::1 or 2001:db8::/48", "with another rnostr.toml"]
+    {
+        assert!(!is_for_machines(text), "{text}");
+    }
+    for text in ["delete from rnostr.log", "text/css; charset=utf-8", "<li>a page</li>", "key = any($1::text[])"] {
+        assert!(is_for_machines(text), "{text}");
+    }
 }
