@@ -46,6 +46,13 @@ PAGE_SECS_MAX = 300
 # Characters of a page's output that a failure shows.
 SHOWN_MAX = 6000
 
+# Variables that the shell of a page has of this environment: those of the user, and those by which npm reaches its
+# registry. Others, such as RUST_LOG, would change the relay's behaviour.
+KEPT = (
+    "HOME", "LANG", "TERM", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "NODE_EXTRA_CA_CERTS", "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG",
+)
+
 # Commands of the shell in which a page runs. A block that serves has a process group of its own.
 PRELUDE = r"""
 set -euo pipefail
@@ -175,7 +182,7 @@ def placed(text: str, ports: dict[str, int], directory: pathlib.Path) -> str:
 
 def environment(directory: pathlib.Path, port: int) -> dict[str, str]:
     """The variables of a reader's shell, with a port that is free and a host that is this machine."""
-    kept = {name: os.environ[name] for name in ("HOME", "LANG", "TERM", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     kept |= {"PATH": f"{directory}/bin:{os.environ['PATH']}", "GROUPS_FILE": f"{directory}/groups"}
     kept |= {"RELAY_URL": f"ws://127.0.0.1:{port}"}
     kept |= {"RNOSTR_SERVER__HOST": "127.0.0.1", "RNOSTR_SERVER__PORT": str(port), "npm_config_prefer_offline": "true"}
