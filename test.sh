@@ -442,6 +442,7 @@ part_browser() {
     needs_packages
     install_node
     if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
+    (cd examples/chat && retry npm ci --no-audit --no-fund)
     cd tests/browser
     retry npm ci --no-audit --no-fund
     limit 900 npm test
