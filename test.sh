@@ -21,8 +21,8 @@
 #              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, docker-compose, strace and Prometheus by apt-get (as root or by
-# sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, Chromium, docker-compose, strace and Prometheus by apt-get (as root or
+# by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by
 # cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
 # apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
@@ -435,6 +435,18 @@ part_proxies() {
     limit 300 npm test
 }
 
+# Opens the relay's pages and the browser chat in Chromium. The suites start their own relays and their own Chromium, and
+# end them.
+part_browser() {
+    needs_relay
+    needs_packages
+    install_node
+    if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
+    cd tests/browser
+    retry npm ci --no-audit --no-fund
+    limit 900 npm test
+}
+
 # Has Prometheus' own tool check the configuration and the alerts, try each alert, and read what the relay counts once
 # clients have talked to it. The test `every_query_of_specification_alerts_and_dashboard_returns_data` has Prometheus
 # itself scrape relays.
@@ -671,6 +683,7 @@ all_but_long_parts() {
     part "clients: libraries" tests part_libraries
     part "clients: proxies" tests part_proxies
     part "clients: test-websocket.js" tests part_websocket
+    part "browser" tests part_browser
     part "metrics" check part_metrics
     part "REST: Schemathesis" check part_rest
     part "deployment files" tests part_deploy

@@ -26,6 +26,7 @@ const LOG_LINES_SHOWN = 40
  * @param {string[]} [settings.residents] `pubkey_whitelist`, hex.
  * @param {boolean} [settings.unlimited] No bound on the rate of events, for suites that send many from one address.
  * @param {object} [settings.server] Further keys of `[server]`.
+ * @param {object} [settings.information] Keys of `[information]`.
  * @param {string} [settings.verify] `verify_keypackages`.
  */
 export async function startRelay(settings = {}) {
@@ -118,13 +119,16 @@ async function relayBinary() {
 
 function configText(settings, port, data) {
   const { auth = false, graceMs, admins = [], residents = [] } = settings
-  const { unlimited = false, server = {}, verify = 'log' } = settings
-  const more = Object.entries(server).map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
+  const { unlimited = false, server = {}, information = {}, verify = 'log' } = settings
+  const lines = table => Object.entries(table).map(([key, value]) => `${key} = ${JSON.stringify(value)}`).join('\n')
   return `
 [server]
 host = "127.0.0.1"
 port = ${port}
-${more.join('\n')}
+${lines(server)}
+
+[information]
+${lines(information)}
 
 [data]
 path = ${JSON.stringify(data)}
