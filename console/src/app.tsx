@@ -16,6 +16,7 @@ import { NowPage } from "./pages/now";
 import { type Name, type Route, route } from "./route";
 import { type Theme, announcement, chooseTheme, logOut, login, reach, theme } from "./state";
 import { Button } from "./ui/basic";
+import { Icon } from "./ui/icon";
 
 const PLACES: { name: Name; title: string; forOperator: boolean }[] = [
   { name: "now", title: "Now", forOperator: true },
@@ -61,25 +62,15 @@ function content({ name, id }: Route): ComponentChildren {
   }
 }
 
+const NEXT: Record<Theme, Theme> = { system: "light", light: "dark", dark: "system" };
+
 function ThemeSwitch() {
-  const names: [Theme, string][] = [
-    ["system", "System"],
-    ["light", "Light"],
-    ["dark", "Dark"],
-  ];
+  const next = NEXT[theme.value];
+  const label = `Theme: ${theme.value}. Switch to ${next}.`;
   return (
-    <select
-      class="theme"
-      aria-label="Theme"
-      value={theme.value}
-      onChange={({ currentTarget }) => chooseTheme(currentTarget.value as Theme)}
-    >
-      {names.map(([value, title]) => (
-        <option key={value} value={value}>
-          {title}
-        </option>
-      ))}
-    </select>
+    <button type="button" class="icon-button" aria-label={label} title={label} onClick={() => chooseTheme(next)}>
+      <Icon name={theme.value} />
+    </button>
   );
 }
 

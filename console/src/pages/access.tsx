@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { manage } from "../api";
-import { ago, date } from "../format";
+import { ago, date, plural } from "../format";
 import { publicKey, shortId, shortNpub } from "../keys";
 import { announcement } from "../state";
 import type { Access } from "../types";
@@ -66,7 +66,7 @@ function AddForm({ what, order }: { what: Addable; order: Order }) {
         )}
       </Field>
       {what.hasReason && (
-        <Field label="Reason" hint="For the audit log; at most 128 bytes.">
+        <Field label="Reason" hint="For the list of changes.">
           {(props) => (
             <input
               {...props}
@@ -211,7 +211,7 @@ function Keys({ access, order }: { access: Access; order: Order }) {
         />
         {access.whitelist.length > 0 && (
           <details>
-            <summary>{access.whitelist.length} of the configuration (pubkey_whitelist)</summary>
+            <summary>{plural(access.whitelist.length, "key")} of the configuration (pubkey_whitelist)</summary>
             <ul class="keys">
               {access.whitelist.map((key) => (
                 <li key={key}>
@@ -222,7 +222,7 @@ function Keys({ access, order }: { access: Access; order: Order }) {
           </details>
         )}
         <details>
-          <summary>{access.admins.length} admin keys of the configuration (admin_pubkeys)</summary>
+          <summary>{plural(access.admins.length, "admin key")} of the configuration (admin_pubkeys)</summary>
           <ul class="keys">
             {access.admins.map((key) => (
               <li key={key}>
@@ -267,8 +267,8 @@ function Others({ access, order }: { access: Access; order: Order }) {
         <AddForm
           order={order}
           what={{
-            label: "Address or range to block",
-            hint: "Such as 198.51.100.7 or 2001:db8::/48.",
+            label: "Address to block",
+            hint: "198.51.100.7, or a range.",
             button: "Block",
             method: "blockip",
             read: (value) => (value ? { value } : { fault: "Write an address." }),

@@ -51,8 +51,8 @@ function Sections({ keys }: { keys: ConfigurationKey[] }) {
                   </div>
                 ),
               },
-              { title: "Value", cell: Value },
-              { title: "From", cell: Origin },
+              { title: "Value", wide: true, cell: Value },
+              { title: "From", wide: true, cell: Origin },
               { title: "Change", cell: ({ restart }) => (restart ? <span class="muted">restart</span> : "reload") },
             ]}
           />

@@ -86,7 +86,11 @@ export function FoundPage() {
         <form class="section narrow" onSubmit={found}>
           <Field
             label="Id"
-            hint="The group's `h`: what clients put into each message. It cannot be changed later."
+            hint={
+              <>
+                The group's <code>h</code>, which clients put into each message. It cannot be changed later.
+              </>
+            }
             error={isIdWrong ? "1 to 128 letters, digits or _ . : - and a letter or digit first." : null}
           >
             {(props) => (

@@ -96,9 +96,9 @@ function Timeline({ roster }: { roster: RosterEntry[] }) {
       {roster.map((entry) => (
         <li key={entry.id} class={`op-${entry.op}`}>
           <p>
-            <Key hex={entry.by} /> <strong>{verb(entry)}</strong>{" "}
+            <Key hex={entry.by} inText /> <strong>{verb(entry)}</strong>{" "}
             {entry.subjects.slice(0, NAMED_MAX).map((key) => (
-              <Key key={key} hex={key} />
+              <Key key={key} hex={key} inText />
             ))}
             {entry.subjects.length > NAMED_MAX && ` and ${plural(entry.subjects.length - NAMED_MAX, "more key")}`}
           </p>

@@ -82,7 +82,7 @@ function Stock({ path, isOperator, search }: { path: string; isOperator: boolean
                           tone="quiet"
                           busy={asking === owner}
                           disabled={asking !== null || asked.has(owner)}
-                          aria-label={`Ask ${shortNpub(owner)} for more`}
+                          aria-label={`${asked.has(owner) ? "Asked" : "Ask for more"}: ${shortNpub(owner)}`}
                           onClick={() => ask(owner)}
                         >
                           {asked.has(owner) ? "Asked" : "Ask for more"}
@@ -121,9 +121,9 @@ function Refused() {
                     </time>
                   ),
                 },
-                { title: "Owner", cell: ({ owner }) => <Key hex={owner} /> },
+                { title: "Owner", wide: true, cell: ({ owner }) => <Key hex={owner} /> },
                 { title: "Event", cell: ({ event_id: id }) => <code title={id}>{shortId(id)}</code> },
-                { title: "Fault", cell: ({ reason }) => reason },
+                { title: "Fault", wide: true, cell: ({ reason }) => reason },
               ]}
             />
           )

@@ -1,15 +1,28 @@
 // The login: by an extension, or by a pasted key.
 
-import { useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { logIn } from "../api";
 import { type Signer, extensionSigner, hasExtension, pastedSigner } from "../signer";
 import { ended } from "../state";
 import { Button, Field, Notice } from "../ui/basic";
 
+// Times at which the page looks for an extension, in milliseconds: some come only after the page's own code.
+const LOOKS_MS = [100, 500, 2_000];
+
+function useExtension(): boolean {
+  const [isThere, setThere] = useState(hasExtension);
+  useEffect(() => {
+    const timers = LOOKS_MS.map((wait) => setTimeout(() => setThere(hasExtension()), wait));
+    return () => timers.forEach(clearTimeout);
+  }, []);
+  return isThere;
+}
+
 export function LoginPage() {
   const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState<"extension" | "paste" | null>(null);
   const input = useRef<HTMLInputElement>(null);
+  const isExtended = useExtension();
 
   const enter = async (way: "extension" | "paste", signerOf: () => Signer | Promise<Signer>) => {
     setBusy(way);
@@ -42,24 +55,22 @@ export function LoginPage() {
       <p class="lead">For the operator of this relay, and for admins of its groups.</p>
       {ended.value && <Notice tone="warn">{ended.value}</Notice>}
       {error && <Notice tone="bad">{error}</Notice>}
-      <section class="section" aria-label="Log in with an extension">
-        <Button
-          tone="main"
-          busy={busy === "extension"}
-          disabled={busy !== null || !hasExtension()}
-          onClick={() => void enter("extension", extensionSigner)}
-        >
-          Log in with an extension
-        </Button>
-        <p class="hint">
-          {hasExtension()
-            ? "Your extension (NIP-07) signs. It asks you for the login, and for each change."
-            : "This browser has no extension that signs (NIP-07)."}
-        </p>
-      </section>
-      <p class="or" aria-hidden="true">
-        <span>or</span>
-      </p>
+      {isExtended && (
+        <>
+          <section class="section" aria-label="Log in with an extension">
+            <Button
+              tone="main"
+              busy={busy === "extension"}
+              disabled={busy !== null}
+              onClick={() => void enter("extension", extensionSigner)}
+            >
+              Log in with an extension
+            </Button>
+            <p class="hint">Your extension (NIP-07) signs. It asks you for the login, and for each change.</p>
+          </section>
+          <p class="or">or</p>
+        </>
+      )}
       <form class="section" onSubmit={paste}>
         <Field
           label="Secret key"
@@ -77,7 +88,7 @@ export function LoginPage() {
             />
           )}
         </Field>
-        <Button tone={hasExtension() ? "plain" : "main"} type="submit" busy={busy === "paste"} disabled={busy !== null}>
+        <Button tone={isExtended ? "plain" : "main"} type="submit" busy={busy === "paste"} disabled={busy !== null}>
           Log in with the key
         </Button>
       </form>

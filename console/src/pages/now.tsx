@@ -174,6 +174,7 @@ function Instances({ instances }: { instances: Instance[] }) {
         },
         {
           title: "State",
+          wide: true,
           cell: ({ ready, reason }) =>
             ready ? <Badge tone="good">ready</Badge> : <Badge tone="bad">not ready{reason && `: ${reason}`}</Badge>,
         },

@@ -4,6 +4,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useId, useState } from "preact/hooks";
 import { npub, shortNpub } from "../keys";
 import { announcement, login } from "../state";
+import { Icon } from "./icon";
 
 export type Tone = "good" | "warn" | "bad" | "plain";
 
@@ -147,19 +148,19 @@ export function Copy({ text, label }: { text: string; label: string }) {
   };
   return (
     <button type="button" class="copy" onClick={copy} aria-label={`Copy ${label}`} title={`Copy ${label}`}>
-      {isCopied ? "✓" : "⧉"}
+      <Icon name={isCopied ? "check" : "copy"} />
     </button>
   );
 }
 
-// A public key: short, whole in its title, with a button that copies the npub.
-export function Key({ hex }: { hex: string }) {
+// A public key: short, whole in its title, with a button that copies the npub unless the key stands in a sentence.
+export function Key({ hex, inText = false }: { hex: string; inText?: boolean }) {
   const isOwn = login.value?.session.pubkey === hex;
   return (
     <span class="key">
       <code title={npub(hex)}>{shortNpub(hex)}</code>
       {isOwn && <Badge>you</Badge>}
-      <Copy text={npub(hex)} label={`key ${shortNpub(hex)}`} />
+      {!inText && <Copy text={npub(hex)} label={`key ${shortNpub(hex)}`} />}
     </span>
   );
 }

@@ -2,7 +2,7 @@
 
 import { useEffect, useId, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { NONE } from "../format";
+import { NONE, bytes } from "../format";
 import { theme } from "../state";
 
 // Time that a chart shows, in milliseconds.
@@ -27,6 +27,8 @@ function colour(name: string): string {
 }
 
 const HEIGHT = 144;
+// Steps of an axis of bytes.
+const POWERS_OF_TWO = Array.from({ length: 48 }, (_, exponent) => 2 ** exponent);
 
 function options(width: number, series: Series[], format: Format): uPlot.Options {
   const [text, grid] = [colour("--muted"), colour("--line")];
@@ -44,6 +46,7 @@ function options(width: number, series: Series[], format: Format): uPlot.Options
         ...axis,
         grid: { stroke: grid, width: 1 },
         size: 64,
+        ...(format === bytes && { incrs: POWERS_OF_TWO }),
         space: 32,
         values: (_, all) => all.map((it) => format(it)),
       },

@@ -36,7 +36,7 @@ export function PreviewList({ preview, extra }: { preview: Preview; extra?: stri
   const { joins, leaves, roles, unchanged, membersAfter, adminsAfter } = preview;
   return (
     <div class="preview" role="status" aria-label="Preview">
-      <h3>What will change</h3>
+      <p class="preview-title">What will change</p>
       <ul>
         {extra?.map((words) => (
           <Line key={words} sign="·" tone="">
@@ -45,25 +45,25 @@ export function PreviewList({ preview, extra }: { preview: Preview; extra?: stri
         ))}
         {joins.slice(0, LISTED_MAX).map(({ key, role }) => (
           <Line key={key} sign="+" tone="good">
-            <Key hex={key} /> joins as {ROLES[role]}
+            <Key hex={key} inText /> joins as {ROLES[role]}
           </Line>
         ))}
         <Rest all={joins.length} words="join" />
         {leaves.slice(0, LISTED_MAX).map((key) => (
           <Line key={key} sign="−" tone="bad">
-            <Key hex={key} /> leaves, and gets no further message
+            <Key hex={key} inText /> leaves, and gets no further message
           </Line>
         ))}
         <Rest all={leaves.length} words="leave" />
         {roles.slice(0, LISTED_MAX).map(({ key, to }) => (
           <Line key={key} sign="~" tone="warn">
-            <Key hex={key} /> becomes {ROLES[to]}
+            <Key hex={key} inText /> becomes {ROLES[to]}
           </Line>
         ))}
         <Rest all={roles.length} words="change their role" />
         {unchanged.slice(0, LISTED_MAX).map((key) => (
           <Line key={key} sign="=" tone="muted">
-            <Key hex={key} /> stays as it is
+            <Key hex={key} inText /> stays as it is
           </Line>
         ))}
       </ul>

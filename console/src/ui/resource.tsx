@@ -182,7 +182,7 @@ export function Listed<T>({
       )}
       {isFirst && !error && <Loading what={what} />}
       {!isFirst && rows.length === 0 && !isLoading && empty}
-      {rows.length > 0 && children(rows)}
+      {rows.length > 0 && <div class="section list">{children(rows)}</div>}
       {hasMore && (
         <div class="more">
           <Button onClick={more} busy={isLoading}>

@@ -6,6 +6,8 @@ export interface Column<T> {
   title: string;
   cell: (row: T) => ComponentChildren;
   number?: boolean;
+  // A cell that takes the whole width of a card.
+  wide?: boolean;
   // The column of buttons has a heading for screen readers alone.
   isActions?: boolean;
 }
@@ -36,8 +38,12 @@ export function Table<T>({
       <tbody>
         {rows.map((row) => (
           <tr key={id(row)}>
-            {columns.map(({ title, cell, number, isActions }) => (
-              <td key={title} class={isActions ? "row-actions" : number ? "number" : undefined} data-label={title}>
+            {columns.map(({ title, cell, number, wide, isActions }) => (
+              <td
+                key={title}
+                class={isActions ? "row-actions" : number ? "number" : wide ? "wide" : undefined}
+                data-label={title}
+              >
                 {cell(row)}
               </td>
             ))}
