@@ -24,7 +24,7 @@ use crate::{
     app::App,
     config::{Origins, Server},
     manage,
-    observe::info,
+    observe::{home, info},
     rate_limit::AddressBlock,
     rest,
     session::{
@@ -201,10 +201,11 @@ fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
     }
     let html = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, info::PAGE_CSP),
+        (header::CONTENT_SECURITY_POLICY, home::PAGE_CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (html, info::landing_page(&app.management.shown().config, &page_url(app, headers))).into_response()
+    let shown = app.management.shown();
+    (html, home::page(&shown.config, &shown.retention, &page_url(app, headers))).into_response()
 }
 
 /// The WebSocket URL that the page shows: the configured one, else the one that the visitor came by. It is never
