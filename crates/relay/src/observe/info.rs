@@ -27,7 +27,7 @@ const SOFTWARE: &str = "rnostr";
 /// The software's URL, which NIP-11's `software` holds.
 const SOFTWARE_URL: &str = env!("CARGO_PKG_REPOSITORY");
 /// The software's version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// NIP-11's relay information document.
 #[derive(Debug, Serialize)]
