@@ -157,6 +157,9 @@ fn links(config: &Config) -> Vec<(&'static str, String)> {
         let docs = format!("{}/docs", config.mls_gateway.api_prefix);
         rows.push(("REST API", format!("<a href=\"{0}\">{0}</a>", escape(&docs))));
     }
+    if config.server.console {
+        rows.push(("For admins", "<a href=\"/console\">console</a>".to_owned()));
+    }
     rows.push(("For programs", "this address with <code>Accept: application/nostr+json</code> (NIP-11)".to_owned()));
     rows
 }
@@ -234,7 +237,7 @@ mod tests {
         let page = page(&config, &[], "wss://r.example");
         let hrefs: Vec<&str> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let others: Vec<&&str> = hrefs.iter().filter(|href| !href.starts_with(NIPS_URL)).collect();
-        let expected = ["mailto:admin@r.example", "https://r.example/terms?a=&quot;b", "/api/v1/mls/docs"];
+        let expected = ["mailto:admin@r.example", "https://r.example/terms?a=&quot;b", "/api/v1/mls/docs", "/console"];
         assert_eq!(others, expected.iter().collect::<Vec<_>>());
         assert!(page.contains("<dd>javascript:alert(1)</dd>"));
     }

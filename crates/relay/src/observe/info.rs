@@ -25,7 +25,7 @@ pub(super) const SOFTWARE: &str = "rnostr";
 /// The software's URL, which NIP-11's `software` holds.
 const SOFTWARE_URL: &str = env!("CARGO_PKG_REPOSITORY");
 /// The software's version.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// NIP-11's relay information document.
 #[derive(Debug, Serialize)]

@@ -23,7 +23,7 @@ use super::{Admission, Connected, accept, forwarding, metrics, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
-    manage,
+    console, manage,
     observe::{home, info},
     rate_limit::AddressBlock,
     rest,
@@ -81,6 +81,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
     let cors = cors(&app.config.server.allowed_origins);
     let endpoint_paths = EndpointPaths::of(&app.config.server);
     let api = rest::router(&app).unwrap_or_default();
+    let console = console::router(&app).unwrap_or_default();
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -90,7 +91,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .route("/metrics", get(show_metrics))
         .fallback(endpoint)
         .with_state(RouterState { app, options, admission, endpoint_paths });
-    router.merge(api)
+    router.merge(api).merge(console)
 }
 
 /// Lets the pages of `allowed_origins` read health and readiness.
