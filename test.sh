@@ -435,13 +435,14 @@ part_proxies() {
     limit 300 npm test
 }
 
-# Opens the relay's pages and the browser chat in Chromium. The suites start their own relays and their own Chromium, and
-# end them.
+# Checks that the console's committed files are those that its sources give, and opens the relay's pages and the browser
+# chat in Chromium. The suites start their own relays and their own Chromium, and end them.
 part_browser() {
     needs_relay
     needs_packages
     install_node
     if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
+    (cd console && retry npm ci --no-audit --no-fund && npm run check)
     cd tests/browser
     retry npm ci --no-audit --no-fund
     limit 900 npm test
