@@ -442,7 +442,7 @@ part_browser() {
     needs_packages
     install_node
     if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
-    (cd console && retry npm ci --no-audit --no-fund && npm run check)
+    (cd console && retry npm ci --no-audit --no-fund && npm run check && npm test)
     cd tests/browser
     retry npm ci --no-audit --no-fund
     limit 900 npm test

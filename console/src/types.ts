@@ -132,6 +132,8 @@ export interface ConfigurationKey {
   section: string;
   key: string;
   value: unknown;
+  // Empty for a value without one.
+  unit: string;
   source: "file" | "variable" | "default";
   origin: string | null;
   secret: boolean;

@@ -9,7 +9,7 @@ import { Table } from "../ui/table";
 
 const SOURCES: Record<ConfigurationKey["source"], string> = { file: "file", variable: "variable", default: "default" };
 
-function Value({ value, secret }: ConfigurationKey) {
+function Value({ value, unit, secret }: ConfigurationKey) {
   if (secret) return <span class="secret">hidden: a secret</span>;
   if (value === null || value === undefined || value === "") return <span class="muted">not set</span>;
   const isList = Array.isArray(value);
@@ -17,8 +17,14 @@ function Value({ value, secret }: ConfigurationKey) {
   return (
     <code class="value">
       {typeof value === "string" ? value : isList ? value.map(String).join(", ") : JSON.stringify(value)}
+      {unit && <span class="muted"> {unit}</span>}
     </code>
   );
+}
+
+// A text in which backquotes mark code.
+function Marked({ text }: { text: string }) {
+  return <>{text.split("`").map((part, place) => (place % 2 === 1 ? <code key={place}>{part}</code> : part))}</>;
 }
 
 function Origin({ source, origin }: ConfigurationKey) {
@@ -47,7 +53,11 @@ function Sections({ keys }: { keys: ConfigurationKey[] }) {
                 cell: ({ key, about }) => (
                   <div class="key-about">
                     <code>{key}</code>
-                    {about && <p class="hint">{about}</p>}
+                    {about && (
+                      <p class="hint">
+                        <Marked text={about} />
+                      </p>
+                    )}
                   </div>
                 ),
               },

@@ -3,6 +3,11 @@
 import { shortId } from "../keys";
 import { Field } from "./basic";
 
+// A secret key that is pasted by mistake is not shown again.
+function shown(word: string): string {
+  return word.startsWith("nsec1") ? "a secret key (nsec)" : shortId(word);
+}
+
 export function KeyField({
   label,
   hint,
@@ -18,8 +23,8 @@ export function KeyField({
   onText: (text: string) => void;
   rows?: number;
 }) {
-  const shown = wrong.slice(0, 3).map(shortId).join(", ") + (wrong.length > 3 ? "…" : "");
-  const error = wrong.length > 0 ? `No public key: ${shown}. Write npub1… or 64 hex digits.` : null;
+  const words = wrong.slice(0, 3).map(shown).join(", ") + (wrong.length > 3 ? "…" : "");
+  const error = wrong.length > 0 ? `No public key: ${words}. Write npub1… or 64 hex digits.` : null;
   return (
     <Field label={label} hint={hint} error={error}>
       {(props) => (
