@@ -14,14 +14,12 @@ export function KeyField({
   text,
   wrong,
   onText,
-  rows = 3,
 }: {
   label: string;
   hint: string;
   text: string;
   wrong: string[];
   onText: (text: string) => void;
-  rows?: number;
 }) {
   const words = wrong.slice(0, 3).map(shown).join(", ") + (wrong.length > 3 ? "…" : "");
   const error = wrong.length > 0 ? `No public key: ${words}. Write npub1… or 64 hex digits.` : null;
@@ -30,7 +28,7 @@ export function KeyField({
       {(props) => (
         <textarea
           {...props}
-          rows={rows}
+          rows={3}
           spellcheck={false}
           autocomplete="off"
           value={text}

@@ -1,7 +1,7 @@
 //! The page for people that open the relay's address: its address, its rules, its limits and its links.
 //!
-//! The page holds all that it shows: no script, no picture and no style is fetched. A click on the address selects it as
-//! a whole, so that a visitor copies it without a script.
+//! The page holds all that it shows: no script, no picture and no style is fetched. A click on the address selects it
+//! as a whole, so that a visitor copies it without a script.
 
 use std::fmt::{Display, Write as _};
 
@@ -15,7 +15,7 @@ pub(crate) const PAGE_STYLE: &str = include_str!("page.css");
 
 /// `Content-Security-Policy` of the page: allows its own style and the icon alone, and no frame around it.
 pub(crate) const PAGE_CSP: &str = "default-src 'none'; \
-                                    style-src 'sha256-qBesmSyvrdgxpEbm+UoYj9EaxnEWLHJDU37mGmSEAWM='; \
+                                    style-src 'sha256-nLYSBJUWS2wll2Lwgi6Y2EzgwxlmjbThfiuWzeRz8+A='; \
                                     img-src 'self'; \
                                     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -211,7 +211,7 @@ pub(crate) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
-    use nostr_extensions::kinds::KindRange;
+    use nostr_extensions::KindRange;
     use sha2::{Digest as _, Sha256};
 
     use super::*;

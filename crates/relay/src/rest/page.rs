@@ -17,7 +17,8 @@ pub(super) fn of(document: &OpenApi) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<main class=\"text\">\n<h1>{title}</h1>\n<p>{}</p>\n\
+         <title>{title}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n\
+         <main class=\"text\">\n<h1>{title}</h1>\n<p>{}</p>\n\
          <p>For programs: <a href=\"openapi.json\">openapi.json</a></p>\n",
         text(&document["info"]["description"])
     );
