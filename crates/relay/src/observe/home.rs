@@ -166,9 +166,13 @@ fn links(config: &Config) -> Vec<(&'static str, String)> {
 
 /// The operator's text as a link, if it is one that a browser may follow, else as it is.
 fn linked(text: &str) -> String {
-    let shown = escape(text);
-    let is_link = ["https://", "http://", "mailto:"].iter().any(|scheme| text.starts_with(scheme));
-    if is_link { format!("<a href=\"{shown}\" rel=\"noopener noreferrer\">{shown}</a>") } else { shown }
+    let behind_scheme = ["https://", "http://", "mailto:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    match behind_scheme {
+        Some(shown) => {
+            format!("<a href=\"{}\" rel=\"noopener noreferrer\">{}</a>", escape(text), escape(shown))
+        }
+        None => escape(text),
+    }
 }
 
 fn plural(number: impl Display + Into<u64> + Copy, unit: &str) -> String {
