@@ -120,6 +120,27 @@ test('a group admin sees the own groups alone, and changes them', async () => {
   assert.ok(await page.getByRole('button', { name: 'Sign and send' }).isDisabled())
 })
 
+test('a token that has expired is renewed by the key, and a key that may enter no more is logged out', async () => {
+  const { page } = await logIn(chromium, server, operator)
+  let logins = 0
+  page.on('request', request => {
+    if (request.url().endsWith('/console/api/login')) logins += 1
+  })
+  // The relay's clock cannot be moved on from here, so its answer to an old token is given in its place.
+  const expired = { status: 401, contentType: 'application/problem+json', body: '{"detail":"over","code":"expired"}' }
+  await page.route('**/console/api/configuration', route => route.fulfill(expired), { times: 1 })
+  await visit(page, 'Configuration')
+  await page.getByRole('cell', { name: 'public_url', exact: false }).first().waitFor()
+  assert.equal(logins, 1)
+
+  const refused = { status: 403, contentType: 'application/problem+json', body: '{"detail":"restricted: no admin"}' }
+  await page.route('**/console/api/access', route => route.fulfill(expired))
+  await page.route('**/console/api/login', route => route.fulfill(refused))
+  await page.getByRole('link', { name: 'Access' }).click()
+  await told(page, 'a new one was not made: restricted: no admin')
+  await page.getByLabel('Secret key').waitFor()
+})
+
 test('a relay that dies is said to be away, and the page goes on when it is back, without a reload', async () => {
   const { page } = await logIn(chromium, server, operator)
   await visit(page, 'Now')
