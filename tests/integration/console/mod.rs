@@ -2,6 +2,7 @@
 
 mod doors;
 mod login;
+mod now;
 mod page;
 
 use serde_json::Value;
@@ -16,7 +17,8 @@ use crate::support::{
 const API: &str = "/console/api";
 
 /// Every door that needs a token, with a method, and whether it is for `admin_pubkeys` alone.
-const DOORS: [(&str, &str, bool); 2] = [("GET", "/access", true), ("GET", "/configuration", true)];
+const DOORS: [(&str, &str, bool); 4] =
+    [("GET", "/now", true), ("GET", "/history", true), ("GET", "/access", true), ("GET", "/configuration", true)];
 
 /// A key that has logged in.
 struct Console {

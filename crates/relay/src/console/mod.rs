@@ -12,6 +12,7 @@ mod access;
 mod bundle;
 mod configuration;
 mod door;
+mod history;
 mod login;
 mod token;
 
@@ -26,11 +27,13 @@ use axum::{
 };
 use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
-use self::{bundle::Bundle, token::Tokens};
+pub(crate) use self::history::run;
+use self::{bundle::Bundle, history::History, token::Tokens};
 use crate::{
     app::App,
     config::Config,
     rest::{GZIP_BYTES_MIN, Problem, finish},
+    system::random,
 };
 
 /// The path of the page.
@@ -55,12 +58,17 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 pub(crate) struct Console {
     bundle: Bundle,
     tokens: Tokens,
+    history: History,
+    /// The name of this instance where it has no channel to others.
+    instance: [u8; 16],
 }
 
 impl Console {
     /// The console of a relay over the store with this secret.
     pub(crate) fn new(secret: &[u8; 32]) -> Self {
-        Self { bundle: Bundle::default(), tokens: Tokens::new(secret) }
+        let mut instance = [0; 16];
+        instance.copy_from_slice(&random::bytes32()[..16]);
+        Self { bundle: Bundle::default(), tokens: Tokens::new(secret), history: History::default(), instance }
     }
 }
 
@@ -73,6 +81,8 @@ pub(crate) fn router(app: &Arc<App>) -> Option<Router> {
     let gzip = CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(GZIP_BYTES_MIN));
     let doors = Router::new()
         .route("/login", post(login::login))
+        .route("/now", get(history::now))
+        .route("/history", get(history::history))
         .route("/access", get(access::access))
         .route("/configuration", get(configuration::configuration))
         .method_not_allowed_fallback(no_method)
