@@ -22,8 +22,8 @@
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
 # Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, Chromium, curl, docker-compose, strace and Prometheus by apt-get (as
-# root or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny and mdbook by cargo, the clients'
-# packages by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and
+# root or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny and mdbook by cargo, the
+# clients' packages by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and
 # debootstrap by apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
@@ -439,14 +439,15 @@ part_proxies() {
     limit 300 npm test
 }
 
-# Opens the relay's pages and the browser chat in Chromium. The suites start their own relays and their own Chromium, and
-# end them.
+# Checks that the console's committed files are those that its sources give, and opens the relay's pages and the browser
+# chat in Chromium. The suites start their own relays and their own Chromium, and end them.
 part_browser() {
     needs_relay
     needs_packages
     install_node
     if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
     (cd examples/chat && retry npm ci --no-audit --no-fund)
+    (cd console && retry npm ci --no-audit --no-fund && npm run check && npm test)
     cd tests/browser
     retry npm ci --no-audit --no-fund
     limit 900 npm test

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod console;
 mod durability;
 mod every_path_agrees;
 mod hidden;

@@ -27,6 +27,14 @@ impl Gate {
         let is_open = group.has_member(reader.keys()) || self.policy().now().has_admin_key(reader.keys());
         (is_open && !self.is_closed(group)).then_some(ShownGroup { id: &group.id, view })
     }
+
+    /// Shows a group to a reader that administers it: to its admins, and to admin keys. `None` for anybody else.
+    #[must_use]
+    pub fn show_to_admin<'a>(&self, group: &'a Group, reader: &Reader) -> Option<ShownGroup<'a>> {
+        let shown = self.show(group, reader)?;
+        let is_admin = |key| shown.view.members.get(key) == Some(&Role::Admin);
+        (reader.keys().iter().any(is_admin) || self.policy().now().has_admin_key(reader.keys())).then_some(shown)
+    }
 }
 
 impl<'a> ShownGroup<'a> {

@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::Access,
     config::Config,
+    console::Console,
     delivery::{Delivery, Live, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks},
     inboxes::Inboxes,
@@ -71,6 +72,8 @@ pub struct App {
     pub(crate) memory: Arc<Memory>,
     /// The cursors of REST's lists.
     pub(crate) cursors: Cursors,
+    /// The parts of the console.
+    pub(crate) console: Console,
     /// The memory of the NIP-77 sessions of all connections.
     pub(crate) neg_memory: Arc<NegMemory>,
     /// The counters behind `/metrics`.

@@ -7,6 +7,7 @@ mod beside;
 pub mod check;
 #[allow(clippy::disallowed_methods, reason = "this module is the one reader of the environment")]
 pub mod config;
+mod console;
 pub mod delivery;
 mod directory;
 mod error;

@@ -19,6 +19,7 @@ use crate::{
     access::Access,
     app::App,
     config::{Config, Reading, StorageBackend},
+    console::{self, Console},
     delivery::{Delivery, Live, Parts, groups::Groups, writer::Writer},
     directory::{described::DescribedCache, request::LowStocks, system_key},
     error::StartError,
@@ -192,6 +193,7 @@ impl Relay {
             read_turns: Turns::new(2 * workers, workers),
             read_budgets: read_budgets(&config, &hasher),
             cursors: Cursors::new(&store.secret()),
+            console: Console::new(&store.secret()),
             neg_memory: Arc::default(),
             request_log,
             owner_tags,
@@ -219,6 +221,7 @@ impl Relay {
         let listening = tokio::spawn(server::run(serving, listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
         let counting = tokio::spawn(sizes::run(Arc::clone(&app)));
+        let watching = tokio::spawn(console::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
         if app.delivery.is_followed() {
             tokio::spawn(Arc::clone(&app.management).follow(app.stopping.clone()));
@@ -234,7 +237,8 @@ impl Relay {
         let settling =
             tokio::spawn(async move { stopping.run_until_cancelled(settled.settle()).await.unwrap_or_default() });
         let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
-        let tasks = [listening, sweeping, counting, settling].into_iter().chain(asking).chain(showing).collect();
+        let tasks =
+            [listening, sweeping, counting, settling, watching].into_iter().chain(asking).chain(showing).collect();
         Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
     }
 

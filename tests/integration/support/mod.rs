@@ -8,7 +8,7 @@ pub mod backend;
 mod client;
 pub mod event;
 pub mod gateway;
-mod http;
+pub mod http;
 pub mod observed;
 pub mod process;
 mod relay;

@@ -89,7 +89,12 @@ impl Rest {
 
     /// A request of another method.
     pub fn ask(&self, method: &str, path: &str) -> Ask {
-        let (method, target) = (method.to_owned(), format!("{PREFIX}{path}"));
+        self.at_target(method, &format!("{PREFIX}{path}"))
+    }
+
+    /// A request of a target that is not under the prefix.
+    pub fn at_target(&self, method: &str, target: &str) -> Ask {
+        let (method, target) = (method.to_owned(), target.to_owned());
         Ask { rest: self.clone(), method, target, headers: Vec::new(), body: None }
     }
 
@@ -139,6 +144,12 @@ impl Ask {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Adds a body of JSON.
+    pub fn json(self, body: &Value) -> Self {
+        let ask = self.header("content-type", "application/json");
+        Self { body: Some(body.to_string().into_bytes()), ..ask }
     }
 
     /// Sends one chunk of a body whose length the head does not tell, and no end.

@@ -57,6 +57,7 @@ impl Config {
         for key in all() {
             let path = key.path();
             if is_live(&path) {
+                self.places.take_over(&path, &next.places);
                 if (key.take_over)(self, next) {
                     differences.taken.push(path);
                 }

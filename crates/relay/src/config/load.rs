@@ -12,7 +12,7 @@ use nostr_protocol::auth::RelayAddress;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, LogFormat, MlsGateway, StorageBackend, WakeBy,
+    Config, LogFormat, StorageBackend, WakeBy,
     env::{self, Environment},
     error::{ConfigError, Location, nearest},
     keys,
@@ -118,6 +118,7 @@ impl Reading {
         }
         config.fill_in(|path| settings.contains_key(path));
         faults.extend(config.check_pairs(&settings, &refused));
+        config.places = settings.into_iter().map(|(path, setting)| (path, setting.location)).collect();
         faults.sort_by_key(ConfigError::order);
         Self { config, faults, is_blank }
     }
@@ -207,7 +208,8 @@ impl Config {
                 "set redis_url as well",
             ),
             (
-                gateway.enable_api && self.server.relay_addresses().iter().any(|address| is_under(address, gateway)),
+                gateway.enable_api
+                    && self.server.relay_addresses().iter().any(|address| is_under(address, &gateway.api_prefix)),
                 ["server.public_url", "extensions.mls_gateway.api_prefix"],
                 "the path lies under api_prefix, where the REST API is; write another path, or another api_prefix",
             ),
@@ -262,10 +264,10 @@ impl Config {
     }
 }
 
-/// Whether the relay's URL has a path that the REST API answers.
-fn is_under(address: &RelayAddress, gateway: &MlsGateway) -> bool {
+/// Whether the relay's URL has a path under this one.
+fn is_under(address: &RelayAddress, prefix: &str) -> bool {
     let path = format!("/{}", address.path());
-    path.strip_prefix(gateway.api_prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A file's text and name.

@@ -27,6 +27,7 @@ mod policy;
 mod secret;
 mod section;
 mod server;
+mod shown;
 mod strangers;
 mod summary;
 #[cfg(test)]
@@ -45,6 +46,8 @@ pub use network::{Origins, RelayUrl};
 pub use nip11::{Information, Limitation};
 pub use secret::Secret;
 pub use server::{Auth, Data, Durability, LogFormat, Metrics, Outbound, Server};
+pub use shown::Places;
+pub(crate) use shown::{ShownKey, shown_keys};
 pub use strangers::Strangers;
 
 /// Everything that an operator can choose.
@@ -80,4 +83,6 @@ pub struct Config {
     /// Set when `K_SERVICE` is. Then the Host header names the relay if no `public_url` does, the last hop's
     /// X-Forwarded-For is believed, logs are JSON, and the relay listens on 0.0.0.0, unless chosen otherwise.
     pub on_cloud_run: bool,
+    /// The place that set each key.
+    pub places: Places,
 }

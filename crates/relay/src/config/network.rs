@@ -94,7 +94,13 @@ impl From<Vec<String>> for Origins {
 }
 
 /// Paths at which the relay serves something of its own, without the slash in front.
-pub(super) const TAKEN_PATHS: [&str; 4] = ["health", "ready", "metrics", "favicon.ico"];
+pub(super) const TAKEN_PATHS: [&str; 5] = ["health", "ready", "metrics", "favicon.ico", "console"];
+
+/// Whether the relay serves something of its own at this path, which has no slash in front. Everything under the
+/// console's path is the console's.
+pub(super) fn is_taken(path: &str) -> bool {
+    TAKEN_PATHS.contains(&path) || path.starts_with("console/")
+}
 
 /// A URL under which clients know this relay, `wss://relay.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +119,7 @@ impl RelayUrl {
         let lower = text.to_ascii_lowercase();
         let host = lower.strip_prefix("wss://").or_else(|| lower.strip_prefix("ws://"));
         match (host, RelayAddress::parse(text)) {
-            (Some(_), Some(address)) if TAKEN_PATHS.contains(&address.path()) => {
+            (Some(_), Some(address)) if is_taken(address.path()) => {
                 Err("this path is taken; write another one, as wss://relay.example.com/nostr".to_owned())
             }
             (Some(host), Some(address)) if !host.starts_with(':') && !text.contains([' ', '?', '#', '"', '<', '>']) => {
@@ -215,6 +221,8 @@ mod tests {
         for taken in ["wss://r.example/metrics", "wss://r.example/health/", "wss://r.example/favicon.ico"] {
             assert!(RelayUrl::parse(taken).is_err_and(|error| error.contains("taken")), "{taken}");
         }
+        assert!(RelayUrl::parse("wss://r.example/console/nostr").is_err());
         assert!(RelayUrl::parse("wss://r.example/metrics/nostr").is_ok());
+        assert!(RelayUrl::parse("wss://r.example/consoles").is_ok());
     }
 }

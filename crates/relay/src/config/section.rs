@@ -1,5 +1,7 @@
 //! A section of the configuration, made from one entry a key.
 
+use serde_json::Value as Shown;
+
 use super::{
     Config, env,
     value::{Problem, Value},
@@ -63,6 +65,7 @@ macro_rules! section {
                             Self::of(config).$field = value.$read($($how),*)$(.map($into))??;
                             Ok(())
                         },
+                        show: |config| $crate::config::shown::Shown::shown(&Self::within(config).$field),
                         take_over: |config, next| {
                             let next = &Self::within(next).$field;
                             let field = &mut Self::of(config).$field;
@@ -127,6 +130,8 @@ pub(super) struct Key {
     pub(super) help: &'static str,
     /// Reads a value and writes it into the key's field.
     pub(super) set: fn(&mut Config, &Value) -> Result<(), Problem>,
+    /// The value as an operator reads it; `None` for a secret.
+    pub(super) show: fn(&Config) -> Option<Shown>,
     /// Copies the key's value out of another configuration; `false` if it is the same.
     pub(super) take_over: fn(&mut Config, &Config) -> bool,
 }

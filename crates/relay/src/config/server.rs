@@ -33,6 +33,8 @@ section! {
         /// Web pages that may use the relay, `https://app.example.com`, or applications, `capacitor://localhost`; `*`
         /// for any. The relay's own URLs, and programs that send no origin, need no permission.
         allowed_origins: Origins = "*", by list(origin).map(Origins::from);
+        /// Serves the console at `/console`: a page for the keys in `admin_pubkeys` and for admins of groups.
+        console: bool = "true", by boolean();
         /// Ranges of the proxies whose X-Forwarded-For is believed, `10.0.0.0/8`. On Cloud Run its front end always is.
         trusted_proxies: Vec<IpNet> = "", by list(address_range);
         /// PEM file with the certificate chain; with it and `tls_key` the relay speaks TLS 1.2 and up. Both files are

@@ -6,7 +6,7 @@ use nostr_protocol::{PublicKey, sign::SecretKey};
 use toml::de::DeValue;
 
 use super::{
-    network::TAKEN_PATHS,
+    network::is_taken,
     secret::{Secret, secret},
 };
 
@@ -221,7 +221,7 @@ pub(super) fn api_prefix(text: &str) -> Result<String, String> {
         });
     if !well_formed {
         Err("not a path; write it with a slash in front and none at the end: /api/v1/mls".to_owned())
-    } else if TAKEN_PATHS.contains(&segments) {
+    } else if is_taken(segments) {
         Err("this path is taken; write another one, as /api/v1/mls".to_owned())
     } else {
         Ok(text.to_owned())

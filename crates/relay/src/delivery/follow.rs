@@ -114,6 +114,11 @@ impl Followed {
         self.tell_peers(paid);
     }
 
+    /// The channel to the other instances, where there is one.
+    pub(super) fn peers(&self) -> Option<&PeerChannel> {
+        self.peers.as_deref()
+    }
+
     pub(super) fn tell_of_orders(&self) {
         if let Some(peers) = &self.peers {
             peers.ordered();

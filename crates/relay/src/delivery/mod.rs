@@ -88,6 +88,7 @@ use crate::{
     config::Config,
     error::StartError,
     observe::metrics::Metrics,
+    peers::PeerChannel,
     rate_limit::{BucketId, Charges, RateLimits},
     system::clock::StoreClock,
 };
@@ -219,6 +220,14 @@ impl Delivery {
         match self {
             Self::Direct(_) => None,
             Self::Followed(followed) => followed.log().lag(),
+        }
+    }
+
+    /// The channel to the other instances; `None` where there are none, or where they have no channel beside the log.
+    pub(crate) fn peers(&self) -> Option<&PeerChannel> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Followed(followed) => followed.peers(),
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::reload::tell;
+pub(crate) use self::reload::{is_live, tell};
 pub(crate) use self::rpc::{answer, is_order};
 use self::{
     blocked::Blocked,
@@ -147,6 +147,11 @@ impl Management {
     /// The configuration in force, for all that shows it.
     pub(crate) fn shown(&self) -> Arc<Shown> {
         self.shown.load_full()
+    }
+
+    /// The configuration in force, without the statements of the standing orders.
+    pub(crate) fn configured(&self) -> Config {
+        self.known.lock().config.clone()
     }
 
     /// A receiver that changes with each change of the policy or the blocked addresses.

@@ -26,7 +26,8 @@ const LIVE: &[&str] = &[
     "write_policy.",
 ];
 
-fn is_live(path: &str) -> bool {
+/// Whether a key may change while the relay runs.
+pub(crate) fn is_live(path: &str) -> bool {
     LIVE.iter().any(|live| path == *live || (live.ends_with('.') && path.starts_with(live)))
 }
 

@@ -11,9 +11,9 @@ use axum::{
 };
 use nostr_protocol::{PublicKey, Rejection};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Management, Ordered, StandingOrders, order::Asked};
+use super::{Management, Ordered, StandingOrders, order::Asked, standing::List};
 use crate::{
     app::App,
     rest::{Problem, Visit, is_of_media_type},
@@ -90,6 +90,28 @@ async fn carry_out(app: &Arc<App>, ordered: Ordered) -> Result<Value, String> {
 }
 
 impl Management {
+    /// The lists of the standing orders, as the console shows them.
+    ///
+    /// # Errors
+    /// In words for the admin, where the record cannot be read.
+    pub(crate) async fn listed(&self) -> Result<Map<String, Value>, String> {
+        self.look().await?;
+        let known = self.known.lock();
+        let kinds = &known.config.kinds.allowed;
+        let listed_kinds = (!kinds.is_empty()).then_some(&kinds[..]);
+        let lists = [
+            ("banned_keys", Asked::List(List::BannedKeys)),
+            ("allowed_keys", Asked::List(List::AllowedKeys)),
+            ("banned_events", Asked::List(List::BannedEvents)),
+            ("blocked_ips", Asked::List(List::BlockedAddresses)),
+            ("allowed_kinds", Asked::AllowedKinds),
+            ("refused_kinds", Asked::RefusedKinds),
+            ("audit", Asked::Audit),
+        ];
+        let lists = lists.into_iter();
+        Ok(lists.map(|(name, asked)| (name.to_owned(), asked.result(&known.standing, listed_kinds))).collect())
+    }
+
     /// The answer to a question, by the record as of now.
     async fn result(&self, question: &Asked) -> Result<Value, String> {
         self.look().await?;

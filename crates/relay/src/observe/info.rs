@@ -1,8 +1,6 @@
-//! The relay's statements about itself: NIP-11's document, the page for people at `/`, the health check and readiness.
+//! The relay's statements about itself: NIP-11's document, the health check and readiness.
 //!
 //! Source: NIP-11; MLS Gateway specification, "Health Check".
-
-use std::fmt::Write as _;
 
 use nostr_extensions::{
     kinds::{KINDS, rules},
@@ -17,17 +15,17 @@ use crate::{
 };
 
 /// The NIPs that this relay keeps. A NIP that is listed works.
-const SUPPORTED_NIPS: [u16; 13] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86];
+pub(super) const SUPPORTED_NIPS: [u16; 13] = [1, 9, 11, 17, 40, 42, 45, 59, 62, 67, 70, 77, 86];
 
 /// The Marmot MIPs whose events this relay carries: KeyPackages, groups, welcomes, group messages.
-const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
+pub(super) const SUPPORTED_MIPS: [u8; 4] = [0, 1, 2, 3];
 
 /// The software's name, on the page.
-const SOFTWARE: &str = "rnostr";
+pub(super) const SOFTWARE: &str = "rnostr";
 /// The software's URL, which NIP-11's `software` holds.
 const SOFTWARE_URL: &str = env!("CARGO_PKG_REPOSITORY");
 /// The software's version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// NIP-11's relay information document.
 #[derive(Debug, Serialize)]
@@ -298,74 +296,9 @@ impl Ready {
 /// The icon that browsers show beside the page's address.
 pub(crate) const ICON: &[u8] = include_bytes!("favicon.ico");
 
-/// The style of pages, the only one that [`PAGE_CSP`] allows.
-pub(crate) const PAGE_STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;\
-                     padding:0 1rem;\
-                     color:#222;background:#fff}code{background:#eee;padding:.1em .3em;border-radius:3px}\
-                     footer{margin-top:3rem;color:#666}\
-                     @media(prefers-color-scheme:dark){body{color:#ddd;background:#111}\
-                     code{background:#333}footer{color:#999}}";
-
-/// `Content-Security-Policy` of the page: allows its own style and the icon alone, and no frame around it.
-pub(crate) const PAGE_CSP: &str = "default-src 'none'; \
-                                    style-src 'sha256-17CV9o6c1E/XkOFcyfoBMF9ZM/9nHo6oW/3Bvbrx+zw='; \
-                                    img-src 'self'; \
-                                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// The page for people that open the relay's address. `url` is this relay's WebSocket URL; every value is escaped.
-pub(crate) fn landing_page(config: &Config, url: &str) -> String {
-    let information = &config.information;
-    let (name, description, url) = (escape(&information.name), escape(&information.description), escape(url));
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>{name}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n<p>{description}</p>\n\
-         <p>This is a Nostr relay. Add it to your Nostr client: <code>{url}</code></p>\n<ul>\n"
-    );
-    // Writing to a string cannot fail.
-    for policy in config.policies() {
-        let _ = writeln!(page, "<li>{}</li>", escape(&policy));
-    }
-    page.push_str("</ul>\n");
-    if let Some(key) = &information.pubkey {
-        let _ = writeln!(page, "<p>Operator: <code>{}</code></p>", key.to_npub());
-    }
-    if let Some(contact) = &information.contact {
-        let _ = writeln!(page, "<p>Contact: {}</p>", escape(contact));
-    }
-    for (label, link) in
-        [("Privacy policy", &information.privacy_policy), ("Terms of service", &information.terms_of_service)]
-    {
-        if let Some(link) = link {
-            let _ = writeln!(page, "<p>{label}: {}</p>", escape(link));
-        }
-    }
-    let nips = SUPPORTED_NIPS.map(|nip| format!("{nip:02}")).join(", ");
-    let _ = write!(page, "<footer>{SOFTWARE} {VERSION} · NIPs {nips}</footer>\n</body>\n</html>\n");
-    page
-}
-
-/// `text` as HTML shows it, in an element or in a quoted attribute.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
     use serde_json::json;
-    use sha2::{Digest as _, Sha256};
 
     use super::*;
 
@@ -423,22 +356,5 @@ mod tests {
         let body = |reason| serde_json::to_string(&Ready::because_not(reason)).expect("JSON");
         assert_eq!(body(None), r#"{"status":"ready"}"#);
         assert_eq!(body(Some("why")), r#"{"status":"not ready","reason":"why"}"#);
-    }
-
-    #[test]
-    fn the_page_escapes_what_it_shows() {
-        let mut config = Config::default();
-        config.information.name = "<script>alert(1)</script>".to_owned();
-        config.information.contact = Some("\" onload='x' &".to_owned());
-        let page = landing_page(&config, "wss://r.example/<b>");
-        assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("onload='"));
-        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("wss://r.example/&lt;b&gt;"));
-        assert!(!page.contains("src=") && !page.contains("href="), "no resource, no link");
-    }
-
-    #[test]
-    fn the_policy_lets_the_pages_own_style_in() {
-        let hash = BASE64_STANDARD.encode(Sha256::digest(PAGE_STYLE));
-        assert!(PAGE_CSP.contains(&format!("'sha256-{hash}'")), "sha256-{hash}");
     }
 }

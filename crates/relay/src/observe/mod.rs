@@ -1,5 +1,6 @@
 //! The relay as seen from outside: its documents for clients and people, its metrics, its logs.
 
+pub(crate) mod home;
 pub(crate) mod info;
 pub mod metrics;
 pub(crate) mod request_id;

@@ -1,7 +1,8 @@
 //! A message from one instance to the others, as bytes.
 //!
 //! It holds a version, the sending instance, the message's number and time, flags that say whether something was
-//! committed or ordered, how often which buckets were paid from, and a code over all of it. The code and the names of
+//! committed or ordered, its sender's [announcement](super::announcement) where it is due, how often which buckets were
+//! paid from, and a code over all of it. The code and the names of
 //! the buckets are made under keys of the store's: a stranger who reaches the channel can neither make a message nor
 //! tell whose buckets it names.
 
@@ -10,6 +11,7 @@ use std::hash::Hasher as _;
 use nostr_extensions::RouteHasher;
 use siphasher::sip128::{Hash128, Hasher128 as _, SipHasher24};
 
+use super::announcement::{Announcement, PART, PART_BYTES, PARTS_MAX};
 use crate::rate_limit::{BucketId, BucketKind, Charge};
 
 /// Most buckets that one message names.
@@ -22,9 +24,15 @@ const VERSION: u8 = 2;
 const COMMITS: u8 = 1;
 /// Flag of a message whose sender carried out an order of management. A release that does not know it looks at the log.
 const ORDERS: u8 = 2;
+/// Flag of a message that has an announcement in front of its charges. A release that does not know it takes the
+/// announcement for charges of buckets that it does not have.
+const ANNOUNCES: u8 = 4;
 const HEAD_BYTES: usize = 34;
 const CHARGE_BYTES: usize = 13;
 const CODE_BYTES: usize = 16;
+
+const _: () = assert!(CHARGE_BYTES == 1 + PART_BYTES && PARTS_MAX < CHARGES_MAX, "parts take the place of charges");
+
 /// Most bytes of a message.
 pub(super) const BYTES_MAX: usize = HEAD_BYTES + CHARGES_MAX * CHARGE_BYTES + CODE_BYTES;
 
@@ -45,6 +53,8 @@ pub(super) struct PeerMessage {
     pub(super) has_commits: bool,
     /// Set when an order of management was carried out.
     pub(super) has_orders: bool,
+    /// The sender's statement about itself, where it is due.
+    pub(super) announcement: Option<Announcement>,
     /// The costs of accepted events.
     pub(super) charges: Vec<Charge>,
 }
@@ -71,8 +81,15 @@ impl PeerMessage {
         bytes.extend_from_slice(&self.instance);
         bytes.extend_from_slice(&self.number.to_be_bytes());
         bytes.extend_from_slice(&self.sent_ms.to_be_bytes());
-        bytes.push(u8::from(self.has_commits) * COMMITS + u8::from(self.has_orders) * ORDERS);
-        for Charge { bucket, times } in self.charges.iter().take(CHARGES_MAX) {
+        let announced = self.announcement.as_ref().map(Announcement::parts).unwrap_or_default();
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let (commits, orders) = (flag(self.has_commits, COMMITS), flag(self.has_orders, ORDERS));
+        bytes.push(commits | orders | flag(!announced.is_empty(), ANNOUNCES));
+        for part in &announced {
+            bytes.push(PART);
+            bytes.extend_from_slice(part);
+        }
+        for Charge { bucket, times } in self.charges.iter().take(CHARGES_MAX - announced.len()) {
             bytes.push(bucket.kind as u8);
             bytes.extend_from_slice(&bucket.hash.to_be_bytes());
             bytes.extend_from_slice(&times.min(&CHARGE_TIMES_MAX).to_be_bytes());
@@ -98,6 +115,9 @@ impl PeerMessage {
         let (sent_ms, bytes) = bytes.split_first_chunk::<8>()?;
         let (flags, bytes) = bytes.split_first()?;
         let (charges, rest) = bytes.as_chunks::<CHARGE_BYTES>();
+        let announced = if flags & ANNOUNCES == 0 { 0 } else { charges.iter().take_while(|it| it[0] == PART).count() };
+        let (announced, charges) = charges.split_at(announced);
+        let announced: Vec<[u8; PART_BYTES]> = announced.iter().map(|[_, part @ ..]| *part).collect();
         let read = |[kind, bytes @ ..]: &[u8; CHARGE_BYTES]| {
             let (hash, times) = bytes.split_first_chunk::<8>()?;
             let bucket = BucketId { kind: BucketKind::from_byte(*kind)?, hash: u64::from_be_bytes(*hash) };
@@ -110,6 +130,7 @@ impl PeerMessage {
             sent_ms: u64::from_be_bytes(*sent_ms),
             has_commits: flags & COMMITS != 0,
             has_orders: flags & ORDERS != 0,
+            announcement: Announcement::read(&announced),
             charges: charges.iter().filter_map(read).collect(),
         })
     }
@@ -132,6 +153,7 @@ mod tests {
             sent_ms: 1_795_370_831_000,
             has_commits: true,
             has_orders: n == 1,
+            announcement: None,
             charges,
         }
     }
@@ -149,6 +171,25 @@ mod tests {
         much.charges[0].times = u32::MAX;
         let read = PeerMessage::decode(&much.encode(&key(1)), &key(1)).expect("a message");
         assert_eq!(read.charges[0].times, CHARGE_TIMES_MAX);
+    }
+
+    #[test]
+    fn an_announcement_takes_the_place_of_some_charges() {
+        let announcement = Announcement { uptime_secs: 7, version: "1".to_owned(), not_ready: None };
+        for (n, read) in [(0, 0), (2, 2), (CHARGES_MAX, CHARGES_MAX - 1)] {
+            let sent = PeerMessage { announcement: Some(announcement.clone()), ..message(n) };
+            let bytes = sent.encode(&key(1));
+            assert!(bytes.len() <= BYTES_MAX);
+            let mut expected = sent;
+            expected.charges.truncate(read);
+            assert_eq!(PeerMessage::decode(&bytes, &key(1)), Some(expected), "{n}");
+            // An earlier release knows neither the flag nor a bucket of this kind.
+            let mut earlier = bytes[..bytes.len() - CODE_BYTES].to_vec();
+            earlier[HEAD_BYTES - 1] &= !ANNOUNCES;
+            earlier.extend_from_slice(&key(1).code(&earlier).as_u128().to_be_bytes());
+            let charges = PeerMessage::decode(&earlier, &key(1)).expect("a message").charges;
+            assert_eq!(charges, message(read).charges, "{n}");
+        }
     }
 
     #[test]

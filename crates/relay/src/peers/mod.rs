@@ -8,6 +8,7 @@
 //! A stranger that reaches the channel may repeat a message or invent one. So each carries a code under a key of the
 //! store's, a time and a number ([`receiver`]).
 
+mod announcement;
 mod message;
 mod receiver;
 mod redis;
@@ -26,7 +27,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::announcement::{Announcement, Seen};
 use self::{
+    announcement::Announced,
     message::{CHARGES_MAX, MessageKey, PeerMessage},
     receiver::PeerReceiver,
     redis::RedisTransport,
@@ -53,12 +56,15 @@ pub(crate) struct PeerChannel {
     number: AtomicU64,
     pending: Mutex<Pending>,
     filled: Notify,
+    /// The other instances.
+    announced: Announced,
 }
 
 #[derive(Default)]
 struct Pending {
     has_commits: bool,
     has_orders: bool,
+    announcement: Option<Announcement>,
     charges: HashMap<BucketId, u32>,
 }
 
@@ -117,7 +123,24 @@ impl PeerChannel {
             number: AtomicU64::new(0),
             pending: Mutex::default(),
             filled: Notify::new(),
+            announced: Announced::default(),
         }
+    }
+
+    /// The name of this instance.
+    pub(crate) const fn instance(&self) -> [u8; 16] {
+        self.instance
+    }
+
+    /// The other instances that announced themselves of late.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.announced.now(self.clock.now_ms())
+    }
+
+    /// Queues a statement about this instance. A newer one replaces one that waits.
+    pub(crate) fn announce(&self, announcement: Announcement) {
+        self.pending.lock().announcement = Some(announcement);
+        self.filled.notify_one();
     }
 
     /// Queues the news that something was committed, and the buckets that paid for it. Buckets past [`CHARGES_MAX`] are
@@ -138,13 +161,14 @@ impl PeerChannel {
 
     /// Takes the message that waits.
     fn take(&self) -> PeerMessage {
-        let Pending { has_commits, has_orders, charges } = std::mem::take(&mut *self.pending.lock());
+        let Pending { has_commits, has_orders, announcement, charges } = std::mem::take(&mut *self.pending.lock());
         PeerMessage {
             instance: self.instance,
             number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
             sent_ms: self.clock.now_ms(),
             has_commits,
             has_orders,
+            announcement,
             charges: charges.into_iter().map(|(bucket, times)| Charge { bucket, times }).collect(),
         }
     }

@@ -87,6 +87,9 @@ impl PeerReceiver {
         if message.has_orders {
             self.ordered.notify_one();
         }
+        if let Some(announcement) = &message.announcement {
+            self.channel.announced.note(message.instance, announcement.clone(), now_ms);
+        }
         let mut heard = true;
         for charge in message.charges.iter().take(believed) {
             heard &= self.limits.charge(*charge, now_ms);
@@ -126,7 +129,10 @@ impl PeerReceiver {
 mod tests {
     use nostr_extensions::RouteHasher;
 
-    use super::{super::message::MessageKey, *};
+    use super::{
+        super::{Announcement, Seen, message::MessageKey},
+        *,
+    };
     use crate::{
         config::RateLimitRates,
         rate_limit::{BucketId, BucketKind, Charge},
@@ -156,7 +162,15 @@ mod tests {
     }
 
     fn message(number: u64, charges: Vec<Charge>) -> PeerMessage {
-        PeerMessage { instance: [9; 16], number, sent_ms: NOW * 1_000, has_commits: true, has_orders: false, charges }
+        PeerMessage {
+            instance: [9; 16],
+            number,
+            sent_ms: NOW * 1_000,
+            has_commits: true,
+            has_orders: false,
+            announcement: None,
+            charges,
+        }
     }
 
     fn charging(number: u64, hash: u64, times: u32) -> PeerMessage {
@@ -175,6 +189,25 @@ mod tests {
         let order = PeerMessage { has_orders: true, has_commits: false, ..message(2, Vec::new()) };
         let received = receiver.receive(&order.encode(&receiver.channel.key));
         assert_eq!((received, is_told()), (Received::Others { has_commits: false }, true));
+    }
+
+    #[test]
+    fn an_announcement_counts_once_and_of_others_alone() {
+        let World { receiver, clock, .. } = world();
+        let announcement = Announcement { uptime_secs: 7, version: "1".to_owned(), not_ready: None };
+        let message = PeerMessage { announcement: Some(announcement.clone()), ..message(1, Vec::new()) };
+        let own = PeerMessage { instance: receiver.channel.instance, ..message.clone() };
+        receiver.receive(&own.encode(&receiver.channel.key));
+        let strangers = MessageKey::new(&RouteHasher::new(&[2; 16]));
+        receiver.receive(&message.encode(&strangers));
+        assert_eq!(receiver.channel.seen(), []);
+        let sent = message.encode(&receiver.channel.key);
+        receiver.receive(&sent);
+        let seen = Seen { instance: [9; 16], at_ms: NOW * 1_000, announcement };
+        assert_eq!(receiver.channel.seen(), [seen.clone()]);
+        clock.set(NOW + 1);
+        receiver.receive(&sent);
+        assert_eq!(receiver.channel.seen(), [seen], "a repeated one keeps nobody in the list");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Messages over the store itself, where it carries them ([`Store::messages`]): the costs of accepted events. The
-//! store's own notifications already say that something was committed.
+//! Messages over the store itself, where it carries them ([`Store::messages`]): the costs of accepted events, orders
+//! and announcements. The store's own notifications already say that something was committed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,10 +64,10 @@ async fn send(store: &dyn Store, channel: &PeerChannel, ended: CancellationToken
             () = ended.cancelled() => true,
         };
         let message = channel.take();
-        if (message.has_orders || !message.charges.is_empty())
+        if (message.has_orders || message.announcement.is_some() || !message.charges.is_empty())
             && let Err(error) = store.broadcast(message.encode(&channel.key)).await
         {
-            tracing::debug!(%error, "the other instances were not told what events cost");
+            tracing::debug!(%error, "the other instances were not told");
         }
         if is_last {
             return;

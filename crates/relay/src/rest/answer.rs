@@ -68,7 +68,7 @@ impl Answer {
     ///
     /// # Errors
     /// 503 where the request is to end for want of memory.
-    pub(super) async fn json(visit: &Visit, value: &impl Serialize) -> Result<Self, Problem> {
+    pub(crate) async fn json(visit: &Visit, value: &impl Serialize) -> Result<Self, Problem> {
         visit.caller.share.pause().await;
         let no_memory = || nostr_protocol::Rejection::error("the relay is short of memory; ask for less at one time");
         let body = serde_json::to_vec(value).map_err(|_| no_memory())?;
@@ -123,7 +123,7 @@ impl Stream for HeldBody {
 }
 
 /// Gives each refusal for want of a proof the URL that a proof names, and a client that has the answer 304.
-pub(super) async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let url = expected_url(&app, &request);
     let asked = match *request.method() {
         Method::GET | Method::HEAD => request.headers().get(header::IF_NONE_MATCH).cloned(),

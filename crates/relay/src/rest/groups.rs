@@ -36,7 +36,7 @@ const MEMBERS_MAX: usize = 1_000;
 /// Most rosters of one page.
 const ROSTERS_MAX: usize = 500;
 /// Most groups whose states one turn at the store reads.
-const GROUPS_PER_TURN_MAX: usize = 16;
+pub(crate) const GROUPS_PER_TURN_MAX: usize = 16;
 /// Most members that one unit of a read's cost pays for, as tags of an event.
 const MEMBERS_PER_UNIT: u64 = 32;
 

@@ -48,7 +48,7 @@ pub(super) fn limit(asked: Option<usize>, most: usize) -> Result<usize, Problem>
 }
 
 /// The cost of so many things of `units`, each of which is a document where documents are counted.
-pub(super) fn cost(app: &App, units: u64, count: usize) -> Cost {
+pub(crate) fn cost(app: &App, units: u64, count: usize) -> Cost {
     let count = count as u64;
     Cost { units: units * count, documents: if app.store.documents_read().is_some() { count } else { 0 } }
 }

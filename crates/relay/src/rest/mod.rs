@@ -41,15 +41,23 @@ use tower_http::{
     cors::{AllowOrigin, Any, CorsLayer},
 };
 
-use self::answer::Answer;
-pub(crate) use self::{cursor::Cursors, intake::is_of_media_type, problem::Problem, sheds::Sheds, visit::Visit};
+pub(crate) use self::{
+    answer::{Answer, finish},
+    cursor::Cursors,
+    groups::GROUPS_PER_TURN_MAX,
+    intake::is_of_media_type,
+    list::cost,
+    problem::Problem,
+    sheds::Sheds,
+    visit::Visit,
+};
 use crate::{
     app::App,
     config::{Config, Origins},
 };
 
 /// Bytes from which on an answer is compressed, where the client asks for it.
-const GZIP_BYTES_MIN: u64 = 1_024;
+pub(crate) const GZIP_BYTES_MIN: u64 = 1_024;
 
 /// The routes under the prefix of the configuration; `None` where the API is off.
 pub(crate) fn router(app: &Arc<App>) -> Option<Router> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use utoipa::openapi::OpenApi;
 
-use crate::observe::info::{PAGE_CSP, PAGE_STYLE, escape};
+use crate::observe::home::{PAGE_CSP, PAGE_STYLE, escape};
 
 /// `Content-Security-Policy` of the page: its own style alone.
 pub(super) const CSP: &str = PAGE_CSP;
@@ -17,7 +17,8 @@ pub(super) fn of(document: &OpenApi) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<p>{}</p>\n\
+         <title>{title}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n<body>\n\
+         <main class=\"text\">\n<h1>{title}</h1>\n<p>{}</p>\n\
          <p>For programs: <a href=\"openapi.json\">openapi.json</a></p>\n",
         text(&document["info"]["description"])
     );
@@ -35,7 +36,7 @@ pub(super) fn of(document: &OpenApi) -> String {
         let json = serde_json::to_string_pretty(schema).unwrap_or_default();
         let _ = writeln!(page, "<h3 id=\"{0}\">{0}</h3>\n<pre><code>{1}</code></pre>", escape(name), escape(&json));
     }
-    page.push_str("</body>\n</html>\n");
+    page.push_str("</main>\n</body>\n</html>\n");
     page
 }
 
@@ -47,12 +48,14 @@ fn operation_parts(page: &mut String, operation: &Value) {
         let _ = writeln!(page, "<li>{} <code>{name}</code>: {about}</li>", text(&parameter["in"]));
     }
     if let Some(body) = operation.get("requestBody") {
-        let _ = writeln!(page, "<li>body: {}</li>", text(&body["description"]));
+        let _ = writeln!(page, "<li>body: {}", text(&body["description"]));
         example(page, &body["content"]);
+        page.push_str("</li>\n");
     }
     for (status, answer) in operation["responses"].as_object().into_iter().flatten() {
-        let _ = writeln!(page, "<li><code>{}</code> {}</li>", escape(status), text(&answer["description"]));
+        let _ = writeln!(page, "<li><code>{}</code> {}", escape(status), text(&answer["description"]));
         example(page, &answer["content"]);
+        page.push_str("</li>\n");
     }
     page.push_str("</ul>\n");
 }

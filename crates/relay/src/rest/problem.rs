@@ -31,6 +31,8 @@ pub(crate) struct Problem {
     retry_secs: Option<u64>,
     /// The URL that a proof of this request names.
     url: Option<String>,
+    /// A word for a program, where the status does not say all.
+    code: Option<&'static str>,
 }
 
 /// A refusal (RFC 9457).
@@ -52,6 +54,9 @@ pub(crate) struct ProblemDocument<'a> {
     /// With 401: the URL that the `u` tag of a proof names.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
+    /// With a token that does not count: `expired` or `token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     /// With 429: the seconds after which to try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
@@ -105,12 +110,12 @@ impl IntoResponses for OfList {
 
 impl Problem {
     /// A problem of this status.
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), retry_secs: None, url: None }
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), retry_secs: None, url: None, code: None }
     }
 
     /// The answer about a thing that is not there, or that the reader may not see.
-    pub(super) fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "invalid: there is no such thing here for this reader")
     }
 
@@ -147,9 +152,15 @@ impl Problem {
         self.status
     }
 
-    /// Names the URL that a proof of the request names.
+    /// The same problem with a word for a program.
+    pub(crate) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Names the URL that a proof of the request names. A request that needs a token takes no proof.
     pub(super) fn at(mut self, url: Option<String>) -> Self {
-        self.url = url.filter(|_| self.status == StatusCode::UNAUTHORIZED);
+        self.url = url.filter(|_| self.status == StatusCode::UNAUTHORIZED && self.code.is_none());
         self
     }
 }
@@ -175,7 +186,7 @@ impl From<Rejection> for Problem {
         let status = status_of(rejection.word);
         let retry_secs =
             (status == StatusCode::TOO_MANY_REQUESTS).then(|| secs_in(&rejection.text).unwrap_or(RETRY_SECS));
-        Self { status, detail: rejection.to_string(), retry_secs, url: None }
+        Self { status, detail: rejection.to_string(), retry_secs, url: None, code: None }
     }
 }
 
@@ -193,6 +204,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             url: self.url.as_deref(),
+            code: self.code,
             retry_after: self.retry_secs,
         };
         let mut response = (self.status, axum::Json(document)).into_response();

@@ -3,12 +3,12 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, OriginalUri, Query, Request},
-    http::{HeaderMap, Method, Uri, header},
+    http::{HeaderMap, Method, Uri, header, request::Parts},
 };
 use nostr_extensions::Reader;
-use nostr_protocol::{PublicKey, Rejection as Reason};
+use nostr_protocol::{PublicKey, Rejection as Reason, auth::RelayNames};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -30,7 +30,7 @@ const BODY_FACTOR: usize = 4;
 
 /// See the module.
 pub(crate) struct Visit {
-    pub(super) caller: Caller,
+    pub(crate) caller: Caller,
     pub(super) body: Bytes,
     uri: Uri,
     headers: HeaderMap,
@@ -48,7 +48,7 @@ impl Visit {
     }
 
     /// The relay's parts.
-    pub(super) fn app(&self) -> &Arc<App> {
+    pub(crate) fn app(&self) -> &Arc<App> {
         &self.caller.app
     }
 
@@ -64,11 +64,24 @@ impl Visit {
     ///
     /// # Errors
     /// 400 for a parameter that is unknown, is there twice, or has a wrong form.
-    pub(super) fn parameters<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    pub(crate) fn parameters<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         match Query::try_from_uri(&self.uri) {
             Ok(Query(parameters)) => Ok(parameters),
             Err(rejection) => Err(Problem::bad_parameter(rejection.body_text())),
         }
+    }
+
+    /// The relay's URL without a path, as the caller may write it into a proof.
+    pub(crate) fn own_url(&self) -> String {
+        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        match &*self.caller.client.names {
+            names @ (RelayNames::Configured(_) | RelayNames::Host(_)) => names.request_url(""),
+            RelayNames::Loopback | RelayNames::Unknown => None,
+        }
+        .unwrap_or_else(|| {
+            let scheme = if self.app().config.server.tls().is_some() { "https" } else { "http" };
+            format!("{scheme}://{host}")
+        })
     }
 
     /// The only value of a header; `None` where there is none.
@@ -85,7 +98,7 @@ impl Visit {
     }
 
     /// The memory that the request makes the relay hold, until its answer is sent.
-    pub(super) fn holding(&self) -> &Holding {
+    pub(crate) fn holding(&self) -> &Holding {
         self.caller.in_flight.outbox().holding()
     }
 }
@@ -133,40 +146,66 @@ impl Visit {
         lets_in: fn(&App, Option<PublicKey>) -> Result<(), Problem>,
     ) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let uri = parts.extensions.get::<OriginalUri>().map_or_else(|| parts.uri.clone(), |uri| uri.0.clone());
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let connected = parts.extensions.get::<Connected>().cloned();
-        let connected = connected.ok_or_else(|| Problem::from(Reason::error("the request came by no connection")))?;
-        let client = client_of(app, connected.peer, &parts.headers);
-        let headers = parts.headers.clone();
-        let mut visit = Self { caller: caller(app, client, &connected), body: Bytes::new(), uri, headers };
+        let mut visit = Self::begun(app, &parts)?;
         let proof = proof::of_headers(app, &parts.headers)?;
         if proof.is_none() && app.policy().auth_required {
             return Err(Problem::key_required());
         }
         lets_in(app, proof.as_ref().map(|proof| proof.event().pubkey()))?;
-        let has_body = !parts.method.is_safe() && has_body(&parts.headers);
-        if has_body {
-            let bytes_max = app.config.limitation.max_message_length;
-            let reading = Instant::now();
-            let body = intake::read((&parts.headers, media_type), body, bytes_max, visit.holding()).await;
-            if let Some(time) = parts.extensions.get::<BodyTime>() {
-                time.set(reading.elapsed());
-            }
-            visit.body = body?;
-            visit.holding().grow(BODY_FACTOR * visit.body.len());
-            visit.caller.share.pause().await;
-        }
+        let has_body = visit.read_body(&parts, body, media_type).await?;
         if let Some(proof) = proof {
             let body = has_body.then_some(&visit.body[..]);
+            let target = visit.uri.path_and_query().map_or("/", |target| target.as_str());
             let names = &visit.caller.client.names;
-            let key = proof::check(app, &proof, names, (&parts.method, &target, body))?;
+            let key = proof::check(app, &proof, names, (&parts.method, target, body))?;
             visit.caller.set_reader(Reader::new(&[key]));
             if !is_repeatable(&parts.method) {
                 proof::use_once(&visit.caller, &proof).await?;
             }
         }
         Ok(visit)
+    }
+
+    /// A request of a key that was proven before, with a body of JSON, if it has one.
+    ///
+    /// # Errors
+    /// The refusal of a request that is malformed, or whose key may not authenticate now.
+    pub(crate) async fn by_key(request: Request, app: &Arc<App>, key: PublicKey) -> Result<Self, Problem> {
+        // A key, an event or an address may be banned.
+        app.policy().may_authenticate(&key)?;
+        let (parts, body) = request.into_parts();
+        let mut visit = Self::begun(app, &parts)?;
+        app.management.require_open(visit.address())?;
+        visit.caller.set_reader(Reader::new(&[key]));
+        visit.read_body(&parts, body, intake::JSON).await?;
+        Ok(visit)
+    }
+
+    /// A request of a caller without a key, before its body was read.
+    fn begun(app: &Arc<App>, parts: &Parts) -> Result<Self, Problem> {
+        let uri = parts.extensions.get::<OriginalUri>().map_or_else(|| parts.uri.clone(), |uri| uri.0.clone());
+        let connected = parts.extensions.get::<Connected>();
+        let connected = connected.ok_or_else(|| Problem::from(Reason::error("the request came by no connection")))?;
+        let client = client_of(app, connected.peer, &parts.headers);
+        let caller = caller(app, client, connected);
+        Ok(Self { caller, body: Bytes::new(), uri, headers: parts.headers.clone() })
+    }
+
+    /// Reads the body, if there is one, and tells whether there is.
+    async fn read_body(&mut self, parts: &Parts, body: Body, media_type: &str) -> Result<bool, Problem> {
+        let has_body = !parts.method.is_safe() && has_body(&parts.headers);
+        if has_body {
+            let bytes_max = self.app().config.limitation.max_message_length;
+            let reading = Instant::now();
+            let body = intake::read((&parts.headers, media_type), body, bytes_max, self.holding()).await;
+            if let Some(time) = parts.extensions.get::<BodyTime>() {
+                time.set(reading.elapsed());
+            }
+            self.body = body?;
+            self.holding().grow(BODY_FACTOR * self.body.len());
+            self.caller.share.pause().await;
+        }
+        Ok(has_body)
     }
 }
 

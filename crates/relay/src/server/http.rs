@@ -23,8 +23,8 @@ use super::{Admission, Connected, accept, forwarding, metrics, places::Place};
 use crate::{
     app::App,
     config::{Origins, Server},
-    manage,
-    observe::info,
+    console, manage,
+    observe::{home, info},
     rate_limit::AddressBlock,
     rest,
     session::{
@@ -81,6 +81,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
     let cors = cors(&app.config.server.allowed_origins);
     let endpoint_paths = EndpointPaths::of(&app.config.server);
     let api = rest::router(&app).unwrap_or_default();
+    let console = console::router(&app).unwrap_or_default();
     let router = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -90,7 +91,7 @@ pub(super) fn router(app: Arc<App>, admission: Arc<Admission>) -> Router {
         .route("/metrics", get(show_metrics))
         .fallback(endpoint)
         .with_state(RouterState { app, options, admission, endpoint_paths });
-    router.merge(api)
+    router.merge(api).merge(console)
 }
 
 /// Lets the pages of `allowed_origins` read health and readiness.
@@ -201,10 +202,11 @@ fn document_or_page(app: &App, headers: &HeaderMap) -> Response {
     }
     let html = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, info::PAGE_CSP),
+        (header::CONTENT_SECURITY_POLICY, home::PAGE_CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (html, info::landing_page(&app.management.shown().config, &page_url(app, headers))).into_response()
+    let shown = app.management.shown();
+    (html, home::page(&shown.config, &shown.retention, &page_url(app, headers))).into_response()
 }
 
 /// The WebSocket URL that the page shows: the configured one, else the one that the visitor came by. It is never

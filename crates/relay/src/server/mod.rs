@@ -37,6 +37,7 @@ pub(crate) use self::http::{WRITE_BYTES, client_of};
 use self::{admission::Admission, forwarding::ForwardingWatch, http::ConnectionPermit};
 use crate::{
     app::App,
+    console,
     rate_limit::{AddressBlock, Payer, RetryAfter},
     rest::{self, Problem, Sheds},
     session::Silence,
@@ -169,6 +170,7 @@ async fn serve(
         let is_handshake = is_first.swap(false, Ordering::Relaxed) && request.headers().contains_key(header::UPGRADE);
         let allowed = if is_handshake { Ok(()) } else { parts.limits.request(block, parts.clock.now_ms()) };
         let is_for_api = rest::is_for(&parts.config, request.uri());
+        let is_for_console = console::is_for(&parts.config, request.uri());
         let (router, share, parts) = (router.clone(), share.clone(), Arc::clone(&parts));
         async move {
             share.pause().await;
@@ -177,7 +179,8 @@ async fn serve(
                 Err(retry) => {
                     parts.metrics.error("http_requests");
                     parts.metrics.rate_limited(if is_for_api { "rest" } else { "http" });
-                    Ok(too_many_requests(retry, is_for_api))
+                    let refusal = too_many_requests(retry, is_for_api || is_for_console);
+                    Ok(if is_for_console { console::sealed(refusal) } else { refusal })
                 }
             }
         }

@@ -56,6 +56,12 @@ export async function startRelay(settings = {}) {
       await meanwhile()
       running = await startProcess(binary, directory, config)
     },
+    /** Ends the process as a service manager does, and leaves its data and its port for `started`. */
+    stopped: () => running.end(),
+    /** Starts the process again after `stopped`. */
+    async started() {
+      running = await startProcess(binary, directory, config)
+    },
     /** Ends the process as a service manager does, and expects exit code 0. */
     async stop() {
       try {

@@ -4,6 +4,7 @@
 use metrics::{Counter, Gauge};
 use metrics_process::collector;
 use nostr_store::Stats;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{catalogue as c, families::ByWord, recorder::Recorder};
@@ -37,8 +38,10 @@ pub(crate) struct Gauges {
     max_fds: Gauge,
     threads: Gauge,
     start_time: Gauge,
-    /// Wakes [`super::sizes`] at each scrape.
-    pub(super) scraped: Notify,
+    /// Wakes [`super::sizes`] at each scrape, and at each look of the console.
+    pub(crate) scraped: Notify,
+    /// The sizes that the store told last.
+    sizes: Mutex<Option<Stats>>,
 }
 
 impl Gauges {
@@ -73,6 +76,7 @@ impl Gauges {
             threads: gauge(&c::THREADS),
             start_time: gauge(&c::START_TIME),
             scraped: Notify::new(),
+            sizes: Mutex::default(),
         }
     }
 
@@ -130,8 +134,15 @@ impl Gauges {
         process.cpu_seconds_total.into_iter().for_each(|secs| self.cpu.set(secs));
     }
 
+    /// The sizes that the store told last; `None` before the first time.
+    pub(crate) fn sizes(&self) -> Option<Stats> {
+        *self.sizes.lock()
+    }
+
     /// Sets the gauges of the store's sizes.
-    pub(super) fn set_sizes(&self, Stats { events, groups, key_packages, bytes_used, bytes_max }: Stats) {
+    pub(super) fn set_sizes(&self, sizes: Stats) {
+        *self.sizes.lock() = Some(sizes);
+        let Stats { events, groups, key_packages, bytes_used, bytes_max } = sizes;
         self.store_events.set(events as f64);
         self.store_groups.set(groups as f64);
         self.key_package_stock.set(key_packages.map_or(-1.0, |count| count as f64));

@@ -1,8 +1,8 @@
 //! The relay's counters, under the specification's names (MLS Gateway specification, "Metrics (Prometheus Format)").
 //!
-//! `catalogue` lists them, `recorder` keeps them, `families` holds those with labels, `exposition` writes them,
-//! `gather` sets those that are read when somebody asks, and `sizes` asks the store for its sizes. Counting takes an
-//! atomic addition, or an entry of a list.
+//! `catalogue` lists the metrics, `recorder` keeps them, `families` holds those with labels, `exposition` writes them,
+//! `gather` sets those that are read when somebody asks, and `sizes` asks the store for its sizes. `tally` holds totals
+//! that the relay itself reads. Counting takes an atomic addition or two, or an entry of a list.
 
 mod catalogue;
 mod exposition;
@@ -10,10 +10,14 @@ mod families;
 mod gather;
 mod recorder;
 pub(crate) mod sizes;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use metrics::{Counter, Gauge, Histogram};
 use nostr_extensions::{
@@ -24,9 +28,17 @@ use nostr_extensions::{
 use nostr_protocol::{Kind, Rejection, Word};
 use nostr_store::{Saved, StoreError};
 
-use self::families::{ByKind, ByWord};
 pub use self::recorder::Recorder;
-pub(crate) use self::{exposition::Format, families::Lookups, gather::Gauges};
+pub(crate) use self::{
+    exposition::Format,
+    families::Lookups,
+    gather::Gauges,
+    tally::{Refusals, Totals},
+};
+use self::{
+    families::{ByKind, ByWord},
+    tally::Tally,
+};
 
 /// Time between two times at which recorded durations are counted into their buckets, in milliseconds. A duration takes
 /// eight bytes until then.
@@ -35,6 +47,7 @@ const SETTLE_MS: u64 = 1_000;
 /// The counters, made once.
 pub(crate) struct Metrics {
     recorder: Recorder,
+    tally: Tally,
     pub(crate) gauges: Gauges,
     processed: ByKind,
     errors: ByKind,
@@ -88,6 +101,7 @@ impl Metrics {
         let (words, histogram) =
             (|metric| ByWord::counters(&recorder, metric), |metric| recorder.histogram(metric, &[]));
         Self {
+            tally: Tally::default(),
             gauges: Gauges::new(&recorder),
             processed: ByKind::new(&recorder, &c::PROCESSED),
             errors: ByKind::new(&recorder, &c::ERRORS),
@@ -132,6 +146,11 @@ impl Metrics {
     pub(crate) fn render(&self, format: Format) -> String {
         self.recorder.settle();
         format.of(&self.recorder.text())
+    }
+
+    /// The totals as of now.
+    pub(crate) fn totals(&self) -> Totals {
+        self.tally.totals()
     }
 
     /// Counts recorded durations into their buckets for ever, whether or not anybody reads them.
@@ -192,6 +211,7 @@ impl Metrics {
         match saved {
             Ok(saved) if saved.new_event().is_some() => {
                 self.processed.count(kind);
+                self.tally.events.fetch_add(1, Relaxed);
                 for counter in rules(kind).counters {
                     match counter {
                         KindCounter::KeyPackagesStored => self.key_packages_stored.increment(1),
@@ -213,6 +233,7 @@ impl Metrics {
     /// Records the time from the arrival of an event to its `OK`.
     pub(crate) fn event_answered(&self, took: Duration) {
         self.event_ok_secs.record(took.as_secs_f64());
+        self.tally.ok.record(took);
     }
 
     /// Records the number of events of a batch.
@@ -242,12 +263,14 @@ impl Metrics {
     pub(crate) fn refused(&self, kind: Kind, reason: &'static str) {
         self.errors.count(kind);
         self.refusals.count(reason);
+        self.tally.refused(reason);
     }
 
     /// Counts an error at which no event is at hand, by the reason.
     pub(crate) fn error(&self, reason: &'static str) {
         self.errors_without_kind.increment(1);
         self.refusals.count(reason);
+        self.tally.refused(reason);
     }
 
     /// Counts a refusal by a rate.
@@ -268,6 +291,7 @@ impl Metrics {
     /// Counts a request that was answered.
     pub(crate) fn request(&self, door: &'static str) {
         self.requests.count(door);
+        self.tally.requests.fetch_add(1, Relaxed);
     }
 
     /// Records the time from a request to the end of its answer.
@@ -293,11 +317,14 @@ impl Metrics {
     /// Counts the live deliveries of one event.
     pub(crate) fn delivered(&self, times: usize) {
         self.delivered.increment(times as u64);
+        self.tally.deliveries.fetch_add(times as u64, Relaxed);
     }
 
     /// Records that a write to a client has ended, whose oldest live event was committed at this time.
     pub(crate) fn delivered_since(&self, committed: Instant) {
-        self.delivery_secs.record(committed.elapsed().as_secs_f64());
+        let took = committed.elapsed();
+        self.delivery_secs.record(took.as_secs_f64());
+        self.tally.delivery.record(took);
     }
 
     /// Counts the conditions of filters that live delivery looked at.
@@ -330,11 +357,13 @@ impl Metrics {
     /// Counts one client more.
     pub(crate) fn connection_opened(&self) {
         self.connections.increment(1.0);
+        self.tally.connections.fetch_add(1, Relaxed);
     }
 
     /// Counts one client less.
     pub(crate) fn connection_closed(&self) {
         self.connections.decrement(1.0);
+        self.tally.connections.fetch_sub(1, Relaxed);
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Counting costs the store time and its operator money. So a scrape asks for nothing: it wakes the task, which asks at
 //! most once in [`SIZES_SECS`], however many scrapes come and whether or not the store answered. A relay that nobody
-//! scrapes does not count. The task ends no question early, because a store works on a dropped one to its end.
+//! scrapes or watches by its console does not count. The task ends no question early, because a store works on a
+//! dropped one to its end.
 
 use std::{sync::Arc, time::Duration};
 
