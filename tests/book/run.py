@@ -18,10 +18,11 @@ shell. The words of a block's first line, and comments in front of it, say how:
 
 A block of TOML is a configuration, or the part of one, that `rnostr check-config` reads; one of JSON is parsed.
 
-The pages name a relay at 127.0.0.1:8080 or relay.example.com. The shell reads a free port instead, as for each other
-port that a block serves at, and the addresses of the tests' engines for those of PostgreSQL (127.0.0.1:5432) and of the
-Firestore emulator (127.0.0.1:8085). Backups go to a directory of the run instead of /var/backups/rnostr. A `cargo` runs
-the binaries that are built already. RNOSTR_BIN names the relay's.
+The pages name a relay at 127.0.0.1:8080 or relay.example.com, and a second one at 127.0.0.1:8081 or old.example.com.
+The shell reads free ports instead, as for each other port that a block serves at, and the addresses of the tests'
+engines for those of PostgreSQL (127.0.0.1:5432) and of the Firestore emulator (127.0.0.1:8085). Backups go to a
+directory of the run instead of /var/backups/rnostr. A `cargo` runs the binaries that are built already. RNOSTR_BIN
+names the relay's.
 """
 
 import json
@@ -171,8 +172,9 @@ def placed(text: str, ports: dict[str, int], directory: pathlib.Path) -> str:
     for port, free in ports.items():
         text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}").replace(f"stop {port}\n", f"stop {free}\n")
         text = text.replace(f"SERVER__PORT={port}", f"SERVER__PORT={free}")
-    text = text.replace("wss://relay.example.com", f"ws://127.0.0.1:{ports['8080']}")
-    text = text.replace("https://relay.example.com", f"http://127.0.0.1:{ports['8080']}")
+    for host, port in (("relay.example.com", "8080"), ("old.example.com", "8081")):
+        text = text.replace(f"wss://{host}", f"ws://127.0.0.1:{ports[port]}")
+        text = text.replace(f"https://{host}", f"http://127.0.0.1:{ports[port]}")
     if database := os.environ.get("RNOSTR_TEST_POSTGRES"):
         text = text.replace("127.0.0.1:5432", urlsplit(database).netloc.split("@")[-1])
     if emulator := os.environ.get("RNOSTR_TEST_FIRESTORE"):
@@ -235,7 +237,7 @@ def end(group: int) -> None:
 
 
 def run_shell(page: Page) -> list[str]:
-    ports = {port: free_port() for port in {"8080"} | {block.port() or "8080" for block in page.blocks}}
+    ports = {port: free_port() for port in {"8080", "8081"} | {block.port() or "8080" for block in page.blocks}}
     with tempfile.TemporaryDirectory(prefix="rnostr-book-") as place:
         directory = pathlib.Path(place)
         clone, outputs = prepare(directory), directory / "outputs"
