@@ -16,6 +16,8 @@ shell. The words of a block's first line, and comments in front of it, say how:
     -->                         a block that no reader sees: it makes things that readers have; `stop 8080` ends a relay
     <!-- needs: VARIABLE -->    the next block is left out if the environment lacks the variable
 
+Parts that mdBook includes from other pages are run where they stand, and lines are counted with them.
+
 A block of TOML is a configuration, or the part of one, that `rnostr check-config` reads; one of JSON is parsed.
 
 The pages name a relay at 127.0.0.1:8080 or relay.example.com, and a second one at 127.0.0.1:8081 or old.example.com.
@@ -117,7 +119,7 @@ class Page:
 
 def read(path: pathlib.Path) -> Page:
     page = Page(path)
-    lines = iter(enumerate((ROOT / path).read_text().splitlines(), 1))
+    lines = iter(enumerate(text_of(ROOT / path).splitlines(), 1))
     reason = None
     for number, line in lines:
         if found := re.match(r"( *)```(.*)", line):
@@ -135,6 +137,16 @@ def read(path: pathlib.Path) -> Page:
             page.blocks.append(Block(number, "sh", words, taken(lines, "-->", 0), reason))
             reason = None
     return page
+
+
+def text_of(path: pathlib.Path) -> str:
+    """The text of a page, with the parts of other pages that mdBook includes by their anchors."""
+
+    def part(found: re.Match[str]) -> str:
+        there = (path.parent / found[1]).read_text()
+        return there.split(f"<!-- ANCHOR: {found[2]} -->\n")[1].split(f"<!-- ANCHOR_END: {found[2]} -->\n")[0]
+
+    return re.sub(r"\{\{#include (\S+):(\w+)\}\}", part, path.read_text())
 
 
 def taken(lines: Iterator[tuple[int, str]], end: str, indent: int) -> str:
