@@ -16,12 +16,15 @@ shell. The words of a block's first line, and comments in front of it, say how:
     -->                         a block that no reader sees: it makes things that readers have; `stop 8080` ends a relay
     <!-- needs: VARIABLE -->    the next block is left out if the environment lacks the variable
 
+Parts that mdBook includes from other pages are run where they stand, and lines are counted with them.
+
 A block of TOML is a configuration, or the part of one, that `rnostr check-config` reads; one of JSON is parsed.
 
-The pages name a relay at 127.0.0.1:8080 or relay.example.com. The shell reads a free port instead, as for each other
-port that a block serves at, and the addresses of the tests' engines for those of PostgreSQL (127.0.0.1:5432) and of the
-Firestore emulator (127.0.0.1:8085). Backups go to a directory of the run instead of /var/backups/rnostr. A `cargo` runs
-the binaries that are built already. RNOSTR_BIN names the relay's.
+The pages name a relay at 127.0.0.1:8080 or relay.example.com, and a second one at 127.0.0.1:8081 or old.example.com.
+The shell reads free ports instead, as for each other port that a block serves at, and the addresses of the tests'
+engines for those of PostgreSQL (127.0.0.1:5432) and of the Firestore emulator (127.0.0.1:8085). Backups go to a
+directory of the run instead of /var/backups/rnostr. A `cargo` runs the binaries that are built already. RNOSTR_BIN
+names the relay's.
 """
 
 import json
@@ -116,7 +119,7 @@ class Page:
 
 def read(path: pathlib.Path) -> Page:
     page = Page(path)
-    lines = iter(enumerate((ROOT / path).read_text().splitlines(), 1))
+    lines = iter(enumerate(text_of(ROOT / path).splitlines(), 1))
     reason = None
     for number, line in lines:
         if found := re.match(r"( *)```(.*)", line):
@@ -134,6 +137,16 @@ def read(path: pathlib.Path) -> Page:
             page.blocks.append(Block(number, "sh", words, taken(lines, "-->", 0), reason))
             reason = None
     return page
+
+
+def text_of(path: pathlib.Path) -> str:
+    """The text of a page, with the parts of other pages that mdBook includes by their anchors."""
+
+    def part(found: re.Match[str]) -> str:
+        there = (path.parent / found[1]).read_text()
+        return there.split(f"<!-- ANCHOR: {found[2]} -->\n")[1].split(f"<!-- ANCHOR_END: {found[2]} -->\n")[0]
+
+    return re.sub(r"\{\{#include (\S+):(\w+)\}\}", part, path.read_text())
 
 
 def taken(lines: Iterator[tuple[int, str]], end: str, indent: int) -> str:
@@ -171,8 +184,9 @@ def placed(text: str, ports: dict[str, int], directory: pathlib.Path) -> str:
     for port, free in ports.items():
         text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}").replace(f"stop {port}\n", f"stop {free}\n")
         text = text.replace(f"SERVER__PORT={port}", f"SERVER__PORT={free}")
-    text = text.replace("wss://relay.example.com", f"ws://127.0.0.1:{ports['8080']}")
-    text = text.replace("https://relay.example.com", f"http://127.0.0.1:{ports['8080']}")
+    for host, port in (("relay.example.com", "8080"), ("old.example.com", "8081")):
+        text = text.replace(f"wss://{host}", f"ws://127.0.0.1:{ports[port]}")
+        text = text.replace(f"https://{host}", f"http://127.0.0.1:{ports[port]}")
     if database := os.environ.get("RNOSTR_TEST_POSTGRES"):
         text = text.replace("127.0.0.1:5432", urlsplit(database).netloc.split("@")[-1])
     if emulator := os.environ.get("RNOSTR_TEST_FIRESTORE"):
@@ -235,7 +249,7 @@ def end(group: int) -> None:
 
 
 def run_shell(page: Page) -> list[str]:
-    ports = {port: free_port() for port in {"8080"} | {block.port() or "8080" for block in page.blocks}}
+    ports = {port: free_port() for port in {"8080", "8081"} | {block.port() or "8080" for block in page.blocks}}
     with tempfile.TemporaryDirectory(prefix="rnostr-book-") as place:
         directory = pathlib.Path(place)
         clone, outputs = prepare(directory), directory / "outputs"
