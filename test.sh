@@ -21,9 +21,9 @@
 #              messages through a relay in the image's root; needs root.
 #
 # Needs Rust and a C compiler. It installs missing tools by package name, and says so: PostgreSQL, Redis, faketime,
-# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, Chromium, docker-compose, strace and Prometheus by apt-get (as root or
-# by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages by
-# cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
+# Java, Node, npm, nginx, Caddy, HAProxy, OpenSSL, Chromium, docker-compose, strace and Prometheus by apt-get (as root
+# or by sudo), the Firestore emulator too if Google's repository is set up, cargo-deny by cargo, the clients' packages
+# by cargo and npm, artillery by npm, the checks of deployment files by pip; for the image buildah and debootstrap by
 # apt-get and cargo-cyclonedx by cargo.
 # Compiled files go to CARGO_TARGET_DIR, by default ~/.cache/rnostr/target, and later runs use them again.
 #
@@ -435,8 +435,8 @@ part_proxies() {
     limit 300 npm test
 }
 
-# Opens the relay's pages and the browser chat in Chromium. The suites start their own relays and their own Chromium, and
-# end them.
+# Opens the relay's pages and the browser chat in Chromium. The suites start their own relays and their own Chromium,
+# and end them.
 part_browser() {
     needs_relay
     needs_packages
