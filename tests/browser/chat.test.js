@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 
-import { finalizeEvent, getPublicKey, nip19, nip98 } from '../clients/js/support/tools.js'
+import * as mls from '../../examples/chat/src/mls.js'
 import { Person, connectAs, publish, refused, stored } from '../clients/js/support/client.js'
 import { startRelay } from '../clients/js/support/server.js'
+import { finalizeEvent, getPublicKey, nip19, nip98 } from '../clients/js/support/tools.js'
 import { Tab, serveChat } from './support/chat.js'
 import { Chromium, barriers } from './support/chromium.js'
 
@@ -65,7 +66,11 @@ describe('a group of three', () => {
       await everyoneReads([alice, bob, carol], `${tab.name} is here`)
     }
     const texts = ['Alice is here', 'Bob is here', 'Carol is here']
-    for (const tab of [alice, bob, carol]) assert.deepEqual(await tab.texts(), texts)
+    for (const tab of [alice, bob, carol]) {
+      assert.deepEqual(await tab.texts(), texts)
+      // Beside the name, which is the sender's choice, stands the key that MLS has verified.
+      for (const by of [alice, bob, carol]) await tab.reads(`${by.name} ${by.npub.slice(0, 9)}`)
+    }
   })
 
   test('a second tab of the founder has the history, and both tabs write', async () => {
@@ -158,6 +163,26 @@ describe('a group of three', () => {
     await carol.page.getByRole('main').getByText('You were removed from this group').waitFor()
     await carol.reads('welcome back')
   })
+})
+
+test('a commit of a member that is not the founder changes nothing for the others', async () => {
+  const [founder, mallory, victim] = [new Person().key, new Person().key, new Person().key]
+  const packages = [await mls.newKeyPackage(mallory), await mls.newKeyPackage(victim)]
+  const alone = await mls.found(founder, 'group')
+  const first = await mls.add(alone, packages[0].content, mallory)
+  const byMallory = await mls.join(first.welcome, new Map([[packages[0].ref, packages[0].secrets]]))
+  const second = await mls.add(first.state, packages[1].content, victim)
+  const byVictim = await mls.join(second.welcome, new Map([[packages[1].ref, packages[1].secrets]]))
+  const { state } = await mls.read(byMallory, second.commit, founder)
+
+  const leaf = key => mls.members(state).find(member => member.key === key).leaf
+  const { commit } = await mls.remove(state, leaf(victim))
+  for (const reader of [second.state, byVictim]) {
+    const result = await mls.read(reader, commit, founder)
+    assert.equal(result.by, mallory)
+    assert.ok(!result.isRemoved)
+    assert.deepEqual(mls.members(result.state).map(({ key }) => key), [founder, mallory, victim])
+  }
 })
 
 describe('errors say what to do', () => {

@@ -18,8 +18,7 @@ const noPsk = ts.emptyPskIndex
 const bytes = text => new TextEncoder().encode(text)
 const keyOf = leaf => bytesToHex(leaf.credential.identity)
 
-/** Makes a KeyPackage: `ref` and `content` for its event, and `secrets` for this browser. One of last resort is given
- * to several people, once all others are used up. */
+/** Makes a KeyPackage: `ref` and `content` for its event, and `secrets` for this browser. */
 export async function newKeyPackage(key, isLastResort = false) {
   const now = Math.floor(Date.now() / 1000)
   const lifetime = { notBefore: BigInt(now - SKEW_SECS), notAfter: BigInt(now + LIFETIME_SECS) }
