@@ -60,7 +60,17 @@ async function request<T>(path: string, init: RequestInit, signal?: AbortSignal)
   if (response.ok) return JSON.parse(text) as T;
   const { detail, code, url } = readProblem(text);
   const words = detail ?? `The relay answered ${response.status}.`;
-  throw new Problem(url ? `${words} Open the console at ${url}.` : words, response.status, code);
+  throw new Problem(url ? `${words}${elsewhere(url)}` : words, response.status, code);
+}
+
+// The relay names the URL that it expects in a proof: the console is opened at the same host.
+function elsewhere(url: string): string {
+  try {
+    const { origin } = new URL(url);
+    return origin === location.origin ? "" : ` Open the console at ${origin}/console.`;
+  } catch {
+    return "";
+  }
 }
 
 function readProblem(text: string): ProblemDocument {

@@ -71,7 +71,8 @@ function admins(members: Members): number {
 }
 
 // The effect of a change on these members. `self` is the key of a group admin that signs; an admin key may do more.
-export function preview(before: Members, change: Change, self?: string): Preview {
+// `unlisted` members are not among `before`, so a key that is not there may be a member all the same.
+export function preview(before: Members, change: Change, self?: string, unlisted = 0): Preview {
   const then = after(before, change);
   const joins = [...then].filter(([key]) => !before.has(key)).map(([key, role]) => ({ key, role }));
   const leaves = [...before.keys()].filter((key) => !then.has(key));
@@ -86,13 +87,20 @@ export function preview(before: Members, change: Change, self?: string): Preview
     leaves,
     roles,
     unchanged,
-    membersAfter: then.size,
+    membersAfter: then.size + (change.op === "replace" ? 0 : unlisted),
     adminsAfter: admins(then),
-    faults: faults(before, then, change, touched.size > 0, self),
+    faults: faults(before, then, change, touched.size > 0 || unlisted > 0, unlisted > 0, self),
   };
 }
 
-function faults(before: Members, then: Members, change: Change, hasEffect: boolean, self?: string): string[] {
+function faults(
+  before: Members,
+  then: Members,
+  change: Change,
+  hasEffect: boolean,
+  isPart: boolean,
+  self?: string,
+): string[] {
   const { op, keys, name, epoch } = change;
   const found: string[] = [];
   if (op === "reset-epoch") {
@@ -106,11 +114,12 @@ function faults(before: Members, then: Members, change: Change, hasEffect: boole
   if (new TextEncoder().encode(name ?? "").length > NAME_BYTES_MAX) {
     found.push(`A name has at most ${NAME_BYTES_MAX} bytes; shorten it.`);
   }
-  const strangers = keys.filter((key) => !before.has(key)).length;
+  const strangers = isPart ? 0 : keys.filter((key) => !before.has(key)).length;
   if ((op === "promote" || op === "demote") && strangers > 0) {
     found.push(`${strangers === 1 ? "One key is" : `${strangers} keys are`} no member; add first.`);
   }
-  if (self && then.get(self) !== "admin") {
+  const isSelfKnown = self !== undefined && (before.has(self) || !isPart);
+  if (isSelfKnown && then.get(self) !== "admin") {
     found.push("You would be no group admin afterwards. Another admin must do this.");
   }
   return found;

@@ -54,13 +54,14 @@ export interface History {
 
 export interface GroupSummary {
   group_id: string;
-  display_name?: string;
+  display_name?: string | null;
   member_count: number;
   admin_count: number;
   last_epoch: number | null;
   source: string;
   created_at: number;
-  last_activity?: number;
+  // Told about one group alone.
+  last_activity?: number | null;
   seq: number;
 }
 
@@ -78,11 +79,12 @@ export interface RosterEntry {
   op: string;
   by: string;
   subjects: string[];
-  roles?: Role | Role[] | null;
+  role: Role | null;
   event: SignedEvent;
 }
 
 export interface Group extends GroupSummary {
+  // At most 1,000; `member_count` counts all.
   members: Member[];
   roster: RosterEntry[];
   strict: boolean;
@@ -99,9 +101,10 @@ export interface Groups extends Page {
 export interface Owner {
   owner: string;
   npub: string;
-  unclaimed: number;
-  last_resort: number;
-  low: boolean;
+  // Null where a group admin is not told: for a member who never acted in a group of this admin.
+  unclaimed: number | null;
+  last_resort: number | null;
+  low: boolean | null;
   low_watermark: number;
 }
 
@@ -110,7 +113,8 @@ export interface Owners extends Page {
 }
 
 export interface RefusedKeyPackages {
-  refused: { at: number; owner: string; event_id: string; reason: string }[];
+  // `refused` is false where `verify_keypackages` let the event pass.
+  refused: { at: number; owner: string; event_id: string; reason: string; refused: boolean }[];
 }
 
 export interface Access {

@@ -93,3 +93,14 @@ test("pasted keys are read in hex and as npub, each once, and others are named",
   const text = `${A}\n${npub(A)}, nostr:${npub(B)}  ${C.toUpperCase()} nsec1abc`;
   assert.deepEqual(publicKeys(text), { keys: [A, B, C], wrong: ["nsec1abc"] });
 });
+
+test("of a group that is listed in part, a key that is not listed may be a member", () => {
+  const part = (op: Change["op"], keys: string[], self?: string) =>
+    preview(BEFORE, { op, keys, role: "member" }, self, 1_000);
+  assert.deepEqual(part("promote", [C]).faults, []);
+  assert.deepEqual(part("add", [B]).faults, []);
+  assert.equal(part("add", [C]).membersAfter, 1_003);
+  assert.equal(part("replace", [A]).membersAfter, 1);
+  assert.match(part("remove", [A], A).faults.join(), /no group admin/);
+  assert.deepEqual(part("add", [C], D).faults, []);
+});

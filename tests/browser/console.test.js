@@ -45,6 +45,16 @@ test('a stranger is kept out, is told who gets in, and the field has forgotten t
   }
 })
 
+test('at an address that is not the relay\'s own the login says where the console is', async () => {
+  const elsewhere = await startRelay({ admins: [operator.key], server: { public_url: 'wss://relay.example.com' } })
+  try {
+    const { page } = await logIn(chromium, elsewhere, operator)
+    await told(page, 'Open the console at https://relay.example.com/console.')
+  } finally {
+    await elsewhere.stop()
+  }
+})
+
 test('a pasted key leaves the page in no request, in no frame and in no storage, and goes at the log-out', async () => {
   const context = await chromium.context()
   const sent = []

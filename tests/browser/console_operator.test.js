@@ -1,7 +1,7 @@
 // The operator's work in the console, seen by live clients.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import { after, before, test } from 'node:test'
 
 import { Person, connect, connectAs, publish, refused, subscribed } from '../clients/js/support/client.js'
@@ -130,15 +130,21 @@ test('the inspector tells which rule refuses an event and which one hides it', a
   assert.deepEqual(faults, [])
 })
 
+/** Opens a connection with the key of `person`: the relay's answer to AUTH, and the end of the connection. */
+async function authenticate(person) {
+  const socket = new WebSocket(server.url)
+  const frames = on(socket, 'message')
+  const next = async () => JSON.parse((await within(frames.next(), 'a frame')).value[0])
+  const [, challenge] = await next()
+  const tags = [['relay', server.url], ['challenge', challenge]]
+  socket.send(JSON.stringify(['AUTH', person.sign(22_242, { tags })]))
+  return { answer: await next(), closed: once(socket, 'close') }
+}
+
 test('a banned key loses its connection at once, the change is listed, and the ban is lifted', async () => {
   const eve = new Person()
-  const socket = new WebSocket(server.url)
-  await once(socket, 'open')
-  const [frame] = await once(socket, 'message')
-  const tags = [['relay', server.url], ['challenge', JSON.parse(frame)[1]]]
-  socket.send(JSON.stringify(['AUTH', eve.sign(22_242, { tags })]))
-  await once(socket, 'message')
-  const closed = once(socket, 'close')
+  const { answer, closed } = await authenticate(eve)
+  assert.equal(answer[2], true)
 
   const { page, faults } = await logIn(chromium, server, operator)
   await visit(page, 'Access')
@@ -152,12 +158,12 @@ test('a banned key loses its connection at once, the change is listed, and the b
   await told(page, 'The key is banned')
   assert.equal((await within(closed, 'the end of the connection'))[0], 1008)
   await section(page, 'Changes').getByText('noise at night').waitFor()
-  await refused(connectAs(server.url, eve), /^(restricted|blocked): /)
+  assert.match((await authenticate(eve)).answer[3], /^restricted: .*banned/)
 
   await bans.getByRole('button', { name: `Lift the ban ${npub(eve).slice(0, 8)}`, exact: false }).click()
   await told(page, 'The ban is lifted')
   await bans.getByText('No key is banned').waitFor()
-  await (await connectAs(server.url, eve)).close()
+  assert.equal((await authenticate(eve)).answer[2], true)
   assert.deepEqual(faults, [])
 })
 

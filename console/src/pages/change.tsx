@@ -1,10 +1,11 @@
 // The form for a change of a group's members: what it names, a preview of its effect, and a button that signs it.
 
 import { useMemo, useState } from "preact/hooks";
+import { plural } from "../format";
 import { publicKeys } from "../keys";
 import { type Change, type Op, OPS, TAKES_ROLE, membersOf, preview } from "../roster";
 import type { Member, Role } from "../types";
-import { Button, Field, Section } from "../ui/basic";
+import { Button, Field, Notice, Section } from "../ui/basic";
 import { KeyField } from "../ui/keyfield";
 import { Faults, PreviewList } from "../ui/preview";
 
@@ -28,12 +29,15 @@ const HINTS: Partial<Record<Op, string>> = {
 
 export function ChangeForm({
   members,
+  unlisted,
   start,
   self,
   onSend,
   onClose,
 }: {
   members: Member[];
+  // Members that are not among `members`.
+  unlisted: number;
   start: Draft;
   self: string | undefined;
   onSend: (change: Change) => Promise<void>;
@@ -54,7 +58,7 @@ export function ChangeForm({
     ...(name.trim() && { name: name.trim() }),
     epoch,
   };
-  const effect = preview(membersOf(members), change, self);
+  const effect = preview(membersOf(members), change, self, unlisted);
   const isTouched = op === "reset-epoch" ? epoch !== "" : keys.length > 0;
   const extra = [
     ...(op === "reset-epoch"
@@ -131,6 +135,12 @@ export function ChangeForm({
           </Field>
         )}
         {isTouched && <PreviewList preview={effect} extra={extra} />}
+        {isTouched && unlisted > 0 && (
+          <Notice tone="plain">
+            This page knows {plural(members.length, "member")} of {plural(members.length + unlisted, "member")}, so the
+            preview may take a present member for a new one.
+          </Notice>
+        )}
         {isTouched && <Faults faults={effect.faults} />}
         <div class="actions">
           <Button

@@ -142,6 +142,7 @@ export function FoundPage() {
           )}
           {error && <Notice tone="bad">{error}</Notice>}
           <AnswerNotice answers={answers} done="" />
+          {answers.length > 1 && <a href={groupLink(id)}>Open the group as it is now</a>}
           <div class="actions">
             <Button tone="main" type="submit" busy={busy} disabled={!isReady}>
               Sign and found

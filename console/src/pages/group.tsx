@@ -73,6 +73,11 @@ function Members({ group, onDraft }: { group: Group; onDraft: (draft: Draft) => 
           },
         ]}
       />
+      {unlisted(group) > 0 && (
+        <p class="hint">
+          The relay lists the first {count(group.members.length)} of {count(group.member_count)} members.
+        </p>
+      )}
       {fitting.length > LISTED_MAX && (
         <p class="hint">{plural(fitting.length - LISTED_MAX, "member")} more; filter by key.</p>
       )}
@@ -124,6 +129,11 @@ function inspect({ event }: RosterEntry): void {
   go("#/inspector");
 }
 
+// Members that the relay counts and does not list.
+function unlisted({ members, member_count: all }: Group): number {
+  return Math.max(0, all - members.length);
+}
+
 interface Done {
   answers: Answer[];
   words: string;
@@ -150,7 +160,7 @@ export function GroupPage({ id }: { id: string }) {
     try {
       const answers = await publish([template(group.group_id, group.seq + 1, change, now())]);
       const isAccepted = answers.at(-1)?.accepted === true;
-      const effect = preview(membersOf(group.members), change);
+      const effect = preview(membersOf(group.members), change, undefined, unlisted(group));
       const words = `The roster is in force, and the group has ${plural(effect.membersAfter, "member")}.`;
       setDone({ answers, words });
       announcement.value = isAccepted ? words : "The relay refused the roster.";
@@ -198,6 +208,7 @@ export function GroupPage({ id }: { id: string }) {
                   <ChangeForm
                     key={`${draft.op} ${draft.text}`}
                     members={group.members}
+                    unlisted={unlisted(group)}
                     start={draft}
                     self={self}
                     onSend={(change) => send(group, change)}
@@ -208,8 +219,8 @@ export function GroupPage({ id }: { id: string }) {
               <Section title="Facts">
                 <Facts
                   rows={[
-                    ["Members", count(group.members.length)],
-                    ["Admins", count(group.members.filter(({ role }) => role === "admin").length)],
+                    ["Members", count(group.member_count)],
+                    ["Admins", count(group.admin_count)],
                     ["Epoch", count(group.last_epoch)],
                     ["Last activity", ago(group.last_activity)],
                     [

@@ -78,7 +78,7 @@ export function GroupsPage() {
               { title: "Admins", number: true, cell: ({ admin_count: admins }) => count(admins) },
               { title: "Epoch", number: true, cell: ({ last_epoch: epoch }) => count(epoch) },
               { title: "Members by", cell: ({ source }) => sourceWords(source) },
-              { title: "Last activity", cell: ({ last_activity: last }) => ago(last) },
+              { title: "Founded", cell: ({ created_at: at }) => ago(at) },
             ]}
           />
         )}

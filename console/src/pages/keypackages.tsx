@@ -69,8 +69,10 @@ function Stock({ path, isOperator, search }: { path: string; isOperator: boolean
               { title: "Of last resort", number: true, cell: ({ last_resort: last }) => count(last) },
               {
                 title: "Stock",
-                cell: ({ low, low_watermark: mark }) =>
-                  low ? <Badge tone="warn">low: under {mark}</Badge> : <Badge tone="good">enough</Badge>,
+                cell: ({ low, low_watermark: mark }) => {
+                  if (low === null) return <span class="muted">not told: no message to your groups yet</span>;
+                  return low ? <Badge tone="warn">low: under {mark}</Badge> : <Badge tone="good">enough</Badge>;
+                },
               },
               ...(isOperator
                 ? [
@@ -102,7 +104,10 @@ function Stock({ path, isOperator, search }: { path: string; isOperator: boolean
 function Refused() {
   const resource = useResource<RefusedKeyPackages>("keypackages/refused");
   return (
-    <Section title="Failed verification" about="The newest 200 that this instance found a fault in since its start.">
+    <Section
+      title="Failed verification"
+      about="The newest 200 that this instance found a fault in since its start. verify_keypackages decides whether it refuses them."
+    >
       <Loaded resource={resource} what="Reading the refusals…">
         {({ refused }) =>
           refused.length === 0 ? (
@@ -123,6 +128,11 @@ function Refused() {
                 },
                 { title: "Owner", wide: true, cell: ({ owner }) => <Key hex={owner} /> },
                 { title: "Event", cell: ({ event_id: id }) => <code title={id}>{shortId(id)}</code> },
+                {
+                  title: "Event was",
+                  cell: ({ refused: isRefused }) =>
+                    isRefused ? <Badge tone="bad">refused</Badge> : <Badge tone="warn">let pass</Badge>,
+                },
                 { title: "Fault", wide: true, cell: ({ reason }) => reason },
               ]}
             />

@@ -124,7 +124,7 @@ function Charts({ history }: { history: History }) {
         {...common}
         title="Storage"
         format={bytes}
-        absent="This store does not tell its size."
+        absent="No size yet. A store that tells its size does so within 15 seconds."
         series={[line("Store", 1, (it) => it.store_bytes)]}
       />
       <Chart

@@ -57,7 +57,8 @@ function options(width: number, series: Series[], format: Format): uPlot.Options
         label,
         stroke: colour(`--chart-${number}`),
         width: 2,
-        points: { show: false },
+        // A line needs two samples; the first ones are points.
+        points: { show: (plot: uPlot) => plot.data[0].length <= 2 },
         spanGaps: false,
       })),
     ],

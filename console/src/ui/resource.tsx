@@ -181,7 +181,7 @@ export function Listed<T>({
         </Notice>
       )}
       {isFirst && !error && <Loading what={what} />}
-      {!isFirst && rows.length === 0 && !isLoading && empty}
+      {!isFirst && rows.length === 0 && !isLoading && !hasMore && empty}
       {rows.length > 0 && <div class="section list">{children(rows)}</div>}
       {hasMore && (
         <div class="more">

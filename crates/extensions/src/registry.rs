@@ -7,7 +7,7 @@ use nostr_protocol::{PublicKey, UnixSecs};
 
 use crate::{
     gate::Gate,
-    mls_gateway::group::{Group, GroupStatus, ManagedGroup, NostrGroupId, Role, Source},
+    mls_gateway::group::{CommitOrdering, Group, GroupStatus, ManagedGroup, NostrGroupId, Role, Source},
     reader::Reader,
 };
 
@@ -78,6 +78,18 @@ impl<'a> ShownGroup<'a> {
     #[must_use]
     pub fn member_count(&self) -> usize {
         self.view.members.len()
+    }
+
+    /// Number of admins.
+    #[must_use]
+    pub fn admin_count(&self) -> usize {
+        self.view.members.values().filter(|role| **role == Role::Admin).count()
+    }
+
+    /// The order of commits that a roster chose for the group; `None` where the relay's own holds.
+    #[must_use]
+    pub const fn commit_ordering(&self) -> Option<CommitOrdering> {
+        self.view.record.commit_ordering
     }
 
     /// The members with their roles, in the order of their keys.

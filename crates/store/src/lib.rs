@@ -15,6 +15,7 @@ pub mod embedded;
 #[cfg(feature = "firestore")]
 pub mod firestore;
 mod index;
+mod listing;
 pub mod memory;
 pub mod moving;
 mod plan;
@@ -47,6 +48,7 @@ pub use self::{
     },
     cost::Cost,
     decide::stock::KEY_PACKAGES_KEPT_MAX,
+    listing::Listed,
     plan::{Part, parts},
     received::{RECEIVED_KINDS, Receipt, Received, ReceivedBounds, ReceivedPage, Recipient},
     saved::{DUPLICATE, Saved},
@@ -320,6 +322,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Managed groups that have one of these keys as a member, each once.
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError>;
+
+    /// At most `most` managed groups whose ids begin with `prefix` and lie behind `after`, in the order of their ids.
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError>;
+
+    /// At most `most` owners of KeyPackages behind `after`, in the order of their keys. An owner whose KeyPackages are
+    /// gone may be among them for a while.
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError>;
 
     /// Those of these groups in which one of these keys has not acted, since another key made it a member
     /// (docs/rules.md, "Memberships" 2), each once.

@@ -1,6 +1,7 @@
 //! The console at `/console` and its API (docs/rules.md, "Console").
 
 mod doors;
+mod groups;
 mod login;
 mod now;
 mod page;
@@ -17,8 +18,17 @@ use crate::support::{
 const API: &str = "/console/api";
 
 /// Every door that needs a token, with a method, and whether it is for `admin_pubkeys` alone.
-const DOORS: [(&str, &str, bool); 4] =
-    [("GET", "/now", true), ("GET", "/history", true), ("GET", "/access", true), ("GET", "/configuration", true)];
+const DOORS: [(&str, &str, bool); 9] = [
+    ("GET", "/now", true),
+    ("GET", "/history", true),
+    ("GET", "/groups", false),
+    ("GET", "/groups/grp", false),
+    ("GET", "/keypackages", true),
+    ("GET", "/keypackages/refused", true),
+    ("POST", "/diagnose", false),
+    ("GET", "/access", true),
+    ("GET", "/configuration", true),
+];
 
 /// A key that has logged in.
 struct Console {

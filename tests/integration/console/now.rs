@@ -76,7 +76,7 @@ async fn a_sample_tells_what_the_instance_did() {
     assert_eq!(console.get(&since).await["samples"], json!([]));
     console.refused("/history?since=yesterday", 400).await;
     let now = until(&console, "/now", |answer| answer["store"]["events"].is_u64()).await;
-    assert_eq!((&now["store"]["events"], &now["last"]["at"]), (&json!(20), &sample["at"]));
+    assert_eq!(&now["last"]["at"], &sample["at"]);
     let own = &now["instances"][0];
     assert_eq!((&own["name"], &own["self"], &own["ready"]), (&history["instance"], &json!(true), &json!(true)));
     assert_eq!(own["version"], env!("CARGO_PKG_VERSION"));

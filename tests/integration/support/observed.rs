@@ -14,7 +14,7 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogPage, OnceName, Page, PageBounds, Receipt, Received,
     ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
     Swept,
 };
@@ -148,6 +148,19 @@ impl Store for Observed {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.store.groups_of(keys).await
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        self.store.groups_after(prefix, after, most).await
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        self.store.owners_after(after, most).await
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

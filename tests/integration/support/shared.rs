@@ -19,9 +19,9 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
-    Swept, memory::Memory,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt,
+    Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    StoredRecord, Swept, memory::Memory,
 };
 use tokio::sync::{RwLock, watch};
 
@@ -329,6 +329,21 @@ impl Store for Instance {
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.link.pass().await?;
         self.shared.memory.groups_of(keys).await
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.groups_after(prefix, after, most).await
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        self.link.pass().await?;
+        self.shared.memory.owners_after(after, most).await
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -11,9 +11,13 @@
 mod access;
 mod bundle;
 mod configuration;
+mod diagnose;
 mod door;
+mod groups;
 mod history;
+mod key_packages;
 mod login;
+mod refused;
 mod token;
 
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use axum::{
 use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
 pub(crate) use self::history::run;
-use self::{bundle::Bundle, history::History, token::Tokens};
+use self::{bundle::Bundle, history::History, refused::RefusedPackages, token::Tokens};
 use crate::{
     app::App,
     config::Config,
@@ -59,6 +63,8 @@ pub(crate) struct Console {
     bundle: Bundle,
     tokens: Tokens,
     history: History,
+    /// KeyPackages of late that were at fault.
+    pub(crate) refused: RefusedPackages,
     /// The name of this instance where it has no channel to others.
     instance: [u8; 16],
 }
@@ -68,7 +74,13 @@ impl Console {
     pub(crate) fn new(secret: &[u8; 32]) -> Self {
         let mut instance = [0; 16];
         instance.copy_from_slice(&random::bytes32()[..16]);
-        Self { bundle: Bundle::default(), tokens: Tokens::new(secret), history: History::default(), instance }
+        Self {
+            bundle: Bundle::default(),
+            tokens: Tokens::new(secret),
+            history: History::default(),
+            refused: RefusedPackages::default(),
+            instance,
+        }
     }
 }
 
@@ -83,6 +95,11 @@ pub(crate) fn router(app: &Arc<App>) -> Option<Router> {
         .route("/login", post(login::login))
         .route("/now", get(history::now))
         .route("/history", get(history::history))
+        .route("/groups", get(groups::all))
+        .route("/groups/{group_id}", get(groups::one))
+        .route("/keypackages", get(key_packages::stock))
+        .route("/keypackages/refused", get(refused::refused))
+        .route("/diagnose", post(diagnose::diagnose))
         .route("/access", get(access::access))
         .route("/configuration", get(configuration::configuration))
         .method_not_allowed_fallback(no_method)

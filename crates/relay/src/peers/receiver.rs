@@ -204,7 +204,7 @@ mod tests {
         let sent = message.encode(&receiver.channel.key);
         receiver.receive(&sent);
         let seen = Seen { instance: [9; 16], at_ms: NOW * 1_000, announcement };
-        assert_eq!(receiver.channel.seen(), [seen.clone()]);
+        assert_eq!(receiver.channel.seen(), std::slice::from_ref(&seen));
         clock.set(NOW + 1);
         receiver.receive(&sent);
         assert_eq!(receiver.channel.seen(), [seen], "a repeated one keeps nobody in the list");

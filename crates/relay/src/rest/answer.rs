@@ -40,11 +40,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An event in an answer: the JSON as its author signed it.
 #[derive(Clone)]
-pub(super) struct EventJson(Bytes);
+pub(crate) struct EventJson(Bytes);
 
 impl EventJson {
     /// The event that the gate released to the reader of the answer.
-    pub(super) fn new(released: &Released) -> Self {
+    pub(crate) fn new(released: &Released) -> Self {
         Self(released.json())
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Cursors {
 
 /// The question that a cursor belongs to: the door, the reader and the parameters that narrow the list.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a>(pub(super) &'a [&'a [u8]]);
+pub(crate) struct Question<'a>(pub(crate) &'a [&'a [u8]]);
 
 impl Question<'_> {
     /// The parts, each behind its length.
@@ -66,7 +66,7 @@ impl Cursors {
     }
 
     /// The cursor of a place in the answer to a question.
-    pub(super) fn seal(&self, question: Question<'_>, place: &[u8]) -> String {
+    pub(crate) fn seal(&self, question: Question<'_>, place: &[u8]) -> String {
         let question = question.bytes();
         let tag = hmac::sign(&self.nonces, &[&question[..], place].concat());
         let mut nonce = [0; NONCE_LEN];
@@ -84,7 +84,7 @@ impl Cursors {
     ///
     /// # Errors
     /// 410 for a cursor of another store, 400 for one that is made up or belongs to another question.
-    pub(super) fn open(&self, question: Question<'_>, cursor: &str) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn open(&self, question: Question<'_>, cursor: &str) -> Result<Vec<u8>, Problem> {
         let unknown = || {
             Problem::bad_parameter("this is no cursor of this request; send the next_cursor of an earlier answer to it")
         };

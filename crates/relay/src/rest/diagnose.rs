@@ -3,7 +3,7 @@
 //! Source: docs/rules.md, "REST" 15.
 
 use nostr_extensions::Reader;
-use nostr_protocol::{PublicKey, Rejection, Unverified};
+use nostr_protocol::{PublicKey, Rejection, Unverified, Verified};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -89,6 +89,15 @@ pub(super) async fn diagnose(visit: Visit) -> Result<Answer, Problem> {
     if !visit.app().policy().is_admin(&asking) {
         return Err(Rejection::restricted("diagnoses are for the admin keys of this relay").into());
     }
+    let (event, reader) = read(&visit)?;
+    answer(&visit, event, &reader).await
+}
+
+/// Reads the body: a signed event, and the reader.
+///
+/// # Errors
+/// 400 for any other body.
+pub(crate) fn read(visit: &Visit) -> Result<(Verified, Reader), Problem> {
     let form = || Problem::bad_parameter("the body is {\"event\": a signed event, \"reader\": hex, npub or null}");
     let DiagnoseRequest { event, reader } = serde_json::from_slice(&visit.body).map_err(|_| form())?;
     let reader = match reader {
@@ -102,6 +111,14 @@ pub(super) async fn diagnose(visit: Visit) -> Result<Answer, Problem> {
     let event = Unverified::parse(event.get().as_bytes()).map_err(no_event)?;
     let verified = event.verify();
     visit.app().metrics.signature_checked();
-    let diagnosis = diagnosis::of(&visit.caller, verified.map_err(no_event)?, &reader).await?;
-    Answer::json(&visit, &DiagnoseAnswer::from(diagnosis)).await
+    Ok((verified.map_err(no_event)?, reader))
+}
+
+/// The decisions about an event and a reader.
+///
+/// # Errors
+/// 503 where the store does not answer, 429 where the caller has read too much.
+pub(crate) async fn answer(visit: &Visit, event: Verified, reader: &Reader) -> Result<Answer, Problem> {
+    let diagnosis = diagnosis::of(&visit.caller, event, reader).await?;
+    Answer::json(visit, &DiagnoseAnswer::from(diagnosis)).await
 }

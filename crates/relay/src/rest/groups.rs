@@ -38,7 +38,7 @@ const ROSTERS_MAX: usize = 500;
 /// Most groups whose states one turn at the store reads.
 pub(crate) const GROUPS_PER_TURN_MAX: usize = 16;
 /// Most members that one unit of a read's cost pays for, as tags of an event.
-const MEMBERS_PER_UNIT: u64 = 32;
+pub(crate) const MEMBERS_PER_UNIT: u64 = 32;
 
 /// A managed group.
 #[derive(Serialize, ToSchema)]
@@ -181,7 +181,7 @@ pub(super) async fn all(visit: Visit) -> Result<Answer, Problem> {
 }
 
 /// The states of groups as they are in the store, with their last epochs.
-async fn states(visit: &Visit, meter: &mut Meter<'_>, ids: &[NostrGroupId]) -> Result<Vec<Group>, Problem> {
+pub(crate) async fn states(visit: &Visit, meter: &mut Meter<'_>, ids: &[NostrGroupId]) -> Result<Vec<Group>, Problem> {
     let app = visit.app();
     meter.may_go_on().map_err(Rejection::from)?;
     meter.charge(list::cost(app, NAMED_GROUP_UNITS, ids.len()));
@@ -191,28 +191,41 @@ async fn states(visit: &Visit, meter: &mut Meter<'_>, ids: &[NostrGroupId]) -> R
 }
 
 /// The state of a group that the reader may see.
+async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
+    let app = visit.app();
+    let id = path.get("group_id").and_then(NostrGroupId::parse);
+    group_for(visit, id, |group| app.gate.show(group, &visit.caller.reader).is_some()).await
+}
+
+/// The state of the group of this id, if it is open to the reader by what `opens` says of a state.
 ///
 /// A group that is hidden costs as much as one that does not exist: the store is asked once which of the named groups
 /// it knows, and the state of one that opens is read anew.
-async fn shown(visit: &Visit, path: &PathValues) -> Result<Group, Problem> {
+///
+/// # Errors
+/// 404 for a group that does not open, and for one that does not exist.
+pub(crate) async fn group_for(
+    visit: &Visit,
+    id: Option<NostrGroupId>,
+    opens: impl Fn(&Group) -> bool,
+) -> Result<Group, Problem> {
     visit.key()?;
     let app = visit.app();
     let mut meter = Meter::new(&visit.caller);
     meter.may_go_on().map_err(Rejection::from)?;
     meter.charge(list::cost(app, NAMED_GROUP_UNITS, 1));
     app.delivery.fresh().await?;
-    let id = path.get("group_id").and_then(NostrGroupId::parse).ok_or_else(Problem::not_found)?;
+    let id = id.ok_or_else(Problem::not_found)?;
     let asked = std::slice::from_ref(&id);
     if !settling::for_named(&visit.caller, &meter, asked).await.map_err(Rejection::from)?.is_empty() {
         // As for a group that does not exist: nobody can be asked about that one either.
         return Err(settling::closed().into());
     }
-    let opens = |group: &Group| app.gate.show(group, &visit.caller.reader).is_some();
     let turn = meter.turn_at_store().await;
-    let open = app.groups.filter(vec![id], &visit.caller.named, opens).await.map_err(read_failed)?;
+    let open = app.groups.filter(vec![id], &visit.caller.named, &opens).await.map_err(read_failed)?;
     drop(turn);
     let group = states(visit, &mut meter, &open).await?.pop();
-    group.filter(|group| app.gate.show(group, &visit.caller.reader).is_some()).ok_or_else(Problem::not_found)
+    group.filter(|group| opens(group)).ok_or_else(Problem::not_found)
 }
 
 /// One group.

@@ -7,28 +7,28 @@ use super::Problem;
 use crate::app::App;
 
 /// The entries of a page, one more than the client gets: it tells whether there are more.
-pub(super) struct List<T> {
+pub(crate) struct List<T> {
     limit: usize,
     entries: Vec<T>,
 }
 
 impl<T> List<T> {
     /// An empty page of at most `limit` entries.
-    pub(super) const fn new(limit: usize) -> Self {
+    pub(crate) const fn new(limit: usize) -> Self {
         Self { limit, entries: Vec::new() }
     }
 
     /// Whether no further entry would change the page.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.entries.len() > self.limit
     }
 
-    pub(super) fn push(&mut self, entry: T) {
+    pub(crate) fn push(&mut self, entry: T) {
         self.entries.push(entry);
     }
 
     /// The page, and whether there are more entries.
-    pub(super) fn end(mut self) -> (Vec<T>, bool) {
+    pub(crate) fn end(mut self) -> (Vec<T>, bool) {
         let has_more = self.is_full();
         self.entries.truncate(self.limit);
         (self.entries, has_more)
@@ -71,7 +71,7 @@ pub(super) fn position(place: &[u8]) -> Result<(u64, EventId), Problem> {
 ///
 /// # Errors
 /// 400 for another number of them.
-pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Problem> {
+pub(crate) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Problem> {
     bytes.try_into().map_err(|_| of_another_release())
 }
 
@@ -79,7 +79,7 @@ pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Problem> {
 ///
 /// # Errors
 /// 400 for bytes that are none.
-pub(super) fn text(bytes: Vec<u8>) -> Result<String, Problem> {
+pub(crate) fn text(bytes: Vec<u8>) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| of_another_release())
 }
 

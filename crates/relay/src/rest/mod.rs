@@ -42,11 +42,13 @@ use tower_http::{
 };
 
 pub(crate) use self::{
-    answer::{Answer, finish},
-    cursor::Cursors,
-    groups::GROUPS_PER_TURN_MAX,
+    answer::{Answer, EventJson, finish},
+    cursor::{Cursors, Question},
+    diagnose::{answer as diagnosed, read as read_diagnosis},
+    groups::{GROUPS_PER_TURN_MAX, MEMBERS_PER_UNIT, group_for, states},
     intake::is_of_media_type,
-    list::cost,
+    list::{List, cost, fixed as list_fixed, text as list_text},
+    path::PathValues,
     problem::Problem,
     sheds::Sheds,
     visit::Visit,

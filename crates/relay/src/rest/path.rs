@@ -12,7 +12,7 @@ pub(crate) struct PathValues(Option<RawPathParams>);
 
 impl PathValues {
     /// The value of this name.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.as_ref()?.iter().find(|(it, _)| *it == name).map(|(_, value)| value)
     }
 }

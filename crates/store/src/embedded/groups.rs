@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -235,6 +236,32 @@ impl Tables {
                 let id = std::str::from_utf8(&entry?.0[32..]).ok().and_then(NostrGroupId::parse);
                 groups.insert(id.ok_or(Fail::Corrupt("a membership has no group"))?);
             }
+        }
+        Ok(groups)
+    }
+
+    /// The first managed groups that begin with a prefix and lie behind a place.
+    pub(super) fn groups_after(
+        &self,
+        txn: &RoTxn<'_>,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Vec<NostrGroupId>, Fail> {
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str().as_bytes()),
+            // No key is empty.
+            _ if prefix.is_empty() => Bound::Unbounded,
+            _ => Bound::Included(prefix.as_bytes()),
+        };
+        let mut groups = Vec::new();
+        for entry in self.groups.range(txn, &(from, Bound::Unbounded))?.take(most) {
+            let id = std::str::from_utf8(entry?.0).ok().and_then(NostrGroupId::parse);
+            let id = id.ok_or(Fail::Corrupt("a group has no id"))?;
+            if !id.as_str().starts_with(prefix) {
+                break;
+            }
+            groups.push(id);
         }
         Ok(groups)
     }

@@ -71,8 +71,8 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds, Receipt,
-    Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogEntry, LogPage, OnceName, OpenError, Page, PageBounds,
+    Receipt, Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
     StoredRecord, Swept,
     decide::claim::SEARCHES_MAX,
     weight::{REMOVED_ROWS_MAX, give_way},
@@ -421,6 +421,19 @@ impl Store for Embedded {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.read(|txn| Ok(self.tables.groups_of(txn, keys)?.into_iter().collect()))
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        self.read(|txn| Ok(Listed::of(self.tables.groups_after(txn, prefix, after, most + 1)?, most)))
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        self.read(|txn| Ok(Listed::of(self.tables.owners_after(txn, after, most + 1)?, most)))
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

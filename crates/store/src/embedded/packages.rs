@@ -2,6 +2,8 @@
 //!
 //! Source: docs/rules.md, "KeyPackages".
 
+use std::ops::Bound;
+
 use heed::{RoTxn, RwTxn};
 use nostr_extensions::mls_gateway::key_package::{DirectoryEntry, suite_of};
 use nostr_protocol::{Kind, PublicKey, UnixSecs};
@@ -19,6 +21,7 @@ use crate::{
         keys as keys_of,
         lookup::{OWNED_MAX, OwnedPackage},
     },
+    listing::successor,
 };
 
 fn owned(owner: &PublicKey, cursor: Cursor) -> Key {
@@ -73,6 +76,26 @@ impl Tables {
         self.packages.delete(txn, &key)?;
         self.references.delete(txn, &named(owner, &reference).with(&cursor_bytes(cursor)))?;
         Ok(())
+    }
+
+    /// The first owners of KeyPackages behind a place. It looks at one row of each.
+    pub(super) fn owners_after(
+        &self,
+        txn: &RoTxn<'_>,
+        after: Option<&PublicKey>,
+        most: usize,
+    ) -> Result<Vec<PublicKey>, Fail> {
+        let mut owners = Vec::new();
+        let mut from = after.map_or(Some([0; 32]), successor);
+        while let Some(first) = from.filter(|_| owners.len() < most) {
+            let range = (Bound::Included(&first[..]), Bound::Unbounded);
+            let Some(row) = self.packages.range(txn, &range)?.next() else { break };
+            let owner = row?.0.first_chunk().ok_or(Fail::Corrupt("a KeyPackage has no owner"))?;
+            let owner = PublicKey::from_bytes(*owner);
+            from = successor(&owner);
+            owners.push(owner);
+        }
+        Ok(owners)
     }
 
     /// Marks the KeyPackage event at `cursor` as one of last resort.

@@ -68,7 +68,7 @@ use self::{
     write::{claims::ClaimQueues, epochs::Epochs},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, Page, PageBounds, Receipt, Received,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogPage, OnceName, Page, PageBounds, Receipt, Received,
     ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError, StoredRecord,
     Swept, decide::hiding::Hiding,
 };
@@ -203,6 +203,21 @@ impl Store for Firestore {
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.inner.client.reads.allow()?;
         Ok(self.inner.groups_of(keys).await?)
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.groups_after(prefix, after, most).await?)
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        self.inner.client.reads.allow()?;
+        Ok(self.inner.owners_after(after, most).await?)
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use self::state::{Item, State};
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, ExpiredPackage, LogEntry, LogPage, OnceName, Page, PageBounds,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, ExpiredPackage, Listed, LogEntry, LogPage, OnceName, Page, PageBounds,
     Receipt, Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store, StoreError,
     StoredRecord, Swept, decide::MARK_KIND,
 };
@@ -250,6 +250,27 @@ impl Store for Memory {
         let groups: BTreeSet<NostrGroupId> =
             state.groups.iter().filter(|(_, view)| of(view)).map(|(id, _)| id.clone()).collect();
         Ok(groups.into_iter().collect())
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        let state = self.state.lock();
+        let is_listed = |id: &NostrGroupId| id.as_str().starts_with(prefix) && after.is_none_or(|after| id > after);
+        let mut found: Vec<NostrGroupId> = state.groups.keys().filter(|id| is_listed(id)).cloned().collect();
+        found.sort_unstable();
+        found.truncate(most + 1);
+        Ok(Listed::of(found, most))
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        let state = self.state.lock();
+        let owners = state.log.values().filter_map(|item| item.package.as_ref()).map(|package| package.owner);
+        let owners: BTreeSet<PublicKey> = owners.filter(|owner| after.is_none_or(|after| owner > after)).collect();
+        Ok(Listed::of(owners.into_iter().take(most + 1).collect(), most))
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -51,6 +51,15 @@ const KNOWN_GROUPS: &str = "select asked.id from unnest($1::text[]) as asked(id)
         or exists (select from rnostr.unlisted u where u.group_id = asked.id)";
 const GROUPS_OF: &str = "select distinct group_id from rnostr.members where key = any($1::bytea[]) order by group_id";
 
+const GROUPS_AFTER: &str = "select id from rnostr.groups where id > $1 and id >= $2 order by id limit $3";
+
+/// Each step looks at one row: the first one behind the last owner.
+const OWNERS_AFTER: &str = "with recursive owners as ( \
+       (select owner from rnostr.packages where owner > $1 order by owner limit 1) union all \
+       select (select p.owner from rnostr.packages p where p.owner > o.owner order by p.owner limit 1) \
+       from owners o where o.owner is not null) \
+     select owner from owners where owner is not null limit $2";
+
 const INVITED_GROUPS: &str = "select distinct group_id from rnostr.members \
     where key = any($1::bytea[]) and invited_at is not null order by group_id";
 
@@ -168,6 +177,38 @@ pub(super) async fn groups_of(client: &Client, keys: &[PublicKey]) -> Result<Vec
 
 pub(super) async fn invited_groups(client: &Client, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, Fail> {
     groups_by(client, INVITED_GROUPS, keys).await
+}
+
+/// The first managed groups that begin with a prefix and lie behind a place.
+pub(super) async fn groups_after(
+    client: &Client,
+    prefix: &str,
+    after: Option<&NostrGroupId>,
+    most: usize,
+) -> Result<Vec<NostrGroupId>, Fail> {
+    let statement = client.prepare_cached(GROUPS_AFTER).await?;
+    let after = after.map_or("", NostrGroupId::as_str);
+    let rows = client.query(&statement, &[&after, &prefix, &number(most as u64)]).await?;
+    let mut groups: Vec<NostrGroupId> = rows.iter().map(|row| group_id(row, "id")).collect::<Result<_, _>>()?;
+    let end = groups.iter().position(|id| !id.as_str().starts_with(prefix));
+    groups.truncate(end.unwrap_or(groups.len()));
+    Ok(groups)
+}
+
+/// The first owners of KeyPackages behind a place.
+pub(super) async fn owners_after(
+    client: &Client,
+    after: Option<&PublicKey>,
+    most: usize,
+) -> Result<Vec<PublicKey>, Fail> {
+    let statement = client.prepare_cached(OWNERS_AFTER).await?;
+    let after = after.map(|key| &key.as_bytes()[..]).unwrap_or_default();
+    let rows = client.query(&statement, &[&after, &number(most as u64)]).await?;
+    let owner = |row: &Row| {
+        let owner: &[u8] = row.try_get("owner")?;
+        owner.try_into().map(PublicKey::from_bytes).map_err(|_| Fail::Corrupt("a KeyPackage has no owner"))
+    };
+    rows.iter().map(owner).collect()
 }
 
 /// The groups of keys by this statement.

@@ -55,7 +55,7 @@ use self::{
     rows::{cursor, fixed},
 };
 use crate::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogPage, OnceName, OpenError, PEER_MESSAGES_WAITING_MAX, Page,
     PageBounds, Receipt, Received, ReceivedBounds, ReceivedPage, RecordName, Saved, Stats, Stock, StockRequest, Store,
     StoreError, StoredRecord, Swept,
     decide::{EPHEMERAL_SECS, changes::Changes, hiding::Hiding},
@@ -323,6 +323,21 @@ impl Store for Postgres {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.call(async move |client| log::groups_of(client, keys).await).await
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        let found = self.call(async move |client| log::groups_after(client, prefix, after, most + 1).await).await?;
+        Ok(Listed::of(found, most))
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        let found = self.call(async move |client| log::owners_after(client, after, most + 1).await).await?;
+        Ok(Listed::of(found, most))
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -9,6 +9,7 @@ pub mod authored;
 pub mod claims;
 pub mod events;
 pub mod groups;
+pub mod listing;
 pub mod memberships;
 pub mod moving;
 pub mod once;
@@ -81,6 +82,10 @@ macro_rules! conformance {
                 a_key_founds_twenty_groups_in_a_day
                 the_last_epoch_is_that_of_the_messages
                 a_refused_event_leaves_nothing_behind
+            ]
+            listing: [
+                managed_groups_are_listed_in_the_order_of_their_ids
+                owners_of_key_packages_are_listed_in_the_order_of_their_keys
             ]
             memberships: [
                 strangers_never_take_a_membership_that_was_acted_in

@@ -105,10 +105,14 @@ async fn submit(caller: &mut Caller, event: Unverified, payment: Payment) -> Opt
 
 /// Hands an event that nothing refuses to the writer, which answers.
 pub(crate) async fn hand_on(app: &App, handed: Handed, in_flight: &Arc<InFlight>) {
-    if rules(handed.admitted.event().kind()).budget == Budget::KeyPackages {
+    if is_key_package(handed.admitted.event()) {
         log_key_package(app, handed.arrival, &handed.admitted);
     }
     app.writer.save(handed, in_flight).await;
+}
+
+fn is_key_package(event: &Event) -> bool {
+    rules(event.kind()).budget == Budget::KeyPackages
 }
 
 /// Notes the refusal of an event that was paid for in the logs.
@@ -204,7 +208,12 @@ async fn take(caller: &Caller, event: Unverified, mut payment: Payment) -> Resul
     let payer = caller.payer_of(verified.event());
     let asked = app.write_policy.asks().then(|| (verified.clone(), app.management.changes()));
     app.inboxes.require_proof(caller, publisher, verified.event()).await?;
-    let (admitted, group) = decide(app, verified, publisher, payer).await?;
+    let package = is_key_package(verified.event()).then(|| verified.event().clone());
+    let (admitted, group) = decide(app, verified, publisher, payer).await.inspect_err(|rejection| {
+        if let Some(package) = package.filter(|_| rejection.rule.is_some_and(|rule| rule.0 == "KeyPackages")) {
+            app.console.refused.note(&package, &rejection.to_string(), true, now);
+        }
+    })?;
     let state = group.as_deref().map(GroupState::group);
     if is_stored {
         return Ok(Intake::Duplicate);
@@ -271,6 +280,7 @@ fn log_key_package(app: &App, arrival: Arrival, admitted: &Admitted) {
     );
     if let Some(warning) = admitted.warning() {
         tracing::info!(%request, %owner, "KeyPackage: {warning}");
+        app.console.refused.note(event, warning, false, app.clock.now());
     }
 }
 

@@ -264,6 +264,18 @@ pub(crate) fn every_group(names: &Names, behind: Option<&str>, fields: &[&str], 
     asked.most(limit)
 }
 
+/// Groups, managed or not, in the order of their ids, whose ids do not lie before a prefix and lie behind a place.
+pub(crate) fn groups_from(names: &Names, prefix: &str, behind: Option<&str>, limit: usize) -> StructuredQuery {
+    let mut asked = QueryBuilder::of(names, Collection::Groups)
+        .only(field::GROUP, Operator::GreaterThanOrEqual, ValueType::StringValue(prefix.to_owned()))
+        .by(field::GROUP, Direction::Ascending)
+        .select(&[field::GROUP, field::MANAGED]);
+    if let Some(id) = behind {
+        asked = asked.behind(vec![ValueType::StringValue(id.to_owned())]);
+    }
+    asked.most(limit)
+}
+
 /// Places of events that were received from a time on, ordered by that time and then by name.
 pub(crate) fn received_since(
     names: &Names,

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gcloud_sdk::google::firestore::v1::Document;
 use nostr_extensions::{Group, GroupStatus, ManagedGroup, NostrGroupId, mls_gateway::group::Invited};
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use parking_lot::Mutex;
 
 use crate::{
-    Cursor, Stats,
+    Cost, Cursor, Listed, Stats,
     firestore::{
         Inner,
         documents::{
@@ -160,6 +161,47 @@ impl Inner {
         let found = futures_util::future::try_join_all(asked).await?;
         let groups: BTreeSet<NostrGroupId> = found.into_iter().flatten().collect();
         Ok(groups.into_iter().collect())
+    }
+
+    /// The first managed groups behind a place. Groups that are not managed have documents too, so a page may be short
+    /// though others follow.
+    pub(crate) async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, Fail> {
+        self.client.settle().await;
+        let behind = after.map(NostrGroupId::as_str).filter(|after| *after >= prefix);
+        let found = self.client.query(query::groups_from(&self.names, prefix, behind, most)).await?.documents;
+        let cost = Cost::of_documents(found.len().max(1) as u64);
+        let mut next = None;
+        let mut entries = Vec::new();
+        for document in &found {
+            let id = document.text(field::GROUP).and_then(NostrGroupId::parse).ok_or(Fail::Damaged("a group's id"))?;
+            if !id.as_str().starts_with(prefix) {
+                return Ok(Listed { entries, next: None, cost });
+            }
+            if document.flag(field::MANAGED) {
+                entries.push(id.clone());
+            }
+            next = Some(id);
+        }
+        Ok(Listed { entries, next: next.filter(|_| found.len() == most), cost })
+    }
+
+    /// The first owners behind a place, by the names of their documents.
+    pub(crate) async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, Fail> {
+        self.client.settle().await;
+        let behind = after.map(|after| self.names.owner(after));
+        let asked = query::every(&self.names, Collection::Owners, behind.as_deref(), &[field::NAME], most);
+        let found = self.client.query(asked).await?.documents;
+        let cost = Cost::of_documents(found.len().max(1) as u64);
+        let owner = |document: &Document| document.name.rsplit('/').next().and_then(PublicKey::from_hex);
+        let owners = found.iter().map(|document| owner(document).ok_or(Fail::Damaged("an owner's name")));
+        let entries = owners.collect::<Result<Vec<PublicKey>, Fail>>()?;
+        let next = entries.last().filter(|_| found.len() == most).copied();
+        Ok(Listed { entries, next, cost })
     }
 
     pub(super) async fn memberships(&self, collection: Collection, keys: &[i64]) -> Result<Vec<NostrGroupId>, Fail> {
