@@ -60,12 +60,18 @@ function options(width: number, series: Series[], format: Format): uPlot.Options
         label,
         stroke: colour(`--chart-${number}`),
         width: 2,
-        // A line needs two samples; the first ones are points.
-        points: { show: (plot: uPlot) => plot.data[0].length <= 2 },
+        points: { show: false, filter: lonely },
         spanGaps: false,
       })),
     ],
   };
+}
+
+// A line needs two neighbouring samples; one that has no neighbour is drawn as a point.
+function lonely(plot: uPlot, series: number): number[] {
+  const values = plot.data[series] ?? [];
+  const isThere = (place: number) => values[place] !== null && values[place] !== undefined;
+  return [...values.keys()].filter((place) => isThere(place) && !isThere(place - 1) && !isThere(place + 1));
 }
 
 function minutes(seconds: number): string {
