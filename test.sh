@@ -443,6 +443,7 @@ part_browser() {
     install_node
     if ! command -v chromium >/dev/null && [ -z "${CHROMIUM_BIN:-}" ]; then apt_install chromium; fi
     (cd console && retry npm ci --no-audit --no-fund && npm run check && npm test)
+    (cd examples/chat && retry npm ci --no-audit --no-fund)
     cd tests/browser
     retry npm ci --no-audit --no-fund
     limit 900 npm test

@@ -47,11 +47,13 @@ export class Chromium {
    * @param {object} [settings]
    * @param {import('playwright-core').BrowserContext} [settings.context]
    * @param {import('playwright-core').BrowserContextOptions} [settings.options] Those of a new context.
+   * @param {(page: import('playwright-core').Page) => void} [settings.onpage] Called before the page loads anything.
    * @returns {Promise<{page: import('playwright-core').Page, faults: string[]}>} `faults` grows with each error on
    * the console, each exception that no code catches, and each request that fails.
    */
-  async open(url, { context, options } = {}) {
+  async open(url, { context, options, onpage } = {}) {
     const page = await (context ?? (await this.context(options))).newPage()
+    onpage?.(page)
     const faults = []
     page.on('console', message => {
       if (message.type() === 'error') faults.push(`console: ${message.text()} (${message.location().url})`)

@@ -47,9 +47,13 @@ export async function startRelay(settings = {}) {
     http: url.replace('ws://', 'http://'),
     /** The relay's last log lines. */
     log: () => tail(running.log),
-    /** Ends the process as a service manager does, expects exit code 0, and starts it again at the same port. */
-    async restart() {
+    /**
+     * Ends the process as a service manager does, expects exit code 0, and starts it again at the same port, once
+     * `meanwhile` is done.
+     */
+    async restart(meanwhile = async () => {}) {
       await running.end()
+      await meanwhile()
       running = await startProcess(binary, directory, config)
     },
     /** Ends the process as a service manager does, and leaves its data and its port for `started`. */

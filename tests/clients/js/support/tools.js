@@ -13,6 +13,7 @@ export * as nip17 from 'nostr-tools/nip17'
 export * as nip19 from 'nostr-tools/nip19'
 export * as nip42 from 'nostr-tools/nip42'
 export * as nip59 from 'nostr-tools/nip59'
+export * as nip98 from 'nostr-tools/nip98'
 export { finalizeEvent, generateSecretKey, getPublicKey, verifyEvent } from 'nostr-tools/pure'
 // nostr-tools exports nip77 from its main module alone.
 export { nip77 } from 'nostr-tools'

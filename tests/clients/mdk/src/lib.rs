@@ -13,6 +13,7 @@
 pub mod claim;
 pub mod connection;
 pub mod group;
+pub mod guide;
 pub mod person;
 pub mod relay;
 
