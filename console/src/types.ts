@@ -69,7 +69,6 @@ export interface Member {
   pubkey: string;
   npub: string;
   role: Role;
-  added_at?: number;
 }
 
 export interface RosterEntry {

@@ -48,7 +48,6 @@ function Members({ group, onDraft }: { group: Group; onDraft: (draft: Draft) => 
             title: "Role",
             cell: ({ role }) => (role === "admin" ? <Badge tone="good">group admin</Badge> : "member"),
           },
-          { title: "Added", cell: ({ added_at: at }) => ago(at) },
           {
             title: "Actions",
             isActions: true,

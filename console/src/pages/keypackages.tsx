@@ -106,7 +106,7 @@ function Refused() {
   return (
     <Section
       title="Failed verification"
-      about="The newest 200 that this instance found a fault in since its start. verify_keypackages decides whether it refuses them."
+      about="The newest 200 since the start of this instance. verify_keypackages says whether it refuses them."
     >
       <Loaded resource={resource} what="Reading the refusals…">
         {({ refused }) =>

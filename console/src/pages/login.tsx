@@ -94,7 +94,7 @@ export function LoginPage() {
       </form>
       <p class="hint">
         The login is one signed event. The relay answers with a permission to read for 15 minutes; each change is signed
-        by itself.
+        by itself.{!isExtended && " With an extension that signs (NIP-07) no key need be pasted."}
       </p>
     </div>
   );

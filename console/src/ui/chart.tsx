@@ -2,7 +2,7 @@
 
 import { useEffect, useId, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { NONE, bytes } from "../format";
+import { NONE, bytes, count } from "../format";
 import { theme } from "../state";
 
 // Time that a chart shows, in milliseconds.
@@ -27,6 +27,8 @@ function colour(name: string): string {
 }
 
 const HEIGHT = 144;
+// Steps of an axis of numbers of things: 1, 2, 5, 10 and so on.
+const WHOLE_STEPS = Array.from({ length: 9 }, (_, exponent) => [1, 2, 5].map((step) => step * 10 ** exponent)).flat();
 // Steps of an axis of bytes.
 const POWERS_OF_TWO = Array.from({ length: 48 }, (_, exponent) => 2 ** exponent);
 
@@ -47,6 +49,7 @@ function options(width: number, series: Series[], format: Format): uPlot.Options
         grid: { stroke: grid, width: 1 },
         size: 64,
         ...(format === bytes && { incrs: POWERS_OF_TWO }),
+        ...(format === count && { incrs: WHOLE_STEPS }),
         space: 32,
         values: (_, all) => all.map((it) => format(it)),
       },
@@ -57,12 +60,18 @@ function options(width: number, series: Series[], format: Format): uPlot.Options
         label,
         stroke: colour(`--chart-${number}`),
         width: 2,
-        // A line needs two samples; the first ones are points.
-        points: { show: (plot: uPlot) => plot.data[0].length <= 2 },
+        points: { show: false, filter: lonely },
         spanGaps: false,
       })),
     ],
   };
+}
+
+// A line needs two neighbouring samples; one that has no neighbour is drawn as a point.
+function lonely(plot: uPlot, series: number): number[] {
+  const values = plot.data[series] ?? [];
+  const isThere = (place: number) => values[place] !== null && values[place] !== undefined;
+  return [...values.keys()].filter((place) => isThere(place) && !isThere(place - 1) && !isThere(place + 1));
 }
 
 function minutes(seconds: number): string {

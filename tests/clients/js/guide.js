@@ -27,7 +27,10 @@ export async function connect(url, secret) {
   const relay = new Relay(url, { enableReconnect: true })
   await relay.connect()
   while (!relay.challenge) await sleep(CHALLENGE_LOOK_MS) // The relay's first message.
-  await relay.auth(signer) // Rejects with the relay's reason.
+  await relay.auth(signer).catch(error => {
+    relay.close() // Else nostr-tools would connect again and again.
+    throw error // It has the relay's reason.
+  })
   relay.onauth = signer // Answers the challenge of each later connection.
   return relay
 }

@@ -78,6 +78,23 @@ async fn a_token_of_a_banned_key_counts_for_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_from_a_blocked_address_counts_for_nothing() {
+    let admin = Keys::random();
+    let key = admin.public();
+    let relay = TestRelay::start_alone(move |config| {
+        config.mls_gateway.admin_pubkeys = vec![key];
+        config.server.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a range")];
+    })
+    .await;
+    let console = Console::login(&relay, &admin).await;
+    let read = async |address| console.ask("GET", "/access").header("x-forwarded-for", address).send_bare().await;
+    assert_eq!(read("203.0.113.9").await.status, 200);
+    Rest::of(&relay, &admin).ordered("blockip", json!(["203.0.113.9"])).await;
+    assert!(problem(&read("203.0.113.9").await, 403, "a blocked address").contains("blocked"));
+    assert_eq!(read("198.51.100.7").await.status, 200);
+}
+
+#[tokio::test]
 async fn the_operator_reads_the_lists_and_who_changed_them() {
     let [admin, bob] = Keys::some();
     let relay = relay_of(&admin).await;

@@ -10,6 +10,9 @@ use crate::{
     session::archive::Meter,
 };
 
+/// Bytes that an entry of a list takes before it is written, about.
+const ENTRY_BYTES: usize = 512;
+
 /// The lists in force, with the newest orders first.
 pub(super) async fn access(Operator(visit): Operator) -> Result<Answer, Problem> {
     let app = visit.app();
@@ -31,6 +34,8 @@ pub(super) async fn access(Operator(visit): Operator) -> Result<Answer, Problem>
     });
     let mut answer = own.as_object().cloned().unwrap_or_default();
     answer.extend(standing);
-    visit.holding().grow(size_of::<Value>() * answer.len());
+    let entries: usize = answer.values().filter_map(Value::as_array).map(Vec::len).sum();
+    meter.charge(Cost::of_units(entries as u64));
+    visit.holding().grow(ENTRY_BYTES * entries);
     Answer::json(&visit, &answer).await
 }

@@ -25,6 +25,8 @@ const GROUPS_MAX: usize = 50;
 const MEMBERS_MAX: usize = 1_000;
 /// Most rosters that the answer about a group lists, the newest ones.
 const ROSTERS_MAX: usize = 200;
+/// Bytes of rosters after which the list ends; the last one may exceed them.
+const ROSTER_BYTES_MAX: usize = 4 << 20;
 /// Most pages of the store that one page of groups is put together from.
 const STORE_PAGES_MAX: usize = 4;
 /// Most characters of a question: those of the longest id of a group.
@@ -308,10 +310,16 @@ async fn rosters(visit: &Visit, group: &NostrGroupId) -> Result<Vec<RosterEntry>
     let filters = [of_group(group, Kind::ROSTER)];
     let up_to = visit.app().groups.readable_up_to();
     let mut read = ArchiveRead::new(&visit.caller, &filters, up_to, Limits::NONE);
-    let mut found = Vec::new();
-    while found.len() < ROSTERS_MAX {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    let is_full = |count: usize, bytes: usize| count >= ROSTERS_MAX || bytes >= ROSTER_BYTES_MAX;
+    while !is_full(found.len(), bytes) {
         let Some(released) = read.next_page().await.map_err(Rejection::from)? else { break };
-        for event in released.iter().take(ROSTERS_MAX - found.len()) {
+        for event in &released {
+            if is_full(found.len(), bytes) {
+                break;
+            }
+            bytes += event.event().record().len();
+            // The keys that it names stand in the answer once more.
             visit.holding().grow(2 * event.event().record().len());
             found.push(RosterEntry::of(event.event(), EventJson::new(event)));
         }
