@@ -35,7 +35,7 @@ use crate::{
     quotas::Quotas,
     rate_limit::{RateLimits, ReadBudgets},
     rest::Cursors,
-    server::{self, tls::Certificates},
+    server::{self, Server, tls::Certificates},
     shares::Shares,
     storage,
     system::{
@@ -53,6 +53,8 @@ pub struct Relay {
     /// The address of the port of its metrics, if they have one of their own.
     pub metrics_address: Option<SocketAddr>,
     app: Arc<App>,
+    #[cfg(feature = "simulation")]
+    server: Server,
     tasks: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     /// The tasks of delivery, which end after the writer.
@@ -215,8 +217,8 @@ impl Relay {
             connections: TaskTracker::new(),
             config,
         });
-        let serving = Arc::clone(&app);
-        let listening = tokio::spawn(server::run(serving, listener));
+        let server = Server::new(Arc::clone(&app));
+        let listening = tokio::spawn(server.clone().run(listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
         let counting = tokio::spawn(sizes::run(Arc::clone(&app)));
         let asking = requests.map(|requests| tokio::spawn(requests.run(Arc::clone(&app))));
@@ -235,7 +237,16 @@ impl Relay {
             tokio::spawn(async move { stopping.run_until_cancelled(settled.settle()).await.unwrap_or_default() });
         let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
         let tasks = [listening, sweeping, counting, settling].into_iter().chain(asking).chain(showing).collect();
-        Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
+        Ok(Self {
+            address,
+            metrics_address,
+            app,
+            #[cfg(feature = "simulation")]
+            server,
+            tasks,
+            writer: writer_task,
+            delivery: delivery_tasks,
+        })
     }
 
     /// Reads the certificate and the key again if one of their files has changed, as the relay does each minute.
@@ -265,6 +276,16 @@ impl Relay {
         &self.app
     }
 
+    /// Serves a connection of the simulation as one that came by the port.
+    #[cfg(feature = "simulation")]
+    pub fn take(
+        &self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        peer: SocketAddr,
+    ) {
+        self.server.take(stream, peer);
+    }
+
     /// Takes no new connections, answers the accepted events, and ends each connection; takes at most
     /// `shutdown_timeout_secs`.
     pub async fn stop(self) {
@@ -282,6 +303,8 @@ impl Relay {
             let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);
+            #[cfg(feature = "simulation")]
+            drop(self.server);
             let _ = self.writer.await;
             for task in self.delivery {
                 let _ = task.await;
@@ -289,7 +312,9 @@ impl Relay {
             if let Err(error) = store.flush().await {
                 tracing::warn!(%error, "the store did not write what it had put off");
             }
-            let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
+            if request_log.sends_traces() {
+                let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
+            }
         });
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());
