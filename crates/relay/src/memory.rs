@@ -373,15 +373,15 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if mutation!("memory-kept") {
-            return;
-        }
         self.holding.shrink(self.bytes);
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
+        if mutation!("memory-kept") {
+            return;
+        }
         let mut connections = self.memory.connections.lock();
         if let Some(Connection { payer, .. }) = connections.open.remove(&self.number) {
             payer.unfinished.fetch_sub(self.holder.unfinished.load(Ordering::Relaxed), Ordering::Relaxed);

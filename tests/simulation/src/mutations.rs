@@ -10,7 +10,7 @@ const ALL: [&str; 33] = [
     // The decision about reading.
     "gate-members",
     "gate-recipients",
-    "gate-unlisted",
+    "gate-admin",
     "expiry",
     // Admission, and what the committing transaction checks again.
     "admit-author",

@@ -150,6 +150,8 @@ pub enum Fault {
     Failing,
     LosingAnswers,
     FailingLog,
+    /// Reads of events by their places and of groups are slow, and some fail.
+    Reads,
     Deaf,
     Doubling,
     /// It stops in order, and starts again.
@@ -158,7 +160,9 @@ pub enum Fault {
     Crash,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 11] = [
+    Fault::Reads,
+    Fault::Reads,
     Fault::Slow,
     Fault::Down,
     Fault::Failing,
@@ -212,11 +216,49 @@ impl Plan {
         for _ in 0..count {
             // Steps come in bursts, with rests between them in which the relay comes to the head of its log.
             at_ms += if chance.is(60) { chance.below(30) } else { chance.below(900) };
+            if chance.is(6) {
+                race(&mut chance, at_ms, &mut steps);
+                if is_faulty && chance.is(40) {
+                    let instance = chance.index(setup.instances);
+                    let what = What::Fault { instance, fault: Fault::Reads, for_ms: chance.between(500, 3_000) };
+                    steps.push(Step { at_ms, what });
+                }
+            }
+            if chance.is(4) {
+                prove(&mut chance, at_ms, &mut steps);
+            }
             let what = draw(&mut chance, setup.instances, is_faulty);
             steps.push(Step { at_ms, what });
         }
+        steps.sort_by_key(|step| step.at_ms);
         Self { seed, setup, steps }
     }
+}
+
+/// A member is removed or added while it writes and others subscribe: several instances learn of it in their time.
+fn race(chance: &mut Chance, at_ms: u64, steps: &mut Vec<Step>) {
+    let (who, group) = (chance.index(ADMIN), chance.index(2));
+    let op = if chance.is(70) { "remove" } else { "add" };
+    let roster = What::Roster { who: ADMIN, signer: ADMIN, group, op, keys: vec![who], seq_ahead: 1 };
+    let mut push = |chance: &mut Chance, what| steps.push(Step { at_ms: at_ms + chance.below(60), what });
+    push(chance, roster);
+    for _ in 0..chance.between(2, 5) {
+        push(chance, What::Message { who, group });
+    }
+    for _ in 0..chance.below(3) {
+        let (who, filter) = (chance.index(ADMIN), *chance.of(&[0, 1, 6]));
+        push(chance, What::Subscribe { who, filter });
+    }
+}
+
+/// A subscriber proves a further key, to which something comes then.
+fn prove(chance: &mut Chance, at_ms: u64, steps: &mut Vec<Step>) {
+    let (who, key) = (chance.index(ADMIN), chance.index(ADMIN));
+    let filter = *chance.of(&[0, 1, 8]);
+    steps.push(Step { at_ms, what: What::Subscribe { who, filter } });
+    steps.push(Step { at_ms: at_ms + chance.between(100, 400), what: What::Auth { who, key } });
+    let what = What::Wrap { who: chance.index(ADMIN), to: key, is_ephemeral: chance.is(30) };
+    steps.push(Step { at_ms: at_ms + chance.between(600, 1_500), what });
 }
 
 fn draw(chance: &mut Chance, instances: usize, is_faulty: bool) -> What {
@@ -266,9 +308,9 @@ fn draw(chance: &mut Chance, instances: usize, is_faulty: bool) -> What {
         }
         79..83 => What::Claim { who, owner: to, instance },
         83..86 => What::List { who, group: chance.index(GROUPS + 1), instance },
-        86..88 => What::Auth { who, key: to },
-        88 => What::Leave { who },
-        89 => What::Flood { count: chance.between(20, 120), instance },
+        86..89 => What::Auth { who, key: to },
+        89 if chance.is(50) => What::Leave { who },
+        89 => What::Flood { count: chance.between(50, 500), instance },
         _ if !is_faulty => What::Message { who, group },
         90..97 => {
             let fault = *chance.of(&FAULTS);

@@ -48,11 +48,16 @@ pub struct Faults {
     pub losing_answers: u64,
     /// Reads of the log that fail.
     pub failing_log: u64,
+    /// Reads of events by their places and of groups that fail; each of them takes up to [`READ_MS_MAX`] longer.
+    pub failing_reads: u64,
     /// Notifications that do not arrive.
     pub losing_notifications: u64,
     /// Notifications that arrive twice.
     pub doubling_notifications: u64,
 }
+
+/// Longest time by which such a read takes longer.
+const READ_MS_MAX: u64 = 250;
 
 /// The link between one instance and the store.
 pub struct Link {
@@ -210,6 +215,19 @@ impl Link {
         }
     }
 
+    /// Whether a read of events by their places, or of a group, goes through.
+    async fn read(&self) -> Result<(), StoreError> {
+        let failing = self.faults().failing_reads;
+        if failing > 0 {
+            let wait_ms = lock(&self.chance).below(READ_MS_MAX);
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        }
+        if self.drawn(failing) {
+            return Err(StoreError::Unavailable("the simulation fails this read".into()));
+        }
+        Ok(())
+    }
+
     /// A call with its two journeys.
     async fn call<T>(&self, call: impl FnOnce() -> Result<T, StoreError> + Send) -> Result<T, StoreError> {
         self.travel().await;
@@ -282,6 +300,7 @@ impl Store for Instance {
     }
 
     async fn events_at(&self, cursors: &[Cursor]) -> Result<Vec<Sealed>, StoreError> {
+        self.link.read().await?;
         self.link.call(|| self.shared.events_at(cursors)).await
     }
 
@@ -306,7 +325,9 @@ impl Store for Instance {
     }
 
     async fn group(&self, id: &NostrGroupId) -> Result<(Group, Cursor), StoreError> {
-        self.link.call(|| now(self.shared.memory.group(id))).await
+        let group = self.link.call(|| now(self.shared.memory.group(id))).await?;
+        self.link.read().await?;
+        Ok(group)
     }
 
     async fn known_groups(&self, ids: &[NostrGroupId]) -> Result<Vec<NostrGroupId>, StoreError> {

@@ -533,6 +533,7 @@ impl World {
             Fault::Failing => faults.failing = 40,
             Fault::LosingAnswers => faults.losing_answers = 40,
             Fault::FailingLog => faults.failing_log = 80,
+            Fault::Reads => faults.failing_reads = 45,
             Fault::Deaf => faults.losing_notifications = 100,
             Fault::Doubling => faults.doubling_notifications = 60,
             Fault::Stop | Fault::Crash => {}
@@ -552,9 +553,19 @@ impl World {
                     }
                 }
                 let shared = Arc::clone(&self.shared);
+                let open = self.open.iter().flatten().filter(|open| open.instance == instance);
+                let left: Vec<(usize, Arc<Wire>)> =
+                    open.map(|open| (open.connection, Arc::clone(&open.wire))).collect();
+                let record = Arc::clone(&self.record);
                 self.stopping.push(tokio::spawn(async move {
                     relay.stop().await;
+                    // A process ends here, with its connections and its way to the store.
+                    link.set(Faults { is_down: true, ..Faults::default() });
                     shared.forget(&link);
+                    for (connection, wire) in left {
+                        wire.cut();
+                        record.lock().expect("no panic while it is held").connections[connection].is_cut = true;
+                    }
                 }));
             }
             _ => {
