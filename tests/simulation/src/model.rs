@@ -158,6 +158,11 @@ impl<'l> Model<'l> {
         &self.groups[place.min(self.log.len())]
     }
 
+    /// Whether a group changed between two places of the log.
+    pub fn changes_between(&self, from: usize, to: usize) -> bool {
+        (from..=to).any(|place| self.groups_at(place) != self.groups_at(from))
+    }
+
     /// The group of this id, if it is managed behind the first `place` commits.
     pub fn managed_at<'g>(&self, group: &'g str, place: usize) -> Option<&'g str> {
         matches!(self.groups_at(place).get(group), Some(Group::Managed { .. })).then_some(group)

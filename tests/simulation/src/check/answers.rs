@@ -84,6 +84,12 @@ impl Check<'_> {
         let keys = Self::keys_before(&connection.lines, asked);
         match &sent.what {
             Happened::Published(event) => self.ok(number, (sent, got), event, &keys, frame),
+            // A session ends where a group was shut to its reader meanwhile (docs/rules.md, "Who may publish, who may
+            // read" 11).
+            Happened::Asked { .. }
+                if frame[0] == "NEG-ERR"
+                    && frame[2].as_str().is_some_and(|reason| reason.starts_with("closed:"))
+                    && self.model.changes_between(sent.acknowledged, got.place) => {}
             Happened::Asked { filter, .. } if frame[0] == "CLOSED" || frame[0] == "NEG-ERR" => {
                 self.refused(number, filter, &keys, in_trouble, &frame[2]);
             }
