@@ -17,6 +17,8 @@
 #              and resumed, and the events are counted; with a build of the release profile.
 #   backup     a backup while at least 5,000 events a second come in, with a build of the release profile: it holds all
 #              that was acknowledged before, and flipped bytes are found.
+#   simulation 10,000 seeds of the simulation; and each break of the relay that its list names, until one of 500 seeds
+#              notices it.
 #   image      builds the image of the Dockerfile by buildah on base images by debootstrap, lists its parts, and sends
 #              messages through a relay in the image's root; needs root.
 #
@@ -36,7 +38,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly LONG_PARTS=(faults claims moving backup image)
+readonly LONG_PARTS=(faults claims moving backup simulation image)
 
 usage() {
     echo "usage: $0 [--long [PART]]; the long parts are: ${LONG_PARTS[*]}" >&2
@@ -375,6 +377,26 @@ part_moving() { RNOSTR_TEST_EVENTS=100000 with_release goes_on nostr_rs_relay_is
 
 part_backup() { RNOSTR_TEST_RATE_MIN=5000 with_release a_backup_of_a_busy_relay; }
 
+readonly SIMULATION_BIN="$CARGO_TARGET_DIR/debug/rnostr-simulation"
+
+# Runs so many seeds of the simulation. Each line of a violation names its seed.
+simulate() {
+    limit 1200 cargo build --locked --workspace --features "$FEATURES" --bin rnostr-simulation
+    for seed in 1 2 3; do "$SIMULATION_BIN" --repeat --seed "$seed"; done
+    limit 7200 "$SIMULATION_BIN" --jobs "$(nproc)" --seeds "$1"
+}
+
+part_simulation() { simulate 500; }
+
+part_simulation_long() { simulate 10000; }
+
+# Has the simulation notice each break, with a build of its own.
+part_mutations() {
+    limit 1200 cargo build --locked --workspace --features "$FEATURES,rnostr-simulation/mutations" \
+        --bin rnostr-simulation
+    limit 7200 "$SIMULATION_BIN" --jobs "$(nproc)" --mutations 500
+}
+
 needs_engine() {
     if [ -n "${!1:-}" ]; then return 0; fi
     warn "THERE IS NO ENGINE FOR $1: these tests did NOT run"
@@ -682,6 +704,7 @@ all_but_long_parts() {
     part "engines" check part_engines
     use_engines
     part "tests" tests part_tests
+    part "simulation" tests part_simulation
     part "instances over memory" tests part_instances_memory
     part "instances over PostgreSQL" tests part_instances_postgres
     part "Firestore" tests part_firestore
@@ -720,6 +743,11 @@ long_claims() {
 
 long_moving() {
     part "moving 100,000 events" tests part_moving
+}
+
+long_simulation() {
+    part "10,000 simulations" tests part_simulation_long
+    part "mutations" tests part_mutations
 }
 
 long_backup() {

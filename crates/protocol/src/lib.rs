@@ -12,6 +12,7 @@ pub mod key;
 pub mod kind;
 mod matcher;
 pub mod message;
+pub mod mutation;
 pub mod negentropy;
 mod parse;
 pub mod pow;

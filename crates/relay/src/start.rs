@@ -36,7 +36,7 @@ use crate::{
     quotas::Quotas,
     rate_limit::{RateLimits, ReadBudgets},
     rest::Cursors,
-    server::{self, tls::Certificates},
+    server::{self, Server, tls::Certificates},
     shares::Shares,
     storage,
     system::{
@@ -54,6 +54,8 @@ pub struct Relay {
     /// The address of the port of its metrics, if they have one of their own.
     pub metrics_address: Option<SocketAddr>,
     app: Arc<App>,
+    #[cfg(feature = "simulation")]
+    server: Server,
     tasks: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     /// The tasks of delivery, which end after the writer.
@@ -217,8 +219,8 @@ impl Relay {
             connections: TaskTracker::new(),
             config,
         });
-        let serving = Arc::clone(&app);
-        let listening = tokio::spawn(server::run(serving, listener));
+        let server = Server::new(Arc::clone(&app));
+        let listening = tokio::spawn(server.clone().run(listener));
         let sweeping = tokio::spawn(expiry::run(Arc::clone(&app)));
         let counting = tokio::spawn(sizes::run(Arc::clone(&app)));
         let watching = tokio::spawn(console::run(Arc::clone(&app)));
@@ -239,7 +241,16 @@ impl Relay {
         let showing = metrics_listener.map(|listener| tokio::spawn(server::metrics::run(Arc::clone(&app), listener)));
         let tasks =
             [listening, sweeping, counting, settling, watching].into_iter().chain(asking).chain(showing).collect();
-        Ok(Self { address, metrics_address, app, tasks, writer: writer_task, delivery: delivery_tasks })
+        Ok(Self {
+            address,
+            metrics_address,
+            app,
+            #[cfg(feature = "simulation")]
+            server,
+            tasks,
+            writer: writer_task,
+            delivery: delivery_tasks,
+        })
     }
 
     /// Reads the certificate and the key again if one of their files has changed, as the relay does each minute.
@@ -269,6 +280,16 @@ impl Relay {
         &self.app
     }
 
+    /// Serves a connection of the simulation as one that came by the port.
+    #[cfg(feature = "simulation")]
+    pub fn take(
+        &self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+        peer: SocketAddr,
+    ) {
+        self.server.take(stream, peer);
+    }
+
     /// Takes no new connections, answers the accepted events, and ends each connection; takes at most
     /// `shutdown_timeout_secs`.
     pub async fn stop(self) {
@@ -286,6 +307,8 @@ impl Relay {
             let (store, request_log) = (Arc::clone(&self.app.store), Arc::clone(&self.app.request_log));
             // The writer ends when the last handle to the parts is gone, and delivery when the writer has ended too.
             drop(self.app);
+            #[cfg(feature = "simulation")]
+            drop(self.server);
             let _ = self.writer.await;
             for task in self.delivery {
                 let _ = task.await;
@@ -293,7 +316,9 @@ impl Relay {
             if let Err(error) = store.flush().await {
                 tracing::warn!(%error, "the store did not write what it had put off");
             }
-            let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
+            if request_log.sends_traces() {
+                let _ = tokio::task::spawn_blocking(move || request_log.close()).await;
+            }
         });
         if finished.await.is_err() {
             tracing::warn!("not everything was finished in {} s", limit.as_secs());

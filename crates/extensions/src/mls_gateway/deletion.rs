@@ -2,7 +2,9 @@
 //!
 //! Source: NIP-09, NIP-62; docs/rules.md, "Deletion".
 
-use nostr_protocol::{Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, Rule, UnixSecs, tag::name};
+use nostr_protocol::{
+    Event, EventId, EventRef, Kind, Lifetime, PublicKey, Rejection, Rule, UnixSecs, mutation, tag::name,
+};
 
 use super::{
     group::Refusal,
@@ -62,7 +64,7 @@ pub fn deleters(event: EventRef<'_>) -> impl Iterator<Item = PublicKey> {
 /// Whether `key` is one of the [`deleters`] of `event`.
 #[must_use]
 pub fn may_delete(event: EventRef<'_>, key: &PublicKey) -> bool {
-    deleters(event).any(|deleter| deleter == *key)
+    deleters(event).any(|deleter| deleter == *key || mutation!("deletion-owner"))
 }
 
 /// Whether `event`, which is not for everyone, is by `key` or to it. A deletion by `key` that names it is for `key`
@@ -101,7 +103,7 @@ pub fn vanishes(event: EventRef<'_>, key: &PublicKey, at: UnixSecs) -> bool {
 /// commit.
 #[must_use]
 pub fn is_gone_by(event: EventRef<'_>, at: UnixSecs) -> bool {
-    event.created_at() <= at && rules(event.kind()).vanishes && !is_commit(event)
+    event.created_at() <= at && !mutation!("vanish-events") && rules(event.kind()).vanishes && !is_commit(event)
 }
 
 /// Whether an event is a 445 that shows the header of an MLS commit. It stays when the key that signed it vanishes: a

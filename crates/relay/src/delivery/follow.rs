@@ -19,7 +19,7 @@ use std::{
 };
 
 use nostr_extensions::Sealed;
-use nostr_protocol::Rejection;
+use nostr_protocol::{Rejection, mutation};
 use nostr_store::{Cursor, LogEntry, Saved, StoreError};
 use parking_lot::Mutex;
 use tokio::{
@@ -224,11 +224,14 @@ impl FollowedLog {
     /// # Errors
     /// `error:` when no such pass ends within [`FOLLOW_SECS_MAX`].
     pub(super) async fn fresh(&self) -> Result<(), Rejection> {
+        if mutation!("fresh-without-pass") {
+            return Ok(());
+        }
         if self.is_replaced() {
             return Err(storage_unavailable());
         }
         let mut completed = self.completed.subscribe();
-        let next = self.passes_begun.load(Ordering::SeqCst) + 1;
+        let next = self.passes_begun.load(Ordering::SeqCst) + u64::from(!mutation!("fresh-old-pass"));
         self.notify();
         let pass = completed.wait_for(|completed| completed.number >= next);
         match timeout(Duration::from_secs(FOLLOW_SECS_MAX), pass).await {

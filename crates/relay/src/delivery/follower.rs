@@ -24,7 +24,7 @@ use std::{
 };
 
 use nostr_extensions::{Sealed, effect::LOG_SECS};
-use nostr_protocol::{Rejection, UnixSecs};
+use nostr_protocol::{Rejection, UnixSecs, mutation};
 use nostr_store::{Cursor, LogEntry, LogPage, Store, StoreError};
 use tokio::{
     sync::watch,
@@ -241,13 +241,25 @@ impl Follower {
         entries.retain(|entry| entry.cursor > from);
         let (states, failed) = self.states(&entries).await;
         let through = match failed {
+            Some(_) if mutation!("follow-skips-failed") => page.through,
             Some(_) => states.len().checked_sub(1).map_or(from, |last| entries[last].cursor),
             None => page.through,
         };
         entries.truncate(states.len());
-        self.groups.allow_reading_up_to(through);
+        if !mutation!("follow-reads-late") {
+            self.groups.allow_reading_up_to(through);
+        }
         let taken = entries.len();
-        let awaited = self.awaited(entries, states).await?;
+        let mut awaited = self.awaited(entries, states).await?;
+        if mutation!("follow-order") {
+            awaited.reverse();
+        }
+        if mutation!("follow-hands-on-early") {
+            self.live.note_handed(through);
+        }
+        if mutation!("follow-reads-late") {
+            self.groups.allow_reading_up_to(through);
+        }
         self.metrics.skipped(taken - awaited.len());
         for part in awaited.chunks(self.fetch_max) {
             self.deliver(part).await?;
@@ -312,7 +324,10 @@ impl Follower {
         let missing = awaited.iter().zip(&events).filter(|(_, event)| event.is_none());
         let missing: Vec<Cursor> = missing.map(|(it, _)| it.entry.cursor).collect();
         if !missing.is_empty() {
-            let mut fetched = answer(self.store.events_at(&missing)).await?;
+            let mut fetched = match answer(self.store.events_at(&missing)).await {
+                Err(_) if mutation!("follow-fetch") => Vec::new(),
+                fetched => fetched?,
+            };
             self.metrics.fetched(fetched.len());
             fetched.sort_unstable_by_key(Sealed::cursor);
             for (it, event) in awaited.iter().zip(&mut events).filter(|(_, event)| event.is_none()) {

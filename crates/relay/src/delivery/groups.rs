@@ -25,6 +25,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use nostr_extensions::{Group, GroupStatus, NostrGroupId, RouteHasher, gate::Touches, route::Condition};
+use nostr_protocol::mutation;
 use nostr_store::{AppliedAnswer, Cursor, Store, StoreError};
 use parking_lot::Mutex;
 use quick_cache::{Weighter, unsync::Cache};
@@ -401,7 +402,8 @@ impl Groups {
             let (state, as_of) = self.store.group(id).await?;
             let state = Arc::new(GroupState::new(state));
             let mut states = self.states.lock();
-            if as_of >= asking.changed_at(&states) && asking.answers(&states) == answers {
+            let is_new = as_of >= asking.changed_at(&states) || mutation!("cache-overtaken");
+            if is_new && asking.answers(&states) == answers {
                 let before = states.cache.get(id).and_then(|cached| cached.before.clone());
                 let latest = Some(LoadedState { state: Arc::clone(&state), as_of, at });
                 states.cache.insert(id.clone(), CachedGroup { latest, before });
@@ -426,6 +428,9 @@ impl Groups {
 
     /// Notes that the event at `cursor` changed the groups that it touches. Called in the order of the log.
     pub(super) fn note_change(&self, touches: &Touches, cursor: Cursor) {
+        if mutation!("cache-forgets-nothing") {
+            return;
+        }
         self.note(touches, cursor, CachedGroup::forget_before);
     }
 
@@ -444,6 +449,7 @@ impl Groups {
                 }
                 states.changed_at = states.changed_at.max(cursor);
             }
+            Touches::EveryGroup if mutation!("cache-every-group") => {}
             Touches::EveryGroup => self.forget_all(cursor),
         }
     }

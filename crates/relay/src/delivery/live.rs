@@ -21,7 +21,7 @@ use std::sync::{
 use nostr_extensions::{
     Asker, Gate, Group, Persistence, Prepared, Reader, RouteHasher, gate::Touches, kinds::rules, route::Condition,
 };
-use nostr_protocol::{Filter, Kind, Rejection, message::closed_frame};
+use nostr_protocol::{Filter, Kind, Rejection, message::closed_frame, mutation};
 use nostr_store::{Cursor, LogEntry};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::task::yield_now;
@@ -141,7 +141,10 @@ impl Live {
 
     /// Sets the reader of a connection, in all its subscriptions.
     pub(crate) fn set_reader(&self, connection: ConnectionId, reader: &Reader) {
-        let open = self.index(connection).set_reader(connection, reader);
+        let mut open = self.index(connection).set_reader(connection, reader);
+        if mutation!("auth-routes") {
+            open.clear();
+        }
         let policy = self.gate.policy().now();
         for OfReader { number, filters, routes: before } in open {
             let Some((routes, new)) = before.for_reader(&self.route_hasher, &filters, reader, &policy) else {
@@ -198,6 +201,12 @@ impl Live {
         let mut index = self.index(connection);
         let from = self.groups.readable_up_to();
         index.activate(number, from);
+        if mutation!("handoff-gap") {
+            return Ok(from.saturating_sub(1));
+        }
+        if mutation!("handoff-overlap") {
+            return Ok(Cursor::MAX);
+        }
         Ok(from)
     }
 

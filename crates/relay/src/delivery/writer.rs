@@ -32,6 +32,7 @@ use nostr_extensions::{
 use nostr_protocol::{
     EventId, Kind, Rejection,
     message::{Answer, ok_frame, refused_frame},
+    mutation,
 };
 use nostr_store::{
     Saved, Store, StoreError,
@@ -173,7 +174,9 @@ impl InFlight {
     }
 
     fn end(&self, id: &EventId, kind: Kind, outcome: Outcome) {
-        self.conclude(id, outcome);
+        if !(mutation!("ok-lost") && matches!(outcome, Outcome::Refused(_))) {
+            self.conclude(id, outcome);
+        }
         if changes_group(kind) {
             self.group_changes.fetch_sub(1, Ordering::AcqRel);
         }
@@ -398,6 +401,7 @@ fn outcome(request: RequestId, saved: &Result<Saved, StoreError>) -> Outcome {
             }
             (Err(rejection), _) => Outcome::Refused(rejection),
         },
+        Err(_) if mutation!("ok-without-commit") => Outcome::Accepted("".into()),
         Err(StoreError::Event(why)) => {
             tracing::debug!(%request, why, "an event cannot be stored");
             Outcome::Refused(Rejection::error("this event cannot be stored"))

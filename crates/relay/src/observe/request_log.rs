@@ -56,6 +56,11 @@ impl RequestLog {
         self.slow.route(arrival.request, method, route, arrival.at.elapsed().saturating_sub(with_client));
     }
 
+    /// Whether there are traces to send.
+    pub(crate) const fn sends_traces(&self) -> bool {
+        self.traces.is_on()
+    }
+
     /// Sends the traces that wait. Blocks for a short time.
     pub(crate) fn close(&self) {
         self.traces.close();

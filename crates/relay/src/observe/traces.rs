@@ -79,6 +79,10 @@ mod without {
                 numbers = ?spans.numbers, "request ended");
         }
 
+        pub(crate) const fn is_on(&self) -> bool {
+            false
+        }
+
         pub(crate) fn close(&self) {}
     }
 }
@@ -156,6 +160,10 @@ mod sending {
                 began = *ended;
             }
             context.span().end_with_timestamp(time(began));
+        }
+
+        pub(crate) const fn is_on(&self) -> bool {
+            self.0.is_some()
         }
 
         /// Sends the spans that wait. Blocks for at most [`LAST_SPANS_SECS_MAX`].

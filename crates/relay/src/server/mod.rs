@@ -34,7 +34,11 @@ use tokio::{
 use tower::ServiceExt as _;
 
 pub(crate) use self::http::{WRITE_BYTES, client_of};
-use self::{admission::Admission, forwarding::ForwardingWatch, http::ConnectionPermit};
+use self::{
+    admission::{Admission, ConnectionRefused},
+    forwarding::ForwardingWatch,
+    http::ConnectionPermit,
+};
 use crate::{
     app::App,
     console,
@@ -59,54 +63,101 @@ const UNREAD_BYTES_MAX: u32 = 256 << 10;
 /// Most connections that wait to be accepted.
 const ACCEPT_BACKLOG_MAX: u32 = 1_024;
 
-/// Accepts connections until the relay stops.
-pub(crate) async fn run(app: Arc<App>, listener: TcpListener) {
-    let admission = Arc::new(Admission::new(&app.config.server));
-    let router = http::router(Arc::clone(&app), Arc::clone(&admission));
-    let watch = Arc::<ForwardingWatch>::default();
-    let room = Arc::new(Semaphore::new(app.config.server.connections_max));
-    loop {
-        let (stream, peer) = tokio::select! {
-            () = app.stopping.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
+/// What serves the connections of one relay, by whichever way they come.
+#[derive(Clone)]
+pub(crate) struct Server {
+    app: Arc<App>,
+    admission: Arc<Admission>,
+    router: axum::Router,
+    /// The watch over the hops in front of the relay.
+    watch: Arc<ForwardingWatch>,
+    /// Places of connections.
+    room: Arc<Semaphore>,
+}
+
+/// A new connection that is not served.
+enum NotServed {
+    /// No place is left.
+    NoRoom,
+    /// Its address has too many connections, or opens them too fast.
+    Refused(ConnectionRefused),
+}
+
+impl Server {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        let admission = Arc::new(Admission::new(&app.config.server));
+        let router = http::router(Arc::clone(&app), Arc::clone(&admission));
+        let room = Arc::new(Semaphore::new(app.config.server.connections_max));
+        Self { app, admission, router, watch: Arc::default(), room }
+    }
+
+    /// Accepts connections until the relay stops.
+    pub(crate) async fn run(self, listener: TcpListener) {
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = self.app.stopping.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                        continue;
+                    }
+                },
+            };
+            match self.place(peer) {
+                Ok(permit) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY was not set");
+                    }
+                    self.serve(stream, peer, permit);
                 }
-            },
-        };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                Err(NotServed::Refused(refused)) if self.app.certificates.is_none() => refused.write_to(stream),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Serves a connection that came by another way than the port, or drops it where the relay would refuse it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn take(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: SocketAddr) {
+        if let Ok(permit) = self.place(peer) {
+            self.serve(stream, peer, permit);
+        }
+    }
+
+    /// Takes the places of a new connection.
+    fn place(&self, peer: SocketAddr) -> Result<ConnectionPermit, NotServed> {
+        let app = &self.app;
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             app.metrics.error("connections_max");
-            continue;
+            return Err(NotServed::NoRoom);
         };
-        let acceptor = app.certificates.as_ref().map(|certificates| certificates.acceptor());
         // The clients of a trusted peer are known, and counted, after the head of their request.
-        let place = if forwarding::is_trusted(&app, peer.ip()) {
+        let place = if forwarding::is_trusted(app, peer.ip()) {
             None
         } else {
-            match admission.admit(&app, AddressBlock::of(peer.ip())) {
-                Ok(place) => Some(place),
-                Err(refused) => {
-                    if acceptor.is_none() {
-                        refused.write_to(stream);
-                    }
-                    continue;
-                }
-            }
+            Some(self.admission.admit(app, AddressBlock::of(peer.ip())).map_err(NotServed::Refused)?)
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
-        }
-        let (app, router, watch) = (Arc::clone(&app), router.clone(), Arc::clone(&watch));
+        Ok(ConnectionPermit::new(permit, place))
+    }
+
+    /// Serves a connection on a task of its own.
+    fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: SocketAddr,
+        permit: ConnectionPermit,
+    ) {
+        let (app, router, watch) = (Arc::clone(&self.app), self.router.clone(), Arc::clone(&self.watch));
+        let acceptor = app.certificates.as_ref().map(|certificates| certificates.acceptor());
         let tracker = app.connections.clone();
         // The peer pays until the head of a request names its client.
         let payer = Payer::Address(AddressBlock::of(peer.ip()));
         let share = app.shares.share(app.limits.payer_hash(payer));
         tracker.spawn(share.clone().run(async move {
             let handshake = Duration::from_secs(app.config.server.handshake_timeout_secs);
-            let accepted = Accepted { peer, permit: ConnectionPermit::new(permit, place), share, watch };
+            let accepted = Accepted { peer, permit, share, watch };
             match acceptor {
                 None => serve(app, router, stream, accepted, handshake).await,
                 Some(acceptor) => {

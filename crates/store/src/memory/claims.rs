@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use nostr_extensions::mls_gateway::key_package::DirectoryEntry;
-use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs, mutation};
 
 use super::state::{Item, State};
 use crate::{
@@ -173,6 +173,9 @@ impl State {
 
     /// Marks a KeyPackage as claimed and removes it with its twins.
     fn use_up(&mut self, entry: &DirectoryEntry, now: UnixSecs) {
+        if mutation!("claim-twice") {
+            return;
+        }
         self.claimed.insert(claimed(&entry.owner, &entry.content_hash));
         if let Some((.., known)) = self.requests.get_mut(&entry.owner)
             && known.as_ref().is_some_and(|known| !known.contains(&entry.content_hash))

@@ -3,6 +3,8 @@
 
 mod claims;
 mod moving;
+#[cfg(feature = "simulation")]
+mod shared;
 mod state;
 
 use std::collections::BTreeSet;
@@ -14,7 +16,7 @@ use nostr_extensions::{
     mls_gateway::{group::ServiceAnswer, key_package::suite_of},
     query::Position,
 };
-use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs};
+use nostr_protocol::{EventId, Kind, PublicKey, UnixSecs, mutation};
 use parking_lot::Mutex;
 
 use self::state::{Item, State};
@@ -30,12 +32,21 @@ pub struct Memory {
     state: Mutex<State>,
     route_hasher: RouteHasher,
     secret: [u8; 32],
+    /// Whether events are decided on as the shared stores decide.
+    #[cfg(feature = "simulation")]
+    decides_as_shared: bool,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         let (route_hasher, secret) = (crate::random::route_hasher(), crate::random::secret());
-        Self { state: Mutex::default(), route_hasher, secret }
+        Self {
+            state: Mutex::default(),
+            route_hasher,
+            secret,
+            #[cfg(feature = "simulation")]
+            decides_as_shared: false,
+        }
     }
 }
 
@@ -44,6 +55,13 @@ impl Memory {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that decides on events by the code of PostgreSQL and Firestore.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn deciding_as_shared() -> Self {
+        Self { decides_as_shared: true, ..Self::default() }
     }
 
     /// Forgets what an export leaves behind: rates, receipts and requests, and which KeyPackages were given as the last
@@ -71,7 +89,7 @@ impl State {
             .log
             .range(..=up_to)
             .map(|(_, item)| item)
-            .filter(|item| item.found_by_queries && item.stamp.expires_at > now)
+            .filter(|item| item.found_by_queries && (item.stamp.expires_at > now || mutation!("expiry")))
             .filter(|item| from.is_none_or(|from| item.position() > from))
             .filter(|item| query.filter.matches(item.event.view()))
             .filter(|item| query.filter.ids.is_some() || is_in_scope(query, item))
@@ -121,6 +139,7 @@ impl State {
     }
 
     fn sweep(&mut self, now: UnixSecs, events_max: usize) -> Swept {
+        let now = if mutation!("sweep-early") { now + 3_600 } else { now };
         self.once.retain(|_, until| *until > now);
         let expired = self.log.iter().filter(|(_, it)| it.stamp.expires_at != NEVER && it.stamp.expires_at <= now);
         let mut expired: Vec<(UnixSecs, Cursor)> = expired.map(|(cursor, it)| (it.stamp.expires_at, *cursor)).collect();
@@ -157,6 +176,10 @@ fn is_in_scope(query: &Query, item: &Item) -> bool {
 impl Store for Memory {
     async fn save(&self, batch: Vec<Admitted>) -> Vec<Result<Saved, StoreError>> {
         let mut state = self.state.lock();
+        #[cfg(feature = "simulation")]
+        if self.decides_as_shared {
+            return shared::save(&mut state, batch, &self.route_hasher).into_iter().map(Ok).collect();
+        }
         batch.iter().map(|admitted| Ok(state.save(admitted))).collect()
     }
 
