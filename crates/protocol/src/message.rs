@@ -23,9 +23,9 @@ use crate::{
 #[derive(Debug)]
 pub enum ClientMessage<'a> {
     /// `["EVENT", event]`: the event's JSON, not yet parsed.
-    Event(&'a RawValue),
+    Event(Cow<'a, RawValue>),
     /// `["AUTH", event]` (NIP-42): the event's JSON, not yet parsed.
-    Auth(&'a RawValue),
+    Auth(Cow<'a, RawValue>),
     /// `["REQ", id, filter…]`
     Req(Cow<'a, str>, Vec<Filter>),
     /// `["COUNT", id, filter…]` (NIP-45)
@@ -66,6 +66,22 @@ pub enum Verb {
 }
 
 impl<'a> ClientMessage<'a> {
+    /// The same message, which no longer borrows from its frame.
+    #[must_use]
+    pub fn into_owned(self) -> ClientMessage<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Event(json) => ClientMessage::Event(Cow::Owned(json.into_owned())),
+            Self::Auth(json) => ClientMessage::Auth(Cow::Owned(json.into_owned())),
+            Self::Req(id, filters) => ClientMessage::Req(owned(id), filters),
+            Self::Count(id, filters) => ClientMessage::Count(owned(id), filters),
+            Self::Close(id) => ClientMessage::Close(owned(id)),
+            Self::NegOpen(id, filter, message) => ClientMessage::NegOpen(owned(id), filter, owned(message)),
+            Self::NegMsg(id, message) => ClientMessage::NegMsg(owned(id), owned(message)),
+            Self::NegClose(id) => ClientMessage::NegClose(owned(id)),
+        }
+    }
+
     /// Reads a text frame.
     ///
     /// `filters_max` bounds the filters of one request. A longer list is an error; it is never cut.
@@ -148,6 +164,7 @@ impl<'de> Visitor<'de> for MessageVisitor<'_> {
         if let Verb::Event | Verb::Auth = verb {
             let event: &'de RawValue = next(&mut seq, "an event")?;
             end(&mut seq)?;
+            let event = Cow::Borrowed(event);
             return Ok(if verb == Verb::Event { ClientMessage::Event(event) } else { ClientMessage::Auth(event) });
         }
         let id = next::<Text<'de>, A>(&mut seq, "a subscription id")?.0;

@@ -145,11 +145,6 @@ impl Shares {
         })
     }
 
-    /// Places for long work that no pause divides.
-    pub(crate) const fn beside(&self) -> &Beside {
-        &self.beside
-    }
-
     /// The share of a task whose payer is `payer`.
     pub(crate) fn share(self: &Arc<Self>, payer: PayerHash) -> Share {
         let task = Task { budget: Mutex::new(self.budget(payer)), paid_ns: AtomicU64::new(self.now_ns()) };
@@ -384,6 +379,14 @@ impl Share {
         // A poll that handles several messages pays for each before the next.
         self.shares.used(&self.current(), self.unpaid());
         self.turn()
+    }
+
+    /// Has long work that no pause divides done beside the workers. The payer pays for its time.
+    pub(crate) async fn beside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let payer = self.current().payer;
+        let (done, took) = self.shares.beside.run(payer, work).await;
+        self.shares.used(&self.current(), took);
+        done
     }
 
     /// Waits like [`Self::pause`], in a task that runs on another share of the payer's and pays by that one.

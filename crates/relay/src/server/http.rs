@@ -252,16 +252,21 @@ fn upgrade(shared: &RouterState, peer: SocketAddr, permit: ConnectionPermit, req
     let message_bytes_max = app.config.limitation.max_message_length + 1;
     let app = Arc::clone(app);
     let tracker = app.connections.clone();
-    tracker.spawn(async move {
-        let _held = (permit, place);
-        let Some(Ok(upgraded)) = OptionFuture::from(upgraded).await else { return };
+    let opened = async move {
+        let Some(Ok(upgraded)) = OptionFuture::from(upgraded).await else { return None };
         let received = Received::default();
         let stream = Intake::new(TokioIo::new(upgraded), received.clone());
         let socket = WebSocket::from_stream_with_extensions(stream, Role::Server, extensions.as_deref(), options);
-        if let Ok(socket) = socket {
-            // A message is put together where its memory is counted.
-            let socket = socket.into_streaming();
-            connection::serve(app, client, Accepted { socket, received, silence, message_bytes_max }).await;
+        // A message is put together where its memory is counted.
+        let socket = socket.ok()?.into_streaming();
+        Some(connection::serve(app, client, Accepted { socket, received, silence, message_bytes_max }))
+    };
+    // Boxed, so that the task keeps no room for it afterwards.
+    let opened = Box::pin(opened);
+    tracker.spawn(async move {
+        let _held = (permit, place);
+        if let Some(served) = opened.await {
+            served.await;
         }
     });
     response.map(axum::body::Body::new)

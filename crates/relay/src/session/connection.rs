@@ -44,8 +44,8 @@ const FRAMES_PER_FLUSH_MAX: usize = 128;
 const BYTES_PER_FLUSH_MAX: usize = 256 << 10;
 /// Bytes of a request from which on its length is paid for before it is read.
 const LONG_BYTES: usize = 16 << 10;
-/// Most bytes of a message that are read before other tasks run: filters of so many take about two milliseconds.
-const PARSED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of a message that are read before other tasks run: filters of so many take about half a millisecond.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 /// Bytes that a message and its parsed form take for each byte of its text, while it is handled.
 pub(super) const MESSAGE_FACTOR: usize = 4;
 /// The reason of the close frame for a client whose messages were malformed too often.
@@ -301,10 +301,19 @@ async fn handle(
     {
         return wire.send(refused).await;
     }
-    let parse = || ClientMessage::parse(text, filters_max);
-    let message = match text.len() {
-        0..=PARSED_AT_ONCE_BYTES_MAX => parse(),
-        _ => session.caller.app.shares.beside().run(parse),
+    let message = match (text.len(), head(text).0) {
+        // The event in a message is read by its handler.
+        (0..=PARSED_AT_ONCE_BYTES_MAX, _) | (_, Some(Verb::Event | Verb::Auth)) => {
+            ClientMessage::parse(text, filters_max)
+        }
+        _ => {
+            let text = text.to_owned();
+            session
+                .caller
+                .share
+                .beside(move || ClientMessage::parse(&text, filters_max).map(ClientMessage::into_owned))
+                .await
+        }
     };
     if text.len() >= LONG_BYTES {
         yield_now().await;
