@@ -19,9 +19,9 @@ use nostr_extensions::{
 };
 use nostr_protocol::{EventId, PublicKey, UnixSecs};
 use nostr_store::{
-    AppliedAnswer, Claim, Claimed, Cost, Cursor, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt, Received,
-    ReceivedBounds, ReceivedPage, RecordName, Repetition, Saved, Stats, Stock, StockRequest, Store, StoreError,
-    StoredRecord, Swept, memory::Memory,
+    AppliedAnswer, Claim, Claimed, Cost, Cursor, Listed, LogEntry, LogPage, OnceName, Page, PageBounds, Receipt,
+    Received, ReceivedBounds, ReceivedPage, RecordName, Repetition, Saved, Stats, Stock, StockRequest, Store,
+    StoreError, StoredRecord, Swept, memory::Memory,
 };
 use tokio::sync::watch;
 
@@ -336,6 +336,19 @@ impl Store for Instance {
 
     async fn groups_of(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
         self.link.call(|| now(self.shared.memory.groups_of(keys))).await
+    }
+
+    async fn groups_after(
+        &self,
+        prefix: &str,
+        after: Option<&NostrGroupId>,
+        most: usize,
+    ) -> Result<Listed<NostrGroupId>, StoreError> {
+        self.link.call(|| now(self.shared.memory.groups_after(prefix, after, most))).await
+    }
+
+    async fn owners_after(&self, after: Option<&PublicKey>, most: usize) -> Result<Listed<PublicKey>, StoreError> {
+        self.link.call(|| now(self.shared.memory.owners_after(after, most))).await
     }
 
     async fn invited_groups(&self, keys: &[PublicKey]) -> Result<Vec<NostrGroupId>, StoreError> {
