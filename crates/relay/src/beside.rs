@@ -1,17 +1,14 @@
 //! Work of about a millisecond or more that no pause divides, such as reading a request of 20,000 values. A thread of
-//! its own does it, one for each worker, while the tasks of the workers go on. The system gives such a thread a tenth
-//! of a worker's weight, so it gets on beside workers that never rest, and takes little from them.
+//! its own does it, at most one for each worker at one time, while the tasks of the workers go on. The system gives such
+//! a thread a tenth of a worker's weight, so it gets on beside workers that never rest, and takes little from them.
 //!
 //! Payers have such work done in fair turns, one piece at a time. The caller charges the payer for the time that its
-//! piece took.
+//! piece took. A thread ends with its piece, since the allocator gives back what an idle one had.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc, OnceLock,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -31,22 +28,18 @@ use crate::turns::{PayerHash, Turns};
 /// The nice value of the threads.
 const NICE: i32 = 10;
 
-type Job = Box<dyn FnOnce() + Send>;
-type Done<T> = (Result<T, Box<dyn Any + Send>>, Duration);
-
 /// See the module.
 pub(crate) struct Beside {
-    threads: usize,
     turns: Arc<Turns>,
-    /// The way to the threads, once there is work; `None` where the system gives no thread.
-    jobs: OnceLock<Option<SyncSender<Job>>>,
 }
 
+/// The result of work, or its panic, and the time that it took.
+type Done<T> = (Result<T, Box<dyn Any + Send>>, Duration);
+
 impl Beside {
-    /// As many threads as there are workers; they start with the first piece of work.
+    /// As many threads at one time as there are workers.
     pub(crate) fn new(workers: usize) -> Self {
-        let threads = workers.max(1);
-        Self { threads, turns: Turns::new(threads, 1), jobs: OnceLock::new() }
+        Self { turns: Turns::new(workers.max(1), 1) }
     }
 
     /// Does a payer's work, and tells how long it took. A future that is dropped gives up work that has not begun.
@@ -57,44 +50,31 @@ impl Beside {
     ) -> (T, Duration) {
         // A runtime of one thread is a test's, which wants each piece done in its order.
         let has_threads = Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
-        let jobs = if has_threads { self.jobs.get_or_init(|| self.start()).as_ref() } else { None };
-        let Some(jobs) = jobs else { return end_of(timed(work)) };
+        if !has_threads {
+            return end_of(timed(work));
+        }
         let turn = self.turns.take(payer).await;
         let (tell, told) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        // A thread that does not start leaves the work here.
+        let work = Arc::new(Mutex::new(Some(work)));
+        let of_thread = Arc::clone(&work);
+        let thread = move || {
+            // A system without priorities divides the cores evenly.
+            let _ = setpriority_process(None, NICE);
+            let Some(work) = of_thread.lock().take() else { return };
             let done = timed(work);
             drop(turn);
             let _ = tell.send(done);
-        });
-        // There are as many turns as places in the channel, and the threads last as long as this.
-        let sent = jobs.try_send(job);
-        match (sent, told.await) {
-            (Ok(()), Ok(done)) => end_of(done),
-            (Ok(()) | Err(_), _) => unreachable!("the threads take every piece of work and tell its end"),
+        };
+        if let Err(error) = thread::Builder::new().name("beside".to_owned()).spawn(thread) {
+            tracing::warn!(%error, "no thread for long requests");
         }
-    }
-
-    fn start(&self) -> Option<SyncSender<Job>> {
-        let (jobs, waiting) = sync_channel(self.threads);
-        let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..self.threads {
-            let waiting = Arc::clone(&waiting);
-            let started = thread::Builder::new().name("beside".to_owned()).spawn(move || work_off(&waiting));
-            started.inspect_err(|error| tracing::warn!(%error, "no thread for long requests")).ok()?;
+        if let Ok(done) = told.await {
+            return end_of(done);
         }
-        Some(jobs)
-    }
-}
-
-fn work_off(waiting: &Mutex<Receiver<Job>>) {
-    // A system without priorities divides the cores evenly.
-    let _ = setpriority_process(None, NICE);
-    loop {
-        let job = waiting.lock().recv();
-        match job {
-            Ok(job) => job(),
-            Err(_) => return,
-        }
+        let left = work.lock().take();
+        #[allow(clippy::expect_used, reason = "a thread that took the work tells its end")]
+        end_of(timed(left.expect("work that no thread took")))
     }
 }
 
