@@ -14,10 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::{
-    process::setpriority_process,
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::oneshot,
@@ -26,6 +23,7 @@ use tokio::{
 use crate::turns::{PayerHash, Turns};
 
 /// The nice value of the threads.
+#[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
 /// See the module.
@@ -59,8 +57,7 @@ impl Beside {
         let work = Arc::new(Mutex::new(Some(work)));
         let of_thread = Arc::clone(&work);
         let thread = move || {
-            // A system without priorities divides the cores evenly.
-            let _ = setpriority_process(None, NICE);
+            step_back();
             let Some(work) = of_thread.lock().take() else { return };
             let done = timed(work);
             drop(turn);
@@ -76,6 +73,13 @@ impl Beside {
         #[allow(clippy::expect_used, reason = "a thread that took the work tells its end")]
         end_of(timed(left.expect("work that no thread took")))
     }
+}
+
+/// Lowers the priority of this thread. Other systems have one priority for all threads of a process.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    // Where the system refuses, it divides the cores evenly.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// Does the work, and takes the time of the processor that it took.

@@ -184,12 +184,46 @@ async fn a_founder_of_its_own_group_learns_nothing_of_others() {
     assert_eq!(ask(&note.0, json!(null)).await, 404);
     assert_eq!(ask(&note.0, json!(bob.hex())).await, 404);
     let own = message("trap").sign();
-    assert_eq!(ask(&own.0, json!(bob.hex())).await, 200, "a member of the group");
+    assert_eq!(ask(&own.0, json!(bob.hex())).await, 404, "whoever is made a member is no more known for it");
+    assert_eq!(ask(&own.0, json!(mallory.hex())).await, 200);
+    publish(&mut victim, message("trap")).await;
+    assert_eq!(ask(&own.0, json!(bob.hex())).await, 200, "a member that has acted in the group");
     assert_eq!(ask(&own.0, json!(admin.hex())).await, 404, "no member");
     assert_eq!(ask(&own.0, json!(null)).await, 200);
     assert_eq!(ask(&message("another").sign().0, json!(null)).await, 404);
     assert_eq!(ask(&welcome(&bob, "trap").sign().0, json!(null)).await, 404);
     assert_eq!(ask(&json!({}), json!(null)).await, 400);
+}
+
+/// The store decides about a diagnosis as about an event, so a group admin pays the price of the event.
+#[tokio::test]
+async fn a_group_admin_pays_for_a_diagnosis_as_for_the_event() {
+    let [admin, mallory, bob] = Keys::some();
+    let key = admin.public();
+    let relay = TestRelay::start(move |config| {
+        config.mls_gateway.admin_pubkeys = vec![key];
+        config.mls_gateway.rate_limits.max_events_per_minute = 100;
+    });
+    let relay = relay.await;
+    let mut client = Client::of(&relay, &[&mallory]).await;
+    publish(&mut client, welcome(&bob, "trap")).await;
+    let console = Console::login(&relay, &mallory).await;
+    let large = (0..1_900)
+        .fold(mallory.event(450).tag(["h", "trap"]).tag(["seq", "7"]).tag(["op", "add"]), |event, n| {
+            event.tag(["p", &format!("{n:064x}")])
+        });
+    let question = json!({"event": large.sign().0, "reader": mallory.hex()});
+    let ask = async || console.ask("POST", "/diagnose").json(&question).send_bare().await.status;
+    let mut asked = 0;
+    while ask().await != 429 {
+        asked += 1;
+        assert!(asked < 10, "76 events each, of 200 at once");
+    }
+    assert!(asked > 0);
+    let operator = Console::login(&relay, &admin).await;
+    for _ in 0..5 {
+        assert_eq!(operator.ask("POST", "/diagnose").json(&question).send_bare().await.status, 200);
+    }
 }
 
 #[tokio::test]

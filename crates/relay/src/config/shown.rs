@@ -103,9 +103,10 @@ fn holds_password(text: &str) -> bool {
     behind_scheme.is_some_and(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default().contains('@'))
 }
 
-/// The program of a command.
+/// The program of a command. A shell's command may begin with variables, of which nothing is shown.
 fn without_arguments(command: &str) -> String {
-    match command.split_once(' ') {
+    match command.split_once(char::is_whitespace) {
+        Some((program, _)) if program.contains('=') => "…".to_owned(),
         Some((program, _)) => format!("{program} …"),
         None => command.to_owned(),
     }

@@ -12,8 +12,12 @@ use super::token::TOKEN_SECS;
 use crate::{
     error::read_failed,
     observe::info::VERSION,
+    rate_limit::Cause,
     rest::{Answer, GROUPS_PER_TURN_MAX, Problem, Visit, cost},
-    session::archive::{MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
+    session::{
+        archive::{MEMBERSHIP_UNITS, Meter, NAMED_GROUP_UNITS},
+        settling,
+    },
 };
 
 /// A key that was let in.
@@ -92,5 +96,12 @@ pub(super) async fn memberships(visit: &Visit, meter: &mut Meter<'_>) -> Result<
     drop(turn);
     meter.charge(cost(app, MEMBERSHIP_UNITS, ids.len().max(1)));
     ids.sort_unstable();
+    // As for REST's list, the access service's answers are young enough, and a closed group shows nothing.
+    let invited = settling::invited(&visit.caller, meter, &ids).await.map_err(Rejection::from)?;
+    let cause = |id: &NostrGroupId| if invited.contains(id) { Cause::Invited } else { Cause::Acted };
+    for some in ids.clone().chunks(GROUPS_PER_TURN_MAX) {
+        let closed = settling::for_ids(&visit.caller, meter, some, cause).await.map_err(Rejection::from)?.closed();
+        ids.retain(|id| !closed.contains(id));
+    }
     Ok(ids)
 }

@@ -50,6 +50,7 @@ pub(crate) use self::{
     list::{List, cost, fixed as list_fixed, text as list_text},
     path::PathValues,
     problem::Problem,
+    proof::pay as pay_for_events,
     sheds::Sheds,
     visit::Visit,
 };

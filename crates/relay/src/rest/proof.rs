@@ -69,7 +69,7 @@ pub(super) fn check(
 pub(super) async fn use_once(caller: &Caller, proof: &Verified) -> Result<(), Problem> {
     let app = &caller.app;
     let (event, now) = (proof.event(), app.clock.now());
-    pay(caller)?;
+    pay(caller, 1)?;
     let until = event.created_at().saturating_add(USED_SECS);
     match app.store.use_once(event.id().as_bytes(), until, now).await {
         Ok(true) => Ok(()),
@@ -81,10 +81,13 @@ pub(super) async fn use_once(caller: &Caller, proof: &Verified) -> Result<(), Pr
     }
 }
 
-/// Takes the price of one event from the client's address, or from the key that pays for it.
-fn pay(caller: &Caller) -> Result<(), Rejection> {
+/// Takes the price of so many events from the client's address, or from the key that pays for it.
+///
+/// # Errors
+/// `rate-limited:` beyond the client's rate.
+pub(crate) fn pay(caller: &Caller, times: u32) -> Result<(), Rejection> {
     let (app, block, now_ms) = (&caller.app, caller.client.block(), caller.app.clock.now_ms());
-    let price = Price { class: Class::Event, times: 1 };
+    let price = Price { class: Class::Event, times };
     let mut charges = app.delivery.charges();
     charges.add(match caller.payer() {
         Payer::Key(key) => app.limits.key(&key, block, price, now_ms)?,

@@ -178,6 +178,9 @@ impl Visit {
         app.management.require_open(visit.address())?;
         visit.caller.set_reader(Reader::new(&[key]));
         visit.read_body(&parts, body, intake::JSON).await?;
+        // The body may have taken minutes.
+        app.policy().may_authenticate(&key)?;
+        app.management.require_open(visit.address())?;
         Ok(visit)
     }
 

@@ -161,9 +161,7 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             // Not biased: a client to which events come without end is still read, and told when the relay stops.
             () = app.stopping.cancelled() => return Ok(()),
             () = outbox.holding().shed().cancelled() => {
-                app.metrics.error("memory");
-                outbox.close();
-                return Err(ConnectionEnd::Close(CloseCode::Again, NO_MEMORY));
+                return Err(short_of_memory(&app, outbox));
             },
             // The sender lives as long as the relay.
             _ = changes.changed() => {
@@ -218,6 +216,13 @@ async fn run(session: &mut Session, wire: &mut Wire, outbox: &Outbox) -> Result<
             Box::pin(receive(session, wire, outbox, frame)).await?;
         }
     }
+}
+
+/// Drops what waits for a client whose connection ends for want of memory.
+fn short_of_memory(app: &App, outbox: &Outbox) -> ConnectionEnd {
+    app.metrics.error("memory");
+    outbox.close();
+    ConnectionEnd::Close(CloseCode::Again, NO_MEMORY)
 }
 
 /// Ends the wait for AUTH because its time is over. A frame that lies in the socket came before, and may be the AUTH:
@@ -307,12 +312,17 @@ async fn handle(
             ClientMessage::parse(text, filters_max)
         }
         _ => {
+            let (app, outbox) = (&session.caller.app, session.caller.in_flight.outbox());
             let text = text.to_owned();
-            session
-                .caller
-                .share
-                .beside(move || ClientMessage::parse(&text, filters_max).map(ClientMessage::into_owned))
-                .await
+            let parse = move || ClientMessage::parse(&text, filters_max).map(ClientMessage::into_owned);
+            tokio::select! {
+                biased;
+                () = outbox.holding().shed().cancelled() => {
+                    return Err(short_of_memory(app, outbox));
+                }
+                () = app.stopping.cancelled() => return Err(ConnectionEnd::Stop),
+                message = session.caller.share.beside(parse) => message,
+            }
         }
     };
     if text.len() >= LONG_BYTES {

@@ -72,7 +72,7 @@ pub(crate) async fn of(caller: &Caller, event: Verified, reader: &Reader) -> Res
         return Ok(Diagnosis { write: verdict.clone(), read: verdict });
     }
     app.delivery.fresh().await?;
-    let (write, new) = publish(caller, event.clone(), reader).await?;
+    let (write, new) = publish(caller, &meter, event.clone(), reader).await?;
     let read = read(caller, &meter, event.event(), reader, &write, new).await?;
     Ok(Diagnosis { write: write.into_verdict()?, read })
 }
@@ -93,7 +93,12 @@ impl Write {
 }
 
 /// Decides as for an EVENT of the reader, and gives the event as the store would hold it, if it is new.
-async fn publish(caller: &Caller, event: Verified, reader: &Reader) -> Result<(Write, Option<Sealed>), Rejection> {
+async fn publish(
+    caller: &Caller,
+    meter: &Meter<'_>,
+    event: Verified,
+    reader: &Reader,
+) -> Result<(Write, Option<Sealed>), Rejection> {
     let app = &caller.app;
     let publisher = Publisher { reader, names: &caller.client.names };
     let decided = match app.inboxes.require_proof(caller, publisher, event.event()).await {
@@ -104,7 +109,9 @@ async fn publish(caller: &Caller, event: Verified, reader: &Reader) -> Result<(W
         Ok((admitted, _)) => admitted,
         Err(rejection) => return Ok((Write::Refused(rejection), None)),
     };
+    let turn = meter.turn_at_store().await;
     let saved = app.store.rehearse(&admitted).await.map_err(read_failed)?;
+    drop(turn);
     let write = match saved.answer() {
         Ok(reason) => Write::Accepted(reason.into_owned()),
         Err(rejection) => Write::Refused(rejection),
