@@ -59,12 +59,16 @@ export function ChangeForm({
     epoch,
   };
   const effect = preview(membersOf(members), change, self, unlisted);
+  const replacesUnlisted = op === "replace" && unlisted > 0;
   const isTouched = op === "reset-epoch" ? epoch !== "" : keys.length > 0;
   const extra = [
     ...(op === "reset-epoch"
       ? [`The epoch becomes ${epoch}: commits of that epoch and of later ones count no longer.`]
       : []),
     ...(change.name ? [`The group is called ${change.name}.`] : []),
+    ...(replacesUnlisted
+      ? [`Of ${plural(unlisted, "member")} that this page does not list, each leaves that you do not name.`]
+      : []),
   ];
   const send = async (event: Event) => {
     event.preventDefault();
@@ -144,7 +148,7 @@ export function ChangeForm({
         {isTouched && <Faults faults={effect.faults} />}
         <div class="actions">
           <Button
-            tone={op === "remove" || effect.leaves.length > 0 ? "danger" : "main"}
+            tone={op === "remove" || effect.leaves.length > 0 || replacesUnlisted ? "danger" : "main"}
             type="submit"
             busy={busy}
             disabled={effect.faults.length > 0 || wrong.length > 0}
