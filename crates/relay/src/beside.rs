@@ -1,6 +1,7 @@
 //! Work of about a millisecond or more that no pause divides, such as reading a request of 20,000 values. A thread of
-//! its own does it, at most one for each worker at one time, while the tasks of the workers go on. The system gives such
-//! a thread a tenth of a worker's weight, so it gets on beside workers that never rest, and takes little from them.
+//! its own does it, at most one for each worker at one time, while the tasks of the workers go on. The system gives
+//! such a thread a tenth of a worker's weight, so it gets on beside workers that never rest, and takes little from
+//! them.
 //!
 //! Payers have such work done in fair turns, one piece at a time. The caller charges the payer for the time that its
 //! piece took. A thread ends with its piece, since the allocator gives back what an idle one had.
