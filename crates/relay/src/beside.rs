@@ -79,7 +79,7 @@ impl Beside {
 /// Lowers the priority of this thread. Other systems have one priority for all threads of a process.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    // Where the system refuses, it divides the cores evenly.
+    // A system that refuses divides the cores evenly.
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 

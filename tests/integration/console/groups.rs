@@ -163,7 +163,7 @@ async fn stock_is_shown_by_owner_and_by_group() {
     assert_eq!(of_carol["owners"], json!([]), "she is no member");
 }
 
-/// Whoever founds a group of its own becomes a group admin, and learns nothing about other keys by it.
+/// A founder of its own group is a group admin, and learns nothing about other keys by it.
 #[tokio::test]
 async fn a_founder_of_its_own_group_learns_nothing_of_others() {
     let [admin, mallory, bob] = Keys::some();

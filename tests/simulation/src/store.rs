@@ -35,7 +35,7 @@ pub struct Shared {
     log: Arc<Mutex<Log>>,
 }
 
-/// What may go wrong between one instance and the store, in percent of the calls unless a unit is named.
+/// Faults between one instance and the store, in percent of the calls unless a unit is named.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// Least and greatest milliseconds of each of a call's two journeys.

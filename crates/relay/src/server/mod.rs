@@ -63,7 +63,7 @@ const UNREAD_BYTES_MAX: u32 = 256 << 10;
 /// Most connections that wait to be accepted.
 const ACCEPT_BACKLOG_MAX: u32 = 1_024;
 
-/// What serves the connections of one relay, by whichever way they come.
+/// The service of the connections of one relay, by whichever way they come.
 #[derive(Clone)]
 pub(crate) struct Server {
     app: Arc<App>,
