@@ -306,24 +306,23 @@ async fn handle(
     {
         return wire.send(refused).await;
     }
-    let message = match (text.len(), head(text).0) {
-        // The event in a message is read by its handler.
-        (0..=PARSED_AT_ONCE_BYTES_MAX, _) | (_, Some(Verb::Event | Verb::Auth)) => {
-            ClientMessage::parse(text, filters_max)
-        }
-        _ => {
-            let (app, outbox) = (&session.caller.app, session.caller.in_flight.outbox());
-            let text = text.to_owned();
-            let parse = move || ClientMessage::parse(&text, filters_max).map(ClientMessage::into_owned);
-            tokio::select! {
-                biased;
-                () = outbox.holding().shed().cancelled() => {
-                    return Err(short_of_memory(app, outbox));
-                }
-                () = app.stopping.cancelled() => return Err(ConnectionEnd::Stop),
-                message = session.caller.share.beside(parse) => message,
+    // The event in a message is read by its handler.
+    let is_long_request =
+        text.len() > PARSED_AT_ONCE_BYTES_MAX && !matches!(head(text).0, Some(Verb::Event | Verb::Auth));
+    let message = if is_long_request {
+        let (app, outbox) = (&session.caller.app, session.caller.in_flight.outbox());
+        let text = text.to_owned();
+        let parse = move || ClientMessage::parse(&text, filters_max).map(ClientMessage::into_owned);
+        tokio::select! {
+            biased;
+            () = outbox.holding().shed().cancelled() => {
+                return Err(short_of_memory(app, outbox));
             }
+            () = app.stopping.cancelled() => return Err(ConnectionEnd::Stop),
+            message = session.caller.share.beside(parse) => message,
         }
+    } else {
+        ClientMessage::parse(text, filters_max)
     };
     if text.len() >= LONG_BYTES {
         yield_now().await;
